@@ -1,0 +1,201 @@
+"""The configuration: every setting with its meaning, unit, default and admitted range.
+
+The docstring below each field is its documentation: ``python -m hpcdd train --help`` prints it. How YAML files
+and command lines become a :class:`Config` is told in :mod:`hpcdd.configuration`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Interval = tuple[tuple[NonNegativeInt, ...], tuple[PositiveInt, ...]]
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and nothing but the documented fields."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class DataSettings(Settings):
+    """The data set and its splits."""
+
+    file: str = "embedded"
+    """Path of a dataset file (made by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
+
+    validation_fraction: Fraction = 0.0
+    """Share of the training split, in [0, 1), that is set aside class by class for validation.
+    Only for files without a validation split of their own."""
+
+
+class DecompositionSettings(Settings):
+    """How an image is cut into subimages."""
+
+    grid: tuple[PositiveInt, ...] | None = None
+    """Subdomains along each spatial axis, e.g. [2,2]; default: 2 along every axis."""
+
+    overlap: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    """Pixels by which a box reaches over each interior side of its core: one number, or one per spatial axis."""
+
+    boxes: tuple[Interval, ...] | None = None
+    """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.boxes is not None:
+            if self.grid is not None:
+                raise ValueError("decomposition.boxes and decomposition.grid are both set; use one of them")
+            if self.overlap not in (0, ()):
+                raise ValueError("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
+            if not self.boxes:
+                raise ValueError("decomposition.boxes is empty; name at least one box")
+        return self
+
+
+class ModelSettings(Settings):
+    """The CNN family; all local CNNs and the global CNN are of one family."""
+
+    name: str = "vgg3"
+    """`vggN` with N blocks (vgg3), `resnetM` with M = 6n+2 layers (resnet20), or `package.module:factory`
+    for your own: called with input_shape, num_classes, width and model.options, it returns a torch.nn.Module."""
+
+    width: PositiveInt = 32
+    """Channels of the global CNN's first block."""
+
+    local_width: PositiveInt | Literal["match"] = "match"
+    """Channels of the local CNNs' first block; `match`: the largest for which all local CNNs together have
+    at most the global CNN's parameters."""
+
+    dropout: tuple[Fraction, Fraction] | None = None
+    """VGG only: dropout rates after the first block and after the dense layer, rising evenly between;
+    default: [0.2, 0.5]."""
+
+    options: dict[str, Any] = {}
+    """Further keyword arguments of your own factory."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the CNN comes from the user's factory."""
+        return ":" in self.name
+
+    @property
+    def vgg_dropout(self) -> tuple[float, float]:
+        """The dropout rates of a VGG, the default resolved."""
+        return self.dropout or (0.2, 0.5)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        name = self.name
+        if vgg := re.fullmatch(r"vgg(\d+)", name):
+            if not 1 <= int(vgg[1]) <= 8:
+                raise ValueError(f"model.name is {name!r}; vggN has N = 1 to 8 blocks")
+        elif resnet := re.fullmatch(r"resnet(\d+)", name):
+            if int(resnet[1]) < 8 or (int(resnet[1]) - 2) % 6:
+                raise ValueError(f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ...")
+        elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+            raise ValueError(f"model.name is {name!r}; use vgg3, resnet20 (or other depths), or package.module:factory")
+        if self.dropout is not None and not vgg:
+            raise ValueError(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
+        if self.options and not self.is_own:
+            raise ValueError(f"model.options has no effect on {name!r}; it belongs to package.module:factory")
+        return self
+
+
+class TrainingSettings(Settings):
+    """What any training needs."""
+
+    epochs: PositiveInt = 5
+    """Passes over the training split."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Samples per step, at least 2 (batch norm needs them)."""
+
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    """Learning rate; the peak of it for the one_cycle and cosine schedules."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Weight decay: decoupled for adamw, an L2 term of the gradient for adam and sgd."""
+
+    momentum: Fraction = 0.9
+    """Momentum of sgd (Nesterov's form where it is not 0)."""
+
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    """Course of the learning rate over all steps: constant; cosine, falling to 0; one_cycle, rising over the
+    first 30% of the steps and falling to nearly 0."""
+
+    early_stopping: PositiveInt | None = None
+    """Epochs without a new best accuracy on the validation split after which training ends with the best
+    parameters; needs a validation split. Default: train all epochs and keep the last parameters."""
+
+    @model_validator(mode="after")
+    def _check_momentum(self) -> Self:
+        if self.optimizer != "sgd" and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError(f"momentum is {self.momentum}, but it has no effect on optimizer {self.optimizer!r}")
+        return self
+
+
+class LocalSettings(TrainingSettings):
+    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16."""
+
+
+class AggregationSettings(TrainingSettings):
+    """Aggregation: the DNN that root trains on the local CNNs' decisions."""
+
+    epochs: PositiveInt = 10
+    """Passes over the training split."""
+
+    features: Literal["logits", "probabilities"] = "logits"
+    """What the DNN sees of each local CNN: its logits, or their softmax (as in the papers)."""
+
+    hidden: tuple[PositiveInt, ...] = (128, 64)
+    """Units of the DNN's hidden layers."""
+
+    dropout: Fraction = 0.0
+    """Dropout rate after each hidden layer of the DNN."""
+
+
+class Config(Settings):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "run"
+    """Name of the run, in its results and in the default output folder."""
+
+    output: str | None = None
+    """Run directory, which must not exist yet or be empty; default: runs/NAME-K with the first free K."""
+
+    seed: NonNegativeInt = 0
+    """Seed of every random number; a subdomain's do not depend on the number of ranks."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where CNNs are trained: `auto` takes a GPU where the rank's host has one; `cuda` without a GPU is an error."""
+
+    progress: Literal["auto", "live", "lines", "off"] = "auto"
+    """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch;
+    `auto` is live where root can reach a terminal, else lines."""
+
+    data: DataSettings = DataSettings()
+    """The data set and its splits."""
+
+    decomposition: DecompositionSettings = DecompositionSettings()
+    """How an image is cut into subimages."""
+
+    model: ModelSettings = ModelSettings()
+    """The CNN family."""
+
+    local: LocalSettings = LocalSettings()
+    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
+
+    aggregation: AggregationSettings = AggregationSettings()
+    """Aggregation: the DNN that root trains on the local CNNs' decisions."""

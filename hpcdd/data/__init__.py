@@ -1,0 +1,1 @@
+"""The dataset file, its importers, and the samples that a rank trains on."""

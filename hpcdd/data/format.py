@@ -1,0 +1,202 @@
+"""The dataset file: HDF5 with one group per split, described and checked.
+
+::
+
+    /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence
+    /train/images     (n, C, *spatial), uint8, int8, int16, int32 or float32
+    /train/labels     (n,) int64, 0 <= label < K
+    /validation/...   optional
+    /test/...
+
+``mean`` and ``std`` (C,) are those of the training split, per channel, in units of the stored values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+
+FORMAT = 1
+SPLITS = ("train", "validation", "test")
+DTYPES = ("uint8", "int8", "int16", "int32", "float32")
+EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_12k.h5"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a dataset file says of itself, without the pixels.
+
+    Attributes:
+        path: the file.
+        name: of the data set.
+        class_names: K names.
+        image_shape: (C, *spatial).
+        dtype: of the stored pixels.
+        samples: number of samples by split, for the splits that are there.
+        labels: int64 (n,) by split.
+        mean, std: (C,) of the training split, in units of the stored values.
+        source, licence: where it comes from and on what terms.
+    """
+
+    path: Path
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    dtype: str
+    samples: dict[str, int]
+    labels: dict[str, npt.NDArray[np.int64]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    licence: str
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+
+def resolve(file: str) -> Path:
+    """The path behind ``data.file``: a path, or ``embedded`` for the data set inside the package."""
+    return EMBEDDED if file == "embedded" else Path(file)
+
+
+@contextmanager
+def open_dataset(path: Path) -> Iterator[h5py.File]:
+    """Opens a dataset file for reading, without locks, so that any number of ranks can share it.
+
+    Raises:
+        UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
+    """
+    if not path.is_file():
+        raise UserError(f"data.file: {path} is {'a folder' if path.is_dir() else 'not there'}; name a dataset file")
+    if path.stat().st_size == 0:
+        raise UserError(f"data.file: {path} is empty (0 bytes); make it again with `hpcdd prepare`")
+    try:
+        if not h5py.is_hdf5(path):
+            raise UserError(
+                f"data.file: {path} is not an HDF5 file; make a dataset file with `hpcdd prepare` "
+                "(`hpcdd prepare --help` lists the formats that it reads)"
+            )
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except OSError as error:
+        reason = "permission denied" if isinstance(error, PermissionError) else str(error).splitlines()[0]
+        raise UserError(f"data.file: {path} can't be read: {reason}; it may be truncated, copy or make it again") from error
+
+
+def inspect(path: Path) -> DatasetInfo:
+    """Reads and checks everything but the pixels.
+
+    Raises:
+        UserError: the file is not a dataset file or contradicts itself; the message lists every fault found.
+    """
+    with open_dataset(path) as file:
+        version = file.attrs.get("hpcdd_format")
+        if version is None:
+            raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
+        if version != FORMAT:
+            raise UserError(f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}")
+        faults: list[str] = []
+        class_names = _strings(file, "class_names", faults)
+        shapes, dtypes, labels = {}, {}, {}
+        for split in SPLITS:
+            if split not in file:
+                if split != "validation":
+                    faults.append(f"there is no group {split!r}")
+                continue
+            images_labels = _check_split(file, split, len(class_names), faults)
+            if images_labels is not None:
+                images, labels[split] = images_labels
+                shapes[split], dtypes[split] = tuple(images.shape[1:]), str(images.dtype)
+        if len(set(shapes.values())) > 1 or len(set(dtypes.values())) > 1:
+            faults.append(f"images differ between splits: shapes {shapes}, dtypes {dtypes}")
+        if "train" in labels:
+            present = np.unique(labels["train"])
+            if len(present) < 2 and len(labels["train"]) >= 2:
+                faults.append(f"train/labels holds one class only ({present[0]}); a classifier needs two or more")
+        channels = next(iter(shapes.values()))[0] if shapes else 0
+        mean, std = (_per_channel(file, key, channels, faults) for key in ("mean", "std"))
+        if any(not value > 0 for value in std):
+            faults.append(f"attribute std is {list(std)}; every channel's must be positive")
+        if faults:
+            raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))
+        return DatasetInfo(
+            path=path.absolute(),
+            name=str(file.attrs.get("name", path.stem)),
+            class_names=class_names,
+            image_shape=shapes["train"],
+            dtype=dtypes["train"],
+            samples={split: len(values) for split, values in labels.items()},
+            labels=labels,
+            mean=mean,
+            std=std,
+            source=str(file.attrs.get("source", "")),
+            licence=str(file.attrs.get("licence", "")),
+        )
+
+
+def _check_split(
+    file: h5py.File, split: str, num_classes: int, faults: list[str]
+) -> tuple[h5py.Dataset, npt.NDArray[np.int64]] | None:
+    group = file[split]
+    if not isinstance(group, h5py.Group) or not {"images", "labels"} <= set(group):
+        faults.append(f"group {split!r} does not hold the datasets 'images' and 'labels'")
+        return None
+    images, labels = group["images"], group["labels"]
+    before = len(faults)
+    for name, dataset in (("images", images), ("labels", labels)):
+        if dataset.external or dataset.is_virtual:
+            faults.append(f"{split}/{name} points to other files; a dataset file holds its data itself")
+    if images.ndim not in (4, 5) or math.prod(images.shape[1:]) == 0:
+        faults.append(f"{split}/images has shape {images.shape}; (n, C, H, W) or (n, C, D, H, W) is needed")
+    if str(images.dtype) not in DTYPES:
+        faults.append(f"{split}/images is {images.dtype}; one of {', '.join(DTYPES)} is needed")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        faults.append(f"{split}/labels is {labels.dtype} of shape {labels.shape}; int64 of shape (n,) is needed")
+    elif images.shape[:1] != labels.shape:
+        faults.append(f"{split}/images holds {images.shape[0]} samples, but {split}/labels {labels.shape[0]}")
+    elif labels.shape[0] < 2:
+        faults.append(f"split {split!r} has too few samples ({labels.shape[0]}); 2 is the least")
+    if len(faults) > before:
+        return None
+    values = labels[:].astype(np.int64)
+    wrong = np.flatnonzero((values < 0) | (values >= num_classes))
+    if wrong.size:
+        faults.append(
+            f"{split}/labels[{wrong[0]}] is {values[wrong[0]]}, out of range for {num_classes} classes "
+            f"(0 to {num_classes - 1}); {wrong.size} such labels"
+        )
+        return None
+    return images, values
+
+
+def _strings(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
+    value = file.attrs.get(key)
+    if value is None or np.ndim(value) != 1 or len(value) < 2:
+        faults.append(f"attribute {key} must list two names or more")
+        return ()
+    return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in value)
+
+
+def _per_channel(file: h5py.File, key: str, channels: int, faults: list[str]) -> tuple[float, ...]:
+    try:
+        value = np.asarray(file.attrs.get(key), np.float64)
+    except (TypeError, ValueError):
+        value = np.empty(0)
+    if channels and (value.shape != (channels,) or not np.isfinite(value).all()):
+        faults.append(f"attribute {key} must hold {channels} finite numbers, one per channel")
+        return ()
+    return tuple(float(v) for v in value.reshape(-1))

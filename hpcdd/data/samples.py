@@ -1,0 +1,52 @@
+"""The samples of one split as a CNN sees them: stored as they are, normalised batch by batch on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def channels_last(axes: int) -> torch.memory_format:
+    """The memory format in which convolutions over ``axes`` spatial axes run fastest."""
+    return _CHANNELS_LAST[axes + 2]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split on one device.
+
+    Attributes:
+        inputs: (n, C, *spatial) of the stored dtype; or float32 features (n, F).
+        labels: int64 (n,).
+        mean, std: of the training split per channel, to normalise integers and floats alike; None for features.
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    mean: torch.Tensor | None = None
+    std: torch.Tensor | None = None
+
+    @classmethod
+    def of_images(
+        cls, images: torch.Tensor, labels: torch.Tensor, mean: Sequence[float], std: Sequence[float], device: str
+    ) -> Samples:
+        """Puts subimages (n, C, *spatial) and labels (n,) on ``device``; mean and std have one number per channel."""
+        shape = (1, images.shape[1], *[1] * (images.ndim - 2))
+        statistics = [torch.tensor(v, dtype=torch.float32, device=device).view(shape) for v in (mean, std)]
+        return cls(images.to(device), labels.to(device), *statistics)
+
+    def __len__(self) -> int:
+        """n."""
+        return len(self.labels)
+
+    def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and labels of some rows: float32 (b, C, *spatial) or (b, F), normalised, and int64 (b,)."""
+        inputs = self.inputs[rows]
+        if self.mean is None or self.std is None:
+            return inputs, self.labels[rows]
+        images = inputs.to(torch.float32, memory_format=_CHANNELS_LAST[inputs.ndim])
+        return images.sub(self.mean).div_(self.std), self.labels[rows]

@@ -1,0 +1,144 @@
+"""Writing a dataset file: streamed split by split, statistics on the way, under a temporary name until it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+from .format import DTYPES, FORMAT, inspect
+
+Array = npt.NDArray[Any]
+_CHUNK_BYTES = 1 << 19
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, as an importer hands it over.
+
+    Attributes:
+        labels: integers (n,).
+        image_shape: (C, *spatial).
+        dtype: of the pixels.
+        blocks: gives the images in order, as arrays (any number of rows, C, *spatial), together n rows.
+    """
+
+    labels: Array
+    image_shape: tuple[int, ...]
+    dtype: str
+    blocks: Callable[[], Iterable[Array]]
+
+    @classmethod
+    def from_array(cls, images: Array, labels: Array) -> Split:
+        """A split that lies in memory: images (n, C, *spatial), labels (n,)."""
+        return cls(labels, images.shape[1:], str(images.dtype), lambda: [images])
+
+
+@dataclass
+class _Moments:
+    """Mean and standard deviation per channel in one pass; sums of integers are exact."""
+
+    channels: int
+    count: int = 0
+    total: Array = field(init=False)
+    squares: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = np.zeros(self.channels)
+        self.squares = np.zeros(self.channels)
+
+    def add(self, images: Array) -> None:
+        pixels = images.astype(np.float64)
+        axes = (0, *range(2, images.ndim))
+        self.count += pixels.size // self.channels
+        self.total += pixels.sum(axis=axes)
+        self.squares += np.square(pixels).sum(axis=axes)
+
+    def mean(self) -> Array:
+        return self.total / self.count
+
+    def std(self) -> Array:
+        return np.sqrt(np.maximum(self.squares / self.count - self.mean() ** 2, 0.0))
+
+
+def write_dataset(
+    path: Path,
+    splits: Mapping[str, Split],
+    *,
+    name: str,
+    class_names: Sequence[str],
+    source: str = "",
+    licence: str = "",
+    command: str = "",
+    compression: int = 4,
+) -> None:
+    """Writes a dataset file (see :mod:`hpcdd.data.format`); nothing stands at ``path`` before it is whole.
+
+    Args:
+        path: the file to make; one that is there is replaced at the end.
+        splits: ``train``, ``test`` and optionally ``validation``.
+        name, class_names, source, licence, command: recorded as attributes.
+        compression: gzip level, 0 to 9; 0 stores the pixels as they are.
+
+    Raises:
+        UserError: pixels of a dtype that the format does not know, or a channel that is constant.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            for split_name, split in splits.items():
+                if split.dtype not in DTYPES:
+                    raise UserError(f"images of dtype {split.dtype} can't be stored; use one of {', '.join(DTYPES)}")
+                moments = _write_split(file.create_group(split_name), split, compression)
+                if split_name == "train":
+                    file.attrs["mean"], file.attrs["std"] = moments.mean(), moments.std()
+                    if not (moments.std() > 0).all():
+                        raise UserError(f"a channel of the training images is constant (std {moments.std().tolist()})")
+            file.attrs["hpcdd_format"] = FORMAT
+            file.attrs["class_names"] = list(class_names)
+            for key, value in (("name", name), ("source", source), ("licence", licence), ("command", command)):
+                file.attrs[key] = value
+            file.flush()
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        _check_readable(temporary, path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_readable(temporary: Path, path: Path) -> None:
+    """What training would refuse is refused here, before it gets its name."""
+    try:
+        inspect(temporary)
+    except UserError as error:
+        raise UserError(f"{path} is not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
+
+
+def _write_split(group: h5py.Group, split: Split, compression: int) -> _Moments:
+    n = len(split.labels)
+    row_bytes = int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize
+    rows = max(1, min(n, _CHUNK_BYTES // row_bytes))
+    filters = {"compression": "gzip", "compression_opts": compression} if compression else {}
+    images = group.create_dataset(
+        "images", (n, *split.image_shape), split.dtype, chunks=(rows, *split.image_shape), **filters
+    )
+    moments = _Moments(split.image_shape[0])
+    start = 0
+    for block in split.blocks():
+        images[start : start + len(block)] = block
+        start += len(block)
+        for first in range(0, len(block), rows):  # in pieces: float64 copies of whole splits would be large
+            moments.add(block[first : first + rows])
+    if start != n:
+        raise AssertionError(f"the importer gave {start} images for {n} labels")
+    group.create_dataset("labels", data=np.asarray(split.labels, np.int64))
+    return moments

@@ -1,0 +1,202 @@
+"""Boxes over the spatial axes of an image: which pixels belong to which subdomain.
+
+Pure index arithmetic for any number of axes: every rank computes every box without messages. See arXiv
+2302.06564 for the decomposition of the input images, with and without overlap.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .config import DecompositionSettings
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open box of pixels, ``start[a] <= i < stop[a]`` along each axis a."""
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels along each axis."""
+        return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def size(self) -> int:
+        """Pixels in all."""
+        return math.prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Index of this box in an array whose axes are the spatial axes."""
+        return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+
+    def within(self, outer: Box) -> Box:
+        """The same pixels, counted from the first pixel of ``outer``."""
+        return Box(
+            tuple(a - o for a, o in zip(self.start, outer.start, strict=True)),
+            tuple(b - o for b, o in zip(self.stop, outer.start, strict=True)),
+        )
+
+    def grow(self, pixels: Sequence[int], image: Sequence[int]) -> Box:
+        """This box with ``pixels[a]`` more on both sides of axis a, cut at the borders of an image."""
+        return Box(
+            tuple(max(0, start - p) for start, p in zip(self.start, pixels, strict=True)),
+            tuple(min(n, stop + p) for stop, p, n in zip(self.stop, pixels, image, strict=True)),
+        )
+
+
+def split_evenly(length: int, parts: int) -> list[tuple[int, int]]:
+    """Cuts ``range(length)`` into half-open pieces whose sizes differ by at most one, the larger ones first.
+
+    >>> split_evenly(28, 3)
+    [(0, 10), (10, 19), (19, 28)]
+    """
+    small, larger = divmod(length, parts)
+    ends = [part * small + min(part, larger) for part in range(parts + 1)]
+    return list(itertools.pairwise(ends))
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A decomposition of an image into S subdomains, numbered row by row (last axis fastest).
+
+    Attributes:
+        image: spatial shape of the whole image, pixels.
+        grid: subdomains along each axis; None where the boxes were given one by one.
+        overlap: pixels along each axis by which a box reaches over an interior side of its core.
+        cores: S boxes; those of a grid tile the image.
+        boxes: the S cores grown by the overlap: what the local CNNs see.
+    """
+
+    image: tuple[int, ...]
+    grid: tuple[int, ...] | None
+    overlap: tuple[int, ...]
+    cores: tuple[Box, ...]
+    boxes: tuple[Box, ...]
+
+    @classmethod
+    def from_grid(cls, image: Sequence[int], grid: Sequence[int], overlap: int | Sequence[int] = 0) -> Self:
+        """Cuts each axis evenly; remainders are spread, so that sizes along an axis differ by at most one pixel.
+
+        Args:
+            image: spatial shape, pixels.
+            grid: subdomains along each axis.
+            overlap: pixels per interior side, one number or one per axis.
+
+        Raises:
+            ValueError: one message that names each axis and the numbers that do not fit.
+        """
+        axes = len(image)
+        if len(grid) != axes:
+            raise ValueError(
+                f"decomposition.grid is {list(grid)}, with {len(grid)} axes, but the image has {axes} spatial axes, "
+                f"{_by(image)} pixels; name {axes} numbers"
+            )
+        if not isinstance(overlap, int) and len(overlap) != axes:
+            raise ValueError(
+                f"decomposition.overlap is {list(overlap)}, with {len(overlap)} axes, but the image has {axes} spatial "
+                f"axes; name one number, or {axes}"
+            )
+        widths = (overlap,) * axes if isinstance(overlap, int) else tuple(overlap)
+        problems = []
+        for axis, (n, parts, width) in enumerate(zip(image, grid, widths, strict=True)):
+            if not 1 <= parts <= n:
+                problems.append(
+                    f"decomposition.grid is {list(grid)}, but the image is {n} pixels long along axis {axis}; "
+                    f"use 1 to {n} along axis {axis}"
+                )
+            if width < 0:
+                problems.append(f"decomposition.overlap is {width} pixels along axis {axis}; use 0 or more")
+        if problems:
+            raise ValueError("; ".join(problems))
+        intervals = [split_evenly(n, parts) for n, parts in zip(image, grid, strict=True)]
+        cores = tuple(
+            Box(tuple(start for start, _ in corner), tuple(stop for _, stop in corner))
+            for corner in itertools.product(*intervals)
+        )
+        boxes = tuple(core.grow(widths, image) for core in cores)
+        return cls(tuple(image), tuple(grid), widths, cores, boxes)
+
+    @classmethod
+    def from_boxes(cls, image: Sequence[int], boxes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Self:
+        """Takes the boxes as they are given, each as (start, stop); they need not tile the image.
+
+        Raises:
+            ValueError: one message that names each box that is empty or reaches beyond the image, with axis and numbers.
+        """
+        axes = len(image)
+        problems = []
+        for s, (start, stop) in enumerate(boxes):
+            where = f"decomposition.boxes[{s}] is [{list(start)}, {list(stop)}]"
+            if len(start) != axes or len(stop) != axes:
+                problems.append(f"{where}, but the image has {axes} spatial axes; name {axes} first and {axes} last pixels")
+                continue
+            problems += [
+                f"{where}, which along axis {axis} is not a part of 0 to {n}; use 0 <= first < last <= {n}"
+                for axis, (a, b, n) in enumerate(zip(start, stop, image, strict=True))
+                if not 0 <= a < b <= n
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        made = tuple(Box(tuple(start), tuple(stop)) for start, stop in boxes)
+        return cls(tuple(image), None, (0,) * axes, made, made)
+
+    @classmethod
+    def from_settings(cls, settings: DecompositionSettings, image: Sequence[int]) -> Self:
+        """The decomposition that the ``decomposition`` section asks for on images of spatial shape ``image``."""
+        if settings.boxes is not None:
+            return cls.from_boxes(image, settings.boxes)
+        return cls.from_grid(image, settings.grid or (2,) * len(image), settings.overlap)
+
+    def __len__(self) -> int:
+        """S, the number of subdomains."""
+        return len(self.boxes)
+
+    def coverage(self) -> float:
+        """Share of the image's pixels that at least one box contains, in (0, 1]."""
+        import numpy as np
+
+        seen = np.zeros(self.image, dtype=bool)
+        for box in self.boxes:
+            seen[box.slices] = True
+        return float(seen.mean())
+
+    def assemble(self, subimages: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Puts the cores of S subimages together to the image again.
+
+        Args:
+            subimages: S arrays of shape (..., *box.shape), of one dtype.
+
+        Returns:
+            Array (..., *image).
+
+        Raises:
+            ValueError: the cores do not tile the image (explicit boxes may leave gaps or meet twice).
+        """
+        import numpy as np
+
+        count = np.zeros(self.image, dtype=np.int64)
+        for core in self.cores:
+            count[core.slices] += 1
+        if (count != 1).any():
+            raise ValueError("these boxes do not tile the image, so that their subimages can't be put together to it")
+        leading = subimages[0].shape[: -len(self.image)]
+        image: npt.NDArray[Any] = np.empty((*leading, *self.image), dtype=subimages[0].dtype)
+        for subimage, core, box in zip(subimages, self.cores, self.boxes, strict=True):
+            image[(..., *core.slices)] = subimage[(..., *core.within(box).slices)]
+        return image
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

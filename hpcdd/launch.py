@@ -1,0 +1,90 @@
+"""What the launcher (mpirun, srun) tells a process in its environment, known before MPI is started.
+
+With it N processes that were meant to be one job but came up as N jobs of one rank are refused, and commands
+that need no MPI print once under mpirun.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process as its launcher sees it.
+
+    Attributes:
+        kind: ``"mpich"`` (hydra and other PMI launchers), ``"openmpi"``, ``"slurm"`` or ``"none"``.
+        rank: number of this process in the launch.
+        size: number of processes of the launch.
+    """
+
+    kind: str
+    rank: int
+    size: int
+
+
+# (kind, rank, size): Open MPI first, because srun's own variables stand beside those of an mpirun that it feeds.
+_VARIABLES = (
+    ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("mpich", "PMI_RANK", "PMI_SIZE"),
+    ("slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
+    """Reads the launcher's variables; a process that nothing launched is rank 0 of 1."""
+    environment = os.environ if environment is None else environment
+    for kind, rank, size in _VARIABLES:
+        if environment.get(rank, "").isdigit() and environment.get(size, "").isdigit():
+            return Launch(kind, int(environment[rank]), int(environment[size]))
+    return Launch("none", 0, 1)
+
+
+def check_library(launch: Launch, library_version: str) -> None:
+    """Refuses an MPI library that can't talk to the launcher; to be called before MPI is initialised.
+
+    Args:
+        launch: from :func:`from_environment`.
+        library_version: text of ``MPI_Get_library_version``.
+
+    Raises:
+        UserError: mpirun of MPICH with the library of Open MPI, or the reverse.
+    """
+    library = "openmpi" if library_version.startswith("Open MPI") else "mpich"
+    if launch.size > 1 and launch.kind in ("openmpi", "mpich") and launch.kind != library:
+        raise UserError(_mismatch(launch, library_version))
+
+
+def check_size(launch: Launch, library_version: str, size: int) -> None:
+    """Refuses N jobs of one rank where one job of N ranks was meant; to be called once MPI is initialised.
+
+    Args:
+        launch: from :func:`from_environment`.
+        library_version: text of ``MPI_Get_library_version``.
+        size: number of ranks of COMM_WORLD.
+
+    Raises:
+        UserError: the launcher started more processes than MPI_COMM_WORLD has.
+    """
+    if size == 1 and launch.size > 1:
+        raise UserError(_mismatch(launch, library_version))
+
+
+def _mismatch(launch: Launch, library_version: str) -> str:
+    library = library_version.splitlines()[0].split(",")[0].rstrip("\0").strip()
+    launcher = {"openmpi": "mpirun of Open MPI", "mpich": "mpirun of MPICH (PMI)", "slurm": "srun"}[launch.kind]
+    fix = (
+        "let srun offer what the library speaks: `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI"
+        if launch.kind == "slurm"
+        else "use the mpirun that belongs to this library (`which -a mpirun`), or point mpi4py to the launcher's "
+        "library with MPI4PY_LIBMPI=/path/to/libmpi.so"
+    )
+    return (
+        f"{launcher} started {launch.size} processes, but they can't meet: mpi4py has loaded {library}, so each would "
+        f"train alone as a job of one rank. To make them one job, {fix}"
+    )

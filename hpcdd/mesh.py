@@ -1,0 +1,176 @@
+"""Who does what: the map rank -> host -> device -> subdomains, and the threads of each rank."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .comm import Comm
+from .decomposition import split_evenly
+from .errors import UserError
+
+DeviceSetting = Literal["auto", "cpu", "cuda"]
+
+
+def assign(num_subdomains: int, num_ranks: int) -> tuple[range, ...]:
+    """The subdomains of every rank, in balanced blocks of neighbours; pure, the same on every rank.
+
+    With fewer ranks than subdomains block sizes differ by at most one, the larger ones first; with more, the
+    last ranks are spare and get an empty range.
+
+    >>> assign(4, 3)
+    (range(0, 2), range(2, 3), range(3, 4))
+    """
+    working = min(num_subdomains, num_ranks)
+    blocks = [range(a, b) for a, b in split_evenly(num_subdomains, working)]
+    return (*blocks, *[range(num_subdomains, num_subdomains)] * (num_ranks - working))
+
+
+@dataclass(frozen=True)
+class Place:
+    """One rank's place.
+
+    Attributes:
+        rank: number of the rank.
+        host: name of its host.
+        device: ``"cpu"`` or ``"cuda:i"`` with the number i that this rank's process sees.
+        device_id: what tells devices of one host apart: the GPU's UUID, or ``"cpu"``.
+        threads: threads of its tensor operations on the CPU.
+        subdomains: the subdomains that it owns, ascending; none for a spare rank.
+    """
+
+    rank: int
+    host: str
+    device: str
+    device_id: str
+    threads: int
+    subdomains: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """All places, known to every rank.
+
+    Attributes:
+        num_subdomains: S.
+        places: the place of every rank, in rank order.
+    """
+
+    num_subdomains: int
+    places: tuple[Place, ...]
+
+    def owner(self, subdomain: int) -> int:
+        """The rank that owns a subdomain."""
+        return next(place.rank for place in self.places if subdomain in place.subdomains)
+
+    @property
+    def hosts(self) -> int:
+        """Number of different hosts."""
+        return len({place.host for place in self.places})
+
+    def warnings(self) -> list[str]:
+        """What the user should know: spare ranks, several ranks on one GPU."""
+        found = []
+        if spare := [place.rank for place in self.places if not place.subdomains]:
+            found.append(
+                f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(spare)} "
+                f"{'has' if len(spare) == 1 else 'have'} nothing to do and will sleep; "
+                f"{self.num_subdomains} ranks are enough"
+            )
+        users: dict[tuple[str, str], list[int]] = {}
+        for place in self.places:
+            if place.subdomains and place.device != "cpu":
+                users.setdefault((place.host, place.device_id), []).append(place.rank)
+        found += [
+            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns on it"
+            for (host, device), ranks in users.items()
+            if len(ranks) > 1
+        ]
+        return found
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """The places as plain data, for environment.json."""
+        return [asdict(place) for place in self.places]
+
+
+def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
+    """Collective: every rank finds its device and threads, and all learn of all.
+
+    Raises:
+        UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or OMP_NUM_THREADS is no number.
+    """
+    subdomains = assign(num_subdomains, comm.size)[comm.rank]
+    node = comm.node_ranks()
+    affinity = (comm.rank, bool(subdomains), frozenset(os.sched_getaffinity(0)))
+    everyone = comm.allgather_object(affinity)
+    working = [mask for rank, works, mask in everyone if works and rank in node]
+    position = sum(1 for rank, works, _ in everyone if works and rank in node and rank < comm.rank)
+    threads = comm.on_all(lambda: threads_of(affinity[2], working, os.environ))
+
+    def find_device() -> tuple[str, str]:
+        gpus = visible_gpus() if subdomains and device != "cpu" else []
+        return choose_device(device if subdomains else "cpu", position, gpus)
+
+    name, device_id = comm.on_all(find_device)
+    place = Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains))
+    return Mesh(num_subdomains, tuple(comm.allgather_object(place)))
+
+
+def threads_of(mine: Collection[int], working: Sequence[Collection[int]], environment: Mapping[str, str]) -> int:
+    """Threads of one rank: the cores that it may use, shared with the working ranks that may use them too.
+
+    Args:
+        mine: numbers of the cores in this rank's affinity mask.
+        working: the masks of all ranks on this host that own subdomains.
+        environment: a number in its OMP_NUM_THREADS wins.
+
+    Raises:
+        UserError: OMP_NUM_THREADS is not a positive number.
+    """
+    if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
+        if not wish.isdigit() or int(wish) < 1:
+            raise UserError(f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1, or unset it")
+        return int(wish)
+    sharing = sum(1 for mask in working if not set(mask).isdisjoint(mine))
+    return max(1, len(mine) // max(1, sharing))
+
+
+def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) -> tuple[str, str]:
+    """The device of one rank by its position among the working ranks of its host, never by its global rank.
+
+    Args:
+        setting: ``device`` of the configuration.
+        position: 0 for the first working rank on the host, and so on.
+        gpus: UUIDs of the GPUs that this rank's process sees.
+
+    Returns:
+        Name for torch, and what tells it apart from the host's other devices.
+
+    Raises:
+        UserError: ``cuda`` without a GPU.
+    """
+    if setting == "cuda" and not gpus:
+        raise UserError(
+            f"device is 'cuda', but torch sees no GPU on host {socket.gethostname()}; use --device auto or --device cpu, "
+            "or ask the batch system for GPUs and install a torch build with CUDA"
+        )
+    if setting == "cpu" or not gpus:
+        return "cpu", "cpu"
+    index = position % len(gpus)
+    return f"cuda:{index}", gpus[index]
+
+
+def visible_gpus() -> list[str]:
+    """UUIDs of the GPUs that this process sees, in torch's order."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return ", ".join(map(str, ranks))

@@ -1,0 +1,70 @@
+"""From the name in the configuration to a CNN."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import ModelSettings
+from ..errors import UserError
+from .resnet import ResNet
+from .vgg import VGG
+
+Factory = Callable[..., nn.Module]
+
+
+def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> nn.Module:
+    """Builds the CNN that ``settings`` name, with parameters drawn from torch's global random state.
+
+    Args:
+        settings: ``model`` section of the configuration.
+        input_shape: (C, *spatial) of one subimage, or of the image for the global CNN.
+        num_classes: K.
+        width: channels of the first block.
+
+    Returns:
+        A module that maps float (n, C, *spatial) to logits (n, K).
+
+    Raises:
+        UserError: the user's own factory can't be imported or does not give such a module.
+    """
+    if match := re.fullmatch(r"vgg(\d+)", settings.name):
+        return VGG(int(match[1]), input_shape, num_classes, width, settings.vgg_dropout)
+    if match := re.fullmatch(r"resnet(\d+)", settings.name):
+        return ResNet((int(match[1]) - 2) // 6, input_shape, num_classes, width)
+    return _create_own(settings.name, settings.options, input_shape, num_classes, width)
+
+
+def _create_own(
+    name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int, width: int
+) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory: Factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"model.name is {name!r}, but it can't be imported ({error}); "
+            f"put the folder of {module_name!r} on PYTHONPATH and check the name behind the colon"
+        ) from error
+    try:
+        module = factory(input_shape=tuple(input_shape), num_classes=num_classes, width=width, **options)
+    except TypeError as error:
+        raise UserError(
+            f"model.name is {name!r}; calling it with input_shape, num_classes, width and model.options "
+            f"{dict(options)} fails: {error}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UserError(f"model.name is {name!r}, which gives a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def count_parameters(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> int:
+    """Number of trainable parameters of :func:`create`'s CNN; hpcdd's own families are counted without memory."""
+    with torch.device("cpu" if settings.is_own else "meta"):
+        module = create(settings, input_shape, num_classes, width)
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,255 @@
+"""Training of one network on one rank: what the local phase and the DNN have in common. No messages in here."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..config import TrainingSettings
+from ..data.samples import Samples
+from ..errors import DivergedError, UserError
+from ..seeding import WHOLE, seed_of
+
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a training is; plain numbers that can be sent.
+
+    Attributes:
+        phase: ``local`` or ``dnn``.
+        subdomain: s; -1 for a network that belongs to all.
+        epoch: number of epochs that are complete.
+        epochs: number of epochs planned.
+        fraction: share of all planned steps that is done, in [0, 1].
+        loss, accuracy: mean over the samples of the running epoch so far, in training mode.
+        validation_loss, validation_accuracy: at the end of the last complete epoch, None without a validation split.
+        learning_rate: of the next step.
+        seconds: since this training began.
+        samples_per_second: over the running epoch.
+        finished: whether no more steps follow.
+    """
+
+    phase: str
+    subdomain: int
+    epoch: int
+    epochs: int
+    fraction: float
+    loss: float
+    accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+    samples_per_second: float
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a training calls while it runs.
+
+    Attributes:
+        step: at every step boundary; may raise :class:`hpcdd.errors.StopRequest`.
+        due: whether a fresh status is wanted now; asked at every step boundary.
+        status: takes the status that was wanted.
+        epoch: takes the status at the end of every epoch.
+    """
+
+    step: Callable[[], None] = lambda: None
+    due: Callable[[], bool] = lambda: False
+    status: Callable[[Status], None] = lambda _: None
+    epoch: Callable[[Status], None] = lambda _: None
+
+
+def train(
+    network: nn.Module,
+    training: Samples,
+    validation: Samples | None,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    phase: str,
+    subdomain: int = WHOLE,
+    bf16: bool = False,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+) -> None:
+    """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
+
+    Every epoch visits the samples in a new order and drops the last, smaller batch. All random numbers come from
+    (seed, purpose, subdomain, epoch), so that the result depends on nothing that ran before on this rank.
+
+    Args:
+        network: maps a batch of inputs to logits (b, K); on the samples' device.
+        training: the training split.
+        validation: the validation split, for the record and for early stopping; None where there is none.
+        settings: the phase's section of the configuration.
+        seed: the run's seed.
+        phase: name for records and streams.
+        subdomain: s, or :data:`hpcdd.seeding.WHOLE`.
+        bf16: mixed precision by autocast.
+        hooks: see :class:`Hooks`.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
+        StopRequest: from ``hooks.step``.
+    """
+    device = training.labels.device
+    batch_size = min(settings.batch_size, len(training))
+    steps_per_epoch = len(training) // batch_size
+    optimizer = make_optimizer(network, settings)
+    schedule = make_schedule(optimizer, settings, steps_per_epoch * settings.epochs)
+    autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    best: tuple[float, int, dict[str, Any]] | None = None
+    validation_loss = validation_accuracy = None
+    start = time.perf_counter()
+
+    for epoch in range(settings.epochs):
+        order = _order(len(training), seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)).to(device)
+        torch.manual_seed(seed_of(seed, f"{phase} dropout", subdomain=subdomain, epoch=epoch))
+        loss_sum = torch.zeros((), device=device)
+        correct = torch.zeros((), device=device)
+        epoch_start = time.perf_counter()
+        network.train()
+
+        def status(step: int, done: int) -> Status:
+            loss = float(loss_sum) / max(1, step)  # noqa: B023 - called within the iteration only
+            if not math.isfinite(loss):
+                raise DivergedError(_diverged(phase, subdomain, done + (step < steps_per_epoch), loss))
+            now = time.perf_counter()
+            samples = step * batch_size
+            return Status(
+                phase=phase,
+                subdomain=subdomain,
+                epoch=done,
+                epochs=settings.epochs,
+                fraction=((done if step == steps_per_epoch else done + step / steps_per_epoch) / settings.epochs),
+                loss=loss,
+                accuracy=float(correct) / max(1, samples),  # noqa: B023
+                validation_loss=validation_loss,
+                validation_accuracy=validation_accuracy,
+                learning_rate=optimizer.param_groups[0]["lr"],
+                seconds=now - start,
+                samples_per_second=samples / (now - epoch_start),  # noqa: B023
+            )
+
+        for step in range(steps_per_epoch):
+            hooks.step()
+            if hooks.due():
+                hooks.status(status(step, epoch))
+            inputs, labels = training.batch(order[step * batch_size : (step + 1) * batch_size])
+            with autocast:
+                logits = network(inputs)
+                loss = functional.cross_entropy(logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            # Summed on the device: reading a number back at every step would make a GPU wait.
+            loss_sum += loss.detach()
+            correct += (logits.detach().argmax(1) == labels).sum()
+
+        if validation is not None:
+            validation_loss, validation_accuracy = evaluate(network, validation)
+        hooks.epoch(status(steps_per_epoch, epoch + 1))
+        if settings.early_stopping is not None and validation_accuracy is not None:
+            if best is None or validation_accuracy > best[0]:
+                best = (validation_accuracy, epoch, copy.deepcopy(network.state_dict()))
+            elif epoch - best[1] >= settings.early_stopping:
+                break
+
+    hooks.step()
+    if best is not None:
+        network.load_state_dict(best[2])
+
+
+def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, in its fused form, on the network's parameters."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(
+            network.parameters(), rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
+        )
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), rate, weight_decay=decay, fused=True)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The course of the learning rate over ``steps`` steps."""
+    schedulers = torch.optim.lr_scheduler
+    if settings.schedule == "one_cycle":
+        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1)
+    if settings.schedule == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, steps)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def check_precision(settings_precision: str, device: str) -> None:
+    """Refuses bf16 where the device would only imitate it.
+
+    Raises:
+        UserError: naming the device.
+    """
+    if settings_precision != "bf16":
+        return
+    if device == "cpu":
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:
+        supported = torch.cuda.get_device_capability(device) >= (8, 0)
+    if not supported:
+        raise UserError(f"local.precision is 'bf16', but {device} does not compute in bfloat16; use fp32")
+
+
+def logits_of(network: nn.Module, samples: Samples, step: Callable[[], None] = lambda: None) -> torch.Tensor:
+    """The network's decisions on a whole split, in evaluation mode and float32.
+
+    Args:
+        network: maps a batch of inputs to logits (b, K).
+        samples: n samples.
+        step: called before each batch.
+
+    Returns:
+        float32 (n, K) on the CPU.
+    """
+    network.eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(samples), _EVALUATION_BATCH):
+            step()
+            inputs, _ = samples.batch(slice(start, start + _EVALUATION_BATCH))
+            parts.append(network(inputs).float())
+        return torch.cat(parts).cpu()
+
+
+def evaluate(network: nn.Module, samples: Samples) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on a split, in evaluation mode."""
+    logits, labels = logits_of(network, samples), samples.labels.cpu()
+    accuracy = (logits.argmax(1) == labels).float().mean()
+    return float(functional.cross_entropy(logits, labels)), float(accuracy)
+
+
+def _order(n: int, seed: int) -> torch.Tensor:
+    """A random order of n samples, drawn on the CPU so that it does not depend on the device."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def _diverged(phase: str, subdomain: int, epoch: int, loss: float) -> str:
+    section = "aggregation" if phase == "dnn" else phase
+    who = "the DNN" if subdomain == WHOLE else f"subdomain {subdomain}"
+    return (
+        f"phase {phase}: the training loss of {who} is {loss} in epoch {epoch}; try a smaller {section}.learning_rate, "
+        f"the one_cycle schedule (it starts low)" + (", or local.precision fp32" if phase == "local" else "")
+    )

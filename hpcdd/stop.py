@@ -1,0 +1,105 @@
+"""A request to stop: a signal to one rank or to all becomes one decision of the whole job.
+
+The handler sets a flag and nothing else. A rank that sees its flag at a step boundary tells root, and root tells all
+others, by an empty-handed message on the side channel; no rank sends anything while nobody wants to stop, so the
+local phase stays without messages. At the end of each phase all ranks agree.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .comm import ROOT, Comm
+from .errors import StopRequest
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_TAG = 2
+_IMPATIENCE = 1.0
+"""Seconds after which one more signal ends this process at once; before, it is the same request on a second way
+(a batch system signals the launcher, which passes it on, and the processes too)."""
+
+
+class Stop:
+    """Handlers for :data:`SIGNALS` as a context manager, and the agreement of all ranks.
+
+    Args:
+        comm: all ranks.
+        channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
+    """
+
+    def __init__(self, comm: Comm, channel: MPI.Comm) -> None:
+        self._comm = comm
+        self._channel = channel
+        self._signum = 0
+        self._since = 0.0
+        self._told = False
+        self._outgoing: list[tuple[MPI.Request, object]] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for s, handler in self._before.items():
+            signal.signal(s, handler)
+
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self._signum:
+            self._signum, self._since = signum, now
+        elif now - self._since > _IMPATIENCE:
+            os._exit(128 + signum)
+
+    def check(self) -> None:
+        """To be called at every step boundary; costs a microsecond.
+
+        Raises:
+            StopRequest: this rank got a signal, or another rank's request has arrived.
+        """
+        self.poll()
+        if self._signum:
+            raise StopRequest(self._signum)
+
+    def poll(self) -> None:
+        """Takes other ranks' requests in and passes an own one on; does not raise."""
+        if self._comm.size == 1:
+            return
+        if self._channel.Iprobe(tag=_TAG):
+            message = np.zeros(1, np.int64)
+            self._channel.Recv(message, tag=_TAG)
+            self._signum = self._signum or int(message[0])
+        if self._signum and not self._told:
+            self._told = True
+            message = np.array([self._signum], np.int64)
+            targets = range(1, self._comm.size) if self._comm.rank == ROOT else [ROOT]
+            self._outgoing = [(self._channel.Isend(message, dest=rank, tag=_TAG), message) for rank in targets]
+
+    def agree(self, poll: Callable[[], None] = lambda: None) -> None:
+        """Collective, at the end of a phase: all ranks go on, or all stop. Ranks that come early sleep.
+
+        Args:
+            poll: called now and then while this rank waits.
+
+        Raises:
+            StopRequest: on all ranks, with one rank's signal, if any rank wants to stop.
+        """
+
+        def wait() -> None:
+            self.poll()
+            poll()
+
+        self.poll()
+        signum = self._comm.maximum(self._signum, wait)
+        if signum:
+            raise StopRequest(signum)
