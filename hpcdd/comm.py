@@ -108,7 +108,7 @@ class Comm:
         """The largest ``value`` of all ranks, on every rank; ranks that come early sleep and call ``poll``."""
         mine, largest = np.array([value], np.int64), np.zeros(1, np.int64)
         with self._counted("Iallreduce", 2 * mine.nbytes):
-            _sleep_until(self.mpi.Iallreduce(mine, largest, op=_mpi().MAX), poll)
+            sleep_until(self.mpi.Iallreduce(mine, largest, op=_mpi().MAX), poll)
         return int(largest[0])
 
     # -- small metadata ----------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Comm:
         payload = pickle.dumps(value) if self.rank == root else b""
         size = np.array([len(payload)], np.int64)
         with self._counted("Ibcast", size.nbytes):
-            _sleep_until(self.mpi.Ibcast(size, root=root))
+            sleep_until(self.mpi.Ibcast(size, root=root))
         buffer = np.frombuffer(payload, np.uint8) if self.rank == root else np.empty(int(size[0]), np.uint8)
         with self._counted("Bcast", buffer.nbytes):
             self.mpi.Bcast(buffer, root=root)
@@ -250,7 +250,7 @@ def _mpi() -> Any:
     return MPI
 
 
-def _sleep_until(request: MPI.Request, poll: Callable[[], None] = lambda: None) -> None:
+def sleep_until(request: MPI.Request, poll: Callable[[], None] = lambda: None) -> None:
     """Waits for a nonblocking call and sleeps between tests, 50 us at first, 10 ms at most."""
     pause = 50e-6
     while not request.Test():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
@@ -28,7 +27,7 @@ class Status:
 
     Attributes:
         phase: ``local`` or ``dnn``.
-        subdomain: s; -1 for a network that belongs to all.
+        subdomain: s; :data:`hpcdd.seeding.WHOLE` (-1) for a network that belongs to all.
         epoch: number of epochs that are complete.
         epochs: number of epochs planned.
         fraction: share of all planned steps that is done, in [0, 1].
@@ -72,6 +71,73 @@ class Hooks:
     epoch: Callable[[Status], None] = lambda _: None
 
 
+class _Meter:
+    """Loss, accuracy and speed of a training, summed on the device: reading them at every step would make it wait."""
+
+    def __init__(self, phase: str, subdomain: int, settings: TrainingSettings, training: Samples) -> None:
+        self.phase, self.subdomain, self.epochs = phase, subdomain, settings.epochs
+        self.batch_size = min(settings.batch_size, len(training))
+        self.steps_per_epoch = len(training) // self.batch_size
+        self.validation: tuple[float, float] | tuple[None, None] = (None, None)
+        self.start = time.perf_counter()
+        self._device = training.labels.device
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epoch, self.steps = epoch, 0
+        self.epoch_start = time.perf_counter()
+        self.loss, self.correct = torch.zeros(2, device=self._device)
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        self.steps += 1
+        self.loss += loss.detach()
+        self.correct += (logits.detach().argmax(1) == labels).sum()
+
+    def status(self, learning_rate: float, *, finished: bool = False) -> Status:
+        loss, samples, now = float(self.loss) / max(1, self.steps), self.steps * self.batch_size, time.perf_counter()
+        if not math.isfinite(loss):
+            raise DivergedError(_diverged(self.phase, self.subdomain, self.epoch + 1, loss))
+        return Status(
+            phase=self.phase,
+            subdomain=self.subdomain,
+            epoch=self.epoch + (self.steps == self.steps_per_epoch),
+            epochs=self.epochs,
+            fraction=(self.epoch + self.steps / self.steps_per_epoch) / self.epochs,
+            loss=loss,
+            accuracy=float(self.correct) / max(1, samples),
+            validation_loss=self.validation[0],
+            validation_accuracy=self.validation[1],
+            learning_rate=learning_rate,
+            seconds=now - self.start,
+            samples_per_second=samples / max(1e-9, now - self.epoch_start),
+            finished=finished,
+        )
+
+
+class _Patience:
+    """Early stopping: remembers the parameters of the best epoch, and how long ago that was."""
+
+    def __init__(self, epochs: int | None) -> None:
+        self._epochs = epochs
+        self._best = -math.inf
+        self._waited = 0
+        self._state: dict[str, Any] | None = None
+
+    def exhausted(self, accuracy: float | None, network: nn.Module) -> bool:
+        """Takes the validation accuracy of one more epoch in."""
+        if self._epochs is None or accuracy is None:
+            return False
+        if accuracy > self._best:
+            self._best, self._waited, self._state = accuracy, 0, copy.deepcopy(network.state_dict())
+        else:
+            self._waited += 1
+        return self._waited >= self._epochs
+
+    def restore(self, network: nn.Module) -> None:
+        """Gives the network the best epoch's parameters back."""
+        if self._state is not None:
+            network.load_state_dict(self._state)
+
+
 def train(
     network: nn.Module,
     training: Samples,
@@ -82,7 +148,7 @@ def train(
     phase: str,
     subdomain: int = WHOLE,
     bf16: bool = False,
-    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    hooks: Hooks | None = None,
 ) -> None:
     """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
 
@@ -104,73 +170,40 @@ def train(
         DivergedError: the loss is NaN or infinite.
         StopRequest: from ``hooks.step``.
     """
+    hooks = hooks or Hooks()
     device = training.labels.device
-    batch_size = min(settings.batch_size, len(training))
-    steps_per_epoch = len(training) // batch_size
+    meter = _Meter(phase, subdomain, settings, training)
+    patience = _Patience(settings.early_stopping)
     optimizer = make_optimizer(network, settings)
-    schedule = make_schedule(optimizer, settings, steps_per_epoch * settings.epochs)
-    autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
-    best: tuple[float, int, dict[str, Any]] | None = None
-    validation_loss = validation_accuracy = None
-    start = time.perf_counter()
+    schedule = make_schedule(optimizer, settings, meter.steps_per_epoch * settings.epochs)
 
     for epoch in range(settings.epochs):
+        network.train()
+        meter.begin_epoch(epoch)
         order = _order(len(training), seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)).to(device)
         torch.manual_seed(seed_of(seed, f"{phase} dropout", subdomain=subdomain, epoch=epoch))
-        loss_sum = torch.zeros((), device=device)
-        correct = torch.zeros((), device=device)
-        epoch_start = time.perf_counter()
-        network.train()
-
-        def status(step: int, done: int) -> Status:
-            loss = float(loss_sum) / max(1, step)  # noqa: B023 - called within the iteration only
-            if not math.isfinite(loss):
-                raise DivergedError(_diverged(phase, subdomain, done + (step < steps_per_epoch), loss))
-            now = time.perf_counter()
-            samples = step * batch_size
-            return Status(
-                phase=phase,
-                subdomain=subdomain,
-                epoch=done,
-                epochs=settings.epochs,
-                fraction=((done if step == steps_per_epoch else done + step / steps_per_epoch) / settings.epochs),
-                loss=loss,
-                accuracy=float(correct) / max(1, samples),  # noqa: B023
-                validation_loss=validation_loss,
-                validation_accuracy=validation_accuracy,
-                learning_rate=optimizer.param_groups[0]["lr"],
-                seconds=now - start,
-                samples_per_second=samples / (now - epoch_start),  # noqa: B023
-            )
-
-        for step in range(steps_per_epoch):
+        for rows in order.split(meter.batch_size)[: meter.steps_per_epoch]:
             hooks.step()
             if hooks.due():
-                hooks.status(status(step, epoch))
-            inputs, labels = training.batch(order[step * batch_size : (step + 1) * batch_size])
-            with autocast:
+                hooks.status(meter.status(_rate(optimizer)))
+            inputs, labels = training.batch(rows)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = network(inputs)
                 loss = functional.cross_entropy(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            # Summed on the device: reading a number back at every step would make a GPU wait.
-            loss_sum += loss.detach()
-            correct += (logits.detach().argmax(1) == labels).sum()
+            meter.add(loss, logits, labels)
 
         if validation is not None:
-            validation_loss, validation_accuracy = evaluate(network, validation)
-        hooks.epoch(status(steps_per_epoch, epoch + 1))
-        if settings.early_stopping is not None and validation_accuracy is not None:
-            if best is None or validation_accuracy > best[0]:
-                best = (validation_accuracy, epoch, copy.deepcopy(network.state_dict()))
-            elif epoch - best[1] >= settings.early_stopping:
-                break
-
+            meter.validation = evaluate(network, validation)
+        enough = patience.exhausted(meter.validation[1], network)
+        hooks.epoch(meter.status(_rate(optimizer), finished=enough or epoch + 1 == settings.epochs))
+        if enough:
+            break
     hooks.step()
-    if best is not None:
-        network.load_state_dict(best[2])
+    patience.restore(network)
 
 
 def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -191,10 +224,14 @@ def make_schedule(
     """The course of the learning rate over ``steps`` steps."""
     schedulers = torch.optim.lr_scheduler
     if settings.schedule == "one_cycle":
-        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1)
+        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
     if settings.schedule == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, steps)
     return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def check_precision(settings_precision: str, device: str) -> None:

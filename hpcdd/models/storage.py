@@ -1,0 +1,47 @@
+"""Parameters as HDF5 datasets, and as one run of bytes for a message. No pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+
+State = Mapping[str, torch.Tensor]
+Bytes = npt.NDArray[np.uint8]
+
+
+def write_state(group: h5py.Group, state: State) -> None:
+    """Stores every tensor of a ``state_dict`` as a dataset of its name."""
+    for name, tensor in state.items():
+        group.create_dataset(name, data=tensor.detach().cpu().contiguous().numpy())
+
+
+def read_state(group: h5py.Group) -> dict[str, torch.Tensor]:
+    """The ``state_dict`` that :func:`write_state` stored, on the CPU."""
+    return {name: torch.from_numpy(np.array(dataset)) for name, dataset in _datasets(group).items()}
+
+
+def pack(state: State) -> Bytes:
+    """All tensors of a ``state_dict`` one after the other as bytes, in its order."""
+    parts = [tensor.detach().cpu().contiguous().reshape(-1).numpy().view(np.uint8) for tensor in state.values()]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint8)
+
+
+def unpack(buffer: Bytes, template: State) -> dict[str, torch.Tensor]:
+    """The reverse of :func:`pack`, with names, shapes and dtypes from a ``state_dict`` of the same network."""
+    state, start = {}, 0
+    for name, tensor in template.items():
+        stop = start + tensor.numel() * tensor.element_size()
+        state[name] = torch.frombuffer(bytearray(buffer[start:stop].tobytes()), dtype=tensor.dtype).reshape(tensor.shape)
+        start = stop
+    return state
+
+
+def _datasets(group: h5py.Group) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    group.visititems(lambda name, item: found.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)
+    return found

@@ -1,0 +1,103 @@
+"""Gather: the local decisions of all splits come to root, and at the end the parameters of the local CNNs.
+
+arXiv 2408.14442: the DNN is trained on the local CNNs' decisions, so root needs K numbers per subdomain and sample.
+They come in pieces of bounded size, so that neither a message nor root's buffers grow with the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..comm import Comm
+from ..errors import UserError
+from ..mesh import Mesh
+from ..models.storage import pack, unpack
+
+PIECE_BYTES = 64 << 20
+"""Bytes of one gathered piece on root; the least piece is one sample of all subdomains."""
+
+
+def bytes_on_root(samples: int, num_subdomains: int, num_classes: int) -> int:
+    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two pieces."""
+    logits = 4 * samples * num_subdomains * num_classes
+    return 2 * logits + 2 * min(logits, PIECE_BYTES)
+
+
+def check_memory(needed: int, available: int) -> None:
+    """Refuses a gather that root has no room for, before any training.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if needed > available:
+        raise UserError(
+            f"root needs {needed / 2**30:.1f} GiB for the local decisions of all samples, but {available / 2**30:.1f} GiB "
+            "are free there; use fewer subdomains or samples, or more memory on the first node"
+        )
+
+
+def gather_logits(
+    comm: Comm, mesh: Mesh, own: Sequence[Mapping[str, torch.Tensor]], splits: Mapping[str, int], num_classes: int
+) -> dict[str, torch.Tensor] | None:
+    """Collective: brings the logits of all splits to root.
+
+    Args:
+        comm: all ranks.
+        mesh: who owns which subdomain.
+        own: for each of this rank's subdomains, ascending, its logits by split, float32 (n, K); empty on a spare rank.
+        splits: number n of samples of each split, the same on every rank.
+        num_classes: K.
+
+    Returns:
+        On root float32 (n, S, K) by split; None elsewhere.
+    """
+    owned = [len(place.subdomains) for place in mesh.places]
+    rows = max(1, PIECE_BYTES // (4 * mesh.num_subdomains * num_classes))
+    gathered = {}
+    for split, n in splits.items():
+        whole = torch.empty(n, mesh.num_subdomains, num_classes) if comm.is_root else None
+        for start in range(0, n, rows):
+            count = min(rows, n - start)
+            part = np.empty((len(own), count, num_classes), np.float32)
+            for index, logits in enumerate(own):
+                part[index] = logits[split][start : start + count].numpy()
+            piece = comm.gather(part, [subdomains * count * num_classes for subdomains in owned])
+            if piece is not None and whole is not None:
+                # Blocks of subdomains lie in rank order, so that the piece is (S, count, K).
+                blocks = torch.from_numpy(piece).view(mesh.num_subdomains, count, num_classes)
+                whole[start : start + count] = blocks.transpose(0, 1)
+        if whole is not None:
+            gathered[split] = whole
+    return gathered if comm.is_root else None
+
+
+def gather_parameters(
+    comm: Comm, mesh: Mesh, own: Mapping[int, nn.Module], templates: Iterator[nn.Module]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Collective: the ``state_dict`` of CNN_0, CNN_1, ... one after the other on root, which never holds two.
+
+    Every rank iterates to the end; ranks other than root get empty ones.
+
+    Args:
+        comm: all ranks.
+        mesh: who owns which subdomain.
+        own: this rank's CNNs by subdomain.
+        templates: on root, CNNs of the same shapes in the order of the subdomains; not read elsewhere.
+    """
+    for subdomain in range(mesh.num_subdomains):
+        owner = mesh.owner(subdomain)
+        buffer = pack(own[subdomain].state_dict()) if comm.rank == owner else np.empty(0, np.uint8)
+        state: dict[str, torch.Tensor] = {}
+        if comm.is_root:
+            shapes = next(templates).state_dict()
+            if owner != comm.rank:
+                buffer = np.empty(sum(t.numel() * t.element_size() for t in shapes.values()), np.uint8)
+            comm.to_root(buffer, owner)
+            state = unpack(buffer, shapes)
+        else:
+            comm.to_root(buffer, owner)
+        yield state

@@ -1,0 +1,100 @@
+"""Local phase: one small CNN per subimage, trained in parallel and without messages.
+
+arXiv 2408.14442 and 2302.06564: the images are decomposed into subimages, and for each subimage a local CNN is
+trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..config import Config
+from ..data.samples import Samples, channels_last
+from ..mesh import Place
+from ..models.registry import create
+from ..seeding import seed_of
+from .training import Hooks, logits_of, train
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """One trained local CNN.
+
+    Attributes:
+        network: the CNN, on its rank's device, in evaluation mode.
+        logits: its decisions by split, float32 (n, K) on the CPU.
+        seconds: for training and for the decisions.
+    """
+
+    network: nn.Module
+    logits: dict[str, torch.Tensor]
+    seconds: float
+
+
+def train_local_cnns(
+    config: Config,
+    place: Place,
+    samples: Mapping[int, Mapping[str, Samples]],
+    num_classes: int,
+    width: int,
+    hooks: Hooks,
+) -> dict[int, LocalResult]:
+    """Trains the CNNs of this rank's subdomains; sends and receives nothing.
+
+    Args:
+        config: the run's configuration.
+        place: this rank's place in the mesh.
+        samples: by subdomain and split, the subimages on this rank's device.
+        num_classes: K.
+        width: channels of the local CNNs' first block.
+        hooks: called while it trains.
+
+    Returns:
+        One result for each subdomain of this rank, ascending.
+
+    Raises:
+        DivergedError: a loss is NaN or infinite.
+        StopRequest: from ``hooks.step``.
+    """
+    results = {}
+    for subdomain in place.subdomains:
+        start = time.perf_counter()
+        splits = samples[subdomain]
+        network = create_local_cnn(config, subdomain, tuple(splits["train"].inputs.shape[1:]), num_classes, width)
+        network.to(place.device)
+        train(
+            network,
+            splits["train"],
+            splits.get("validation"),
+            config.local,
+            seed=config.seed,
+            phase="local",
+            subdomain=subdomain,
+            bf16=config.local.precision == "bf16",
+            hooks=hooks,
+        )
+        logits = {split: logits_of(network, its_samples, hooks.step) for split, its_samples in splits.items()}
+        results[subdomain] = LocalResult(network, logits, time.perf_counter() - start)
+    return results
+
+
+def create_local_cnn(
+    config: Config, subdomain: int, subimage_shape: tuple[int, ...], num_classes: int, width: int
+) -> nn.Module:
+    """CNN_s with its initial parameters, on the CPU: the same on whichever rank it is made.
+
+    Args:
+        config: the run's configuration.
+        subdomain: s.
+        subimage_shape: (C, *spatial).
+        num_classes: K.
+        width: channels of its first block.
+    """
+    torch.manual_seed(seed_of(config.seed, "initial parameters", subdomain=subdomain))
+    network = create(config.model, subimage_shape, num_classes, width)
+    return network.to(memory_format=channels_last(len(subimage_shape) - 1))

@@ -1,0 +1,1 @@
+"""Progress of all ranks on root's terminal, without synchronising the training."""

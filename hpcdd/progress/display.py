@@ -1,0 +1,136 @@
+"""How statuses are shown: a live table, a line per epoch, or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, Protocol, TextIO
+
+from rich.console import Console, ConsoleDimensions
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from ..errors import UserError
+from ..launch import Launch
+from ..phases.training import Status
+from ..seeding import WHOLE
+from .terminal import find_terminal
+
+ProgressSetting = Literal["auto", "live", "lines", "off"]
+
+
+class Display(Protocol):
+    """Shows statuses; all on root."""
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Takes one status in."""
+
+    def close(self) -> None:
+        """Leaves the last state visible and frees the terminal."""
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class LineDisplay:
+    """Prints a line at the end of every epoch."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Prints ends of epochs; what happens within an epoch is not shown."""
+        if not end_of_epoch:
+            return
+        who = "DNN" if status.subdomain == WHOLE else f"subdomain {status.subdomain}"
+        words = [
+            f"{status.phase:<5} {who:<13} epoch {status.epoch:>2}/{status.epochs}",
+            f"loss {status.loss:.4f}",
+            f"accuracy {status.accuracy:.4f}",
+        ]
+        if status.validation_accuracy is not None:
+            words.append(f"validation {status.validation_accuracy:.4f}")
+        words += [f"{status.samples_per_second:,.0f} samples/s", f"{_time_left(status)} left"]
+        print("  ".join(words), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class _TerminalConsole(Console):
+    """Measures the terminal that it draws on, which need not be this process's own."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        columns, lines = os.get_terminal_size(self.file.fileno())
+        return ConsoleDimensions(columns, lines)
+
+
+class LiveDisplay:
+    """Redraws one row per subdomain on a terminal."""
+
+    def __init__(self, terminal: TextIO, own: bool) -> None:
+        self._terminal, self._own = terminal, own
+        self._rows: dict[tuple[str, int], TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[text]}"),
+            console=_TerminalConsole(file=terminal, force_terminal=True, highlight=False),
+            refresh_per_second=4,
+            expand=True,
+        )
+        self._progress.start()
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Moves the row of the status's subdomain on."""
+        key = (status.phase, status.subdomain)
+        if key not in self._rows:
+            who = "DNN" if status.subdomain == WHOLE else f"subdomain {status.subdomain}"
+            self._rows[key] = self._progress.add_task(f"{status.phase} {who}", total=1.0, text="")
+        epoch = status.epoch if end_of_epoch else status.epoch + 1
+        text = f"epoch {epoch}/{status.epochs}  loss {status.loss:.3f}  acc {status.accuracy:.3f}"
+        if status.validation_accuracy is not None:
+            text += f"  val {status.validation_accuracy:.3f}"
+        text += f"  {status.samples_per_second:,.0f}/s  {_time_left(status)}"
+        self._progress.update(self._rows[key], completed=status.fraction, text=text)
+
+    def close(self) -> None:
+        """Draws the last state and gives the terminal back."""
+        self._progress.stop()
+        if not self._own:
+            self._terminal.close()
+
+
+def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Display:
+    """The display that ``progress`` asks for.
+
+    Raises:
+        UserError: ``live`` where root can reach no terminal.
+    """
+    if setting == "off":
+        return NoDisplay()
+    terminal = find_terminal(launch, out) if setting in ("auto", "live") else None
+    if terminal is not None:
+        return LiveDisplay(terminal, own=terminal is out)
+    if setting == "live":
+        raise UserError(
+            "progress is 'live', but root can reach no terminal (output is redirected, the job runs in the background, or "
+            "root runs on another host than its launcher); use --progress auto or --progress lines"
+        )
+    return LineDisplay(out)
+
+
+def _time_left(status: Status) -> str:
+    if status.finished:
+        return "0:00"
+    if status.fraction <= 0:
+        return "-:--"
+    minutes, seconds = divmod(round(status.seconds / status.fraction * (1 - status.fraction)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

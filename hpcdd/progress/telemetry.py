@@ -1,0 +1,140 @@
+"""Statuses on their way to root: small messages on the side channel that no one waits for while he trains.
+
+A rank has at most one message on its way. What is due meanwhile is either dropped (a status: the next one says
+more) or kept until the way is free (the end of an epoch: it belongs into metrics.jsonl). The traffic is counted
+under ``telemetry``, apart from that of the phases.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..comm import ROOT, Comm, Traffic, sleep_until
+from ..phases.training import Status
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_TAG = 1
+_RANKS_PER_SECOND = 400
+"""Messages per second that root takes in at most; with more ranks each of them reports less often."""
+
+
+@dataclass(frozen=True)
+class _Message:
+    epochs: tuple[Status, ...]
+    status: Status | None
+    last: bool
+
+
+class Telemetry:
+    """The sending side on every rank, and the receiving side on root.
+
+    Args:
+        comm: all ranks.
+        channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
+        sink: on root, takes every status in; ``end_of_epoch`` tells the two kinds apart.
+        interval: seconds between two statuses of one rank; ``inf``: ends of epochs are sent when a phase is over.
+    """
+
+    def __init__(
+        self, comm: Comm, channel: MPI.Comm, sink: Callable[[Status, bool], None], interval: float = 0.5
+    ) -> None:
+        self._comm = comm
+        self._channel = channel
+        self._sink = sink
+        self._interval = max(interval, comm.size / _RANKS_PER_SECOND)
+        self._next = 0.0
+        self._epochs: list[Status] = []
+        self._request: MPI.Request | None = None
+        self._buffer: object = None  # must live as long as the request
+        self._unfinished = comm.size - 1
+        self._traffic = comm.traffic.setdefault("telemetry", Traffic())
+
+    def due(self) -> bool:
+        """Whether a status is wanted now."""
+        return time.monotonic() >= self._next
+
+    def status(self, status: Status) -> None:
+        """Passes a status on, or drops it if the one before is still on its way."""
+        self._next = time.monotonic() + self._interval
+        if self._comm.is_root:
+            self._sink(status, False)
+        elif self._way_is_free():
+            self._send(_Message(tuple(self._epochs), status, last=False))
+
+    def epoch(self, status: Status) -> None:
+        """Passes the end of an epoch on, at the latest with :meth:`finish`."""
+        if self._comm.is_root:
+            self._sink(status, True)
+            return
+        self._epochs.append(status)
+        if self._interval != float("inf") and self._way_is_free():
+            self._send(_Message(tuple(self._epochs), None, last=False))
+
+    def poll(self) -> None:
+        """On root, takes in what has arrived; elsewhere does nothing."""
+        if self._comm.is_root:
+            while self._unfinished and self._channel.Iprobe(tag=_TAG):
+                self._receive()
+
+    def finish(self, poll: Callable[[], None]) -> None:
+        """Collective, at the end of a phase: root has everything when it returns. Ranks that wait sleep.
+
+        Args:
+            poll: called now and then while this rank waits.
+        """
+        if self._comm.is_root:
+            pause = 50e-6
+            while self._unfinished:
+                if self._channel.Iprobe(tag=_TAG):
+                    self._receive()
+                    pause = 50e-6
+                else:
+                    poll()
+                    time.sleep(pause)
+                    pause = min(2 * pause, 10e-3)
+            self._unfinished = self._comm.size - 1
+        else:
+            if self._request is not None:
+                sleep_until(self._request, poll)
+            self._send(_Message(tuple(self._epochs), None, last=True))
+            assert self._request is not None
+            sleep_until(self._request, poll)
+            self._request = None
+
+    def _way_is_free(self) -> bool:
+        if self._request is not None and self._request.Test():
+            self._request = None
+        return self._request is None
+
+    def _send(self, message: _Message) -> None:
+        buffer = np.frombuffer(pickle.dumps(message), np.uint8)
+        self._request, self._buffer = self._channel.Isend(buffer, dest=ROOT, tag=_TAG), buffer
+        self._count(buffer.nbytes)
+        self._epochs.clear()
+
+    def _receive(self) -> None:
+        from mpi4py import MPI
+
+        about = MPI.Status()
+        self._channel.Probe(tag=_TAG, status=about)
+        buffer = np.empty(about.Get_count(MPI.BYTE), np.uint8)
+        self._channel.Recv(buffer, source=about.Get_source(), tag=_TAG)
+        self._count(buffer.nbytes)
+        message: _Message = pickle.loads(buffer.tobytes())
+        for status in message.epochs:
+            self._sink(status, True)
+        if message.status is not None:
+            self._sink(message.status, False)
+        self._unfinished -= message.last
+
+    def _count(self, size: int) -> None:
+        self._traffic.calls += 1
+        self._traffic.bytes += size
