@@ -48,6 +48,7 @@ class Comm:
         mpi: the mpi4py communicator, hpcdd's own.
         rank: number of this process, 0 <= rank < size; rank 0 is root.
         size: number of processes.
+        phase_name: the phase that this rank is in.
         traffic: what this rank has communicated, by phase; a phase without a call stands at zero.
     """
 
@@ -56,7 +57,7 @@ class Comm:
         self.rank = mpi.Get_rank()
         self.size = mpi.Get_size()
         self.traffic: dict[str, Traffic] = {}
-        self._phase = self.traffic.setdefault("start", Traffic())
+        self.phase_name = "start"
         self._debug = os.environ.get("HPCDD_DEBUG_COMM") == "1"
 
     @property
@@ -67,11 +68,10 @@ class Comm:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Counts all traffic inside the ``with`` block under ``name``."""
-        before, self._phase = self._phase, self.traffic.setdefault(name, Traffic())
-        try:
-            yield
-        finally:
-            self._phase = before
+        before, self.phase_name = self.phase_name, name
+        self.traffic.setdefault(name, Traffic())
+        yield
+        self.phase_name = before  # an exception leaves the name standing, for the report of it
 
     # -- agreement ---------------------------------------------------------------------------------------------------
 
@@ -201,8 +201,9 @@ class Comm:
 
     @contextlib.contextmanager
     def _counted(self, call: str, size: int) -> Iterator[None]:
-        self._phase.calls += 1
-        self._phase.bytes += size
+        traffic = self.traffic.setdefault(self.phase_name, Traffic())
+        traffic.calls += 1
+        traffic.bytes += size
         start = time.perf_counter()
         yield
         if self._debug:

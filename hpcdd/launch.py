@@ -45,6 +45,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
     return Launch("none", 0, 1)
 
 
+def kind_of(version: str) -> str:
+    """``"openmpi"`` or ``"mpich"`` (and its relatives), from what a library or an mpirun says of itself."""
+    return "openmpi" if "open mpi" in version.lower() or "open-mpi" in version.lower() or "prte" in version.lower() else "mpich"
+
+
 def check_library(launch: Launch, library_version: str) -> None:
     """Refuses an MPI library that can't talk to the launcher; to be called before MPI is initialised.
 
@@ -55,7 +60,7 @@ def check_library(launch: Launch, library_version: str) -> None:
     Raises:
         UserError: mpirun of MPICH with the library of Open MPI, or the reverse.
     """
-    library = "openmpi" if library_version.startswith("Open MPI") else "mpich"
+    library = kind_of(library_version)
     if launch.size > 1 and launch.kind in ("openmpi", "mpich") and launch.kind != library:
         raise UserError(_mismatch(launch, library_version))
 

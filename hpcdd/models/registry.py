@@ -68,3 +68,22 @@ def count_parameters(settings: ModelSettings, input_shape: Sequence[int], num_cl
     with torch.device("cpu" if settings.is_own else "meta"):
         module = create(settings, input_shape, num_classes, width)
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]], num_classes: int, width: int) -> None:
+    """Tries the user's own factory on two empty subimages of every shape, before ranks rely on it.
+
+    Raises:
+        UserError: it can't be built, or does not give two rows of K logits.
+    """
+    if not settings.is_own:
+        return
+    for shape in dict.fromkeys(tuple(shape) for shape in subimage_shapes):
+        network = create(settings, shape, num_classes, width).eval()
+        with torch.inference_mode():
+            logits = network(torch.zeros(2, *shape))
+        if tuple(logits.shape) != (2, num_classes):
+            raise UserError(
+                f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {tuple(logits.shape)}; "
+                f"logits of shape {(2, num_classes)} are needed"
+            )

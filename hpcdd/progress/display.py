@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Literal, Protocol, TextIO
 
@@ -18,7 +19,13 @@ ProgressSetting = Literal["auto", "live", "lines", "off"]
 
 
 class Display(Protocol):
-    """Shows statuses; all on root."""
+    """Shows statuses; on root.
+
+    Attributes:
+        interval: seconds between two statuses of one rank that it can make use of; ``inf``: ends of epochs suffice.
+    """
+
+    interval: float
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Takes one status in."""
@@ -30,6 +37,8 @@ class Display(Protocol):
 class NoDisplay:
     """Shows nothing."""
 
+    interval = math.inf
+
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Does nothing."""
 
@@ -39,6 +48,8 @@ class NoDisplay:
 
 class LineDisplay:
     """Prints a line at the end of every epoch."""
+
+    interval = math.inf
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -74,6 +85,8 @@ class _TerminalConsole(Console):
 class LiveDisplay:
     """Redraws one row per subdomain on a terminal."""
 
+    interval = 0.5
+
     def __init__(self, terminal: TextIO, own: bool) -> None:
         self._terminal, self._own = terminal, own
         self._rows: dict[tuple[str, int], TaskID] = {}
@@ -85,11 +98,12 @@ class LiveDisplay:
             refresh_per_second=4,
             expand=True,
         )
-        self._progress.start()
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Moves the row of the status's subdomain on."""
         key = (status.phase, status.subdomain)
+        if not self._rows:
+            self._progress.start()
         if key not in self._rows:
             who = "DNN" if status.subdomain == WHOLE else f"subdomain {status.subdomain}"
             self._rows[key] = self._progress.add_task(f"{status.phase} {who}", total=1.0, text="")

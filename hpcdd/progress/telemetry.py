@@ -40,17 +40,18 @@ class Telemetry:
         comm: all ranks.
         channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
         sink: on root, takes every status in; ``end_of_epoch`` tells the two kinds apart.
-        interval: seconds between two statuses of one rank; ``inf``: ends of epochs are sent when a phase is over.
+        interval: seconds between two statuses of one rank; ``inf`` if nobody looks at them. Ends of epochs are sent
+            all the same.
     """
 
     def __init__(
-        self, comm: Comm, channel: MPI.Comm, sink: Callable[[Status, bool], None], interval: float = 0.5
+        self, comm: Comm, channel: MPI.Comm, sink: Callable[[Status, bool], None], interval: float
     ) -> None:
         self._comm = comm
         self._channel = channel
         self._sink = sink
         self._interval = max(interval, comm.size / _RANKS_PER_SECOND)
-        self._next = 0.0
+        self._next = time.monotonic() + interval
         self._epochs: list[Status] = []
         self._request: MPI.Request | None = None
         self._buffer: object = None  # must live as long as the request
@@ -75,7 +76,7 @@ class Telemetry:
             self._sink(status, True)
             return
         self._epochs.append(status)
-        if self._interval != float("inf") and self._way_is_free():
+        if self._way_is_free():
             self._send(_Message(tuple(self._epochs), None, last=False))
 
     def poll(self) -> None:

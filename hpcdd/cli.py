@@ -1,0 +1,130 @@
+"""The command line. Torch and MPI are imported where they are needed, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+
+from . import __version__, launch
+from .errors import DivergedError, StopRequest, UserError
+
+_DESCRIPTION = """\
+Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and
+without messages, and a dense network that combines their decisions.
+
+commands:
+  train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
+  prepare  make a dataset file from a data set as its publisher ships it
+  info     what is installed here, and what is wrong with it
+
+examples:
+  mpirun -n 4 hpcdd                    (the same as `mpirun -n 4 python -m hpcdd train`)
+  hpcdd train --help                   every setting, with its meaning and default
+  hpcdd prepare folder cifar10 cifar10.h5
+
+exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 3 a loss became NaN or infinite;
+128 + n stopped by signal n (130 Ctrl-C, 143 SIGTERM).
+"""
+
+COMMANDS = ("train", "prepare", "info")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the command and its arguments; default: those of this process.
+
+    Returns:
+        The exit code, see :data:`_DESCRIPTION`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    first = launch.from_environment().rank == 0
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "train")
+    command, arguments = words[0], words[1:]
+    if command == "train" and not {"-h", "--help"} & set(arguments):
+        return _train(arguments)
+    # What follows needs no MPI; under mpirun one process is enough for it.
+    if not first:
+        return 0
+    try:
+        return _plain(command, arguments)
+    except UserError as error:
+        return _report(error)
+
+
+def _plain(command: str, arguments: Sequence[str]) -> int:
+    if command == "--version":
+        print(f"hpcdd {__version__}")
+    elif command in ("-h", "--help"):
+        print("usage: hpcdd [COMMAND] [ARGUMENTS]\n\n" + _DESCRIPTION, end="")
+    elif command == "train":
+        from . import configuration
+
+        configuration.parse(["--help"])
+    elif command == "prepare":
+        from .data import prepare
+
+        parser = argparse.ArgumentParser(
+            prog="hpcdd prepare", epilog=prepare.EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        prepare.add_arguments(parser)
+        prepare.run(parser.parse_args(arguments), ["prepare", *arguments])
+    elif command == "info":
+        from . import info
+
+        parser = argparse.ArgumentParser(prog="hpcdd info", description=info.__doc__, epilog="example: hpcdd info")
+        parser.parse_args(arguments)
+        return info.run()
+    else:
+        import difflib
+
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
+        raise UserError(f"{command!r} is no command; {hint}")
+    return 0
+
+
+def _train(arguments: Sequence[str]) -> int:
+    from . import comm as communication
+
+    try:
+        comm = communication.world()
+    except UserError as error:
+        return _report(error) if launch.from_environment().rank == 0 else error.exit_code
+    try:
+        from . import configuration
+
+        config, print_only = comm.on_root(lambda: configuration.parse(arguments))
+        if print_only:
+            if comm.is_root:
+                print(configuration.to_yaml(config), end="")
+            return 0
+        from . import run
+
+        run.train(comm, config)
+    except UserError as error:
+        return _report(error) if comm.is_root else error.exit_code
+    except StopRequest as error:
+        if comm.is_root:
+            print(f"hpcdd: {error} in phase {comm.phase_name}; the run is not complete", file=sys.stderr)
+        return error.exit_code
+    except DivergedError as error:
+        print(f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}", file=sys.stderr)
+        comm.abort(error.exit_code)
+    except BaseException:
+        # One message, so that lines of several ranks don't mix; then the whole job ends, lest the others wait for ever.
+        where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
+        sys.stderr.write(f"{where}\n{traceback.format_exc()}")
+        comm.abort(1)
+    return 0
+
+
+def _report(error: UserError) -> int:
+    for line in str(error).splitlines():
+        print(f"hpcdd: {line}", file=sys.stderr)
+    return error.exit_code

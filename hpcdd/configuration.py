@@ -1,0 +1,271 @@
+"""From YAML file and command line to a :class:`hpcdd.config.Config`, with every mistake reported at once.
+
+What stands on the command line wins over the file, and the file over the defaults. Each mistake is reported with
+its place (file and line, or option) and, where a name is unknown, the nearest right one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, CliUnknownArgs, SettingsConfigDict
+
+from .config import Config
+from .errors import UserError
+
+QUICKSTART = Path(__file__).parent / "quickstart.yaml"
+
+KeyPath = tuple[str | int, ...]
+Tree = dict[str, Any]
+
+
+_DESCRIPTION = """\
+Trains local CNNs on subimages, one per subdomain, and combines their decisions.
+Without CONFIG (a YAML file) the packaged quick-start runs.
+
+examples:
+  mpirun -n 4 hpcdd train
+  mpirun -n 4 hpcdd train configs/cifar10_vgg3.yaml --local.epochs 2 --decomposition.grid 4,4
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to the caller to print what is wrong: under mpirun root alone does, and all ranks exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"command line: {message}")
+
+
+class _CommandLine(Config, BaseSettings):
+    """Every field of :class:`Config` as an option, and what is no field."""
+
+    model_config = SettingsConfigDict(cli_ignore_unknown_args=True, cli_avoid_json=True, cli_parse_none_str="null")
+
+    print_config: CliImplicitFlag[bool] = False
+    """Print the resolved configuration as YAML and train nothing."""
+
+    unknown: CliUnknownArgs
+
+
+def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+    """Merges defaults, YAML file and command line.
+
+    Args:
+        argv: what follows ``hpcdd train``. ``--help`` prints the documentation of every field and exits.
+
+    Returns:
+        The configuration, and whether it is only to be printed.
+
+    Raises:
+        UserError: with a line for each mistake in the file and on the command line.
+    """
+    # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
+    file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    options = _options(argv)
+    unknown = options.pop("unknown", [])
+    print_config = str(options.pop("print_config", False)).lower() == "true"
+    path = QUICKSTART if file is None else Path(file)
+    tree, lines = _read(path)
+    problems = list(_unknown_options(unknown))
+    config, more = _validate(_merged(tree, options))
+    problems += [_describe(path, lines, options, place, text) for place, text in more]
+    if problems or config is None:
+        raise UserError("\n".join(problems))
+    return config, print_config
+
+
+def _options(argv: Sequence[str]) -> Tree:
+    parser = _Parser(
+        prog="hpcdd train",
+        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--print_config]",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    source: CliSettingsSource[Any] = CliSettingsSource(_CommandLine, cli_parse_args=list(argv), root_parser=parser)
+    return {key: _null(value) for key, value in source().items()}
+
+
+def _null(value: Any) -> Any:
+    """``--decomposition.grid null`` arrives as a list that holds None."""
+    if isinstance(value, dict):
+        return {key: _null(below) for key, below in value.items()}
+    return None if value == [None] else value
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML that runs again as it stands: all but ``output``, where its results already lie."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude={"output"}), sort_keys=False, default_flow_style=None)
+
+
+def from_yaml(text: str) -> Config:
+    """The reverse of :func:`to_yaml`."""
+    return Config.model_validate(yaml.safe_load(text))
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key which stands twice (PyYAML would take the last one silently)."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if isinstance(key, str) and key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(str(key))
+    return dict(loader.construct_mapping(node, deep=True))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
+    """The content of a YAML file, and the line on which each key stands."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UserError(f"configuration {path} can't be read: {reason}") from error
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        _not_yaml(path, error)
+    if tree is None:
+        return {}, {}
+    if not isinstance(tree, dict):
+        raise UserError(f"configuration {path} must be a mapping such as `local: {{epochs: 5}}`, not a {type(tree).__name__}")
+    return tree, dict(_lines(node))
+
+
+def _not_yaml(path: Path, error: yaml.YAMLError) -> NoReturn:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{path}:{mark.line + 1}" if mark else str(path)
+    raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _lines(node: yaml.Node, place: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*place, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*place, key.value))
+
+
+def _merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
+    result = dict(tree)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+# -- the mistakes ------------------------------------------------------------------------------------------------------
+
+
+def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
+    """The configuration, or every mistake with its place.
+
+    Contradictions within a section are looked for only when its fields are right; so what is wrong is taken out
+    and the rest validated again, until nothing new is found.
+    """
+    problems: dict[KeyPath, str] = {}
+    while True:
+        try:
+            config = Config.model_validate(tree)
+            return (None if problems else config), list(problems.items())
+        except ValidationError as error:
+            found = _texts(error)
+        wrong_fields = {str(place[-1]) for place in problems}
+        # A contradiction that names a field known to be wrong would compare with the default in its place.
+        problems |= {p: text for p, text in found.items() if not wrong_fields & set(re.findall(r"\w+", text))}
+        smaller = _without(tree, found)
+        if smaller == tree:
+            return None, list(problems.items())
+        tree = smaller
+
+
+def _texts(error: ValidationError) -> dict[KeyPath, str]:
+    """One text for each place: pydantic reports every member of a union on its own."""
+    texts: dict[KeyPath, tuple[str, list[str]]] = {}
+    for details in error.errors():
+        place = _place(details["loc"])
+        name = ".".join(map(str, place))
+        message = details["msg"].removeprefix("Value error, ")
+        if details["type"] == "extra_forbidden":
+            texts[place] = f"{name} is unknown{_nearest(name)}", []
+        elif details["type"] == "value_error":
+            texts[place] = message if message.startswith(name) else f"{name}.{message}", []
+        else:
+            index = "".join(f"[{part}]" for part in details["loc"][len(place) :] if isinstance(part, int))
+            start, found = texts.setdefault(place, (f"{name}{index} is {details['input']!r}: ", []))
+            found.append(message[0].lower() + message[1:])
+    return {place: start + ", or ".join(dict.fromkeys(found)) for place, (start, found) in texts.items()}
+
+
+def _place(location: KeyPath) -> KeyPath:
+    """The part of an error's location that names a field; pydantic appends the members of unions and tuples."""
+    return location[: 2 if _section(location[:1]) is not Config else 1]
+
+
+def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
+    return {
+        key: _without(value, [place[1:] for place in places if place[0] == key]) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if (key,) not in places
+    }
+
+
+def _describe(path: Path, lines: Mapping[KeyPath, int], options: Tree, place: KeyPath, text: str) -> str:
+    value: Any = options
+    for key in place:
+        value = value.get(key) if isinstance(value, dict) else None
+    # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
+    if value is not None:
+        return f"command line: {text}"
+    where = next((f":{lines[place[:n]]}" for n in range(len(place), 0, -1) if place[:n] in lines), "")
+    return f"{path}{where}: {text}"
+
+
+def _unknown_options(words: Sequence[str]) -> Iterator[str]:
+    previous = ""
+    for word in words:
+        if word.startswith("-"):
+            name = word.lstrip("-").partition("=")[0]
+            yield f"command line: --{name} is unknown{_nearest(name, prefix='--')}"
+        elif not previous.startswith("-"):
+            yield f"command line: {word!r} belongs to no option; a list is written with commas: --decomposition.grid 2,2"
+        previous = word
+
+
+def _nearest(name: str, prefix: str = "") -> str:
+    names = [*_field_names(), *({"print_config", "help"} if prefix else ())]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close:  # the right field in the wrong section, or without one
+        close = [full for full in names if full.split(".")[-1] == name.split(".")[-1]][:1]
+    return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists every field"
+
+
+def _field_names() -> Iterator[str]:
+    for name in Config.model_fields:
+        yield name
+        section = _section((name,))
+        if section is not Config:
+            yield from (f"{name}.{field}" for field in section.model_fields)
+
+
+def _section(place: KeyPath) -> type[BaseModel]:
+    """The model of the section that a location begins with, Config itself where it is none."""
+    field = Config.model_fields.get(str(place[0])) if place else None
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Config

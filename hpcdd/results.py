@@ -1,0 +1,186 @@
+"""What a run leaves for people and programs: results.json, metrics.jsonl, and the table on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .comm import Traffic
+from .config import Config
+from .decomposition import Decomposition
+from .mesh import Mesh
+from .models.width import Widths
+from .phases.training import Status
+from .problem import Problem
+from .seeding import WHOLE
+
+FORMAT = 1
+STRATEGIES = {
+    "average": "average probability",
+    "majority": "majority vote",
+    "log_pool": "log-opinion pool",
+    "dnn": "DNN",
+}
+
+
+class Metrics:
+    """metrics.jsonl: one line for each epoch of each subdomain and phase, written as they become known on root."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, status: Status) -> None:
+        """Appends the end of one epoch."""
+        record = asdict(status)
+        del record["fraction"], record["epochs"], record["finished"]
+        if status.subdomain == WHOLE:
+            record["subdomain"] = None
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def traffic_of(ranks: Iterable[Mapping[str, Traffic]]) -> dict[str, dict[str, int]]:
+    """By phase the calls and bytes of the rank that has most, so that zero means that no rank has any."""
+    phases: dict[str, dict[str, int]] = {}
+    for traffic in ranks:
+        for phase, counted in traffic.items():
+            most = phases.setdefault(phase, {"calls": 0, "bytes": 0})
+            most["calls"] = max(most["calls"], counted.calls)
+            most["bytes"] = max(most["bytes"], counted.bytes)
+    return phases
+
+
+def assemble(
+    config: Config,
+    problem: Problem,
+    mesh: Mesh,
+    *,
+    dnn_parameters: int,
+    accuracy: Mapping[str, Any],
+    seconds: Mapping[str, Any],
+    communication: Mapping[str, Any],
+    bytes_read: Sequence[int],
+) -> dict[str, Any]:
+    """The content of results.json as plain data, format 1.
+
+    Args:
+        config, problem, mesh: of the run.
+        dnn_parameters: trainable parameters of the DNN.
+        accuracy: by split, from :func:`hpcdd.phases.aggregate.accuracies`.
+        seconds: by phase; ``local`` by subdomain.
+        communication: from :func:`traffic_of`.
+        bytes_read: bytes of pixels by rank.
+    """
+    info, decomposition, widths = problem.info, problem.decomposition, problem.widths
+    local = list(widths.local_parameters)
+    return {
+        "format": FORMAT,
+        "name": config.name,
+        "seed": config.seed,
+        "dataset": {
+            "name": info.name,
+            **problem.samples,
+            "classes": info.num_classes,
+            "image_shape": list(info.image_shape),
+        },
+        "decomposition": {
+            "grid": None if decomposition.grid is None else list(decomposition.grid),
+            "overlap": list(decomposition.overlap),
+            "boxes": [[list(box.start), list(box.stop)] for box in decomposition.boxes],
+        },
+        "width": {"global": widths.global_width, "local": widths.local_width},
+        "parameters": {"global": widths.global_parameters, "local": local, "dnn": dnn_parameters},
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "communication": communication,
+        "bytes_read": list(bytes_read),
+        "ranks": len(mesh.places),
+        "hosts": mesh.hosts,
+        "devices": [place.device for place in mesh.places],
+        "threads_per_rank": mesh.places[0].threads,
+    }
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a JSON file under a temporary name and renames it when it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def print_mesh(mesh: Mesh, decomposition: Decomposition, widths: Widths, out: TextIO) -> None:
+    """Says once who does what: the decomposition, the width of the CNNs and the map of the ranks."""
+    boxes = decomposition.boxes
+    shapes = sorted({" x ".join(map(str, box.shape)) for box in boxes})
+    grid = "explicit boxes" if decomposition.grid is None else " x ".join(map(str, decomposition.grid))
+    print(f"decomposition: {grid}, {len(boxes)} subimages of {' and '.join(shapes)} pixels", file=out)
+    if (coverage := decomposition.coverage()) < 1:
+        print(f"note: the boxes leave {1 - coverage:.1%} of the image out", file=out)
+    print(
+        f"parameters: global CNN {widths.global_parameters:,} (width {widths.global_width}); "
+        f"local CNNs {_span(widths.local_parameters)} each, {sum(widths.local_parameters):,} in all "
+        f"(width {widths.local_width})",
+        file=out,
+    )
+    for place in mesh.places:
+        whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
+        threads = f"{place.threads} thread{'s' if place.threads > 1 else ''}"
+        print(f"rank {place.rank} on {place.host}, {place.device}, {threads}: {whose}", file=out)
+    for warning in mesh.warnings():
+        print(f"warning: {warning}", file=out)
+    out.flush()
+
+
+def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> None:
+    """The tables of accuracies, parameters and seconds."""
+    console = Console(file=out, width=100, highlight=False, no_color=not out.isatty())
+    accuracy = results["accuracy"]
+    splits = [split for split in ("train", "validation", "test") if split in accuracy]
+    table = Table("accuracy", title=f"{results['dataset']['name']}: {results['name']}", title_justify="left")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for s in range(len(results["decomposition"]["boxes"])):
+        table.add_row(f"local CNN {s}", *[f"{accuracy[split]['local'][s]:.4f}" for split in splits])
+    table.add_section()
+    for key, words in STRATEGIES.items():
+        table.add_row(words, *[f"{accuracy[split][key]:.4f}" for split in splits])
+    console.print(table)
+
+    parameters, seconds = results["parameters"], results["seconds"]
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_row(
+        "parameters",
+        f"global CNN {parameters['global']:,}; local CNNs {_span(parameters['local'])} each, "
+        f"{sum(parameters['local']):,} in all; DNN {parameters['dnn']:,}",
+    )
+    facts.add_row(
+        "seconds",
+        f"start {seconds['start']:.1f}, read {seconds['read']:.1f}, local {_span(seconds['local'], '.1f')} per subdomain, "
+        f"gather {seconds['gather']:.1f}, dnn {seconds['dnn']:.1f}, total {seconds['total']:.1f}",
+    )
+    communication = results["communication"]
+    facts.add_row(
+        "messages",
+        "; ".join(
+            f"{phase} {communication[phase]['calls']} calls, {communication[phase]['bytes']:,} bytes"
+            for phase in ("local", "gather", "dnn")
+        ),
+    )
+    console.print(facts)
+    console.print(Text(f"results: {directory / 'results.json'}"), soft_wrap=True)
+
+
+def _span(values: Sequence[float], form: str = ",") -> str:
+    low, high = min(values), max(values)
+    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
