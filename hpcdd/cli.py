@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from . import __version__, launch
 from .errors import DivergedError, StopRequest, UserError
+
+if TYPE_CHECKING:
+    from .comm import Comm
 
 _DESCRIPTION = """\
 Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and
@@ -95,7 +101,7 @@ def _train(arguments: Sequence[str]) -> int:
     try:
         comm = communication.world()
     except UserError as error:
-        return _report(error) if launch.from_environment().rank == 0 else error.exit_code
+        return _report(error) if launch.from_environment().rank == 0 else 0
     try:
         from . import configuration
 
@@ -108,23 +114,29 @@ def _train(arguments: Sequence[str]) -> int:
 
         run.train(comm, config)
     except UserError as error:
-        return _report(error) if comm.is_root else error.exit_code
+        # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
+        # as soon as one process ends with another code than 0, and that rest might be root.
+        return _report(error) if comm.is_root else 0
     except StopRequest as error:
-        if comm.is_root:
-            print(f"hpcdd: {error} in phase {comm.phase_name}; the run is not complete", file=sys.stderr)
-        return error.exit_code
+        return _report(error) if comm.is_root else 0
     except DivergedError as error:
-        print(f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}", file=sys.stderr)
-        comm.abort(error.exit_code)
+        _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
     except BaseException:
-        # One message, so that lines of several ranks don't mix; then the whole job ends, lest the others wait for ever.
         where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
-        sys.stderr.write(f"{where}\n{traceback.format_exc()}")
-        comm.abort(1)
+        _fail(comm, f"{where}\n{traceback.format_exc()}", 1)
     return 0
 
 
-def _report(error: UserError) -> int:
+def _fail(comm: Comm, text: str, exit_code: int) -> None:
+    """Says why this rank fails and ends the whole job, lest the others wait for ever; does not return."""
+    logging.getLogger("hpcdd").error(text.rstrip())
+    sys.stderr.write(text)  # at once, so that lines of several ranks don't mix
+    sys.stderr.flush()
+    time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
+    comm.abort(exit_code)
+
+
+def _report(error: UserError | StopRequest) -> int:
     for line in str(error).splitlines():
         print(f"hpcdd: {line}", file=sys.stderr)
     return error.exit_code

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,7 @@ class Comm:
         result, problem = self.broadcast_object(outcome)
         if problem is not None:
             raise UserError(problem)
-        return result  # type: ignore[return-value]  # without a problem it is work's result
+        return cast(T, result)  # without a problem it is work's
 
     def on_all(self, work: Callable[[], T]) -> T:
         """Runs ``work`` on every rank; each gets its own result, or all get one UserError that names the ranks."""
@@ -102,7 +103,7 @@ class Comm:
                 ranks.setdefault(text, []).append(rank)
         if ranks:
             raise UserError("\n".join(f"{text} (rank {', '.join(map(str, who))})" for text, who in ranks.items()))
-        return result  # type: ignore[return-value]
+        return cast(T, result)
 
     def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:
         """The largest ``value`` of all ranks, on every rank; ranks that come early sleep and call ``poll``."""
@@ -122,7 +123,7 @@ class Comm:
         buffer = np.frombuffer(payload, np.uint8) if self.rank == root else np.empty(int(size[0]), np.uint8)
         with self._counted("Bcast", buffer.nbytes):
             self.mpi.Bcast(buffer, root=root)
-        return value if self.rank == root else pickle.loads(buffer.tobytes())  # type: ignore[no-any-return]
+        return value if self.rank == root else pickle.loads(buffer.tobytes())
 
     def gather_object(self, value: T) -> list[T] | None:
         """The ``value`` (pickled) of every rank in rank order on root, None elsewhere."""
@@ -133,7 +134,7 @@ class Comm:
         if parts is None:
             return None
         ends = np.cumsum([0, *counts])
-        return [pickle.loads(parts[a:b].tobytes()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [pickle.loads(parts[a:b].tobytes()) for a, b in itertools.pairwise(ends)]
 
     def allgather_object(self, value: T) -> list[T]:
         """The ``value`` (pickled) of every rank in rank order, on every rank."""
@@ -249,6 +250,15 @@ def _mpi() -> Any:
             "or install one with `pip install 'hpcdd[mpi]'`"
         ) from error
     return MPI
+
+
+def receive_bytes(channel: MPI.Comm, tag: int) -> npt.NDArray[np.uint8]:
+    """The next message with ``tag`` from any rank, however long it is; it is known to be there."""
+    about = _mpi().Status()
+    channel.Probe(tag=tag, status=about)
+    buffer = np.empty(about.Get_count(_mpi().BYTE), np.uint8)
+    channel.Recv(buffer, source=about.Get_source(), tag=tag)
+    return buffer
 
 
 def sleep_until(request: MPI.Request, poll: Callable[[], None] = lambda: None) -> None:

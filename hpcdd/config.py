@@ -97,7 +97,9 @@ class ModelSettings(Settings):
                 raise ValueError(f"model.name is {name!r}; vggN has N = 1 to 8 blocks")
         elif resnet := re.fullmatch(r"resnet(\d+)", name):
             if int(resnet[1]) < 8 or (int(resnet[1]) - 2) % 6:
-                raise ValueError(f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ...")
+                raise ValueError(
+                    f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ..."
+                )
         elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
             raise ValueError(f"model.name is {name!r}; use vgg3, resnet20 (or other depths), or package.module:factory")
         if self.dropout is not None and not vgg:

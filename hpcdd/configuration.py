@@ -101,7 +101,7 @@ def _null(value: Any) -> Any:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML that runs again as it stands: all but ``output``, where its results already lie."""
+    """The configuration as YAML that runs again as it stands: all but ``output``, where results already lie."""
     return yaml.safe_dump(config.model_dump(mode="json", exclude={"output"}), sort_keys=False, default_flow_style=None)
 
 
@@ -120,7 +120,7 @@ class _Loader(yaml.SafeLoader):
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if isinstance(key, str) and key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(str(key))
@@ -139,13 +139,15 @@ def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
         raise UserError(f"configuration {path} can't be read: {reason}") from error
     try:
         node = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         _not_yaml(path, error)
     if tree is None:
         return {}, {}
     if not isinstance(tree, dict):
-        raise UserError(f"configuration {path} must be a mapping such as `local: {{epochs: 5}}`, not a {type(tree).__name__}")
+        raise UserError(
+            f"configuration {path} must be a mapping such as `local: {{epochs: 5}}`, not a {type(tree).__name__}"
+        )
     return tree, dict(_lines(node))
 
 
@@ -155,7 +157,7 @@ def _not_yaml(path: Path, error: yaml.YAMLError) -> NoReturn:
     raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
 
 
-def _lines(node: yaml.Node, place: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
+def _lines(node: yaml.Node | None, place: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield (*place, key.value), key.start_mark.line + 1
@@ -163,10 +165,11 @@ def _lines(node: yaml.Node, place: KeyPath = ()) -> Iterator[tuple[KeyPath, int]
 
 
 def _merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
+    """Field by field; a field that is a mapping itself (model.options) is replaced as a whole."""
     result = dict(tree)
     for key, value in over.items():
         below = result.get(key)
-        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        result[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 
 
@@ -208,7 +211,7 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
             texts[place] = message if message.startswith(name) else f"{name}.{message}", []
         else:
             index = "".join(f"[{part}]" for part in details["loc"][len(place) :] if isinstance(part, int))
-            start, found = texts.setdefault(place, (f"{name}{index} is {details['input']!r}: ", []))
+            _, found = texts.setdefault(place, (f"{name}{index} is {details['input']!r}: ", []))
             found.append(message[0].lower() + message[1:])
     return {place: start + ", or ".join(dict.fromkeys(found)) for place, (start, found) in texts.items()}
 
@@ -244,7 +247,7 @@ def _unknown_options(words: Sequence[str]) -> Iterator[str]:
             name = word.lstrip("-").partition("=")[0]
             yield f"command line: --{name} is unknown{_nearest(name, prefix='--')}"
         elif not previous.startswith("-"):
-            yield f"command line: {word!r} belongs to no option; a list is written with commas: --decomposition.grid 2,2"
+            yield f"command line: {word!r} belongs to no option; lists have commas: --decomposition.grid 2,2"
         previous = word
 
 
@@ -252,7 +255,7 @@ def _nearest(name: str, prefix: str = "") -> str:
     names = [*_field_names(), *({"print_config", "help"} if prefix else ())]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if not close:  # the right field in the wrong section, or without one
-        close = [full for full in names if full.split(".")[-1] == name.split(".")[-1]][:1]
+        close = [full for full in names if full.split(".")[-1] == name.rsplit(".", maxsplit=1)[-1]][:1]
     return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists every field"
 
 

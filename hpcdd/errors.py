@@ -28,8 +28,8 @@ class StopRequest(Exception):  # noqa: N818 - not an error: the wish of the user
         signum: the number of the signal, e.g. ``signal.SIGTERM``.
     """
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"asked to stop by {signal.Signals(signum).name}")
+    def __init__(self, signum: int, phase: str) -> None:
+        super().__init__(f"asked to stop by {signal.Signals(signum).name} in phase {phase}; the run is not complete")
         self.signum = signum
 
     @property

@@ -20,7 +20,9 @@ def run() -> int:
     rows = [("python", facts["python"]), *facts["packages"].items()]
     rows.append(("platform", facts["platform"]))
     rows.append(("cores", f"{facts['cores']}, {facts['cores_in_affinity_mask']} for this process"))
-    rows.append(("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free"))
+    rows.append(
+        ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free")
+    )
     try:
         library = comm.library_version()
         rows.append(("MPI library", library))
@@ -36,7 +38,7 @@ def run() -> int:
         rows.append(("MPI launcher", f"{launcher} ({kind})"))
         if library is not None and kind != launch.kind_of(library):
             problems.append(
-                f"{launcher} is of {kind}, but mpi4py loads {library}; N processes would come up as N jobs of one rank. "
+                f"{launcher} is of {kind}, but mpi4py loads {library}; N processes would be N jobs of one rank. "
                 "Put the library's own mpirun first on PATH, or set MPI4PY_LIBMPI=/path/to/libmpi.so of the launcher"
             )
     rows.append(("device", _devices()))
@@ -50,5 +52,7 @@ def run() -> int:
 def _devices() -> str:
     import torch
 
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     return ", ".join(gpus) or "cpu only"

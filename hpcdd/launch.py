@@ -47,7 +47,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
 
 def kind_of(version: str) -> str:
     """``"openmpi"`` or ``"mpich"`` (and its relatives), from what a library or an mpirun says of itself."""
-    return "openmpi" if "open mpi" in version.lower() or "open-mpi" in version.lower() or "prte" in version.lower() else "mpich"
+    return (
+        "openmpi"
+        if "open mpi" in version.lower() or "open-mpi" in version.lower() or "prte" in version.lower()
+        else "mpich"
+    )
 
 
 def check_library(launch: Launch, library_version: str) -> None:

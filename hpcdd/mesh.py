@@ -132,7 +132,9 @@ def threads_of(mine: Collection[int], working: Sequence[Collection[int]], enviro
     """
     if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
         if not wish.isdigit() or int(wish) < 1:
-            raise UserError(f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1, or unset it")
+            raise UserError(
+                f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1, or unset it"
+            )
         return int(wish)
     sharing = sum(1 for mask in working if not set(mask).isdisjoint(mine))
     return max(1, len(mine) // max(1, sharing))
@@ -154,7 +156,7 @@ def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) ->
     """
     if setting == "cuda" and not gpus:
         raise UserError(
-            f"device is 'cuda', but torch sees no GPU on host {socket.gethostname()}; use --device auto or --device cpu, "
+            f"device is 'cuda', but torch sees no GPU on host {socket.gethostname()}; use --device auto or cpu, "
             "or ask the batch system for GPUs and install a torch build with CUDA"
         )
     if setting == "cpu" or not gpus:

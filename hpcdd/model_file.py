@@ -2,7 +2,8 @@
 
 ::
 
-    /                 attributes hpcdd_model_format = 1, config (YAML), name, class_names, mean, std, image_shape, local_width
+    /                 attributes hpcdd_model_format = 1, config (YAML), name, class_names, mean, std, image_shape,
+                      local_width
     /boxes            (S, 2, axes) int64: first pixel, and one past the last, of each box
     /local/0000/...   parameters and buffers of CNN_0 by their torch names, and so on
     /dnn/...          those of the DNN
@@ -97,7 +98,7 @@ class Model:
         logits = []
         with torch.inference_mode():
             for box, cnn in zip(self.boxes, self.local_cnns, strict=True):
-                subimages = images[(..., *box.slices)]
+                subimages = images[box.index]
                 inputs, _ = Samples.of_images(subimages, labels, self.mean, self.std, "cpu").batch(slice(None))
                 logits.append(cnn(inputs))
         return torch.stack(logits, dim=1)

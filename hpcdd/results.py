@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from .comm import Traffic
 from .config import Config
@@ -144,7 +143,8 @@ def print_mesh(mesh: Mesh, decomposition: Decomposition, widths: Widths, out: Te
 
 def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> None:
     """The tables of accuracies, parameters and seconds."""
-    console = Console(file=out, width=100, highlight=False, no_color=not out.isatty())
+    # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
+    console = Console(file=out, width=100, highlight=False, force_terminal=False)
     accuracy = results["accuracy"]
     splits = [split for split in ("train", "validation", "test") if split in accuracy]
     table = Table("accuracy", title=f"{results['dataset']['name']}: {results['name']}", title_justify="left")
@@ -157,28 +157,23 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
         table.add_row(words, *[f"{accuracy[split][key]:.4f}" for split in splits])
     console.print(table)
 
-    parameters, seconds = results["parameters"], results["seconds"]
-    facts = Table(show_header=False, box=None, pad_edge=False)
-    facts.add_row(
-        "parameters",
-        f"global CNN {parameters['global']:,}; local CNNs {_span(parameters['local'])} each, "
+    parameters, seconds, communication = results["parameters"], results["seconds"], results["communication"]
+    print(
+        f"parameters: global CNN {parameters['global']:,}; local CNNs {_span(parameters['local'])} each, "
         f"{sum(parameters['local']):,} in all; DNN {parameters['dnn']:,}",
-    )
-    facts.add_row(
-        "seconds",
-        f"start {seconds['start']:.1f}, read {seconds['read']:.1f}, local {_span(seconds['local'], '.1f')} per subdomain, "
-        f"gather {seconds['gather']:.1f}, dnn {seconds['dnn']:.1f}, total {seconds['total']:.1f}",
-    )
-    communication = results["communication"]
-    facts.add_row(
-        "messages",
-        "; ".join(
+        f"seconds: start {seconds['start']:.1f}, read {seconds['read']:.1f}, "
+        f"local {_span(seconds['local'], '.1f')} per subdomain, gather {seconds['gather']:.1f}, "
+        f"dnn {seconds['dnn']:.1f}, total {seconds['total']:.1f}",
+        "messages of a rank: "
+        + "; ".join(
             f"{phase} {communication[phase]['calls']} calls, {communication[phase]['bytes']:,} bytes"
             for phase in ("local", "gather", "dnn")
         ),
+        f"results: {directory / 'results.json'}",
+        sep="\n",
+        file=out,
+        flush=True,
     )
-    console.print(facts)
-    console.print(Text(f"results: {directory / 'results.json'}"), soft_wrap=True)
 
 
 def _span(values: Sequence[float], form: str = ",") -> str:

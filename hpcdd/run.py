@@ -97,9 +97,7 @@ class Run:
             By subdomain of this rank and split, the subimages on this rank's device.
         """
         with self._timed("read"):
-            return self.comm.on_all(
-                lambda: self.problem.read(self._reader, self.place.subdomains, self.place.device)
-            )
+            return self.comm.on_all(lambda: self.problem.read(self._reader, self.place.subdomains, self.place.device))
 
     def open_directory(self) -> None:
         """Root makes the run directory; each rank opens its log there."""
@@ -123,11 +121,11 @@ class Run:
     def local_phase(self, samples: dict[int, dict[str, Samples]]) -> dict[int, LocalResult]:
         """Each rank trains the CNNs of its own subdomains. Not one message; telemetry is counted apart."""
         local: dict[int, LocalResult] = {}
-        with self.comm.phase("local"), contextlib.suppress(StopRequest):
-            width, num_classes = self.problem.widths.local_width, self.problem.info.num_classes
-            local = train_local_cnns(self.config, self.place, samples, num_classes, width, self._hooks())
-            self._log.info("local phase is over")
-        self._telemetry.finish(self._stop.poll)
+        with self.comm.phase("local"):
+            with contextlib.suppress(StopRequest):  # the others hear of it, and all agree before the gather
+                width, num_classes = self.problem.widths.local_width, self.problem.info.num_classes
+                local = train_local_cnns(self.config, self.place, samples, num_classes, width, self._hooks())
+            self._telemetry.finish(self._stop.poll)
         return local
 
     def gather(self, local: dict[int, LocalResult]) -> dict[str, torch.Tensor] | None:
@@ -157,9 +155,7 @@ class Run:
             self._stop.agree()
         return dnn
 
-    def record(
-        self, local: dict[int, LocalResult], logits: dict[str, torch.Tensor] | None, dnn: DNN | None
-    ) -> None:
+    def record(self, local: dict[int, LocalResult], logits: dict[str, torch.Tensor] | None, dnn: DNN | None) -> None:
         """The parameters come to root, which writes model.h5 and results.json and prints the table."""
         comm, problem, config = self.comm, self.problem, self.config
         width, num_classes = problem.widths.local_width, problem.info.num_classes

@@ -42,6 +42,7 @@ class Stop:
         self._channel = channel
         self._signum = 0
         self._since = 0.0
+        self._phase = ""
         self._told = False
         self._outgoing: list[tuple[MPI.Request, object]] = []
         self._before: dict[int, Any] = {}
@@ -69,18 +70,17 @@ class Stop:
         """
         self.poll()
         if self._signum:
-            raise StopRequest(self._signum)
+            raise StopRequest(self._signum, self._phase)
 
     def poll(self) -> None:
         """Takes other ranks' requests in and passes an own one on; does not raise."""
-        if self._comm.size == 1:
-            return
-        if self._channel.Iprobe(tag=_TAG):
+        if self._comm.size > 1 and self._channel.Iprobe(tag=_TAG):
             message = np.zeros(1, np.int64)
             self._channel.Recv(message, tag=_TAG)
             self._signum = self._signum or int(message[0])
         if self._signum and not self._told:
             self._told = True
+            self._phase = self._comm.phase_name
             message = np.array([self._signum], np.int64)
             targets = range(1, self._comm.size) if self._comm.rank == ROOT else [ROOT]
             self._outgoing = [(self._channel.Isend(message, dest=rank, tag=_TAG), message) for rank in targets]
@@ -102,4 +102,4 @@ class Stop:
         self.poll()
         signum = self._comm.maximum(self._signum, wait)
         if signum:
-            raise StopRequest(signum)
+            raise StopRequest(signum, self._phase or self._comm.phase_name)

@@ -94,7 +94,9 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
             yield file
     except OSError as error:
         reason = "permission denied" if isinstance(error, PermissionError) else str(error).splitlines()[0]
-        raise UserError(f"data.file: {path} can't be read: {reason}; it may be truncated, copy or make it again") from error
+        raise UserError(
+            f"data.file: {path} can't be read: {reason}; it may be truncated, copy or make it again"
+        ) from error
 
 
 def inspect(path: Path) -> DatasetInfo:
@@ -108,7 +110,9 @@ def inspect(path: Path) -> DatasetInfo:
         if version is None:
             raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
         if version != FORMAT:
-            raise UserError(f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}")
+            raise UserError(
+                f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}"
+            )
         faults: list[str] = []
         class_names = _strings(file, "class_names", faults)
         shapes, dtypes, labels = {}, {}, {}

@@ -68,7 +68,9 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         compression=arguments.compression,
     )
     info = inspect(arguments.out)
-    print(f"{arguments.out}: {info.name}, images {info.image_shape} {info.dtype}, {arguments.out.stat().st_size:,} bytes")
+    print(
+        f"{arguments.out}: {info.name}, images {info.image_shape} {info.dtype}, {arguments.out.stat().st_size:,} bytes"
+    )
     for split, labels in info.labels.items():
         counts = np.bincount(labels, minlength=info.num_classes)
         per_class = ", ".join(f"{name} {count}" for name, count in zip(info.class_names, counts, strict=True))
@@ -82,9 +84,9 @@ def _balanced(split: Split, name: str, wanted: int) -> Split:
     if rest or each < 1:
         raise UserError(f"--{name}-samples is {wanted}; with {len(classes)} classes use a multiple of {len(classes)}")
     rows = [np.flatnonzero(split.labels == label)[:each] for label in classes]
-    if fewest := min(len(r) for r in rows):
-        if fewest < each:
-            raise UserError(f"--{name}-samples is {wanted}, {each} per class, but a class has {fewest} in the source")
+    fewest = min(len(r) for r in rows)
+    if fewest < each:
+        raise UserError(f"--{name}-samples is {wanted}, {each} per class, but a class has {fewest} in the source")
     chosen = np.sort(np.concatenate(rows))
     images = np.concatenate(list(split.blocks()))
     return Split.from_array(images[chosen], split.labels[chosen])

@@ -40,7 +40,7 @@ class Samples:
         return cls(images.to(device), labels.to(device), *statistics)
 
     def __len__(self) -> int:
-        """n."""
+        """N."""
         return len(self.labels)
 
     def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:

@@ -62,10 +62,10 @@ class _Moments:
         self.squares += np.square(pixels).sum(axis=axes)
 
     def mean(self) -> Array:
-        return self.total / self.count
+        return np.asarray(self.total / self.count)
 
     def std(self) -> Array:
-        return np.sqrt(np.maximum(self.squares / self.count - self.mean() ** 2, 0.0))
+        return np.asarray(np.sqrt(np.maximum(self.squares / self.count - self.mean() ** 2, 0.0)))
 
 
 def write_dataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,6 @@ class DNN(nn.Module):
         hidden: units of the hidden layers; empty for a single linear layer.
         num_classes: K.
         dropout: rate after each hidden layer.
-
-    Forward: float (n, inputs) -> logits (n, K).
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], num_classes: int, dropout: float) -> None:
@@ -27,11 +26,12 @@ class DNN(nn.Module):
         widths = [inputs, *hidden, num_classes]
         self.first = nn.Linear(widths[0], widths[1])
         rest: list[nn.Module] = []
-        for before, after in zip(widths[1:-1], widths[2:], strict=True):
+        for before, after in itertools.pairwise(widths[1:]):
             rest += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(before, after)]
         self.rest = nn.Sequential(*rest)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Float (n, inputs) -> logits (n, K)."""
         logits: torch.Tensor = self.rest(self.first(features))
         return logits
 

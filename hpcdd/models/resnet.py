@@ -37,8 +37,6 @@ class ResNet(nn.Module):
         input_shape: (C, *spatial) of one subimage, with two or three spatial axes of any size from 1 pixel.
         num_classes: K.
         width: w; the paper has 16.
-
-    Forward: float (n, C, *spatial) -> logits (n, K).
     """
 
     def __init__(self, n: int, input_shape: Sequence[int], num_classes: int, width: int) -> None:
@@ -59,6 +57,7 @@ class ResNet(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Float (n, C, *spatial) -> logits (n, K)."""
         maps = self.features(images)
         logits: torch.Tensor = self.classifier(maps.flatten(2).mean(dim=2))
         return logits

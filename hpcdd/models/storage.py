@@ -36,7 +36,9 @@ def unpack(buffer: Bytes, template: State) -> dict[str, torch.Tensor]:
     state, start = {}, 0
     for name, tensor in template.items():
         stop = start + tensor.numel() * tensor.element_size()
-        state[name] = torch.frombuffer(bytearray(buffer[start:stop].tobytes()), dtype=tensor.dtype).reshape(tensor.shape)
+        state[name] = torch.frombuffer(bytearray(buffer[start:stop].tobytes()), dtype=tensor.dtype).reshape(
+            tensor.shape
+        )
         start = stop
     return state
 

@@ -22,8 +22,6 @@ class VGG(nn.Module):
         num_classes: K.
         width: channels of the first block.
         dropout: rates after the first block and after the dense layer; the blocks between rise evenly.
-
-    Forward: float (n, C, *spatial) -> logits (n, K).
     """
 
     def __init__(
@@ -52,5 +50,6 @@ class VGG(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Float (n, C, *spatial) -> logits (n, K)."""
         logits: torch.Tensor = self.classifier(self.dense(self.features(images)))
         return logits

@@ -69,7 +69,7 @@ def accuracies(config: Config, dnn: DNN, logits: torch.Tensor, labels: torch.Ten
             "dnn": lambda block: dnn(features_of(block, config.aggregation)),
         }
         combined = {
-            name: _share(torch.cat([score(block).argmax(1) for block in logits.split(_ROWS)]) == labels)
+            name: _share(torch.cat([score(block).argmax(1) for block in torch.split(logits, _ROWS)]) == labels)
             for name, score in strategies.items()
         }
     return {"local": local, **combined}

@@ -35,7 +35,7 @@ def check_memory(needed: int, available: int) -> None:
     """
     if needed > available:
         raise UserError(
-            f"root needs {needed / 2**30:.1f} GiB for the local decisions of all samples, but {available / 2**30:.1f} GiB "
+            f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
             "are free there; use fewer subdomains or samples, or more memory on the first node"
         )
 

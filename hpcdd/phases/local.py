@@ -97,4 +97,5 @@ def create_local_cnn(
     """
     torch.manual_seed(seed_of(config.seed, "initial parameters", subdomain=subdomain))
     network = create(config.model, subimage_shape, num_classes, width)
-    return network.to(memory_format=channels_last(len(subimage_shape) - 1))
+    network.to(memory_format=channels_last(len(subimage_shape) - 1))  # type: ignore[call-overload]  # torch's stub lacks it
+    return network

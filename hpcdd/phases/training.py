@@ -182,7 +182,7 @@ def train(
         meter.begin_epoch(epoch)
         order = _order(len(training), seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)).to(device)
         torch.manual_seed(seed_of(seed, f"{phase} dropout", subdomain=subdomain, epoch=epoch))
-        for rows in order.split(meter.batch_size)[: meter.steps_per_epoch]:
+        for rows in torch.split(order, meter.batch_size)[: meter.steps_per_epoch]:
             hooks.step()
             if hooks.due():
                 hooks.status(meter.status(_rate(optimizer)))

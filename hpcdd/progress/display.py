@@ -76,7 +76,7 @@ class LineDisplay:
 class _TerminalConsole(Console):
     """Measures the terminal that it draws on, which need not be this process's own."""
 
-    @property
+    @property  # type: ignore[misc]  # the setter is of no use here
     def size(self) -> ConsoleDimensions:
         columns, lines = os.get_terminal_size(self.file.fileno())
         return ConsoleDimensions(columns, lines)
@@ -134,8 +134,8 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
         return LiveDisplay(terminal, own=terminal is out)
     if setting == "live":
         raise UserError(
-            "progress is 'live', but root can reach no terminal (output is redirected, the job runs in the background, or "
-            "root runs on another host than its launcher); use --progress auto or --progress lines"
+            "progress is 'live', but root can reach no terminal (output is redirected, the job is in the background, "
+            "or root runs on another host than its launcher); use --progress auto or --progress lines"
         )
     return LineDisplay(out)
 

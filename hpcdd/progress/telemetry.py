@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..comm import ROOT, Comm, Traffic, sleep_until
+from ..comm import ROOT, Comm, Traffic, receive_bytes, sleep_until
 from ..phases.training import Status
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ class Telemetry:
             all the same.
     """
 
-    def __init__(
-        self, comm: Comm, channel: MPI.Comm, sink: Callable[[Status, bool], None], interval: float
-    ) -> None:
+    def __init__(self, comm: Comm, channel: MPI.Comm, sink: Callable[[Status, bool], None], interval: float) -> None:
         self._comm = comm
         self._channel = channel
         self._sink = sink
@@ -122,12 +120,7 @@ class Telemetry:
         self._epochs.clear()
 
     def _receive(self) -> None:
-        from mpi4py import MPI
-
-        about = MPI.Status()
-        self._channel.Probe(tag=_TAG, status=about)
-        buffer = np.empty(about.Get_count(MPI.BYTE), np.uint8)
-        self._channel.Recv(buffer, source=about.Get_source(), tag=_TAG)
+        buffer = receive_bytes(self._channel, _TAG)
         self._count(buffer.nbytes)
         message: _Message = pickle.loads(buffer.tobytes())
         for status in message.epochs:

@@ -11,7 +11,9 @@ import psutil
 
 from ..launch import Launch
 
-_LAUNCHERS = frozenset({"mpirun", "mpiexec", "mpiexec.hydra", "mpirun.mpich", "mpirun.openmpi", "orterun", "prterun", "srun"})
+_LAUNCHERS = frozenset(
+    {"mpirun", "mpiexec", "mpiexec.hydra", "mpirun.mpich", "mpirun.openmpi", "orterun", "prterun", "srun"}
+)
 
 
 def find_terminal(launch: Launch, own: TextIO) -> TextIO | None:
@@ -35,7 +37,7 @@ def find_terminal(launch: Launch, own: TextIO) -> TextIO | None:
             if _is_launcher(ancestor.cmdline()):
                 target = os.readlink(f"/proc/{ancestor.pid}/fd/1")
                 if target.startswith(("/dev/pts/", "/dev/tty")) and _in_foreground(ancestor.pid):
-                    return open(target, "w", encoding=own.encoding)  # noqa: SIM115 - the caller's to close
+                    return open(target, "w", encoding=own.encoding)
                 return None
         except (OSError, psutil.Error):  # another user's process, or one that has ended
             return None

@@ -75,7 +75,9 @@ def _split(files: list[tuple[Path, int]], shape: tuple[int, ...]) -> Split:
     def fitting(path: Path) -> npt.NDArray[Any]:
         image = decode(path)
         if image.shape != shape:
-            raise UserError(f"{path} has the shape (channels, height, width) {image.shape}, but the first image {shape}")
+            raise UserError(
+                f"{path} has the shape (channels, height, width) {image.shape}, but the first image {shape}"
+            )
         return image
 
     def blocks() -> Iterator[npt.NDArray[Any]]:

@@ -31,7 +31,9 @@ def read(source: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
         UserError: a file is missing, damaged or of another format; the message names it.
     """
     if not source.is_dir():
-        raise UserError(f"{source} is not a folder; name the one that holds train-images-idx3-ubyte and its three siblings")
+        raise UserError(
+            f"{source} is not a folder; name the one that holds train-images-idx3-ubyte and its three siblings"
+        )
     splits = {}
     for split, prefix in _PREFIX.items():
         images_path = _find(source, f"{prefix}-images", 3)
@@ -56,10 +58,12 @@ def read_array(path: Path, axes: int) -> npt.NDArray[Any]:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can't be read: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise UserError(f"{path} is not an IDX file: it starts with {content[:4].hex(' ') or 'nothing'}, not with 00 00")
+        raise UserError(
+            f"{path} is not an IDX file: it starts with {content[:4].hex(' ') or 'nothing'}, not with 00 00"
+        )
     if content[2] != _UNSIGNED_BYTE or content[3] != axes:
         raise UserError(
-            f"{path} holds type 0x{content[2]:02x} with {content[3]} axes; type 0x08 (unsigned byte) with {axes} is needed"
+            f"{path} holds type 0x{content[2]:02x} with {content[3]} axes; 0x08 (unsigned byte) with {axes} is needed"
         )
     header = 4 + 4 * axes
     shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))

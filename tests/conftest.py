@@ -1,0 +1,80 @@
+"""Shared by all tests: a tiny data set, the MPI launchers that are there, and checks that nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcdd.data.write import Split, write_dataset
+
+from . import launchers
+
+# Tests that start mpirun compare runs: equal threads per rank, and Open MPI as root in a container.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.update(launchers.AS_ROOT)
+
+
+def make_split(samples: int, *, shape: tuple[int, ...] = (1, 12, 12), classes: int = 3, seed: int = 0) -> Split:
+    """Noise with stripes: class k has every (k+2)nd row bright. A small CNN learns it within an epoch or two."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(samples) % classes
+    images = generator.integers(0, 60, (samples, *shape)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, :: label + 2] += 120
+    return Split.from_array(images, labels)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset file: 300 training and 90 test images of 12 x 12 pixels in three classes."""
+    path = tmp_path_factory.mktemp("data") / "tiny.h5"
+    write_dataset(
+        path, {"train": make_split(300), "test": make_split(90, seed=1)}, name="tiny", class_names=["two", "three", "four"]
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks() -> Iterator[None]:
+    """No test leaves a thread or an environment variable behind."""
+    variables, threads = dict(os.environ), set(threading.enumerate())
+    yield
+    changed = {key for key in os.environ.keys() | variables.keys() if os.environ.get(key) != variables.get(key)}
+    changed -= {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}  # pytest's and torch's own
+    assert not changed, f"environment variables changed: {changed}"
+    left = {thread.name for thread in threading.enumerate() if thread not in threads and not thread.daemon}
+    assert not left, f"threads left: {left}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument ``every_mpi`` runs once with each MPI whose mpirun is there."""
+    if "every_mpi" in metafunc.fixturenames:
+        found = list(launchers.find().values())
+        metafunc.parametrize("every_mpi", found, ids=[launcher.kind for launcher in found])
+
+
+@pytest.fixture
+def mpi() -> launchers.Launcher:
+    """The MPI that mpi4py loads of itself, for tests to which the implementation does not matter."""
+    return next(iter(launchers.find().values()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many jobs ran under mpirun, by implementation."""
+    counts = ", ".join(f"{kind} {count}" for kind, count in launchers.started.items()) or "none"
+    terminalreporter.write_line(f"jobs started under mpirun: {counts}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a missing launcher, or a suite that never started it, is a failure and no skip."""
+    if os.environ.get("HPCDD_TEST_REQUIRE_MPI") and not session.config.option.collectonly:
+        required = os.environ["HPCDD_TEST_REQUIRE_MPI"].split(",")
+        if missing := [kind for kind in required if not launchers.started.get(kind)]:
+            print(f"\nno test ran under the mpirun of {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,94 @@
+"""The MPI launchers of this machine, and jobs started with them as a user would."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcdd import launch
+
+AS_ROOT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",  # Open MPI 4
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # Open MPI 5
+}
+LIBRARY = {"mpich": "libmpi.so.12", "openmpi": "libmpi.so.40"}
+
+started: Counter[str] = Counter()
+"""Jobs that the tests have started under mpirun, by implementation."""
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """One mpirun.
+
+    Attributes:
+        kind: ``mpich`` or ``openmpi``.
+        mpirun: its path.
+        environment: makes mpi4py load the library that belongs to it.
+    """
+
+    kind: str
+    mpirun: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self, ranks: int, words: Sequence[str | Path], cwd: Path, **variables: str) -> subprocess.Popen[str]:
+        """Starts ``mpirun -n RANKS python WORDS``; standard output and error are pipes."""
+        started[self.kind] += 1
+        command = [self.mpirun, "-n", str(ranks), sys.executable, *map(str, words)]
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **self.environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(
+        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = 120, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Starts a job and waits for its end; a job that hangs is killed and fails the test with what it printed."""
+        process = self.start(ranks, words, cwd, **variables)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"no end within {timeout} s\n{out}\n{err}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def hpcdd(
+        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = 120, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """``mpirun -n RANKS python -m hpcdd WORDS``."""
+        return self.run(ranks, ["-m", "hpcdd", *words], cwd, timeout, **variables)
+
+
+@functools.cache
+def find() -> dict[str, Launcher]:
+    """By implementation the first mpirun on PATH; the one that fits mpi4py's own choice of library comes first."""
+    found: dict[str, Launcher] = {}
+    for name in ("mpirun", "mpirun.mpich", "mpirun.openmpi"):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+        kind = launch.kind_of(version)
+        # The first on PATH belongs to the library that mpi4py loads of itself; the others need to be told theirs.
+        found.setdefault(kind, Launcher(kind, path, {"MPI4PY_LIBMPI": LIBRARY[kind]} if found else {}))
+    assert found, "there is no mpirun on PATH; pip install 'hpcdd[mpi]' brings one"
+    return found

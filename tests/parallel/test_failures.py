@@ -1,0 +1,172 @@
+"""The three kinds of failure: the user's mistake, a fault on one rank, a request to stop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ..launchers import Launcher, find
+
+FAULTY = Path(__file__).parent / "faulty.py"
+EPOCHS_WITHOUT_END = ["--local.epochs", "100000"]
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    content = {
+        "data": {"file": str(tiny)},
+        "model": {"name": "vgg1", "width": 8},
+        "local": {"epochs": 1, "batch_size": 16},
+        "aggregation": {"epochs": 1, "batch_size": 16},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+# -- a fault on one rank -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ranks", "phase", "rank"),
+    [
+        (2, "read", 0),
+        (2, "local", 1),
+        (3, "local", 0),
+        (2, "gather", 0),
+        (3, "gather", 2),
+        (2, "dnn", 0),
+        (3, "dnn", 0),
+        (3, "record", 0),
+    ],
+)
+def test_an_exception_on_one_rank_ends_the_job_within_5_seconds(
+    mpi: Launcher, config: Path, tmp_path: Path, ranks: int, phase: str, rank: int
+) -> None:
+    _check_fault(mpi, config, tmp_path, ranks, phase, rank)
+
+
+@pytest.mark.parametrize("phase", ["local", "gather"])
+def test_so_with_every_mpi(every_mpi: Launcher, config: Path, tmp_path: Path, phase: str) -> None:
+    _check_fault(every_mpi, config, tmp_path, 3, phase, 1)
+
+
+def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: str, rank: int) -> None:
+    # In the local phase the others would train for ever; in the others they sleep.
+    words = EPOCHS_WITHOUT_END if phase == "local" else []
+    done = mpi.run(ranks, [FAULTY, phase, str(rank), "raise", "train", config, *words], folder)
+    ended = time.time() - float((folder / "fault").read_text())
+    assert done.returncode == 1, done.stderr
+    assert ended < 5
+    assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
+    where = {"read": "start"}.get(phase, phase)
+    assert f"failed in phase {where}" in done.stderr
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    assert f"RuntimeError: planted in phase {phase}" in done.stderr
+    assert not list(folder.glob("runs/*/results.json"))
+    if phase != "read":
+        assert f"planted in phase {phase}" in next(folder.glob(f"runs/*/logs/rank-{rank:04d}.log")).read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_the_job_and_says_what_to_try(
+    mpi: Launcher, config: Path, tmp_path: Path
+) -> None:
+    done = mpi.hpcdd(2, ["train", config, "--local.learning_rate", "1e38", *EPOCHS_WITHOUT_END], tmp_path)
+    assert done.returncode == 3
+    assert "the training loss of subdomain " in done.stderr
+    assert "is nan in epoch 1; try a smaller local.learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- a request to stop -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_to_one_rank_stops_all(mpi: Launcher, config: Path, tmp_path: Path, name: str) -> None:
+    rank = 2 if name == "SIGTERM" else 0
+    words = [FAULTY, "local", str(rank), name, "train", config, *EPOCHS_WITHOUT_END]
+    done = mpi.run(3, words, tmp_path)
+    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert done.returncode == 128 + signal.Signals[name]
+    assert done.stderr.count(f"hpcdd: asked to stop by {name} in phase local; the run is not complete") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("phase", "rank"), [("dnn", 0), ("gather", 1)])
+def test_a_signal_stops_the_later_phases(
+    mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int
+) -> None:
+    done = mpi.run(2, [FAULTY, phase, str(rank), "SIGTERM", "train", config, "--aggregation.epochs", "1000"], tmp_path)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "asked to stop by SIGTERM" in done.stderr
+    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+
+
+def test_sigterm_to_mpirun_stops_all_in_good_order(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    process = every_mpi.start(3, ["-m", "hpcdd", "train", config, *EPOCHS_WITHOUT_END], tmp_path)
+    _wait_for(process, "epoch  2/")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert "hpcdd: asked to stop by SIGTERM in phase local; the run is not complete" in err
+    assert "Traceback" not in err
+    assert process.returncode == {"mpich": 128 + signal.SIGTERM, "openmpi": 1}[every_mpi.kind]  # 1: mpirun's own
+
+
+def _wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was not printed; {process.communicate()[1]}")
+
+
+# -- the user's mistakes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--local.epochz", "3", "--seed", "-1"], "--local.epochz is unknown; did you mean --local.epochs?"),
+        (["--data.file", "nowhere.h5"], "nowhere.h5 is not there"),
+        (["--device", "cuda"], "torch sees no GPU on host"),
+        (["--decomposition.grid", "13,1"], "the image is 12 pixels long along axis 0; use 1 to 12"),
+        (["--progress", "live"], "root can reach no terminal"),
+        (["--output", "full"], "a folder that is not empty"),
+        (["--model.name", "nowhere:factory"], "can't be imported"),
+    ],
+)
+def test_a_mistake_is_told_once_and_nothing_is_written(
+    mpi: Launcher, config: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").touch()
+    done = mpi.hpcdd(3, ["train", config, *words], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count(message) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.rglob("*")} == {"full", "precious"}
+
+
+def test_a_mistake_is_told_once_with_every_mpi(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    done = every_mpi.hpcdd(3, ["train", config, "--local.epochz", "3"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("did you mean --local.epochs?") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(len(find()) < 2, reason="needs the mpirun of MPICH and of Open MPI")
+@pytest.mark.parametrize("kind", ["mpich", "openmpi"])
+def test_singletons_are_refused_with_the_fix(kind: str, tmp_path: Path) -> None:
+    other = next(launcher for launcher in find().values() if launcher.kind != kind)
+    done = replace(find()[kind], environment=other.environment).hpcdd(3, ["train"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("started 3 processes, but they can't meet") == 1
+    assert "use the mpirun that belongs to this library" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

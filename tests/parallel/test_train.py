@@ -1,0 +1,192 @@
+"""``mpirun -n N python -m hpcdd train`` as a user runs it, on a small data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from hpcdd import configuration
+from hpcdd.data.format import inspect
+from hpcdd.data.reading import BoxReader
+from hpcdd.decomposition import Box
+from hpcdd.model_file import read_model
+from hpcdd.models.aggregators import RULES
+from hpcdd.models.dnn import features_of
+
+from ..launchers import Launcher, find
+
+SUBDOMAINS = 4
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "tiny",
+                "data": {"file": str(tiny), "validation_fraction": 0.1},
+                "decomposition": {"grid": [2, 2], "overlap": 1},
+                "model": {"name": "vgg2", "width": 8},
+                "local": {"epochs": 2, "batch_size": 16},
+                "aggregation": {"epochs": 3, "batch_size": 16},
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Run directories by number of ranks, 1 to 5."""
+    folder = tmp_path_factory.mktemp("runs")
+    mpi = next(iter(find().values()))
+    for ranks in range(1, 6):
+        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / str(ranks)], folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    return {ranks: folder / str(ranks) for ranks in range(1, 6)}
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return content
+
+
+def test_the_same_accuracies_on_1_to_5_ranks(runs: dict[int, Path]) -> None:
+    first = results_of(runs[1])["accuracy"]
+    assert first["test"]["dnn"] > 0.6
+    for ranks, run in runs.items():
+        assert results_of(run)["accuracy"] == first, f"{ranks} ranks"
+
+
+def test_the_same_parameters_bit_by_bit_on_1_to_5_ranks(runs: dict[int, Path]) -> None:
+    first = read_model(runs[1] / "model.h5")
+    for ranks, run in runs.items():
+        model = read_model(run / "model.h5")
+        for s, (one, other) in enumerate(zip(first.local_cnns, model.local_cnns, strict=True)):
+            for name, tensor in one.state_dict().items():
+                assert torch.equal(tensor, other.state_dict()[name]), f"{name} of subdomain {s} on {ranks} ranks"
+
+
+def test_the_other_mpi_gives_the_same(
+    every_mpi: Launcher, config: Path, runs: dict[int, Path], tmp_path: Path
+) -> None:
+    done = every_mpi.hpcdd(3, ["train", config, "--output", "run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert results_of(tmp_path / "run")["accuracy"] == results_of(runs[1])["accuracy"]
+
+
+def test_no_message_in_the_local_phase_and_the_rest_counted(runs: dict[int, Path]) -> None:
+    for ranks, run in runs.items():
+        communication = results_of(run)["communication"]
+        assert communication["local"] == {"calls": 0, "bytes": 0}
+        assert communication["telemetry"]["calls"] == (0 if ranks == 1 else pytest.approx(8, abs=8))
+        logits = 4 * 3 * (300 + 90)  # float32, three classes, all samples: what one subdomain sends
+        away = SUBDOMAINS - {1: 4, 2: 2, 3: 2, 4: 1, 5: 1}[ranks]  # subdomains that root does not own
+        flag = 16  # the agreement that nobody wants to stop
+        assert communication["gather"]["bytes"] == away * logits + flag
+
+
+def test_each_rank_reads_its_boxes_only(runs: dict[int, Path]) -> None:
+    box_bytes = 7 * 7 * (300 + 90)  # 12 x 12 pixels in 2 x 2 with overlap 1, one byte each
+    owned = {1: [4], 2: [2, 2], 3: [2, 1, 1], 4: [1, 1, 1, 1], 5: [1, 1, 1, 1, 0]}
+    for ranks, run in runs.items():
+        assert results_of(run)["bytes_read"] == [n * box_bytes for n in owned[ranks]]
+
+
+def test_results_are_complete(runs: dict[int, Path], tiny: Path) -> None:
+    for ranks, run in runs.items():
+        results = results_of(run)
+        assert results["format"] == 1
+        assert results["dataset"] == {
+            "name": "tiny", "train": 270, "validation": 30, "test": 90, "classes": 3, "image_shape": [1, 12, 12],
+        }  # fmt: skip
+        assert results["decomposition"]["boxes"][0] == [[0, 0], [7, 7]]
+        assert sum(results["parameters"]["local"]) <= results["parameters"]["global"]
+        assert set(results["accuracy"]) == {"train", "validation", "test"}
+        for accuracy in results["accuracy"].values():
+            assert len(accuracy["local"]) == SUBDOMAINS
+            assert {"average", "majority", "log_pool", "dnn"} < set(accuracy)
+        assert {"start", "read", "local", "gather", "dnn", "total"} == set(results["seconds"])
+        assert len(results["seconds"]["local"]) == SUBDOMAINS
+        assert results["seconds"]["total"] > max(results["seconds"]["local"]) > 0
+        assert (results["ranks"], results["hosts"], results["threads_per_rank"]) == (ranks, 1, 1)
+        environment = json.loads((run / "environment.json").read_text())
+        assert [place["rank"] for place in environment["places"]] == list(range(ranks))
+        assert environment["mpi_library"]
+        assert len(list((run / "logs").iterdir())) == ranks
+
+
+def test_metrics_have_a_line_per_epoch_and_subdomain(runs: dict[int, Path]) -> None:
+    for run in runs.values():
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        local = sorted((line["subdomain"], line["epoch"]) for line in lines if line["phase"] == "local")
+        assert local == [(s, epoch) for s in range(SUBDOMAINS) for epoch in (1, 2)]
+        assert [line["epoch"] for line in lines if line["phase"] == "dnn"] == [1, 2, 3]
+        assert all(0 <= line["validation_accuracy"] <= 1 and line["loss"] > 0 for line in lines)
+
+
+def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: Path) -> None:
+    """Someone without hpcdd's phases rebuilds the test accuracies from model.h5 and the images."""
+    model, info = read_model(runs[3] / "model.h5"), inspect(tiny)
+    images = torch.from_numpy(BoxReader(tiny).read("test", Box((0, 0), (12, 12))))
+    labels = torch.from_numpy(info.labels["test"])
+    logits = model.local_logits(images)
+    accuracy = results_of(runs[3])["accuracy"]["test"]
+
+    def hits(scores: torch.Tensor) -> float:
+        return float((scores.argmax(1) == labels).double().mean())
+
+    assert [hits(logits[:, s]) for s in range(SUBDOMAINS)] == pytest.approx(accuracy["local"])
+    for name, rule in RULES.items():
+        assert hits(rule(logits)) == pytest.approx(accuracy[name])
+    assert hits(model.dnn(features_of(logits, model.config.aggregation))) == pytest.approx(accuracy["dnn"])
+
+
+def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:
+    recorded = runs[2] / "config.yaml"
+    assert configuration.from_yaml(recorded.read_text()).output is None
+    done = mpi.hpcdd(2, ["train", recorded], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert results_of(tmp_path / "runs" / "tiny-001")["accuracy"] == results_of(runs[2])["accuracy"]
+
+
+def test_3d_explicit_boxes_own_model_and_probabilities(mpi: Launcher, tmp_path: Path) -> None:
+    from hpcdd.data.write import write_dataset
+
+    from ..conftest import make_split
+
+    shape = (2, 6, 8, 7)
+    splits = {"train": make_split(60, shape=shape), "test": make_split(30, shape=shape, seed=1)}
+    write_dataset(tmp_path / "volumes.h5", splits, name="volumes", class_names=["two", "three", "four"])
+    (tmp_path / "mine.py").write_text(
+        "import math, torch\n"
+        "def linear(*, input_shape, num_classes, width, hidden):\n"
+        "    n = math.prod(input_shape)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(n, width * hidden), torch.nn.ReLU(),\n"
+        "                               torch.nn.Linear(width * hidden, num_classes))\n"
+    )
+    (tmp_path / "own.yaml").write_text(
+        "data: {file: volumes.h5}\n"
+        "decomposition: {boxes: [[[0, 0, 0], [4, 4, 4]], [[2, 4, 3], [6, 8, 7]], [[0, 0, 0], [6, 8, 7]]]}\n"
+        "model: {name: 'mine:linear', width: 16, options: {hidden: 2}}\n"
+        "local: {epochs: 3, batch_size: 10, optimizer: sgd, schedule: cosine, learning_rate: 1e-2}\n"
+        "aggregation: {features: probabilities, epochs: 2, batch_size: 10}\n"
+    )
+    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "run"], tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    results = results_of(tmp_path / "run")
+    assert results["decomposition"]["grid"] is None
+    assert np.mean(results["accuracy"]["test"]["local"]) > 0.34
+    done = mpi.hpcdd(
+        2, ["train", "own.yaml", "--output", "3d", "--model.name", "resnet8", "--model.options", "{}"], tmp_path
+    )
+    assert done.returncode == 0, done.stderr
