@@ -29,6 +29,7 @@ from .problem import pose
 from .progress.display import Display, NoDisplay, make_display
 from .progress.telemetry import Telemetry
 from .results import Metrics
+from .seeding import WHOLE
 from .stop import Stop
 
 
@@ -121,6 +122,7 @@ class Run:
     def local_phase(self, samples: dict[int, dict[str, Samples]]) -> dict[int, LocalResult]:
         """Each rank trains the CNNs of its own subdomains. Not one message; telemetry is counted apart."""
         local: dict[int, LocalResult] = {}
+        self._display.begin("local", range(len(self.problem.decomposition)))
         with self.comm.phase("local"):
             with contextlib.suppress(StopRequest):  # the others hear of it, and all agree before the gather
                 width, num_classes = self.problem.widths.local_width, self.problem.info.num_classes
@@ -147,6 +149,7 @@ class Run:
             On root the DNN; None elsewhere.
         """
         dnn = None
+        self._display.begin("dnn", [WHOLE])
         with self.comm.phase("dnn"), self._timed("dnn"):
             if logits is not None:
                 labels = {split: self.problem.labels(split) for split in logits}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Literal, Protocol, TextIO
 
 from rich.console import Console, ConsoleDimensions
@@ -27,6 +28,9 @@ class Display(Protocol):
 
     interval: float
 
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Announces whose statuses of a phase will come."""
+
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Takes one status in."""
 
@@ -38,6 +42,9 @@ class NoDisplay:
     """Shows nothing."""
 
     interval = math.inf
+
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Does nothing."""
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Does nothing."""
@@ -54,13 +61,15 @@ class LineDisplay:
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Does nothing."""
+
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Prints ends of epochs; what happens within an epoch is not shown."""
         if not end_of_epoch:
             return
-        who = "DNN" if status.subdomain == WHOLE else f"subdomain {status.subdomain}"
         words = [
-            f"{status.phase:<5} {who:<13} epoch {status.epoch:>2}/{status.epochs}",
+            f"{status.phase:<5} {_who(status.subdomain):<13} epoch {status.epoch:>2}/{status.epochs}",
             f"loss {status.loss:.4f}",
             f"accuracy {status.accuracy:.4f}",
         ]
@@ -99,20 +108,21 @@ class LiveDisplay:
             expand=True,
         )
 
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Draws the rows."""
+        self._progress.start()
+        for subdomain in subdomains:
+            row = self._progress.add_task(f"{phase} {_who(subdomain)}", total=1.0, text="waiting")
+            self._rows[phase, subdomain] = row
+
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Moves the row of the status's subdomain on."""
-        key = (status.phase, status.subdomain)
-        if not self._rows:
-            self._progress.start()
-        if key not in self._rows:
-            who = "DNN" if status.subdomain == WHOLE else f"subdomain {status.subdomain}"
-            self._rows[key] = self._progress.add_task(f"{status.phase} {who}", total=1.0, text="")
         epoch = status.epoch if end_of_epoch else status.epoch + 1
         text = f"epoch {epoch}/{status.epochs}  loss {status.loss:.3f}  acc {status.accuracy:.3f}"
         if status.validation_accuracy is not None:
             text += f"  val {status.validation_accuracy:.3f}"
         text += f"  {status.samples_per_second:,.0f}/s  {_time_left(status)}"
-        self._progress.update(self._rows[key], completed=status.fraction, text=text)
+        self._progress.update(self._rows[status.phase, status.subdomain], completed=status.fraction, text=text)
 
     def close(self) -> None:
         """Draws the last state and gives the terminal back."""
@@ -138,6 +148,10 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
             "or root runs on another host than its launcher); use --progress auto or --progress lines"
         )
     return LineDisplay(out)
+
+
+def _who(subdomain: int) -> str:
+    return "DNN" if subdomain == WHOLE else f"subdomain {subdomain}"
 
 
 def _time_left(status: Status) -> str:

@@ -1,0 +1,148 @@
+"""Images in folders, written with Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpcdd.data.importers import folder
+from hpcdd.data.write import write_dataset
+from hpcdd.errors import UserError
+
+
+def pixels(seed: int, *, colour: bool, size: tuple[int, int] = (6, 5)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3) if colour else size).astype(np.uint8)
+
+
+def write_folders(root: Path, *, colour: bool = False, splits: tuple[str, ...] = ("train", "test")) -> None:
+    """Two PNGs of each of the classes wasp, ant and bee in each split, in an order that is not the alphabet's."""
+    for number, split in enumerate(splits):
+        for label, name in enumerate(("wasp", "ant", "bee")):
+            (root / split / name).mkdir(parents=True)
+            for i in (1, 0):
+                image = pixels(100 * number + 10 * label + i, colour=colour)
+                Image.fromarray(image).save(root / split / name / f"{i}.png")
+
+
+@pytest.mark.parametrize("colour", [False, True], ids=["grey", "RGB"])
+def test_pixels_labels_and_order(tmp_path: Path, colour: bool) -> None:
+    write_folders(tmp_path, colour=colour, splits=("train", "validation", "test"))
+    splits, names = folder.read(tmp_path)
+    assert names == ("ant", "bee", "wasp")
+    assert list(splits) == ["train", "validation", "test"]
+    for number, split in enumerate(splits):
+        assert splits[split].labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert splits[split].dtype == "uint8"
+        got = np.concatenate(list(splits[split].blocks()))
+        order = [100 * number + 10 * label + i for label in (1, 2, 0) for i in (0, 1)]
+        expected = np.stack([pixels(seed, colour=colour) for seed in order])
+        expected = expected.transpose(0, 3, 1, 2) if colour else expected[:, None]
+        assert splits[split].image_shape == expected.shape[1:]
+        assert np.array_equal(got, expected)
+
+
+def test_many_files_come_in_several_blocks_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_BLOCK", 4)
+    write_folders(tmp_path)
+    splits, _ = folder.read(tmp_path)
+    blocks = list(splits["train"].blocks())
+    assert [len(block) for block in blocks] == [4, 2]
+    expected = [pixels(10 * label + i, colour=False) for label in (1, 2, 0) for i in (0, 1)]
+    assert np.array_equal(np.concatenate(blocks)[:, 0], expected)
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("not an image")
+    (tmp_path / "train" / "README").write_text("no class")
+    splits, names = folder.read(tmp_path)
+    assert len(splits["train"].labels) == 6
+    assert names == ("ant", "bee", "wasp")
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "RGBA", "CMYK", "LA"])
+def test_modes_become_grey_or_rgb(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(pixels(0, colour=True)).convert(mode)
+    path = tmp_path / "image.tiff"
+    image.save(path)
+    decoded = folder.decode(path)
+    assert decoded.shape == ((1, 6, 5) if mode == "1" else (3, 6, 5))
+    reference = np.asarray(image.convert("L" if mode == "1" else "RGB"))
+    assert np.array_equal(decoded[0] if mode == "1" else decoded.transpose(1, 2, 0), reference)
+
+
+def assert_refused_on_writing(root: Path, culprit: Path, message: str) -> None:
+    """Sizes are met while the file is written; nothing may be left then."""
+    splits, names = folder.read(root)
+    out = root / "out" / "d.h5"
+    with pytest.raises(UserError, match=message) as caught:
+        write_dataset(out, splits, name="d", class_names=names)
+    assert str(culprit) in str(caught.value)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_another_size_is_named(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    culprit = tmp_path / "test" / "wasp" / "1.png"
+    Image.fromarray(pixels(0, colour=False, size=(5, 6))).save(culprit)
+    assert_refused_on_writing(tmp_path, culprit, r"\(1, 5, 6\), but the first image \(1, 6, 5\)")
+
+
+def test_colour_among_grey_is_named(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    culprit = tmp_path / "train" / "bee" / "1.png"
+    Image.fromarray(pixels(0, colour=True)).save(culprit)
+    assert_refused_on_writing(tmp_path, culprit, r"\(3, 6, 5\), but the first image \(1, 6, 5\)")
+
+
+@pytest.mark.parametrize("content", ["empty", "cut", "text"])
+@pytest.mark.parametrize("place", ["train/ant/0.png", "test/bee/1.png"], ids=["first", "later"])
+def test_a_damaged_file_is_named(tmp_path: Path, place: str, content: str) -> None:
+    write_folders(tmp_path)
+    culprit = tmp_path / place
+    whole = culprit.read_bytes()
+    culprit.write_bytes({"empty": b"", "cut": whole[:-30], "text": b"GIF? no"}[content])
+    with pytest.raises(UserError, match="is not an image that can be read") as caught:
+        splits, names = folder.read(tmp_path)
+        write_dataset(tmp_path / "d.h5", splits, name="d", class_names=names)
+    assert str(culprit) in str(caught.value)
+    assert not list(tmp_path.glob("*.h5*"))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split(tmp_path: Path, split: str) -> None:
+    write_folders(tmp_path, splits=("train",) if split == "test" else ("test",))
+    with pytest.raises(UserError, match="must hold the folders train and test"):
+        folder.read(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_classes_that_differ(tmp_path: Path, split: str) -> None:
+    write_folders(tmp_path, splits=("train", "validation", "test"))
+    (tmp_path / split / "bee").rename(tmp_path / split / "bees")
+    with pytest.raises(UserError, match=rf"{split} has the classes \['ant', 'bees', 'wasp'\], but .*train has \['ant'"):
+        folder.read(tmp_path)
+
+
+def test_one_class_and_no_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "ant").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds 1 class folders"):
+        folder.read(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / split / "bee").mkdir(parents=True)
+    with pytest.raises(UserError, match="train holds no images"):
+        folder.read(tmp_path)
+
+
+def test_a_dataset_file_from_folders(tmp_path: Path) -> None:
+    write_folders(tmp_path, colour=True)
+    splits, names = folder.read(tmp_path)
+    write_dataset(tmp_path / "d.h5", splits, name="d", class_names=names)
+    with h5py.File(tmp_path / "d.h5") as file:
+        assert np.array_equal(file["train/images"][0], pixels(10, colour=True).transpose(2, 0, 1))
+        assert list(file.attrs["class_names"]) == ["ant", "bee", "wasp"]

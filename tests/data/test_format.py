@@ -1,0 +1,195 @@
+"""Dataset files, good and bad: a bad one is refused with a message that names the fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcdd.data.format import EMBEDDED, inspect, resolve
+from hpcdd.errors import UserError
+
+
+def write_good(path: Path, *, shape: tuple[int, ...] = (2, 6, 7), dtype: str = "uint8", validation: bool = False) -> None:
+    """A dataset file with 12 training and 6 test samples in three classes, by h5py alone."""
+    generator = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for split, n in (("train", 12), ("test", 6), *([("validation", 3)] if validation else [])):
+            file[f"{split}/images"] = generator.integers(0, 100, (n, *shape)).astype(dtype)
+            file[f"{split}/labels"] = np.arange(n) % 3
+        file.attrs["hpcdd_format"] = 1
+        file.attrs["name"] = "good"
+        file.attrs["class_names"] = ["ant", "bee", "cat"]
+        file.attrs["mean"], file.attrs["std"] = [50.0] * shape[0], [28.0] * shape[0]
+        file.attrs["source"], file.attrs["licence"] = "here", "CC0"
+
+
+def put(name: str, value: object) -> Callable[[h5py.File], None]:
+    """Replaces a dataset, with its attributes lost."""
+
+    def change(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        file[name] = value
+
+    return change
+
+
+def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+def without(name: str) -> Callable[[h5py.File], None]:
+    return lambda file: file.__delitem__(name)
+
+
+def without_attribute(name: str) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.__delitem__(name)
+
+
+def label(split: str, row: int, value: int) -> Callable[[h5py.File], None]:
+    return lambda file: file[f"{split}/labels"].__setitem__(row, value)
+
+
+def external_storage(file: h5py.File) -> None:
+    raw = Path(file.filename).with_name("pixels.raw")
+    raw.write_bytes(bytes(12 * 2 * 6 * 7))
+    del file["train/images"]
+    file["train"].create_dataset("images", (12, 2, 6, 7), "u1", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(file: h5py.File) -> None:
+    other = Path(file.filename).with_name("other.h5")
+    write_good(other)
+    layout = h5py.VirtualLayout((12, 2, 6, 7), "u1")
+    layout[:] = h5py.VirtualSource(str(other), "train/images", (12, 2, 6, 7))
+    del file["train/images"]
+    file["train"].create_virtual_dataset("images", layout)
+
+
+BAD_CONTENT = {
+    "no format": (without_attribute("hpcdd_format"), "no attribute hpcdd_format"),
+    "newer format": (attribute("hpcdd_format", 2), "hpcdd_format 2; this version of hpcdd reads format 1"),
+    "label too large": (label("train", 5, 3), r"train/labels\[5\] is 3, out of range for 3 classes \(0 to 2\)"),
+    "label negative": (label("test", 2, -1), r"test/labels\[2\] is -1, out of range"),
+    "label too large for int64": (put("test/labels", np.array([0, 1, 2, 0, 1, 2**64 - 1], "u8")), r"test/labels\[5\]"),
+    "fewer labels": (put("train/labels", np.arange(11) % 3), "train/images holds 12 samples, but train/labels 11"),
+    "more labels": (put("test/labels", np.arange(7) % 3), "test/images holds 6 samples, but test/labels 7"),
+    "float labels": (put("train/labels", np.zeros(12)), "train/labels is float64"),
+    "text labels": (put("train/labels", ["ant"] * 12), "train/labels is object"),
+    "one-hot labels": (put("train/labels", np.eye(12, 3, dtype=int)), r"train/labels is int64 of shape \(12, 3\)"),
+    "one class": (put("train/labels", np.full(12, 2)), r"train/labels holds one class only \(2\)"),
+    "no train": (without("train"), "there is no group 'train'"),
+    "no test": (without("test"), "there is no group 'test'"),
+    "no images": (without("test/images"), "group 'test' does not hold"),
+    "no labels": (without("train/labels"), "group 'train' does not hold"),
+    "split is a dataset": (put("train", np.zeros(3)), "group 'train' does not hold"),
+    "images without channels": (put("train/images", np.zeros((12, 6, 7), "u1")), r"train/images has shape \(12, 6, 7\)"),
+    "images in 4D": (put("train/images", np.zeros((12, 1, 2, 2, 2, 2), "u1")), "train/images has shape"),
+    "empty images": (put("train/images", np.zeros((12, 2, 0, 7), "u1")), r"train/images has shape \(12, 2, 0, 7\)"),
+    "float64": (put("train/images", np.zeros((12, 2, 6, 7))), "train/images is float64; one of uint8"),
+    "uint16": (put("train/images", np.zeros((12, 2, 6, 7), "u2")), "train/images is uint16; one of uint8"),
+    "big-endian": (put("train/images", np.zeros((12, 2, 6, 7), ">i2")), "train/images is >i2; one of uint8"),
+    "shapes differ": (put("test/images", np.zeros((6, 2, 7, 6), "u1")), "images differ between splits"),
+    "dtypes differ": (put("test/images", np.zeros((6, 2, 6, 7), "i1")), "images differ between splits"),
+    "mean too short": (attribute("mean", [50.0]), "attribute mean must hold 2 finite numbers"),
+    "mean is text": (attribute("mean", "fifty"), "attribute mean must hold 2"),
+    "mean is NaN": (attribute("mean", [50.0, np.nan]), "attribute mean must hold 2 finite"),
+    "std too long": (attribute("std", [1.0, 1.0, 1.0]), "attribute std must hold 2 finite numbers"),
+    "no std": (without_attribute("std"), "attribute std must hold 2"),
+    "std zero": (attribute("std", [1.0, 0.0]), "attribute std is .*positive"),
+    "std negative": (attribute("std", [-1.0, 1.0]), "attribute std is .*positive"),
+    "no class names": (without_attribute("class_names"), "attribute class_names must list two names"),
+    "one class name": (attribute("class_names", ["ant"]), "attribute class_names must list two names"),
+    "class names in one text": (attribute("class_names", "ant,bee,cat"), "attribute class_names must list"),
+    "external storage": (external_storage, "train/images points to other files"),
+    "virtual dataset": (virtual, "train/images points to other files"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_CONTENT.values(), ids=BAD_CONTENT.keys())
+def test_bad_content_is_named(tmp_path: Path, change: Callable[[h5py.File], None], message: str) -> None:
+    path = tmp_path / "bad.h5"
+    write_good(path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(UserError, match=message) as caught:
+        inspect(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_too_few_samples(tmp_path: Path, split: str, samples: int) -> None:
+    path = tmp_path / "few.h5"
+    write_good(path)
+    with h5py.File(path, "r+") as file:
+        put(f"{split}/images", np.zeros((samples, 2, 6, 7), "u1"))(file)
+        put(f"{split}/labels", np.zeros(samples, int))(file)
+    with pytest.raises(UserError, match=rf"split '{split}' has too few samples \({samples}\)"):
+        inspect(path)
+
+
+def test_missing_folder_empty_and_foreign_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.h5").touch()
+    (tmp_path / "text.h5").write_text("not HDF5, " * 100)
+    (tmp_path / "folder.h5").mkdir()
+    for name, message in (
+        ("none.h5", "is not there"),
+        ("folder.h5", "is a folder"),
+        ("empty.h5", "is empty"),
+        ("text.h5", "is not an HDF5 file"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            inspect(tmp_path / name)
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_truncated_anywhere(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "cut.h5"
+    write_good(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        inspect(path)
+
+
+def test_several_faults_are_reported_together(tmp_path: Path) -> None:
+    path = tmp_path / "bad.h5"
+    write_good(path)
+    with h5py.File(path, "r+") as file:
+        put("train/labels", np.zeros(12))(file)
+        label("test", 0, 9)(file)
+        attribute("mean", [0.0])(file)
+    with pytest.raises(UserError) as caught:
+        inspect(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    for line, fault in zip(lines, ("train/labels is float64", "test/labels[0] is 9", "attribute mean"), strict=True):
+        assert fault in line
+        assert str(path) in line
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32"])
+@pytest.mark.parametrize("shape", [(3, 6, 7), (1, 4, 5, 6)], ids=["2D", "3D"])
+def test_a_good_file_is_read(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    path = tmp_path / "good.h5"
+    write_good(path, shape=shape, dtype=dtype, validation=True)
+    info = inspect(path)
+    assert (info.name, info.source, info.licence, info.path) == ("good", "here", "CC0", path)
+    assert (info.image_shape, info.dtype) == (shape, dtype)
+    assert (info.class_names, info.num_classes) == (("ant", "bee", "cat"), 3)
+    assert info.samples == {"train": 12, "validation": 3, "test": 6}
+    assert info.labels["test"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert info.labels["test"].dtype == np.int64
+    assert (info.mean, info.std) == ((50.0,) * shape[0], (28.0,) * shape[0])
+
+
+def test_resolve() -> None:
+    assert resolve("embedded") == EMBEDDED
+    assert resolve("some/file.h5") == Path("some/file.h5")

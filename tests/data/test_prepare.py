@@ -1,0 +1,114 @@
+"""``hpcdd prepare`` from the command line to the file."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcdd.cli import main
+from hpcdd.data.format import EMBEDDED, inspect
+
+from .test_folder import write_folders
+from .test_idx import write_folder
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason=f"{FASHION_MNIST} is not there")
+
+
+def test_the_whole_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = write_folder(tmp_path / "source", train=12, test=6)
+    out = tmp_path / "out.h5"
+    command = ["prepare", "idx", str(tmp_path / "source"), str(out), "--licence", "CC0", "--source-note", "a note"]
+    assert main(command) == 0
+    info = inspect(out)
+    assert (info.name, info.licence, info.source) == ("source", "CC0", "a note")
+    assert info.class_names == ("0", "1", "2")
+    assert info.samples == {"train": 12, "test": 6}
+    with h5py.File(out) as file:
+        assert np.array_equal(file["train/images"][:, 0], images["train"])
+        assert shlex.split(file.attrs["command"]) == ["hpcdd", *command]
+    printed = capsys.readouterr().out
+    assert "train: 12 samples (0 4, 1 4, 2 4)" in printed
+    assert "images (1, 5, 4) uint8" in printed
+
+
+def test_a_balanced_subset_is_the_first_of_each_class_in_order(tmp_path: Path) -> None:
+    images = write_folder(tmp_path / "source", train=20, test=12)  # labels 0 0 1 1 2 2 0 0 1 1 2 2 ...
+    out = tmp_path / "out.h5"
+    options = ["--train-samples", "9", "--test-samples", "3", "--name", "few", "--class-names", "ant, bee,cat"]
+    assert main(["prepare", "idx", str(tmp_path / "source"), str(out), *options]) == 0
+    rows = {"train": [0, 1, 2, 3, 4, 5, 6, 8, 10], "test": [0, 2, 4]}
+    info = inspect(out)
+    assert (info.name, info.class_names) == ("few", ("ant", "bee", "cat"))
+    with h5py.File(out) as file:
+        for split, chosen in rows.items():
+            assert np.array_equal(file[split]["images"][:, 0], images[split][chosen])
+            assert np.bincount(file[split]["labels"]).tolist() == [len(chosen) // 3] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train-samples", "10"], "--train-samples is 10; with 3 classes use a multiple of 3"),
+        (["--test-samples", "0"], "--test-samples is 0; with 3 classes use a multiple of 3"),
+        (["--test-samples", "-3"], "--test-samples is -3; with 3 classes use a multiple of 3"),
+        (["--train-samples", "21"], "--train-samples is 21, 7 per class, but a class has 6 in the source"),
+        (["--class-names", "ant,bee"], "--class-names lists 2 names, but the labels go up to 2"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+    write_folder(tmp_path / "source", train=20, test=12)
+    assert main(["prepare", "idx", str(tmp_path / "source"), str(tmp_path / "out" / "d.h5"), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"hpcdd: {message}\n"
+    assert captured.out == ""
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_the_command_as_a_process(tmp_path: Path) -> None:
+    write_folders(tmp_path / "source", splits=("train", "validation", "test"))
+    command = [sys.executable, "-m", "hpcdd", "prepare", "folder", "source", "out.h5", "--compression", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "validation: 6 samples (ant 2, bee 2, wasp 2)" in done.stdout
+    assert inspect(tmp_path / "out.h5").samples == {"train": 6, "validation": 6, "test": 6}
+    command[5] = "nothing"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "hpcdd: nothing must hold the folders train and test, each with one folder of images per class\n"
+
+
+@needs_fashion_mnist
+def test_the_whole_of_fashion_mnist(tmp_path: Path) -> None:
+    out = tmp_path / "full.h5"
+    assert main(["prepare", "idx", str(FASHION_MNIST), str(out), "--compression", "1"]) == 0
+    info = inspect(out)
+    assert info.samples == {"train": 60_000, "test": 10_000}
+    assert np.bincount(info.labels["train"]).tolist() == [6000] * 10
+    assert np.bincount(info.labels["test"]).tolist() == [1000] * 10
+    # The widely quoted 0.2860 and 0.3530, here in units of the stored bytes.
+    np.testing.assert_allclose([info.mean[0] / 255, info.std[0] / 255], [0.2860, 0.3530], atol=5e-5)
+
+
+@needs_fashion_mnist
+def test_the_embedded_file_comes_from_the_command_that_it_names(tmp_path: Path) -> None:
+    with h5py.File(EMBEDDED) as file:
+        program, *command = shlex.split(file.attrs["command"])
+    assert program == "hpcdd"
+    assert command[:3] == ["prepare", "idx", str(FASHION_MNIST)]
+    assert Path(command[3]).name == EMBEDDED.name
+    command[3] = str(tmp_path / "again.h5")
+    assert main(command) == 0
+    with h5py.File(EMBEDDED) as old, h5py.File(tmp_path / "again.h5") as new:
+        for split in ("train", "test"):
+            for name in ("images", "labels"):
+                assert np.array_equal(old[split][name], new[split][name])
+        assert set(old.attrs) == set(new.attrs)
+        for key in set(old.attrs) - {"command"}:
+            assert np.array_equal(old.attrs[key], new.attrs[key])

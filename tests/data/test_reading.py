@@ -1,0 +1,103 @@
+"""Reading boxes: the right pixels, no more bytes than needed, and no bad numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcdd.data.reading import BoxReader
+from hpcdd.decomposition import Box, Decomposition
+from hpcdd.errors import UserError
+
+
+def write_images(path: Path, images: np.ndarray[Any, Any], **options: Any) -> None:
+    with h5py.File(path, "w") as file:
+        for split in ("train", "test"):
+            file.create_dataset(f"{split}/images", data=images, **options)
+
+
+def rchar() -> int:
+    """Bytes that this process has asked the kernel to read so far."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["rchar"])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32"])
+@pytest.mark.parametrize(
+    ("shape", "grid", "overlap"),
+    [((1, 13, 10), (3, 2), 0), ((3, 12, 9), (2, 3), 2), ((2, 7, 6, 5), (2, 2, 2), 1)],
+    ids=["2D", "2D with overlap", "3D"],
+)
+def test_boxes_are_slices(
+    tmp_path: Path, shape: tuple[int, ...], grid: tuple[int, ...], overlap: int, dtype: str
+) -> None:
+    images = (np.random.default_rng(0).normal(size=(20, *shape)) * 50).astype(dtype)
+    write_images(tmp_path / "d.h5", images, chunks=(8, *shape), compression="gzip")
+    reader = BoxReader(tmp_path / "d.h5")
+    decomposition = Decomposition.from_grid(shape[1:], grid, overlap)
+    parts = [reader.read("train", box) for box in decomposition.boxes]
+    for box, part in zip(decomposition.boxes, parts, strict=True):
+        assert part.dtype == dtype
+        assert part.shape == (20, shape[0], *box.shape)
+        assert part.flags.c_contiguous
+        window = [slice(a, b) for a, b in zip(box.start, box.stop, strict=True)]
+        assert np.array_equal(part, images[:, :, *window])
+    assert np.array_equal(decomposition.assemble(parts), images)
+    expected = sum(20 * shape[0] * box.size * images.itemsize for box in decomposition.boxes)
+    assert reader.bytes_read == expected == sum(part.nbytes for part in parts)
+
+
+def test_the_named_split_is_read(tiny: Path) -> None:
+    reader, box = BoxReader(tiny), Box((2, 3), (7, 12))
+    with h5py.File(tiny) as file:
+        for split in ("train", "test"):
+            assert np.array_equal(reader.read(split, box), file[split]["images"][:, :, 2:7, 3:12])
+    assert reader.bytes_read == (300 + 90) * 5 * 9
+
+
+def test_the_rest_of_the_file_is_not_read(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (4000, 1, 32, 32)).astype(np.uint8)
+    path = tmp_path / "d.h5"
+    write_images(path, images, chunks=(500, 1, 16, 16))
+    size = path.stat().st_size
+    assert size > 2 * images.nbytes
+    reader, before = BoxReader(path), rchar()
+    part = reader.read("train", Box((16, 0), (32, 16)))
+    asked = rchar() - before
+    assert np.array_equal(part, images[:, :, 16:, :16])
+    assert reader.bytes_read == images.nbytes // 4
+    assert reader.bytes_read <= asked < 1.1 * reader.bytes_read  # an eighth of the file
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_bad_numbers_are_named(tmp_path: Path, value: float) -> None:
+    images = np.zeros((30, 2, 8, 8), np.float32)
+    images[17, 1, 6, 3] = images[21, 0, 7, 0] = value
+    write_images(tmp_path / "d.h5", images)
+    reader = BoxReader(tmp_path / "d.h5")
+    with pytest.raises(UserError, match=r"test/images\[17\] .*NaN or infinite \(2 such images in box \[4, 0\]"):
+        reader.read("test", Box((4, 0), (8, 4)))
+    assert not reader.read("test", Box((0, 0), (4, 8))).any()  # who does not own the pixel does not see it
+
+
+def test_damage_in_the_pixels_is_a_user_error(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (50, 1, 32, 32)).astype(np.uint8)
+    path = tmp_path / "d.h5"
+    write_images(path, images, chunks=(50, 1, 32, 32), compression="gzip")
+    with h5py.File(path) as file:
+        offset = file["train/images"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 4000] = bytes(4000)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="can't be read") as caught:
+        BoxReader(path).read("train", Box((0, 0), (8, 8)))
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_went_away_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not there"):
+        BoxReader(tmp_path / "gone.h5").read("train", Box((0, 0), (8, 8)))

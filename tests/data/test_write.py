@@ -1,0 +1,161 @@
+"""Writing: exact statistics, nothing half-written, the same bytes every time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcdd.data.format import inspect
+from hpcdd.data.write import Split, write_dataset
+from hpcdd.errors import UserError
+
+CLASSES = ["a", "b", "c"]
+
+
+def images_of(dtype: str, n: int = 500, shape: tuple[int, ...] = (3, 9, 11)) -> np.ndarray[Any, Any]:
+    """Full-range integers, or normal numbers; each channel with statistics of its own."""
+    generator = np.random.default_rng(1)
+    if dtype == "float32":
+        channels = generator.normal(0, 1, (n, *shape)) * 3 + 5
+        channels[:, 0] *= 100
+    else:
+        limits = np.iinfo(dtype)
+        channels = generator.integers(limits.min, limits.max, (n, *shape), endpoint=True)
+        channels[:, 0] //= 3
+    return channels.astype(dtype)
+
+
+def in_blocks(images: np.ndarray[Any, Any], rows: int) -> Split:
+    labels = np.arange(len(images)) % len(CLASSES)
+    blocks = [images[start : start + rows] for start in range(0, len(images), rows)]
+    return Split(labels, images.shape[1:], str(images.dtype), lambda: blocks)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32"])
+def test_streamed_statistics_are_numpys(tmp_path: Path, dtype: str, rows: int) -> None:
+    images = images_of(dtype)
+    test = in_blocks(images[::-1][:30].copy(), 4)
+    write_dataset(
+        tmp_path / "d.h5", {"train": in_blocks(images, rows), "test": test}, name="d", class_names=CLASSES, compression=1
+    )
+    info = inspect(tmp_path / "d.h5")
+    exact = images.astype(np.float64)
+    np.testing.assert_allclose(info.mean, exact.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(info.std, exact.std((0, 2, 3)), rtol=1e-12)
+    with h5py.File(tmp_path / "d.h5") as file:
+        assert file["train/images"].dtype == dtype
+        assert np.array_equal(file["train/images"], images)
+        assert np.array_equal(file["test/images"], images[::-1][:30])
+        assert np.array_equal(file["train/labels"], np.arange(500) % 3)
+
+
+def test_statistics_of_volumes_longer_than_a_chunk(tmp_path: Path) -> None:
+    images = images_of("int16", 40, (1, 24, 32, 32))  # 48 KiB each, so that ten make a chunk
+    write_dataset(
+        tmp_path / "d.h5", {"train": in_blocks(images, 25), "test": in_blocks(images, 40)}, name="d", class_names=CLASSES
+    )
+    info = inspect(tmp_path / "d.h5")
+    np.testing.assert_allclose(info.mean, [images.astype(np.float64).mean()], rtol=1e-12)
+    np.testing.assert_allclose(info.std, [images.astype(np.float64).std()], rtol=1e-12)
+    with h5py.File(tmp_path / "d.h5") as file:
+        assert len(file["train/images"].chunks) == 5
+        assert file["train/images"].chunks[0] < 40
+        assert np.array_equal(file["train/images"], images)
+
+
+def good() -> dict[str, Split]:
+    return {"train": in_blocks(images_of("uint8", 60), 20), "test": in_blocks(images_of("uint8", 30), 20)}
+
+
+def breaking_off() -> Split:
+    images = images_of("uint8", 60)
+
+    def blocks() -> Iterator[np.ndarray[Any, Any]]:
+        yield images[:20]
+        raise UserError("image 21 is damaged")
+
+    return Split(np.arange(60) % 3, images.shape[1:], "uint8", blocks)
+
+
+def constant_channel() -> Split:
+    images = images_of("uint8", 60)
+    images[:, 1] = 7
+    return in_blocks(images, 20)
+
+
+def with_labels(labels: np.ndarray[Any, Any]) -> Split:
+    return Split(labels, (3, 9, 11), "uint8", lambda: [images_of("uint8", 60)])
+
+
+FAILURES = {
+    "source breaks off": (breaking_off, UserError, "image 21 is damaged"),
+    "dtype": (lambda: in_blocks(images_of("uint8").astype(np.float64), 100), UserError, "dtype float64 can't be stored"),
+    "constant channel": (constant_channel, UserError, "constant"),
+    "label without a name": (lambda: with_labels(np.arange(60) % 4), UserError, r"train/labels\[3\] is 3, out of range"),
+    "negative label": (lambda: with_labels(np.arange(60) % 3 - 1), UserError, r"train/labels\[0\] is -1"),
+    "one class": (lambda: with_labels(np.zeros(60)), UserError, "one class only"),
+    "fewer images than labels": (lambda: with_labels(np.arange(61) % 3), AssertionError, "60 images for 61 labels"),
+    "more images than labels": (lambda: with_labels(np.arange(59) % 3), Exception, ""),
+}
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
+@pytest.mark.parametrize(("train", "error", "message"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_failure_leaves_no_trace(
+    tmp_path: Path, train: Any, error: type[Exception], message: str, existing: bool
+) -> None:
+    path = tmp_path / "d.h5"
+    if existing:
+        write_dataset(path, good(), name="d", class_names=CLASSES)
+    before = path.read_bytes() if existing else None
+    with pytest.raises(error, match=message) as caught:
+        write_dataset(path, {**good(), "train": train()}, name="d", class_names=CLASSES)
+    assert ".tmp" not in str(caught.value)  # a user never sees the temporary name
+    assert [p.name for p in tmp_path.iterdir()] == (["d.h5"] if existing else [])
+    assert not existing or path.read_bytes() == before
+
+
+def test_without_a_test_split_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not written: there is no group 'test'"):
+        write_dataset(tmp_path / "d.h5", {"train": good()["train"]}, name="d", class_names=CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writes_give_the_same_bytes(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "one.h5", good(), name="d", class_names=CLASSES, source="s", licence="l", command="c")
+    time.sleep(1.1)  # so that a time stamp in the file would differ
+    write_dataset(tmp_path / "two.h5", good(), name="d", class_names=CLASSES, source="s", licence="l", command="c")
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_attributes_folders_and_replacement(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "d.h5"
+    write_dataset(path, good(), name="old", class_names=CLASSES)
+    write_dataset(path, good(), name="new", class_names=CLASSES, source="s", licence="l", command="hpcdd c")
+    info = inspect(path)
+    assert (info.name, info.source, info.licence, info.class_names) == ("new", "s", "l", ("a", "b", "c"))
+    with h5py.File(path) as file:
+        assert file.attrs["command"] == "hpcdd c"
+    assert [p.name for p in path.parent.iterdir()] == ["d.h5"]
+
+
+def test_compression_changes_the_size_and_nothing_else(tmp_path: Path) -> None:
+    images = np.repeat(images_of("uint8", 60), 8, axis=3)
+    splits = {"train": in_blocks(images, 60), "test": in_blocks(images, 60)}
+    infos, sizes = [], []
+    for level in (0, 9):
+        path = tmp_path / f"{level}.h5"
+        write_dataset(path, splits, name="d", class_names=CLASSES, compression=level)
+        infos.append((inspect(path).mean, inspect(path).std))
+        sizes.append(path.stat().st_size)
+        with h5py.File(path) as file:
+            assert np.array_equal(file["train/images"], images)
+    assert infos[0] == infos[1]
+    assert sizes[0] > 2 * images.nbytes > 2 * sizes[1]

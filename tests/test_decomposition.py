@@ -1,0 +1,180 @@
+"""Boxes: they tile the image, overlap as asked, and bad ones are named with axis and numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcdd.config import DecompositionSettings
+from hpcdd.decomposition import Box, Decomposition, split_evenly
+
+Grid = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    """Image, grid and overlap along 1 to 4 axes."""
+    image = draw(st.lists(st.integers(1, 11), min_size=1, max_size=4))
+    grid = [draw(st.integers(1, min(n, 4))) for n in image]
+    overlap = [draw(st.integers(0, 12)) for _ in image]
+    return tuple(image), tuple(grid), tuple(overlap)
+
+
+quickly = settings(deadline=None, max_examples=60)
+
+
+@quickly
+@given(grids())
+def test_cores_tile_the_image_exactly_once(case: Grid) -> None:
+    image, grid, overlap = case
+    decomposition = Decomposition.from_grid(image, grid, overlap)
+    count = np.zeros(image, int)
+    for core in decomposition.cores:
+        assert all(stop > start for start, stop in zip(core.start, core.stop, strict=True))
+        count[core.slices] += 1
+    assert (count == 1).all()
+    assert len(decomposition) == len(decomposition.cores) == np.prod(grid)
+    assert sum(core.size for core in decomposition.cores) == np.prod(image)
+    assert decomposition.coverage() == 1.0
+
+
+@quickly
+@given(grids())
+def test_core_sizes_along_an_axis_differ_by_at_most_one(case: Grid) -> None:
+    image, grid, _ = case
+    cores = Decomposition.from_grid(image, grid).cores
+    for axis, parts in enumerate(grid):
+        sizes = Counter(core.shape[axis] for core in cores)
+        assert max(sizes) - min(sizes) <= 1
+        assert len({core.start[axis] for core in cores}) == parts
+
+
+@quickly
+@given(grids())
+def test_each_box_is_its_core_grown_by_the_overlap_and_cut_at_the_border(case: Grid) -> None:
+    image, grid, overlap = case
+    decomposition = Decomposition.from_grid(image, grid, overlap)
+    for core, box in zip(decomposition.cores, decomposition.boxes, strict=True):
+        for axis, (n, width) in enumerate(zip(image, overlap, strict=True)):
+            wanted = [i for i in range(n) if core.start[axis] - width <= i < core.stop[axis] + width]
+            assert list(range(box.start[axis], box.stop[axis])) == wanted
+
+
+@quickly
+@given(grids(), st.lists(st.integers(0, 3), max_size=2))
+def test_decompose_then_assemble_gives_the_image_back(case: Grid, leading: list[int]) -> None:
+    image, grid, overlap = case
+    decomposition = Decomposition.from_grid(image, grid, overlap)
+    pixels = np.random.default_rng(0).integers(0, 255, (*leading, *image)).astype(np.uint8)
+    subimages = [pixels[box.index].copy() for box in decomposition.boxes]
+    for subimage, core, box in zip(subimages, decomposition.cores, decomposition.boxes, strict=True):
+        assert subimage.shape == (*leading, *box.shape)
+        inside = np.zeros(box.shape, bool)
+        inside[core.within(box).slices] = True
+        subimage[..., ~inside] = 255 - subimage[..., ~inside]  # only the core counts
+    assembled = decomposition.assemble(subimages)
+    assert assembled.dtype == np.uint8
+    assert np.array_equal(assembled, pixels)
+
+
+@given(st.integers(1, 1000), st.data())
+def test_split_evenly_is_a_partition_with_the_larger_pieces_first(length: int, data: st.DataObject) -> None:
+    parts = data.draw(st.integers(1, length))
+    pieces = split_evenly(length, parts)
+    assert [i for start, stop in pieces for i in range(start, stop)] == list(range(length))
+    sizes = [stop - start for start, stop in pieces]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[-1] <= 1
+
+
+def test_subdomains_are_numbered_with_the_last_axis_fastest() -> None:
+    decomposition = Decomposition.from_grid((4, 6), (2, 3), 1)
+    assert [core.start for core in decomposition.cores] == [(0, 0), (0, 2), (0, 4), (2, 0), (2, 2), (2, 4)]
+    assert decomposition.boxes[4] == Box((1, 1), (4, 5))
+    assert decomposition.overlap == (1, 1)
+
+
+def test_overlap_may_be_given_per_axis() -> None:
+    assert Decomposition.from_grid((8, 8), (2, 2), (0, 3)).boxes[0] == Box((0, 0), (4, 7))
+
+
+@pytest.mark.parametrize(
+    ("image", "grid", "overlap", "words"),
+    [
+        ((28, 28), (2, 29), 0, ["decomposition.grid is [2, 29]", "28 pixels", "axis 1", "1 to 28"]),
+        ((28, 28), (2,), 0, ["decomposition.grid is [2]", "1 axes", "2 spatial axes", "28 x 28"]),
+        ((28, 28), (2, 2, 2), 0, ["[2, 2, 2]", "3 axes", "2 spatial axes"]),
+        ((28, 28), (0, 2), 0, ["[0, 2]", "axis 0", "1 to 28"]),
+        ((28, 28), (2, 2), (1, 1, 1), ["decomposition.overlap is [1, 1, 1]", "3 axes", "one number, or 2"]),
+        ((28, 28), (2, 2), -2, ["decomposition.overlap is -2", "axis 0", "axis 1"]),
+        ((28, 28), (2, 2), (1, -3), ["decomposition.overlap is -3", "axis 1"]),
+        ((5, 6), (6, 7), -1, ["5 pixels", "6 pixels", "axis 0", "axis 1", "overlap is -1"]),  # all at once
+    ],
+)
+def test_errors_name_axis_and_numbers(
+    image: tuple[int, ...], grid: tuple[int, ...], overlap: int | tuple[int, ...], words: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="decomposition") as error:
+        Decomposition.from_grid(image, grid, overlap)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_explicit_boxes_are_taken_as_they_are() -> None:
+    decomposition = Decomposition.from_boxes((8, 8), [((0, 0), (8, 4)), ((2, 3), (5, 8))])
+    assert decomposition.grid is None
+    assert decomposition.cores == decomposition.boxes == (Box((0, 0), (8, 4)), Box((2, 3), (5, 8)))
+
+
+def test_each_bad_box_is_named_and_no_good_one() -> None:
+    boxes = [
+        ((0, 0), (4, 4)),
+        ((0, 0), (9, 4)),  # beyond the image along axis 0
+        ((3, 3), (3, 4)),  # empty along axis 0
+        ((0, 5), (4, 2)),  # reversed along axis 1
+        ((0,), (4,)),  # one axis
+        ((-1, 0), (4, 9)),  # wrong along both
+    ]
+    with pytest.raises(ValueError, match="boxes") as error:
+        Decomposition.from_boxes((8, 8), boxes)
+    found = str(error.value).split("; decomposition")
+    assert [text.split("boxes[")[1][0] for text in found] == ["1", "2", "3", "4", "5", "5"]
+    assert ["axis 0" in text for text in found] == [True, True, False, False, True, False]
+    assert "[[0, 5], [4, 2]]" in found[2]
+    assert "2 spatial axes" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "coverage"),
+    [
+        ([((0, 0), (8, 4)), ((0, 5), (8, 8))], 7 / 8),  # a gap of one column
+        ([((0, 0), (8, 5)), ((0, 4), (8, 8))], 1.0),  # column 4 twice
+    ],
+)
+def test_boxes_with_gaps_or_meeting_twice_cannot_be_assembled(boxes: list[object], coverage: float) -> None:
+    decomposition = Decomposition.from_boxes((8, 8), boxes)  # type: ignore[arg-type]
+    assert decomposition.coverage() == pytest.approx(coverage)
+    with pytest.raises(ValueError, match="do not tile"):
+        decomposition.assemble([np.zeros(box.shape) for box in decomposition.boxes])
+
+
+def test_boxes_that_tile_are_assembled() -> None:
+    decomposition = Decomposition.from_boxes((4, 4), [((0, 0), (4, 1)), ((0, 1), (1, 4)), ((1, 1), (4, 4))])
+    pixels = np.arange(32).reshape(2, 4, 4)
+    assert np.array_equal(decomposition.assemble([pixels[box.index] for box in decomposition.boxes]), pixels)
+
+
+def test_assemble_wants_one_subimage_per_subdomain() -> None:
+    decomposition = Decomposition.from_grid((4, 4), (2, 2))
+    with pytest.raises(ValueError, match="zip"):
+        decomposition.assemble([np.zeros((2, 2))] * 3)
+
+
+def test_from_settings() -> None:
+    assert Decomposition.from_settings(DecompositionSettings(), (8, 8, 8)).grid == (2, 2, 2)
+    assert Decomposition.from_settings(DecompositionSettings(grid=(1, 3), overlap=2), (8, 8)).overlap == (2, 2)
+    explicit = Decomposition.from_settings(DecompositionSettings(boxes=[[[0, 1], [2, 3]]]), (8, 8))
+    assert explicit.boxes == (Box((0, 1), (2, 3)),)

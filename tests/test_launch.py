@@ -1,0 +1,106 @@
+"""What launchers say of themselves in the environment, and the refusal of N jobs of one rank."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcdd.errors import UserError
+from hpcdd.launch import Launch, check_library, check_size, from_environment, kind_of
+
+MPICH = "MPICH Version:      5.0.2\nMPICH Release date: ..."
+OPENMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.1.4, May 26, 2022\0"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Launch("none", 0, 1)),
+        ({"PMI_RANK": "3", "PMI_SIZE": "8"}, Launch("mpich", 3, 8)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Launch("openmpi", 1, 2)),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_NTASKS": "6"}, Launch("slurm", 5, 6)),
+        # sbatch without srun: tasks were asked for, but none was started
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "17"}, Launch("none", 0, 1)),
+        ({"PMI_RANK": "", "PMI_SIZE": "8"}, Launch("none", 0, 1)),
+        ({"PMI_RANK": "0", "PMI_SIZE": "many"}, Launch("none", 0, 1)),
+        ({"PMI_RANK": "3"}, Launch("none", 0, 1)),
+    ],
+)
+def test_from_environment(environment: dict[str, str], expected: Launch) -> None:
+    assert from_environment(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "variables"),
+    [
+        ("openmpi", {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}),
+        ("mpich", {"PMI_RANK": "3", "PMI_SIZE": "4"}),
+    ],
+)
+def test_mpirun_inside_a_slurm_job_is_what_counts(kind: str, variables: dict[str, str]) -> None:
+    """There srun starts one daemon per node, whose own variables every rank of the node inherits."""
+    slurm = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+    assert from_environment(slurm | variables) == Launch(kind, 3, 4)
+
+
+def test_this_process_s_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.delenv("OMPI_COMM_WORLD_RANK", raising=False)
+    assert from_environment() == Launch("mpich", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (MPICH, "mpich"),
+        (OPENMPI, "openmpi"),
+        ("Intel(R) MPI Library 2021.11 for Linux* OS", "mpich"),
+        ("MVAPICH2 Version      :\t2.3.7", "mpich"),
+        ("MPI VERSION    : CRAY MPICH version 8.1.25.17 (ANL base 3.4a2)", "mpich"),
+        ("HYDRA build details:\n    Version: 5.0.2", "mpich"),
+        ("mpirun (Open MPI) 5.0.3\n\nReport bugs to https://www.open-mpi.org/community/help/", "openmpi"),
+        ("prterun (PRRTE) 3.0.5", "openmpi"),
+    ],
+)
+def test_kind_of(text: str, kind: str) -> None:
+    assert kind_of(text) == kind
+
+
+@pytest.mark.parametrize(("kind", "library"), [("mpich", OPENMPI), ("openmpi", MPICH)])
+def test_the_other_library_is_refused_with_both_names_and_the_fix(kind: str, library: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_library(Launch(kind, 0, 4), library)
+    message = str(error.value)
+    assert "4 processes" in message
+    assert "Open MPI" in message
+    assert "MPICH" in message
+    assert "MPI4PY_LIBMPI" in message
+    assert "\0" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("launch", "library"),
+    [
+        (Launch("mpich", 0, 4), MPICH),
+        (Launch("openmpi", 0, 4), OPENMPI),
+        (Launch("mpich", 0, 1), OPENMPI),  # one process needs no other
+        (Launch("slurm", 0, 4), OPENMPI),  # srun speaks both; only the size will tell
+        (Launch("slurm", 0, 4), MPICH),
+        (Launch("none", 0, 1), MPICH),
+    ],
+)
+def test_libraries_that_may_fit_are_not_refused(launch: Launch, library: str) -> None:
+    check_library(launch, library)
+    check_size(launch, library, launch.size)
+
+
+def test_srun_that_made_n_jobs_of_one_rank_is_refused_with_the_fix() -> None:
+    with pytest.raises(UserError, match=r"srun started 16 processes.*MPICH.*--mpi=pmi2.*--mpi=pmix"):
+        check_size(Launch("slurm", 3, 16), MPICH, 1)
+
+
+@pytest.mark.parametrize(("kind", "library"), [("mpich", MPICH), ("openmpi", OPENMPI)])
+def test_mpirun_of_another_installation_is_refused(kind: str, library: str) -> None:
+    with pytest.raises(UserError, match="2 processes.*which -a mpirun"):
+        check_size(Launch(kind, 0, 2), library, 1)
