@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 import sys
 import time
@@ -121,6 +122,8 @@ def _train(arguments: Sequence[str]) -> int:
         return _report(error) if comm.is_root else 0
     except DivergedError as error:
         _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
+    except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
+        _fail(comm, "hpcdd: interrupted before the training began\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException:
         where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
         _fail(comm, f"{where}\n{traceback.format_exc()}", 1)

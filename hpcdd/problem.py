@@ -29,12 +29,16 @@ class Problem:
         rows: which stored rows make up each split of the run, see :func:`hpcdd.data.split.split_rows`.
         decomposition: the boxes.
         widths: of the CNNs, and their parameters.
+        root_bytes: memory that gather and aggregation will take on root.
+        root_available: memory that was free on root when this was found out, bytes.
     """
 
     info: DatasetInfo
     rows: dict[str, tuple[str, Indices | None]]
     decomposition: Decomposition
     widths: Widths
+    root_bytes: int
+    root_available: int
 
     @property
     def samples(self) -> dict[str, int]:
@@ -99,7 +103,8 @@ def pose(config: Config) -> Problem:
     shapes = [(info.image_shape[0], *box.shape) for box in decomposition.boxes]
     widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
     check_own(config.model, shapes, info.num_classes, widths.local_width)
-    problem = Problem(info, rows, decomposition, widths)
-    needed = bytes_on_root(sum(problem.samples.values()), len(decomposition), info.num_classes)
-    check_memory(needed, environment.available_memory())
-    return problem
+    # A validation split is taken from the training split or from the file, so that the sum over the file is right.
+    needed = bytes_on_root(sum(info.samples.values()), len(decomposition), info.num_classes)
+    available = environment.available_memory()
+    check_memory(needed, available)
+    return Problem(info, rows, decomposition, widths, needed, available)

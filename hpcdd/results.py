@@ -13,9 +13,7 @@ from rich.table import Table
 
 from .comm import Traffic
 from .config import Config
-from .decomposition import Decomposition
 from .mesh import Mesh
-from .models.width import Widths
 from .phases.training import Status
 from .problem import Problem
 from .seeding import WHOLE
@@ -118,8 +116,9 @@ def write_json(path: Path, content: object) -> None:
     temporary.replace(path)
 
 
-def print_mesh(mesh: Mesh, decomposition: Decomposition, widths: Widths, out: TextIO) -> None:
-    """Says once who does what: the decomposition, the width of the CNNs and the map of the ranks."""
+def print_plan(mesh: Mesh, problem: Problem, out: TextIO) -> None:
+    """Says once who does what: the decomposition, the width of the CNNs, root's memory and the map of the ranks."""
+    decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
     shapes = sorted({" x ".join(map(str, box.shape)) for box in boxes})
     grid = "explicit boxes" if decomposition.grid is None else " x ".join(map(str, decomposition.grid))
@@ -130,6 +129,11 @@ def print_mesh(mesh: Mesh, decomposition: Decomposition, widths: Widths, out: Te
         f"parameters: global CNN {widths.global_parameters:,} (width {widths.global_width}); "
         f"local CNNs {_span(widths.local_parameters)} each, {sum(widths.local_parameters):,} in all "
         f"(width {widths.local_width})",
+        file=out,
+    )
+    print(
+        f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "
+        f"{problem.root_available / 2**20:,.0f} MiB that are free",
         file=out,
     )
     for place in mesh.places:

@@ -77,7 +77,7 @@ class Run:
         self._stop = Stop(comm, channel)
         self._telemetry = Telemetry(comm, channel, self._sink, interval)
         if comm.is_root:
-            results.print_mesh(self.mesh, self.problem.decomposition, self.problem.widths, sys.stdout)
+            results.print_plan(self.mesh, self.problem, sys.stdout)
 
     def __enter__(self) -> Self:
         self._stop.__enter__()

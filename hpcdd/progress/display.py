@@ -90,6 +90,10 @@ class _TerminalConsole(Console):
         columns, lines = os.get_terminal_size(self.file.fileno())
         return ConsoleDimensions(columns, lines)
 
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leaves the cursor as it is: a job that is aborted could not bring a hidden one back."""
+        return False
+
 
 class LiveDisplay:
     """Redraws one row per subdomain on a terminal."""

@@ -16,7 +16,13 @@ from typing import Any
 
 from hpcdd import cli, launch, run
 
-PLACES = {"read": "pose", "local": "train_local_cnns", "gather": "gather_logits", "dnn": "train_dnn", "record": "write_model"}
+PLACES = {
+    "read": "pose",
+    "local": "train_local_cnns",
+    "gather": "gather_logits",
+    "dnn": "train_dnn",
+    "record": "write_model",
+}
 
 
 def main() -> int:

@@ -118,7 +118,9 @@ def _node(comm: Comm) -> None:
 
 
 @pytest.mark.parallel(2)
-def test_debug_prints_every_call(comm: Comm, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_debug_prints_every_call(
+    comm: Comm, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HPCDD_DEBUG_COMM", "1")
     talkative = Comm(comm.mpi)
     capfd.readouterr()

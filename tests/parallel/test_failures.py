@@ -99,9 +99,7 @@ def test_a_signal_to_one_rank_stops_all(mpi: Launcher, config: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(("phase", "rank"), [("dnn", 0), ("gather", 1)])
-def test_a_signal_stops_the_later_phases(
-    mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int
-) -> None:
+def test_a_signal_stops_the_later_phases(mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int) -> None:
     done = mpi.run(2, [FAULTY, phase, str(rank), "SIGTERM", "train", config, "--aggregation.epochs", "1000"], tmp_path)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "asked to stop by SIGTERM" in done.stderr

@@ -75,9 +75,7 @@ def test_the_same_parameters_bit_by_bit_on_1_to_5_ranks(runs: dict[int, Path]) -
                 assert torch.equal(tensor, other.state_dict()[name]), f"{name} of subdomain {s} on {ranks} ranks"
 
 
-def test_the_other_mpi_gives_the_same(
-    every_mpi: Launcher, config: Path, runs: dict[int, Path], tmp_path: Path
-) -> None:
+def test_the_other_mpi_gives_the_same(every_mpi: Launcher, config: Path, runs: dict[int, Path], tmp_path: Path) -> None:
     done = every_mpi.hpcdd(3, ["train", config, "--output", "run"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
