@@ -132,7 +132,8 @@ def _train(arguments: Sequence[str]) -> int:
 
 def _fail(comm: Comm, text: str, exit_code: int) -> None:
     """Says why this rank fails and ends the whole job, lest the others wait for ever; does not return."""
-    logging.getLogger("hpcdd").error(text.rstrip())
+    if (log := logging.getLogger("hpcdd")).handlers:  # this rank's file is open
+        log.error(text.rstrip())
     sys.stderr.write(text)  # at once, so that lines of several ranks don't mix
     sys.stderr.flush()
     time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last

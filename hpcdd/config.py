@@ -26,7 +26,7 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     """The data set and its splits."""
 
-    file: str = "embedded"
+    file: Annotated[str, Field(min_length=1)] = "embedded"
     """Path of a dataset file (made by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
 
     validation_fraction: Fraction = 0.0

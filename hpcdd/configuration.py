@@ -6,52 +6,21 @@ its place (file and line, or option) and, where a name is unknown, the nearest r
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, CliUnknownArgs, SettingsConfigDict
+from pydantic import ValidationError
 
+from .command_line import Tree, nearest, parse_options, section_of
 from .config import Config
 from .errors import UserError
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
 
 KeyPath = tuple[str | int, ...]
-Tree = dict[str, Any]
-
-
-_DESCRIPTION = """\
-Trains local CNNs on subimages, one per subdomain, and combines their decisions.
-Without CONFIG (a YAML file) the packaged quick-start runs.
-
-examples:
-  mpirun -n 4 hpcdd train
-  mpirun -n 4 hpcdd train configs/cifar10_vgg3.yaml --local.epochs 2 --decomposition.grid 4,4
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Leaves it to the caller to print what is wrong: under mpirun root alone does, and all ranks exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"command line: {message}")
-
-
-class _CommandLine(Config, BaseSettings):
-    """Every field of :class:`Config` as an option, and what is no field."""
-
-    model_config = SettingsConfigDict(cli_ignore_unknown_args=True, cli_avoid_json=True, cli_parse_none_str="null")
-
-    print_config: CliImplicitFlag[bool] = False
-    """Print the resolved configuration as YAML and train nothing."""
-
-    unknown: CliUnknownArgs
 
 
 def parse(argv: Sequence[str]) -> tuple[Config, bool]:
@@ -68,36 +37,14 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
     """
     # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
     file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
-    options = _options(argv)
-    unknown = options.pop("unknown", [])
-    print_config = str(options.pop("print_config", False)).lower() == "true"
+    options, print_config, problems = parse_options(argv)
     path = QUICKSTART if file is None else Path(file)
     tree, lines = _read(path)
-    problems = list(_unknown_options(unknown))
     config, more = _validate(_merged(tree, options))
     problems += [_describe(path, lines, options, place, text) for place, text in more]
     if problems or config is None:
         raise UserError("\n".join(problems))
     return config, print_config
-
-
-def _options(argv: Sequence[str]) -> Tree:
-    parser = _Parser(
-        prog="hpcdd train",
-        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--print_config]",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    source: CliSettingsSource[Any] = CliSettingsSource(_CommandLine, cli_parse_args=list(argv), root_parser=parser)
-    return {key: _null(value) for key, value in source().items()}
-
-
-def _null(value: Any) -> Any:
-    """``--decomposition.grid null`` arrives as a list that holds None."""
-    if isinstance(value, dict):
-        return {key: _null(below) for key, below in value.items()}
-    return None if value == [None] else value
 
 
 def to_yaml(config: Config) -> str:
@@ -206,7 +153,7 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
         name = ".".join(map(str, place))
         message = details["msg"].removeprefix("Value error, ")
         if details["type"] == "extra_forbidden":
-            texts[place] = f"{name} is unknown{_nearest(name)}", []
+            texts[place] = f"{name} is unknown{nearest(name)}", []
         elif details["type"] == "value_error":
             texts[place] = message if message.startswith(name) else f"{name}.{message}", []
         else:
@@ -218,7 +165,8 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
 
 def _place(location: KeyPath) -> KeyPath:
     """The part of an error's location that names a field; pydantic appends the members of unions and tuples."""
-    return location[: 2 if _section(location[:1]) is not Config else 1]
+    field = Config.model_fields.get(str(location[0]))
+    return location[: 2 if field and section_of(field) else 1]
 
 
 def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
@@ -230,45 +178,9 @@ def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
 
 
 def _describe(path: Path, lines: Mapping[KeyPath, int], options: Tree, place: KeyPath, text: str) -> str:
-    value: Any = options
-    for key in place:
-        value = value.get(key) if isinstance(value, dict) else None
     # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
-    if value is not None:
+    section = options.get(str(place[0]), {})
+    if place[0] in options and (len(place) == 1 or place[1] in section):
         return f"command line: {text}"
     where = next((f":{lines[place[:n]]}" for n in range(len(place), 0, -1) if place[:n] in lines), "")
     return f"{path}{where}: {text}"
-
-
-def _unknown_options(words: Sequence[str]) -> Iterator[str]:
-    previous = ""
-    for word in words:
-        if word.startswith("-"):
-            name = word.lstrip("-").partition("=")[0]
-            yield f"command line: --{name} is unknown{_nearest(name, prefix='--')}"
-        elif not previous.startswith("-"):
-            yield f"command line: {word!r} belongs to no option; lists have commas: --decomposition.grid 2,2"
-        previous = word
-
-
-def _nearest(name: str, prefix: str = "") -> str:
-    names = [*_field_names(), *({"print_config", "help"} if prefix else ())]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close:  # the right field in the wrong section, or without one
-        close = [full for full in names if full.split(".")[-1] == name.rsplit(".", maxsplit=1)[-1]][:1]
-    return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists every field"
-
-
-def _field_names() -> Iterator[str]:
-    for name in Config.model_fields:
-        yield name
-        section = _section((name,))
-        if section is not Config:
-            yield from (f"{name}.{field}" for field in section.model_fields)
-
-
-def _section(place: KeyPath) -> type[BaseModel]:
-    """The model of the section that a location begins with, Config itself where it is none."""
-    field = Config.model_fields.get(str(place[0])) if place else None
-    annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Config

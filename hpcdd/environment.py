@@ -22,7 +22,6 @@ PACKAGES = (
     "numpy",
     "h5py",
     "pydantic",
-    "pydantic-settings",
     "pyyaml",
     "rich",
     "mpich",
