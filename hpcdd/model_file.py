@@ -54,7 +54,23 @@ def write_model(
         dnn: the trained DNN.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w") as file:
+    try:
+        _write(temporary, config, info, decomposition, local_width, local_states, dnn)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(
+    path: Path,
+    config: Config,
+    info: DatasetInfo,
+    decomposition: Decomposition,
+    local_width: int,
+    local_states: Iterable[State],
+    dnn: nn.Module,
+) -> None:
+    with h5py.File(path, "w") as file:
         file.attrs["hpcdd_model_format"] = FORMAT
         file.attrs["config"] = to_yaml(config)
         file.attrs["name"] = info.name
@@ -66,7 +82,6 @@ def write_model(
         for s, state in enumerate(local_states):
             write_state(file.create_group(f"local/{s:04d}"), state)
         write_state(file.create_group("dnn"), dnn.state_dict())
-    temporary.replace(path)
 
 
 @dataclass(frozen=True)
@@ -108,13 +123,18 @@ def read_model(path: Path) -> Model:
     """Builds the networks and loads their parameters.
 
     Raises:
-        UserError: not a model file of this format.
+        UserError: not a model file of this format, or a damaged one.
     """
     try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
+        return _read(path)
+    except UserError:
+        raise
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be read as a model file: {error}") from error
-    with file:
+
+
+def _read(path: Path) -> Model:
+    with h5py.File(path, "r", locking=False) as file:
         if file.attrs.get("hpcdd_model_format") != FORMAT:
             raise UserError(f"{path} is not a model file of format {FORMAT}")
         config = from_yaml(str(file.attrs["config"]))

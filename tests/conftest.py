@@ -33,9 +33,8 @@ def make_split(samples: int, *, shape: tuple[int, ...] = (1, 12, 12), classes: i
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset file: 300 training and 90 test images of 12 x 12 pixels in three classes."""
     path = tmp_path_factory.mktemp("data") / "tiny.h5"
-    write_dataset(
-        path, {"train": make_split(300), "test": make_split(90, seed=1)}, name="tiny", class_names=["two", "three", "four"]
-    )
+    splits = {"train": make_split(300), "test": make_split(90, seed=1)}
+    write_dataset(path, splits, name="tiny", class_names=["two", "three", "four"])
     return path
 
 

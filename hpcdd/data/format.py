@@ -3,7 +3,7 @@
 ::
 
     /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence
-    /train/images     (n, C, *spatial), uint8, int8, int16, int32 or float32
+    /train/images     (n, C, *spatial), uint8, int8, uint16, int16 or float32
     /train/labels     (n,) int64, 0 <= label < K
     /validation/...   optional
     /test/...
@@ -28,7 +28,8 @@ from ..errors import UserError
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
-DTYPES = ("uint8", "int8", "int16", "int32", "float32")
+DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
+"""Dtypes of pixels; all are exact in float32, in which CNNs compute."""
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_12k.h5"
 
 Array = npt.NDArray[Any]
@@ -103,68 +104,82 @@ def inspect(path: Path) -> DatasetInfo:
     """Reads and checks everything but the pixels.
 
     Raises:
-        UserError: the file is not a dataset file or contradicts itself; the message lists every fault found.
+        UserError: the file is not a dataset file or contradicts itself; the message lists the faults found.
     """
     with open_dataset(path) as file:
-        version = file.attrs.get("hpcdd_format")
-        if version is None:
-            raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
-        if version != FORMAT:
-            raise UserError(
-                f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}"
-            )
-        faults: list[str] = []
-        class_names = _strings(file, "class_names", faults)
-        shapes, dtypes, labels = {}, {}, {}
-        for split in SPLITS:
-            if split not in file:
-                if split != "validation":
-                    faults.append(f"there is no group {split!r}")
-                continue
-            images_labels = _check_split(file, split, len(class_names), faults)
-            if images_labels is not None:
-                images, labels[split] = images_labels
-                shapes[split], dtypes[split] = tuple(images.shape[1:]), str(images.dtype)
-        if len(set(shapes.values())) > 1 or len(set(dtypes.values())) > 1:
-            faults.append(f"images differ between splits: shapes {shapes}, dtypes {dtypes}")
-        if "train" in labels:
-            present = np.unique(labels["train"])
-            if len(present) < 2 and len(labels["train"]) >= 2:
-                faults.append(f"train/labels holds one class only ({present[0]}); a classifier needs two or more")
-        channels = next(iter(shapes.values()))[0] if shapes else 0
-        mean, std = (_per_channel(file, key, channels, faults) for key in ("mean", "std"))
-        if any(not value > 0 for value in std):
-            faults.append(f"attribute std is {list(std)}; every channel's must be positive")
-        if faults:
-            raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))
-        return DatasetInfo(
-            path=path.absolute(),
-            name=str(file.attrs.get("name", path.stem)),
-            class_names=class_names,
-            image_shape=shapes["train"],
-            dtype=dtypes["train"],
-            samples={split: len(values) for split, values in labels.items()},
-            labels=labels,
-            mean=mean,
-            std=std,
-            source=str(file.attrs.get("source", "")),
-            licence=str(file.attrs.get("licence", "")),
-        )
+        try:
+            return _inspect(path, file)
+        except UserError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # What h5py raises where the file's structure is damaged.
+            raise UserError(f"data.file: {path} is damaged ({error}); copy or make it again") from error
+
+
+def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
+    version = file.attrs.get("hpcdd_format")
+    if version is None:
+        raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
+    if np.ndim(version) or version != FORMAT:
+        raise UserError(f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}")
+    faults: list[str] = []
+    class_names = _strings(file, "class_names", faults)
+    shapes, dtypes, labels = {}, {}, {}
+    for split in SPLITS:
+        if split not in file:
+            if split != "validation":
+                faults.append(f"there is no group {split!r}")
+            continue
+        images_labels = _check_split(file, split, len(class_names), faults)
+        if images_labels is not None:
+            images, labels[split] = images_labels
+            shapes[split], dtypes[split] = tuple(images.shape[1:]), str(images.dtype)
+    if len(set(shapes.values())) > 1 or len(set(dtypes.values())) > 1:
+        faults.append(f"images differ between splits: shapes {shapes}, dtypes {dtypes}")
+    if "train" in labels:
+        present = np.unique(labels["train"])
+        if len(present) < 2 and len(labels["train"]) >= 2:
+            faults.append(f"train/labels holds one class only ({present[0]}); a classifier needs two or more")
+    channels = next(iter(shapes.values()))[0] if shapes else 0
+    mean, std = (_per_channel(file, key, channels, faults) for key in ("mean", "std"))
+    if any(not value > 0 for value in std):
+        faults.append(f"attribute std is {list(std)}; every channel's must be positive")
+    if faults:
+        raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))
+    return DatasetInfo(
+        path=path.absolute(),
+        name=str(file.attrs.get("name", path.stem)),
+        class_names=class_names,
+        image_shape=shapes["train"],
+        dtype=dtypes["train"],
+        samples={split: len(values) for split, values in labels.items()},
+        labels=labels,
+        mean=mean,
+        std=std,
+        source=str(file.attrs.get("source", "")),
+        licence=str(file.attrs.get("licence", "")),
+    )
 
 
 def _check_split(
     file: h5py.File, split: str, num_classes: int, faults: list[str]
 ) -> tuple[h5py.Dataset, npt.NDArray[np.int64]] | None:
-    group = file[split]
-    if not isinstance(group, h5py.Group) or not {"images", "labels"} <= set(group):
-        faults.append(f"group {split!r} does not hold the datasets 'images' and 'labels'")
-        return None
-    images, labels = group["images"], group["labels"]
     before = len(faults)
-    for name, dataset in (("images", images), ("labels", labels)):
-        if dataset.external or dataset.is_virtual:
-            faults.append(f"{split}/{name} points to other files; a dataset file holds its data itself")
-    if images.ndim not in (4, 5) or math.prod(images.shape[1:]) == 0:
+    for name in (split, f"{split}/images", f"{split}/labels"):
+        kind = h5py.Group if name == split else h5py.Dataset
+        if file.get(name, getclass=True, getlink=True) not in (h5py.HardLink, None):
+            faults.append(f"{name} is a link; a dataset file holds its data itself")
+        elif name not in file or not isinstance(item := file[name], kind):
+            faults.append(f"there is no {'group' if name == split else 'dataset'} {name!r}")
+        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            faults.append(f"{name} points to other files; a dataset file holds its data itself")
+        if len(faults) > before:
+            return None
+    images, labels = file[f"{split}/images"], file[f"{split}/labels"]
+    if images.shape is None or labels.shape is None:
+        faults.append(f"{split}/images or {split}/labels is empty")
+        return None
+    if len(images.shape) not in (4, 5) or math.prod(images.shape[1:]) == 0:
         faults.append(f"{split}/images has shape {images.shape}; (n, C, H, W) or (n, C, D, H, W) is needed")
     if str(images.dtype) not in DTYPES:
         faults.append(f"{split}/images is {images.dtype}; one of {', '.join(DTYPES)} is needed")
@@ -178,7 +193,7 @@ def _check_split(
         return None
     values = labels[:].astype(np.int64)
     wrong = np.flatnonzero((values < 0) | (values >= num_classes))
-    if wrong.size:
+    if wrong.size and num_classes:
         faults.append(
             f"{split}/labels[{wrong[0]}] is {values[wrong[0]]}, out of range for {num_classes} classes "
             f"(0 to {num_classes - 1}); {wrong.size} such labels"

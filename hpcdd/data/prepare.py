@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import UserError
 from .format import inspect
 from .importers import IMPORTERS
-from .write import Split, write_dataset
+from .write import Split, check_out, write_dataset
 
 EXAMPLE = """example, the data set inside the package:
   hpcdd prepare idx /usr/share/datasets/fashion-mnist OUT.h5 --train-samples 10000 --test-samples 2000 \\
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     Raises:
         UserError: the source is not what it should be; nothing is written then.
     """
+    check_out(arguments.out)
     splits, names = IMPORTERS[arguments.kind].read(arguments.source)
     for split, wanted in (("train", arguments.train_samples), ("test", arguments.test_samples)):
         if wanted is not None:

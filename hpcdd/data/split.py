@@ -48,7 +48,7 @@ def split_rows(info: DatasetInfo, fraction: float, seed: int) -> dict[str, tuple
         into it, None for all rows.
 
     Raises:
-        UserError: a fraction is wanted of a file that has a validation split of its own.
+        UserError: a fraction is wanted of a file that has a validation split of its own, or too few samples.
     """
     if fraction > 0 and "validation" in info.samples:
         raise UserError(
@@ -58,4 +58,8 @@ def split_rows(info: DatasetInfo, fraction: float, seed: int) -> dict[str, tuple
     if fraction == 0:
         return {split: (split, None) for split in info.samples}
     train, validation = stratified(info.labels["train"], fraction, seed)
+    if not validation.size:
+        raise UserError(
+            f"data.validation_fraction is {fraction}, but no class of {info.path} has two training samples; set it to 0"
+        )
     return {"train": ("train", train), "validation": ("train", validation), "test": ("test", None)}

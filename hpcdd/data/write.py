@@ -43,10 +43,15 @@ class Split:
 
 @dataclass
 class _Moments:
-    """Mean and standard deviation per channel in one pass; sums of integers are exact."""
+    """Mean and standard deviation per channel in one pass.
+
+    Sums are of differences to the channel's first pixel: a constant channel has deviation 0 exactly, and a mean that
+    is large against the deviation cancels nothing.
+    """
 
     channels: int
     count: int = 0
+    shift: Array | None = None
     total: Array = field(init=False)
     squares: Array = field(init=False)
 
@@ -56,16 +61,19 @@ class _Moments:
 
     def add(self, images: Array) -> None:
         pixels = images.astype(np.float64)
+        if self.shift is None:
+            self.shift = pixels[0].reshape(self.channels, -1)[:, 0].copy().reshape(-1, *[1] * (images.ndim - 2))
+        pixels -= self.shift
         axes = (0, *range(2, images.ndim))
         self.count += pixels.size // self.channels
         self.total += pixels.sum(axis=axes)
         self.squares += np.square(pixels).sum(axis=axes)
 
     def mean(self) -> Array:
-        return np.asarray(self.total / self.count)
+        return np.asarray(self.total / self.count + np.ravel(np.asarray(self.shift)))
 
     def std(self) -> Array:
-        return np.asarray(np.sqrt(np.maximum(self.squares / self.count - self.mean() ** 2, 0.0)))
+        return np.asarray(np.sqrt(np.maximum(self.squares / self.count - (self.total / self.count) ** 2, 0.0)))
 
 
 def write_dataset(
@@ -88,9 +96,10 @@ def write_dataset(
         compression: gzip level, 0 to 9; 0 stores the pixels as they are.
 
     Raises:
-        UserError: pixels of a dtype that the format does not know, or a channel that is constant.
+        UserError: pixels of a dtype that the format does not know, a channel that is constant, labels that training
+            would refuse, or a path that can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_out(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w") as file:
@@ -99,9 +108,12 @@ def write_dataset(
                     raise UserError(f"images of dtype {split.dtype} can't be stored; use one of {', '.join(DTYPES)}")
                 moments = _write_split(file.create_group(split_name), split, compression)
                 if split_name == "train":
-                    file.attrs["mean"], file.attrs["std"] = moments.mean(), moments.std()
-                    if not (moments.std() > 0).all():
-                        raise UserError(f"a channel of the training images is constant (std {moments.std().tolist()})")
+                    mean, std = moments.mean(), moments.std()
+                    if not np.isfinite([mean, std]).all():
+                        raise UserError(f"{path} is not written: the training images hold NaN or infinite pixels")
+                    if not (std > 0).all():
+                        raise UserError(f"{path} is not written: a channel is constant (std {std.tolist()})")
+                    file.attrs["mean"], file.attrs["std"] = mean, std
             file.attrs["hpcdd_format"] = FORMAT
             file.attrs["class_names"] = list(class_names)
             for key, value in (("name", name), ("source", source), ("licence", licence), ("command", command)):
@@ -111,8 +123,24 @@ def write_dataset(
             os.fsync(written.fileno())
         _check_readable(temporary, path)
         temporary.replace(path)
+    except OSError as error:  # a full disk, for one
+        raise UserError(f"{path} can't be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_out(path: Path) -> None:
+    """Makes the folder of a file that is to be written.
+
+    Raises:
+        UserError: there is a folder of that name, or the folder can't be made.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error}") from error
 
 
 def _check_readable(temporary: Path, path: Path) -> None:

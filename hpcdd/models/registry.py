@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,17 +47,17 @@ def _create_own(
     module_name, _, attribute = name.partition(":")
     try:
         factory: Factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's module does when it is imported
         raise UserError(
-            f"model.name is {name!r}, but it can't be imported ({error}); "
+            f"model.name is {name!r}, but it can't be imported ({_told(error)}); "
             f"put the folder of {module_name!r} on PYTHONPATH and check the name behind the colon"
         ) from error
     try:
         module = factory(input_shape=tuple(input_shape), num_classes=num_classes, width=width, **options)
-    except TypeError as error:
+    except Exception as error:
         raise UserError(
-            f"model.name is {name!r}; calling it with input_shape, num_classes, width and model.options "
-            f"{dict(options)} fails: {error}"
+            f"model.name is {name!r}; calling it with input_shape {tuple(input_shape)}, num_classes, width and "
+            f"model.options {dict(options)} fails: {_told(error)}"
         ) from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.name is {name!r}, which gives a {type(module).__name__}, not a torch.nn.Module")
@@ -80,10 +81,22 @@ def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]],
         return
     for shape in dict.fromkeys(tuple(shape) for shape in subimage_shapes):
         network = create(settings, shape, num_classes, width).eval()
-        with torch.inference_mode():
-            logits = network(torch.zeros(2, *shape))
-        if tuple(logits.shape) != (2, num_classes):
+        try:
+            with torch.inference_mode():
+                logits = network(torch.zeros(2, *shape))
+        except Exception as error:
             raise UserError(
-                f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {tuple(logits.shape)}; "
+                f"model.name is {settings.name!r}, which fails on a batch of shape {(2, *shape)}: {_told(error)}"
+            ) from error
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if found != (2, num_classes):
+            raise UserError(
+                f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {found}; "
                 f"logits of shape {(2, num_classes)} are needed"
             )
+
+
+def _told(error: Exception) -> str:
+    """An exception of the user's code with the place where it was raised: a traceback in one line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}; {frame.filename}:{frame.lineno}"

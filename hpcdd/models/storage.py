@@ -27,7 +27,7 @@ def read_state(group: h5py.Group) -> dict[str, torch.Tensor]:
 
 def pack(state: State) -> Bytes:
     """All tensors of a ``state_dict`` one after the other as bytes, in its order."""
-    parts = [tensor.detach().cpu().contiguous().reshape(-1).numpy().view(np.uint8) for tensor in state.values()]
+    parts = [tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for tensor in state.values()]
     return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
 
@@ -36,9 +36,7 @@ def unpack(buffer: Bytes, template: State) -> dict[str, torch.Tensor]:
     state, start = {}, 0
     for name, tensor in template.items():
         stop = start + tensor.numel() * tensor.element_size()
-        state[name] = torch.frombuffer(bytearray(buffer[start:stop].tobytes()), dtype=tensor.dtype).reshape(
-            tensor.shape
-        )
+        state[name] = torch.from_numpy(buffer[start:stop].copy()).view(tensor.dtype).reshape(tensor.shape)
         start = stop
     return state
 

@@ -38,7 +38,8 @@ def match_widths(
         num_classes: K.
 
     Raises:
-        UserError: even local CNNs of width 1 have more parameters than the global CNN.
+        UserError: even local CNNs of width 1 have more parameters than the global CNN, or the user's own factory
+            does not heed the width.
     """
     counted: dict[tuple[tuple[int, ...], int], int] = {}
 
@@ -63,6 +64,11 @@ def match_widths(
         )
     low, high = 1, 2  # low fits; high is to be the first that does not
     while sum(local_parameters(high)) <= budget:
+        if local_parameters(high) == local_parameters(low):
+            raise UserError(
+                f"model.name is {settings.name!r}, whose number of parameters does not grow with width, so that widths "
+                "can't be matched; set model.local_width to a number"
+            )
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2

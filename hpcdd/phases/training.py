@@ -33,7 +33,7 @@ class Status:
         fraction: share of all planned steps that is done, in [0, 1].
         loss, accuracy: mean over the samples of the running epoch so far, in training mode.
         validation_loss, validation_accuracy: at the end of the last complete epoch, None without a validation split.
-        learning_rate: of the next step.
+        learning_rate: of the step that comes; at the end of an epoch, of its last step.
         seconds: since this training began.
         samples_per_second: over the running epoch.
         finished: whether no more steps follow.
@@ -79,6 +79,7 @@ class _Meter:
         self.batch_size = min(settings.batch_size, len(training))
         self.steps_per_epoch = len(training) // self.batch_size
         self.validation: tuple[float, float] | tuple[None, None] = (None, None)
+        self.learning_rate = 0.0
         self.start = time.perf_counter()
         self._device = training.labels.device
 
@@ -92,7 +93,7 @@ class _Meter:
         self.loss += loss.detach()
         self.correct += (logits.detach().argmax(1) == labels).sum()
 
-    def status(self, learning_rate: float, *, finished: bool = False) -> Status:
+    def status(self, *, finished: bool = False) -> Status:
         loss, samples, now = float(self.loss) / max(1, self.steps), self.steps * self.batch_size, time.perf_counter()
         if not math.isfinite(loss):
             raise DivergedError(_diverged(self.phase, self.subdomain, self.epoch + 1, loss))
@@ -106,7 +107,7 @@ class _Meter:
             accuracy=float(self.correct) / max(1, samples),
             validation_loss=self.validation[0],
             validation_accuracy=self.validation[1],
-            learning_rate=learning_rate,
+            learning_rate=self.learning_rate,
             seconds=now - self.start,
             samples_per_second=samples / max(1e-9, now - self.epoch_start),
             finished=finished,
@@ -184,8 +185,9 @@ def train(
         torch.manual_seed(seed_of(seed, f"{phase} dropout", subdomain=subdomain, epoch=epoch))
         for rows in torch.split(order, meter.batch_size)[: meter.steps_per_epoch]:
             hooks.step()
+            meter.learning_rate = optimizer.param_groups[0]["lr"]
             if hooks.due():
-                hooks.status(meter.status(_rate(optimizer)))
+                hooks.status(meter.status())
             inputs, labels = training.batch(rows)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = network(inputs)
@@ -193,13 +195,13 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            schedule.step()
             meter.add(loss, logits, labels)
+            schedule.step()
 
         if validation is not None:
             meter.validation = evaluate(network, validation)
         enough = patience.exhausted(meter.validation[1], network)
-        hooks.epoch(meter.status(_rate(optimizer), finished=enough or epoch + 1 == settings.epochs))
+        hooks.epoch(meter.status(finished=enough or epoch + 1 == settings.epochs))
         if enough:
             break
     hooks.step()
@@ -224,14 +226,10 @@ def make_schedule(
     """The course of the learning rate over ``steps`` steps."""
     schedulers = torch.optim.lr_scheduler
     if settings.schedule == "one_cycle":
-        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
+        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False)
     if settings.schedule == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, steps)
     return schedulers.ConstantLR(optimizer, factor=1.0)
-
-
-def _rate(optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])
 
 
 def check_precision(settings_precision: str, device: str) -> None:

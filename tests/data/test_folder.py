@@ -55,6 +55,14 @@ def test_many_files_come_in_several_blocks_in_order(tmp_path: Path, monkeypatch:
     assert np.array_equal(np.concatenate(blocks)[:, 0], expected)
 
 
+def test_files_are_sorted_whatever_their_order_in_the_folder(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    for i in np.random.default_rng(0).permutation(40):
+        Image.fromarray(np.full((6, 5), i, np.uint8)).save(tmp_path / "train" / "ant" / f"more{i:02d}.png")
+    splits, _ = folder.read(tmp_path)
+    assert next(iter(splits["train"].blocks()))[2:42, 0, 0, 0].tolist() == list(range(40))
+
+
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
     write_folders(tmp_path)
     (tmp_path / "train" / "ant" / "notes.txt").write_text("not an image")
@@ -106,9 +114,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, place: str, content: str) -> No
     culprit = tmp_path / place
     whole = culprit.read_bytes()
     culprit.write_bytes({"empty": b"", "cut": whole[:-30], "text": b"GIF? no"}[content])
-    with pytest.raises(UserError, match="is not an image that can be read") as caught:
+
+    def convert() -> None:
         splits, names = folder.read(tmp_path)
         write_dataset(tmp_path / "d.h5", splits, name="d", class_names=names)
+
+    with pytest.raises(UserError, match="is not an image that can be read") as caught:
+        convert()
     assert str(culprit) in str(caught.value)
     assert not list(tmp_path.glob("*.h5*"))
 
@@ -146,3 +158,10 @@ def test_a_dataset_file_from_folders(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "d.h5") as file:
         assert np.array_equal(file["train/images"][0], pixels(10, colour=True).transpose(2, 0, 1))
         assert list(file.attrs["class_names"]) == ["ant", "bee", "wasp"]
+
+
+def test_16_bits_are_refused_not_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path)
+    with pytest.raises(UserError, match=r"deep\.png has more than 8 bits per pixel"):
+        folder.decode(path)

@@ -14,7 +14,9 @@ from hpcdd.data.format import EMBEDDED, inspect, resolve
 from hpcdd.errors import UserError
 
 
-def write_good(path: Path, *, shape: tuple[int, ...] = (2, 6, 7), dtype: str = "uint8", validation: bool = False) -> None:
+def write_good(
+    path: Path, *, shape: tuple[int, ...] = (2, 6, 7), dtype: str = "uint8", validation: bool = False
+) -> None:
     """A dataset file with 12 training and 6 test samples in three classes, by h5py alone."""
     generator = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
@@ -85,14 +87,17 @@ BAD_CONTENT = {
     "one class": (put("train/labels", np.full(12, 2)), r"train/labels holds one class only \(2\)"),
     "no train": (without("train"), "there is no group 'train'"),
     "no test": (without("test"), "there is no group 'test'"),
-    "no images": (without("test/images"), "group 'test' does not hold"),
-    "no labels": (without("train/labels"), "group 'train' does not hold"),
-    "split is a dataset": (put("train", np.zeros(3)), "group 'train' does not hold"),
-    "images without channels": (put("train/images", np.zeros((12, 6, 7), "u1")), r"train/images has shape \(12, 6, 7\)"),
+    "no images": (without("test/images"), "there is no dataset 'test/images'"),
+    "no labels": (without("train/labels"), "there is no dataset 'train/labels'"),
+    "split is a dataset": (put("train", np.zeros(3)), "there is no group 'train'"),
+    "images without channels": (
+        put("train/images", np.zeros((12, 6, 7), "u1")),
+        r"train/images has shape \(12, 6, 7\)",
+    ),
     "images in 4D": (put("train/images", np.zeros((12, 1, 2, 2, 2, 2), "u1")), "train/images has shape"),
     "empty images": (put("train/images", np.zeros((12, 2, 0, 7), "u1")), r"train/images has shape \(12, 2, 0, 7\)"),
     "float64": (put("train/images", np.zeros((12, 2, 6, 7))), "train/images is float64; one of uint8"),
-    "uint16": (put("train/images", np.zeros((12, 2, 6, 7), "u2")), "train/images is uint16; one of uint8"),
+    "int32": (put("train/images", np.zeros((12, 2, 6, 7), "i4")), "train/images is int32; one of uint8"),
     "big-endian": (put("train/images", np.zeros((12, 2, 6, 7), ">i2")), "train/images is >i2; one of uint8"),
     "shapes differ": (put("test/images", np.zeros((6, 2, 7, 6), "u1")), "images differ between splits"),
     "dtypes differ": (put("test/images", np.zeros((6, 2, 6, 7), "i1")), "images differ between splits"),
@@ -161,7 +166,7 @@ def test_truncated_anywhere(tmp_path: Path, kept: float) -> None:
 
 def test_several_faults_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "bad.h5"
-    write_good(path)
+    write_good(path, validation=True)
     with h5py.File(path, "r+") as file:
         put("train/labels", np.zeros(12))(file)
         label("test", 0, 9)(file)
@@ -175,7 +180,7 @@ def test_several_faults_are_reported_together(tmp_path: Path) -> None:
         assert str(path) in line
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("shape", [(3, 6, 7), (1, 4, 5, 6)], ids=["2D", "3D"])
 def test_a_good_file_is_read(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
     path = tmp_path / "good.h5"
@@ -193,3 +198,35 @@ def test_a_good_file_is_read(tmp_path: Path, shape: tuple[int, ...], dtype: str)
 def test_resolve() -> None:
     assert resolve("embedded") == EMBEDDED
     assert resolve("some/file.h5") == Path("some/file.h5")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.__delitem__("train/images") or file.create_group("train/images"),
+        lambda file: file.__delitem__("train/images") or file.__setitem__("train/images", h5py.SoftLink("/nowhere")),
+        lambda file: file.__delitem__("test") or file.__setitem__("test", h5py.ExternalLink("other.h5", "/test")),
+        lambda file: file.__delitem__("train/labels") or file.create_dataset("train/labels", data=h5py.Empty("i8")),
+        lambda file: file.__delitem__("train/images") or file.create_dataset("train/images", data=np.uint8(3)),
+        lambda file: file.attrs.__setitem__("hpcdd_format", [1, 1]),
+        lambda file: file.attrs.__setitem__("class_names", np.array([b"\xff\xfe", b"b", b"c"])),
+    ],
+    ids=["group", "dangling", "external link", "empty", "scalar", "two versions", "not UTF-8"],
+)
+def test_damaged_structure_is_the_users_error(tmp_path: Path, damage: Callable[[h5py.File], None]) -> None:
+    path = tmp_path / "damaged.h5"
+    write_good(path)
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    with pytest.raises(UserError, match=r"damaged\.h5"):
+        inspect(path)
+
+
+def test_a_link_to_another_file_is_refused_even_if_it_is_there(tmp_path: Path) -> None:
+    write_good(tmp_path / "other.h5")
+    write_good(tmp_path / "linking.h5")
+    with h5py.File(tmp_path / "linking.h5", "r+") as file:
+        del file["train/images"]
+        file["train/images"] = h5py.ExternalLink("other.h5", "/train/images")
+    with pytest.raises(UserError, match="train/images is a link; a dataset file holds its data itself"):
+        inspect(tmp_path / "linking.h5")

@@ -81,7 +81,8 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
     command[5] = "nothing"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert done.stderr == "hpcdd: nothing must hold the folders train and test, each with one folder of images per class\n"
+    assert done.stderr.startswith("hpcdd: nothing must hold the folders train and test")
+    assert done.stderr.count("\n") == 1
 
 
 @needs_fashion_mnist

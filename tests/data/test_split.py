@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpcdd.data.format import inspect
 from hpcdd.data.split import split_rows, stratified
-from hpcdd.data.write import write_dataset
+from hpcdd.data.write import Split, write_dataset
 from hpcdd.errors import UserError
 
 from ..conftest import make_split
@@ -85,5 +85,13 @@ def test_a_file_with_validation(tmp_path: Path) -> None:
     write_dataset(path, splits, name="d", class_names="abc")
     info = inspect(path)
     assert set(split_rows(info, 0.0, 0)) == {"train", "validation", "test"}
-    with pytest.raises(UserError, match=r"validation_fraction is 0.1, but .*d.h5 has a validation split .*\(9 samples\)"):
+    with pytest.raises(UserError, match=r"fraction is 0.1, but .*d.h5 has a validation split .*\(9 samples\)"):
         split_rows(info, 0.1, 0)
+
+
+def test_too_few_samples_for_a_validation_split(tmp_path: Path) -> None:
+    images = np.arange(36, dtype=np.uint8).reshape(4, 1, 3, 3)
+    split = Split.from_array(images, np.arange(4))
+    write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names=list("abcd"))
+    with pytest.raises(UserError, match="no class of .* has two training samples"):
+        split_rows(inspect(tmp_path / "d.h5"), 0.5, 0)

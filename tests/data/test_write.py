@@ -38,12 +38,16 @@ def in_blocks(images: np.ndarray[Any, Any], rows: int) -> Split:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
 def test_streamed_statistics_are_numpys(tmp_path: Path, dtype: str, rows: int) -> None:
     images = images_of(dtype)
     test = in_blocks(images[::-1][:30].copy(), 4)
     write_dataset(
-        tmp_path / "d.h5", {"train": in_blocks(images, rows), "test": test}, name="d", class_names=CLASSES, compression=1
+        tmp_path / "d.h5",
+        {"train": in_blocks(images, rows), "test": test},
+        name="d",
+        class_names=CLASSES,
+        compression=1,
     )
     info = inspect(tmp_path / "d.h5")
     exact = images.astype(np.float64)
@@ -59,7 +63,10 @@ def test_streamed_statistics_are_numpys(tmp_path: Path, dtype: str, rows: int) -
 def test_statistics_of_volumes_longer_than_a_chunk(tmp_path: Path) -> None:
     images = images_of("int16", 40, (1, 24, 32, 32))  # 48 KiB each, so that ten make a chunk
     write_dataset(
-        tmp_path / "d.h5", {"train": in_blocks(images, 25), "test": in_blocks(images, 40)}, name="d", class_names=CLASSES
+        tmp_path / "d.h5",
+        {"train": in_blocks(images, 25), "test": in_blocks(images, 40)},
+        name="d",
+        class_names=CLASSES,
     )
     info = inspect(tmp_path / "d.h5")
     np.testing.assert_allclose(info.mean, [images.astype(np.float64).mean()], rtol=1e-12)
@@ -96,13 +103,21 @@ def with_labels(labels: np.ndarray[Any, Any]) -> Split:
 
 FAILURES = {
     "source breaks off": (breaking_off, UserError, "image 21 is damaged"),
-    "dtype": (lambda: in_blocks(images_of("uint8").astype(np.float64), 100), UserError, "dtype float64 can't be stored"),
+    "dtype": (
+        lambda: in_blocks(images_of("uint8").astype(np.float64), 100),
+        UserError,
+        "dtype float64 can't be stored",
+    ),
     "constant channel": (constant_channel, UserError, "constant"),
-    "label without a name": (lambda: with_labels(np.arange(60) % 4), UserError, r"train/labels\[3\] is 3, out of range"),
+    "label without a name": (
+        lambda: with_labels(np.arange(60) % 4),
+        UserError,
+        r"train/labels\[3\] is 3, out of range",
+    ),
     "negative label": (lambda: with_labels(np.arange(60) % 3 - 1), UserError, r"train/labels\[0\] is -1"),
     "one class": (lambda: with_labels(np.zeros(60)), UserError, "one class only"),
     "fewer images than labels": (lambda: with_labels(np.arange(61) % 3), AssertionError, "60 images for 61 labels"),
-    "more images than labels": (lambda: with_labels(np.arange(59) % 3), Exception, ""),
+    "more images than labels": (lambda: with_labels(np.arange(59) % 3), Exception, "."),
 }
 
 
@@ -159,3 +174,27 @@ def test_compression_changes_the_size_and_nothing_else(tmp_path: Path) -> None:
             assert np.array_equal(file["train/images"], images)
     assert infos[0] == infos[1]
     assert sizes[0] > 2 * images.nbytes > 2 * sizes[1]
+
+
+def test_a_large_mean_does_not_swallow_the_deviation(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = (1e4 + 1e-2 * generator.integers(-3, 4, (40, 1, 5, 5))).astype(np.float32)
+    split = Split.from_array(images, np.arange(40) % 2)
+    write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names=["a", "b"])
+    np.testing.assert_allclose(inspect(tmp_path / "d.h5").std, images.astype(np.float64).std(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.1, "constant"), (np.nan, "NaN or infinite")])
+def test_constant_and_nan_float_images_are_refused(tmp_path: Path, value: float, message: str) -> None:
+    split = Split.from_array(np.full((40, 1, 5, 5), value, np.float32), np.arange(40) % 2)
+    with pytest.raises(UserError, match=message):
+        write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names=["a", "b"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    split = Split.from_array(np.zeros((4, 1, 2, 2), np.uint8), np.arange(4) % 2)
+    (tmp_path / "file").touch()
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "d.h5", "can't be written")):
+        with pytest.raises(UserError, match=message):
+            write_dataset(path, {"train": split, "test": split}, name="d", class_names=["a", "b"])

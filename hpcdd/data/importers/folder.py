@@ -65,7 +65,11 @@ def decode(path: Path) -> npt.NDArray[Any]:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would clip them to 8 bits
+                raise UserError(f"{path} has more than 8 bits per pixel (mode {image.mode}); convert it to 8 bits")
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not an image that can be read: {error}") from error
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -67,6 +67,8 @@ def read_array(path: Path, axes: int) -> npt.NDArray[Any]:
         )
     header = 4 + 4 * axes
     shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
+    if len(content) >= header and 0 in shape:
+        raise UserError(f"{path} is empty: its header announces {' x '.join(map(str, shape))} bytes")
     if len(content) - header != math.prod(shape) or len(content) < header:
         raise UserError(
             f"{path} is damaged: its header announces {' x '.join(map(str, shape))} bytes, "

@@ -1,0 +1,394 @@
+"""Training of one network: it learns, it is reproducible, it stops when it should."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import signal
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from hpcdd.config import LocalSettings, TrainingSettings
+from hpcdd.data.samples import Samples
+from hpcdd.errors import DivergedError, StopRequest
+from hpcdd.models.vgg import VGG
+from hpcdd.phases.training import (
+    Hooks,
+    Status,
+    check_precision,
+    evaluate,
+    logits_of,
+    make_optimizer,
+    make_schedule,
+    train,
+)
+
+OPTIMIZERS = ["adamw", "adam", "sgd"]
+SCHEDULES = ["constant", "cosine", "one_cycle"]
+RATES = {"adamw": 0.02, "adam": 0.02, "sgd": 0.1}
+
+
+def ring(n: int, seed: int = 0) -> Samples:
+    """Points in the plane, inside the unit circle or outside: not separable by a line."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(n, 2, generator=generator)
+    return Samples(points, (points.norm(dim=1) > 1.18).long())
+
+
+def small(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 2))
+
+
+def parameters(network: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_learns(optimizer: str, schedule: str) -> None:
+    network, test = small(), ring(500, seed=1)
+    choice = {"optimizer": optimizer, "schedule": schedule, "learning_rate": RATES[optimizer]}
+    settings = TrainingSettings(**choice, epochs=12, batch_size=32, weight_decay=1e-4)
+    before, accuracy_before = evaluate(network, test)
+    train(network, ring(512), None, settings, seed=0, phase="local")
+    loss, accuracy = evaluate(network, test)
+    assert accuracy_before < 0.7
+    assert accuracy > 0.93
+    assert loss < before / 2
+
+
+def trained(*, seed: int = 0, subdomain: int = 2, phase: str = "local", drawn_before: int = 0) -> torch.Tensor:
+    network = small(dropout=0.3)
+    torch.manual_seed(drawn_before)
+    torch.rand(drawn_before)
+    settings = TrainingSettings(epochs=3, batch_size=16)
+    train(network, ring(100), None, settings, seed=seed, phase=phase, subdomain=subdomain)
+    return parameters(network)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before() -> None:
+    assert torch.equal(trained(), trained(drawn_before=12345))
+
+
+def test_seed_subdomain_and_phase_give_streams_of_their_own() -> None:
+    results = [trained(), trained(seed=1), trained(subdomain=3), trained(phase="dnn")]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(results, 2))
+
+
+class Recorder(nn.Linear):
+    """Notes which samples each training batch holds; their first feature is their number."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.batches: list[list[int]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.batches.append(x[:, 0].int().tolist())
+        return super().forward(x / 100)
+
+
+def test_each_epoch_visits_the_samples_once_in_a_new_order_and_drops_the_rest() -> None:
+    samples = Samples(torch.stack([torch.arange(103.0), torch.zeros(103)], 1), torch.arange(103) % 2)
+    network = Recorder()
+    train(network, samples, None, TrainingSettings(epochs=4, batch_size=10), seed=0, phase="local")
+    assert [len(batch) for batch in network.batches] == [10] * 40
+    epochs = [list(itertools.chain(*network.batches[10 * e : 10 * e + 10])) for e in range(4)]
+    assert all(len(set(epoch)) == 100 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert len({frozenset(epoch) for epoch in epochs}) > 1  # it is not always the same three that are dropped
+    assert all(epoch != sorted(epoch) for epoch in epochs)
+
+
+def test_one_step_of_sgd_by_hand() -> None:
+    samples, network = ring(8), nn.Linear(2, 2)
+    reference = copy.deepcopy(network)
+    nn.functional.cross_entropy(reference(samples.inputs), samples.labels).backward()
+    settings = TrainingSettings(
+        optimizer="sgd", momentum=0.0, weight_decay=0.0, schedule="constant", learning_rate=0.25, epochs=1, batch_size=8
+    )
+    train(network, samples, None, settings, seed=0, phase="local")
+    for new, old in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), (old - 0.25 * old.grad).detach())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        ("adamw", 3.0 * (1 - 0.1 * 0.5)),  # decoupled
+        ("adam", 3.0 - 0.1),  # a part of the gradient, and the first step has the length of the rate
+        ("sgd", 3.0 * (1 - 0.1 * 0.5 * 1.9)),  # a part of the gradient; Nesterov's first step is 1 + momentum long
+    ],
+)
+def test_weight_decay_by_hand(optimizer: str, expected: float) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 3.0)
+    network.weight.grad = torch.zeros(1, 1)
+    make_optimizer(network, TrainingSettings(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)).step()
+    assert network.weight.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_course_of_the_learning_rate(schedule: str) -> None:
+    rates: list[float] = []
+    hooks = Hooks(due=lambda: True, status=lambda status: rates.append(status.learning_rate))
+    settings = TrainingSettings(schedule=schedule, learning_rate=0.01, epochs=10, batch_size=10)
+    train(small(), ring(100), None, settings, seed=0, phase="local", hooks=hooks)
+    assert len(rates) == 100
+    top = rates.index(max(rates))
+    if schedule == "constant":
+        assert rates == [0.01] * 100
+    elif schedule == "cosine":
+        assert rates == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 100)) for step in range(100)])
+    else:
+        assert 28 <= top <= 30
+        assert max(rates) == pytest.approx(0.01, rel=1e-2)
+        assert rates[:top] == sorted(rates[:top])
+        assert rates[top:] == sorted(rates[top:], reverse=True)
+        assert rates[-1] < 1e-4 * 0.01
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_single_step(optimizer: str, schedule: str) -> None:
+    network, steps = small(), [0]
+    before = parameters(network)
+    settings = TrainingSettings(optimizer=optimizer, schedule=schedule, epochs=1, batch_size=16)
+    hooks = Hooks(step=lambda: steps.__setitem__(0, steps[0] + 1))
+    train(network, ring(16), None, settings, seed=0, phase="local", hooks=hooks)
+    assert steps == [2]  # before the step and after it
+    assert parameters(network).isfinite().all()
+    assert not torch.equal(parameters(network), before)
+
+
+@pytest.mark.parametrize("n", [2, 5, 127])
+def test_fewer_samples_than_a_batch_are_one_batch(n: int) -> None:
+    statuses: list[Status] = []
+    network = VGG(2, (1, 4, 4), 2, 4, (0.0, 0.0))
+    images = torch.randint(0, 255, (n, 1, 4, 4), dtype=torch.uint8)
+    samples = Samples.of_images(images, torch.arange(n) % 2, [127.0], [70.0], "cpu")
+    before = parameters(network)
+    settings = TrainingSettings(epochs=3, batch_size=128)
+    train(network, samples, samples, settings, seed=0, phase="local", hooks=Hooks(epoch=statuses.append))
+    assert [status.epoch for status in statuses] == [1, 2, 3]
+    assert not torch.equal(parameters(network), before)
+    assert parameters(network).isfinite().all()
+
+
+class Breaks(nn.Linear):
+    """Gives NaN from the k-th training batch on."""
+
+    def __init__(self, good_batches: int) -> None:
+        super().__init__(2, 2)
+        self.left = good_batches
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.left -= self.training
+        return super().forward(x) * (math.nan if self.left < 0 else 1.0)
+
+
+@pytest.mark.parametrize(("good_batches", "epoch"), [(0, 1), (9, 1), (10, 2), (29, 3)])
+def test_nan_names_subdomain_and_epoch(good_batches: int, epoch: int) -> None:
+    settings = TrainingSettings(epochs=3, batch_size=10)
+    with pytest.raises(DivergedError, match=rf"local: the training loss of subdomain 7 is nan in epoch {epoch};"):
+        train(Breaks(good_batches), ring(100), None, settings, seed=0, phase="local", subdomain=7)
+
+
+def test_nan_is_met_at_the_next_status_that_is_due() -> None:
+    network, settings, hooks = Breaks(3), TrainingSettings(batch_size=10), Hooks(due=lambda: True)
+    with pytest.raises(DivergedError, match=r"the DNN .*epoch 1; .*aggregation\.learning_rate"):
+        train(network, ring(100), None, settings, seed=0, phase="dnn", hooks=hooks)
+    assert network.left == -1
+
+
+def test_a_learning_rate_that_explodes() -> None:
+    settings = TrainingSettings(optimizer="sgd", schedule="constant", learning_rate=1e30, epochs=3, batch_size=10)
+    with pytest.raises(DivergedError, match=r"subdomain 0 is (nan|inf).*try a smaller local.learning_rate"):
+        train(small(), ring(100), None, settings, seed=0, phase="local", subdomain=0)
+
+
+def watch(network: nn.Module) -> tuple[Hooks, list[float], list[torch.Tensor]]:
+    accuracies: list[float] = []
+    snapshots: list[torch.Tensor] = []
+
+    def epoch(status: Status) -> None:
+        assert status.validation_accuracy is not None
+        accuracies.append(status.validation_accuracy)
+        snapshots.append(parameters(network))
+
+    return Hooks(epoch=epoch), accuracies, snapshots
+
+
+def opposed() -> tuple[Samples, Samples, nn.Module]:
+    """A network that is right on the validation split, and a training split that teaches it the contrary."""
+    train_, validation = ring(200), ring(100, seed=1)
+    network = small()
+    train(network, validation, None, TrainingSettings(epochs=20, batch_size=20, learning_rate=0.02), seed=0, phase="x")
+    return Samples(train_.inputs, 1 - train_.labels), validation, network
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.005, 0.01])  # the accuracy stays equal; goes up, then down; falls quickly
+def test_early_stopping_ends_and_gives_the_best_back(rate: float) -> None:
+    training, validation, network = opposed()
+    hooks, accuracies, snapshots = watch(network)
+    settings = TrainingSettings(epochs=50, batch_size=20, early_stopping=2, schedule="constant", learning_rate=rate)
+    train(network, training, validation, settings, seed=0, phase="local", hooks=hooks)
+    assert len(accuracies) == accuracies.index(max(accuracies)) + 1 + 2 < 50
+    best = snapshots[accuracies.index(max(accuracies))]
+    assert torch.equal(parameters(network), best)
+    assert not torch.equal(best, snapshots[-1])
+    assert evaluate(network, validation)[1] == pytest.approx(max(accuracies))
+
+
+def test_early_stopping_gives_the_best_back_where_the_epochs_run_out_first() -> None:
+    training, validation, network = opposed()
+    hooks, accuracies, snapshots = watch(network)
+    settings = TrainingSettings(epochs=4, batch_size=20, early_stopping=9, learning_rate=0.02)
+    train(network, training, validation, settings, seed=0, phase="local", hooks=hooks)
+    assert len(accuracies) == 4
+    assert torch.equal(parameters(network), snapshots[accuracies.index(max(accuracies))])
+    assert not torch.equal(parameters(network), snapshots[-1])
+
+
+def test_without_early_stopping_the_last_parameters_stay() -> None:
+    training, validation, network = opposed()
+    hooks, accuracies, snapshots = watch(network)
+    settings = TrainingSettings(epochs=4, batch_size=20, learning_rate=0.02)
+    train(network, training, validation, settings, seed=0, phase="local", hooks=hooks)
+    assert max(accuracies) > accuracies[-1]
+    assert torch.equal(parameters(network), snapshots[-1])
+
+
+def test_hooks_and_what_they_are_told() -> None:
+    steps, due, statuses, epochs = [0], itertools.cycle([False, False, True]), [], []
+    hooks = Hooks(
+        step=lambda: steps.__setitem__(0, steps[0] + 1),
+        due=lambda: next(due),
+        status=statuses.append,
+        epoch=epochs.append,
+    )
+    settings = TrainingSettings(epochs=4, batch_size=30)
+    train(small(), ring(100), ring(50, seed=1), settings, seed=0, phase="local", subdomain=5, hooks=hooks)
+    assert steps == [4 * 3 + 1]
+    assert [status.fraction for status in statuses] == pytest.approx([(2 + 3 * e) / 12 for e in range(4)])
+    assert [status.epoch for status in statuses] == [0, 1, 2, 3]
+    assert [status.epoch for status in epochs] == [1, 2, 3, 4]
+    assert [status.fraction for status in epochs] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert [status.finished for status in epochs] == [False, False, False, True]
+    assert {(status.phase, status.subdomain, status.epochs) for status in (*statuses, *epochs)} == {("local", 5, 4)}
+    assert statuses[0].validation_accuracy is None
+    assert statuses[1].validation_accuracy == epochs[0].validation_accuracy is not None
+    assert epochs[-1].loss < epochs[0].loss
+    assert all(0 <= status.accuracy <= 1 and status.samples_per_second >= 0 for status in (*statuses, *epochs))
+    assert [s.seconds for s in epochs] == sorted(s.seconds for s in epochs)
+
+
+def stop_at(step: int) -> Callable[[], None]:
+    count = itertools.count(1)
+
+    def hook() -> None:
+        if next(count) == step:
+            raise StopRequest(signal.SIGTERM, "local")
+
+    return hook
+
+
+@pytest.mark.parametrize("step", [1, 4, 13])
+def test_a_stop_request_passes_through_at_once(step: int) -> None:
+    class Counting(nn.Linear):
+        batches = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.batches += 1
+            return super().forward(x)
+
+    network = Counting(2, 2)
+    settings = TrainingSettings(epochs=4, batch_size=30)
+    with pytest.raises(StopRequest) as caught:
+        train(network, ring(100), None, settings, seed=0, phase="local", hooks=Hooks(step=stop_at(step)))
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert network.batches == step - 1
+
+
+def test_logits_come_in_evaluation_mode_over_many_batches() -> None:
+    samples, network = ring(1300), small(dropout=0.5)
+    steps = [0]
+    logits = logits_of(network, samples, lambda: steps.__setitem__(0, steps[0] + 1))
+    assert steps == [3]
+    assert logits.shape == (1300, 2)
+    with torch.no_grad():
+        expected = network.eval()(samples.inputs)
+    torch.testing.assert_close(logits, expected)
+    loss, accuracy = evaluate(network, samples)
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(expected, samples.labels)), rel=1e-5)
+    assert accuracy == pytest.approx(float((expected.argmax(1) == samples.labels).double().mean()))
+
+
+def test_the_status_of_an_epoch_is_the_mean_over_its_samples() -> None:
+    statuses: list[Status] = []
+    settings = TrainingSettings(epochs=1, batch_size=25, optimizer="sgd", weight_decay=0, learning_rate=1e-9)
+    network, samples = small(), ring(100)
+    train(network, samples, samples, settings, seed=0, phase="local", hooks=Hooks(epoch=statuses.append))
+    loss, accuracy = evaluate(network, samples)  # nothing moved
+    (status,) = statuses
+    assert (status.loss, status.accuracy) == (pytest.approx(loss, rel=1e-5), pytest.approx(accuracy))
+    assert (status.validation_loss, status.validation_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
+
+
+bf16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16")
+
+
+@bf16
+def test_bf16_trains_and_leaves_float32_parameters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(128) % 2
+    images = torch.randint(0, 100, (128, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    images[labels == 1, :, ::2] += 100
+    samples = Samples.of_images(images, labels, [75.0], [50.0], "cpu")
+    results = []
+    for half in (False, True):
+        torch.manual_seed(0)
+        network = VGG(2, (1, 8, 8), 2, 8, (0.0, 0.0))
+        train(network, samples, None, TrainingSettings(epochs=10, batch_size=32), seed=0, phase="local", bf16=half)
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
+        assert logits_of(network, samples).dtype == torch.float32
+        assert evaluate(network, samples)[1] > 0.95
+        results.append(parameters(network))
+    assert not torch.equal(*results)  # it did compute in another precision
+
+
+@bf16
+def test_bf16_is_admitted_where_it_is_supported() -> None:
+    check_precision(LocalSettings(precision="bf16").precision, "cpu")
+
+
+def test_fp32_is_admitted_everywhere() -> None:
+    check_precision("fp32", "cpu")
+
+
+def test_momentum_is_what_was_asked_for_under_every_schedule() -> None:
+    for schedule in SCHEDULES:
+        settings = TrainingSettings(optimizer="sgd", momentum=0.5, schedule=schedule)
+        optimizer = make_optimizer(small(), settings)
+        make_schedule(optimizer, settings, 100)
+        assert optimizer.param_groups[0]["momentum"] == 0.5
+
+
+def test_the_rate_at_the_end_is_that_of_the_last_step() -> None:
+    ends: list[float] = []
+    settings = TrainingSettings(schedule="one_cycle", learning_rate=0.01, epochs=3, batch_size=10)
+    train(
+        small(),
+        ring(100),
+        None,
+        settings,
+        seed=0,
+        phase="local",
+        hooks=Hooks(epoch=lambda s: ends.append(s.learning_rate)),
+    )
+    assert ends[-1] < 1e-4 * 0.01
