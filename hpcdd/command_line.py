@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from . import yaml_text
 from .config import Config
 from .errors import UserError
 
@@ -46,7 +47,7 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
     Raises:
         UserError: an option at the end of the line lacks its value.
     """
-    given, unknown = _parser().parse_known_args(list(argv))
+    given, unknown = _parser().parse_known_args(_joined(argv))
     options = vars(given)
     print_config = bool(options.pop("print_config"))
     problems = list(_unknown(unknown))
@@ -55,7 +56,7 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
         section, _, field = name.rpartition(".")
         try:
             value = _value(text, _fields()[name])
-        except yaml.YAMLError:
+        except yaml_text.YAMLTextError:
             problems.append(f"command line: {name} is {text!r}, which can't be read; lists are written as 2,3 or [2,3]")
         else:
             (tree.setdefault(section, {}) if section else tree)[field] = value
@@ -63,17 +64,33 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
 
 
 def nearest(name: str, prefix: str = "") -> str:
-    """The hint for an unknown name: the most similar one, or one of the same name in another section.
+    """The hint for an unknown name: the same one in another section, else the most similar one of its section.
 
     Args:
         name: what was found.
         prefix: ``--`` for an option; sections are none.
     """
-    names = [full for full, field in _fields().items() if not (prefix and section_of(field))]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close:  # the right field in the wrong section, or without one
-        close = [full for full in names if full.split(".")[-1] == name.rsplit(".", maxsplit=1)[-1]][:1]
+    names = [full for full, field in _fields().items() if "." in full or not (section_of(field) and prefix)]
+    section, _, last = name.rpartition(".")
+    same = [full for full in names if full.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)
+    if not close and is_section(section):
+        close = _similar(last, [full for full in names if full.startswith(f"{section}.")])
+    if not close:
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.7) or _similar(last, names)
     return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists every field"
+
+
+def _similar(last: str, names: Sequence[str]) -> list[str]:
+    """Of some full names the one whose last part is most similar."""
+    by_last = {full.rpartition(".")[2]: full for full in reversed(names)}
+    return [by_last[match] for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
+
+
+def is_section(name: object) -> bool:
+    """Whether a name is that of a section of the configuration."""
+    field = Config.model_fields.get(str(name))
+    return field is not None and section_of(field) is not None
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
@@ -118,6 +135,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """``--name -1e-3`` as ``--name=-1e-3``: argparse takes only plain negative numbers for values."""
+    joined: list[str] = []
+    for word in argv:
+        if re.match(r"-[.\d]", word) and joined and re.fullmatch(r"--[^=]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _unknown(words: Sequence[str]) -> Iterator[str]:
     previous = ""
     for word in words:
@@ -125,20 +153,19 @@ def _unknown(words: Sequence[str]) -> Iterator[str]:
             name = word.lstrip("-").partition("=")[0]
             yield f"command line: {word.partition('=')[0]} is unknown{nearest(name, prefix='--')}"
         elif not previous.startswith("-"):
-            yield f"command line: {word!r} belongs to no option; lists have commas: --decomposition.grid 2,2"
+            yield f"command line: {word!r} belongs to no option; CONFIG comes first, and lists have commas: 2,2"
         previous = word
 
 
 def _value(text: str, field: FieldInfo) -> Any:
     """The value behind an option: text for a field that is text, else YAML; ``2,3`` is short for ``[2,3]``."""
     kinds = [get_origin(kind) or kind for kind in _members(field.annotation)]
-    if text == "null" and NoneType in kinds:
-        return None
+    text = text.strip()
     if str in kinds:
-        return text
-    if tuple in kinds and not text.startswith("[") and ("," in text or int not in kinds):
+        return None if text == "null" and NoneType in kinds else text
+    if tuple in kinds and not text.startswith("[") and text != "null" and ("," in text or int not in kinds):
         text = f"[{text}]"
-    return yaml.safe_load(text)
+    return yaml_text.load(text)
 
 
 def _members(annotation: Any) -> Sequence[Any]:

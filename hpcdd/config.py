@@ -7,9 +7,9 @@ and command lines become a :class:`Config` is told in :mod:`hpcdd.configuration`
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Interval = tuple[tuple[NonNegativeInt, ...], tuple[PositiveInt, ...]]
@@ -21,6 +21,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _without(problems: list[str], settings: S) -> S:
+    """The settings, if no rule across their fields is broken; else every problem at once."""
+    if problems:
+        raise ValueError("; ".join(problems))
+    return settings
 
 
 class DataSettings(Settings):
@@ -48,14 +58,15 @@ class DecompositionSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        problems = []
         if self.boxes is not None:
             if self.grid is not None:
-                raise ValueError("decomposition.boxes and decomposition.grid are both set; use one of them")
+                problems.append("decomposition.boxes and decomposition.grid are both set; use one of them")
             if self.overlap not in (0, ()):
-                raise ValueError("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
+                problems.append("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
             if not self.boxes:
-                raise ValueError("decomposition.boxes is empty; name at least one box")
-        return self
+                problems.append("decomposition.boxes is empty; name at least one box")
+        return _without(problems, self)
 
 
 class ModelSettings(Settings):
@@ -76,7 +87,7 @@ class ModelSettings(Settings):
     """VGG only: dropout rates after the first block and after the dense layer, rising evenly between;
     default: [0.2, 0.5]."""
 
-    options: dict[str, Any] = {}
+    options: dict[str, JsonValue] = {}
     """Further keyword arguments of your own factory."""
 
     @property
@@ -91,22 +102,20 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        name = self.name
-        if vgg := re.fullmatch(r"vgg(\d+)", name):
-            if not 1 <= int(vgg[1]) <= 8:
-                raise ValueError(f"model.name is {name!r}; vggN has N = 1 to 8 blocks")
-        elif resnet := re.fullmatch(r"resnet(\d+)", name):
-            if int(resnet[1]) < 8 or (int(resnet[1]) - 2) % 6:
-                raise ValueError(
-                    f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ..."
-                )
+        name, problems = self.name, []
+        if vgg := re.fullmatch(r"vgg([0-9]+)", name):
+            if name not in [f"vgg{n}" for n in range(1, 9)]:
+                problems.append(f"model.name is {name!r}; vggN has N = 1 to 8 blocks")
+        elif re.fullmatch(r"resnet([0-9]+)", name):
+            if name not in [f"resnet{6 * n + 2}" for n in range(1, 201)]:
+                problems.append(f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ...")
         elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-            raise ValueError(f"model.name is {name!r}; use vgg3, resnet20 (or other depths), or package.module:factory")
+            problems.append(f"model.name is {name!r}; use vgg3, resnet20 (or other depths), or package.module:factory")
         if self.dropout is not None and not vgg:
-            raise ValueError(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
+            problems.append(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
         if self.options and not self.is_own:
-            raise ValueError(f"model.options has no effect on {name!r}; it belongs to package.module:factory")
-        return self
+            problems.append(f"model.options has no effect on {name!r}; it belongs to package.module:factory")
+        return _without(problems, self)
 
 
 class TrainingSettings(Settings):

@@ -7,20 +7,19 @@ its place (file and line, or option) and, where a name is unknown, the nearest r
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from .command_line import Tree, nearest, parse_options, section_of
+from . import yaml_text
+from .command_line import Tree, is_section, nearest, parse_options
 from .config import Config
 from .errors import UserError
+from .yaml_text import KeyPath
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
-
-KeyPath = tuple[str | int, ...]
 
 
 def parse(argv: Sequence[str]) -> tuple[Config, bool]:
@@ -49,32 +48,13 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that runs again as it stands: all but ``output``, where results already lie."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude={"output"}), sort_keys=False, default_flow_style=None)
+    content = config.model_dump(mode="json", exclude={"output"})
+    return yaml_text.dump(content)
 
 
 def from_yaml(text: str) -> Config:
     """The reverse of :func:`to_yaml`."""
-    return Config.model_validate(yaml.safe_load(text))
-
-
-# -- the file ----------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key which stands twice (PyYAML would take the last one silently)."""
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, str) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        seen.add(str(key))
-    return dict(loader.construct_mapping(node, deep=True))
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+    return Config.model_validate(yaml_text.load(text))
 
 
 def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
@@ -85,30 +65,18 @@ def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise UserError(f"configuration {path} can't be read: {reason}") from error
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        _not_yaml(path, error)
+        tree, lines = yaml_text.load(text), yaml_text.lines(text)
+    except yaml_text.YAMLTextError as error:
+        raise UserError(f"{path}{f':{error.line}' if error.line else ''}: not valid YAML: {error}") from error
     if tree is None:
         return {}, {}
     if not isinstance(tree, dict):
         raise UserError(
             f"configuration {path} must be a mapping such as `local: {{epochs: 5}}`, not a {type(tree).__name__}"
         )
-    return tree, dict(_lines(node))
-
-
-def _not_yaml(path: Path, error: yaml.YAMLError) -> NoReturn:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path}:{mark.line + 1}" if mark else str(path)
-    raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-
-
-def _lines(node: yaml.Node | None, place: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*place, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*place, key.value))
+    # A section whose fields are all commented out is empty, not null.
+    empty = {key for key, value in tree.items() if value is None and is_section(key)}
+    return {key: value for key, value in tree.items() if key not in empty}, lines
 
 
 def _merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
@@ -116,7 +84,10 @@ def _merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
     result = dict(tree)
     for key, value in over.items():
         below = result.get(key)
-        result[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(value, dict) and key in tree:
+            result[key] = {**below, **value} if isinstance(below, dict) else below  # what is wrong there is reported
+        else:
+            result[key] = value
     return result
 
 
@@ -136,13 +107,17 @@ def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
             return (None if problems else config), list(problems.items())
         except ValidationError as error:
             found = _texts(error)
-        wrong_fields = {str(place[-1]) for place in problems}
-        # A contradiction that names a field known to be wrong would compare with the default in its place.
-        problems |= {p: text for p, text in found.items() if not wrong_fields & set(re.findall(r"\w+", text))}
+        problems |= {place: text for place, text in found.items() if not _follows(place, text, problems)}
         smaller = _without(tree, found)
         if smaller == tree:
             return None, list(problems.items())
         tree = smaller
+
+
+def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
+    """Whether a contradiction names a field that is known to be wrong: it was found with the default in its place."""
+    wrong = {str(known[1]) for known in problems if len(known) == 2 and known[0] == place[0]}
+    return len(place) == 1 and bool(wrong & set(re.findall(r"\w+", text)))
 
 
 def _texts(error: ValidationError) -> dict[KeyPath, str]:
@@ -165,8 +140,7 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
 
 def _place(location: KeyPath) -> KeyPath:
     """The part of an error's location that names a field; pydantic appends the members of unions and tuples."""
-    field = Config.model_fields.get(str(location[0]))
-    return location[: 2 if field and section_of(field) else 1]
+    return location[: 2 if is_section(location[0]) else 1]
 
 
 def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:

@@ -163,7 +163,7 @@ class Decomposition:
         """The decomposition that the ``decomposition`` section asks for on images of spatial shape ``image``."""
         if settings.boxes is not None:
             return cls.from_boxes(image, settings.boxes)
-        return cls.from_grid(image, settings.grid or (2,) * len(image), settings.overlap)
+        return cls.from_grid(image, (2,) * len(image) if settings.grid is None else settings.grid, settings.overlap)
 
     def __len__(self) -> int:
         """S, the number of subdomains."""

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def available_memory() -> int:
     limits = [int(psutil.virtual_memory().available)]
     for name, used in (
         (resource.RLIMIT_AS, process.memory_info().vms),
-        (resource.RLIMIT_DATA, process.memory_info().rss),
+        (resource.RLIMIT_DATA, process.memory_info().data),
     ):
         soft, _ = resource.getrlimit(name)
         if soft != resource.RLIM_INFINITY:
@@ -62,7 +63,9 @@ def available_memory() -> int:
     for group in _control_groups():
         # No file: no limit on this level (or control groups of version 1); "max": no limit either.
         with contextlib.suppress(OSError, ValueError):
-            limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+            limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+            cache = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+            limits.append(limit - used + (int(cache[1]) if cache else 0))  # the kernel gives its cache back
     return max(0, min(limits))
 
 

@@ -40,7 +40,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
     """Reads the launcher's variables; a process that nothing launched is rank 0 of 1."""
     environment = os.environ if environment is None else environment
     for kind, rank, size in _VARIABLES:
-        if environment.get(rank, "").isdigit() and environment.get(size, "").isdigit():
+        if environment.get(rank, "").isdecimal() and environment.get(size, "").isdecimal():
             return Launch(kind, int(environment[rank]), int(environment[size]))
     return Launch("none", 0, 1)
 

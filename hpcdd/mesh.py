@@ -131,7 +131,7 @@ def threads_of(mine: Collection[int], working: Sequence[Collection[int]], enviro
         UserError: OMP_NUM_THREADS is not a positive number.
     """
     if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
-        if not wish.isdigit() or int(wish) < 1:
+        if not wish.isdecimal() or int(wish) < 1:
             raise UserError(
                 f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1, or unset it"
             )

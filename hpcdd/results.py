@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .comm import Traffic
 from .config import Config
@@ -39,7 +41,9 @@ class Metrics:
         del record["fraction"], record["epochs"], record["finished"]
         if status.subdomain == WHOLE:
             record["subdomain"] = None
-        self._file.write(json.dumps(record) + "\n")
+        # JSON has no NaN; a validation loss may be one.
+        finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
+        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -151,7 +155,7 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
     console = Console(file=out, width=100, highlight=False, force_terminal=False)
     accuracy = results["accuracy"]
     splits = [split for split in ("train", "validation", "test") if split in accuracy]
-    table = Table("accuracy", title=f"{results['dataset']['name']}: {results['name']}", title_justify="left")
+    table = Table("accuracy", title=Text(f"{results['dataset']['name']}: {results['name']}"), title_justify="left")
     for split in splits:
         table.add_column(split, justify="right")
     for s in range(len(results["decomposition"]["boxes"])):

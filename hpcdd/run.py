@@ -16,6 +16,7 @@ from . import environment, launch, mesh, results, run_directory
 from .comm import Comm, library_version
 from .config import Config
 from .configuration import to_yaml
+from .data.format import EMBEDDED_NAME
 from .data.reading import BoxReader
 from .data.samples import Samples
 from .errors import StopRequest
@@ -108,7 +109,10 @@ class Run:
         self._log = run_directory.start_log(self._directory.log(self.comm.rank))
         self._log.info("rank %d of %d: %s", self.comm.rank, self.comm.size, self.place)
         if self.comm.is_root:
-            self._directory.config.write_text(to_yaml(config), encoding="utf-8")
+            # It runs again from any folder.
+            file = config.data.file if config.data.file == EMBEDDED_NAME else str(self.problem.info.path)
+            resolved = config.model_copy(update={"data": config.data.model_copy(update={"file": file})})
+            self._directory.config.write_text(to_yaml(resolved), encoding="utf-8")
             facts = {
                 **environment.facts(),
                 "mpi_library": library_version(),

@@ -37,9 +37,13 @@ def check_output(output: str | None) -> None:
     if output is None:
         return
     path = Path(output)
-    if path.exists() and not path.is_dir():
+    try:
+        is_file, is_full = path.exists() and not path.is_dir(), path.is_dir() and any(path.iterdir())
+    except (OSError, ValueError) as error:  # too long a name, for one
+        raise UserError(f"output is {output!r}, which can't be a folder: {error}") from error
+    if is_file:
         raise UserError(f"output is {output}, which is a file; name a folder that is empty or does not exist")
-    if path.is_dir() and any(path.iterdir()):
+    if is_full:
         raise UserError(f"output is {output}, a folder that is not empty; nothing is overwritten, name another one")
 
 

@@ -102,5 +102,5 @@ def test_srun_that_made_n_jobs_of_one_rank_is_refused_with_the_fix() -> None:
 
 @pytest.mark.parametrize(("kind", "library"), [("mpich", MPICH), ("openmpi", OPENMPI)])
 def test_mpirun_of_another_installation_is_refused(kind: str, library: str) -> None:
-    with pytest.raises(UserError, match="2 processes.*which -a mpirun"):
+    with pytest.raises(UserError, match=r"2 processes.*which -a mpirun"):
         check_size(Launch(kind, 0, 2), library, 1)

@@ -62,10 +62,10 @@ def test_a_file_is_refused() -> None:
     Path("file").write_text("mine")
     with pytest.raises(UserError, match="output is file, which is a file"):
         check_output("file")
-    with pytest.raises(UserError, match="can't be made.*--output FOLDER"):
+    with pytest.raises(UserError, match=r"can't be made.*--output FOLDER"):
         create("file/below", "a")
     Path("runs").write_text("mine")
-    with pytest.raises(UserError, match="can't be made.*--output FOLDER"):
+    with pytest.raises(UserError, match=r"can't be made.*--output FOLDER"):
         create(None, "a")
 
 

@@ -30,6 +30,9 @@ FORMAT = 1
 SPLITS = ("train", "validation", "test")
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 """Dtypes of pixels; all are exact in float32, in which CNNs compute."""
+EMBEDDED_NAME = "embedded"
+"""The name that stands for the data set inside the package."""
+
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_12k.h5"
 
 Array = npt.NDArray[Any]
@@ -71,7 +74,7 @@ class DatasetInfo:
 
 def resolve(file: str) -> Path:
     """The path behind ``data.file``: a path, or ``embedded`` for the data set inside the package."""
-    return EMBEDDED if file == "embedded" else Path(file)
+    return EMBEDDED if file == EMBEDDED_NAME else Path(file)
 
 
 @contextmanager
@@ -81,9 +84,13 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
     Raises:
         UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
     """
-    if not path.is_file():
-        raise UserError(f"data.file: {path} is {'a folder' if path.is_dir() else 'not there'}; name a dataset file")
-    if path.stat().st_size == 0:
+    try:
+        kind, size = ("a folder" if path.is_dir() else "not there"), path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError) as error:  # too long a name, for one
+        raise UserError(f"data.file: {str(path)!r} can't be a file: {error}") from error
+    if size is None:
+        raise UserError(f"data.file: {path} is {kind}; name a dataset file")
+    if size == 0:
         raise UserError(f"data.file: {path} is empty (0 bytes); make it again with `hpcdd prepare`")
     try:
         if not h5py.is_hdf5(path):

@@ -88,7 +88,7 @@ class _TerminalConsole(Console):
     @property  # type: ignore[misc]  # the setter is of no use here
     def size(self) -> ConsoleDimensions:
         columns, lines = os.get_terminal_size(self.file.fileno())
-        return ConsoleDimensions(columns, lines)
+        return ConsoleDimensions(columns or 80, lines or 24)  # a terminal that does not know says 0 x 0
 
     def show_cursor(self, show: bool = True) -> bool:
         """Leaves the cursor as it is: a job that is aborted could not bring a hidden one back."""
@@ -115,6 +115,9 @@ class LiveDisplay:
     def begin(self, phase: str, subdomains: Sequence[int]) -> None:
         """Draws the rows."""
         self._progress.start()
+        if len(self._rows) + len(subdomains) >= self._progress.console.height:
+            for row in self._rows.values():  # what is over makes room for what is going on
+                self._progress.update(row, visible=False)
         for subdomain in subdomains:
             row = self._progress.add_task(f"{phase} {_who(subdomain)}", total=1.0, text="waiting")
             self._rows[phase, subdomain] = row

@@ -86,7 +86,9 @@ def test_no_message_in_the_local_phase_and_the_rest_counted(runs: dict[int, Path
     for ranks, run in runs.items():
         communication = results_of(run)["communication"]
         assert communication["local"] == {"calls": 0, "bytes": 0}
-        assert communication["telemetry"]["calls"] == (0 if ranks == 1 else pytest.approx(8, abs=8))
+        # Root hears at least once from every other rank, and nobody tells anything on one rank.
+        assert communication["telemetry"]["calls"] >= ranks - 1
+        assert (communication["telemetry"]["bytes"] > 0) == (ranks > 1)
         logits = 4 * 3 * (300 + 90)  # float32, three classes, all samples: what one subdomain sends
         away = SUBDOMAINS - {1: 4, 2: 2, 3: 2, 4: 1, 5: 1}[ranks]  # subdomains that root does not own
         flag = 16  # the agreement that nobody wants to stop
@@ -152,7 +154,7 @@ def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: 
 def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:
     recorded = runs[2] / "config.yaml"
     assert configuration.from_yaml(recorded.read_text()).output is None
-    done = mpi.hpcdd(2, ["train", recorded], tmp_path)
+    done = mpi.hpcdd(2, ["train", recorded], tmp_path)  # in another folder
     assert done.returncode == 0, done.stderr
     assert results_of(tmp_path / "runs" / "tiny-001")["accuracy"] == results_of(runs[2])["accuracy"]
 

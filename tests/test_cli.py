@@ -1,0 +1,178 @@
+"""The command line as processes: quick help without torch and MPI, exit codes, messages without tracebacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcdd import __version__
+from hpcdd.configuration import from_yaml
+
+HELP = [["--help"], ["-h"], ["train", "--help"], ["prepare", "--help"], ["info", "--help"]]
+
+
+def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hpcdd", *words],
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_is_quick(words: list[str]) -> None:
+    best = float("inf")
+    for _ in range(5):  # the machine may be busy
+        start = time.perf_counter()
+        done = hpcdd(*words)
+        best = min(best, time.perf_counter() - start)
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert done.stdout.startswith("usage: hpcdd")
+        assert "example" in done.stdout
+        if best < 0.5:
+            return
+    pytest.fail(f"at best {best:.2f} s")
+
+
+@pytest.mark.parametrize("words", [*HELP, ["--version"], ["trian"]], ids=" ".join)
+def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from hpcdd.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print('imported:', *sorted({'torch', 'mpi4py', 'hpcdd.cli'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli"
+
+
+def test_version() -> None:
+    done = hpcdd("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"hpcdd {__version__}\n", "")
+
+
+def test_the_help_names_every_command_and_exit_code() -> None:
+    text = hpcdd("--help").stdout
+    for words in ("  train ", "  prepare ", "  info ", "0 done", "2 a mistake of the user", "3 a loss", "143 SIGTERM"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("trian", "did you mean train?"),
+        ("prepair", "did you mean prepare?"),
+        ("zzz", "the commands are train, prepare, info"),
+    ],
+)
+def test_an_unknown_command_is_one_line_and_exit_code_2(word: str, hint: str) -> None:
+    done = hpcdd(word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"hpcdd: '{word}' is no command; {hint}\n"
+
+
+@pytest.mark.parametrize("words", [*HELP, ["--version"], ["info"], ["zzz"]], ids=" ".join)
+@pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD"])
+def test_under_mpirun_one_process_is_enough_for_what_needs_no_mpi(words: list[str], kind: str) -> None:
+    done = hpcdd(*words, **{f"{kind}_RANK": "1", f"{kind}_SIZE": "2"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_under_mpirun_the_first_process_prints_the_help() -> None:
+    under_mpirun = hpcdd("train", "--help", PMI_RANK="0", PMI_SIZE="2")
+    assert under_mpirun.returncode == 0
+    assert under_mpirun.stdout == hpcdd("train", "--help").stdout
+    assert "--aggregation.hidden" in under_mpirun.stdout
+
+
+def test_info_names_versions_mpi_library_and_launcher() -> None:
+    done = hpcdd("info")
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["hpcdd"] == __version__
+    assert rows["torch"]
+    assert re.search(r"^MPI library +.*(MPICH|Open MPI|Intel|MVAPICH)", done.stdout, re.MULTILINE)
+    assert re.search(r"^MPI launcher +/.*(mpirun|mpiexec)", done.stdout, re.MULTILINE)
+    assert re.search(r"^memory +\d+\.\d GiB", done.stdout, re.MULTILINE)
+    assert "problem" not in done.stdout
+
+
+NO_MPI = {"MPI4PY_LIBMPI": "/nonexistent/libmpi.so"}
+
+
+def test_info_without_an_mpi_library_reports_it() -> None:
+    done = hpcdd("info", **NO_MPI)
+    assert done.returncode == 2
+    (problem,) = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+    assert "mpi4py finds no MPI library" in problem
+    assert "pip install 'hpcdd[mpi]'" in problem
+    assert "Traceback" not in done.stderr
+
+
+def test_info_without_an_mpirun_reports_it(tmp_path: Path) -> None:
+    done = hpcdd("info", PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "problem: there is no mpirun on PATH" in done.stdout
+
+
+def test_train_without_an_mpi_library_is_one_line(tmp_path: Path) -> None:
+    done = hpcdd("train", cwd=tmp_path, **NO_MPI)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("hpcdd: mpi4py finds no MPI library")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_train_under_the_mpirun_of_another_mpi_is_refused_once(tmp_path: Path, mpi: object, rank: str) -> None:
+    other = {"mpich": "OMPI_COMM_WORLD", "openmpi": "PMI"}[mpi.kind]  # type: ignore[attr-defined]
+    done = hpcdd("train", cwd=tmp_path, **{f"{other}_RANK": rank, f"{other}_SIZE": "2"})
+    assert done.stdout == ""
+    if rank == "0":
+        assert done.returncode == 2
+        assert re.fullmatch(r"hpcdd: mpirun of .* started 2 processes, .*MPI4PY_LIBMPI.*\n", done.stderr)
+    else:
+        assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_one_line_each_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("local:\n  epohcs: 3\n  batch_size: 1\n")
+    done = hpcdd("train", "c.yaml", "--seed", "x", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(line.split(" is ")[0] for line in done.stderr.splitlines()) == [
+        "hpcdd: c.yaml:2: local.epohcs",
+        "hpcdd: c.yaml:3: local.batch_size",
+        "hpcdd: command line: seed",
+    ]
+
+
+def test_without_a_command_options_are_those_of_train(tmp_path: Path) -> None:
+    done = hpcdd("--local.epochs", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hpcdd: command line: local.epochs is 0")
+
+
+def test_print_config_is_yaml_that_runs_again(tmp_path: Path) -> None:
+    done = hpcdd("train", "--print_config", "--local.epochs", "3", "--output", "x", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = from_yaml(done.stdout)
+    assert (config.name, config.local.epochs, config.output) == ("quickstart", 3, None)
+    (tmp_path / "printed.yaml").write_text(done.stdout)
+    assert hpcdd("train", "printed.yaml", "--print_config", cwd=tmp_path).stdout == done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["printed.yaml"]

@@ -1,0 +1,255 @@
+"""From YAML and command line to a configuration; every mistake with its place, all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpcdd.config import Config, Settings
+from hpcdd.configuration import QUICKSTART, from_yaml, parse, to_yaml
+from hpcdd.errors import UserError
+
+File = Callable[[str | bytes], str]
+SECTIONS = {name: type(value) for name, value in Config() if isinstance(value, Settings)}
+
+
+def what_is_set(config: Config) -> dict[str, Any]:
+    return config.model_dump(exclude_defaults=True)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> File:
+    """Writes c.yaml into the current folder and gives its name back."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str | bytes) -> str:
+        Path("c.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return "c.yaml"
+
+    return write
+
+
+def mistakes(*argv: str) -> list[str]:
+    with pytest.raises(UserError) as error:
+        parse(argv)
+    return str(error.value).splitlines()
+
+
+def test_the_file_wins_over_the_defaults_and_the_environment_does_not_count(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SEED", "seed", "NAME", "LOCAL__EPOCHS", "local.epochs"):
+        monkeypatch.setenv(name, "9")
+    monkeypatch.setenv("LOCAL", '{"epochs": 9}')
+    assert what_is_set(parse([file("local: {epochs: 3}\n")])[0]) == {"local": {"epochs": 3}}
+
+
+@pytest.mark.parametrize("text", ["1e-6", "1E-6", "1.0e-6", "0.000001", "'1e-6'"])
+def test_a_float_needs_no_dot_in_the_file(file: File, text: str) -> None:
+    rate = parse([file(f"local: {{learning_rate: {text}}}")])[0].local.learning_rate
+    assert isinstance(rate, float)
+    assert rate == 1e-6
+
+
+@pytest.mark.parametrize("text", ["2,3", "[2,3]", "[2, 3]", "2, 3", "[2 , 3 ]"])
+def test_lists_on_the_command_line(text: str) -> None:
+    assert parse(["--decomposition.grid", text])[0].decomposition.grid == (2, 3)
+    assert parse([f"--decomposition.grid={text}"])[0].decomposition.grid == (2, 3)
+
+
+def test_one_number_is_one_for_all_axes_or_a_list_of_one() -> None:
+    config, _ = parse(["--decomposition.overlap", "2", "--decomposition.grid", "3"])
+    assert config.decomposition.overlap == 2
+    assert config.decomposition.grid == (3,)
+
+
+def test_the_last_of_two_equal_options_counts() -> None:
+    config, _ = parse(["--seed", "1", "--decomposition.grid", "4,4", "--seed", "2", "--decomposition.grid", "3,3"])
+    assert (config.seed, config.decomposition.grid) == (2, (3, 3))
+
+
+def test_options_of_an_own_cnn_replace_those_of_the_file_as_a_whole(file: File) -> None:
+    written = file("model: {name: 'a:b', options: {x: 1, y: 2}}")
+    assert parse([written, "--model.options", "{y: 3, z: [4, null]}"])[0].model.options == {"y": 3, "z": [4, None]}
+
+
+def test_null_takes_a_setting_of_the_file_back(file: File) -> None:
+    assert parse([])[0].decomposition.grid == (2, 2)
+    assert parse(["--decomposition.grid", "null"])[0].decomposition.grid is None
+    written = file("output: x\nmodel: {dropout: [0.1, 0.2]}\nlocal: {early_stopping: 2}\n")
+    config, _ = parse([written, "--output", "null", "--model.dropout", "null", "--local.early_stopping=null"])
+    assert what_is_set(config) == {}
+    boxes, _ = parse(["--decomposition.grid", "null", "--decomposition.boxes", "[[[0, 0], [4, 4]], [[4, 4], [8, 8]]]"])
+    assert boxes.decomposition.boxes == (((0, 0), (4, 4)), ((4, 4), (8, 8)))
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "{}", "null"])
+def test_an_empty_file_means_the_defaults(file: File, text: str) -> None:
+    assert parse([file(text)]) == (Config(), False)
+
+
+def test_print_config_is_no_setting(file: File) -> None:
+    assert parse([file("{}"), "--print_config", "--seed", "3"]) == (Config(seed=3), True)
+    (text,) = mistakes(file("print_config: true"))
+    assert "print_config is unknown" in text
+
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", [QUICKSTART, *CONFIGS], ids=lambda path: path.name)
+def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
+    config, _ = parse([str(path)])
+    assert re.fullmatch(r"[\w-]+", config.name)
+    assert config.name != "run"
+
+
+def test_without_a_file_the_quick_start_runs_and_stands_among_the_examples() -> None:
+    assert CONFIGS
+    assert parse([]) == parse([str(QUICKSTART)])
+    (shown,) = [path for path in CONFIGS if path.name == "quickstart.yaml"]
+    assert shown.read_text() == QUICKSTART.read_text()
+
+
+def test_the_yaml_names_every_field_but_output_and_runs_as_a_file(file: File) -> None:
+    config = Config(name="a", output="x", seed=3, local={"learning_rate": 1e-6, "weight_decay": 1e22})
+    text = to_yaml(config)
+    tree = yaml.safe_load(text)
+    assert {*tree, "output"} == set(Config.model_fields)
+    assert [set(tree[name]) for name in SECTIONS] == [set(SECTIONS[name].model_fields) for name in SECTIONS]
+    assert parse([file(text)])[0] == config.model_copy(update={"output": None})
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["vgg3", "sgd"])
+)
+NAMES = sorted(set(Config.model_fields).union(*(section.model_fields for section in SECTIONS.values())))
+KEYS = st.sampled_from(NAMES) | st.text(max_size=6) | st.integers(-3, 3) | st.none() | st.booleans() | st.floats()
+TREES = st.recursive(SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(KEYS, below, max_size=4))
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+@given(tree=TREES | st.fixed_dictionaries({}, optional=dict.fromkeys(Config.model_fields, TREES)))
+def test_whatever_stands_in_a_file_is_right_or_a_user_error(file: File, tree: Any) -> None:
+    path = file(yaml.safe_dump(tree, allow_unicode=True))
+    with contextlib.suppress(UserError):
+        config, _ = parse([path])
+        assert from_yaml(to_yaml(config)) == config.model_copy(update={"output": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("local:\n  epoch: 3\n", "c.yaml:2: local.epoch is unknown; did you mean local.epochs?"),
+        ("name: a\n\ndecompositon: {}\n", "c.yaml:3: decompositon is unknown; did you mean decomposition?"),
+        ("epochs: 3", "c.yaml:1: epochs is unknown; did you mean local.epochs?"),  # without its section
+        ("model: {zyx: 3}", "c.yaml:1: model.zyx is unknown"),
+        ("local: {hidden: [2]}", "c.yaml:1: local.hidden is unknown"),  # of another section
+        ("local:\n  epochs: many", "c.yaml:2: local.epochs is 'many': input should be a valid integer"),
+        ("local: {epochs: 2.5}", "c.yaml:1: local.epochs is 2.5: input should be a valid integer"),
+        ("local: {epochs: [2]}", "c.yaml:1: local.epochs is [2]: input should be a valid integer"),
+        ("local: 5", "c.yaml:1: local is 5: input should be a valid dictionary"),
+        ("seed: 1:30", "c.yaml:1: seed is '1:30': input should be a valid integer"),
+        ("local: {epochs: yes}", "c.yaml:1: local.epochs is 'yes': input should be a valid integer"),
+        ("seed: !!int foo", "c.yaml: not valid YAML: ValueError"),
+        ("[" * 5000, "c.yaml: not valid YAML: RecursionError"),
+        ("local: {hidden: [3]}", "c.yaml:1: local.hidden is unknown; did you mean aggregation.hidden?"),
+        ("decomposition: {gird: [3]}", "c.yaml:1: decomposition.gird is unknown; did you mean decomposition.grid?"),
+        ("model: {options: {when: !!timestamp 2020-12-05}}", "c.yaml:1: model.options is "),
+        ("data: {validation_fraction: 1}", "c.yaml:1: data.validation_fraction is 1: input should be less than 1"),
+        ("local: {learning_rate: .inf}", "c.yaml:1: local.learning_rate is '.inf': input should be a valid number"),
+        ("decomposition:\n  grid: [2, 0]", "c.yaml:2: decomposition.grid[1] is 0: input should be greater than 0"),
+        ("device: gpu", "c.yaml:1: device is 'gpu': input should be 'auto', 'cpu' or 'cuda'"),
+        ("decomposition: {boxes: [[[0], [4]]], grid: [2]}", "decomposition.boxes and decomposition.grid are both set"),
+        ("decomposition: {boxes: [[[0], [4]]], overlap: 1}", "decomposition.overlap grows the cores of a grid"),
+        ("local: {momentum: 0.5}", "local.momentum is 0.5, but it has no effect on optimizer 'adamw'"),
+        ("model: {name: resnet20, dropout: [0, 0]}", "c.yaml:1: model.dropout has no effect on 'resnet20'"),
+        ("model: {options: {a: 1}}", "c.yaml:1: model.options has no effect on 'vgg3'"),
+        ("name: a\nmodel: {name: resnet21}", "c.yaml:2: model.name is 'resnet21'; resnetM has M = 6n+2 layers"),
+        ("model: {name: vgg9}", "c.yaml:1: model.name is 'vgg9'; vggN has N = 1 to 8 blocks"),
+        ("local: {epochs: 3}\nlocal: {epochs: 2}", "c.yaml:2: not valid YAML: the key 'local' stands twice"),
+        ("local:\n  epochs: 3\n  epochs: 2", "c.yaml:3: not valid YAML: the key 'epochs' stands twice"),
+        ("local:\n  epochs: [1\nseed: 3", "c.yaml:3: not valid YAML: "),
+        ("seed: 1\n---\nseed: 2", "not valid YAML: but found another document"),
+        ("a: &a {b: *a}", "c.yaml:1: not valid YAML: found unconstructable recursive node"),
+        ("? [1, 2]\n: 3", "c.yaml:1: not valid YAML: found unhashable key"),
+        ("1: 2", "1: keys should be strings"),
+        ("local: {null: 3}", "c.yaml:1: local.None is None: keys should be strings"),
+        ("- 1", "configuration c.yaml must be a mapping such as `local: {epochs: 5}`, not a list"),
+        ("epochs", "configuration c.yaml must be a mapping such as `local: {epochs: 5}`, not a str"),
+        (b"\xff\xfe\x00", "configuration c.yaml can't be read: not a text file"),
+        (b"\x89HDF\r\n\x1a\n", "configuration c.yaml can't be read: not a text file"),
+    ],
+)
+def test_one_mistake_in_the_file_is_one_line_with_its_place(file: File, text: str | bytes, message: str) -> None:
+    (found,) = mistakes(file(text))
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--local.epoch", "3"], "command line: --local.epoch is unknown; did you mean --local.epochs?"),
+        (["--local.epoch=3"], "command line: --local.epoch is unknown; did you mean --local.epochs?"),
+        (["--grid", "3"], "command line: --grid is unknown; did you mean --decomposition.grid?"),
+        (["--zyx", "3"], "command line: --zyx is unknown; --help lists every field"),
+        (["--local.epochs"], "command line: argument --local.epochs: expected one argument"),
+        (["--local.epochs", "--seed", "3"], "command line: argument --local.epochs: expected one argument"),
+        (["--local.epochs", "2.5"], "command line: local.epochs is 2.5: input should be a valid integer"),
+        (["--seed", "-1"], "command line: seed is -1: input should be greater than or equal to 0"),
+        (["--decomposition.grid", "2,x"], "command line: decomposition.grid[1] is 'x'"),
+        (["--decomposition.grid", "[2"], "command line: decomposition.grid is '[2', which can't be read"),
+        (["--decomposition.boxes", "[0,0],[4,4]]"], "command line: decomposition.boxes is '[0,0],[4,4]]', which"),
+        (["--model.options", "{a"], "command line: model.options is '{a', which can't be read"),
+        (["--model.options", "[1]"], "command line: model.options is [1]: input should be a valid dictionary"),
+        (["--decomposition.overlap", "null"], "command line: decomposition.overlap is None: input should be"),
+        (
+            ["--decomposition.grid", "2", "3"],
+            "command line: '3' belongs to no option; CONFIG comes first, and lists have commas",
+        ),
+        (["--seed", "3", "stray"], "command line: 'stray' belongs to no option"),
+        (["--local.momentum", "0.5"], "command line: local.momentum is 0.5, but it has no effect"),
+        (["--local.optimizer", "adamx", "--local.momentum", "0.5"], "command line: local.optimizer is 'adamx'"),
+    ],
+)
+def test_one_mistake_on_the_command_line_is_one_line(file: File, words: list[str], message: str) -> None:
+    (found,) = mistakes(file("{}"), *words)
+    assert found.startswith(message)
+
+
+def test_files_that_cannot_be_read(file: File, tmp_path: Path) -> None:
+    file("")
+    assert mistakes("missing.yaml") == ["configuration missing.yaml can't be read: No such file or directory"]
+    assert mistakes(str(tmp_path)) == [f"configuration {tmp_path} can't be read: Is a directory"]
+
+
+def test_all_mistakes_of_file_and_command_line_are_reported_at_once(file: File) -> None:
+    text = (
+        "device: gpu\nseed: -1\nlocal: {epochs: 0, optimizr: sgd, learning_rate: x}\nmodel: {name: vgg9, wdth: 3}\n"
+        "decompositon: {grid: [1]}\naggregation: {hidden: [0], momentum: .5}\n"
+    )
+    found = mistakes(
+        file(text), "--local.epohcs", "3", "--data.file", "x", "--local.batch_size", "1", "stray", "--zyx=1"
+    )
+    expected = [
+        "c.yaml:1: device", "c.yaml:2: seed", "c.yaml:3: local.epochs", "c.yaml:3: local.learning_rate",
+        "c.yaml:3: local.optimizr", "c.yaml:4: model.wdth", "c.yaml:4: model.name", "c.yaml:5: decompositon",
+        "c.yaml:6: aggregation.hidden[0]", "c.yaml:6: aggregation.momentum", "command line: --local.epohcs",
+        "command line: local.batch_size", "command line: 'stray'", "command line: --zyx",
+    ]  # fmt: skip
+    assert sorted(line.split(" is ")[0].split(" belongs")[0] for line in found) == sorted(expected)
+
+
+def test_a_mistake_makes_no_others(file: File) -> None:
+    (found,) = mistakes(file("local: {optimizer: sdg, momentum: 0.5}"))
+    assert found.startswith("c.yaml:1: local.optimizer is 'sdg'")
+    (found,) = mistakes(file("model: {nam: resnet20, dropout: [0.1, 0.2]}\nlocal: {momentum: 0.9}"))
+    assert found.startswith("c.yaml:1: model.nam is unknown; did you mean model.name?")

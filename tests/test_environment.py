@@ -1,0 +1,102 @@
+"""Facts about this machine, checked against what really happens here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpcdd import __version__, environment
+
+MIB = 2**20
+
+
+def test_facts_are_plain_data_with_the_packages() -> None:
+    facts = json.loads(json.dumps(environment.facts()))
+    assert facts["packages"]["hpcdd"] == __version__
+    assert {"torch", "mpi4py", "numpy", "h5py", "pydantic", "rich"} <= set(facts["packages"])
+    assert all(version for version in facts["packages"].values())
+    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert 1 <= facts["cores_in_affinity_mask"] <= facts["cores"]
+    assert facts["memory_bytes"] == psutil.virtual_memory().total
+    assert facts["variables"]["OMP_NUM_THREADS"] == "1"
+
+
+def test_facts_keep_other_variables_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "s3cret")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert environment.facts()["variables"]["SLURM_JOB_ID"] == "17"
+    assert "s3cret" not in json.dumps(environment.facts())
+
+
+def test_the_git_revision_is_that_of_the_checkout() -> None:
+    root = Path(environment.__file__).parent.parent
+    if not (root / ".git").exists():
+        pytest.skip("hpcdd does not run from a checkout")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+    assert environment.facts()["git"].removesuffix("+changes") == head.stdout.strip()
+
+
+def test_available_memory_is_positive_and_not_above_the_total() -> None:
+    assert 0 < environment.available_memory() <= psutil.virtual_memory().total
+
+
+UNDER_A_LIMIT = """
+import resource, sys
+import psutil
+from hpcdd.environment import available_memory
+room = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room,) * 2)
+available = available_memory()
+taken = bytearray(max(0, available - 16 * 2**20))  # it is really there
+try:
+    bytearray(available + 16 * 2**20)
+    more = True
+except MemoryError:
+    more = False
+print(available, more)
+"""
+
+
+def test_available_memory_under_a_limit_can_be_taken_and_not_more() -> None:
+    def available(room: int) -> int:
+        command = [sys.executable, "-c", UNDER_A_LIMIT, str(room)]
+        size, more = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert more == "False"
+        return int(size)
+
+    assert available(64 * MIB) == pytest.approx(64 * MIB, abs=4 * MIB)
+    assert available(256 * MIB) == pytest.approx(256 * MIB, abs=4 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("limit", "current", "expected"), [("1000000", "400000", 600000), ("1000", "2000", 0), ("max", "400000", None)]
+)
+def test_the_least_of_the_control_groups_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, current: str, expected: int | None
+) -> None:
+    """The files are as the kernel writes them, but not where it does: tests may not make control groups."""
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text(current + "\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 0\nactive_file 7\n")
+    monkeypatch.setattr(environment, "_control_groups", lambda: [tmp_path / "without", tmp_path])
+    available = environment.available_memory()
+    assert available == expected if expected is not None else available > 10**6
+
+
+def test_the_kernels_cache_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("max", "1000000"), ("current", "900000"), ("stat", "anon 5\ninactive_file 300000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(environment, "_control_groups", lambda: [tmp_path])
+    assert environment.available_memory() == 400_000
+
+
+def test_seconds_since_launch_include_the_start_of_python() -> None:
+    program = "import time; time.sleep(0.2); from hpcdd.environment import *; print(seconds_since_launch())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert 0.2 <= float(done.stdout) < 20
