@@ -78,6 +78,11 @@ class Launcher:
         return self.run(ranks, ["-m", "hpcdd", *words], cwd, timeout, **variables)
 
 
+def is_launched() -> bool:
+    """Whether this process is itself a rank of a job: then it is not the suite, but a test of it."""
+    return launch.from_environment().kind != "none"
+
+
 @functools.cache
 def find() -> dict[str, Launcher]:
     """By implementation the first mpirun on PATH; the one that fits mpi4py's own choice of library comes first."""

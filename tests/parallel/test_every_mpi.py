@@ -1,0 +1,19 @@
+"""The tests that are marked with rank counts, once more under each MPI that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..launchers import Launcher
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_marked_tests(every_mpi: Launcher, ranks: int, tmp_path: Path) -> None:
+    words = ["-m", "pytest", "-q", "-m", f"parallel[{ranks}]", "-p", "no:cacheprovider", f"--rootdir={HERE.parents[1]}"]
+    done = every_mpi.run(ranks, [*words, HERE / "test_comm.py", HERE / "test_phases.py"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("2 passed") == ranks
