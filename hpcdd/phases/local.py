@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config import Config
 from ..data.samples import Samples, channels_last
+from ..errors import DivergedError
 from ..mesh import Place
 from ..models.registry import create
 from ..seeding import seed_of
@@ -58,7 +59,7 @@ def train_local_cnns(
         One result for each subdomain of this rank, ascending.
 
     Raises:
-        DivergedError: a loss is NaN or infinite.
+        DivergedError: a loss or a logit is NaN or infinite.
         StopRequest: from ``hooks.step``.
     """
     results = {}
@@ -79,6 +80,12 @@ def train_local_cnns(
             hooks=hooks,
         )
         logits = {split: logits_of(network, its_samples, hooks.step) for split, its_samples in splits.items()}
+        if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
+            # The last step may have broken what the losses up to it do not show.
+            raise DivergedError(
+                f"phase local: the trained CNN of subdomain {subdomain} gives logits that are not finite; "
+                "try a smaller local.learning_rate or local.precision fp32"
+            )
         results[subdomain] = LocalResult(network, logits, time.perf_counter() - start)
     return results
 

@@ -199,7 +199,7 @@ def train(
             schedule.step()
 
         if validation is not None:
-            meter.validation = evaluate(network, validation)
+            meter.validation = evaluate(network, validation, hooks.step)
         enough = patience.exhausted(meter.validation[1], network)
         hooks.epoch(meter.status(finished=enough or epoch + 1 == settings.epochs))
         if enough:
@@ -269,9 +269,9 @@ def logits_of(network: nn.Module, samples: Samples, step: Callable[[], None] = l
         return torch.cat(parts).cpu()
 
 
-def evaluate(network: nn.Module, samples: Samples) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on a split, in evaluation mode."""
-    logits, labels = logits_of(network, samples), samples.labels.cpu()
+def evaluate(network: nn.Module, samples: Samples, step: Callable[[], None] = lambda: None) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on a split, in evaluation mode; ``step`` is called before each batch."""
+    logits, labels = logits_of(network, samples, step), samples.labels.cpu()
     accuracy = (logits.argmax(1) == labels).float().mean()
     return float(functional.cross_entropy(logits, labels)), float(accuracy)
 

@@ -274,7 +274,7 @@ def test_hooks_and_what_they_are_told() -> None:
     )
     settings = TrainingSettings(epochs=4, batch_size=30)
     train(small(), ring(100), ring(50, seed=1), settings, seed=0, phase="local", subdomain=5, hooks=hooks)
-    assert steps == [4 * 3 + 1]
+    assert steps == [4 * (3 + 1) + 1]  # before each step, each batch of the validation split, and at the end
     assert [status.fraction for status in statuses] == pytest.approx([(2 + 3 * e) / 12 for e in range(4)])
     assert [status.epoch for status in statuses] == [0, 1, 2, 3]
     assert [status.epoch for status in epochs] == [1, 2, 3, 4]
