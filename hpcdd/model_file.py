@@ -26,6 +26,7 @@ from .data.format import DatasetInfo
 from .data.samples import Samples
 from .decomposition import Box, Decomposition
 from .errors import UserError
+from .files import written_whole
 from .models.dnn import DNN, create_dnn
 from .models.registry import create
 from .models.storage import State, read_state, write_state
@@ -53,24 +54,7 @@ def write_model(
         local_states: the ``state_dict`` of CNN_0, CNN_1, ...; taken one at a time.
         dnn: the trained DNN.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        _write(temporary, config, info, decomposition, local_width, local_states, dnn)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(
-    path: Path,
-    config: Config,
-    info: DatasetInfo,
-    decomposition: Decomposition,
-    local_width: int,
-    local_states: Iterable[State],
-    dnn: nn.Module,
-) -> None:
-    with h5py.File(path, "w") as file:
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["hpcdd_model_format"] = FORMAT
         file.attrs["config"] = to_yaml(config)
         file.attrs["name"] = info.name

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .comm import Traffic
 from .config import Config
+from .files import written_whole
 from .mesh import Mesh
 from .phases.training import Status
 from .problem import Problem
@@ -115,9 +116,8 @@ def assemble(
 
 def write_json(path: Path, content: object) -> None:
     """Writes a JSON file under a temporary name and renames it when it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def print_plan(mesh: Mesh, problem: Problem, out: TextIO) -> None:

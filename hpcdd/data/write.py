@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..files import written_whole
 from .format import DTYPES, FORMAT, inspect
 
 Array = npt.NDArray[Any]
@@ -100,33 +100,22 @@ def write_dataset(
             would refuse, or a path that can't be written.
     """
     check_out(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    attributes = {"name": name, "source": source, "licence": licence, "command": command}
     try:
-        with h5py.File(temporary, "w") as file:
-            for split_name, split in splits.items():
-                if split.dtype not in DTYPES:
-                    raise UserError(f"images of dtype {split.dtype} can't be stored; use one of {', '.join(DTYPES)}")
-                moments = _write_split(file.create_group(split_name), split, compression)
-                if split_name == "train":
-                    mean, std = moments.mean(), moments.std()
-                    if not np.isfinite([mean, std]).all():
-                        raise UserError(f"{path} is not written: the training images hold NaN or infinite pixels")
-                    if not (std > 0).all():
-                        raise UserError(f"{path} is not written: a channel is constant (std {std.tolist()})")
-                    file.attrs["mean"], file.attrs["std"] = mean, std
-            file.attrs["hpcdd_format"] = FORMAT
-            file.attrs["class_names"] = list(class_names)
-            for key, value in (("name", name), ("source", source), ("licence", licence), ("command", command)):
-                file.attrs[key] = value
-            file.flush()
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        _check_readable(temporary, path)
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            with h5py.File(temporary, "w") as file:
+                file.attrs["hpcdd_format"] = FORMAT
+                file.attrs["class_names"] = list(class_names)
+                file.attrs.update(attributes)
+                for split_name, split in splits.items():
+                    if split.dtype not in DTYPES:
+                        raise UserError(f"images of dtype {split.dtype} can't be stored; use {', '.join(DTYPES)}")
+                    moments = _write_split(file.create_group(split_name), split, compression)
+                    if split_name == "train":
+                        file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
+            _check_readable(temporary, path)
     except OSError as error:  # a full disk, for one
         raise UserError(f"{path} can't be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_out(path: Path) -> None:
@@ -141,6 +130,16 @@ def check_out(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path} can't be written: {error}") from error
+
+
+def _checked(moments: _Moments, path: Path) -> tuple[Array, Array]:
+    """Mean and standard deviation per channel, by which images can be normalised."""
+    mean, std = moments.mean(), moments.std()
+    if not np.isfinite([mean, std]).all():
+        raise UserError(f"{path} is not written: the training images hold NaN or infinite pixels")
+    if not (std > 0).all():
+        raise UserError(f"{path} is not written: a channel is constant (std {std.tolist()})")
+    return mean, std
 
 
 def _check_readable(temporary: Path, path: Path) -> None:
