@@ -106,7 +106,7 @@ class Run:
         config = self.config
         self._stop.agree()
         self._directory = self.comm.on_root(lambda: run_directory.create(config.output, config.name))
-        self._log = run_directory.start_log(self._directory.log(self.comm.rank))
+        self._log = self.comm.on_all(lambda: run_directory.start_log(self._directory.log(self.comm.rank)))
         self._log.info("rank %d of %d: %s", self.comm.rank, self.comm.size, self.place)
         if self.comm.is_root:
             # It runs again from any folder.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from pathlib import Path
 
 from .errors import UserError
@@ -67,11 +68,21 @@ def create(output: str | None, name: str) -> RunDirectory:
 
 
 def start_log(path: Path) -> logging.Logger:
-    """This rank's log file, appended to; its folder exists."""
+    """This rank's log file, appended to; its folder exists.
+
+    Raises:
+        UserError: this rank's host does not see the run directory that root has made.
+    """
     logger = logging.getLogger("hpcdd")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} can't be written on host {socket.gethostname()} ({error.strerror}); "
+            "output must be a folder on a file system that all hosts share"
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     return logger

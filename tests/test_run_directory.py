@@ -90,3 +90,8 @@ def test_the_log_is_appended_to_with_times() -> None:
     assert first == "before"
     assert second.startswith("20")
     assert second.endswith(" rank 0 of 4")
+
+
+def test_a_host_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="on host .*a file system that all hosts share"):
+        start_log(tmp_path / "elsewhere" / "logs" / "rank-0000.log")
