@@ -114,11 +114,9 @@ def _train(arguments: Sequence[str]) -> int:
         from . import run
 
         run.train(comm, config)
-    except UserError as error:
+    except (UserError, StopRequest) as error:
         # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
         # as soon as one process ends with another code than 0, and that rest might be root.
-        return _report(error) if comm.is_root else 0
-    except StopRequest as error:
         return _report(error) if comm.is_root else 0
     except DivergedError as error:
         _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)

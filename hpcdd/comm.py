@@ -108,8 +108,8 @@ class Comm:
     def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:
         """The largest ``value`` of all ranks, on every rank; ranks that come early sleep and call ``poll``."""
         mine, largest = np.array([value], np.int64), np.zeros(1, np.int64)
-        with self._counted("Iallreduce", 2 * mine.nbytes):
-            sleep_until(self.mpi.Iallreduce(mine, largest, op=_mpi().MAX), poll)
+        with self.counted("Iallreduce", 2 * mine.nbytes):
+            sleep_until(self.mpi.Iallreduce(mine, largest, op=_mpi().MAX).Test, poll)
         return int(largest[0])
 
     # -- small metadata ----------------------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ class Comm:
         """Root's ``value`` (pickled) on every rank; the others sleep until root is there."""
         payload = pickle.dumps(value) if self.rank == root else b""
         size = np.array([len(payload)], np.int64)
-        with self._counted("Ibcast", size.nbytes):
-            sleep_until(self.mpi.Ibcast(size, root=root))
+        with self.counted("Ibcast", size.nbytes):
+            sleep_until(self.mpi.Ibcast(size, root=root).Test)
         buffer = np.frombuffer(payload, np.uint8) if self.rank == root else np.empty(int(size[0]), np.uint8)
-        with self._counted("Bcast", buffer.nbytes):
+        with self.counted("Bcast", buffer.nbytes):
             self.mpi.Bcast(buffer, root=root)
         return value if self.rank == root else pickle.loads(buffer.tobytes())
 
@@ -154,11 +154,11 @@ class Comm:
         """
         part = np.ascontiguousarray(part).reshape(-1)
         if not self.is_root:
-            with self._counted("Gatherv", part.nbytes):
+            with self.counted("Gatherv", part.nbytes):
                 self.mpi.Gatherv(part, None, root=ROOT)
             return None
         whole = np.empty(sum(counts), part.dtype)
-        with self._counted("Gatherv", whole.nbytes - part.nbytes):
+        with self.counted("Gatherv", whole.nbytes - part.nbytes):
             self.mpi.Gatherv(part, [whole, list(counts)], root=ROOT)
         return whole
 
@@ -173,19 +173,28 @@ class Comm:
         for start in range(0, flat.size, _LARGEST_MESSAGE):
             piece = flat[start : start + _LARGEST_MESSAGE]
             if self.is_root:
-                with self._counted("Recv", piece.nbytes):
+                with self.counted("Recv", piece.nbytes):
                     self.mpi.Recv(piece, source=source)
             else:
-                with self._counted("Send", piece.nbytes):
+                with self.counted("Send", piece.nbytes):
                     self.mpi.Send(piece, dest=ROOT)
+
+    def receive_bytes(self, channel: MPI.Comm, tag: int) -> npt.NDArray[np.uint8]:
+        """The next message with ``tag`` from any rank on a side channel, however long; it is known to be there."""
+        about = _mpi().Status()
+        channel.Probe(tag=tag, status=about)
+        buffer = np.empty(about.Get_count(_mpi().BYTE), np.uint8)
+        with self.counted("Recv", buffer.nbytes):
+            channel.Recv(buffer, source=about.Get_source(), tag=tag)
+        return buffer
 
     # -- the job -----------------------------------------------------------------------------------------------------
 
     def node_ranks(self) -> list[int]:
         """The ranks on this rank's host (those that share its memory), in rank order, this one included."""
-        with self._counted("Split_type", 0):
+        with self.counted("Split_type", 0):
             node = self.mpi.Split_type(_mpi().COMM_TYPE_SHARED, key=self.rank)
-        with self._counted("allgather", 8 * node.Get_size()):
+        with self.counted("allgather", 8 * node.Get_size()):
             ranks: list[int] = node.allgather(self.rank)
         node.Free()
         return ranks
@@ -201,7 +210,8 @@ class Comm:
         _mpi().COMM_WORLD.Abort(exit_code)
 
     @contextlib.contextmanager
-    def _counted(self, call: str, size: int) -> Iterator[None]:
+    def counted(self, call: str, size: int) -> Iterator[None]:
+        """Counts one MPI call, made inside the ``with`` block, with its payload in bytes under the present phase."""
         traffic = self.traffic.setdefault(self.phase_name, Traffic())
         traffic.calls += 1
         traffic.bytes += size
@@ -228,7 +238,7 @@ def world() -> Comm:
     return Comm(MPI.COMM_WORLD.Dup())
 
 
-def library_version() -> str:
+def mpi_library() -> str:
     """First line of what the MPI library says of itself.
 
     Raises:
@@ -252,19 +262,10 @@ def _mpi() -> Any:
     return MPI
 
 
-def receive_bytes(channel: MPI.Comm, tag: int) -> npt.NDArray[np.uint8]:
-    """The next message with ``tag`` from any rank, however long it is; it is known to be there."""
-    about = _mpi().Status()
-    channel.Probe(tag=tag, status=about)
-    buffer = np.empty(about.Get_count(_mpi().BYTE), np.uint8)
-    channel.Recv(buffer, source=about.Get_source(), tag=tag)
-    return buffer
-
-
-def sleep_until(request: MPI.Request, poll: Callable[[], None] = lambda: None) -> None:
-    """Waits for a nonblocking call and sleeps between tests, 50 us at first, 10 ms at most."""
+def sleep_until(done: Callable[[], bool], poll: Callable[[], None] = lambda: None) -> None:
+    """Waits until ``done`` (a request's ``Test``, say) and sleeps between tests, 50 us at first, 10 ms at most."""
     pause = 50e-6
-    while not request.Test():
+    while not done():
         poll()
         time.sleep(pause)
         pause = min(2 * pause, 10e-3)

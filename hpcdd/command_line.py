@@ -52,10 +52,11 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
     print_config = bool(options.pop("print_config"))
     problems = list(_unknown(unknown))
     tree: Tree = {}
+    fields = _fields()
     for name, text in options.items():
         section, _, field = name.rpartition(".")
         try:
-            value = _value(text, _fields()[name])
+            value = _value(text, fields[name])
         except yaml_text.YAMLTextError:
             problems.append(f"command line: {name} is {text!r}, which can't be read; lists are written as 2,3 or [2,3]")
         else:

@@ -26,7 +26,7 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def _without(problems: list[str], settings: S) -> S:
+def _consistent(problems: list[str], settings: S) -> S:
     """The settings, if no rule across their fields is broken; else every problem at once."""
     if problems:
         raise ValueError("; ".join(problems))
@@ -66,7 +66,7 @@ class DecompositionSettings(Settings):
                 problems.append("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
             if not self.boxes:
                 problems.append("decomposition.boxes is empty; name at least one box")
-        return _without(problems, self)
+        return _consistent(problems, self)
 
 
 class ModelSettings(Settings):
@@ -115,7 +115,7 @@ class ModelSettings(Settings):
             problems.append(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
         if self.options and not self.is_own:
             problems.append(f"model.options has no effect on {name!r}; it belongs to package.module:factory")
-        return _without(problems, self)
+        return _consistent(problems, self)
 
 
 class TrainingSettings(Settings):

@@ -24,7 +24,7 @@ def run() -> int:
         ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free")
     )
     try:
-        library = comm.library_version()
+        library = comm.mpi_library()
         rows.append(("MPI library", library))
     except UserError as error:
         library = None

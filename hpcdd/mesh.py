@@ -108,15 +108,14 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     everyone = comm.allgather_object(affinity)
     working = [mask for rank, works, mask in everyone if works and rank in node]
     position = sum(1 for rank, works, _ in everyone if works and rank in node and rank < comm.rank)
-    threads = comm.on_all(lambda: threads_of(affinity[2], working, os.environ))
 
-    def find_device() -> tuple[str, str]:
+    def find_place() -> Place:
+        threads = threads_of(affinity[2], working, os.environ)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
-        return choose_device(device if subdomains else "cpu", position, gpus)
+        name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
+        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains))
 
-    name, device_id = comm.on_all(find_device)
-    place = Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains))
-    return Mesh(num_subdomains, tuple(comm.allgather_object(place)))
+    return Mesh(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
 
 
 def threads_of(mine: Collection[int], working: Sequence[Collection[int]], environment: Mapping[str, str]) -> int:

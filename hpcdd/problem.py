@@ -64,6 +64,7 @@ class Problem:
         Raises:
             UserError: the file is damaged.
         """
+        labels = {split: self.labels(split) for split in self.rows}
         samples: dict[int, dict[str, Samples]] = {}
         for s in subdomains:
             box = self.decomposition.boxes[s]
@@ -71,7 +72,7 @@ class Problem:
             samples[s] = {
                 split: Samples.of_images(
                     torch.from_numpy(stored[name] if rows is None else stored[name][rows]),
-                    self.labels(split),
+                    labels[split],
                     self.info.mean,
                     self.info.std,
                     device,

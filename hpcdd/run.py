@@ -6,14 +6,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 
 from . import environment, launch, mesh, results, run_directory
-from .comm import Comm, library_version
+from .comm import Comm, mpi_library
 from .config import Config
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
@@ -115,7 +114,7 @@ class Run:
             self._directory.config.write_text(to_yaml(resolved), encoding="utf-8")
             facts = {
                 **environment.facts(),
-                "mpi_library": library_version(),
+                "mpi_library": mpi_library(),
                 "ranks": self.comm.size,
                 "hosts": self.mesh.hosts,
                 "places": self.mesh.as_list(),
@@ -198,7 +197,7 @@ class Run:
         )
         results.write_json(self._directory.results, content)
         self._display.close()
-        results.print_results(content, Path(self._directory.path), sys.stdout)
+        results.print_results(content, self._directory.path, sys.stdout)
 
     # -- who hears of it ---------------------------------------------------------------------------------------------
 

@@ -48,8 +48,7 @@ class DatasetInfo:
         class_names: K names.
         image_shape: (C, *spatial).
         dtype: of the stored pixels.
-        samples: number of samples by split, for the splits that are there.
-        labels: int64 (n,) by split.
+        labels: int64 (n,) by split, for the splits that are there.
         mean, std: (C,) of the training split, in units of the stored values.
         source, licence: where it comes from and on what terms.
     """
@@ -59,7 +58,6 @@ class DatasetInfo:
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...]
     dtype: str
-    samples: dict[str, int]
     labels: dict[str, npt.NDArray[np.int64]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -70,6 +68,11 @@ class DatasetInfo:
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Number of samples by split."""
+        return {split: len(values) for split, values in self.labels.items()}
 
 
 def resolve(file: str) -> Path:
@@ -159,7 +162,6 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         class_names=class_names,
         image_shape=shapes["train"],
         dtype=dtypes["train"],
-        samples={split: len(values) for split, values in labels.items()},
         labels=labels,
         mean=mean,
         std=std,

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .format import inspect
 from .importers import IMPORTERS
 from .write import Split, check_out, write_dataset
 
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Reads, writes, reads the result back and prints what was made.
+    """Reads, writes and prints what was made.
 
     Raises:
         UserError: the source is not what it should be; nothing is written then.
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     names = names or tuple(map(str, range(num_classes)))
     if len(names) < num_classes:
         raise UserError(f"--class-names lists {len(names)} names, but the labels go up to {num_classes - 1}")
-    write_dataset(
+    info = write_dataset(
         arguments.out,
         splits,
         name=arguments.name or arguments.source.name,
@@ -68,7 +67,6 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         command=shlex.join(["hpcdd", *argv]),
         compression=arguments.compression,
     )
-    info = inspect(arguments.out)
     print(
         f"{arguments.out}: {info.name}, images {info.image_shape} {info.dtype}, {arguments.out.stat().st_size:,} bytes"
     )

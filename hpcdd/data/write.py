@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import written_whole
-from .format import DTYPES, FORMAT, inspect
+from .format import DTYPES, FORMAT, DatasetInfo, inspect
 
 Array = npt.NDArray[Any]
 _CHUNK_BYTES = 1 << 19
@@ -86,7 +86,7 @@ def write_dataset(
     licence: str = "",
     command: str = "",
     compression: int = 4,
-) -> None:
+) -> DatasetInfo:
     """Writes a dataset file (see :mod:`hpcdd.data.format`); nothing stands at ``path`` before it is whole.
 
     Args:
@@ -94,6 +94,9 @@ def write_dataset(
         splits: ``train``, ``test`` and optionally ``validation``.
         name, class_names, source, licence, command: recorded as attributes.
         compression: gzip level, 0 to 9; 0 stores the pixels as they are.
+
+    Returns:
+        What the file says of itself.
 
     Raises:
         UserError: pixels of a dtype that the format does not know, a channel that is constant, labels that training
@@ -113,9 +116,10 @@ def write_dataset(
                     moments = _write_split(file.create_group(split_name), split, compression)
                     if split_name == "train":
                         file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
-            _check_readable(temporary, path)
+            info = _inspected(temporary, path)
     except OSError as error:  # a full disk, for one
         raise UserError(f"{path} can't be written: {error}") from error
+    return info
 
 
 def check_out(path: Path) -> None:
@@ -142,10 +146,10 @@ def _checked(moments: _Moments, path: Path) -> tuple[Array, Array]:
     return mean, std
 
 
-def _check_readable(temporary: Path, path: Path) -> None:
+def _inspected(temporary: Path, path: Path) -> DatasetInfo:
     """What training would refuse is refused here, before it gets its name."""
     try:
-        inspect(temporary)
+        return replace(inspect(temporary), path=path.absolute())
     except UserError as error:
         raise UserError(f"{path} is not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..comm import ROOT, Comm, Traffic, receive_bytes, sleep_until
+from ..comm import ROOT, Comm, Traffic, sleep_until
 from ..phases.training import Status
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Telemetry:
         self._request: MPI.Request | None = None
         self._buffer: object = None  # must live as long as the request
         self._unfinished = comm.size - 1
-        self._traffic = comm.traffic.setdefault("telemetry", Traffic())
+        comm.traffic.setdefault("telemetry", Traffic())
 
     def due(self) -> bool:
         """Whether a status is wanted now."""
@@ -90,22 +90,19 @@ class Telemetry:
             poll: called now and then while this rank waits.
         """
         if self._comm.is_root:
-            pause = 50e-6
-            while self._unfinished:
-                if self._channel.Iprobe(tag=_TAG):
-                    self._receive()
-                    pause = 50e-6
-                else:
-                    poll()
-                    time.sleep(pause)
-                    pause = min(2 * pause, 10e-3)
+
+            def all_are_over() -> bool:
+                self.poll()
+                return not self._unfinished
+
+            sleep_until(all_are_over, poll)
             self._unfinished = self._comm.size - 1
         else:
             if self._request is not None:
-                sleep_until(self._request, poll)
+                sleep_until(self._request.Test, poll)
             self._send(_Message(tuple(self._epochs), None, last=True))
             assert self._request is not None
-            sleep_until(self._request, poll)
+            sleep_until(self._request.Test, poll)
             self._request = None
 
     def _way_is_free(self) -> bool:
@@ -115,20 +112,16 @@ class Telemetry:
 
     def _send(self, message: _Message) -> None:
         buffer = np.frombuffer(pickle.dumps(message), np.uint8)
-        self._request, self._buffer = self._channel.Isend(buffer, dest=ROOT, tag=_TAG), buffer
-        self._count(buffer.nbytes)
+        with self._comm.phase("telemetry"), self._comm.counted("Isend", buffer.nbytes):
+            self._request, self._buffer = self._channel.Isend(buffer, dest=ROOT, tag=_TAG), buffer
         self._epochs.clear()
 
     def _receive(self) -> None:
-        buffer = receive_bytes(self._channel, _TAG)
-        self._count(buffer.nbytes)
+        with self._comm.phase("telemetry"):
+            buffer = self._comm.receive_bytes(self._channel, _TAG)
         message: _Message = pickle.loads(buffer.tobytes())
         for status in message.epochs:
             self._sink(status, True)
         if message.status is not None:
             self._sink(message.status, False)
         self._unfinished -= message.last
-
-    def _count(self, size: int) -> None:
-        self._traffic.calls += 1
-        self._traffic.bytes += size
