@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.data.samples import channels_last
 from hpcdd.models.vgg import VGG
+
+from .checks import check_logits_and_gradients
 
 SHAPES = [(1, 1, 1), (3, 4, 4), (2, 5, 7), (1, 1, 9), (3, 32, 32), (1, 1, 1, 1), (1, 4, 4, 4), (2, 3, 6, 5)]
 
@@ -18,16 +19,7 @@ SHAPES = [(1, 1, 1), (3, 4, 4), (2, 5, 7), (1, 1, 9), (3, 32, 32), (1, 1, 1, 1),
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
 def test_logits_and_gradients(blocks: int, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network = VGG(blocks, shape, 5, 4, (0.2, 0.5))
-    images = torch.randn(3, *shape)
-    logits = network(images)
-    assert logits.shape == (3, 5)
-    logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    network.eval()
-    format_ = channels_last(len(shape) - 1)
-    as_stored, as_trained = network(images), network.to(memory_format=format_)(images.to(memory_format=format_))
-    torch.testing.assert_close(as_stored, as_trained, rtol=1e-4, atol=1e-5)
+    check_logits_and_gradients(VGG(blocks, shape, 5, 4, (0.2, 0.5)), shape, 5)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import signal
@@ -22,44 +21,10 @@ from hpcdd.phases.training import (
     check_precision,
     evaluate,
     logits_of,
-    make_optimizer,
-    make_schedule,
     train,
 )
 
-OPTIMIZERS = ["adamw", "adam", "sgd"]
-SCHEDULES = ["constant", "cosine", "one_cycle"]
-RATES = {"adamw": 0.02, "adam": 0.02, "sgd": 0.1}
-
-
-def ring(n: int, seed: int = 0) -> Samples:
-    """Points in the plane, inside the unit circle or outside: not separable by a line."""
-    generator = torch.Generator().manual_seed(seed)
-    points = torch.randn(n, 2, generator=generator)
-    return Samples(points, (points.norm(dim=1) > 1.18).long())
-
-
-def small(dropout: float = 0.0) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 2))
-
-
-def parameters(network: nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_learns(optimizer: str, schedule: str) -> None:
-    network, test = small(), ring(500, seed=1)
-    choice = {"optimizer": optimizer, "schedule": schedule, "learning_rate": RATES[optimizer]}
-    settings = TrainingSettings(**choice, epochs=12, batch_size=32, weight_decay=1e-4)
-    before, accuracy_before = evaluate(network, test)
-    train(network, ring(512), None, settings, seed=0, phase="local")
-    loss, accuracy = evaluate(network, test)
-    assert accuracy_before < 0.7
-    assert accuracy > 0.93
-    assert loss < before / 2
+from .toy import parameters, ring, small
 
 
 def trained(*, seed: int = 0, subdomain: int = 2, phase: str = "local", drawn_before: int = 0) -> torch.Tensor:
@@ -103,67 +68,6 @@ def test_each_epoch_visits_the_samples_once_in_a_new_order_and_drops_the_rest() 
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert len({frozenset(epoch) for epoch in epochs}) > 1  # it is not always the same three that are dropped
     assert all(epoch != sorted(epoch) for epoch in epochs)
-
-
-def test_one_step_of_sgd_by_hand() -> None:
-    samples, network = ring(8), nn.Linear(2, 2)
-    reference = copy.deepcopy(network)
-    nn.functional.cross_entropy(reference(samples.inputs), samples.labels).backward()
-    settings = TrainingSettings(
-        optimizer="sgd", momentum=0.0, weight_decay=0.0, schedule="constant", learning_rate=0.25, epochs=1, batch_size=8
-    )
-    train(network, samples, None, settings, seed=0, phase="local")
-    for new, old in zip(network.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(new.detach(), (old - 0.25 * old.grad).detach())
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "expected"),
-    [
-        ("adamw", 3.0 * (1 - 0.1 * 0.5)),  # decoupled
-        ("adam", 3.0 - 0.1),  # a part of the gradient, and the first step has the length of the rate
-        ("sgd", 3.0 * (1 - 0.1 * 0.5 * 1.9)),  # a part of the gradient; Nesterov's first step is 1 + momentum long
-    ],
-)
-def test_weight_decay_by_hand(optimizer: str, expected: float) -> None:
-    network = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(network.weight, 3.0)
-    network.weight.grad = torch.zeros(1, 1)
-    make_optimizer(network, TrainingSettings(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)).step()
-    assert network.weight.item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_course_of_the_learning_rate(schedule: str) -> None:
-    rates: list[float] = []
-    hooks = Hooks(due=lambda: True, status=lambda status: rates.append(status.learning_rate))
-    settings = TrainingSettings(schedule=schedule, learning_rate=0.01, epochs=10, batch_size=10)
-    train(small(), ring(100), None, settings, seed=0, phase="local", hooks=hooks)
-    assert len(rates) == 100
-    top = rates.index(max(rates))
-    if schedule == "constant":
-        assert rates == [0.01] * 100
-    elif schedule == "cosine":
-        assert rates == pytest.approx([0.005 * (1 + math.cos(math.pi * step / 100)) for step in range(100)])
-    else:
-        assert 28 <= top <= 30
-        assert max(rates) == pytest.approx(0.01, rel=1e-2)
-        assert rates[:top] == sorted(rates[:top])
-        assert rates[top:] == sorted(rates[top:], reverse=True)
-        assert rates[-1] < 1e-4 * 0.01
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_single_step(optimizer: str, schedule: str) -> None:
-    network, steps = small(), [0]
-    before = parameters(network)
-    settings = TrainingSettings(optimizer=optimizer, schedule=schedule, epochs=1, batch_size=16)
-    hooks = Hooks(step=lambda: steps.__setitem__(0, steps[0] + 1))
-    train(network, ring(16), None, settings, seed=0, phase="local", hooks=hooks)
-    assert steps == [2]  # before the step and after it
-    assert parameters(network).isfinite().all()
-    assert not torch.equal(parameters(network), before)
 
 
 @pytest.mark.parametrize("n", [2, 5, 127])
@@ -369,26 +273,3 @@ def test_bf16_is_admitted_where_it_is_supported() -> None:
 
 def test_fp32_is_admitted_everywhere() -> None:
     check_precision("fp32", "cpu")
-
-
-def test_momentum_is_what_was_asked_for_under_every_schedule() -> None:
-    for schedule in SCHEDULES:
-        settings = TrainingSettings(optimizer="sgd", momentum=0.5, schedule=schedule)
-        optimizer = make_optimizer(small(), settings)
-        make_schedule(optimizer, settings, 100)
-        assert optimizer.param_groups[0]["momentum"] == 0.5
-
-
-def test_the_rate_at_the_end_is_that_of_the_last_step() -> None:
-    ends: list[float] = []
-    settings = TrainingSettings(schedule="one_cycle", learning_rate=0.01, epochs=3, batch_size=10)
-    train(
-        small(),
-        ring(100),
-        None,
-        settings,
-        seed=0,
-        phase="local",
-        hooks=Hooks(epoch=lambda s: ends.append(s.learning_rate)),
-    )
-    assert ends[-1] < 1e-4 * 0.01
