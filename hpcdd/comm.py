@@ -2,7 +2,7 @@
 
 Arrays travel by upper-case (buffer) calls, small metadata as pickled bytes through the same calls. Whoever waits
 for a rank that works long (root's aggregation, the slowest local CNN) sleeps between tests of a nonblocking
-call, so that a core which that rank needs is not burnt by spinning. ``HPCDD_DEBUG_COMM=1`` prints every call.
+call, so that a core which that rank needs is not burnt by spinning.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from . import launch
 from .errors import UserError
+from .traffic import Ledger, Traffic
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -32,14 +31,7 @@ Array = npt.NDArray[Any]
 
 ROOT = 0
 _LARGEST_MESSAGE = 1 << 30  # bytes; keeps every count far below 2**31
-
-
-@dataclass
-class Traffic:
-    """What one rank has communicated: number of MPI calls, and payload bytes that it sent and received."""
-
-    calls: int = 0
-    bytes: int = 0
+_STEP_PAUSE = 200e-6  # seconds; longest sleep of a rank that waits for the others within a training step
 
 
 class Comm:
@@ -49,30 +41,45 @@ class Comm:
         mpi: the mpi4py communicator, hpcdd's own.
         rank: number of this process, 0 <= rank < size; rank 0 is root.
         size: number of processes.
-        phase_name: the phase that this rank is in.
-        traffic: what this rank has communicated, by phase; a phase without a call stands at zero.
+        ledger: counts the traffic; communicators that were split off write into the same one.
+        crowded: whether more threads than cores work on a host, so that waiting within a step must not spin.
     """
 
-    def __init__(self, mpi: MPI.Comm) -> None:
+    def __init__(self, mpi: MPI.Comm, ledger: Ledger | None = None, crowded: bool = True) -> None:
         self.mpi = mpi
         self.rank = mpi.Get_rank()
         self.size = mpi.Get_size()
-        self.traffic: dict[str, Traffic] = {}
-        self.phase_name = "start"
-        self._debug = os.environ.get("HPCDD_DEBUG_COMM") == "1"
+        self.ledger = ledger or Ledger(self.rank)
+        self.crowded = crowded
 
     @property
     def is_root(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == ROOT
 
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    @property
+    def traffic(self) -> dict[str, Traffic]:
+        """What this rank has communicated, by phase."""
+        return self.ledger.traffic
+
+    @property
+    def phase_name(self) -> str:
+        """The phase that this rank is in."""
+        return self.ledger.phase_name
+
+    def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Counts all traffic inside the ``with`` block under ``name``."""
-        before, self.phase_name = self.phase_name, name
-        self.traffic.setdefault(name, Traffic())
-        yield
-        self.phase_name = before  # an exception leaves the name standing, for the report of it
+        return self.ledger.phase(name)
+
+    def counted(self, call: str, size: int) -> contextlib.AbstractContextManager[None]:
+        """Counts one MPI call, made inside the ``with`` block, with its payload in bytes under the present phase."""
+        return self.ledger.counted(call, size)
+
+    def split(self, color: int | None) -> Self | None:
+        """Collective: a communicator of the ranks that name the same ``color``, in rank order; None for color None."""
+        with self.counted("Split", 0):
+            mpi = self.mpi.Split(_mpi().UNDEFINED if color is None else color, self.rank)
+        return None if color is None else type(self)(mpi, self.ledger, self.crowded)
 
     # -- agreement ---------------------------------------------------------------------------------------------------
 
@@ -162,6 +169,51 @@ class Comm:
             self.mpi.Gatherv(part, [whole, list(counts)], root=ROOT)
         return whole
 
+    def sum(self, values: Array, result: Array) -> None:
+        """Allreduce: ``result`` becomes the sum of all ranks' ``values``, on every rank.
+
+        Both are contiguous and of one shape and dtype. On a crowded host ranks that come early sleep.
+        """
+        if self.crowded:
+            self.finish_sum(self.start_sum(values, result))
+            return
+        with self.counted("Allreduce", 2 * values.nbytes):
+            self.mpi.Allreduce(values, result)
+
+    def start_sum(self, values: Array, result: Array) -> MPI.Request:
+        """As :meth:`sum`, but only begun: both arrays are left alone until :meth:`finish_sum`."""
+        with self.counted("Iallreduce", 2 * values.nbytes):
+            return self.mpi.Iallreduce(values, result)
+
+    def finish_sum(self, request: MPI.Request) -> None:
+        """Waits for what :meth:`start_sum` has begun."""
+        if self.crowded:
+            sleep_until(request.Test, longest=_STEP_PAUSE)
+        else:
+            request.Wait()
+
+    def allgather(self, part: Array) -> Array:
+        """Allgather of equally large contiguous arrays: (size, *part.shape) in rank order, on every rank."""
+        whole = np.empty((self.size, *part.shape), part.dtype)
+        with self.counted("Allgather", whole.nbytes):
+            sleep_until(self.mpi.Iallgather(part, whole).Test, longest=_STEP_PAUSE)
+        return whole
+
+    def broadcast(self, array: Array, root: int = ROOT) -> None:
+        """Root's contiguous ``array`` into the array of the same shape and dtype on every other rank."""
+        flat = array.reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, _LARGEST_MESSAGE):
+            piece = flat[start : start + _LARGEST_MESSAGE]
+            with self.counted("Ibcast", piece.nbytes):
+                sleep_until(self.mpi.Ibcast(piece, root=root).Test)
+
+    def scatter(self, whole: Array | None, part: Array, counts: Sequence[int]) -> None:
+        """Scatterv: ``counts[r]`` elements of root's flat ``whole`` (None elsewhere) into rank r's ``part``."""
+        message = None if whole is None else [whole, list(counts)]
+        size = part.nbytes if whole is None else whole.nbytes
+        with self.counted("Scatterv", size):
+            sleep_until(self.mpi.Iscatterv(message, part, root=ROOT).Test)
+
     def to_root(self, array: Array, source: int) -> None:
         """Moves ``array`` (contiguous, any size) from rank ``source`` into root's array of the same shape and dtype.
 
@@ -209,18 +261,6 @@ class Comm:
         sys.stderr.flush()
         _mpi().COMM_WORLD.Abort(exit_code)
 
-    @contextlib.contextmanager
-    def counted(self, call: str, size: int) -> Iterator[None]:
-        """Counts one MPI call, made inside the ``with`` block, with its payload in bytes under the present phase."""
-        traffic = self.traffic.setdefault(self.phase_name, Traffic())
-        traffic.calls += 1
-        traffic.bytes += size
-        start = time.perf_counter()
-        yield
-        if self._debug:
-            microseconds = (time.perf_counter() - start) * 1e6
-            print(f"comm: rank {self.rank}: {call} {size} bytes {microseconds:.0f} us", file=sys.stderr, flush=True)
-
 
 def world() -> Comm:
     """Starts MPI and returns a duplicate of COMM_WORLD; collective.
@@ -232,7 +272,7 @@ def world() -> Comm:
     launched, version = launch.from_environment(), MPI.Get_library_version()
     launch.check_library(launched, version)
     if not MPI.Is_initialized():
-        MPI.Init_thread(MPI.THREAD_FUNNELED)
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
         atexit.register(MPI.Finalize)
     launch.check_size(launched, version, MPI.COMM_WORLD.Get_size())
     return Comm(MPI.COMM_WORLD.Dup())
@@ -262,10 +302,10 @@ def _mpi() -> Any:
     return MPI
 
 
-def sleep_until(done: Callable[[], bool], poll: Callable[[], None] = lambda: None) -> None:
-    """Waits until ``done`` (a request's ``Test``, say) and sleeps between tests, 50 us at first, 10 ms at most."""
+def sleep_until(done: Callable[[], bool], poll: Callable[[], None] = lambda: None, longest: float = 10e-3) -> None:
+    """Waits until ``done`` (say a request's ``Test``); sleeps between tests, 50 us at first, ``longest`` at most."""
     pause = 50e-6
     while not done():
         poll()
         time.sleep(pause)
-        pause = min(2 * pause, 10e-3)
+        pause = min(2 * pause, longest)

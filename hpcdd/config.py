@@ -56,6 +56,9 @@ class DecompositionSettings(Settings):
     boxes: tuple[Interval, ...] | None = None
     """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
 
+    coarse: bool = False
+    """One more subdomain: the whole image, averaged in blocks of pixels down to the size of a subimage."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
@@ -154,15 +157,19 @@ class TrainingSettings(Settings):
         return self
 
 
-class LocalSettings(TrainingSettings):
-    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
+class CNNTrainingSettings(TrainingSettings):
+    """What any training of CNNs needs."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16."""
 
 
+class LocalSettings(CNNTrainingSettings):
+    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
+
+
 class AggregationSettings(TrainingSettings):
-    """Aggregation: the DNN that root trains on the local CNNs' decisions."""
+    """Aggregation: the DNN that is trained on the local CNNs' decisions."""
 
     epochs: PositiveInt = 10
     """Passes over the training split."""
@@ -175,6 +182,48 @@ class AggregationSettings(TrainingSettings):
 
     dropout: Fraction = 0.0
     """Dropout rate after each hidden layer of the DNN."""
+
+    placement: Literal["root", "distributed"] = "root"
+    """Who trains the DNN: root, to which all local decisions are gathered; or all ranks together with one message
+    per step, for decisions that don't fit on one rank."""
+
+
+class CoherentSettings(CNNTrainingSettings):
+    """Coherent phase: all local CNNs and the DNN are trained on as one model."""
+
+    starts: tuple[Literal["transfer", "scratch"], ...] = ("transfer",)
+    """Where it starts from: `transfer`, the trained local CNNs; `scratch`, their initial parameters. Both can be
+    named, for two trainings one after the other; [] leaves the phase out."""
+
+    features: Literal["logits", "probabilities", "penultimate"] | None = None
+    """What the DNN sees of each local CNN: its logits, their softmax, or what comes into its last layer.
+    Default: as aggregation.features."""
+
+    dnn_start: Literal["trained", "fresh"] = "trained"
+    """The DNN that a start by transfer begins with: that of the aggregation, or one with initial parameters."""
+
+    parallelism: Literal["model", "data"] = "model"
+    """`model`: each rank trains the CNNs of its subdomains, with one message of batch_size x hidden numbers per step.
+    `data`: each rank trains a copy of the whole model on its share of every batch; gradients are averaged."""
+
+    dropout_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Factor, 0 to 1, on the dropout rates of the local CNNs while they are trained coherently."""
+
+    @model_validator(mode="after")
+    def _check_starts(self) -> Self:
+        problems = []
+        if len(set(self.starts)) < len(self.starts):
+            problems.append(f"starts is {list(self.starts)}; name each start once")
+        if self.dnn_start == "fresh" and self.starts == ("scratch",):
+            problems.append("dnn_start has no effect on a start from scratch, whose DNN is always fresh")
+        return _consistent(problems, self)
+
+
+class BaselineSettings(CNNTrainingSettings):
+    """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
+
+    enabled: bool = False
+    """Whether it is trained, to compare with."""
 
 
 class Config(Settings):
@@ -196,6 +245,15 @@ class Config(Settings):
     """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch;
     `auto` is live where root can reach a terminal, else lines."""
 
+    reduction: Literal["ordered", "fast"] = "ordered"
+    """How the subdomains' summands of the DNN's first layer are added over the ranks: `ordered`, in fixed point,
+    with the same bits on any number of ranks; `fast`, in floating point, equal to rounding with half the bytes."""
+
+    shared_batches: Literal["exact", "fast"] = "exact"
+    """Where ranks share each batch (replicas, data parallelism, baseline): `exact`, batch norm's statistics and
+    dropout's masks are those of the whole batch, as on one rank; `fast`, each rank's own, as in PyTorch's
+    DistributedDataParallel."""
+
     data: DataSettings = DataSettings()
     """The data set and its splits."""
 
@@ -209,4 +267,29 @@ class Config(Settings):
     """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
 
     aggregation: AggregationSettings = AggregationSettings()
-    """Aggregation: the DNN that root trains on the local CNNs' decisions."""
+    """Aggregation: the DNN that is trained on the local CNNs' decisions."""
+
+    coherent: CoherentSettings = CoherentSettings()
+    """Coherent phase: all local CNNs and the DNN are trained on as one model."""
+
+    baseline: BaselineSettings = BaselineSettings()
+    """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
+
+    @property
+    def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:
+        """What the DNN sees in the coherent phase, the default resolved."""
+        return self.coherent.features or self.aggregation.features
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        seen, wanted = self.aggregation.features, self.coherent_features
+        # Logits are linear in the penultimate features, so that a DNN on logits is one on them as well.
+        if self.coherent.dnn_start == "trained" and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
+            problems.append(
+                f"coherent.dnn_start is 'trained', but that DNN sees {seen} (aggregation.features), "
+                f"and coherent.features is {wanted!r}; use coherent.dnn_start fresh, or like features"
+            )
+        if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
+            problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")
+        return _consistent(problems, self)

@@ -116,17 +116,20 @@ def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
 
 def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
     """Whether a contradiction names a field that is known to be wrong: it was found with the default in its place."""
+    if len(place) == 2:  # between sections, whose fields are named in full
+        return any(".".join(map(str, known)) in text for known in problems if known != place)
     wrong = {str(known[1]) for known in problems if len(known) == 2 and known[0] == place[0]}
-    return len(place) == 1 and bool(wrong & set(re.findall(r"\w+", text)))
+    return bool(wrong & set(re.findall(r"\w+", text)))
 
 
 def _texts(error: ValidationError) -> dict[KeyPath, str]:
     """One text for each place: pydantic reports every member of a union on its own."""
     texts: dict[KeyPath, tuple[str, list[str]]] = {}
     for details in error.errors():
-        place = _place(details["loc"])
-        name = ".".join(map(str, place))
         message = details["msg"].removeprefix("Value error, ")
+        # A contradiction between sections has no place of its own; it begins with the name of a field.
+        place = _place(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
+        name = ".".join(map(str, place))
         if details["type"] == "extra_forbidden":
             texts[place] = f"{name} is unknown{nearest(name)}", []
         elif details["type"] == "value_error":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -60,6 +60,30 @@ class Box:
         )
 
 
+@dataclass(frozen=True)
+class Subdomain:
+    """What one local CNN sees: the pixels of a box, averaged in blocks.
+
+    Attributes:
+        box: which pixels.
+        block: pixels along each axis that are averaged to one; 1 along every axis but for the coarse subdomain.
+            Where a block does not divide the box, the last blocks are smaller.
+    """
+
+    box: Box
+    block: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels of a subimage along each axis."""
+        return tuple(-(-n // b) for n, b in zip(self.box.shape, self.block, strict=True))
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether anything is averaged."""
+        return any(b > 1 for b in self.block)
+
+
 def split_evenly(length: int, parts: int) -> list[tuple[int, int]]:
     """Cuts ``range(length)`` into half-open pieces whose sizes differ by at most one, the larger ones first.
 
@@ -73,14 +97,15 @@ def split_evenly(length: int, parts: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A decomposition of an image into S subdomains, numbered row by row (last axis fastest).
+    """A decomposition of an image into boxes, numbered row by row (last axis fastest), and a coarse subdomain.
 
     Attributes:
         image: spatial shape of the whole image, pixels.
         grid: subdomains along each axis; None where the boxes were given one by one.
         overlap: pixels along each axis by which a box reaches over an interior side of its core.
-        cores: S boxes; those of a grid tile the image.
-        boxes: the S cores grown by the overlap: what the local CNNs see.
+        cores: those of a grid tile the image.
+        boxes: the cores grown by the overlap: what the local CNNs see.
+        coarse: block of pixels that the coarse subdomain averages to one; None without a coarse subdomain.
     """
 
     image: tuple[int, ...]
@@ -88,6 +113,7 @@ class Decomposition:
     overlap: tuple[int, ...]
     cores: tuple[Box, ...]
     boxes: tuple[Box, ...]
+    coarse: tuple[int, ...] | None = None
 
     @classmethod
     def from_grid(cls, image: Sequence[int], grid: Sequence[int], overlap: int | Sequence[int] = 0) -> Self:
@@ -160,14 +186,45 @@ class Decomposition:
 
     @classmethod
     def from_settings(cls, settings: DecompositionSettings, image: Sequence[int]) -> Self:
-        """The decomposition that the ``decomposition`` section asks for on images of spatial shape ``image``."""
+        """The decomposition that the ``decomposition`` section asks for on images of spatial shape ``image``.
+
+        Raises:
+            ValueError: see :meth:`from_grid`, :meth:`from_boxes` and :meth:`with_coarse`.
+        """
         if settings.boxes is not None:
-            return cls.from_boxes(image, settings.boxes)
-        return cls.from_grid(image, (2,) * len(image) if settings.grid is None else settings.grid, settings.overlap)
+            made = cls.from_boxes(image, settings.boxes)
+        else:
+            made = cls.from_grid(image, (2,) * len(image) if settings.grid is None else settings.grid, settings.overlap)
+        return made.with_coarse() if settings.coarse else made
+
+    def with_coarse(self) -> Self:
+        """The same with one more subdomain: the whole image, averaged down to at most the size of the largest box.
+
+        It is what the coarse space is to a two-level domain decomposition method: each box sees details of a part,
+        this one sees the whole without details.
+
+        Raises:
+            ValueError: a box is as large as the image, which leaves nothing to average.
+        """
+        largest = [max(box.shape[axis] for box in self.boxes) for axis in range(len(self.image))]
+        block = tuple(-(-n // m) for n, m in zip(self.image, largest, strict=True))
+        if all(b == 1 for b in block):
+            raise ValueError(
+                f"decomposition.coarse is true, but the boxes are {_by(largest)} pixels large and the image "
+                f"{_by(self.image)}, which leaves nothing to average; use smaller boxes, or no coarse subdomain"
+            )
+        return replace(self, coarse=block)
+
+    @property
+    def subdomains(self) -> tuple[Subdomain, ...]:
+        """What each of the S local CNNs sees; the coarse subdomain is the last one."""
+        ones = (1,) * len(self.image)
+        fine = tuple(Subdomain(box, ones) for box in self.boxes)
+        return fine if self.coarse is None else (*fine, Subdomain(Box((0,) * len(self.image), self.image), self.coarse))
 
     def __len__(self) -> int:
-        """S, the number of subdomains."""
-        return len(self.boxes)
+        """S, the number of subdomains, the coarse one included."""
+        return len(self.boxes) + (self.coarse is not None)
 
     def coverage(self) -> float:
         """Share of the image's pixels that at least one box contains, in (0, 1]."""
@@ -179,10 +236,10 @@ class Decomposition:
         return float(seen.mean())
 
     def assemble(self, subimages: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Puts the cores of S subimages together to the image again.
+        """Puts the cores of the boxes' subimages together to the image again.
 
         Args:
-            subimages: S arrays of shape (..., *box.shape), of one dtype.
+            subimages: one array for each box, of shape (..., *box.shape), of one dtype.
 
         Returns:
             Array (..., *image).

@@ -15,18 +15,22 @@ from .errors import UserError
 DeviceSetting = Literal["auto", "cpu", "cuda"]
 
 
-def assign(num_subdomains: int, num_ranks: int) -> tuple[range, ...]:
-    """The subdomains of every rank, in balanced blocks of neighbours; pure, the same on every rank.
+def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]:
+    """The subdomains and the replica number of every rank; pure, the same on every rank.
 
-    With fewer ranks than subdomains block sizes differ by at most one, the larger ones first; with more, the
-    last ranks are spare and get an empty range.
+    With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones first. With
+    N >= S each subdomain has R = N // S ranks, neighbours too, which train copies (replicas) of its CNN; the last
+    N - R S ranks are spare and get an empty range.
 
     >>> assign(4, 3)
-    (range(0, 2), range(2, 3), range(3, 4))
+    ((range(0, 2), 0), (range(2, 3), 0), (range(3, 4), 0))
+    >>> assign(2, 5)
+    ((range(0, 1), 0), (range(0, 1), 1), (range(1, 2), 0), (range(1, 2), 1), (range(2, 2), 0))
     """
-    working = min(num_subdomains, num_ranks)
-    blocks = [range(a, b) for a, b in split_evenly(num_subdomains, working)]
-    return (*blocks, *[range(num_subdomains, num_subdomains)] * (num_ranks - working))
+    replicas = max(1, num_ranks // num_subdomains)
+    blocks = [range(a, b) for a, b in split_evenly(num_subdomains, min(num_subdomains, num_ranks))]
+    working = [(block, replica) for block in blocks for replica in range(replicas)]
+    return (*working, *[(range(num_subdomains, num_subdomains), 0)] * (num_ranks - len(working)))
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Place:
         device_id: what tells devices of one host apart: the GPU's UUID, or ``"cpu"``.
         threads: threads of its tensor operations on the CPU.
         subdomains: the subdomains that it owns, ascending; none for a spare rank.
+        replica: number of its copy of their CNNs, 0 <= replica < R.
     """
 
     rank: int
@@ -48,6 +53,7 @@ class Place:
     device_id: str
     threads: int
     subdomains: tuple[int, ...]
+    replica: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,18 @@ class Mesh:
     places: tuple[Place, ...]
 
     def owner(self, subdomain: int) -> int:
-        """The rank that owns a subdomain."""
+        """The rank that owns a subdomain; of several replicas the first."""
         return next(place.rank for place in self.places if subdomain in place.subdomains)
+
+    @property
+    def replicas(self) -> int:
+        """R: ranks that train copies of one subdomain's CNN."""
+        return 1 + max(place.replica for place in self.places)
+
+    @property
+    def owned(self) -> list[tuple[int, ...]]:
+        """Of every rank the subdomains for which it speaks: those of the first replicas, each subdomain once."""
+        return [() if place.replica else place.subdomains for place in self.places]
 
     @property
     def hosts(self) -> int:
@@ -78,7 +94,7 @@ class Mesh:
             found.append(
                 f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(spare)} "
                 f"{'has' if len(spare) == 1 else 'have'} nothing to do and will sleep; "
-                f"{self.num_subdomains} ranks are enough"
+                f"use a multiple of {self.num_subdomains} ranks"
             )
         users: dict[tuple[str, str], list[int]] = {}
         for place in self.places:
@@ -102,20 +118,24 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     Raises:
         UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or OMP_NUM_THREADS is no number.
     """
-    subdomains = assign(num_subdomains, comm.size)[comm.rank]
+    assigned = assign(num_subdomains, comm.size)
+    subdomains, replica = assigned[comm.rank]
     node = comm.node_ranks()
-    affinity = (comm.rank, bool(subdomains), frozenset(os.sched_getaffinity(0)))
-    everyone = comm.allgather_object(affinity)
-    working = [mask for rank, works, mask in everyone if works and rank in node]
-    position = sum(1 for rank, works, _ in everyone if works and rank in node and rank < comm.rank)
+    mine = frozenset(os.sched_getaffinity(0))
+    masks = comm.allgather_object(mine)
+    working = [rank for rank in node if assigned[rank][0]]
 
     def find_place() -> Place:
-        threads = threads_of(affinity[2], working, os.environ)
+        threads = threads_of(mine, [masks[rank] for rank in working], os.environ)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
+        position = sum(1 for rank in working if rank < comm.rank)
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
-        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains))
+        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica)
 
-    return Mesh(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
+    places = comm.allgather_object(comm.on_all(find_place))
+    cores = frozenset().union(*[masks[rank] for rank in working])
+    comm.crowded = comm.maximum(sum(places[rank].threads for rank in working) > len(cores)) > 0
+    return Mesh(num_subdomains, tuple(places))
 
 
 def threads_of(mine: Collection[int], working: Sequence[Collection[int]], environment: Mapping[str, str]) -> int:

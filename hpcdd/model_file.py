@@ -4,9 +4,13 @@
 
     /                 attributes hpcdd_model_format = 1, config (YAML), name, class_names, mean, std, image_shape,
                       local_width
-    /boxes            (S, 2, axes) int64: first pixel, and one past the last, of each box
+    /boxes            (S, 2, axes) int64: first pixel, and one past the last, of each subdomain's box
+    /blocks           (S, axes) int64: pixels of it that are averaged to one
     /local/0000/...   parameters and buffers of CNN_0 by their torch names, and so on
     /dnn/...          those of the DNN
+    /coherent_transfer/local/..., /coherent_transfer/dnn/...   those of the coherent model, if it was trained;
+    /coherent_scratch/...                                      likewise
+    /global/...       those of the global CNN, if it was trained
 """
 
 from __future__ import annotations
@@ -22,12 +26,14 @@ from torch import nn
 
 from .config import Config
 from .configuration import from_yaml, to_yaml
+from .data.coarse import average
 from .data.format import DatasetInfo
 from .data.samples import Samples
-from .decomposition import Box, Decomposition
+from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .files import written_whole
-from .models.dnn import DNN, create_dnn
+from .models.coherent import Coherent, Penultimate, prepare_cnn
+from .models.dnn import DNN
 from .models.registry import create
 from .models.storage import State, read_state, write_state
 
@@ -40,8 +46,7 @@ def write_model(
     info: DatasetInfo,
     decomposition: Decomposition,
     local_width: int,
-    local_states: Iterable[State],
-    dnn: nn.Module,
+    states: Iterable[tuple[str, State]],
 ) -> None:
     """Writes model.h5 under a temporary name and renames it when it is whole.
 
@@ -51,8 +56,7 @@ def write_model(
         info: the data set that it was trained on.
         decomposition: its boxes.
         local_width: channels of the local CNNs' first block.
-        local_states: the ``state_dict`` of CNN_0, CNN_1, ...; taken one at a time.
-        dnn: the trained DNN.
+        states: place in the file (``local/0000``, ...) and ``state_dict`` of each network; taken one at a time.
     """
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["hpcdd_model_format"] = FORMAT
@@ -62,10 +66,11 @@ def write_model(
         file.attrs["mean"], file.attrs["std"] = info.mean, info.std
         file.attrs["image_shape"] = info.image_shape
         file.attrs["local_width"] = local_width
-        file["boxes"] = np.array([(box.start, box.stop) for box in decomposition.boxes], np.int64)
-        for s, state in enumerate(local_states):
-            write_state(file.create_group(f"local/{s:04d}"), state)
-        write_state(file.create_group("dnn"), dnn.state_dict())
+        subdomains = decomposition.subdomains
+        file["boxes"] = np.array([(s.box.start, s.box.stop) for s in subdomains], np.int64)
+        file["blocks"] = np.array([s.block for s in subdomains], np.int64)
+        for place, state in states:
+            write_state(file.create_group(place), state)
 
 
 @dataclass(frozen=True)
@@ -76,31 +81,48 @@ class Model:
         config: the configuration that it was trained with.
         class_names: K names.
         image_shape: (C, *spatial) of the images that it takes.
-        boxes: S boxes.
+        subdomains: what each local CNN sees.
         mean, std: (C,), in units of the stored values.
         local_cnns: CNN_0 ... CNN_{S-1}, in evaluation mode.
         dnn: in evaluation mode.
+        coherent: by start (``transfer``, ``scratch``) the coherent model, in evaluation mode.
+        global_cnn: in evaluation mode; None where it was not trained.
     """
 
     config: Config
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...]
-    boxes: tuple[Box, ...]
+    subdomains: tuple[Subdomain, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     local_cnns: tuple[nn.Module, ...]
     dnn: DNN
+    coherent: dict[str, Coherent]
+    global_cnn: nn.Module | None
+
+    def subimages(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What each local CNN sees, float32 (n, C, *shape of subdomain s), of images as they are stored."""
+        cut = []
+        for subdomain in self.subdomains:
+            pixels = images[subdomain.box.index]
+            if subdomain.is_coarse:
+                pixels = torch.from_numpy(average(pixels.numpy(), subdomain.block))
+            cut.append(self._normalised(pixels))
+        return cut
+
+    def whole(self, images: torch.Tensor) -> torch.Tensor:
+        """What the global CNN sees of images as they are stored."""
+        return self._normalised(images)
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        labels = torch.zeros(len(pixels), dtype=torch.int64)
+        return Samples.of_images(pixels, labels, self.mean, self.std, "cpu").batch(slice(None))[0]
 
     def local_logits(self, images: torch.Tensor) -> torch.Tensor:
         """The local decisions, float32 (n, S, K), on images (n, C, *spatial) as they are stored in a dataset file."""
-        labels = torch.zeros(len(images), dtype=torch.int64)
-        logits = []
         with torch.inference_mode():
-            for box, cnn in zip(self.boxes, self.local_cnns, strict=True):
-                subimages = images[box.index]
-                inputs, _ = Samples.of_images(subimages, labels, self.mean, self.std, "cpu").batch(slice(None))
-                logits.append(cnn(inputs))
-        return torch.stack(logits, dim=1)
+            pairs = zip(self.local_cnns, self.subimages(images), strict=True)
+            return torch.stack([cnn(inputs) for cnn, inputs in pairs], dim=1)
 
 
 def read_model(path: Path) -> Model:
@@ -124,13 +146,33 @@ def _read(path: Path) -> Model:
         config = from_yaml(str(file.attrs["config"]))
         names = tuple(str(name) for name in file.attrs["class_names"])
         image_shape = tuple(int(n) for n in file.attrs["image_shape"])
-        boxes = tuple(Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:])
-        cnns = []
-        for s, box in enumerate(boxes):
-            cnn = create(config.model, (image_shape[0], *box.shape), len(names), int(file.attrs["local_width"]))
-            cnn.load_state_dict(read_state(file[f"local/{s:04d}"]))
-            cnns.append(cnn.eval())
-        dnn = create_dnn(config.aggregation, len(boxes), len(names))
-        dnn.load_state_dict(read_state(file["dnn"]))
+        boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:]]
+        blocks = [tuple(map(int, block)) for block in file["blocks"][:]]
+        subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
+        width = int(file.attrs["local_width"])
+
+        def cnns(folder: str) -> list[nn.Module]:
+            made = [create(config.model, (image_shape[0], *s.shape), len(names), width) for s in subdomains]
+            for s, cnn in enumerate(made):
+                cnn.load_state_dict(read_state(file[f"{folder}/{s:04d}"]))
+            return made
+
+        def dnn(folder: str, widths: list[int]) -> DNN:
+            made = DNN(widths, config.aggregation.hidden, len(names), config.aggregation.dropout)
+            made.load_state_dict(read_state(file[folder]))
+            return made
+
+        coherent: dict[str, Coherent] = {}
+        for start in config.coherent.starts:
+            features, parts = config.coherent_features, cnns(f"coherent_{start}/local")
+            prepared = [prepare_cnn(cnn, features, dropout_scale=1.0) for cnn in parts]
+            widths = [c.classifier.in_features if isinstance(c, Penultimate) else len(names) for c in prepared]
+            coherent[start] = Coherent(prepared, dnn(f"coherent_{start}/dnn", widths), features).eval()
+        global_cnn = None
+        if config.baseline.enabled:
+            global_cnn = create(config.model, image_shape, len(names), config.model.width).eval()
+            global_cnn.load_state_dict(read_state(file["global"]))
+        local = tuple(cnn.eval() for cnn in cnns("local"))
+        combine = dnn("dnn", [len(names)] * len(local)).eval()
         mean, std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
-    return Model(config, names, image_shape, boxes, mean, std, tuple(cnns), dnn.eval())
+    return Model(config, names, image_shape, subdomains, mean, std, local, combine, coherent, global_cnn)

@@ -8,16 +8,39 @@ from dataclasses import dataclass
 import torch
 
 from . import environment, run_directory
-from .config import Config
+from .config import Config, ModelSettings
 from .data.format import DatasetInfo, inspect, resolve
 from .data.reading import BoxReader
 from .data.samples import Samples
 from .data.split import Indices, split_rows
-from .decomposition import Decomposition
+from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
-from .models.registry import check_own
+from .mesh import Mesh
+from .models.coherent import check_features
+from .models.registry import check_own, create
 from .models.width import Widths, match_widths
-from .phases.gather import bytes_on_root, check_memory
+
+PIECE_BYTES = 64 << 20
+"""Bytes of one gathered piece on root; the least piece is one sample of all subdomains."""
+
+
+def bytes_on_root(samples: int, num_subdomains: int, num_classes: int) -> int:
+    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two pieces."""
+    logits = 4 * samples * num_subdomains * num_classes
+    return 2 * logits + 2 * min(logits, PIECE_BYTES)
+
+
+def check_memory(needed: int, available: int) -> None:
+    """Refuses a gather that root has no room for, before any training.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if needed > available:
+        raise UserError(
+            f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
+            "are free there; use fewer subdomains or samples, or more memory on the first node"
+        )
 
 
 @dataclass(frozen=True)
@@ -26,14 +49,16 @@ class Problem:
 
     Attributes:
         info: the data set.
+        model: the CNN family.
         rows: which stored rows make up each split of the run, see :func:`hpcdd.data.split.split_rows`.
         decomposition: the boxes.
         widths: of the CNNs, and their parameters.
-        root_bytes: memory that gather and aggregation will take on root.
+        root_bytes: memory that gather and aggregation will take on root; 0 where nothing is gathered.
         root_available: memory that was free on root when this was found out, bytes.
     """
 
     info: DatasetInfo
+    model: ModelSettings
     rows: dict[str, tuple[str, Indices | None]]
     decomposition: Decomposition
     widths: Widths
@@ -56,7 +81,7 @@ class Problem:
 
     def subimage_shape(self, subdomain: int) -> tuple[int, ...]:
         """(C, *spatial) of one subdomain's subimages."""
-        return (self.info.image_shape[0], *self.decomposition.boxes[subdomain].shape)
+        return (self.info.image_shape[0], *self.decomposition.subdomains[subdomain].shape)
 
     def read(self, reader: BoxReader, subdomains: Iterable[int], device: str) -> dict[int, dict[str, Samples]]:
         """The samples of some subdomains by split, on ``device``; reads the boxes of these subdomains and no others.
@@ -64,22 +89,31 @@ class Problem:
         Raises:
             UserError: the file is damaged.
         """
-        labels = {split: self.labels(split) for split in self.rows}
-        samples: dict[int, dict[str, Samples]] = {}
-        for s in subdomains:
-            box = self.decomposition.boxes[s]
-            stored = {name: reader.read(name, box) for name in dict.fromkeys(name for name, _ in self.rows.values())}
-            samples[s] = {
-                split: Samples.of_images(
-                    torch.from_numpy(stored[name] if rows is None else stored[name][rows]),
-                    labels[split],
-                    self.info.mean,
-                    self.info.std,
-                    device,
-                )
-                for split, (name, rows) in self.rows.items()
-            }
-        return samples
+        return {s: self._read(reader, self.decomposition.subdomains[s], device) for s in subdomains}
+
+    def read_whole(self, reader: BoxReader, device: str) -> dict[str, Samples]:
+        """The whole images by split, on ``device``.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        image = self.info.image_shape[1:]
+        return self._read(reader, Subdomain(Box((0,) * len(image), image), (1,) * len(image)), device)
+
+    def _read(self, reader: BoxReader, subdomain: Subdomain, device: str) -> dict[str, Samples]:
+        block = subdomain.block if subdomain.is_coarse else None
+        names = dict.fromkeys(name for name, _ in self.rows.values())
+        stored = {name: reader.read(name, subdomain.box, block) for name in names}
+        return {
+            split: Samples.of_images(
+                torch.from_numpy(stored[name] if rows is None else stored[name][rows]),
+                self.labels(split),
+                self.info.mean,
+                self.info.std,
+                device,
+            )
+            for split, (name, rows) in self.rows.items()
+        }
 
 
 def pose(config: Config) -> Problem:
@@ -91,7 +125,12 @@ def pose(config: Config) -> Problem:
     run_directory.check_output(config.output)
     info = inspect(resolve(config.data.file))
     rows = split_rows(info, config.data.validation_fraction, config.seed)
-    for section, settings in (("local", config.local), ("aggregation", config.aggregation)):
+    for section, settings in (
+        ("local", config.local),
+        ("aggregation", config.aggregation),
+        ("coherent", config.coherent),
+        ("baseline", config.baseline),
+    ):
         if settings.early_stopping is not None and "validation" not in rows:
             raise UserError(
                 f"{section}.early_stopping needs a validation split, and {info.path} has none; "
@@ -101,11 +140,35 @@ def pose(config: Config) -> Problem:
         decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])
     except ValueError as error:
         raise UserError(str(error)) from error
-    shapes = [(info.image_shape[0], *box.shape) for box in decomposition.boxes]
+    shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
     widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
     check_own(config.model, shapes, info.num_classes, widths.local_width)
+    if config.coherent.starts and config.coherent_features == "penultimate":
+        check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
     # A validation split is taken from the training split or from the file, so that the sum over the file is right.
-    needed = bytes_on_root(sum(info.samples.values()), len(decomposition), info.num_classes)
+    gathered = config.aggregation.placement == "root"
+    needed = bytes_on_root(sum(info.samples.values()), len(decomposition), info.num_classes) if gathered else 0
     available = environment.available_memory()
     check_memory(needed, available)
-    return Problem(info, rows, decomposition, widths, needed, available)
+    return Problem(info, config.model, rows, decomposition, widths, needed, available)
+
+
+def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
+    """Refuses batches that have too few samples for the ranks that share them.
+
+    Raises:
+        UserError: naming the batch size and the number of ranks.
+    """
+    workers = sum(1 for place in mesh.places if place.subdomains)
+    sharing = {
+        "local": mesh.replicas,
+        "coherent": workers if config.coherent.parallelism == "data" else mesh.replicas,
+        "baseline": workers if config.baseline.enabled else 1,
+    }
+    least = 1 if config.shared_batches == "exact" else 2  # batch norm needs two
+    for section, ranks in sharing.items():
+        size = min(getattr(config, section).batch_size, problem.samples["train"])
+        if ranks > 1 and size < least * ranks:
+            raise UserError(
+                f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
+            )

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .comm import Traffic
 from .config import Config
 from .files import written_whole
 from .mesh import Mesh
+from .models.aggregators import RULES
 from .phases.training import Status
 from .problem import Problem
 from .seeding import WHOLE
+from .traffic import Traffic
 
 FORMAT = 1
 STRATEGIES = {
@@ -27,6 +28,9 @@ STRATEGIES = {
     "majority": "majority vote",
     "log_pool": "log-opinion pool",
     "dnn": "DNN",
+    "coherent_transfer": "coherent model, by transfer",
+    "coherent_scratch": "coherent model, from scratch",
+    "global": "global CNN",
 }
 
 
@@ -52,14 +56,21 @@ class Metrics:
         self._file.close()
 
 
-def traffic_of(ranks: Iterable[Mapping[str, Traffic]]) -> dict[str, dict[str, int]]:
-    """By phase the calls and bytes of the rank that has most, so that zero means that no rank has any."""
-    phases: dict[str, dict[str, int]] = {}
+def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """By phase the calls and bytes of the rank that has most, so that zero means that no rank has any.
+
+    Args:
+        ranks: of every rank its traffic by phase.
+        steps: training steps of those phases whose messages are counted by step as well.
+    """
+    phases: dict[str, dict[str, float]] = {}
     for traffic in ranks:
         for phase, counted in traffic.items():
             most = phases.setdefault(phase, {"calls": 0, "bytes": 0})
             most["calls"] = max(most["calls"], counted.calls)
             most["bytes"] = max(most["bytes"], counted.bytes)
+    for phase, number in steps.items():
+        phases[phase] |= {f"{what}_per_step": phases[phase][what] / number for what in ("calls", "bytes")}
     return phases
 
 
@@ -68,7 +79,7 @@ def assemble(
     problem: Problem,
     mesh: Mesh,
     *,
-    dnn_parameters: int,
+    parameters: Mapping[str, Any],
     accuracy: Mapping[str, Any],
     seconds: Mapping[str, Any],
     communication: Mapping[str, Any],
@@ -78,14 +89,13 @@ def assemble(
 
     Args:
         config, problem, mesh: of the run.
-        dnn_parameters: trainable parameters of the DNN.
-        accuracy: by split, from :func:`hpcdd.phases.aggregate.accuracies`.
+        parameters: trainable ones, by network; ``local`` by subdomain.
+        accuracy: by split and strategy.
         seconds: by phase; ``local`` by subdomain.
         communication: from :func:`traffic_of`.
         bytes_read: bytes of pixels by rank.
     """
     info, decomposition, widths = problem.info, problem.decomposition, problem.widths
-    local = list(widths.local_parameters)
     return {
         "format": FORMAT,
         "name": config.name,
@@ -100,14 +110,16 @@ def assemble(
             "grid": None if decomposition.grid is None else list(decomposition.grid),
             "overlap": list(decomposition.overlap),
             "boxes": [[list(box.start), list(box.stop)] for box in decomposition.boxes],
+            "coarse": None if decomposition.coarse is None else list(decomposition.coarse),
         },
         "width": {"global": widths.global_width, "local": widths.local_width},
-        "parameters": {"global": widths.global_parameters, "local": local, "dnn": dnn_parameters},
+        "parameters": parameters,
         "accuracy": accuracy,
         "seconds": seconds,
         "communication": communication,
         "bytes_read": list(bytes_read),
         "ranks": len(mesh.places),
+        "replicas": mesh.replicas,
         "hosts": mesh.hosts,
         "devices": [place.device for place in mesh.places],
         "threads_per_rank": mesh.places[0].threads,
@@ -124,9 +136,16 @@ def print_plan(mesh: Mesh, problem: Problem, out: TextIO) -> None:
     """Says once who does what: the decomposition, the width of the CNNs, root's memory and the map of the ranks."""
     decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
-    shapes = sorted({" x ".join(map(str, box.shape)) for box in boxes})
-    grid = "explicit boxes" if decomposition.grid is None else " x ".join(map(str, decomposition.grid))
+    shapes = sorted({_by(box.shape) for box in boxes})
+    grid = "explicit boxes" if decomposition.grid is None else _by(decomposition.grid)
     print(f"decomposition: {grid}, {len(boxes)} subimages of {' and '.join(shapes)} pixels", file=out)
+    if decomposition.coarse is not None:
+        coarse = decomposition.subdomains[-1]
+        print(
+            f"coarse subdomain {len(boxes)}: the image averaged in blocks of {_by(coarse.block)} "
+            f"to {_by(coarse.shape)} pixels",
+            file=out,
+        )
     if (coverage := decomposition.coverage()) < 1:
         print(f"note: the boxes leave {1 - coverage:.1%} of the image out", file=out)
     print(
@@ -135,13 +154,16 @@ def print_plan(mesh: Mesh, problem: Problem, out: TextIO) -> None:
         f"(width {widths.local_width})",
         file=out,
     )
-    print(
-        f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "
-        f"{problem.root_available / 2**20:,.0f} MiB that are free",
-        file=out,
-    )
+    if problem.root_bytes:
+        print(
+            f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "
+            f"{problem.root_available / 2**20:,.0f} MiB that are free",
+            file=out,
+        )
     for place in mesh.places:
         whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
+        if mesh.replicas > 1 and place.subdomains:
+            whose += f", replica {place.replica} of {mesh.replicas}"
         threads = f"{place.threads} thread{'s' if place.threads > 1 else ''}"
         print(f"rank {place.rank} on {place.host}, {place.device}, {threads}: {whose}", file=out)
     for warning in mesh.warnings():
@@ -158,30 +180,50 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
     table = Table("accuracy", title=Text(f"{results['dataset']['name']}: {results['name']}"), title_justify="left")
     for split in splits:
         table.add_column(split, justify="right")
-    for s in range(len(results["decomposition"]["boxes"])):
-        table.add_row(f"local CNN {s}", *[f"{accuracy[split]['local'][s]:.4f}" for split in splits])
+    fine = len(results["decomposition"]["boxes"])
+    for s in range(len(results["parameters"]["local"])):
+        name = f"local CNN {s}" if s < fine else f"coarse CNN {s}"
+        table.add_row(name, *[f"{accuracy[split]['local'][s]:.4f}" for split in splits])
     table.add_section()
     for key, words in STRATEGIES.items():
-        table.add_row(words, *[f"{accuracy[split][key]:.4f}" for split in splits])
+        if key in accuracy["test"]:
+            table.add_row(words, *[f"{accuracy[split][key]:.4f}" for split in splits])
+    for start in ("transfer", "scratch"):
+        if (parts := f"coherent_{start}_parts") in accuracy["test"]:
+            table.add_section()
+            for key in RULES:
+                words = f"{STRATEGIES[key]}, CNNs after coherent_{start}"
+                table.add_row(words, *[f"{accuracy[split][parts][key]:.4f}" for split in splits])
     console.print(table)
 
     parameters, seconds, communication = results["parameters"], results["seconds"], results["communication"]
+    coherent = f"; coherent model {parameters['coherent']:,}" if "coherent" in parameters else ""
+    later = [phase for phase in seconds if phase.startswith("coherent") or phase == "global"]
     print(
         f"parameters: global CNN {parameters['global']:,}; local CNNs {_span(parameters['local'])} each, "
-        f"{sum(parameters['local']):,} in all; DNN {parameters['dnn']:,}",
+        f"{sum(parameters['local']):,} in all; DNN {parameters['dnn']:,}{coherent}",
         f"seconds: start {seconds['start']:.1f}, read {seconds['read']:.1f}, "
-        f"local {_span(seconds['local'], '.1f')} per subdomain, gather {seconds['gather']:.1f}, "
-        f"dnn {seconds['dnn']:.1f}, total {seconds['total']:.1f}",
+        f"local {_span(seconds['local'], '.1f')} per subdomain, "
+        + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
+        + f"total {seconds['total']:.1f}",
         "messages of a rank: "
-        + "; ".join(
-            f"{phase} {communication[phase]['calls']} calls, {communication[phase]['bytes']:,} bytes"
-            for phase in ("local", "gather", "dnn")
-        ),
+        + "; ".join(_messages(phase, communication[phase]) for phase in ("local", "gather", "dnn") if phase in seconds)
+        + "".join(f"; {_messages(phase, communication[phase])}" for phase in later),
         f"results: {directory / 'results.json'}",
         sep="\n",
         file=out,
         flush=True,
     )
+
+
+def _messages(phase: str, counted: Mapping[str, float]) -> str:
+    if "calls_per_step" in counted:
+        return f"{phase} {counted['calls_per_step']:g} calls, {counted['bytes_per_step']:,.0f} bytes per step"
+    return f"{phase} {counted['calls']} calls, {counted['bytes']:,} bytes"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _span(values: Sequence[float], form: str = ",") -> str:

@@ -85,6 +85,10 @@ class Stop:
             targets = range(1, self._comm.size) if self._comm.rank == ROOT else [ROOT]
             self._outgoing = [(self._channel.Isend(message, dest=rank, tag=_TAG), message) for rank in targets]
 
+    def wanted(self) -> bool:
+        """Whether this rank got a signal, or has heard of another one's."""
+        return self._signum != 0
+
     def agree(self, poll: Callable[[], None] = lambda: None) -> None:
         """Collective, at the end of a phase: all ranks go on, or all stop. Ranks that come early sleep.
 

@@ -12,7 +12,15 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hpcdd.config import Config, DecompositionSettings, LocalSettings, ModelSettings
+from hpcdd.config import (
+    AggregationSettings,
+    BaselineSettings,
+    CoherentSettings,
+    Config,
+    DecompositionSettings,
+    LocalSettings,
+    ModelSettings,
+)
 from hpcdd.configuration import from_yaml, parse, to_yaml
 
 
@@ -51,7 +59,7 @@ def test_help_shows_every_field_with_its_documentation_and_default(
     assert " ".join(field.description.split()) in text
     if field.default is not None:  # what null means stands in the documentation
         values = field.default if isinstance(field.default, tuple) else [field.default]
-        assert f"(default: {','.join(map(str, values))})" in text
+        assert f"(default: {','.join(map(str, values))})".lower() in text.lower()
 
 
 def test_sections_are_frozen() -> None:
@@ -135,6 +143,28 @@ def test_model_names_that_are_refused(name: str, explanation: str) -> None:
         (Config, {"data": {"validation_fraction": 1.0}}),
         (Config, {"nonsense": 1}),
         (Config, {"local": {"features": "logits"}}),
+        (Config, {"reduction": "slow"}),
+        (Config, {"shared_batches": True}),
+        (DecompositionSettings, {"coarse": 2}),
+        (AggregationSettings, {"features": "penultimate"}),
+        (AggregationSettings, {"placement": "ranks"}),
+        (CoherentSettings, {"starts": "transfer"}),
+        (CoherentSettings, {"starts": ("pretrained",)}),
+        (CoherentSettings, {"starts": ("transfer", "transfer")}),
+        (CoherentSettings, {"starts": ("scratch", "transfer", "scratch")}),
+        (CoherentSettings, {"starts": None}),
+        (CoherentSettings, {"dnn_start": "fresh", "starts": ("scratch",)}),
+        (CoherentSettings, {"dnn_start": None}),
+        (CoherentSettings, {"features": "hidden"}),
+        (CoherentSettings, {"parallelism": "pipeline"}),
+        (CoherentSettings, {"dropout_scale": 1.01}),
+        (CoherentSettings, {"dropout_scale": -0.01}),
+        (CoherentSettings, {"optimizer": "adam", "momentum": 0.5}),
+        (CoherentSettings, {"batch_size": 1}),
+        (BaselineSettings, {"enabled": None}),
+        (BaselineSettings, {"precision": "fp16"}),
+        (Config, {"model": {"name": "resnet20"}, "coherent": {"dropout_scale": 0.5}}),
+        (Config, {"coherent": {"features": "probabilities"}}),
     ],
 )
 def test_values_out_of_range_and_contradictions_are_refused(section: type[BaseModel], fields: dict[str, Any]) -> None:
@@ -149,6 +179,40 @@ def test_the_limits_of_ranges_are_taken() -> None:
     assert LocalSettings(optimizer="adam", momentum=0.9).momentum == 0.9  # the default contradicts nothing
     assert DecompositionSettings(boxes=[[[0, 0], [4, 4]]], overlap=0).boxes == (((0, 0), (4, 4)),)
     assert Config(seed=2**64, name="a.b-c+1").seed == 2**64
+    assert CoherentSettings(starts=()).starts == ()
+    assert CoherentSettings(starts=["scratch", "transfer"], dnn_start="fresh").starts == ("scratch", "transfer")
+    assert CoherentSettings(dropout_scale=0).dropout_scale == 0
+    assert CoherentSettings(dropout_scale=1).dropout_scale == 1
+    assert Config(model={"name": "resnet20"}, coherent={"dropout_scale": 1}).coherent.dropout_scale == 1
+    assert Config(model={"name": "mine:cnn"}, coherent={"dropout_scale": 0.5}).coherent.dropout_scale == 0.5
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "coherent", "fits"),
+    [
+        ("logits", None, True),
+        ("logits", "logits", True),
+        ("logits", "penultimate", True),  # the CNNs' last layers become a part of the DNN's first one
+        ("logits", "probabilities", False),
+        ("probabilities", None, True),
+        ("probabilities", "probabilities", True),
+        ("probabilities", "logits", False),
+        ("probabilities", "penultimate", False),
+    ],
+)
+def test_a_trained_dnn_goes_on_with_what_it_has_seen(aggregation: str, coherent: str | None, fits: bool) -> None:
+    def made(dnn_start: str) -> Config:
+        sections = {"aggregation": {"features": aggregation}, "coherent": {"features": coherent}}
+        sections["coherent"]["dnn_start"] = dnn_start
+        return Config.model_validate(sections)
+
+    assert made("fresh").coherent_features == (coherent or aggregation)  # a fresh one sees what is wanted
+    if fits:
+        assert made("trained").coherent_features == (coherent or aggregation)
+    else:
+        with pytest.raises(ValidationError, match=rf"sees {aggregation} \(aggregation\.features\)") as error:
+            made("trained")
+        assert repr(coherent) in str(error.value)
 
 
 BOXES = "[[[0, 0], [4, 4]], [[4, 4], [8, 8]]]"
@@ -164,34 +228,43 @@ TRAINING: dict[str, tuple[str, Any]] = {
     "schedule": ("cosine", "cosine"),
     "early_stopping": ("3", 3),
 }
+SECTIONS = ("local", "aggregation", "coherent", "baseline")
 VALUES: dict[str, tuple[str, Any]] = {
     "name": ("other-name", "other-name"),
     "output": ("some/folder", "some/folder"),
     "seed": ("7", 7),
     "device": ("cpu", "cpu"),
     "progress": ("lines", "lines"),
+    "reduction": ("fast", "fast"),
+    "shared_batches": ("fast", "fast"),
     "data.file": ("a,b [c].h5", "a,b [c].h5"),
     "data.validation_fraction": ("1e-1", 0.1),
     "decomposition.grid": ("3,2,4", (3, 2, 4)),
     "decomposition.overlap": ("1,2", (1, 2)),
     "decomposition.boxes": (BOXES, (((0, 0), (4, 4)), ((4, 4), (8, 8)))),
+    "decomposition.coarse": ("true", True),
     "model.name": ("resnet8", "resnet8"),
     "model.width": ("5", 5),
     "model.local_width": ("3", 3),
     "model.dropout": ("0.1,0.3", (0.1, 0.3)),
     "model.options": ('{"a": [1, 2], "b": "c"}', {"a": [1, 2], "b": "c"}),
-    **{f"local.{name}": value for name, value in TRAINING.items()},
-    "local.precision": ("bf16", "bf16"),
-    **{f"aggregation.{name}": value for name, value in TRAINING.items()},
+    **{f"{section}.{name}": value for section in SECTIONS for name, value in TRAINING.items()},
+    **{f"{section}.precision": ("bf16", "bf16") for section in ("local", "coherent", "baseline")},
     "aggregation.features": ("probabilities", "probabilities"),
     "aggregation.hidden": ("8,4", (8, 4)),
     "aggregation.dropout": ("0.25", 0.25),
+    "aggregation.placement": ("distributed", "distributed"),
+    "coherent.starts": ("scratch,transfer", ("scratch", "transfer")),
+    "coherent.features": ("penultimate", "penultimate"),
+    "coherent.dnn_start": ("fresh", "fresh"),
+    "coherent.parallelism": ("data", "data"),
+    "coherent.dropout_scale": ("0", 0.0),
+    "baseline.enabled": ("true", True),
 }
 # Fields that have a meaning only together with another one.
 COMPANIONS = {
     "model.options": ("model.name", "mine:cnn"),
-    "local.momentum": ("local.optimizer", "sgd"),
-    "aggregation.momentum": ("aggregation.optimizer", "sgd"),
+    **{f"{section}.momentum": (f"{section}.optimizer", "sgd") for section in SECTIONS},
 }
 
 

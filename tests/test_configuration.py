@@ -185,6 +185,17 @@ def test_whatever_stands_in_a_file_is_right_or_a_user_error(file: File, tree: An
         ("local: {null: 3}", "c.yaml:1: local.None is None: keys should be strings"),
         ("- 1", "configuration c.yaml must be a mapping such as `local: {epochs: 5}`, not a list"),
         ("epochs", "configuration c.yaml must be a mapping such as `local: {epochs: 5}`, not a str"),
+        (
+            "coherent: {starts: [transfer, transfer]}",
+            "c.yaml:1: coherent.starts is ['transfer', 'transfer']; name each",
+        ),
+        ("coherent: {starts: transfer}", "c.yaml:1: coherent.starts is 'transfer': input should be a valid tuple"),
+        ("coherent:\n  starts: [transfr]", "c.yaml:2: coherent.starts[0] is 'transfr': input should be 'transfer' or"),
+        ("coherent: {dnn_start: fresh, starts: [scratch]}", "c.yaml:1: coherent.dnn_start has no effect on a start"),
+        ("coherent: {dropout_scale: 1.5}", "c.yaml:1: coherent.dropout_scale is 1.5: input should be less than or"),
+        ("baseline: {enabled: 2}", "c.yaml:1: baseline.enabled is 2: input should be a valid boolean"),
+        ("reduction: [fast]", "c.yaml:1: reduction is ['fast']: input should be 'ordered' or 'fast'"),
+        ("placement: root", "c.yaml:1: placement is unknown; did you mean aggregation.placement?"),
         (b"\xff\xfe\x00", "configuration c.yaml can't be read: not a text file"),
         (b"\x89HDF\r\n\x1a\n", "configuration c.yaml can't be read: not a text file"),
     ],
@@ -217,6 +228,8 @@ def test_one_mistake_in_the_file_is_one_line_with_its_place(file: File, text: st
         ),
         (["--seed", "3", "stray"], "command line: 'stray' belongs to no option"),
         (["--local.momentum", "0.5"], "command line: local.momentum is 0.5, but it has no effect"),
+        (["--coherent.starts", "transfer,transfer"], "command line: coherent.starts is ['transfer', 'transfer']; name"),
+        (["--coherent.starts", "null"], "command line: coherent.starts is None: input should be a valid tuple"),
         (["--local.optimizer", "adamx", "--local.momentum", "0.5"], "command line: local.optimizer is 'adamx'"),
     ],
 )
@@ -253,3 +266,37 @@ def test_a_mistake_makes_no_others(file: File) -> None:
     assert found.startswith("c.yaml:1: local.optimizer is 'sdg'")
     (found,) = mistakes(file("model: {nam: resnet20, dropout: [0.1, 0.2]}\nlocal: {momentum: 0.9}"))
     assert found.startswith("c.yaml:1: model.nam is unknown; did you mean model.name?")
+
+
+def test_a_contradiction_between_sections_stands_at_its_line(file: File) -> None:
+    text = "name: a\naggregation: {features: probabilities}\ncoherent:\n  {epochs: 3,\n  features: logits, dnn_start: trained}"
+    (found,) = mistakes(file(text))
+    assert found.startswith("c.yaml:5: coherent.")
+    assert "(aggregation.features)" in found
+    assert "'logits'" in found
+    text = "model:\n  name: resnet20\ncoherent:\n  epochs: 3\n  dropout_scale: 0.5\n"
+    assert mistakes(file(text)) == [
+        "c.yaml:5: coherent.dropout_scale has no effect on 'resnet20', which has no dropout"
+    ]
+    (found,) = mistakes(file("model: {name: resnet20}"), "--coherent.dropout_scale", "0.5")
+    assert found.startswith("command line: coherent.dropout_scale has no effect on 'resnet20'")
+    (found,) = mistakes(file("coherent: {dropout_scale: 0.5}"), "--model.name", "resnet20")
+    assert found.startswith("c.yaml:1: coherent.dropout_scale has no effect on 'resnet20'")
+
+
+def test_a_mistake_makes_no_contradiction_between_sections(file: File) -> None:
+    (found,) = mistakes(file("aggregation: {features: probs}\ncoherent: {features: probabilities}"))
+    assert found == "c.yaml:1: aggregation.features is 'probs': input should be 'logits' or 'probabilities'"
+    (found,) = mistakes(file("aggregation: {features: probabilities}\ncoherent: {features: logitz}"))
+    assert found.startswith("c.yaml:2: coherent.features is 'logitz': input should be 'logits', 'probabilities' or")
+    (found,) = mistakes(file("model: {name: resnet20}\ncoherent: {dropout_scale: 5}"))
+    assert found == "c.yaml:2: coherent.dropout_scale is 5: input should be less than or equal to 1"
+    found, other = mistakes(file("seed: -1\ncoherent: {features: probabilities, dnn_start: trained}"))  # another one is
+    assert found.startswith("c.yaml:1: seed is -1")
+    assert other.startswith("c.yaml:2: coherent.")
+    assert "but" in other
+
+
+def test_one_start_needs_no_brackets_and_none_leaves_the_phase_out() -> None:
+    assert parse(["--coherent.starts", "scratch"])[0].coherent.starts == ("scratch",)
+    assert parse(["--coherent.starts", "[]"])[0].coherent.starts == ()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdd.config import DecompositionSettings
-from hpcdd.decomposition import Box, Decomposition, split_evenly
+from hpcdd.decomposition import Box, Decomposition, Subdomain, split_evenly
 
 Grid = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -178,3 +178,94 @@ def test_from_settings() -> None:
     assert Decomposition.from_settings(DecompositionSettings(grid=(1, 3), overlap=2), (8, 8)).overlap == (2, 2)
     explicit = Decomposition.from_settings(DecompositionSettings(boxes=[[[0, 1], [2, 3]]]), (8, 8))
     assert explicit.boxes == (Box((0, 1), (2, 3)),)
+    assert explicit.coarse is None
+    coarse = Decomposition.from_settings(DecompositionSettings(grid=(1, 3), overlap=1, coarse=True), (8, 9))
+    assert coarse == Decomposition.from_grid((8, 9), (1, 3), 1).with_coarse()
+    assert coarse.coarse == (1, 2)
+    explicit = Decomposition.from_settings(DecompositionSettings(boxes=[[[0, 1], [2, 3]]], coarse=True), (8, 8))
+    assert explicit.coarse == (4, 4)
+    with pytest.raises(ValueError, match=r"decomposition\.coarse is true"):
+        Decomposition.from_settings(DecompositionSettings(grid=(1, 1), coarse=True), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("box", "block", "shape"),
+    [
+        (Box((0, 0), (28, 28)), (2, 2), (14, 14)),
+        (Box((0, 0), (29, 28)), (2, 3), (15, 10)),
+        (Box((3, 5), (8, 9)), (1, 1), (5, 4)),
+        (Box((0, 0, 0), (5, 6, 7)), (1, 6, 4), (5, 1, 2)),
+        (Box((0,), (3,)), (5,), (1,)),
+    ],
+)
+def test_a_subdomain_is_a_box_averaged_in_blocks(box: Box, block: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    subdomain = Subdomain(box, block)
+    assert subdomain.shape == shape
+    assert subdomain.is_coarse == (block != (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("image", "grid", "overlap", "block", "shape"),
+    [
+        ((28, 28), (2, 2), 0, (2, 2), (14, 14)),
+        ((29, 29), (2, 2), 0, (2, 2), (15, 15)),
+        ((28, 28), (3, 3), 0, (3, 3), (10, 10)),
+        ((32, 32), (2, 2), 2, (2, 2), (16, 16)),  # boxes of 18 x 18
+        ((32, 32), (1, 4), 0, (1, 4), (32, 8)),
+        ((8, 8), (8, 8), 0, (8, 8), (1, 1)),
+        ((7, 8, 9), (2, 2, 2), 0, (2, 2, 2), (4, 4, 5)),
+        ((16, 16, 4), (4, 2, 1), 1, (3, 2, 1), (6, 8, 4)),  # boxes of 6 x 9 x 4
+    ],
+)
+def test_the_coarse_subdomain_is_as_large_as_a_box_or_a_little_smaller(
+    image: tuple[int, ...], grid: tuple[int, ...], overlap: int, block: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    fine = Decomposition.from_grid(image, grid, overlap)
+    both = fine.with_coarse()
+    assert both.coarse == block
+    assert both.subdomains[-1] == Subdomain(Box((0,) * len(image), image), block)
+    assert both.subdomains[-1].shape == shape
+    assert both.subdomains[-1].is_coarse
+
+
+@quickly
+@given(grids())
+def test_the_coarse_subdomain_is_one_more_and_the_last(case: Grid) -> None:
+    image, grid, overlap = case
+    fine = Decomposition.from_grid(image, grid, overlap)
+    assert fine.coarse is None
+    assert len(fine) == len(fine.subdomains) == len(fine.boxes)
+    assert [subdomain.box for subdomain in fine.subdomains] == list(fine.boxes)
+    assert [subdomain.shape for subdomain in fine.subdomains] == [box.shape for box in fine.boxes]
+    assert not any(subdomain.is_coarse for subdomain in fine.subdomains)
+    if Box((0,) * len(image), image) in fine.boxes:
+        with pytest.raises(ValueError, match="leaves nothing to average"):
+            fine.with_coarse()
+        return
+    both = fine.with_coarse()
+    assert len(both) == len(both.subdomains) == len(fine) + 1
+    assert both.subdomains[:-1] == fine.subdomains
+    assert (both.boxes, both.cores, both.grid) == (fine.boxes, fine.cores, fine.grid)
+    largest = [max(box.shape[axis] for box in both.boxes) for axis in range(len(image))]
+    coarse = both.subdomains[-1]
+    for n, b, pixels, most in zip(image, coarse.block, coarse.shape, largest, strict=True):
+        assert pixels <= most
+        assert b == 1 or -(-n // (b - 1)) > most  # the finest that is small enough
+    subimages = [np.zeros(box.shape) for box in both.boxes]
+    assert both.assemble(subimages).shape == image
+
+
+def test_the_coarse_subdomain_of_explicit_boxes() -> None:
+    boxes = [((0, 0), (3, 8)), ((2, 1), (8, 4))]  # 3 x 8 and 6 x 3 pixels
+    assert Decomposition.from_boxes((8, 12), boxes).with_coarse().coarse == (2, 2)
+    both = Decomposition.from_boxes((8, 8), boxes).with_coarse()
+    assert both.coarse == (2, 1)  # along axis 1 a box reaches over the whole image
+    assert (len(both), both.subdomains[-1].shape) == (3, (4, 8))
+
+
+def test_a_box_as_large_as_the_image_leaves_nothing_to_average() -> None:
+    decomposition = Decomposition.from_boxes((8, 9), [((0, 0), (4, 4)), ((0, 0), (8, 9))])
+    with pytest.raises(
+        ValueError, match=r"decomposition\.coarse is true, but the boxes are 8 x 9 pixels large .* 8 x 9"
+    ):
+        decomposition.with_coarse()

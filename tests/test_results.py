@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpcdd import results
-from hpcdd.comm import Traffic
+from hpcdd.traffic import Traffic
 from hpcdd.config import Config
 from hpcdd.mesh import Mesh, Place
 from hpcdd.phases.training import Status

@@ -5,10 +5,13 @@
     /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence
     /train/images     (n, C, *spatial), uint8, int8, uint16, int16 or float32
     /train/labels     (n,) int64, 0 <= label < K
+    /train/coarse     optional, then in every split: the images averaged, attribute block (axes,) int64
     /validation/...   optional
     /test/...
 
 ``mean`` and ``std`` (C,) are those of the training split, per channel, in units of the stored values.
+``coarse`` (n, C, *coarse) has the images' dtype; ``block`` pixels along each axis are averaged to one, as
+:func:`hpcdd.data.coarse.average` does it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from .coarse import coarse_shape, misfit
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
@@ -51,6 +55,7 @@ class DatasetInfo:
         labels: int64 (n,) by split, for the splits that are there.
         mean, std: (C,) of the training split, in units of the stored values.
         source, licence: where it comes from and on what terms.
+        coarse: block of pixels along each spatial axis that the stored coarse images average to one; None without.
     """
 
     path: Path
@@ -63,11 +68,19 @@ class DatasetInfo:
     std: tuple[float, ...]
     source: str
     licence: str
+    coarse: tuple[int, ...] | None
 
     @property
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    @property
+    def coarse_image_shape(self) -> tuple[int, ...] | None:
+        """(C, *coarse) of the stored coarse images; None without."""
+        if self.coarse is None:
+            return None
+        return self.image_shape[0], *coarse_shape(self.image_shape[1:], self.coarse)
 
     @property
     def samples(self) -> dict[str, int]:
@@ -134,7 +147,7 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         raise UserError(f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}")
     faults: list[str] = []
     class_names = _strings(file, "class_names", faults)
-    shapes, dtypes, labels = {}, {}, {}
+    shapes, dtypes, labels, blocks = {}, {}, {}, {}
     for split in SPLITS:
         if split not in file:
             if split != "validation":
@@ -144,8 +157,15 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         if images_labels is not None:
             images, labels[split] = images_labels
             shapes[split], dtypes[split] = tuple(images.shape[1:]), str(images.dtype)
+            before = len(faults)
+            block = _check_coarse(file, split, images, faults)
+            if len(faults) == before:
+                blocks[split] = block
     if len(set(shapes.values())) > 1 or len(set(dtypes.values())) > 1:
         faults.append(f"images differ between splits: shapes {shapes}, dtypes {dtypes}")
+    if len(set(blocks.values())) > 1:
+        found = ", ".join(f"{split} {'none' if block is None else list(block)}" for split, block in blocks.items())
+        faults.append(f"blocks of coarse images differ between splits ({found}); store all with one block, or none")
     if "train" in labels:
         present = np.unique(labels["train"])
         if len(present) < 2 and len(labels["train"]) >= 2:
@@ -167,6 +187,7 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         std=std,
         source=str(file.attrs.get("source", "")),
         licence=str(file.attrs.get("licence", "")),
+        coarse=blocks["train"],
     )
 
 
@@ -175,14 +196,7 @@ def _check_split(
 ) -> tuple[h5py.Dataset, npt.NDArray[np.int64]] | None:
     before = len(faults)
     for name in (split, f"{split}/images", f"{split}/labels"):
-        kind = h5py.Group if name == split else h5py.Dataset
-        if file.get(name, getclass=True, getlink=True) not in (h5py.HardLink, None):
-            faults.append(f"{name} is a link; a dataset file holds its data itself")
-        elif name not in file or not isinstance(item := file[name], kind):
-            faults.append(f"there is no {'group' if name == split else 'dataset'} {name!r}")
-        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            faults.append(f"{name} points to other files; a dataset file holds its data itself")
-        if len(faults) > before:
+        if not _is_there(file, name, h5py.Group if name == split else h5py.Dataset, faults):
             return None
     images, labels = file[f"{split}/images"], file[f"{split}/labels"]
     if images.shape is None or labels.shape is None:
@@ -209,6 +223,41 @@ def _check_split(
         )
         return None
     return images, values
+
+
+def _check_coarse(file: h5py.File, split: str, images: h5py.Dataset, faults: list[str]) -> tuple[int, ...] | None:
+    """The block of a split's coarse images; None without any."""
+    name = f"{split}/coarse"
+    if file.get(name, getclass=True, getlink=True) is None or not _is_there(file, name, h5py.Dataset, faults):
+        return None
+    coarse = file[name]
+    value = np.asarray(coarse.attrs.get("block"))
+    if value.ndim != 1 or value.dtype.kind not in "iu":
+        faults.append(f"attribute block of {name} must hold an integer for each spatial axis")
+        return None
+    block = tuple(int(b) for b in value)
+    if fault := misfit(block, images.shape[2:]):
+        faults.append(f"{name}: {fault}")
+        return None
+    expected = (*images.shape[:2], *coarse_shape(images.shape[2:], block))
+    if (coarse.shape, coarse.dtype) != (expected, images.dtype):
+        faults.append(
+            f"{name} is {coarse.dtype} of shape {coarse.shape}; {images.dtype} of shape {expected} is needed for "
+            f"{split}/images in blocks of {list(block)}"
+        )
+    return block
+
+
+def _is_there(file: h5py.File, name: str, kind: type[h5py.HLObject], faults: list[str]) -> bool:
+    """Whether the file itself holds a group or dataset."""
+    before = len(faults)
+    if file.get(name, getclass=True, getlink=True) not in (h5py.HardLink, None):
+        faults.append(f"{name} is a link; a dataset file holds its data itself")
+    elif name not in file or not isinstance(item := file[name], kind):
+        faults.append(f"there is no {'group' if kind is h5py.Group else 'dataset'} {name!r}")
+    elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+        faults.append(f"{name} points to other files; a dataset file holds its data itself")
+    return len(faults) == before
 
 
 def _strings(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from .coarse import misfit
 from .importers import IMPORTERS
 from .write import Split, check_out, write_dataset
 
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"take the first N samples of the {split} split with all classes alike (default: all)",
         )
     parser.add_argument(
+        "--coarse",
+        metavar="B",
+        help="store also the images averaged in blocks of B pixels along each axis (2), or of B1,B2,... (2,2): with "
+        "decomposition.coarse and that block a rank reads these (default: it averages the images as it reads them)",
+    )
+    parser.add_argument(
         "--compression", type=int, default=4, choices=range(10), metavar="0-9", help="gzip level (default: 4; 0: none)"
     )
 
@@ -46,11 +53,17 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     Raises:
         UserError: the source is not what it should be; nothing is written then.
     """
+    block = None if arguments.coarse is None else _block(arguments.coarse)
     check_out(arguments.out)
     splits, names = IMPORTERS[arguments.kind].read(arguments.source)
     for split, wanted in (("train", arguments.train_samples), ("test", arguments.test_samples)):
         if wanted is not None:
             splits[split] = _balanced(splits[split], split, wanted)
+    if block is not None:
+        spatial = splits["train"].image_shape[1:]
+        block = block * len(spatial) if len(block) == 1 else block
+        if fault := misfit(block, spatial):
+            raise UserError(f"--coarse is {arguments.coarse}: {fault}")
     num_classes = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
     if arguments.class_names:
         names = tuple(name.strip() for name in arguments.class_names.split(","))
@@ -66,6 +79,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         licence=arguments.licence,
         command=shlex.join(["hpcdd", *argv]),
         compression=arguments.compression,
+        coarse=block,
     )
     print(
         f"{arguments.out}: {info.name}, images {info.image_shape} {info.dtype}, {arguments.out.stat().st_size:,} bytes"
@@ -74,6 +88,16 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         counts = np.bincount(labels, minlength=info.num_classes)
         per_class = ", ".join(f"{name} {count}" for name, count in zip(info.class_names, counts, strict=True))
         print(f"  {split}: {len(labels):,} samples ({per_class})")
+    if info.coarse is not None:
+        print(f"  coarse images {info.coarse_image_shape}, averaged in blocks of {' x '.join(map(str, info.coarse))}")
+
+
+def _block(text: str) -> tuple[int, ...]:
+    """The block of pixels behind ``--coarse``: one number for all axes, or one per axis."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--coarse is {text!r}; use one positive integer (2), or one per spatial axis (2,2)") from error
 
 
 def _balanced(split: Split, name: str, wanted: int) -> Split:

@@ -50,3 +50,27 @@ class Samples:
             return inputs, self.labels[rows]
         images = inputs.to(torch.float32, memory_format=_CHANNELS_LAST[inputs.ndim])
         return images.sub(self.mean).div_(self.std), self.labels[rows]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """One split of several subdomains: the same samples in the same order, seen by a network with several inputs.
+
+    Attributes:
+        parts: one for each subdomain; all have the same labels.
+    """
+
+    parts: Sequence[Samples]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 (n,)."""
+        return self.parts[0].labels
+
+    def batch(self, rows: torch.Tensor | slice) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Each subdomain's inputs of some rows, as :meth:`Samples.batch` gives them, and the labels, int64 (b,)."""
+        return [part.batch(rows)[0] for part in self.parts], self.labels[rows]

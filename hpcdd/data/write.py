@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import written_whole
+from .coarse import average, coarse_shape, misfit
 from .format import DTYPES, FORMAT, DatasetInfo, inspect
 
 Array = npt.NDArray[Any]
@@ -86,6 +87,7 @@ def write_dataset(
     licence: str = "",
     command: str = "",
     compression: int = 4,
+    coarse: Sequence[int] | None = None,
 ) -> DatasetInfo:
     """Writes a dataset file (see :mod:`hpcdd.data.format`); nothing stands at ``path`` before it is whole.
 
@@ -94,13 +96,14 @@ def write_dataset(
         splits: ``train``, ``test`` and optionally ``validation``.
         name, class_names, source, licence, command: recorded as attributes.
         compression: gzip level, 0 to 9; 0 stores the pixels as they are.
+        coarse: block of pixels along each spatial axis; the images averaged in such blocks are stored as well.
 
     Returns:
         What the file says of itself.
 
     Raises:
         UserError: pixels of a dtype that the format does not know, a channel that is constant, labels that training
-            would refuse, or a path that can't be written.
+            would refuse, a block that does not fit, or a path that can't be written.
     """
     check_out(path)
     attributes = {"name": name, "source": source, "licence": licence, "command": command}
@@ -113,7 +116,9 @@ def write_dataset(
                 for split_name, split in splits.items():
                     if split.dtype not in DTYPES:
                         raise UserError(f"images of dtype {split.dtype} can't be stored; use {', '.join(DTYPES)}")
-                    moments = _write_split(file.create_group(split_name), split, compression)
+                    if coarse is not None and (fault := misfit(coarse, split.image_shape[1:])):
+                        raise UserError(f"{path} is not written: {fault}")
+                    moments = _write_split(file.create_group(split_name), split, compression, coarse)
                     if split_name == "train":
                         file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
             info = _inspected(temporary, path)
@@ -154,22 +159,33 @@ def _inspected(temporary: Path, path: Path) -> DatasetInfo:
         raise UserError(f"{path} is not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
 
 
-def _write_split(group: h5py.Group, split: Split, compression: int) -> _Moments:
+def _write_split(group: h5py.Group, split: Split, compression: int, coarse: Sequence[int] | None) -> _Moments:
     n = len(split.labels)
-    row_bytes = int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize
-    rows = max(1, min(n, _CHUNK_BYTES // row_bytes))
-    filters = {"compression": "gzip", "compression_opts": compression} if compression else {}
-    images = group.create_dataset(
-        "images", (n, *split.image_shape), split.dtype, chunks=(rows, *split.image_shape), **filters
-    )
+    images = _create(group, "images", n, split.image_shape, split.dtype, compression)
+    averages = None
+    if coarse is not None:
+        shape = (split.image_shape[0], *coarse_shape(split.image_shape[1:], coarse))
+        averages = _create(group, "coarse", n, shape, split.dtype, compression)
+        averages.attrs["block"] = np.asarray(coarse, np.int64)
+    rows = images.chunks[0]
     moments = _Moments(split.image_shape[0])
     start = 0
     for block in split.blocks():
         images[start : start + len(block)] = block
-        start += len(block)
         for first in range(0, len(block), rows):  # in pieces: float64 copies of whole splits would be large
-            moments.add(block[first : first + rows])
+            piece = block[first : first + rows]
+            moments.add(piece)
+            if averages is not None:
+                averages[start + first : start + first + len(piece)] = average(piece, coarse)
+        start += len(block)
     if start != n:
         raise AssertionError(f"the importer gave {start} images for {n} labels")
     group.create_dataset("labels", data=np.asarray(split.labels, np.int64))
     return moments
+
+
+def _create(group: h5py.Group, name: str, n: int, shape: tuple[int, ...], dtype: str, compression: int) -> h5py.Dataset:
+    """A dataset for n images, in chunks of whole ones."""
+    rows = max(1, min(n, _CHUNK_BYTES // (int(np.prod(shape)) * np.dtype(dtype).itemsize)))
+    filters = {"compression": "gzip", "compression_opts": compression} if compression else {}
+    return group.create_dataset(name, (n, *shape), dtype, chunks=(rows, *shape), **filters)

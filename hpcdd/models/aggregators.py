@@ -1,29 +1,39 @@
 """Rules that combine the S local decisions into one, without training: arXiv 2408.14442 compares the first two.
 
-All take logits, float (n, S, K), and give scores, float64 (n, K): the class with the highest score is the decision.
+Each rule is a mean over the subdomains of something that depends on one subdomain's logits alone, so that ranks which
+hold some subdomains each can add it up. The class with the highest score is the decision.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional
 
 
-def average_probability(logits: torch.Tensor) -> torch.Tensor:
-    """Mean over the subdomains of the local probabilities."""
-    return logits.double().softmax(2).mean(1)
+def probability(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
+    """Average probability: the mean of the local probabilities."""
+    return logits.double().softmax(-1) / num_subdomains
 
 
-def majority_vote(logits: torch.Tensor) -> torch.Tensor:
-    """Votes of the local CNNs for each class; between classes with equally many, the higher mean probability wins."""
-    votes = functional.one_hot(logits.argmax(2), logits.shape[2]).sum(1)
-    return votes + 0.5 * average_probability(logits)  # half of a probability never outweighs a vote
+def vote(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
+    """Majority vote; between classes with equally many votes, the higher mean probability wins."""
+    votes = functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
+    # Half of a mean probability never outweighs a vote.
+    return (votes + 0.5 * probability(logits, num_subdomains)) / num_subdomains
 
 
-def log_opinion_pool(logits: torch.Tensor) -> torch.Tensor:
-    """Mean over the subdomains of the local log-probabilities (the geometric mean of the probabilities)."""
-    return logits.double().log_softmax(2).mean(1)
+def log_probability(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
+    """Log-opinion pool: the mean of the local log-probabilities (the geometric mean of the probabilities)."""
+    return logits.double().log_softmax(-1) / num_subdomains
 
 
-RULES = {"average": average_probability, "majority": majority_vote, "log_pool": log_opinion_pool}
-"""The rules by their names in results.json."""
+Rule = Callable[[torch.Tensor, int], torch.Tensor]
+RULES: dict[str, Rule] = {"average": probability, "majority": vote, "log_pool": log_probability}
+"""By their names in results.json: local logits, float (..., K), and S -> the subdomain's summand, float64 (..., K)."""
+
+
+def scores(rule: Rule, logits: torch.Tensor) -> torch.Tensor:
+    """The scores of a rule, float64 (n, K), from all local decisions (n, S, K)."""
+    return rule(logits, logits.shape[1]).sum(1)

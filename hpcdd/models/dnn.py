@@ -3,48 +3,109 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ..config import AggregationSettings
+from ..seeding import seed_of
+
+_STREAM = "initial DNN parameters"
 
 
 class DNN(nn.Module):
     """Dense layers with ReLU on the features of all S subdomains side by side.
 
+    Attributes:
+        widths: features per subdomain, S numbers; they cut ``first.weight`` (hidden, sum of widths) into S blocks of
+            columns.
+        first: the first layer.
+        rest: the layers after it.
+
     Args:
-        inputs: S times the features per subdomain.
+        widths: see above.
         hidden: units of the hidden layers; empty for a single linear layer.
         num_classes: K.
         dropout: rate after each hidden layer.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], num_classes: int, dropout: float) -> None:
+    def __init__(self, widths: Sequence[int], hidden: Sequence[int], num_classes: int, dropout: float) -> None:
         super().__init__()
-        widths = [inputs, *hidden, num_classes]
-        self.first = nn.Linear(widths[0], widths[1])
-        rest: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths[1:]):
-            rest += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(before, after)]
-        self.rest = nn.Sequential(*rest)
+        self.widths = tuple(widths)
+        units = [sum(widths), *hidden, num_classes]
+        self.first = nn.Linear(units[0], units[1])
+        self.rest = rest_of(units[1:], dropout)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Float (n, inputs) -> logits (n, K)."""
+        """Float (n, sum of widths) -> logits (n, K)."""
         logits: torch.Tensor = self.rest(self.first(features))
         return logits
 
+    def block(self, subdomain: int) -> torch.Tensor:
+        """The columns of ``first.weight`` that belong to a subdomain: a view (hidden, widths[subdomain])."""
+        start = sum(self.widths[:subdomain])
+        return self.first.weight[:, start : start + self.widths[subdomain]]
 
-def create_dnn(settings: AggregationSettings, num_subdomains: int, num_classes: int) -> DNN:
-    """The DNN of the ``aggregation`` section, with parameters drawn from torch's global random state."""
-    return DNN(num_subdomains * num_classes, settings.hidden, num_classes, settings.dropout)
+
+def rest_of(units: Sequence[int], dropout: float) -> nn.Sequential:
+    """The layers after the first one, from ``units[0]`` hidden units to ``units[-1]`` classes."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(units):
+        layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(before, after)]
+    return nn.Sequential(*layers)
 
 
-def features_of(logits: torch.Tensor, settings: AggregationSettings) -> torch.Tensor:
-    """What the DNN sees: float32 (n, S*K) from the local logits (n, S, K).
+def create_dnn(settings: AggregationSettings, widths: Sequence[int], num_classes: int, seed: int) -> DNN:
+    """The DNN of the ``aggregation`` section with initial parameters, put together from what any rank can draw.
 
-    The papers feed probabilities. Logits keep the difference between a sure and a very sure CNN.
+    Args:
+        settings: ``aggregation`` section.
+        widths: features per subdomain.
+        num_classes: K.
+        seed: the run's seed.
     """
-    chosen = logits.softmax(2) if settings.features == "probabilities" else logits
-    return chosen.flatten(1)
+    dnn = DNN(widths, settings.hidden, num_classes, settings.dropout)
+    bias, rest = initial_rest(settings, sum(widths), num_classes, seed)
+    with torch.no_grad():
+        for subdomain, width in enumerate(widths):
+            dnn.block(subdomain).copy_(initial_block(len(bias), width, sum(widths), seed, subdomain))
+        dnn.first.bias.copy_(bias)
+    dnn.rest = rest
+    return dnn
+
+
+def initial_block(hidden: int, width: int, inputs: int, seed: int, subdomain: int) -> torch.Tensor:
+    """Initial columns of the first layer for one subdomain, float32 (hidden, width), as torch draws a linear layer's.
+
+    Args:
+        hidden: units of the first layer.
+        width: features of this subdomain.
+        inputs: features of all subdomains.
+        seed: the run's seed.
+        subdomain: s; the same block on whichever rank it is drawn.
+    """
+    generator = torch.Generator().manual_seed(seed_of(seed, _STREAM, subdomain=subdomain))
+    bound = 1 / math.sqrt(inputs)
+    return torch.empty(hidden, width).uniform_(-bound, bound, generator=generator)
+
+
+def initial_rest(
+    settings: AggregationSettings, inputs: int, num_classes: int, seed: int
+) -> tuple[torch.Tensor, nn.Sequential]:
+    """Initial bias (hidden,) of the first layer, and the layers after it; the same on every rank."""
+    units = [*settings.hidden, num_classes]
+    torch.manual_seed(seed_of(seed, _STREAM))
+    bound = 1 / math.sqrt(inputs)
+    bias = torch.empty(units[0]).uniform_(-bound, bound)
+    return bias, rest_of(units, settings.dropout)
+
+
+def features_of(logits: torch.Tensor, features: str) -> torch.Tensor:
+    """What the DNN sees of class logits (..., K): themselves, or their softmax (as in the papers).
+
+    Logits keep the difference between a sure and a very sure CNN.
+    """
+    return functional.softmax(logits, dim=-1) if features == "probabilities" else logits

@@ -58,6 +58,10 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Float (n, C, *spatial) -> logits (n, K)."""
-        maps = self.features(images)
-        logits: torch.Tensor = self.classifier(maps.flatten(2).mean(dim=2))
+        logits: torch.Tensor = self.classifier(self.penultimate(images))
         return logits
+
+    def penultimate(self, images: torch.Tensor) -> torch.Tensor:
+        """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
+        maps: torch.Tensor = self.features(images)
+        return maps.flatten(2).mean(dim=2)

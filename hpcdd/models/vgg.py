@@ -51,5 +51,10 @@ class VGG(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Float (n, C, *spatial) -> logits (n, K)."""
-        logits: torch.Tensor = self.classifier(self.dense(self.features(images)))
+        logits: torch.Tensor = self.classifier(self.penultimate(images))
         return logits
+
+    def penultimate(self, images: torch.Tensor) -> torch.Tensor:
+        """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
+        features: torch.Tensor = self.dense(self.features(images))
+        return features

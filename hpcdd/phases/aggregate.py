@@ -1,28 +1,30 @@
-"""Aggregation: root combines the local decisions, by rules and by the DNN; the other ranks sleep.
+"""Aggregation: the DNN learns to combine the local decisions.
 
 arXiv 2302.06564 trains a dense network (DNN) that takes the local CNNs' probability distributions and gives the
-global decision, and compares it with average probability and majority vote.
+global decision, and compares it with average probability and majority vote (:mod:`hpcdd.models.aggregators`).
+Root trains it on the gathered decisions while the others sleep; or all ranks train it together where the decisions
+lie, for problems whose decisions don't fit on one rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from ..config import Config
-from ..data.samples import Samples
-from ..models.aggregators import RULES
-from ..models.dnn import DNN, create_dnn, features_of
-from ..seeding import seed_of
+from ..data.samples import Samples, SideBySide
+from ..models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
+from ..parallel.coherent import PartOfDNN
+from ..parallel.share import Share
+from ..parallel.team import Team
+from .alike import checked
 from .training import Hooks, train
 
-_ROWS = 8192  # samples whose scores are computed at a time
+Splits = Mapping[str, torch.Tensor]
 
 
-def train_dnn(
-    config: Config, logits: Mapping[str, torch.Tensor], labels: Mapping[str, torch.Tensor], hooks: Hooks
-) -> DNN:
+def train_dnn(config: Config, logits: Splits, labels: Splits, hooks: Hooks) -> DNN:
     """Trains the DNN on root's processor; no messages.
 
     Args:
@@ -39,41 +41,71 @@ def train_dnn(
         StopRequest: from ``hooks.step``.
     """
     _, num_subdomains, num_classes = logits["train"].shape
-    torch.manual_seed(seed_of(config.seed, "initial DNN parameters"))
-    dnn = create_dnn(config.aggregation, num_subdomains, num_classes)
+    dnn = create_dnn(config.aggregation, [num_classes] * num_subdomains, num_classes, config.seed)
 
     def samples(split: str) -> Samples:
-        return Samples(features_of(logits[split], config.aggregation), labels[split])
+        return Samples(features_of(logits[split], config.aggregation.features).flatten(1), labels[split])
 
     validation = samples("validation") if "validation" in logits else None
     train(dnn, samples("train"), validation, config.aggregation, seed=config.seed, phase="dnn", hooks=hooks)
     return dnn.eval()
 
 
-def accuracies(config: Config, dnn: DNN, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float | list[float]]:
-    """Accuracy on one split of each local CNN and of each way to combine them.
+def train_dnn_together(
+    config: Config, team: Team, logits: Mapping[int, Splits], labels: Splits, num_classes: int, hooks: Hooks
+) -> PartOfDNN:
+    """Collective over the workers: trains the DNN where the local decisions lie; one message per step, no gather.
+
+    It begins with the same parameters and visits the same batches as :func:`train_dnn`.
 
     Args:
         config: the run's configuration.
-        dnn: the trained DNN.
-        logits: float32 (n, S, K).
-        labels: int64 (n,).
+        team: of this rank.
+        logits: by subdomain of this rank and split, float32 (n, K).
+        labels: by split, int64 (n,).
+        num_classes: K.
+        hooks: called while it trains.
 
     Returns:
-        ``local`` (S numbers), ``average``, ``majority``, ``log_pool`` and ``dnn``, each in [0, 1].
+        This rank's part of the DNN, in evaluation mode.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
+        StopRequest: on all ranks at the same step.
     """
-    with torch.inference_mode():
-        local = [_share(logits[:, s].argmax(1) == labels) for s in range(logits.shape[1])]
-        strategies: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-            **RULES,
-            "dnn": lambda block: dnn(features_of(block, config.aggregation)),
-        }
-        combined = {
-            name: _share(torch.cat([score(block).argmax(1) for block in torch.split(logits, _ROWS)]) == labels)
-            for name, score in strategies.items()
-        }
-    return {"local": local, **combined}
+    dnn = fresh_dnn(config, team, [num_classes] * team.mesh.num_subdomains, num_classes)
+
+    def samples(split: str) -> SideBySide:
+        return SideBySide(
+            [
+                Samples(features_of(splits[split], config.aggregation.features), labels[split])
+                for splits in logits.values()
+            ]
+        )
+
+    train(
+        dnn,
+        samples("train"),
+        samples("validation") if "validation" in labels else None,
+        config.aggregation,
+        seed=config.seed,
+        phase="dnn",
+        share=Share(flag=team.flag),
+        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}),
+    )
+    return dnn.eval()
 
 
-def _share(hits: torch.Tensor) -> float:
-    return int(hits.sum()) / len(hits)
+def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -> PartOfDNN:
+    """This rank's part of a DNN with initial parameters; no message.
+
+    Args:
+        config: the run's configuration.
+        team: of this rank.
+        widths: features of every subdomain.
+        num_classes: K.
+    """
+    inputs = sum(widths)
+    bias, rest = initial_rest(config.aggregation, inputs, num_classes, config.seed)
+    blocks = {s: initial_block(len(bias), widths[s], inputs, config.seed, subdomain=s) for s in team.place.subdomains}
+    return PartOfDNN(blocks, bias, rest, team.reduction())

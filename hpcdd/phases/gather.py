@@ -13,31 +13,9 @@ import torch
 from torch import nn
 
 from ..comm import Comm
-from ..errors import UserError
 from ..mesh import Mesh
 from ..models.storage import pack, unpack
-
-PIECE_BYTES = 64 << 20
-"""Bytes of one gathered piece on root; the least piece is one sample of all subdomains."""
-
-
-def bytes_on_root(samples: int, num_subdomains: int, num_classes: int) -> int:
-    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two pieces."""
-    logits = 4 * samples * num_subdomains * num_classes
-    return 2 * logits + 2 * min(logits, PIECE_BYTES)
-
-
-def check_memory(needed: int, available: int) -> None:
-    """Refuses a gather that root has no room for, before any training.
-
-    Raises:
-        UserError: with both numbers.
-    """
-    if needed > available:
-        raise UserError(
-            f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
-            "are free there; use fewer subdomains or samples, or more memory on the first node"
-        )
+from ..problem import PIECE_BYTES
 
 
 def gather_logits(
@@ -55,7 +33,8 @@ def gather_logits(
     Returns:
         On root float32 (n, S, K) by split; None elsewhere.
     """
-    owned = [len(place.subdomains) for place in mesh.places]
+    owned = [len(subdomains) for subdomains in mesh.owned]
+    own = own[: owned[comm.rank]]  # of several replicas the first speaks
     rows = max(1, PIECE_BYTES // (4 * mesh.num_subdomains * num_classes))
     gathered = {}
     for split, n in splits.items():

@@ -2,6 +2,7 @@
 
 arXiv 2408.14442 and 2302.06564: the images are decomposed into subimages, and for each subimage a local CNN is
 trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other.
+Only where several ranks (replicas) train copies of one CNN do they exchange gradients, among themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from ..data.samples import Samples, channels_last
 from ..errors import DivergedError
 from ..mesh import Place
 from ..models.registry import create
+from ..parallel.layers import shared_layers
+from ..parallel.share import Share, broadcast_state
 from ..seeding import seed_of
+from .alike import checked
 from .training import Hooks, logits_of, train
 
 
@@ -44,8 +48,9 @@ def train_local_cnns(
     num_classes: int,
     width: int,
     hooks: Hooks,
+    share: Share | None = None,
 ) -> dict[int, LocalResult]:
-    """Trains the CNNs of this rank's subdomains; sends and receives nothing.
+    """Trains the CNNs of this rank's subdomains; sends and receives nothing, but for gradients between replicas.
 
     Args:
         config: the run's configuration.
@@ -54,32 +59,40 @@ def train_local_cnns(
         num_classes: K.
         width: channels of the local CNNs' first block.
         hooks: called while it trains.
+        share: with the replicas of this rank's CNN.
 
     Returns:
         One result for each subdomain of this rank, ascending.
 
     Raises:
         DivergedError: a loss or a logit is NaN or infinite.
-        StopRequest: from ``hooks.step``.
+        StopRequest: from ``hooks.step``, or from the flag of ``share``.
     """
-    results = {}
+    results, share = {}, share or Share()
     for subdomain in place.subdomains:
         start = time.perf_counter()
         splits = samples[subdomain]
         network = create_local_cnn(config, subdomain, tuple(splits["train"].inputs.shape[1:]), num_classes, width)
+        if share.comm is not None:
+            # The same already, unless the user's own factory draws from elsewhere.
+            broadcast_state(share.comm, network)
+            hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())})
         network.to(place.device)
-        train(
-            network,
-            splits["train"],
-            splits.get("validation"),
-            config.local,
-            seed=config.seed,
-            phase="local",
-            subdomain=subdomain,
-            bf16=config.local.precision == "bf16",
-            hooks=hooks,
-        )
-        logits = {split: logits_of(network, its_samples, hooks.step) for split, its_samples in splits.items()}
+        with shared_layers(network, share):
+            train(
+                network,
+                splits["train"],
+                splits.get("validation"),
+                config.local,
+                seed=config.seed,
+                phase="local",
+                subdomain=subdomain,
+                share=share,
+                bf16=config.local.precision == "bf16",
+                hooks=hooks,
+            )
+        with hooks.evaluation():
+            logits = {split: logits_of(network, its, hooks.step, share) for split, its in splits.items()}
         if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
             # The last step may have broken what the losses up to it do not show.
             raise DivergedError(

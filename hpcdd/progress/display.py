@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ..errors import UserError
 from ..launch import Launch
-from ..phases.training import Status
+from ..phases.training import NAMES, Status
 from ..seeding import WHOLE
 from .terminal import find_terminal
 
@@ -69,7 +69,7 @@ class LineDisplay:
         if not end_of_epoch:
             return
         words = [
-            f"{status.phase:<5} {_who(status.subdomain):<13} epoch {status.epoch:>2}/{status.epochs}",
+            f"{_who(status.phase, status.subdomain):<29} epoch {status.epoch:>2}/{status.epochs}",
             f"loss {status.loss:.4f}",
             f"accuracy {status.accuracy:.4f}",
         ]
@@ -119,7 +119,7 @@ class LiveDisplay:
             for row in self._rows.values():  # what is over makes room for what is going on
                 self._progress.update(row, visible=False)
         for subdomain in subdomains:
-            row = self._progress.add_task(f"{phase} {_who(subdomain)}", total=1.0, text="waiting")
+            row = self._progress.add_task(_who(phase, subdomain), total=1.0, text="waiting")
             self._rows[phase, subdomain] = row
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
@@ -157,8 +157,8 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
     return LineDisplay(out)
 
 
-def _who(subdomain: int) -> str:
-    return "DNN" if subdomain == WHOLE else f"subdomain {subdomain}"
+def _who(phase: str, subdomain: int) -> str:
+    return NAMES[phase].removeprefix("the ") if subdomain == WHOLE else f"{phase} subdomain {subdomain}"
 
 
 def _time_left(status: Status) -> str:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..comm import ROOT, Comm, Traffic, sleep_until
+from ..comm import ROOT, Comm, sleep_until
 from ..phases.training import Status
+from ..traffic import Traffic
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hpcdd.cli import main
+from hpcdd.data.coarse import average
 from hpcdd.data.format import EMBEDDED, inspect
 
 from .test_folder import write_folders
@@ -53,6 +54,31 @@ def test_a_balanced_subset_is_the_first_of_each_class_in_order(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("text", "block", "shape"), [("2", (2, 2), (1, 3, 2)), ("5,1", (5, 1), (1, 1, 4)), ("2, 3", (2, 3), (1, 3, 2))]
+)
+def test_coarse_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, block: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    images = write_folder(tmp_path / "source", train=12, test=6)  # of 5 x 4 pixels
+    assert main(["prepare", "idx", str(tmp_path / "source"), str(tmp_path / "out.h5"), "--coarse", text]) == 0
+    assert inspect(tmp_path / "out.h5").coarse == block
+    with h5py.File(tmp_path / "out.h5") as file:
+        for split in ("train", "test"):
+            assert np.array_equal(file[split]["coarse"], average(images[split][:, None], block))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"  coarse images {shape}, averaged in blocks of {block[0]} x {block[1]}"
+
+
+def test_coarse_images_of_a_subset(tmp_path: Path) -> None:
+    write_folder(tmp_path / "source", train=20, test=12)
+    options = ["--train-samples", "9", "--coarse", "2"]
+    assert main(["prepare", "idx", str(tmp_path / "source"), str(tmp_path / "out.h5"), *options]) == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.array_equal(file["train/coarse"], average(file["train/images"][:], (2, 2)))
+        assert len(file["train/coarse"]) == 9
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--train-samples", "10"], "--train-samples is 10; with 3 classes use a multiple of 3"),
@@ -60,6 +86,22 @@ def test_a_balanced_subset_is_the_first_of_each_class_in_order(tmp_path: Path) -
         (["--test-samples", "-3"], "--test-samples is -3; with 3 classes use a multiple of 3"),
         (["--train-samples", "21"], "--train-samples is 21, 7 per class, but a class has 6 in the source"),
         (["--class-names", "ant,bee"], "--class-names lists 2 names, but the labels go up to 2"),
+        (["--coarse", "x"], "--coarse is 'x'; use one positive integer (2), or one per spatial axis (2,2)"),
+        (["--coarse", "1.5"], "--coarse is '1.5'; use one positive integer (2), or one per spatial axis (2,2)"),
+        (["--coarse", "2,"], "--coarse is '2,'; use one positive integer (2), or one per spatial axis (2,2)"),
+        (["--coarse="], "--coarse is ''; use one positive integer (2), or one per spatial axis (2,2)"),
+        (["--coarse", "0"], "--coarse is 0: block [0, 0] is not of positive numbers; use 1 or more along each axis"),
+        (
+            ["--coarse", "-2"],
+            "--coarse is -2: block [-2, -2] is not of positive numbers; use 1 or more along each axis",
+        ),
+        (["--coarse", "1"], "--coarse is 1: block [1, 1] averages nothing; use 2 or more along at least one axis"),
+        (["--coarse", "5"], "--coarse is 5: block [5, 5] is larger than the images, 5 x 4 pixels; use a smaller one"),
+        (
+            ["--coarse", "2,2,2"],
+            "--coarse is 2,2,2: block [2, 2, 2] has 3 axes, but the images have 2 spatial axes, 5 x 4 pixels; "
+            "name 2 numbers",
+        ),
     ],
 )
 def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcdd.data import reading
+from hpcdd.data.coarse import average
 from hpcdd.data.reading import BoxReader
+from hpcdd.data.write import Split, write_dataset
 from hpcdd.decomposition import Box, Decomposition
 from hpcdd.errors import UserError
 
@@ -102,3 +106,96 @@ def test_damage_in_the_pixels_is_a_user_error(tmp_path: Path) -> None:
 def test_a_file_that_went_away_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not there"):
         BoxReader(tmp_path / "gone.h5").read("train", Box((0, 0), (8, 8)))
+
+
+def dataset(path: Path, images: np.ndarray[Any, Any], block: tuple[int, ...] | None, compression: int = 1) -> BoxReader:
+    """A dataset file with the images in both splits, with coarse images or without."""
+    split = Split.from_array(images, np.arange(len(images)) % 2)
+    splits = {"train": split, "test": split}
+    write_dataset(path, splits, name="d", class_names="ab", coarse=block, compression=compression)
+    return BoxReader(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize(
+    ("shape", "block"), [((3, 12, 9), (2, 2)), ((1, 13, 10), (5, 1)), ((2, 7, 6, 5), (2, 2, 3))], ids=str
+)
+def test_averages_are_the_same_from_the_file_and_from_the_images(
+    tmp_path: Path, shape: tuple[int, ...], block: tuple[int, ...], dtype: str
+) -> None:
+    images = (np.random.default_rng(0).normal(size=(20, *shape)) * 50).astype(dtype)
+    whole = Box((0,) * len(block), shape[1:])
+    stored, plain = dataset(tmp_path / "stored.h5", images, block), dataset(tmp_path / "plain.h5", images, None)
+    expected = average(images, block)
+    for split in ("train", "test"):
+        for reader in (stored, plain):
+            part = reader.read(split, whole, block)
+            assert part.dtype == dtype
+            assert part.flags.c_contiguous
+            assert np.array_equal(part, expected)
+    assert stored.bytes_read == 2 * expected.nbytes
+    assert plain.bytes_read == 2 * images.nbytes
+
+
+def test_coarse_images_of_another_block_or_of_a_part_are_averaged(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, 2, 12, 9)).astype(np.uint8)
+    reader = dataset(tmp_path / "d.h5", images, (2, 2))
+    assert np.array_equal(reader.read("train", Box((0, 0), (12, 9)), (3, 3)), average(images, (3, 3)))
+    assert reader.bytes_read == images.nbytes
+    part = reader.read("train", Box((3, 1), (12, 6)), (2, 2))  # of whose blocks the stored ones know nothing
+    assert np.array_equal(part, average(images[:, :, 3:12, 1:6], (2, 2)))
+    assert reader.bytes_read == images.nbytes + 20 * 2 * 9 * 5
+
+
+def test_a_block_of_ones_averages_nothing(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, 2, 12, 9)).astype(np.uint8)
+    reader = dataset(tmp_path / "d.h5", images, (2, 2))
+    box = Box((0, 2), (12, 9))
+    assert np.array_equal(reader.read("train", box, (1, 1)), reader.read("train", box))
+
+
+@pytest.mark.parametrize("piece", [1, 700, 5000, 1 << 30])
+@pytest.mark.parametrize("chunks", [None, (8, 3, 12, 9), (1, 1, 5, 9), (20, 3, 4, 4)], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_pieces_of_the_file_give_the_same_averages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, chunks: tuple[int, ...] | None, piece: int
+) -> None:
+    images = (np.random.default_rng(0).normal(size=(20, 3, 12, 9)) * 50).astype(dtype)
+    write_images(tmp_path / "d.h5", images, chunks=chunks)
+    monkeypatch.setattr(reading, "_PIECE_BYTES", piece)
+    reader = BoxReader(tmp_path / "d.h5")
+    box = Box((1, 0), (12, 8))
+    expected = average(images[:, :, 1:, :8], (2, 3))
+    assert reader.read("test", box, (2, 3)).tobytes() == expected.tobytes()
+    assert reader.bytes_read == 20 * 3 * 11 * 8 * images.itemsize  # every pixel once
+
+
+@pytest.mark.parametrize("chunks", [None, (170, 3, 32, 32), (2000, 3, 8, 8)], ids=str)
+def test_the_images_never_lie_in_memory_as_a_whole(tmp_path: Path, chunks: tuple[int, ...] | None) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20_000, 3, 32, 32), np.uint8)
+    write_images(tmp_path / "d.h5", images, chunks=chunks)
+    reader = BoxReader(tmp_path / "d.h5")
+    tracemalloc.start()
+    try:
+        averages = reader.read("train", Box((0, 0), (32, 32)), (4, 4))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert averages.nbytes == images.nbytes // 16
+    assert peak - averages.nbytes < 12 << 20 < images.nbytes // 4
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["images", "coarse"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_bad_numbers_in_averages_are_named(tmp_path: Path, value: float, stored: bool) -> None:
+    images = np.random.default_rng(0).normal(size=(30, 2, 8, 8)).astype(np.float32)
+    bad = images.copy()
+    bad[17, 1, 6, 3] = bad[21, 0, 7, 0] = value
+    labels = np.arange(30) % 2
+    splits = {"train": Split.from_array(images, labels), "test": Split.from_array(bad, labels)}
+    write_dataset(tmp_path / "d.h5", splits, name="d", class_names="ab", coarse=(2, 2) if stored else None)
+    reader = BoxReader(tmp_path / "d.h5")
+    assert np.isfinite(reader.read("train", Box((0, 0), (8, 8)), (2, 2))).all()
+    name = "coarse" if stored else "images"
+    with pytest.raises(UserError, match=rf"test/{name}\[17\] .*NaN or infinite \(2 such images in box \[0, 0\] to"):
+        reader.read("test", Box((0, 0), (8, 8)), (2, 2))

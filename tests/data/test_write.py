@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
 from hpcdd.data.write import Split, write_dataset
 from hpcdd.errors import UserError
@@ -198,3 +199,54 @@ def test_an_output_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "d.h5", "can't be written")):
         with pytest.raises(UserError, match=message):
             write_dataset(path, {"train": split, "test": split}, name="d", class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize(
+    ("shape", "block"), [((3, 9, 11), (2, 2)), ((1, 40, 64), (4, 1)), ((1, 6, 5, 4), (2, 2, 2))], ids=str
+)
+def test_coarse_images_are_stored_while_streaming(
+    tmp_path: Path, shape: tuple[int, ...], block: tuple[int, ...], dtype: str, rows: int
+) -> None:
+    images = images_of(dtype, 300, shape)
+    splits = {name: in_blocks(images[:n], rows) for name, n in (("train", 300), ("validation", 9), ("test", 30))}
+    info = write_dataset(tmp_path / "d.h5", splits, name="d", class_names=CLASSES, compression=1, coarse=block)
+    expected = average(images, block)
+    assert info.coarse == block
+    assert info.coarse_image_shape == expected.shape[1:]
+    with h5py.File(tmp_path / "d.h5") as file:
+        for split, n in info.samples.items():
+            coarse = file[split]["coarse"]
+            assert coarse.dtype == dtype
+            rows = min(n, 2**19 // expected[0].nbytes)  # as many as fill a chunk, more than of the images
+            assert coarse.chunks == (rows, *expected.shape[1:])
+            assert coarse.compression == "gzip"
+            assert coarse.attrs["block"].dtype == np.int64
+            assert coarse.attrs["block"].tolist() == list(block)
+            assert np.array_equal(coarse, expected[:n])
+            assert np.array_equal(file[split]["images"], images[:n])
+
+
+def test_coarse_images_change_nothing_else(tmp_path: Path) -> None:
+    plain = write_dataset(tmp_path / "plain.h5", good(), name="d", class_names=CLASSES)
+    both = write_dataset(tmp_path / "both.h5", good(), name="d", class_names=CLASSES, coarse=[3, 2])
+    assert (plain.coarse, both.coarse) == (None, (3, 2))
+    assert (plain.mean, plain.std, plain.image_shape) == (both.mean, both.std, both.image_shape)
+    with h5py.File(tmp_path / "plain.h5") as file:
+        assert set(file["train"]) == {"images", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ((2, 2, 2), "has 3 axes, but the images have 2"),
+        ((2, 0), "not of positive numbers"),
+        ((1, 1), "averages nothing"),
+        ((2, 12), "is larger than the images, 9 x 11"),
+    ],
+)
+def test_a_block_that_does_not_fit_leaves_no_trace(tmp_path: Path, block: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=rf"d\.h5 is not written: block .* {message}"):
+        write_dataset(tmp_path / "d.h5", good(), name="d", class_names=CLASSES, coarse=block)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,141 @@
+"""Averaging of gradients over the ranks that share batches, overlapped with the backward pass.
+
+Gradients are copied into flat buckets as they become ready, the last layers' first; each full bucket is on its way
+(a nonblocking allreduce of host memory) while the gradients of earlier layers are still being computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import nn
+
+from ..comm import Comm
+from .share import Flag, Share
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+BUCKETS = 4
+_SMALLEST, _LARGEST = 1 << 14, 1 << 20
+"""Numbers in a bucket: there are about :data:`BUCKETS`, but none so small that latency counts, or too large."""
+
+
+class _Bucket:
+    """Gradients of some parameters in one host buffer, with one more number for the flag."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        pinned = parameters[0].device.type == "cuda"
+        size = sum(p.numel() for p in parameters) + 1
+        self.mine, self.total = (torch.zeros(size, dtype=parameters[0].dtype, pin_memory=pinned) for _ in range(2))
+        self.request: MPI.Request | None = None
+        self.missing = len(parameters)
+        self._starts: dict[nn.Parameter, int] = {}
+        start = 0
+        for p in parameters:
+            self._starts[p] = start
+            start += p.numel()
+
+    def put(self, p: nn.Parameter) -> None:
+        self._piece(self.mine, p).copy_(p.grad)  # type: ignore[arg-type]  # it is there: this is its hook
+        self.missing -= 1
+
+    def take(self) -> None:
+        for p in self.parameters:
+            if p.grad is not None:
+                p.grad.copy_(self._piece(self.total, p))
+        self.mine.zero_()
+        self.request, self.missing = None, len(self.parameters)
+
+    def _piece(self, buffer: torch.Tensor, p: nn.Parameter) -> torch.Tensor:
+        start = self._starts[p]
+        return buffer[start : start + p.numel()].view(p.shape)
+
+
+class GradientAverage:
+    """Adds the gradients of all sharing ranks; a context manager, in which hooks stand on the parameters.
+
+    Args:
+        network: its trainable parameters; the same on every rank of ``share``.
+        share: whose ranks, with losses that are weighted by :attr:`Share.weight`.
+        alike: parameters whose copies exist beyond these ranks. Their gradients are added in the order of the ranks,
+            so that all copies everywhere get the same bits.
+    """
+
+    def __init__(self, network: nn.Module, share: Share, alike: Collection[nn.Parameter] = ()) -> None:
+        self._share = share
+        self._buckets: list[_Bucket] = []
+        self._alike: _Bucket | None = None
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._bucket_of: dict[nn.Parameter, _Bucket] = {}
+        if share.comm is None:
+            return
+        special = set(alike)
+        trainable = [p for p in network.parameters() if p.requires_grad]
+        self._buckets = [_Bucket(group) for group in _groups([p for p in reversed(trainable) if p not in special])]
+        self._alike = _Bucket(group) if (group := [p for p in trainable if p in special]) else None
+        for bucket in [*self._buckets, *([self._alike] if self._alike else [])]:
+            self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
+
+    def __enter__(self) -> Self:
+        self._handles = [
+            p.register_post_accumulate_grad_hook(self._ready)  # type: ignore[no-untyped-call]
+            for p in self._bucket_of
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def finish(self) -> None:
+        """To be called after the backward pass: waits, and leaves the averaged gradients in the parameters."""
+        comm, flag = self._share.comm, self._share.flag
+        if comm is None:
+            return
+        for bucket in self._buckets:
+            if bucket.request is None:  # a parameter in it got no gradient
+                self._start(bucket, comm, flag)
+        for bucket in self._buckets:
+            assert bucket.request is not None
+            comm.finish_sum(bucket.request)
+            flag_sum = float(bucket.total[-1])
+            bucket.take()
+            if bucket is self._buckets[-1]:
+                flag.value = flag_sum
+        if self._alike is not None:
+            everyone = torch.from_numpy(comm.allgather(self._alike.mine.numpy()))
+            self._alike.total.copy_(everyone[0])
+            for one in everyone[1:]:
+                self._alike.total.add_(one)
+            self._alike.take()
+
+    def _ready(self, p: nn.Parameter) -> None:
+        bucket = self._bucket_of[p]
+        bucket.put(p)
+        comm = self._share.comm
+        if not bucket.missing and bucket is not self._alike and comm is not None:
+            self._start(bucket, comm, self._share.flag)
+
+    def _start(self, bucket: _Bucket, comm: Comm, flag: Flag) -> None:
+        if bucket is self._buckets[-1]:  # the first layers: by now the flag knows all that the forward pass brought
+            bucket.mine[-1] = flag.value
+        bucket.request = comm.start_sum(bucket.mine.numpy(), bucket.total.numpy())
+
+
+def _groups(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Neighbours in groups of about equal size."""
+    parameters = list(parameters)
+    size = min(_LARGEST, max(_SMALLEST, sum(p.numel() for p in parameters) // BUCKETS))
+    groups: list[list[nn.Parameter]] = [[]]
+    filled = 0
+    for p in parameters:
+        if filled and filled + p.numel() > size:
+            groups.append([])
+            filled = 0
+        groups[-1].append(p)
+        filled += p.numel()
+    return groups

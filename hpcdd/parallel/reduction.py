@@ -1,0 +1,89 @@
+"""The sum over subdomains: one allreduce of batch x hidden numbers, forward; no message backward.
+
+Let W1 z + b1 be the DNN's first layer and z = (z_0, ..., z_{S-1}) the local CNNs' outputs. With W1 cut into blocks of
+columns, h = b1 + sum_s W1_s z_s. Each rank adds the summands of its subdomains, an allreduce adds those of the
+ranks, and every rank has h. What follows is computed by every rank alike, so dL/dh is the same everywhere and is
+the gradient with respect to each summand: the adjoint of "add and give to all", with what follows counted once, is the
+identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch.autograd import Function
+
+from ..comm import Comm
+from ..errors import DivergedError
+from .share import Flag
+
+FRACTION_BITS = 40
+"""Fixed point of an ordered sum: int64 in units of 2**-40, so that |h| can reach 2**22 and a summand is rounded by
+2**-41 at most, less than float32 rounds a number of size 2**-17."""
+
+
+class Reduction:
+    """How the summands of all ranks become one sum on every rank; each call is one collective of n + 1 numbers.
+
+    Integers add up to the same sum in any order, so ``ordered`` (in fixed point) gives the same bits however the
+    subdomains lie on ranks, and whatever tree the MPI library adds along. ``fast`` adds in the summands' own dtype.
+
+    Args:
+        comm: ranks that together have each subdomain once; collective over them.
+        kind: ``ordered`` or ``fast``.
+        flag: rides as the last number.
+    """
+
+    def __init__(self, comm: Comm, kind: Literal["ordered", "fast"], flag: Flag | None = None) -> None:
+        self._comm, self._ordered, self._flag = comm, kind == "ordered", flag or Flag()
+        self._limit = 2.0 ** (62 - FRACTION_BITS) / comm.size
+
+    def __call__(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Tensors of one shape and dtype from this rank's subdomains -> the sum over all ranks' ones.
+
+        Raises:
+            DivergedError: a summand that is NaN or beyond what fixed point can hold.
+        """
+        first = summands[0]
+        mine = self._sum_own(summands)
+        message = torch.empty(mine.numel() + 1, dtype=mine.dtype, pin_memory=first.device.type == "cuda")
+        message[:-1].copy_(mine.view(-1))
+        message[-1] = self._flag.value
+        total = torch.empty_like(message)
+        self._comm.sum(message.numpy(), total.numpy())
+        self._flag.value = float(total[-1])
+        result = total[:-1].to(first.device)
+        if self._ordered:
+            result = (result.double() * 2.0**-FRACTION_BITS).to(first.dtype)
+        return result.view(first.shape)
+
+    def _sum_own(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
+        if not self._ordered:
+            return torch.stack(list(summands)).sum(0) if len(summands) > 1 else summands[0].contiguous()
+        fixed = torch.zeros(summands[0].shape, dtype=torch.int64, device=summands[0].device)
+        for summand in summands:
+            largest = float(summand.abs().max())
+            if not largest < self._limit / len(summands):  # not: NaN compares false
+                raise DivergedError(
+                    f"phase {self._comm.phase_name}: a summand of the DNN's first layer is {largest}; try a smaller "
+                    "learning rate, or the one_cycle schedule (it starts low)"
+                )
+            fixed += (summand.double() * 2.0**FRACTION_BITS).round_().to(torch.int64)
+        return fixed
+
+
+class SumOverSubdomains(Function):
+    """:class:`Reduction` as a differentiable function of this rank's summands; its backward is the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, reduction: Reduction, *summands: torch.Tensor) -> torch.Tensor:
+        """The sum over all subdomains, on every rank."""
+        ctx.summands = len(summands)
+        return reduction([summand.detach() for summand in summands])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient with respect to the sum, which every rank has, for each summand; no message."""
+        return (None, *gradients * ctx.summands)

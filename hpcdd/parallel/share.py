@@ -1,0 +1,117 @@
+"""Shares of a batch: what ranks do that train copies of one network on one batch together.
+
+Replicas of a local CNN, the data-parallel coherent model and the baseline all work this way: every rank computes the
+gradient of its rows' part of the loss, and the parts are added.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from ..comm import Comm
+from ..decomposition import split_evenly
+from ..errors import StopRequest
+from ..models.storage import pack, unpack
+
+
+class Flag:
+    """A wish to stop. It rides in the messages of a training step, so that all ranks see it at the same step.
+
+    Args:
+        wanted: whether this rank wishes to stop.
+
+    Attributes:
+        value: after a step's messages greater than 0 on every rank, if any rank wished to stop when the step began.
+    """
+
+    def __init__(self, wanted: Callable[[], bool] = lambda: False) -> None:
+        self._wanted = wanted
+        self.value = 0.0
+
+    def board(self) -> None:
+        """To be called when a step begins."""
+        self.value = float(self._wanted())
+
+    def check(self, phase: str) -> None:
+        """To be called when the step's messages have been exchanged.
+
+        Raises:
+            StopRequest: on all ranks of the step alike. Whose signal it was :meth:`hpcdd.stop.Stop.agree` finds out.
+        """
+        if self.value:
+            raise StopRequest(signal.SIGTERM, phase)
+
+
+def broadcast_state(comm: Comm, network: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Collective: root's ``state`` (default: its network's own) into the networks of all ranks."""
+    own = network.state_dict()
+    buffer = pack(own if state is None or not comm.is_root else state)
+    comm.broadcast(buffer)
+    network.load_state_dict(unpack(buffer, own))
+
+
+class Share:
+    """This rank's share of every batch.
+
+    Args:
+        comm: the ranks that share batches; None (or one rank) takes whole batches and sends nothing.
+        flag: rides in the messages.
+        exact: batch norm and dropout as on one rank, see ``shared_batches`` in :mod:`hpcdd.config`.
+
+    Attributes:
+        total: rows of the present batch.
+        rows: which of them are this rank's.
+    """
+
+    def __init__(self, comm: Comm | None = None, flag: Flag | None = None, exact: bool = True) -> None:
+        self.comm = comm if comm is not None and comm.size > 1 else None
+        self.flag = flag or Flag()
+        self.exact = exact
+        self.total, self.rows = 0, slice(0, 0)
+
+    def part_of(self, n: int) -> slice:
+        """Which of n rows are this rank's: a balanced, contiguous part."""
+        if self.comm is None:
+            return slice(0, n)
+        return slice(*split_evenly(n, self.comm.size)[self.comm.rank])
+
+    def take(self, batch: torch.Tensor) -> torch.Tensor:
+        """Begins a batch: this rank's part of its row numbers."""
+        self.total, self.rows = len(batch), self.part_of(len(batch))
+        return batch[self.rows]
+
+    @property
+    def weight(self) -> float:
+        """This rank's part of the present batch; with it the shares' mean losses add up to the batch's mean loss."""
+        return (self.rows.stop - self.rows.start) / max(1, self.total)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over the sharing ranks of a small tensor, the same on each of them."""
+        if self.comm is None:
+            return values
+        mine = values.detach().cpu().contiguous()
+        total = torch.empty_like(mine)
+        self.comm.sum(mine.numpy(), total.numpy())
+        return total.to(values.device)
+
+    def join(self, part: torch.Tensor, n: int) -> torch.Tensor:
+        """Rows that each rank has for its part of n, put together to all n on every rank; float32 on the CPU."""
+        if self.comm is None:
+            return part
+        longest = split_evenly(n, self.comm.size)[0][1]
+        padded = torch.zeros(longest, *part.shape[1:])
+        padded[: len(part)] = part
+        whole = torch.from_numpy(self.comm.allgather(padded.numpy()))
+        return torch.cat([whole[r, : b - a] for r, (a, b) in enumerate(split_evenly(n, self.comm.size))])
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Makes batch norm's running statistics, which each rank took over its own rows, their mean over the ranks."""
+        if self.comm is None or self.exact:
+            return
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(self.sum(buffer) / self.comm.size)

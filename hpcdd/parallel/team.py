@@ -1,0 +1,58 @@
+"""The ranks that work together with this one in the phases with messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..comm import Comm
+from ..config import Config
+from ..mesh import Mesh, Place
+from .reduction import Reduction
+from .share import Flag, Share
+
+
+@dataclass(frozen=True)
+class Team:
+    """Communicators of a rank that owns subdomains.
+
+    Attributes:
+        config: the run's configuration.
+        mesh: who owns what.
+        place: of this rank.
+        workers: all ranks that own subdomains; their root is the job's.
+        across: those with the same replica number, which together have each subdomain once.
+        replicas: those that train copies of the same CNNs.
+        flag: this rank's wish to stop.
+    """
+
+    config: Config
+    mesh: Mesh
+    place: Place
+    workers: Comm
+    across: Comm
+    replicas: Comm
+    flag: Flag
+
+    def reduction(self) -> Reduction:
+        """The sum over all subdomains."""
+        return Reduction(self.across, self.config.reduction, self.flag)
+
+    def share_of_replicas(self) -> Share:
+        """Batches that the replicas of a subdomain share."""
+        return Share(self.replicas, self.flag, self.config.shared_batches == "exact")
+
+    def share_of_workers(self) -> Share:
+        """Batches that all workers share."""
+        return Share(self.workers, self.flag, self.config.shared_batches == "exact")
+
+
+def form_team(comm: Comm, mesh: Mesh, config: Config, flag: Flag) -> Team | None:
+    """Collective over all ranks: the team of this rank; None on a spare one."""
+    place = mesh.places[comm.rank]
+    works = bool(place.subdomains)
+    workers = comm.split(0 if works else None)
+    across = comm.split(place.replica if works else None)
+    replicas = comm.split(place.subdomains[0] if works else None)
+    if workers is None or across is None or replicas is None:
+        return None
+    return Team(config, mesh, place, workers, across, replicas, flag)

@@ -1,0 +1,75 @@
+"""Baseline: the global CNN on whole images, data-parallel over the same ranks, to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..data.samples import Samples, channels_last
+from ..models.registry import create
+from ..parallel.layers import shared_layers
+from ..parallel.share import broadcast_state
+from ..parallel.team import Team
+from ..problem import Problem
+from ..seeding import seed_of
+from .alike import checked
+from .training import Hooks, logits_of, train
+
+
+def train_global_cnn(
+    team: Team, problem: Problem, samples: Mapping[str, Samples], hooks: Hooks
+) -> tuple[nn.Module, int]:
+    """Collective over the workers: each takes its share of every batch; gradients are averaged.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        samples: whole images by split, on this rank's device.
+        hooks: called while it trains.
+
+    Returns:
+        The trained CNN, the same on every worker, in evaluation mode; and the number of steps.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
+        DriftError: copies of the same parameters differ between ranks.
+        StopRequest: on all ranks at the same step.
+    """
+    settings, share = team.config.baseline, team.share_of_workers()
+    network = create_global_cnn(team, problem)
+    with team.workers.phase("setup"):
+        broadcast_state(team.workers, network)  # the same already, unless the user's own factory draws from elsewhere
+    network.to(team.place.device)
+    with shared_layers(network, share):
+        steps = train(
+            network,
+            samples["train"],
+            samples.get("validation"),
+            settings,
+            seed=team.config.seed,
+            phase="global",
+            share=share,
+            bf16=settings.precision == "bf16",
+            hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}),
+        )
+    return network.eval(), steps
+
+
+def create_global_cnn(team: Team, problem: Problem) -> nn.Module:
+    """The global CNN with its initial parameters, on the CPU: the same on every rank."""
+    torch.manual_seed(seed_of(team.config.seed, "initial parameters"))
+    shape = problem.info.image_shape
+    network = create(problem.model, shape, problem.info.num_classes, problem.widths.global_width)
+    network.to(memory_format=channels_last(len(shape) - 1))  # type: ignore[call-overload]  # torch's stub lacks it
+    return network
+
+
+def global_accuracies(
+    team: Team, problem: Problem, network: nn.Module, samples: Mapping[str, Samples]
+) -> dict[str, float]:
+    """Collective over the workers: the global CNN's accuracy by split."""
+    share = team.share_of_workers()
+    logits = {split: logits_of(network, its, share=share) for split, its in samples.items()}
+    return {split: float((logits[split].argmax(1) == problem.labels(split)).double().mean()) for split in logits}

@@ -1,0 +1,211 @@
+"""Coherent phase: all local CNNs and the DNN are trained on as one model.
+
+arXiv 2408.14442: the local CNNs and the dense network that combines them are connected to one coherent model, which
+is trained from scratch, or by transfer learning from the parts that were trained on their own. Model-parallel, each
+rank keeps its CNNs, and a step costs one allreduce of batch x hidden numbers; data-parallel, each rank has a copy of
+the whole model and trains it on its share of every batch, and a step averages all gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import Config
+from ..data.samples import Samples, SideBySide
+from ..models.coherent import Coherent, Penultimate, prepare_cnn
+from ..models.dnn import DNN, features_of
+from ..models.registry import create
+from ..parallel.coherent import PartOfCoherent, PartOfDNN, collect_dnn, onto_penultimate, take_part
+from ..parallel.layers import shared_layers
+from ..parallel.share import broadcast_state
+from ..parallel.team import Team
+from ..problem import Problem
+from ..seeding import WHOLE
+from .aggregate import fresh_dnn
+from .alike import checked
+from .evaluate import dnn_accuracy, rule_accuracies
+from .gather import gather_parameters
+from .local import create_local_cnn
+from .training import Hooks, logits_of, train
+
+BySplit = Mapping[str, Samples]
+
+
+def train_coherent(
+    team: Team,
+    problem: Problem,
+    start: str,
+    local: Mapping[int, nn.Module],
+    dnn: PartOfDNN,
+    samples: Mapping[int, BySplit],
+    read: Callable[[list[int]], Mapping[int, BySplit]],
+    hooks: Hooks,
+) -> tuple[PartOfCoherent, int]:
+    """Collective over the workers.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        start: ``transfer`` or ``scratch``.
+        local: the trained CNNs of this rank's subdomains.
+        dnn: this rank's part of the trained DNN, on the CPU.
+        samples: by subdomain of this rank and split, the subimages on this rank's device.
+        read: reads the samples of other subdomains, for data parallelism.
+        hooks: called while it trains.
+
+    Returns:
+        This rank's part of the trained model, in evaluation mode, on the rank's device; and the number of steps.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
+        DriftError: copies of the same parameters differ between ranks.
+        StopRequest: on all ranks at the same step.
+    """
+    settings, device, phase = team.config.coherent, team.place.device, f"coherent_{start}"
+    with team.workers.phase("setup"):
+        part = initial_part(team, problem, start, local, dnn).to(device)
+        whole = assemble(team, problem, part).to(device) if settings.parallelism == "data" else None
+    if whole is not None:
+        others = [s for s in range(team.mesh.num_subdomains) if s not in samples]
+        inputs = {**samples, **read(others)}
+        network: nn.Module = whole
+        parts: dict[int, nn.Module] = {WHOLE: whole.dnn, **dict(enumerate(whole.cnns))}
+        share, alike = team.share_of_workers(), []
+        hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())})
+    else:
+        inputs, network = dict(samples), part
+        parts = {WHOLE: part.dnn, **{int(s): cnn for s, cnn in part.cnns.items()}}
+        share, alike = team.share_of_replicas(), part.dnn.alike()
+        copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
+        hooks = checked(hooks, team.workers, {"the DNN's common layers": alike, **copies})
+
+    def side_by_side(split: str) -> SideBySide:
+        return SideBySide([inputs[s][split] for s in sorted(inputs)])
+
+    with shared_layers(network, share):
+        steps = train(
+            network,
+            side_by_side("train"),
+            side_by_side("validation") if "validation" in problem.samples else None,
+            settings,
+            seed=team.config.seed,
+            phase=phase,
+            parts=parts,
+            share=share,
+            alike=alike,
+            bf16=settings.precision == "bf16",
+            hooks=hooks,
+        )
+    if whole is not None:
+        cnns = {s: whole.cnns[s] for s in team.place.subdomains}
+        columns = take_part(whole.dnn, team.place.subdomains, team.reduction())
+        part = PartOfCoherent(cnns, columns, whole.features).to(device)
+    return part.eval(), steps
+
+
+def initial_part(
+    team: Team, problem: Problem, start: str, local: Mapping[int, nn.Module], dnn: PartOfDNN
+) -> PartOfCoherent:
+    """This rank's part of the coherent model before its training, on the CPU; see :func:`train_coherent`."""
+    config, features = team.config, team.config.coherent_features
+    num_classes, width = problem.info.num_classes, problem.widths.local_width
+
+    def cnn(subdomain: int) -> nn.Module:
+        shape = problem.subimage_shape(subdomain)
+        made = create_local_cnn(config, subdomain, shape, num_classes, width)
+        if start == "transfer":
+            made.load_state_dict(local[subdomain].state_dict())
+        return prepare_cnn(made, features, config.coherent.dropout_scale)
+
+    cnns = {s: cnn(s) for s in team.place.subdomains}
+    if start == "scratch" or config.coherent.dnn_start == "fresh":
+        first = fresh_dnn(config, team, feature_widths(problem, features), num_classes)
+    elif features == "penultimate" and config.aggregation.features == "logits":
+        first = onto_penultimate(dnn, {s: c for s, c in cnns.items() if isinstance(c, Penultimate)}, team.reduction())
+    else:
+        first = dnn.copy()
+    return PartOfCoherent(cnns, first, features)
+
+
+def feature_widths(problem: Problem, features: str) -> list[int]:
+    """Features that the DNN sees of every subdomain's CNN, S numbers."""
+    settings, num_classes = problem.model, problem.info.num_classes
+    if features != "penultimate":
+        return [num_classes] * len(problem.decomposition)
+    shapes = [problem.subimage_shape(s) for s in range(len(problem.decomposition))]
+    with torch.device("cpu" if settings.is_own else "meta"):
+        known = {shape: create(settings, shape, num_classes, problem.widths.local_width) for shape in set(shapes)}
+    return [Penultimate(known[shape]).classifier.in_features for shape in shapes]
+
+
+def coherent_parameters(problem: Problem, config: Config) -> int:
+    """Trainable parameters of the coherent model."""
+    features, num_classes = config.coherent_features, problem.info.num_classes
+    widths = feature_widths(problem, features)
+    with torch.device("meta"):
+        dnn = DNN(widths, config.aggregation.hidden, num_classes, config.aggregation.dropout)
+    last_layers = sum((width + 1) * num_classes for width in widths) if features == "penultimate" else 0
+    return sum(problem.widths.local_parameters) - last_layers + sum(p.numel() for p in dnn.parameters())
+
+
+def assemble(team: Team, problem: Problem, part: PartOfCoherent) -> Coherent:
+    """Collective over the workers: root puts the whole model together and broadcasts it.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        part: this rank's part.
+
+    Returns:
+        The whole model on every worker's CPU.
+    """
+    config, comm = team.config, team.workers
+    num_classes, width = problem.info.num_classes, problem.widths.local_width
+
+    def template(subdomain: int) -> nn.Module:
+        cnn = create_local_cnn(config, subdomain, problem.subimage_shape(subdomain), num_classes, width)
+        return prepare_cnn(cnn, part.features, config.coherent.dropout_scale)
+
+    cnns = [template(s) for s in range(team.mesh.num_subdomains)]
+    own = {int(s): cnn for s, cnn in part.cnns.items()}
+    for cnn, state in zip(cnns, gather_parameters(comm, team.mesh, own, iter(cnns)), strict=True):
+        broadcast_state(comm, cnn, state)
+    widths = feature_widths(problem, part.features)
+    dnn = DNN(widths, config.aggregation.hidden, num_classes, config.aggregation.dropout)
+    on_root = collect_dnn(team, part.dnn, dnn)
+    broadcast_state(comm, dnn, None if on_root is None else on_root.state_dict())
+    return Coherent(cnns, dnn, part.features)
+
+
+def evaluate_coherent(
+    team: Team, problem: Problem, part: PartOfCoherent, samples: Mapping[int, BySplit], step: Callable[[], None]
+) -> dict[str, tuple[float, dict[str, Any] | None]]:
+    """Collective over the workers.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        part: this rank's part of the model.
+        samples: by subdomain of this rank and split.
+        step: called before each batch.
+
+    Returns:
+        By split the accuracy of the model; and what the local CNNs have become by being trained together: the
+        accuracies of :func:`rule_accuracies` on their own logits, None where the DNN sees penultimate features and the
+        CNNs' last layers have not been trained with the rest.
+    """
+    classes = part.features != "penultimate"
+    share = team.share_of_replicas()
+    dnn = part.dnn.cpu()
+    found: dict[str, tuple[float, dict[str, Any] | None]] = {}
+    for split in problem.samples:
+        labels = problem.labels(split)
+        outputs = {int(s): logits_of(cnn, samples[int(s)][split], step, share) for s, cnn in part.cnns.items()}
+        seen = [features_of(output, part.features) for output in outputs.values()]
+        rules = rule_accuracies(team, outputs, labels) if classes else None
+        found[split] = dnn_accuracy(dnn, seen, labels), rules
+    return found

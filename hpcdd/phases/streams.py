@@ -1,0 +1,63 @@
+"""A random stream for each subdomain's network within one training.
+
+Dropout draws from torch's global state. Where a rank trains several CNNs as one model, each draws from its own
+stream, so that what it draws does not depend on which other CNNs the rank has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from ..seeding import seed_of
+
+
+class Streams:
+    """Switches torch's global random state whenever one of the networks computes; a context manager.
+
+    Args:
+        networks: by subdomain.
+        device: on which they draw.
+    """
+
+    def __init__(self, networks: Mapping[int, nn.Module], device: torch.device) -> None:
+        self._networks = dict(networks)
+        self._device = device
+        self._states: dict[int, torch.Tensor] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        for subdomain, network in self._networks.items():
+
+            def before(module: nn.Module, _inputs: Any, subdomain: int = subdomain) -> None:
+                if module.training:
+                    self._set(self._states[subdomain])
+
+            def after(module: nn.Module, _inputs: Any, _output: Any, subdomain: int = subdomain) -> None:
+                if module.training:
+                    self._states[subdomain] = self._get()
+
+            self._handles += [network.register_forward_pre_hook(before), network.register_forward_hook(after)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def begin(self, seed: int, purpose: str, epoch: int) -> None:
+        """Starts all streams anew for an epoch."""
+        for subdomain in self._networks:
+            torch.manual_seed(seed_of(seed, purpose, subdomain=subdomain, epoch=epoch))
+            self._states[subdomain] = self._get()
+
+    def _get(self) -> torch.Tensor:
+        return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()
+
+    def _set(self, state: torch.Tensor) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state, self._device)
+        else:
+            torch.set_rng_state(state)

@@ -1,0 +1,170 @@
+"""A job that works on a run: who does what, who hears of it, and where it is recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from . import environment, launch, mesh, results, run_directory
+from .comm import Comm, mpi_library
+from .config import Config
+from .configuration import to_yaml
+from .data.format import EMBEDDED_NAME
+from .data.reading import BoxReader
+from .errors import StopRequest
+from .parallel.share import Flag
+from .parallel.team import form_team
+from .phases.training import Hooks, Status, check_precision
+from .problem import check_shares, pose
+from .progress.display import Display, NoDisplay, make_display
+from .progress.telemetry import Telemetry
+from .results import Metrics
+from .stop import Stop
+
+
+class Session:
+    """One rank's side of a job; a context manager. Every method is called by all ranks.
+
+    Args:
+        comm: all ranks.
+        config: the same on every rank.
+
+    Attributes:
+        comm, config: see above.
+        problem: what is to be solved.
+        mesh, place: who owns what, and this rank's place.
+        team: the ranks that this one works with; None on a spare rank.
+        seconds: by phase, on this rank.
+        stop, telemetry: see there.
+        reader: of the dataset file.
+
+    Raises:
+        UserError: on all ranks, if anything does not fit; nothing has been written then.
+    """
+
+    def __init__(self, comm: Comm, config: Config) -> None:
+        self.comm, self.config = comm, config
+        self.seconds: dict[str, Any] = {"start": environment.seconds_since_launch()}
+        self.problem = comm.on_root(lambda: pose(config))
+        self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
+        self.place = self.mesh.places[comm.rank]
+        torch.set_num_threads(self.place.threads)
+        comm.on_all(self._check_place)
+        self.reader = BoxReader(self.problem.info.path)
+        self._display: Display = NoDisplay()
+        self._metrics: Metrics | None = None
+        interval = comm.on_root(self._open_display)
+        channel = comm.side_channel()
+        self.stop = Stop(comm, channel)
+        self.telemetry = Telemetry(comm, channel, self._sink, interval)
+        self.team = form_team(comm, self.mesh, config, Flag(self.stop.wanted))
+        if comm.is_root:
+            results.print_plan(self.mesh, self.problem, sys.stdout)
+
+    def __enter__(self) -> Self:
+        self.stop.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.__exit__(kind, error, trace)
+        self._display.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def open_directory(self) -> None:
+        """Root makes the run directory; each rank opens its log there."""
+        config = self.config
+        self.stop.agree()
+        self.directory = self.comm.on_root(lambda: run_directory.create(config.output, config.name))
+        self.log = self.comm.on_all(lambda: run_directory.start_log(self.directory.log(self.comm.rank)))
+        self.log.info("rank %d of %d: %s", self.comm.rank, self.comm.size, self.place)
+        if self.comm.is_root:
+            # It runs again from any folder.
+            file = config.data.file if config.data.file == EMBEDDED_NAME else str(self.problem.info.path)
+            resolved = config.model_copy(update={"data": config.data.model_copy(update={"file": file})})
+            self.directory.config.write_text(to_yaml(resolved), encoding="utf-8")
+            facts = {
+                **environment.facts(),
+                "mpi_library": mpi_library(),
+                "ranks": self.comm.size,
+                "hosts": self.mesh.hosts,
+                "places": self.mesh.as_list(),
+            }
+            results.write_json(self.directory.environment, facts)
+            self._metrics = Metrics(self.directory.metrics)
+
+    def begin(self, phase: str, subdomains: range) -> None:
+        """Announces on root's display whose statuses will come."""
+        self._display.begin(phase, subdomains)
+
+    def close_display(self) -> None:
+        """Leaves the display's last state visible, before something is printed below it."""
+        self._display.close()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A phase that all ranks end together: traffic and seconds are recorded under ``name``.
+
+        Raises:
+            StopRequest: on all ranks alike at the end, if any rank wants to stop.
+        """
+        start = time.perf_counter()
+        with self.comm.phase(name):
+            with contextlib.suppress(StopRequest):  # the others hear of it, and all agree
+                yield
+            with self.comm.phase("agreement"):
+                self.stop.agree()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def hooks(self, *, alone: bool, heard: bool = True) -> Hooks:
+        """What a training calls.
+
+        Args:
+            alone: whether a wish to stop ends this rank's training by itself; else it rides in the messages.
+            heard: whether this rank's statuses are shown and recorded: of several that train one network, one is.
+        """
+
+        def step() -> None:
+            if alone:
+                self.stop.check()
+            else:
+                self.stop.poll()
+            self.telemetry.poll()
+
+        def epoch(status: Status) -> None:
+            self.log.info("%s", status)
+            if heard:
+                self.telemetry.epoch(status)
+
+        if not heard:
+            return Hooks(step=step, epoch=epoch, evaluation=lambda: self.comm.phase("evaluation"))
+        return Hooks(
+            step=step,
+            due=self.telemetry.due,
+            status=self.telemetry.status,
+            epoch=epoch,
+            evaluation=lambda: self.comm.phase("evaluation"),
+        )
+
+    def _check_place(self) -> None:
+        for section in ("local", "coherent", "baseline"):
+            check_precision(section, getattr(self.config, section).precision, self.place.device)
+        check_shares(self.config, self.problem, self.mesh)
+
+    def _open_display(self) -> float:
+        self._display = make_display(self.config.progress, launch.from_environment(), sys.stdout)
+        return self._display.interval
+
+    def _sink(self, status: Status, end_of_epoch: bool) -> None:
+        """On root, of all ranks."""
+        self._display.show(status, end_of_epoch)
+        if end_of_epoch and self._metrics is not None:
+            self._metrics.add(status)
