@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__, launch
@@ -17,6 +17,7 @@ from .errors import DivergedError, StopRequest, UserError
 
 if TYPE_CHECKING:
     from .comm import Comm
+    from .config import Config
 
 _DESCRIPTION = """\
 Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and
@@ -25,6 +26,7 @@ without messages, and a dense network that combines their decisions.
 commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
+  bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun)
   info     what is installed here, and what is wrong with it
 
 examples:
@@ -36,7 +38,8 @@ exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 
 128 + n stopped by signal n (130 Ctrl-C, 143 SIGTERM).
 """
 
-COMMANDS = ("train", "prepare", "info")
+COMMANDS = ("train", "prepare", "bench", "info")
+_WITH_MPI = ("train", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
-    if command == "train" and not {"-h", "--help"} & set(arguments):
-        return _train(arguments)
+    if command in _WITH_MPI and not {"-h", "--help"} & set(arguments):
+        return _run_on_all_ranks(_train if command == "train" else _bench, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
         return 0
@@ -73,6 +76,8 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from . import configuration
 
         configuration.parse(["--help"])
+    elif command == "bench":
+        _bench_parser().print_help()
     elif command == "prepare":
         from .data import prepare
 
@@ -96,7 +101,57 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _train(arguments: Sequence[str]) -> int:
+def _train(comm: Comm, arguments: Sequence[str]) -> None:
+    from . import configuration
+
+    config, print_only = comm.on_root(lambda: configuration.parse(arguments))
+    if print_only:
+        if comm.is_root:
+            print(configuration.to_yaml(config), end="")
+        return
+    from . import run
+
+    run.train(comm, config)
+
+
+def _bench_parser() -> argparse.ArgumentParser:
+    from .bench import coherent
+
+    parser = argparse.ArgumentParser(
+        prog="hpcdd bench",
+        usage="mpirun -n N hpcdd bench coherent [CONFIG] [--widths W,W,...] [--section.key VALUE ...]",
+        description=coherent.__doc__,
+        epilog="example: mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64\n"
+        "Every field of the configuration can be given as for `hpcdd train`.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("what", choices=["coherent"], help="what is measured")
+    coherent.add_arguments(parser)
+    return parser
+
+
+def _bench(comm: Comm, arguments: Sequence[str]) -> None:
+    from . import configuration
+    from .bench import coherent
+
+    def parse() -> tuple[Config, list[int], int, int]:
+        if list(arguments[:1]) != ["coherent"]:
+            raise UserError(f"bench measures `coherent`, not {' '.join(arguments[:1]) or 'nothing'!r}")
+        try:
+            own, rest = _bench_parser().parse_known_args(list(arguments))
+            widths = [int(width) for width in own.widths.split(",")]
+        except (argparse.ArgumentError, ValueError) as error:
+            raise UserError(f"bench: {error}") from error
+        if min(*widths, own.rounds, own.steps) < 1:
+            raise UserError("bench: --widths, --rounds and --steps are numbers from 1")
+        return configuration.parse(rest)[0], widths, own.rounds, own.steps
+
+    coherent.run(comm, *comm.on_root(parse))
+
+
+def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Sequence[str]) -> int:
     from . import comm as communication
 
     try:
@@ -104,16 +159,7 @@ def _train(arguments: Sequence[str]) -> int:
     except UserError as error:
         return _report(error) if launch.from_environment().rank == 0 else 0
     try:
-        from . import configuration
-
-        config, print_only = comm.on_root(lambda: configuration.parse(arguments))
-        if print_only:
-            if comm.is_root:
-                print(configuration.to_yaml(config), end="")
-            return 0
-        from . import run
-
-        run.train(comm, config)
+        work(comm, arguments)
     except (UserError, StopRequest) as error:
         # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
         # as soon as one process ends with another code than 0, and that rest might be root.

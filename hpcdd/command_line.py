@@ -77,8 +77,9 @@ def nearest(name: str, prefix: str = "") -> str:
     close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)
     if not close and is_section(section):
         close = _similar(last, [full for full in names if full.startswith(f"{section}.")])
-    if not close:
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.7) or _similar(last, names)
+    if not close and not is_section(section):  # else the section's own name makes everything in it look similar
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    close = close or _similar(last, names)
     return f"; did you mean {prefix}{close[0]}?" if close else "; --help lists every field"
 
 
@@ -187,7 +188,7 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(annotation) is tuple:
         inner = [_type_name(member) for member in get_args(annotation) if member is not ...]
         return f"[{','.join(inner)}{',...' if ... in get_args(annotation) else ''}]"
-    name = {dict: "mapping", NoneType: "null"}.get(get_origin(annotation) or annotation) or annotation.__name__
+    name = {dict: "mapping", NoneType: "null", bool: "true|false"}.get(get_origin(annotation) or annotation) or annotation.__name__
     limits = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     return name + "".join(
         f"{sign}{getattr(mark, key):g}"
@@ -204,4 +205,6 @@ def _flat(metadata: Sequence[Any]) -> Iterator[Any]:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(_shown, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

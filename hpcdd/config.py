@@ -285,10 +285,12 @@ class Config(Settings):
         problems = []
         seen, wanted = self.aggregation.features, self.coherent_features
         # Logits are linear in the penultimate features, so that a DNN on logits is one on them as well.
-        if self.coherent.dnn_start == "trained" and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
+        goes_on = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
+        if goes_on and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
             problems.append(
-                f"coherent.dnn_start is 'trained', but that DNN sees {seen} (aggregation.features), "
-                f"and coherent.features is {wanted!r}; use coherent.dnn_start fresh, or like features"
+                f"coherent.features is {wanted!r}, but a start by transfer (coherent.starts) with coherent.dnn_start "
+                f"'trained' goes on with a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
+                "or like features"
             )
         if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")

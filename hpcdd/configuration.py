@@ -117,7 +117,7 @@ def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
 def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
     """Whether a contradiction names a field that is known to be wrong: it was found with the default in its place."""
     if len(place) == 2:  # between sections, whose fields are named in full
-        return any(".".join(map(str, known)) in text for known in problems if known != place)
+        return any(".".join(map(str, known)) in text for known in problems)
     wrong = {str(known[1]) for known in problems if len(known) == 2 and known[0] == place[0]}
     return bool(wrong & set(re.findall(r"\w+", text)))
 

@@ -17,7 +17,7 @@ from .config import Config
 from .files import written_whole
 from .mesh import Mesh
 from .models.aggregators import RULES
-from .phases.training import Status
+from .phases.status import Status
 from .problem import Problem
 from .seeding import WHOLE
 from .traffic import Traffic

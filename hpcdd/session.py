@@ -20,7 +20,8 @@ from .data.reading import BoxReader
 from .errors import StopRequest
 from .parallel.share import Flag
 from .parallel.team import form_team
-from .phases.training import Hooks, Status, check_precision
+from .phases.optimizers import check_precision
+from .phases.status import Hooks, Status
 from .problem import check_shares, pose
 from .progress.display import Display, NoDisplay, make_display
 from .progress.telemetry import Telemetry

@@ -187,34 +187,6 @@ def test_the_limits_of_ranges_are_taken() -> None:
     assert Config(model={"name": "mine:cnn"}, coherent={"dropout_scale": 0.5}).coherent.dropout_scale == 0.5
 
 
-@pytest.mark.parametrize(
-    ("aggregation", "coherent", "fits"),
-    [
-        ("logits", None, True),
-        ("logits", "logits", True),
-        ("logits", "penultimate", True),  # the CNNs' last layers become a part of the DNN's first one
-        ("logits", "probabilities", False),
-        ("probabilities", None, True),
-        ("probabilities", "probabilities", True),
-        ("probabilities", "logits", False),
-        ("probabilities", "penultimate", False),
-    ],
-)
-def test_a_trained_dnn_goes_on_with_what_it_has_seen(aggregation: str, coherent: str | None, fits: bool) -> None:
-    def made(dnn_start: str) -> Config:
-        sections = {"aggregation": {"features": aggregation}, "coherent": {"features": coherent}}
-        sections["coherent"]["dnn_start"] = dnn_start
-        return Config.model_validate(sections)
-
-    assert made("fresh").coherent_features == (coherent or aggregation)  # a fresh one sees what is wanted
-    if fits:
-        assert made("trained").coherent_features == (coherent or aggregation)
-    else:
-        with pytest.raises(ValidationError, match=rf"sees {aggregation} \(aggregation\.features\)") as error:
-            made("trained")
-        assert repr(coherent) in str(error.value)
-
-
 BOXES = "[[[0, 0], [4, 4]], [[4, 4], [8, 8]]]"
 
 # Field: what stands behind its option, and the value that is meant; none is the default.

@@ -268,35 +268,6 @@ def test_a_mistake_makes_no_others(file: File) -> None:
     assert found.startswith("c.yaml:1: model.nam is unknown; did you mean model.name?")
 
 
-def test_a_contradiction_between_sections_stands_at_its_line(file: File) -> None:
-    text = "name: a\naggregation: {features: probabilities}\ncoherent:\n  {epochs: 3,\n  features: logits, dnn_start: trained}"
-    (found,) = mistakes(file(text))
-    assert found.startswith("c.yaml:5: coherent.")
-    assert "(aggregation.features)" in found
-    assert "'logits'" in found
-    text = "model:\n  name: resnet20\ncoherent:\n  epochs: 3\n  dropout_scale: 0.5\n"
-    assert mistakes(file(text)) == [
-        "c.yaml:5: coherent.dropout_scale has no effect on 'resnet20', which has no dropout"
-    ]
-    (found,) = mistakes(file("model: {name: resnet20}"), "--coherent.dropout_scale", "0.5")
-    assert found.startswith("command line: coherent.dropout_scale has no effect on 'resnet20'")
-    (found,) = mistakes(file("coherent: {dropout_scale: 0.5}"), "--model.name", "resnet20")
-    assert found.startswith("c.yaml:1: coherent.dropout_scale has no effect on 'resnet20'")
-
-
-def test_a_mistake_makes_no_contradiction_between_sections(file: File) -> None:
-    (found,) = mistakes(file("aggregation: {features: probs}\ncoherent: {features: probabilities}"))
-    assert found == "c.yaml:1: aggregation.features is 'probs': input should be 'logits' or 'probabilities'"
-    (found,) = mistakes(file("aggregation: {features: probabilities}\ncoherent: {features: logitz}"))
-    assert found.startswith("c.yaml:2: coherent.features is 'logitz': input should be 'logits', 'probabilities' or")
-    (found,) = mistakes(file("model: {name: resnet20}\ncoherent: {dropout_scale: 5}"))
-    assert found == "c.yaml:2: coherent.dropout_scale is 5: input should be less than or equal to 1"
-    found, other = mistakes(file("seed: -1\ncoherent: {features: probabilities, dnn_start: trained}"))  # another one is
-    assert found.startswith("c.yaml:1: seed is -1")
-    assert other.startswith("c.yaml:2: coherent.")
-    assert "but" in other
-
-
 def test_one_start_needs_no_brackets_and_none_leaves_the_phase_out() -> None:
     assert parse(["--coherent.starts", "scratch"])[0].coherent.starts == ("scratch",)
     assert parse(["--coherent.starts", "[]"])[0].coherent.starts == ()

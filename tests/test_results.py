@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from hpcdd import results
-from hpcdd.traffic import Traffic
 from hpcdd.config import Config
 from hpcdd.mesh import Mesh, Place
-from hpcdd.phases.training import Status
+from hpcdd.phases.status import Status
 from hpcdd.problem import pose
 from hpcdd.seeding import WHOLE
+from hpcdd.traffic import Traffic
 
 STATUS = Status("local", 2, 1, 5, 0.2, 0.75, 0.5, 0.7, 0.55, 1e-3, 3.5, 1234.5)
 

@@ -175,7 +175,7 @@ def _write_split(group: h5py.Group, split: Split, compression: int, coarse: Sequ
         for first in range(0, len(block), rows):  # in pieces: float64 copies of whole splits would be large
             piece = block[first : first + rows]
             moments.add(piece)
-            if averages is not None:
+            if averages is not None and coarse is not None:
                 averages[start + first : start + first + len(piece)] = average(piece, coarse)
         start += len(block)
     if start != n:

@@ -40,7 +40,8 @@ class PartOfDNN(nn.Module):
         self, blocks: Mapping[int, torch.Tensor], bias: torch.Tensor, rest: nn.Sequential, reduction: Reduction
     ) -> None:
         super().__init__()
-        self.blocks = nn.ParameterDict({str(s): nn.Parameter(block) for s, block in blocks.items()})
+        # Pairs, because of a dictionary it sorts the keys: "10" before "2".
+        self.blocks = nn.ParameterDict([(str(s), nn.Parameter(block)) for s, block in blocks.items()])
         self.bias = nn.Parameter(bias)
         self.rest = rest
         self.reduction = reduction

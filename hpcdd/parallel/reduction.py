@@ -64,7 +64,7 @@ class Reduction:
             return torch.stack(list(summands)).sum(0) if len(summands) > 1 else summands[0].contiguous()
         fixed = torch.zeros(summands[0].shape, dtype=torch.int64, device=summands[0].device)
         for summand in summands:
-            largest = float(summand.abs().max())
+            largest = float(summand.abs().max()) if summand.numel() else 0.0
             if not largest < self._limit / len(summands):  # not: NaN compares false
                 raise DivergedError(
                     f"phase {self._comm.phase_name}: a summand of the DNN's first layer is {largest}; try a smaller "

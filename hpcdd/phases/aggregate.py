@@ -19,7 +19,8 @@ from ..parallel.coherent import PartOfDNN
 from ..parallel.share import Share
 from ..parallel.team import Team
 from .alike import checked
-from .training import Hooks, train
+from .status import Hooks
+from .training import train
 
 Splits = Mapping[str, torch.Tensor]
 

@@ -9,7 +9,7 @@ import torch
 
 from ..comm import Comm
 from ..parallel.coherent import checksum
-from .training import Hooks, Status
+from .status import Hooks, Status
 
 
 class DriftError(RuntimeError):

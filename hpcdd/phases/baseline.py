@@ -15,7 +15,8 @@ from ..parallel.team import Team
 from ..problem import Problem
 from ..seeding import seed_of
 from .alike import checked
-from .training import Hooks, logits_of, train
+from .status import Hooks
+from .training import logits_of, train
 
 
 def train_global_cnn(

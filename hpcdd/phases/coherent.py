@@ -30,7 +30,8 @@ from .alike import checked
 from .evaluate import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
 from .local import create_local_cnn
-from .training import Hooks, logits_of, train
+from .status import Hooks
+from .training import logits_of, train
 
 BySplit = Mapping[str, Samples]
 
@@ -108,9 +109,12 @@ def train_coherent(
 
 
 def initial_part(
-    team: Team, problem: Problem, start: str, local: Mapping[int, nn.Module], dnn: PartOfDNN
+    team: Team, problem: Problem, start: str, local: Mapping[int, nn.Module], dnn: PartOfDNN | None
 ) -> PartOfCoherent:
-    """This rank's part of the coherent model before its training, on the CPU; see :func:`train_coherent`."""
+    """This rank's part of the coherent model before its training, on the CPU; see :func:`train_coherent`.
+
+    From ``scratch`` the trained CNNs and the trained DNN are not read.
+    """
     config, features = team.config, team.config.coherent_features
     num_classes, width = problem.info.num_classes, problem.widths.local_width
 
@@ -122,7 +126,7 @@ def initial_part(
         return prepare_cnn(made, features, config.coherent.dropout_scale)
 
     cnns = {s: cnn(s) for s in team.place.subdomains}
-    if start == "scratch" or config.coherent.dnn_start == "fresh":
+    if start == "scratch" or config.coherent.dnn_start == "fresh" or dnn is None:
         first = fresh_dnn(config, team, feature_widths(problem, features), num_classes)
     elif features == "penultimate" and config.aggregation.features == "logits":
         first = onto_penultimate(dnn, {s: c for s, c in cnns.items() if isinstance(c, Penultimate)}, team.reduction())

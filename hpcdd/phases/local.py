@@ -23,7 +23,8 @@ from ..parallel.layers import shared_layers
 from ..parallel.share import Share, broadcast_state
 from ..seeding import seed_of
 from .alike import checked
-from .training import Hooks, logits_of, train
+from .status import Hooks
+from .training import logits_of, train
 
 
 @dataclass(frozen=True)

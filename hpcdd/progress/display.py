@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ..errors import UserError
 from ..launch import Launch
-from ..phases.training import NAMES, Status
+from ..phases.status import NAMES, Status
 from ..seeding import WHOLE
 from .terminal import find_terminal
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..comm import ROOT, Comm, sleep_until
-from ..phases.training import Status
+from ..phases.status import Status
 from ..traffic import Traffic
 
 if TYPE_CHECKING:

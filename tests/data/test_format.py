@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.data.coarse import average
 from hpcdd.data.format import EMBEDDED, inspect, resolve
 from hpcdd.errors import UserError
 
@@ -29,20 +28,6 @@ def write_good(
         file.attrs["class_names"] = ["ant", "bee", "cat"]
         file.attrs["mean"], file.attrs["std"] = [50.0] * shape[0], [28.0] * shape[0]
         file.attrs["source"], file.attrs["licence"] = "here", "CC0"
-
-
-def coarse(
-    *splits: str, block: object = (2, 3), shape: tuple[int, ...] = (2, 3, 3), dtype: str = "uint8"
-) -> Callable[[h5py.File], None]:
-    """Adds coarse images of the given shape (C, *coarse), default: right ones."""
-
-    def change(file: h5py.File) -> None:
-        for split in splits or [split for split in ("train", "validation", "test") if split in file]:
-            made = file[split].create_dataset("coarse", (len(file[split]["labels"]), *shape), dtype)
-            if block is not None:
-                made.attrs["block"] = block
-
-    return change
 
 
 def put(name: str, value: object) -> Callable[[h5py.File], None]:
@@ -77,23 +62,6 @@ def external_storage(file: h5py.File) -> None:
     raw.write_bytes(bytes(12 * 2 * 6 * 7))
     del file["train/images"]
     file["train"].create_dataset("images", (12, 2, 6, 7), "u1", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
-
-
-def external_coarse(file: h5py.File) -> None:
-    raw = Path(file.filename).with_name("coarse.raw")
-    raw.write_bytes(bytes(12 * 2 * 3 * 3))
-    made = file["train"].create_dataset("coarse", (12, 2, 3, 3), "u1", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
-    made.attrs["block"] = (2, 3)
-
-
-def empty_coarse(file: h5py.File) -> None:
-    coarse()(file)
-    put("train/coarse", h5py.Empty("u1"))(file)
-    block_of("train")(file)
-
-
-def block_of(split: str) -> Callable[[h5py.File], None]:
-    return lambda file: file[f"{split}/coarse"].attrs.__setitem__("block", (2, 3))
 
 
 def virtual(file: h5py.File) -> None:
@@ -143,41 +111,6 @@ BAD_CONTENT = {
     "no class names": (without_attribute("class_names"), "attribute class_names must list two names"),
     "one class name": (attribute("class_names", ["ant"]), "attribute class_names must list two names"),
     "class names in one text": (attribute("class_names", "ant,bee,cat"), "attribute class_names must list"),
-    "coarse without a block": (coarse(block=None), "attribute block of train/coarse must hold an integer for each"),
-    "block of floats": (coarse(block=(2.0, 3.0)), "attribute block of train/coarse must hold an integer for each"),
-    "block is one number": (coarse(block=2), "attribute block of test/coarse must hold an integer for each"),
-    "block is text": (coarse(block="2,3"), "attribute block of train/coarse must hold an integer for each"),
-    "block is empty": (coarse(block=h5py.Empty("i8")), "attribute block of train/coarse must hold an integer for each"),
-    "block of three": (coarse(block=(2, 3, 1)), r"train/coarse: block \[2, 3, 1\] has 3 axes, but the images have 2"),
-    "block of zero": (coarse(block=(0, 3)), r"train/coarse: block \[0, 3\] is not of positive numbers"),
-    "block too large": (coarse(block=(2, 8)), r"train/coarse: block \[2, 8\] is larger than the images, 6 x 7 pixels"),
-    "block of ones": (coarse(block=(1, 1), shape=(2, 6, 7)), r"train/coarse: block \[1, 1\] averages nothing"),
-    "coarse of another shape": (
-        coarse(shape=(2, 3, 2)),
-        r"train/coarse is uint8 of shape \(12, 2, 3, 2\); uint8 of shape \(12, 2, 3, 3\) is needed for train/images",
-    ),
-    "coarse of another dtype": (
-        coarse(dtype="int8"),
-        r"test/coarse is int8 of shape .*; uint8 of shape \(6, 2, 3, 3\)",
-    ),
-    "coarse of fewer images": (
-        lambda file: (coarse()(file), put("test/coarse", file["test/coarse"][:-1])(file), block_of("test")(file)),
-        r"test/coarse is uint8 of shape \(5, 2, 3, 3\)",
-    ),
-    "coarse in one split": (
-        coarse("train"),
-        r"differ between splits \(train \[2, 3\], test none\); store all with one",
-    ),
-    "coarse in the other split": (coarse("test"), r"differ between splits \(train none, test \[2, 3\]\)"),
-    "two blocks": (
-        lambda file: (coarse("train")(file), coarse("test", block=(3, 3), shape=(2, 2, 3))(file)),
-        r"blocks of coarse images differ between splits \(train \[2, 3\], test \[3, 3\]\)",
-    ),
-    "coarse is a group": (lambda file: file.create_group("train/coarse"), "there is no dataset 'train/coarse'"),
-    "coarse is a link": (put("train/coarse", h5py.SoftLink("/train/images")), "train/coarse is a link"),
-    "coarse is a dangling link": (put("test/coarse", h5py.ExternalLink("no.h5", "/x")), "test/coarse is a link"),
-    "coarse is empty": (empty_coarse, "train/coarse is uint8 of shape None; uint8 of shape"),
-    "coarse elsewhere": (external_coarse, "train/coarse points to other files"),
     "external storage": (external_storage, "train/images points to other files"),
     "virtual dataset": (virtual, "train/images points to other files"),
 }
@@ -260,30 +193,6 @@ def test_a_good_file_is_read(tmp_path: Path, shape: tuple[int, ...], dtype: str)
     assert info.labels["test"].tolist() == [0, 1, 2, 0, 1, 2]
     assert info.labels["test"].dtype == np.int64
     assert (info.mean, info.std) == ((50.0,) * shape[0], (28.0,) * shape[0])
-
-
-@pytest.mark.parametrize("validation", [False, True])
-def test_a_good_file_with_coarse_images(tmp_path: Path, validation: bool) -> None:
-    path = tmp_path / "good.h5"
-    write_good(path, validation=validation)
-    assert (inspect(path).coarse, inspect(path).coarse_image_shape) == (None, None)
-    with h5py.File(path, "r+") as file:
-        coarse()(file)
-    assert (inspect(path).coarse, inspect(path).coarse_image_shape) == ((2, 3), (2, 3, 3))
-    assert average(np.zeros((1, 2, 6, 7), np.uint8), (2, 3)).shape[1:] == (2, 3, 3)
-
-
-def test_a_fault_of_coarse_images_makes_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "bad.h5"
-    write_good(path, validation=True)
-    with h5py.File(path, "r+") as file:
-        coarse("train", "validation")(file)
-        coarse("test", block=(9, 9))(file)
-    with pytest.raises(UserError) as caught:
-        inspect(path)
-    assert str(caught.value).splitlines() == [
-        f"data.file: {path}: test/coarse: block [9, 9] is larger than the images, 6 x 7 pixels; use a smaller one"
-    ]
 
 
 def test_resolve() -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from hpcdd.models.aggregators import RULES, average_probability, log_opinion_pool, majority_vote
+from hpcdd.models.aggregators import RULES, Rule, log_probability, probability, scores, vote
 
 
 def logits_of(*probabilities: list[float]) -> torch.Tensor:
@@ -16,65 +16,90 @@ def logits_of(*probabilities: list[float]) -> torch.Tensor:
     return torch.tensor([probabilities], dtype=torch.float64).log().float()
 
 
+def votes(logits: torch.Tensor) -> list[list[float]]:
+    """Votes for each class; what a majority vote's score has beyond is less than one vote."""
+    return (logits.shape[1] * scores(vote, logits)).floor().tolist()
+
+
+def decision(rule: Rule, logits: torch.Tensor) -> list[int]:
+    return scores(rule, logits).argmax(1).tolist()
+
+
 def test_average_probability() -> None:
-    scores = average_probability(logits_of([0.7, 0.2, 0.1], [0.1, 0.6, 0.3]))
-    torch.testing.assert_close(scores, torch.tensor([[0.4, 0.4, 0.2]], dtype=torch.float64), rtol=0, atol=1e-6)
+    found = scores(probability, logits_of([0.7, 0.2, 0.1], [0.1, 0.6, 0.3]))
+    torch.testing.assert_close(found, torch.tensor([[0.4, 0.4, 0.2]], dtype=torch.float64), rtol=0, atol=1e-6)
 
 
 def test_log_opinion_pool_is_the_geometric_mean() -> None:
-    scores = log_opinion_pool(logits_of([0.8, 0.1, 0.1], [0.2, 0.4, 0.4]))
+    found = scores(log_probability, logits_of([0.8, 0.1, 0.1], [0.2, 0.4, 0.4]))
     expected = torch.tensor([[math.sqrt(0.16), math.sqrt(0.04), math.sqrt(0.04)]], dtype=torch.float64)
-    torch.testing.assert_close(scores.exp(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.exp(), expected, rtol=0, atol=1e-6)
 
 
 def test_majority_counts_votes_and_not_confidence() -> None:
     logits = logits_of([0.40, 0.35, 0.25], [0.40, 0.25, 0.35], [0.0001, 0.9998, 0.0001])
-    assert majority_vote(logits).argmax(1).tolist() == [0]
-    assert majority_vote(logits).floor().tolist() == [[2, 1, 0]]
-    assert average_probability(logits).argmax(1).tolist() == [1]
+    assert decision(vote, logits) == [0]
+    assert votes(logits) == [[2, 1, 0]]
+    assert decision(probability, logits) == [1]
 
 
 def test_a_tie_goes_to_the_higher_mean_probability_among_the_tied() -> None:
     # Class 2 has the highest mean probability of all, but no vote.
     first = [0.52, 0.00, 0.48]
     second = [0.00, 0.51, 0.49]
-    assert majority_vote(logits_of(first, second)).argmax(1).tolist() == [0]
-    assert majority_vote(logits_of(first, [0.00, 0.53, 0.47])).argmax(1).tolist() == [1]
-    assert average_probability(logits_of(first, second)).argmax(1).tolist() == [2]
+    assert decision(vote, logits_of(first, second)) == [0]
+    assert decision(vote, logits_of(first, [0.00, 0.53, 0.47])) == [1]
+    assert decision(probability, logits_of(first, second)) == [2]
 
 
 def test_a_tie_of_all() -> None:
     logits = logits_of([0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.15, 0.05, 0.8])
-    assert majority_vote(logits).floor().tolist() == [[1, 1, 1]]
-    assert majority_vote(logits).argmax(1).tolist() == [2]  # 1.1 against 1.05 and 0.85
+    assert votes(logits) == [[1, 1, 1]]
+    assert decision(vote, logits) == [2]  # 1.1 against 1.05 and 0.85
 
 
 def test_certainty_does_not_outweigh_a_vote() -> None:
     sure, torn = [60.0, 0.0], [0.0, 1e-3]
     logits = torch.tensor([[sure, sure, torn, torn, torn]])
-    assert majority_vote(logits).argmax(1).tolist() == [1]
+    assert decision(vote, logits) == [1]
+
+
+def test_scores_are_means_over_the_subdomains() -> None:
+    logits = 3 * torch.randn(20, 5, 4, generator=torch.Generator().manual_seed(0))
+    probabilities = logits.double().softmax(-1)
+    torch.testing.assert_close(scores(probability, logits), probabilities.mean(1))
+    torch.testing.assert_close(scores(log_probability, logits), probabilities.log().mean(1))
+    counts = torch.stack([(logits.argmax(-1) == k).sum(1) for k in range(4)], dim=1)
+    torch.testing.assert_close(scores(vote, logits), (counts + probabilities.mean(1) / 2) / 5)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_what_any_rule_must_do(rule: object) -> None:
+def test_what_any_rule_must_do(rule: Rule) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(50, 4, 5, generator=generator)
-    decisions = rule(logits).argmax(1)
-    assert rule(logits).shape == (50, 5)
-    assert rule(logits).dtype == torch.float64
+    decisions = scores(rule, logits).argmax(1)
+    assert scores(rule, logits).shape == (50, 5)
+    assert scores(rule, logits).dtype == torch.float64
     for order in itertools.permutations(range(4)):
-        assert torch.equal(rule(logits[:, list(order)]).argmax(1), decisions)
+        assert torch.equal(scores(rule, logits[:, list(order)]).argmax(1), decisions)
     shuffled = torch.tensor([3, 1, 4, 0, 2])
-    assert torch.equal(shuffled[rule(logits[:, :, shuffled]).argmax(1)], decisions)
-    torch.testing.assert_close(
-        rule(logits + 100 * torch.randn(50, 4, 1, generator=generator)), rule(logits), atol=1e-4, rtol=1e-4
-    )
-    assert torch.equal(rule(logits[:, :1]).argmax(1), logits[:, 0].argmax(1))  # one subdomain decides alone
-    assert torch.equal(rule(logits[:, :1].expand(-1, 4, -1)).argmax(1), logits[:, 0].argmax(1))
+    assert torch.equal(shuffled[scores(rule, logits[:, :, shuffled]).argmax(1)], decisions)
+    moved = logits + 100 * torch.randn(50, 4, 1, generator=generator)
+    torch.testing.assert_close(scores(rule, moved), scores(rule, logits), atol=1e-4, rtol=1e-4)
+    assert torch.equal(scores(rule, logits[:, :1]).argmax(1), logits[:, 0].argmax(1))  # one subdomain decides alone
+    assert torch.equal(scores(rule, logits[:, :1].expand(-1, 4, -1)).argmax(1), logits[:, 0].argmax(1))
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_extreme_logits_give_finite_scores(rule: object) -> None:
+def test_a_subdomain_adds_what_depends_on_its_own_logits_alone(rule: Rule) -> None:
+    logits = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
+    alone = torch.stack([rule(logits[:, s], 3) for s in range(3)])
+    assert torch.equal(rule(logits, 3).transpose(0, 1), alone)
+    torch.testing.assert_close(alone.sum(0), scores(rule, logits), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_extreme_logits_give_finite_scores(rule: Rule) -> None:
     logits = torch.tensor([[[1e4, 0.0, -1e4], [0.0, 5.0, -1e30]]])
-    assert rule(logits).isfinite().all()
-    assert rule(logits).argmax(1).tolist() == [0]
+    assert scores(rule, logits).isfinite().all()
+    assert decision(rule, logits) == [0]

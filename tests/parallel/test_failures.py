@@ -65,7 +65,7 @@ def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: s
     assert done.returncode == 1, done.stderr
     assert ended < 5
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
-    where = {"read": "start"}.get(phase, phase)
+    where = {"read": "start"}.get(phase, phase)  # its fault is in what comes before: the problem is posed
     assert f"failed in phase {where}" in done.stderr
     assert done.stderr.count("Traceback (most recent call last)") == 1
     assert f"RuntimeError: planted in phase {phase}" in done.stderr

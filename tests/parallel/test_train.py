@@ -16,7 +16,7 @@ from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import Box
 from hpcdd.model_file import read_model
-from hpcdd.models.aggregators import RULES
+from hpcdd.models.aggregators import RULES, scores
 from hpcdd.models.dnn import features_of
 
 from ..launchers import Launcher, find
@@ -35,7 +35,8 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "decomposition": {"grid": [2, 2], "overlap": 1},
                 "model": {"name": "vgg2", "width": 8},
                 "local": {"epochs": 2, "batch_size": 16},
-                "aggregation": {"epochs": 3, "batch_size": 16},
+                "aggregation": {"epochs": 3, "batch_size": 16, "dropout": 0.2},
+                "coherent": {"epochs": 2, "batch_size": 16, "starts": ["transfer", "scratch"]},
             }
         )
     )
@@ -59,6 +60,15 @@ def results_of(run: Path) -> dict[str, Any]:
     return content
 
 
+def coherent_losses(run: Path) -> dict[tuple[str, int], tuple[float, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {
+        (line["phase"], line["epoch"]): (line["loss"], line["validation_loss"])
+        for line in lines
+        if line["phase"].startswith("coherent")
+    }
+
+
 def test_the_same_accuracies_on_1_to_5_ranks(runs: dict[int, Path]) -> None:
     first = results_of(runs[1])["accuracy"]
     assert first["test"]["dnn"] > 0.6
@@ -73,6 +83,17 @@ def test_the_same_parameters_bit_by_bit_on_1_to_5_ranks(runs: dict[int, Path]) -
         for s, (one, other) in enumerate(zip(first.local_cnns, model.local_cnns, strict=True)):
             for name, tensor in one.state_dict().items():
                 assert torch.equal(tensor, other.state_dict()[name]), f"{name} of subdomain {s} on {ranks} ranks"
+        for start, coherent in first.coherent.items():
+            for name, tensor in coherent.state_dict().items():
+                found = model.coherent[start].state_dict()[name]
+                assert torch.equal(tensor, found), f"{name} of the coherent model ({start}) on {ranks} ranks"
+
+
+def test_the_same_losses_bit_by_bit_on_1_to_5_ranks(runs: dict[int, Path]) -> None:
+    first = coherent_losses(runs[1])
+    assert len(first) == 4
+    for ranks, run in runs.items():
+        assert coherent_losses(run) == first, f"{ranks} ranks"
 
 
 def test_the_other_mpi_gives_the_same(every_mpi: Launcher, config: Path, runs: dict[int, Path], tmp_path: Path) -> None:
@@ -86,13 +107,18 @@ def test_no_message_in_the_local_phase_and_the_rest_counted(runs: dict[int, Path
     for ranks, run in runs.items():
         communication = results_of(run)["communication"]
         assert communication["local"] == {"calls": 0, "bytes": 0}
+        for start in ("transfer", "scratch"):
+            numbers = 16 * 128 + 1  # batch x hidden and the wish to stop, sent and received in fixed point
+            per_step = {"calls_per_step": 1, "bytes_per_step": 2 * 8 * numbers}
+            steps = 2 * (270 // 16)
+            total = {"calls": steps, "bytes": steps * 2 * 8 * numbers}
+            assert communication[f"coherent_{start}"] == total | per_step
         # Root hears at least once from every other rank, and nobody tells anything on one rank.
         assert communication["telemetry"]["calls"] >= ranks - 1
         assert (communication["telemetry"]["bytes"] > 0) == (ranks > 1)
         logits = 4 * 3 * (300 + 90)  # float32, three classes, all samples: what one subdomain sends
         away = SUBDOMAINS - {1: 4, 2: 2, 3: 2, 4: 1, 5: 1}[ranks]  # subdomains that root does not own
-        flag = 16  # the agreement that nobody wants to stop
-        assert communication["gather"]["bytes"] == away * logits + flag
+        assert communication["gather"]["bytes"] == away * logits
 
 
 def test_each_rank_reads_its_boxes_only(runs: dict[int, Path]) -> None:
@@ -114,8 +140,10 @@ def test_results_are_complete(runs: dict[int, Path], tiny: Path) -> None:
         assert set(results["accuracy"]) == {"train", "validation", "test"}
         for accuracy in results["accuracy"].values():
             assert len(accuracy["local"]) == SUBDOMAINS
-            assert {"average", "majority", "log_pool", "dnn"} < set(accuracy)
-        assert {"start", "read", "local", "gather", "dnn", "total"} == set(results["seconds"])
+            assert {"average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch"} < set(accuracy)
+            assert {"local", "average", "majority", "log_pool"} == set(accuracy["coherent_transfer_parts"])
+        phases = {"start", "read", "local", "gather", "dnn", "coherent_transfer", "coherent_scratch", "total"}
+        assert phases < set(results["seconds"])
         assert len(results["seconds"]["local"]) == SUBDOMAINS
         assert results["seconds"]["total"] > max(results["seconds"]["local"]) > 0
         assert (results["ranks"], results["hosts"], results["threads_per_rank"]) == (ranks, 1, 1)
@@ -131,6 +159,7 @@ def test_metrics_have_a_line_per_epoch_and_subdomain(runs: dict[int, Path]) -> N
         local = sorted((line["subdomain"], line["epoch"]) for line in lines if line["phase"] == "local")
         assert local == [(s, epoch) for s in range(SUBDOMAINS) for epoch in (1, 2)]
         assert [line["epoch"] for line in lines if line["phase"] == "dnn"] == [1, 2, 3]
+        assert [line["epoch"] for line in lines if line["phase"] == "coherent_transfer"] == [1, 2]
         assert all(0 <= line["validation_accuracy"] <= 1 and line["loss"] > 0 for line in lines)
 
 
@@ -147,8 +176,11 @@ def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: 
 
     assert [hits(logits[:, s]) for s in range(SUBDOMAINS)] == pytest.approx(accuracy["local"])
     for name, rule in RULES.items():
-        assert hits(rule(logits)) == pytest.approx(accuracy[name])
-    assert hits(model.dnn(features_of(logits, model.config.aggregation))) == pytest.approx(accuracy["dnn"])
+        assert hits(scores(rule, logits)) == pytest.approx(accuracy[name])
+    features = model.config.aggregation.features
+    assert hits(model.dnn(features_of(logits, features).flatten(1))) == pytest.approx(accuracy["dnn"])
+    for start, coherent in model.coherent.items():
+        assert hits(coherent(model.subimages(images))) == pytest.approx(accuracy[f"coherent_{start}"])
 
 
 def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:
@@ -186,7 +218,6 @@ def test_3d_explicit_boxes_own_model_and_probabilities(mpi: Launcher, tmp_path: 
     results = results_of(tmp_path / "run")
     assert results["decomposition"]["grid"] is None
     assert np.mean(results["accuracy"]["test"]["local"]) > 0.34
-    done = mpi.hpcdd(
-        2, ["train", "own.yaml", "--output", "3d", "--model.name", "resnet8", "--model.options", "{}"], tmp_path
-    )
+    words = ["--model.name", "resnet8", "--model.options", "{}", "--coherent.starts", "[]"]
+    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "3d", *words], tmp_path)
     assert done.returncode == 0, done.stderr

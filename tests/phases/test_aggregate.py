@@ -9,7 +9,7 @@ from hpcdd.config import AggregationSettings, Config
 from hpcdd.models.aggregators import average_probability, majority_vote
 from hpcdd.models.dnn import create_dnn
 from hpcdd.phases.aggregate import accuracies, train_dnn
-from hpcdd.phases.training import Hooks, Status
+from hpcdd.phases.status import Hooks, Status
 
 QUICK = AggregationSettings(hidden=(16,), epochs=6, batch_size=64, learning_rate=0.01)
 

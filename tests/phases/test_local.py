@@ -12,7 +12,7 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.errors import DivergedError
 from hpcdd.mesh import Place
 from hpcdd.phases.local import LocalResult, create_local_cnn, train_local_cnns
-from hpcdd.phases.training import Hooks
+from hpcdd.phases.status import Hooks
 from hpcdd.problem import pose
 
 

@@ -10,13 +10,9 @@ import torch
 from torch import nn
 
 from hpcdd.config import TrainingSettings
-from hpcdd.phases.training import (
-    Hooks,
-    evaluate,
-    make_optimizer,
-    make_schedule,
-    train,
-)
+from hpcdd.phases.optimizers import make_optimizer, make_schedule
+from hpcdd.phases.status import Hooks
+from hpcdd.phases.training import evaluate, train
 
 from .toy import parameters, ring, small
 

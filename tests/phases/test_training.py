@@ -15,14 +15,9 @@ from hpcdd.config import LocalSettings, TrainingSettings
 from hpcdd.data.samples import Samples
 from hpcdd.errors import DivergedError, StopRequest
 from hpcdd.models.vgg import VGG
-from hpcdd.phases.training import (
-    Hooks,
-    Status,
-    check_precision,
-    evaluate,
-    logits_of,
-    train,
-)
+from hpcdd.phases.optimizers import check_precision
+from hpcdd.phases.status import Hooks, Status
+from hpcdd.phases.training import evaluate, logits_of, train
 
 from .toy import parameters, ring, small
 

@@ -18,7 +18,7 @@ import pytest
 
 from hpcdd.errors import UserError
 from hpcdd.launch import Launch
-from hpcdd.phases.training import Status
+from hpcdd.phases.status import Status
 from hpcdd.progress.display import LineDisplay, LiveDisplay, NoDisplay, make_display
 from hpcdd.seeding import WHOLE
 

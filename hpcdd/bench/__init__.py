@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can run: hpcdd beside what else there is, in one job, interleaved."""

@@ -1,0 +1,279 @@
+"""``bench coherent``: a step of the coherent model, model-parallel and data-parallel, beside PyTorch's own DDP.
+
+All contenders train the same model from the same parameters on the same batches, in one job, on the same ranks and
+threads, and take turns in every round. Times are those of the slowest rank; ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import mesh
+from ..comm import Array, Comm
+from ..config import Config
+from ..data.reading import BoxReader
+from ..data.samples import SideBySide
+from ..errors import UserError
+from ..parallel.coherent import PartOfCoherent
+from ..parallel.layers import shared_layers
+from ..parallel.share import Flag
+from ..parallel.team import Team, form_team
+from ..phases.coherent import assemble, coherent_parameters, initial_part
+from ..phases.optimizers import make_optimizer
+from ..phases.training import Steps
+from ..problem import Problem, pose
+
+REFERENCE = "DDP (gloo)"
+Step = Callable[[torch.Tensor], None]
+
+
+@dataclasses.dataclass
+class Contender:
+    """One way to train.
+
+    Attributes:
+        step: one training step on a batch of row numbers.
+        calls, bytes: MPI calls, and payload bytes sent and received, of one rank per step.
+        seconds: per step, of the slowest rank, one number for each round.
+    """
+
+    step: Step
+    calls: float = 0.0
+    bytes: float = 0.0
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what stands beside the configuration."""
+    parser.add_argument(
+        "--widths", default="16,32,64", help="ladder of model sizes: widths of the global CNN (default: 16,32,64)"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="rounds in which all take a turn (default: 9)")
+    parser.add_argument("--steps", type=int, default=5, help="steps of a turn (default: 5)")
+
+
+def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: int) -> None:
+    """Called by all ranks; root prints.
+
+    Raises:
+        UserError: on all ranks, if the configuration does not fit the data set, or a rank would be spare.
+    """
+    for width in widths:
+        settings = config.model_copy(update={"model": config.model.model_copy(update={"width": width}), "output": None})
+        problem = comm.on_root(lambda settings=settings: pose(settings))  # type: ignore[misc]
+        the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
+        torch.set_num_threads(the_mesh.places[comm.rank].threads)
+        team = form_team(comm, the_mesh, settings, Flag())
+        if any(not place.subdomains for place in the_mesh.places):
+            raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
+        assert team is not None
+        with _group_of_torch(comm):
+            _compare(team, problem, rounds, steps)
+
+
+def _compare(team: Team, problem: Problem, rounds: int, steps: int) -> None:
+    comm, settings = team.workers, team.config.coherent
+    reader, everything = BoxReader(problem.info.path), range(team.mesh.num_subdomains)
+    samples = problem.read(reader, everything, team.place.device)
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        torch.randint(len(problem.labels("train")), (settings.batch_size,), generator=generator).to(team.place.device)
+        for _ in range(steps)
+    ]
+    whole = SideBySide([samples[s]["train"] for s in everything])
+    own = SideBySide([samples[s]["train"] for s in team.place.subdomains])
+    probe = _Probe(team)
+    with contextlib.ExitStack() as stack:
+        contenders = {
+            f"model-parallel, {kind}": Contender(_model_parallel(_with(team, reduction=kind), problem, own, stack))
+            for kind in ("ordered", "fast")
+        }
+        for kind in ("exact", "fast"):
+            step = _data_parallel(_with(team, shared_batches=kind), problem, whole, stack)
+            contenders[f"data-parallel, {kind}"] = Contender(step)
+        contenders[REFERENCE] = _distributed_data_parallel(team, problem, whole)
+        for contender in contenders.values():  # to warm up, and to count
+            before = _traffic(comm)
+            for batch in batches:
+                contender.step(batch)
+            calls, size = ((now - then) / steps for now, then in zip(_traffic(comm), before, strict=True))
+            contender.calls, contender.bytes = contender.calls + calls, contender.bytes + size
+        for number in range(rounds):
+            names = list(contenders)
+            for name in names[number % len(names) :] + names[: number % len(names)]:  # nobody is always first
+                contenders[name].seconds.append(_timed(comm, contenders[name].step, batches))
+        with probe.attached():
+            for batch in batches * rounds:
+                contenders["model-parallel, ordered"].step(batch)
+    if comm.is_root:
+        _print(team, problem, contenders)
+    probe.report(statistics.median(contenders["model-parallel, ordered"].seconds))
+
+
+def _with(team: Team, **settings: str) -> Team:
+    return dataclasses.replace(team, config=team.config.model_copy(update=settings))
+
+
+# -- the contenders ----------------------------------------------------------------------------------------------------
+
+
+def _model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
+    part, share = _scratch(team, problem), team.share_of_replicas()
+    stack.enter_context(shared_layers(part, share))
+    optimizer = make_optimizer(part, team.config.coherent)
+    steps = stack.enter_context(Steps(part.train(), optimizer, share, part.dnn.alike()))
+    return lambda batch: _ignore(steps.step(samples, batch, "bench"))
+
+
+def _data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
+    network, share = assemble(team, problem, _scratch(team, problem)).to(team.place.device), team.share_of_workers()
+    stack.enter_context(shared_layers(network, share))
+    optimizer = make_optimizer(network, team.config.coherent)
+    steps = stack.enter_context(Steps(network.train(), optimizer, share))
+    return lambda batch: _ignore(steps.step(samples, batch, "bench"))
+
+
+def _distributed_data_parallel(team: Team, problem: Problem, samples: SideBySide) -> Contender:
+    """The one-model form in DistributedDataParallel, and the loop that its documentation shows."""
+    inner = assemble(team, problem, _scratch(team, problem)).to(team.place.device).train()
+    network = nn.parallel.DistributedDataParallel(inner)
+    optimizer = make_optimizer(network, team.config.coherent)
+    share = team.share_of_workers()
+
+    def step(batch: torch.Tensor) -> None:
+        inputs, labels = samples.batch(batch[share.part_of(len(batch))])
+        optimizer.zero_grad(set_to_none=True)
+        functional.cross_entropy(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    # Its messages are gloo's, which nobody counts: gradients and, for batch norm, buffers that are broadcast.
+    gradients = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    buffers = sum(b.numel() * b.element_size() for b in network.buffers())
+    shared = team.workers.size > 1
+    return Contender(step, bytes=float(2 * gradients + buffers) if shared else 0.0)
+
+
+def _scratch(team: Team, problem: Problem) -> PartOfCoherent:
+    return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
+
+
+def _ignore(_: object) -> None:
+    """A step's loss is of no interest here."""
+
+
+@contextlib.contextmanager
+def _group_of_torch(comm: Comm) -> Iterator[None]:
+    """PyTorch's own process group over the same ranks."""
+
+    def address() -> tuple[str, int]:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return socket.gethostname(), probe.getsockname()[1]
+
+    host, port = comm.on_root(address)
+    if len(comm.node_ranks()) == comm.size:
+        host = "127.0.0.1"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://{host}:{port}", rank=comm.rank, world_size=comm.size
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def _timed(comm: Comm, step: Step, batches: Sequence[torch.Tensor]) -> float:
+    """Seconds per step of the slowest rank."""
+    comm.mpi.Barrier()
+    start = time.perf_counter()
+    for batch in batches:
+        step(batch)
+    return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
+
+
+def _traffic(comm: Comm) -> tuple[int, int]:
+    return sum(t.calls for t in comm.traffic.values()), sum(t.bytes for t in comm.traffic.values())
+
+
+class _Probe:
+    """Times the coherent step's allreduce from the moment when the slowest rank is there, beside a bare MPI call."""
+
+    def __init__(self, team: Team) -> None:
+        self._comm = team.across
+        self._seconds: list[float] = []
+        self._size = 0
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside the ``with`` block each allreduce is timed; a barrier before it takes the waiting out."""
+        original = self._comm.sum
+
+        def timed(values: Array, result: Array) -> None:
+            self._comm.mpi.Barrier()
+            start = time.perf_counter()
+            original(values, result)
+            self._seconds.append(time.perf_counter() - start)
+            self._size = values.size
+
+        self._comm.sum = timed  # type: ignore[method-assign]
+        yield
+        self._comm.sum = original  # type: ignore[method-assign]
+
+    def report(self, step: float) -> None:
+        """Called by all ranks; root prints."""
+        values, result, bare = np.ones(self._size, np.int64), np.empty(self._size, np.int64), []
+        for _ in range(10 * len(self._seconds)):
+            self._comm.mpi.Barrier()
+            start = time.perf_counter()
+            self._comm.mpi.Allreduce(values, result)
+            bare.append(time.perf_counter() - start)
+        if self._comm.is_root:
+            ours, theirs = statistics.median(self._seconds), statistics.median(bare)
+            print(
+                f"inside the collective, beyond waiting (model-parallel, ordered, {self._size:,} numbers of 8 bytes): "
+                f"{ours * 1e6:.0f} us, {ours / step:.2%} of a step; a bare Allreduce of them: {theirs * 1e6:.0f} us",
+                flush=True,
+            )
+
+
+def _print(team: Team, problem: Problem, contenders: dict[str, Contender]) -> None:
+    settings, reference = team.config.coherent, contenders[REFERENCE]
+    parameters, place = coherent_parameters(problem, team.config), team.place
+    print(
+        f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
+        f"coherent model with {parameters:,} parameters, {team.mesh.num_subdomains} subdomains, "
+        f"features {team.config.coherent_features}, hidden {list(team.config.aggregation.hidden)}, "
+        f"batch {settings.batch_size}, {team.workers.size} ranks on {team.mesh.hosts} host, {place.device}, "
+        f"{place.threads} thread each; {len(reference.seconds)} rounds"
+    )
+    print(
+        f"{'':<24}{'samples/s':>10}{'speed / DDP: median (quartiles)':>34}{'calls/step':>12}"
+        f"{'bytes/step':>13}{'DDP / bytes':>13}"
+    )
+    for name, contender in contenders.items():
+        ratios = [ddp / own for ddp, own in zip(reference.seconds, contender.seconds, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        fewer = f"{reference.bytes / contender.bytes:,.1f}" if contender.bytes else "-"
+        calls = "-" if contender is reference else f"{contender.calls:g}"
+        print(
+            f"{name:<24}{settings.batch_size / statistics.median(contender.seconds):>10,.0f}{spread:>34}{calls:>12}"
+            f"{contender.bytes:>13,.0f}{fewer:>13}",
+            flush=True,
+        )

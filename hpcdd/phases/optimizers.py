@@ -1,0 +1,54 @@
+"""Optimizer, learning rate and precision as the configuration names them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..config import TrainingSettings
+from ..errors import UserError
+
+
+def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, in its fused form, on the network's parameters."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(
+            network.parameters(), rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
+        )
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), rate, weight_decay=decay, fused=True)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The course of the learning rate over ``steps`` steps."""
+    schedulers = torch.optim.lr_scheduler
+    if settings.schedule == "one_cycle":
+        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False)
+    if settings.schedule == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, steps)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def check_precision(section: str, precision: str, device: str) -> None:
+    """Refuses bf16 where the device would only imitate it.
+
+    Args:
+        section: of the configuration, for the message.
+        precision: that it asks for.
+        device: of this rank.
+
+    Raises:
+        UserError: naming the device.
+    """
+    if precision != "bf16":
+        return
+    if device == "cpu":
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:
+        supported = torch.cuda.get_device_capability(device) >= (8, 0)
+    if not supported:
+        raise UserError(f"{section}.precision is 'bf16', but {device} does not compute in bfloat16; use fp32")

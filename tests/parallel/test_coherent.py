@@ -1,0 +1,298 @@
+"""The coherent model on ranks against the same model in one process: outputs, gradients, and the message."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hpcdd import comm as communication
+from hpcdd import mesh
+from hpcdd.comm import Comm
+from hpcdd.config import Config
+from hpcdd.data.reading import BoxReader
+from hpcdd.data.samples import SideBySide
+from hpcdd.models.coherent import Coherent, prepare_cnn
+from hpcdd.models.dnn import DNN, create_dnn
+from hpcdd.parallel.coherent import PartOfCoherent, collect_dnn, spread_dnn, take_part
+from hpcdd.parallel.gradients import GradientAverage
+from hpcdd.parallel.layers import shared_layers
+from hpcdd.parallel.reduction import Reduction, SumOverSubdomains
+from hpcdd.parallel.share import Flag, Share
+from hpcdd.parallel.team import Team, form_team
+from hpcdd.phases.coherent import assemble, feature_widths, initial_part
+from hpcdd.phases.evaluate import dnn_accuracy, rule_accuracies
+from hpcdd.phases.local import create_local_cnn
+from hpcdd.problem import Problem, pose
+
+ROWS = 10
+GRIDS = [[2, 2], [2, 3], [4, 4], [1, 2]]
+FEATURES = ["logits", "probabilities", "penultimate"]
+
+
+@pytest.fixture
+def comm() -> Comm:
+    torch.set_num_threads(1)
+    return communication.world()
+
+
+def _pose(
+    comm: Comm, tiny: Path, grid: list[int], features: str, **settings: Any
+) -> tuple[Config, Problem, Team | None]:
+    content: dict[str, Any] = {
+        "data": {"file": str(tiny)},
+        "decomposition": {"grid": grid, "overlap": 1, "coarse": True},
+        # The coarse subdomain makes S odd or even against the grid, so that blocks are uneven on most rank counts.
+        "model": {"name": "vgg2", "width": 4, "local_width": 2, "dropout": [0.0, 0.0]},
+        "aggregation": {"hidden": [7, 5], "features": "probabilities" if features == "probabilities" else "logits"},
+        "coherent": {"features": features},
+    }
+    for section, values in settings.items():
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
+    config = Config.model_validate(content)
+    problem = pose(config)
+    the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
+    return config, problem, form_team(comm, the_mesh, config, Flag())
+
+
+def _one_model(config: Config, problem: Problem) -> Coherent:
+    """The whole model in one process, in float64, the same on every rank."""
+    features, num_classes = config.coherent_features, problem.info.num_classes
+    cnns = [
+        create_local_cnn(config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
+        for s in range(len(problem.decomposition))
+    ]
+    dnn = create_dnn(config.aggregation, feature_widths(problem, features), num_classes, config.seed)
+    return Coherent([prepare_cnn(cnn, features, 1.0) for cnn in cnns], dnn, features).double()
+
+
+def _part_of(whole: Coherent, team: Team) -> PartOfCoherent:
+    cnns = {s: copy.deepcopy(whole.cnns[s]) for s in team.place.subdomains}
+    return PartOfCoherent(cnns, take_part(whole.dnn, team.place.subdomains, team.reduction()), whole.features)
+
+
+def _batch(problem: Problem, subdomains: range | tuple[int, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu")
+    inputs, labels = SideBySide([splits["train"] for splits in samples.values()]).batch(slice(0, ROWS))
+    return [images.double() for images in inputs], labels
+
+
+def _compare(name: str, found: torch.Tensor | None, expected: torch.Tensor | None) -> None:
+    assert (found is None) == (expected is None), name
+    if found is not None and expected is not None:
+        scale = float(expected.detach().abs().max())
+        assert float((found - expected).detach().abs().max()) <= 1e-10 * max(scale, 1e-3), name
+
+
+def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, reduction: str, *, coarse: bool) -> None:
+    config, problem, team = _pose(comm, tiny, grid, features, reduction=reduction, decomposition={"coarse": coarse})
+    if team is None:
+        return
+    whole = _one_model(config, problem).train()
+    part = _part_of(whole, team).train()
+
+    inputs, labels = _batch(problem, range(len(problem.decomposition)))
+    logits = whole(inputs)
+    loss = functional.cross_entropy(logits, labels)
+    loss.backward()
+
+    own, share = [inputs[s] for s in team.place.subdomains], team.share_of_replicas()
+    with (
+        shared_layers(part, share),
+        GradientAverage(part, share, part.dnn.alike()) as gradients,
+        comm.phase("step"),
+    ):
+        rows = share.take(torch.arange(ROWS))
+        part_logits = part([images[rows] for images in own])
+        (functional.cross_entropy(part_logits, labels[rows]) * share.weight).backward()
+        gradients.finish()
+    _compare("logits", part_logits, logits[rows])
+    for s, cnn in part.cnns.items():
+        reference = dict(whole.cnns[int(s)].named_parameters())
+        for name, parameter in cnn.named_parameters():
+            _compare(f"{name} of CNN {s}", parameter.grad, reference[name].grad)
+        buffers = dict(whole.cnns[int(s)].named_buffers())
+        for name, buffer in cnn.named_buffers():  # batch norm's statistics are those of the whole batch
+            _compare(f"{name} of CNN {s}", buffer.double(), buffers[name].double())
+    assert whole.dnn.first.weight.grad is not None
+    columns = whole.dnn.first.weight.grad.split(whole.dnn.widths, dim=1)
+    for s, block in part.dnn.blocks.items():
+        _compare(f"columns {s}", block.grad, columns[int(s)])
+    _compare("bias", part.dnn.bias.grad, whole.dnn.first.bias.grad)
+    for (name, parameter), expected in zip(part.dnn.rest.named_parameters(), whole.dnn.rest.parameters(), strict=True):
+        _compare(f"rest {name}", parameter.grad, expected.grad)
+
+
+@pytest.mark.parallel([1, 2, 3, 4, 8])
+def test_gradients_are_those_of_the_one_model_form(comm: Comm, tiny: Path) -> None:
+    """With the coarse subdomain S = 5, 7, 17 and 3: blocks of unlike size, spare ranks, replicas (S = 3 on N = 8).
+
+    Without it S = 16 and 6 on N = 4; S = 4 on N = 8, two replicas; S = 2 on N = 8, four that share 10 rows unevenly.
+    """
+    for grid in GRIDS:
+        for features in FEATURES:
+            _check_gradients(comm, tiny, grid, features, "ordered", coarse=True)
+        if comm.size in (4, 8):
+            _check_gradients(comm, tiny, grid, "logits", "ordered", coarse=False)
+    _check_gradients(comm, tiny, [2, 2], "logits", "fast", coarse=True)
+
+
+@pytest.mark.parallel([1, 3, 4, 8])
+def test_the_message_the_parts_and_the_accuracies(comm: Comm, tiny: Path) -> None:
+    """One job for many checks: starting the ranks costs more than the checks."""
+    _adjoint(comm)
+    _message_of_a_step(comm, tiny)
+    _flag(comm)
+    _there_and_back(comm, tiny)
+    _transfer_begins_as_what_was_trained(comm, tiny)
+    _accuracies(comm, tiny)
+
+
+# -- the message -------------------------------------------------------------------------------------------------------
+
+
+def _adjoint(comm: Comm) -> None:
+    """<F x, y> = <x, F* y>: x lies in pieces on the ranks; F x and y are alike on all of them, and count once."""
+    generator = torch.Generator().manual_seed(comm.rank)
+    own = 1 + comm.rank % 2  # summands of this rank
+    summands = [torch.randn(6, 5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(own)]
+    y = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
+    for kind in ("ordered", "fast"):
+        total = SumOverSubdomains.apply(Reduction(comm, kind), *summands)
+        image = float((total * y).detach().sum())
+        gradients = torch.autograd.grad(total, summands, y)
+        here = np.array([sum(float((x * g).detach().sum()) for x, g in zip(summands, gradients, strict=True))])
+        everywhere = np.zeros(1)
+        comm.sum(here, everywhere)
+        assert everywhere[0] == pytest.approx(image, rel=1e-10, abs=1e-10)
+        assert all(torch.equal(g, y) for g in gradients)
+
+
+def _message_of_a_step(comm: Comm, tiny: Path) -> None:
+    """One collective of batch x hidden numbers and one more, forward; none backward."""
+    for features in FEATURES:
+        for reduction, size in (("ordered", 8), ("fast", 4)):
+            config, problem, team = _pose(comm, tiny, [2, 2], features, reduction=reduction)
+            if team is None:
+                continue
+            part = _part_of(_one_model(config, problem).float(), team).train()
+            inputs, labels = _batch(problem, team.place.subdomains)
+            with comm.phase(f"{features} {reduction}"):
+                loss = functional.cross_entropy(part([images.float() for images in inputs]), labels)
+                forward = copy.copy(comm.traffic[f"{features} {reduction}"])
+                loss.backward()
+            assert forward.calls == 1
+            assert forward.bytes == 2 * size * (ROWS * 7 + 1)  # sent and received; the same for every kind of feature
+            assert comm.traffic[f"{features} {reduction}"] == forward  # nothing backward
+
+
+def _flag(comm: Comm) -> None:
+    """The wish of one rank is seen by all in the same step, in both kinds of message."""
+    wanted = [False]
+    flag = Flag(lambda: wanted[0])
+    for kind in ("ordered", "fast"):
+        reduction, share = Reduction(comm, kind, flag), Share(comm, flag)
+        network = nn.Linear(3, 2)
+        for step in range(3):
+            wanted[0] = step == 1 and comm.rank == comm.size - 1
+            flag.board()
+            reduction([torch.ones(2, 2)])
+            assert (flag.value > 0) == (step == 1)
+            flag.board()
+            with GradientAverage(network, share) as gradients:
+                network(torch.ones(1, 3)).sum().backward()
+                gradients.finish()
+            assert (flag.value > 0) == (step == 1)
+
+
+# -- from root's parts to the ranks, and back --------------------------------------------------------------------------
+
+
+def _there_and_back(comm: Comm, tiny: Path) -> None:
+    """State goes to the distributed form and back without loss, and the outputs agree."""
+    for grid, features in (([2, 2], "logits"), ([2, 3], "penultimate"), ([1, 2], "probabilities")):
+        config, problem, team = _pose(comm, tiny, grid, features)
+        if team is None:
+            continue
+        whole = _one_model(config, problem).float()
+        with torch.device("meta"):
+            template = DNN(whole.dnn.widths, config.aggregation.hidden, problem.info.num_classes, 0.0)
+        dnn = spread_dnn(team, whole.dnn if comm.is_root else None, template, team.reduction())
+        for s in team.place.subdomains:
+            assert torch.equal(dnn.blocks[str(s)], whole.dnn.block(s))
+        part = PartOfCoherent({s: whole.cnns[s] for s in team.place.subdomains}, dnn, features)
+
+        back = collect_dnn(team, dnn, template)
+        assert (back is not None) == comm.is_root
+        if back is not None:
+            _same_state(back, whole.dnn)
+        again = assemble(team, problem, part)
+        _same_state(again, whole)
+        inputs, _ = _batch(problem, range(len(problem.decomposition)))
+        images = [image.float() for image in inputs]
+        expected = whole.eval()(images)
+        assert torch.equal(again.eval()(images), expected)
+        found = part.eval()([images[s] for s in team.place.subdomains])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def _same_state(one: nn.Module, other: nn.Module) -> None:
+    expected = other.state_dict()
+    assert list(one.state_dict()) == list(expected)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def _transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
+    """CNNs and DNN as they come from their own trainings; on penultimate features the last layers are folded in."""
+    config, problem, team = _pose(comm, tiny, [2, 2], "penultimate")
+    if team is None:
+        return
+    num_classes = problem.info.num_classes
+    torch.manual_seed(5)
+    local = {}
+    for s in range(len(problem.decomposition)):
+        local[s] = create_local_cnn(config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
+        for parameter in local[s].parameters():
+            nn.init.normal_(parameter, std=0.3)
+    on_logits = create_dnn(config.aggregation, [num_classes] * len(local), num_classes, seed=3)
+    own = {s: local[s].eval() for s in team.place.subdomains}
+    inputs, _ = _batch(problem, range(len(local)))
+    images = [image.float() for image in inputs]
+    expected = Coherent(list(local.values()), on_logits, "logits").eval()(images)
+    dnn = take_part(on_logits, team.place.subdomains, team.reduction())
+    for features in ("logits", "penultimate"):
+        settings = config.coherent.model_copy(update={"features": features})
+        object.__setattr__(team, "config", config.model_copy(update={"coherent": settings}))
+        part = initial_part(team, problem, "transfer", own, dnn).eval()
+        found = part([images[s] for s in team.place.subdomains])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def _accuracies(comm: Comm, tiny: Path) -> None:
+    _, problem, team = _pose(comm, tiny, [2, 2], "logits")
+    if team is None:
+        return
+    count, num_classes = len(problem.decomposition), problem.info.num_classes
+    labels = problem.labels("train")
+    logits = torch.randn(count, len(labels), num_classes, generator=torch.Generator().manual_seed(1))
+    logits = (logits * 2).round() / 2  # many ties
+    own = {s: logits[s] for s in team.place.subdomains}
+    found = rule_accuracies(team, own, labels)
+    dnn = create_dnn(team.config.aggregation, [num_classes] * count, num_classes, seed=0)
+    part = take_part(dnn, team.place.subdomains, team.reduction())
+    found["dnn"] = dnn_accuracy(part, list(own.values()), labels)
+    assert all(other == found for other in team.workers.allgather_object(found))
+    alone = [float((logits[s].argmax(1) == labels).double().mean()) for s in range(count)]
+    assert found["local"] == alone
+    probabilities = logits.double().softmax(2)
+    assert found["average"] == float((probabilities.mean(0).argmax(1) == labels).double().mean())
+    votes = functional.one_hot(logits.argmax(2), num_classes).sum(0) + probabilities.mean(0) / 2
+    assert found["majority"] == float((votes.argmax(1) == labels).double().mean())
+    assert found["dnn"] == float((dnn(logits.transpose(0, 1).flatten(1)).argmax(1) == labels).double().mean())

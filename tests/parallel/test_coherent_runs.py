@@ -1,0 +1,214 @@
+"""Whole runs with a coherent phase: its forms against each other, and what ends them early."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hpcdd.data.format import inspect
+from hpcdd.data.reading import BoxReader
+from hpcdd.decomposition import Box
+from hpcdd.model_file import Model, read_model
+
+from ..launchers import Launcher, find
+
+FAULTY = Path(__file__).parent / "faulty.py"
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that random numbers and statistics can spoil is there: dropout, batch norm, uneven shares."""
+    path = tmp_path_factory.mktemp("config") / "coherent.yaml"
+    content = {
+        "data": {"file": str(tiny), "validation_fraction": 0.1},
+        "decomposition": {"grid": [1, 2], "overlap": 1, "coarse": True},
+        "model": {"name": "vgg2", "width": 8},
+        "local": {"epochs": 1, "batch_size": 15},
+        "aggregation": {"epochs": 2, "batch_size": 15, "dropout": 0.2},
+        "coherent": {"epochs": 2, "batch_size": 15, "learning_rate": 1e-3},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+FORMS = {
+    "ordered": (1, []),
+    "fast": (3, ["--reduction", "fast"]),
+    "data": (2, ["--coherent.parallelism", "data"]),
+    "data on one rank": (1, ["--coherent.parallelism", "data"]),
+    "replicas": (7, []),
+    "distributed": (2, ["--aggregation.placement", "distributed"]),
+    "shared fast": (2, ["--coherent.parallelism", "data", "--shared_batches", "fast"]),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same run in its forms."""
+    folder = tmp_path_factory.mktemp("forms")
+    mpi = next(iter(find().values()))
+    for form, (ranks, words) in FORMS.items():
+        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / form, *words], folder, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    return {form: folder / form for form in FORMS}
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return content
+
+
+def losses(run: Path, phase: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = sorted((line for line in lines if line["phase"] == phase), key=lambda line: line["subdomain"] or 0)
+    return [value for line in found for value in (line["loss"], line["validation_loss"])]
+
+
+@pytest.mark.parametrize("form", ["fast", "data", "data on one rank", "replicas", "distributed"])
+def test_all_forms_have_the_same_losses_to_rounding(runs: dict[str, Path], form: str) -> None:
+    """Dropout and batch norm included; single precision over 36 steps of Adam leaves that much."""
+    for phase in ("local", "dnn", "coherent_transfer"):
+        expected = losses(runs["ordered"], phase)
+        assert len(expected) >= 4
+        assert losses(runs[form], phase) == pytest.approx(expected, rel=2e-3), phase
+
+
+def test_batch_norm_on_each_ranks_own_share_is_another_training(runs: dict[str, Path]) -> None:
+    """So the test above can fail; and what `shared_batches: fast` gives up is visible."""
+    exact, fast = (losses(runs[form], "coherent_transfer") for form in ("data", "shared fast"))
+    assert fast != pytest.approx(exact, rel=2e-3)
+    assert fast == pytest.approx(exact, rel=0.5)
+
+
+def test_distributed_aggregation_gathers_nothing_and_is_as_accurate(runs: dict[str, Path]) -> None:
+    results, of_root = results_of(runs["distributed"]), results_of(runs["ordered"])
+    assert "gather" not in results["seconds"]
+    assert "gather" not in results["communication"]
+    steps = 2 * (270 // 15)
+    assert results["communication"]["dnn"]["calls"] == steps
+    assert results["accuracy"]["test"]["dnn"] == pytest.approx(of_root["accuracy"]["test"]["dnn"], abs=2 / 90)
+
+
+def test_replicas_talk_among_themselves_in_the_local_phase(runs: dict[str, Path]) -> None:
+    results = results_of(runs["replicas"])
+    assert results["replicas"] == 2
+    assert results["communication"]["local"]["calls"] > 0
+    assert results_of(runs["fast"])["communication"]["local"] == {"calls": 0, "bytes": 0}
+
+
+def test_the_whole_model_is_in_the_file(runs: dict[str, Path], tiny: Path) -> None:
+    """What the data-parallel form trained on every rank, and replicas on several, is one model for one process."""
+    images = torch.from_numpy(BoxReader(tiny).read("test", Box((0, 0), (12, 12))))
+    labels = torch.from_numpy(inspect(tiny).labels["test"])
+
+    def accuracy(model: Model) -> float:
+        with torch.inference_mode():
+            return float((model.coherent["transfer"](model.subimages(images)).argmax(1) == labels).double().mean())
+
+    for form in ("data", "replicas", "distributed"):
+        stated = results_of(runs[form])["accuracy"]["test"]["coherent_transfer"]
+        assert accuracy(read_model(runs[form] / "model.h5")) == pytest.approx(stated), form
+
+
+def test_features_coarse_3d_early_stopping_and_the_baseline(mpi: Launcher, tmp_path: Path) -> None:
+    from hpcdd.data.write import write_dataset
+
+    from ..conftest import make_split
+
+    splits = {"train": make_split(60, shape=(1, 6, 8, 7)), "test": make_split(30, shape=(1, 6, 8, 7), seed=1)}
+    write_dataset(
+        tmp_path / "volumes.h5", splits, name="volumes", class_names=["two", "three", "four"], coarse=(2, 2, 2)
+    )
+    (tmp_path / "c.yaml").write_text(
+        "data: {file: volumes.h5, validation_fraction: 0.2}\n"
+        "decomposition: {grid: [1, 2, 2], overlap: [0, 1, 0], coarse: true}\n"
+        "model: {name: resnet8, width: 8}\n"
+        "local: {epochs: 1, batch_size: 12}\n"
+        "aggregation: {epochs: 1, batch_size: 12}\n"
+        "coherent: {starts: [scratch, transfer], features: penultimate, epochs: 3, batch_size: 12, early_stopping: 1}\n"
+        "baseline: {enabled: true, epochs: 1, batch_size: 12}\n"
+    )
+    done = mpi.hpcdd(3, ["train", "c.yaml", "--output", "run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = results_of(tmp_path / "run")
+    accuracy = results["accuracy"]["test"]
+    assert {"coherent_scratch", "coherent_transfer", "global"} < set(accuracy)
+    assert "coherent_transfer_parts" not in accuracy  # the CNNs' last layers were left out of that training
+    assert len(accuracy["local"]) == 5
+    assert results["decomposition"]["coarse"] == [1, 2, 2]
+    assert results["communication"]["global"]["calls_per_step"] > 1
+    model = read_model(tmp_path / "run" / "model.h5")
+    assert model.global_cnn is not None
+    images = torch.from_numpy(BoxReader(tmp_path / "volumes.h5").read("test", Box((0, 0, 0), (6, 8, 7))))
+    labels = torch.from_numpy(inspect(tmp_path / "volumes.h5").labels["test"])
+    with torch.inference_mode():
+        stated = float((model.global_cnn(model.whole(images)).argmax(1) == labels).double().mean())
+    assert stated == pytest.approx(accuracy["global"])
+
+
+# -- what ends it early ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ranks", "rank"), [(2, 1), (3, 0)])
+def test_an_exception_on_one_rank_ends_the_job_within_5_seconds(
+    mpi: Launcher, config: Path, tmp_path: Path, ranks: int, rank: int
+) -> None:
+    words = [FAULTY, "coherent", str(rank), "raise", "train", config, "--coherent.epochs", "100000"]
+    done = mpi.run(ranks, words, tmp_path)
+    ended = time.time() - float((tmp_path / "fault").read_text())
+    assert done.returncode == 1, done.stderr
+    assert ended < 5
+    assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
+    assert "failed in phase coherent_transfer" in done.stderr
+    assert "RuntimeError: planted in phase coherent" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"), [(3, []), (7, []), (2, ["--coherent.parallelism", "data"]), (4, ["--reduction", "fast"])]
+)
+def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
+    mpi: Launcher, config: Path, tmp_path: Path, ranks: int, words: list[str]
+) -> None:
+    last = str(min(ranks, 6) - 1)  # with 7 ranks for 3 subdomains the last one is spare
+    words = [FAULTY, "coherent", last, "SIGUSR1", "train", config, "--coherent.epochs", "100000", *words]
+    done = mpi.run(ranks, words, tmp_path)
+    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert done.returncode == 128 + signal.SIGUSR1, done.stderr
+    assert done.stderr.count("hpcdd: asked to stop by SIGUSR1 in phase coherent_transfer; the run is not complete") == 1
+    assert "Traceback" not in done.stderr
+    steps = {path.name: path.read_text() for path in tmp_path.glob("steps-*")}
+    assert len(steps) == min(ranks, 6)
+    assert len(set(steps.values())) == 1, steps
+
+
+def test_copies_that_drift_apart_are_an_error(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    done = mpi.run(2, [FAULTY, "coherent", "1", "drift", "train", config], tmp_path)
+    assert done.returncode == 1
+    assert (
+        "DriftError: coherent_transfer, epoch 1: copies of the DNN's common layers differ between ranks" in done.stderr
+    )
+
+
+def test_a_batch_too_small_to_be_shared_is_refused(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    words = ["train", config, "--coherent.batch_size", "2", "--coherent.parallelism", "data"]
+    done = mpi.hpcdd(3, words, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("coherent.batch_size is 2, but 3 ranks share each batch; use 3 or more") == 1
+
+
+def test_the_benchmark_prints_all_contenders(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    words = ["bench", "coherent", config, "--widths", "8,12", "--rounds", "2", "--steps", "2"]
+    done = mpi.hpcdd(2, words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("model-parallel, ordered", "model-parallel, fast", "data-parallel, exact", "DDP (gloo)"):
+        assert done.stdout.count(f"\n{name}") == 2
+    assert done.stdout.count("of a step; a bare Allreduce") == 2
+    assert mpi.hpcdd(2, ["bench", "coherent", "--widths", "0"], tmp_path).returncode == 2

@@ -1,0 +1,95 @@
+"""What sections say against each other: refused, at its line, and only where it follows from no other mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from hpcdd.config import Config
+from hpcdd.configuration import parse
+from hpcdd.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def mistakes(text: str, *argv: str) -> list[str]:
+    """What is found wrong with c.yaml and a command line."""
+    Path("c.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        parse(["c.yaml", *argv])
+    return str(error.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "coherent", "fits"),
+    [
+        ("logits", None, True),
+        ("logits", "logits", True),
+        ("logits", "penultimate", True),  # the CNNs' last layers become a part of the DNN's first one
+        ("logits", "probabilities", False),
+        ("probabilities", None, True),
+        ("probabilities", "probabilities", True),
+        ("probabilities", "logits", False),
+        ("probabilities", "penultimate", False),
+    ],
+)
+def test_a_trained_dnn_goes_on_with_what_it_has_seen(aggregation: str, coherent: str | None, fits: bool) -> None:
+    def made(dnn_start: str) -> Config:
+        sections = {"aggregation": {"features": aggregation}, "coherent": {"features": coherent}}
+        sections["coherent"]["dnn_start"] = dnn_start
+        return Config.model_validate(sections)
+
+    assert made("fresh").coherent_features == (coherent or aggregation)  # a fresh one sees what is wanted
+    if fits:
+        assert made("trained").coherent_features == (coherent or aggregation)
+    else:
+        with pytest.raises(ValidationError, match=rf"sees {aggregation} \(aggregation\.features\)") as error:
+            made("trained")
+        assert repr(coherent) in str(error.value)
+
+
+def test_a_contradiction_between_sections_stands_at_its_line() -> None:
+    text = "aggregation: {features: probabilities}\ncoherent:\n  {epochs: 3,\n  features: logits, dnn_start: trained}"
+    (found,) = mistakes(text)
+    assert found.startswith("c.yaml:4: coherent.")
+    assert "(aggregation.features)" in found
+    assert "'logits'" in found
+    text = "model:\n  name: resnet20\ncoherent:\n  epochs: 3\n  dropout_scale: 0.5\n"
+    assert mistakes(text) == ["c.yaml:5: coherent.dropout_scale has no effect on 'resnet20', which has no dropout"]
+    (found,) = mistakes("model: {name: resnet20}", "--coherent.dropout_scale", "0.5")
+    assert found.startswith("command line: coherent.dropout_scale has no effect on 'resnet20'")
+    (found,) = mistakes("coherent: {dropout_scale: 0.5}", "--model.name", "resnet20")
+    assert found.startswith("c.yaml:1: coherent.dropout_scale has no effect on 'resnet20'")
+
+
+def test_a_mistake_makes_no_contradiction_between_sections() -> None:
+    (found,) = mistakes("aggregation: {features: probs}\ncoherent: {features: probabilities}")
+    assert found == "c.yaml:1: aggregation.features is 'probs': input should be 'logits' or 'probabilities'"
+    (found,) = mistakes("aggregation: {features: probabilities}\ncoherent: {features: logitz}")
+    assert found.startswith("c.yaml:2: coherent.features is 'logitz': input should be 'logits', 'probabilities' or")
+    (found,) = mistakes("model: {name: resnet20}\ncoherent: {dropout_scale: 5}")
+    assert found == "c.yaml:2: coherent.dropout_scale is 5: input should be less than or equal to 1"
+    # One that has nothing to do with the mistake is reported beside it.
+    mistake, contradiction = mistakes("seed: -1\ncoherent: {features: probabilities, dnn_start: trained}")
+    assert mistake.startswith("c.yaml:1: seed is -1")
+    assert contradiction.startswith("c.yaml:2: coherent.")
+    assert "sees logits (aggregation.features)" in contradiction
+
+
+def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
+    for starts in ("[scratch]", "[]"):
+        Path("c.yaml").write_text(f"coherent: {{starts: {starts}, features: probabilities}}")
+        assert parse(["c.yaml"])[0].coherent_features == "probabilities"
+    (found,) = mistakes("coherent: {starts: [scrach], features: probabilities}")
+    assert found.startswith("c.yaml:1: coherent.starts[0] is 'scrach'")
+    (found,) = mistakes("coherent: {dnn_start: frseh, features: probabilities}")
+    assert found.startswith("c.yaml:1: coherent.dnn_start is 'frseh': input should be 'trained' or 'fresh'")
+    (found,) = mistakes("coherent:\n  epochs: 2\n  features: probabilities")
+    assert found.startswith("c.yaml:3: coherent.features is 'probabilities', but")
+    (found,) = mistakes("aggregation: {features: probabilities}", "--coherent.features", "logits")
+    assert found.startswith("command line: coherent.features is 'logits', but")
