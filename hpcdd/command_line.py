@@ -188,7 +188,8 @@ def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(annotation) is tuple:
         inner = [_type_name(member) for member in get_args(annotation) if member is not ...]
         return f"[{','.join(inner)}{',...' if ... in get_args(annotation) else ''}]"
-    name = {dict: "mapping", NoneType: "null", bool: "true|false"}.get(get_origin(annotation) or annotation) or annotation.__name__
+    words = {dict: "mapping", NoneType: "null", bool: "true|false"}
+    name = words.get(get_origin(annotation) or annotation) or annotation.__name__
     limits = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     return name + "".join(
         f"{sign}{getattr(mark, key):g}"

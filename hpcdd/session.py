@@ -122,7 +122,7 @@ class Session:
             with contextlib.suppress(StopRequest):  # the others hear of it, and all agree
                 yield
             with self.comm.phase("agreement"):
-                self.stop.agree()
+                self.stop.agree(name)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def hooks(self, *, alone: bool, heard: bool = True) -> Hooks:

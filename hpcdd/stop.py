@@ -89,21 +89,16 @@ class Stop:
         """Whether this rank got a signal, or has heard of another one's."""
         return self._signum != 0
 
-    def agree(self, poll: Callable[[], None] = lambda: None) -> None:
+    def agree(self, phase: str = "") -> None:
         """Collective, at the end of a phase: all ranks go on, or all stop. Ranks that come early sleep.
 
         Args:
-            poll: called now and then while this rank waits.
+            phase: that ends, for the message; default: where this rank's request was met.
 
         Raises:
             StopRequest: on all ranks, with one rank's signal, if any rank wants to stop.
         """
-
-        def wait() -> None:
-            self.poll()
-            poll()
-
         self.poll()
-        signum = self._comm.maximum(self._signum, wait)
+        signum = self._comm.maximum(self._signum, self.poll)
         if signum:
-            raise StopRequest(signum, self._phase or self._comm.phase_name)
+            raise StopRequest(signum, phase or self._phase or self._comm.phase_name)

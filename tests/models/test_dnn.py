@@ -84,6 +84,7 @@ def test_initial_parameters_depend_on_seed_and_subdomain_alone() -> None:
 
 def test_initial_parameters_are_spread_as_torchs() -> None:
     """Uniform within 1 / sqrt(inputs), where inputs are those of all subdomains and not of one."""
+    torch.manual_seed(0)
     settings, widths = AggregationSettings(hidden=(512, 256)), [300, 100]
     ours, torchs = create_dnn(settings, widths, 10, seed=0), DNN(widths, settings.hidden, 10, 0.0)
     for (name, mine), its in zip(ours.named_parameters(), torchs.parameters(), strict=True):
@@ -106,4 +107,4 @@ def test_features_of_logits(features: str) -> None:
         return
     torch.testing.assert_close(found.sum(-1), torch.ones(6, 3))
     torch.testing.assert_close(found.log() - found.log()[..., :1], logits - logits[..., :1])
-    assert torch.equal(features_of(logits[:, 1], features), found[:, 1])  # of one subdomain, or of all at once
+    torch.testing.assert_close(features_of(logits[:, 1], features), found[:, 1])  # of one subdomain, or of all at once

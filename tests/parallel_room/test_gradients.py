@@ -1,0 +1,179 @@
+"""Averaging of gradients: every parameter is in one bucket, and the sum is that of the whole batch."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from hpcdd import comm
+from hpcdd.parallel import gradients
+from hpcdd.parallel.gradients import BUCKETS, GradientAverage, _groups
+from hpcdd.parallel.share import Flag, Share
+
+from ..thread_ranks import ThreadComm, on_ranks
+
+
+class Bare(nn.Module):
+    """Parameters of given sizes, without values."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.all = nn.ParameterList(torch.empty(size, device="meta") for size in sizes)
+
+
+sizes = st.lists(st.one_of(st.integers(1, 100), st.integers(1000, 300_000), st.integers(1, 30_000_000)), min_size=1)
+
+
+@given(sizes)
+def test_groups_hold_every_parameter_once_in_order(sizes: list[int]) -> None:
+    parameters = list(Bare(sizes).parameters())
+    groups = _groups(parameters)
+    assert [id(p) for group in groups for p in group] == [id(p) for p in parameters]
+    assert all(groups)
+
+
+@given(sizes)
+def test_groups_are_balanced(sizes: list[int]) -> None:
+    """None is larger than it should be, but for a single large parameter; no two neighbours could be one."""
+    groups = [[p.numel() for p in group] for group in _groups(Bare(sizes).parameters())]
+    size = min(gradients._LARGEST, max(gradients._SMALLEST, sum(sizes) // BUCKETS))
+    assert all(sum(group) <= size or len(group) == 1 for group in groups)
+    assert all(sum(one) + other[0] > size for one, other in itertools.pairwise(groups))
+    if sum(sizes) <= BUCKETS * gradients._LARGEST:
+        assert len(groups) <= 2 * BUCKETS + 1
+
+
+def test_a_small_network_is_one_group() -> None:
+    assert len(_groups(Bare([9 * 16 * 3, 16, 160, 10]).parameters())) == 1
+
+
+def test_where_nobody_shares_nothing_happens() -> None:
+    world = comm.world()
+    for share in (Share(), Share(world)):
+        network = nn.Linear(3, 2)
+        network(torch.ones(4, 3)).sum().backward()
+        before = copy.deepcopy([p.grad for p in network.parameters()])
+        with GradientAverage(network, share, [network.bias]) as average:
+            network.zero_grad()
+            network(torch.ones(4, 3)).sum().backward()
+            average.finish()
+        assert all(torch.equal(p.grad, g) for p, g in zip(network.parameters(), before, strict=True))
+    assert world.traffic == {}
+
+
+INPUTS, LABELS = torch.randn(7, 3, dtype=torch.float64), torch.arange(7) % 2
+
+
+class Network(nn.Module):
+    """A frozen layer and one that is never used among others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 5)
+        self.idle = nn.Linear(4, 4)
+        self.frozen = nn.Linear(5, 5).requires_grad_(False)
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.frozen(self.first(x).tanh()))
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network().double()
+
+
+def step(network: nn.Module, share: Share, average: GradientAverage) -> None:
+    rows = share.take(torch.arange(7))
+    network.zero_grad(set_to_none=True)
+    (functional.cross_entropy(network(INPUTS[rows]), LABELS[rows]) * share.weight).backward()
+    average.finish()
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("smallest", [1, gradients._SMALLEST], ids=["many buckets", "one bucket"])
+def test_shares_of_a_batch_give_the_whole_batchs_gradients(
+    network: Network, smallest: int, alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "_SMALLEST", smallest)
+    functional.cross_entropy(network(INPUTS), LABELS).backward()
+    expected = {name: p.grad for name, p in network.named_parameters()}
+    assert expected["idle.weight"] is None
+
+    def work(comm: ThreadComm) -> tuple[nn.Module, int]:
+        own, share = copy.deepcopy(network), Share(comm)
+        with GradientAverage(own, share, own.last.parameters() if alike else ()) as average:
+            for _ in range(2):  # buckets are used again
+                step(own, share, average)
+        return own, comm.calls
+
+    results = on_ranks(3, work)
+    for own, calls in results:
+        for name, parameter in own.named_parameters():
+            if name.startswith(("idle", "frozen")):
+                assert parameter.grad is None, name
+            else:
+                torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-12, atol=1e-14)
+        if smallest > 1:
+            assert calls == 2 * (1 + alike)
+        else:
+            assert calls > 2 * (1 + alike)
+    first, *others = [own for own, _ in results]
+    for own in others:
+        for one, other in zip(first.parameters(), own.parameters(), strict=True):
+            assert one.grad is None or torch.equal(one.grad, other.grad)
+
+
+def test_afterwards_the_hooks_are_gone(network: Network) -> None:
+    def work(comm: ThreadComm) -> tuple[int, int]:
+        own, share = copy.deepcopy(network), Share(comm)
+        with GradientAverage(own, share) as average:
+            step(own, share, average)
+        calls = comm.calls
+        own(INPUTS).sum().backward()
+        return calls, comm.calls
+
+    assert on_ranks(2, work) == [(1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("smallest", [1, gradients._SMALLEST], ids=["many buckets", "one bucket"])
+def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
+    network: Network, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "_SMALLEST", smallest)
+
+    def work(comm: ThreadComm) -> list[float]:
+        wishes, values = iter([False, comm.rank == 2, False]), []
+        own, flag = copy.deepcopy(network), Flag(lambda: next(wishes))
+        share = Share(comm, flag)
+        with GradientAverage(own, share) as average:
+            for _ in range(3):
+                flag.board()
+                step(own, share, average)
+                values.append(flag.value)
+        return values
+
+    assert on_ranks(3, work) == [[0, 1, 0]] * 3
+
+
+def test_a_wish_that_the_forward_pass_has_brought_is_passed_on(network: Network) -> None:
+    """The flag rides in the reduction's message first; what it says then must not be lost."""
+
+    def work(comm: ThreadComm) -> float:
+        own, flag = copy.deepcopy(network), Flag()
+        share = Share(comm, flag)
+        with GradientAverage(own, share) as average:
+            flag.board()
+            flag.value += comm.rank == 0  # a reduction among other ranks
+            step(own, share, average)
+        return flag.value
+
+    assert on_ranks(2, work) == [1, 1]

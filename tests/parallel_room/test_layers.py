@@ -1,0 +1,236 @@
+"""Batch norm and dropout of shared batches against torch's own on whole batches."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hpcdd.parallel.layers import SharedBatchNorm, SharedDropout, shared_layers
+from hpcdd.parallel.share import Share
+
+from ..thread_ranks import ThreadComm, on_ranks
+
+NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+FORMATS = {"as stored": torch.contiguous_format, "channels last": torch.channels_last}
+SHAPES = [(7, 3), (7, 3, 5), (7, 3, 4, 2), (7, 3, 2, 3, 2)]
+
+
+def norm_of(shape: tuple[int, ...], **settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    norm = NORMS[len(shape)](shape[1], **settings).double()
+    for tensor in (*norm.parameters(), *norm.buffers()):
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 2.0)
+    return norm
+
+
+def batch(shape: tuple[int, ...], seed: int, offset: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return offset + torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+def close(found: torch.Tensor | None, expected: torch.Tensor | None, tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def passes(
+    norm: nn.Module, share: Share, batches: list[torch.Tensor], slopes: list[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Outputs and gradients of this rank's rows for some batches; the parameters' gradients add up in ``norm``."""
+    outputs, gradients = [], []
+    for whole, slope in zip(batches, slopes, strict=True):
+        rows = share.take(torch.arange(len(whole)))
+        x = whole[rows].requires_grad_()
+        y = norm(x)
+        y.backward(slope[rows])
+        outputs.append(y.detach())
+        gradients.append(x.grad)
+    return outputs, gradients
+
+
+def check_norm(
+    norm: nn.Module, batches: list[torch.Tensor], slopes: list[torch.Tensor], ranks: int, tolerance: float = 1e-12
+) -> None:
+    reference = copy.deepcopy(norm)
+    expected, expected_gradients = passes(reference, Share(), batches, slopes)
+
+    def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor], int]:
+        share = Share(comm)
+        own = SharedBatchNorm.of(copy.deepcopy(norm), share)
+        return (own, *passes(own, share, batches, slopes), comm.calls)
+
+    results = on_ranks(ranks, work)
+    for step in range(len(batches)):
+        close(torch.cat([outputs[step] for _, outputs, _, _ in results]), expected[step], tolerance)
+        close(torch.cat([gradients[step] for _, _, gradients, _ in results]), expected_gradients[step], tolerance)
+    for mine, its in zip(zip(*[own.parameters() for own, *_ in results], strict=True), reference.parameters()):  # noqa: B905
+        close(sum(p.grad for p in mine), its.grad, tolerance)  # the ranks' rows' parts of it
+    for own, _, _, calls in results:
+        assert own.state_dict().keys() == reference.state_dict().keys()
+        for name, buffer in reference.named_buffers():
+            close(own.get_buffer(name), buffer, tolerance)
+        assert calls == 2 * len(batches)  # one forward, one backward
+        close(own.eval()(batches[0]), copy.deepcopy(reference).eval()(batches[0]), tolerance)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7], ids=lambda n: f"{n} ranks")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_batch_norm_over_all_rows(shape: tuple[int, ...], ranks: int) -> None:
+    """Seven rows on two and three ranks are uneven shares, on seven ranks one row each."""
+    batches, slopes = [batch(shape, i, offset=i) for i in range(3)], [batch(shape, 10 + i) for i in range(3)]
+    check_norm(norm_of(shape), batches, slopes, ranks)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"momentum": None}, {"momentum": 0.5, "eps": 0.1}, {"track_running_stats": False}]
+)
+def test_batch_norm_with_other_settings(settings: dict[str, Any]) -> None:
+    shape = (6, 3, 2, 2)
+    norm = norm_of(shape, **settings)
+    batches, slopes = [batch(shape, i) for i in range(3)], [batch(shape, 10 + i) for i in range(3)]
+    check_norm(norm, batches, slopes, 3)
+
+
+def test_batch_norm_of_images_that_lie_channels_last() -> None:
+    shape = (7, 3, 4, 2)
+    batches = [batch(shape, 0).to(memory_format=torch.channels_last)]
+    slopes = [batch(shape, 1).to(memory_format=torch.channels_last)]
+    check_norm(norm_of(shape), batches, slopes, 3)
+
+
+def test_batch_norm_of_values_far_from_zero_loses_nothing() -> None:
+    """The variance is not a difference of large numbers; ranks whose rows lie far apart are the hard case."""
+    shape = (6, 2, 3, 3)
+    far = batch(shape, 0, offset=1e6)
+    far[:3] += 1e4
+    check_norm(norm_of(shape), [far], [batch(shape, 1)], 2, tolerance=1e-9)
+
+
+def test_batch_norm_in_float32_is_as_good_as_torchs() -> None:
+    shape = (8, 5, 6, 6)
+    norm, slope = norm_of(shape), batch(shape, 1)
+    exact = batch(shape, 0, offset=3.0).requires_grad_()
+    copy.deepcopy(norm)(exact).backward(slope)
+
+    def work(comm: ThreadComm) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        share = Share(comm)
+        own = SharedBatchNorm.of(copy.deepcopy(norm).float(), share)
+        return passes(own, share, [exact.detach().float()], [slope.float()])
+
+    results = on_ranks(2, work)
+    found = torch.cat([outputs[0] for outputs, _ in results]), torch.cat([gradients[0] for _, gradients in results])
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+    close(found[0].double(), norm(exact), 1e-5)
+    close(found[1].double(), exact.grad, 1e-5)
+
+
+def test_batch_norm_without_weight_and_bias_says_what_to_do() -> None:
+    shape = (4, 3)
+    norm = norm_of(shape, affine=False)
+
+    def work(comm: ThreadComm) -> None:
+        share = Share(comm)
+        passes(SharedBatchNorm.of(norm, share), share, [batch(shape, 0)], [batch(shape, 1)])
+
+    with pytest.raises(RuntimeError, match="without weight and bias.*set shared_batches to fast"):
+        on_ranks(2, work)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7], ids=lambda n: f"{n} ranks")
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize(
+    ("shape", "memory"),
+    [
+        *[(shape, torch.contiguous_format) for shape in SHAPES],
+        ((7, 3, 4, 2), torch.channels_last),
+        ((7, 3, 2, 3, 2), torch.channels_last_3d),
+    ],
+    ids=str,
+)
+def test_dropout_masks_are_rows_of_the_whole_batchs(
+    shape: tuple[int, ...], memory: torch.memory_format, p: float, ranks: int
+) -> None:
+    x, slope = batch(shape, 0).float().to(memory_format=memory), batch(shape, 1).float()
+
+    def dropped(layer: nn.Module, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        own = x[rows].clone(memory_format=torch.preserve_format).requires_grad_()
+        torch.manual_seed(5)
+        first, second = layer(own), layer(own)
+        (first + second).backward(slope[rows])
+        return first.detach(), second.detach(), own.grad
+
+    expected = dropped(nn.Dropout(p), torch.arange(7))
+    for rank in range(ranks):
+        share = Share(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]  # it sends nothing
+        rows = share.take(torch.arange(7))
+        found = dropped(SharedDropout(p, share), rows)
+        assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
+    if p:
+        assert not torch.equal(expected[0], expected[1])
+
+
+def test_dropout_does_nothing_in_evaluation_mode() -> None:
+    x, before = batch((7, 3), 0), torch.get_rng_state()
+    assert SharedDropout(0.5, Share()).eval()(x) is x
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Nested(nn.Module):
+    """Layers to be replaced at several depths and layers to be left alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.25), nn.ModuleDict({"deep": nn.BatchNorm2d(2)}))
+        self.group = nn.GroupNorm(1, 4)
+
+
+def modules(network: nn.Module) -> dict[str, nn.Module]:
+    return dict(network.named_modules())
+
+
+def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
+    network = Nested()
+    before, state = modules(network), network.state_dict()
+
+    def work(comm: ThreadComm) -> dict[str, nn.Module]:
+        if comm.rank:
+            return {}
+        with shared_layers(network, Share(comm)):
+            inside = modules(network)
+            assert network.state_dict().keys() == state.keys()
+            assert network.state_dict()["norm.running_mean"].data_ptr() == state["norm.running_mean"].data_ptr()
+            assert [id(p) for p in network.parameters()] == [id(p) for name, p in before_parameters]
+            network.eval()
+        return inside
+
+    before_parameters = list(network.named_parameters())
+    inside, _ = on_ranks(2, work)
+    assert list(inside) == list(before)
+    kinds = {name: type(module) for name, module in inside.items() if module is not before[name]}
+    assert kinds == {"norm": SharedBatchNorm, "body.1": SharedDropout, "body.2.deep": SharedBatchNorm}
+    assert inside["body.1"].p == 0.25
+    after = modules(network)
+    assert all(after[name] is module for name, module in before.items())
+    assert not any(module.training for module in after.values()), "as the network was left"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_shared_layers_begin_in_the_mode_of_torchs(training: bool) -> None:
+    network = Nested().train(training)
+    with shared_layers(network, Share(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
+        assert network.norm.training == network.body[1].training == training
+
+
+def test_where_nobody_shares_or_it_is_to_be_fast_nothing_is_replaced() -> None:
+    network = Nested()
+    before = modules(network)
+    with shared_layers(network, Share()):
+        assert modules(network) == before
+    fast = Share(ThreadComm(0, 2, None, []), exact=False)  # type: ignore[arg-type]
+    with shared_layers(network, fast):
+        assert modules(network) == before

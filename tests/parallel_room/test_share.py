@@ -1,0 +1,160 @@
+"""Shares of a batch: who has which rows, and how the parts are put together again."""
+
+from __future__ import annotations
+
+import copy
+import signal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hpcdd import comm
+from hpcdd.errors import StopRequest
+from hpcdd.parallel.share import Flag, Share, broadcast_state
+
+from ..thread_ranks import ThreadComm, on_ranks
+
+
+@pytest.mark.parametrize("one_rank", [False, True], ids=["alone", "one rank"])
+def test_who_shares_with_nobody_has_everything_and_sends_nothing(one_rank: bool) -> None:
+    world = comm.world()
+    share = Share(world if one_rank else None)
+    assert share.comm is None
+    assert share.part_of(7) == slice(0, 7)
+    batch = torch.tensor([4, 2, 9])
+    assert torch.equal(share.take(batch), batch)
+    assert (share.total, share.rows, share.weight) == (3, slice(0, 3), 1.0)
+    values = torch.tensor([1.5, 2.5], dtype=torch.float64)
+    assert torch.equal(share.sum(values), values)
+    part = torch.randn(7, 3)
+    assert share.join(part, 7) is part
+    network = nn.BatchNorm1d(3)
+    Share(world, exact=False).average_buffers(network)
+    assert torch.equal(network.running_var, torch.ones(3))
+    assert world.traffic == {}
+
+
+def test_without_a_batch_there_is_no_weight() -> None:
+    assert Share().weight == 0
+
+
+@given(st.integers(1, 6), st.integers(0, 30))
+def test_parts_are_balanced_and_in_order(ranks: int, n: int) -> None:
+    shares = [Share(fake_comm(rank, ranks)) for rank in range(ranks)]
+    batch = torch.arange(100, 100 + n)
+    parts = [share.take(batch) for share in shares]
+    assert torch.equal(torch.cat(parts), batch)
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) - min(sizes) <= 1
+    for share, part in zip(shares, parts, strict=True):
+        assert share.total == n
+        assert torch.equal(batch[share.rows], part)
+    assert [share.part_of(n) for share in shares] == [share.rows for share in shares]
+    if n:
+        assert sum(share.weight for share in shares) == pytest.approx(1.0)
+
+
+def fake_comm(rank: int, size: int) -> ThreadComm:
+    """A rank that sends nothing."""
+    return ThreadComm(rank, size, None, [])  # type: ignore[arg-type]
+
+
+def test_the_shares_weighted_mean_losses_add_up_to_the_batchs_mean_loss() -> None:
+    losses = torch.randn(7, dtype=torch.float64)
+    total = 0.0
+    for rank in range(3):
+        share = Share(fake_comm(rank, 3))
+        total += float(losses[share.take(torch.arange(7))].mean()) * share.weight
+    assert total == pytest.approx(float(losses.mean()), abs=1e-15)
+
+
+def test_sums_are_the_same_on_every_rank() -> None:
+    def work(comm: ThreadComm) -> torch.Tensor:
+        values = torch.tensor([[comm.rank + 1.0, 10.0], [0.5, 0.0]], dtype=torch.float64).t()  # not contiguous
+        return Share(comm).sum(values.requires_grad_())
+
+    expected = torch.tensor([[6.0, 1.5], [30.0, 0.0]], dtype=torch.float64)
+    for found in on_ranks(3, work):
+        assert torch.equal(found, expected)
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize(("ranks", "n"), [(3, 7), (3, 6), (2, 1), (4, 5)])
+def test_rows_are_joined_in_their_order(ranks: int, n: int) -> None:
+    whole = torch.randn(n, 2, 3)
+
+    def work(comm: ThreadComm) -> torch.Tensor:
+        share = Share(comm)
+        return share.join(whole[share.part_of(n)], n)
+
+    for found in on_ranks(ranks, work):
+        assert torch.equal(found, whole)
+
+
+def test_joined_rows_are_float32_on_the_cpu() -> None:
+    def work(comm: ThreadComm) -> torch.Tensor:
+        return Share(comm).join(torch.full((2, 1), 0.5, dtype=torch.bfloat16), 4)
+
+    assert [found.dtype for found in on_ranks(2, work)] == [torch.float32] * 2
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_running_statistics_become_their_mean_where_each_rank_took_its_own(exact: bool) -> None:
+    def work(comm: ThreadComm) -> tuple[nn.BatchNorm1d, int]:
+        norm = nn.BatchNorm1d(2)
+        norm.running_mean.copy_(torch.tensor([1.0, 4.0]) * comm.rank)
+        norm.num_batches_tracked.fill_(9)
+        Share(comm, exact=exact).average_buffers(norm)
+        return norm, comm.calls
+
+    for rank, (norm, calls) in enumerate(on_ranks(3, work)):
+        own = torch.tensor([1.0, 4.0]) * rank
+        assert torch.equal(norm.running_mean, own if exact else torch.tensor([1.0, 4.0]))
+        assert int(norm.num_batches_tracked) == 9
+        assert (calls == 0) == exact
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def test_roots_state_is_broadcast() -> None:
+    networks = [network(rank) for rank in range(3)]
+    networks[0][1].num_batches_tracked.fill_(17)
+    expected = copy.deepcopy(networks[0].state_dict())
+    on_ranks(3, lambda comm: broadcast_state(comm, networks[comm.rank]))
+    for found in networks:
+        assert all(torch.equal(found.state_dict()[name], expected[name]) for name in expected)
+
+
+def test_another_state_than_the_networks_own_is_broadcast() -> None:
+    networks, state = [network(rank) for rank in range(2)], network(9).state_dict()
+    on_ranks(2, lambda comm: broadcast_state(comm, networks[comm.rank], state if comm.is_root else {}))
+    for found in networks:
+        assert all(torch.equal(found.state_dict()[name], state[name]) for name in state)
+
+
+def test_a_flag_is_set_anew_at_every_step() -> None:
+    wishes = iter([False, True, False])
+    flag = Flag(lambda: next(wishes))
+    values = []
+    for _ in range(3):
+        flag.board()
+        values.append(flag.value)
+    assert values == [0, 1, 0]
+
+
+@pytest.mark.parametrize("value", [1.0, 3.0])
+def test_a_flag_that_is_set_stops_every_rank(value: float) -> None:
+    flag = Flag()
+    flag.board()
+    flag.check("local")
+    flag.value = value  # how many wished it
+    with pytest.raises(StopRequest, match="in phase local") as caught:
+        flag.check("local")
+    assert caught.value.signum == signal.SIGTERM

@@ -1,0 +1,90 @@
+"""Ranks that are threads of one process: what several ranks do together, without mpirun and in one debugger."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from hpcdd.traffic import Ledger
+
+T = TypeVar("T")
+Array = np.ndarray[Any, Any]
+
+
+class ThreadComm:
+    """The part of :class:`hpcdd.comm.Comm` that training steps use; sums are taken in the order of the ranks."""
+
+    def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list[Any]) -> None:
+        self.rank, self.size = rank, size
+        self.ledger = Ledger(rank)
+        self._barrier, self._slots = barrier, slots
+
+    @property
+    def is_root(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def phase_name(self) -> str:
+        return self.ledger.phase_name
+
+    @property
+    def calls(self) -> int:
+        """Messages that this rank has taken part in."""
+        return sum(traffic.calls for traffic in self.ledger.traffic.values())
+
+    def allgather_object(self, value: T) -> list[T]:
+        return self._exchange("allgather", value, 0)
+
+    def allgather(self, part: Array) -> Array:
+        return np.stack(self._exchange("Allgather", part.copy(), self.size * part.nbytes))
+
+    def sum(self, values: Array, result: Array) -> None:
+        self.finish_sum(self.start_sum(values, result))
+
+    def start_sum(self, values: Array, result: Array) -> tuple[Array, Array]:
+        return values, result
+
+    def finish_sum(self, request: tuple[Array, Array]) -> None:
+        values, result = request
+        parts = self._exchange("Allreduce", values.copy(), 2 * values.nbytes)
+        assert {(part.shape, part.dtype) for part in parts} == {(result.shape, result.dtype)}
+        result[...] = parts[0]
+        for part in parts[1:]:
+            result += part
+
+    def broadcast(self, array: Array) -> None:
+        array[...] = self._exchange("Ibcast", array.copy(), array.nbytes)[0]
+
+    def _exchange(self, call: str, value: T, size: int) -> list[T]:
+        with self.ledger.counted(call, size):
+            self._slots[self.rank] = value
+            self._barrier.wait()
+            found = list(self._slots)
+            self._barrier.wait()
+        return found
+
+
+def on_ranks(size: int, work: Callable[[ThreadComm], T]) -> list[T]:
+    """Runs ``work`` on every rank at once: its results in rank order, or the failure of one of them.
+
+    The ranks share torch's global random state, so that work which draws from it does not belong here.
+    """
+    barrier, slots = threading.Barrier(size, timeout=60), [None] * size
+
+    def one(rank: int) -> T:
+        try:
+            return work(ThreadComm(rank, size, barrier, slots))
+        except BaseException:
+            barrier.abort()  # nobody waits for this rank
+            raise
+
+    with ThreadPoolExecutor(size) as pool:
+        ranks = [pool.submit(one, rank) for rank in range(size)]
+    failures = [failure for rank in ranks if (failure := rank.exception()) is not None]
+    for failure in sorted(failures, key=lambda failure: isinstance(failure, threading.BrokenBarrierError)):
+        raise failure  # if it is a broken barrier alone, ranks have taken part in different messages
+    return [rank.result() for rank in ranks]
