@@ -1,0 +1,194 @@
+"""One rank's part of the coherent model, where that rank has all of it: the same numbers as the one-process form."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hpcdd import comm as communication
+from hpcdd import mesh
+from hpcdd.config import Config
+from hpcdd.models.coherent import Coherent, Penultimate, prepare_cnn
+from hpcdd.models.dnn import DNN
+from hpcdd.models.resnet import ResNet
+from hpcdd.models.vgg import VGG
+from hpcdd.parallel.coherent import (
+    PartOfCoherent,
+    PartOfDNN,
+    checksum,
+    collect_dnn,
+    onto_penultimate,
+    spread_dnn,
+    take_part,
+)
+from hpcdd.parallel.reduction import Reduction
+from hpcdd.parallel.share import Flag
+from hpcdd.parallel.team import Team, form_team
+
+WIDTHS = [3, 4, 2]
+SHAPE = (1, 4, 4)
+
+
+def reduction() -> Reduction:
+    return Reduction(communication.world(), "ordered")
+
+
+def dnn_of(widths: list[int], hidden: tuple[int, ...] = (7, 5)) -> DNN:
+    torch.manual_seed(0)
+    return DNN(widths, hidden, 3, 0.0).double()
+
+
+def close(found: torch.Tensor | None, expected: torch.Tensor | None) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (7, 5)], ids=str)
+@pytest.mark.parametrize("widths", [WIDTHS, [4], [2] * 12], ids=str)
+def test_a_part_of_all_subdomains_computes_what_the_dnn_does(widths: list[int], hidden: tuple[int, ...]) -> None:
+    dnn, generator = dnn_of(widths, hidden), torch.Generator().manual_seed(1)
+    part = take_part(dnn, range(len(widths)), reduction())
+    outputs = [torch.randn(6, width, dtype=torch.float64, generator=generator) for width in widths]
+    mine, its = ([output.clone().requires_grad_() for output in outputs] for _ in range(2))
+    logits, expected = part(mine), dnn(torch.cat(its, dim=1))
+    close(logits, expected)
+    labels = torch.arange(6) % 3
+    functional.cross_entropy(logits, labels).backward()
+    functional.cross_entropy(expected, labels).backward()
+    columns = dnn.first.weight.grad.split(widths, dim=1)
+    for s, (one, other) in enumerate(zip(mine, its, strict=True)):
+        close(one.grad, other.grad)
+        close(part.blocks[str(s)].grad, columns[s])
+    close(part.bias.grad, dnn.first.bias.grad)
+    for one, other in zip(part.rest.parameters(), dnn.rest.parameters(), strict=True):
+        close(one.grad, other.grad)
+
+
+def test_a_part_that_is_taken_has_parameters_of_its_own() -> None:
+    dnn = dnn_of(WIDTHS)
+    part, state = take_part(dnn, [2, 0], reduction()), copy.deepcopy(dnn.state_dict())
+    assert list(part.blocks) == ["2", "0"]
+    for parameter in part.parameters():
+        nn.init.zeros_(parameter)
+    assert all(torch.equal(dnn.state_dict()[name], state[name]) for name in state)
+
+
+def test_what_all_ranks_have_a_copy_of() -> None:
+    part = take_part(dnn_of(WIDTHS), [1], reduction())
+    alike = {id(p) for p in part.alike()}
+    assert {name for name, p in part.named_parameters() if id(p) not in alike} == {"blocks.1"}
+
+
+def test_a_copy_has_parameters_of_its_own_and_computes_the_same() -> None:
+    part = take_part(dnn_of(WIDTHS), [0, 1, 2], reduction())
+    outputs = [torch.randn(2, width, dtype=torch.float64) for width in WIDTHS]
+    made, before = part.copy(), part(outputs)
+    assert torch.equal(made(outputs), before)
+    assert made.state_dict().keys() == part.state_dict().keys()
+    for parameter in made.parameters():
+        assert parameter.requires_grad
+        nn.init.zeros_(parameter)
+    assert torch.equal(part(outputs), before)
+    assert not made(outputs).any()
+
+
+def cnns_without_last_layer(bias: bool = True) -> dict[int, Penultimate]:
+    torch.manual_seed(0)
+    networks: list[nn.Module] = [
+        VGG(1, SHAPE, 3, 4, (0.0, 0.0)),
+        ResNet(1, SHAPE, 3, 2),
+        VGG(2, SHAPE, 3, 3, (0.0, 0.0)),
+    ]
+    if not bias:
+        networks[1].classifier = nn.Linear(8, 3, bias=False)
+    return {s: Penultimate(network.double().eval()) for s, network in enumerate(networks)}
+
+
+def function_of(part: PartOfDNN, cnns: dict[int, Penultimate], images: torch.Tensor, features: str) -> torch.Tensor:
+    if features == "penultimate":
+        return part([cnn(images) for cnn in cnns.values()])
+    logits = [cnn.cnn(images) for cnn in cnns.values()]
+    return part([values.softmax(1) for values in logits] if features == "probabilities" else logits)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("hidden", [(), (7, 5)], ids=str)
+def test_a_dnn_on_logits_becomes_one_on_penultimate_features(hidden: tuple[int, ...], bias: bool) -> None:
+    cnns, images = cnns_without_last_layer(bias), torch.randn(8, *SHAPE, dtype=torch.float64)
+    part = take_part(dnn_of([3, 3, 3], hidden), cnns, reduction())
+    before = copy.deepcopy(part.state_dict())
+    moved = onto_penultimate(part, cnns, reduction())
+    assert [tuple(block.shape) for block in moved.blocks.values()] == [(7 if hidden else 3, n) for n in (4, 8, 6)]
+    found = function_of(moved, cnns, images, "penultimate")
+    close(found, function_of(part, cnns, images, "logits"))
+    # Of a DNN on probabilities it is not the same function: they are not linear in the features.
+    assert (found - function_of(part, cnns, images, "probabilities")).abs().max() > 1e-3
+
+    nn.init.zeros_(next(iter(moved.rest.parameters()), moved.bias))
+    assert all(torch.equal(part.state_dict()[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("features", ["logits", "probabilities", "penultimate"])
+def test_a_part_of_all_cnns_computes_what_the_coherent_model_does(features: str) -> None:
+    torch.manual_seed(0)
+    networks = [VGG(1, SHAPE, 3, 4, (0.0, 0.0)) for _ in range(12)]  # "10" does not come before "2"
+    cnns = [prepare_cnn(network.double(), features, 1.0) for network in networks]
+    dnn = dnn_of([4 if features == "penultimate" else 3] * 12)
+    whole = Coherent(copy.deepcopy(cnns), dnn, features)
+    part = PartOfCoherent(dict(enumerate(cnns)), take_part(dnn, range(12), reduction()), features)
+    images = list(torch.randn(12, 5, *SHAPE, dtype=torch.float64))
+    for network in (whole.train(), part.train()):
+        network(images)  # batch norms see data
+    close(part.eval()(images), whole.eval()(images))
+    assert list(part.local_cnns()) == list(range(12))
+    assert all(part.local_cnns()[s] is network for s, network in enumerate(networks))
+
+
+def team_of_one_rank(subdomains: int) -> Team:
+    comm = communication.world()
+    team = form_team(comm, mesh.build(comm, subdomains, "cpu"), Config(), Flag())
+    assert team is not None
+    return team
+
+
+@pytest.mark.parametrize("hidden", [(), (7, 5)], ids=str)
+@pytest.mark.parametrize("widths", [WIDTHS, [3] * 12], ids=["3", "12"])
+def test_spread_and_collected_a_dnn_has_the_same_bits(widths: list[int], hidden: tuple[int, ...]) -> None:
+    team, dnn = team_of_one_rank(len(widths)), dnn_of(widths, hidden).float()
+    with torch.device("meta"):
+        template = DNN(widths, hidden, 3, 0.0)
+    part = spread_dnn(team, dnn, template, team.reduction())
+    assert list(part.blocks) == [str(s) for s in range(len(widths))]
+    assert all(torch.equal(part.blocks[str(s)], dnn.block(s)) for s in range(len(widths)))
+    found = collect_dnn(team, part, template)
+    assert found is not None
+    assert not found.training
+    assert found.widths == dnn.widths
+    assert found.state_dict().keys() == dnn.state_dict().keys()
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in dnn.state_dict().items())
+    assert all(parameter.is_meta for parameter in template.parameters())
+
+
+def test_the_team_of_one_rank() -> None:
+    team = team_of_one_rank(3)
+    assert team.place.subdomains == (0, 1, 2)
+    assert [comm.size for comm in (team.workers, team.across, team.replicas)] == [1, 1, 1]
+    assert team.share_of_replicas().comm is team.share_of_workers().comm is None
+    assert team.share_of_workers().flag is team.flag
+
+
+def test_a_checksum_tells_bits_order_and_nothing_else() -> None:
+    one, other = torch.randn(4, 3), torch.randn(5)
+    value = checksum([one, other])
+    assert checksum([one.clone().requires_grad_(), other]) == value
+    assert checksum([one.t().contiguous().t(), other]) == value  # it lies otherwise in memory
+    assert checksum([one.flatten(), other]) == value
+    assert checksum([other, one]) != value
+    changed = one.clone()
+    changed.view(torch.int32)[2, 1] ^= 1
+    assert checksum([changed, other]) != value
+    assert checksum([torch.zeros(3)]) != checksum([-torch.zeros(3)])
+    assert checksum([]) == 0
