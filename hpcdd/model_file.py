@@ -120,7 +120,7 @@ class Model:
 
     def local_logits(self, images: torch.Tensor) -> torch.Tensor:
         """The local decisions, float32 (n, S, K), on images (n, C, *spatial) as they are stored in a dataset file."""
-        with torch.inference_mode():
+        with torch.no_grad():
             pairs = zip(self.local_cnns, self.subimages(images), strict=True)
             return torch.stack([cnn(inputs) for cnn, inputs in pairs], dim=1)
 

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -145,15 +146,8 @@ class Session:
             if heard:
                 self.telemetry.epoch(status)
 
-        if not heard:
-            return Hooks(step=step, epoch=epoch, evaluation=lambda: self.comm.phase("evaluation"))
-        return Hooks(
-            step=step,
-            due=self.telemetry.due,
-            status=self.telemetry.status,
-            epoch=epoch,
-            evaluation=lambda: self.comm.phase("evaluation"),
-        )
+        hooks = Hooks(step=step, epoch=epoch, evaluation=lambda: self.comm.phase("evaluation"))
+        return replace(hooks, due=self.telemetry.due, status=self.telemetry.status) if heard else hooks
 
     def _check_place(self) -> None:
         for section in ("local", "coherent", "baseline"):

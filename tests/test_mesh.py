@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,18 +14,51 @@ from hpcdd.mesh import Mesh, Place, assign, build, choose_device, threads_of
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
-def test_assign_is_a_balanced_partition_in_order_with_spare_ranks_last(subdomains: int, ranks: int) -> None:
-    blocks = assign(subdomains, ranks)
-    assert len(blocks) == ranks
+def test_assign_with_fewer_ranks_than_subdomains_is_a_balanced_partition_in_order(one: int, other: int) -> None:
+    ranks, subdomains = sorted((one, other))
+    assigned = assign(subdomains, ranks)
+    assert len(assigned) == ranks
+    if ranks < subdomains:
+        assert {replica for _, replica in assigned} == {0}
+    blocks = [block for block, replica in assigned if replica == 0 and block]
     assert [s for block in blocks for s in block] == list(range(subdomains))
     sizes = [len(block) for block in blocks]
-    assert sizes == sorted(sizes, reverse=True)  # larger blocks first, spare ranks last
+    assert sizes == sorted(sizes, reverse=True)  # larger blocks first
+    assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
-    assert assign(subdomains, ranks) == blocks
 
 
-def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None) -> Place:
-    return Place(rank, host, "cpu" if gpu is None else "cuda:0", gpu or "cpu", 1, subdomains)
+@given(st.integers(1, 60), st.integers(0, 300))
+def test_assign_with_more_ranks_gives_each_subdomain_as_many_neighbours(subdomains: int, more: int) -> None:
+    ranks = subdomains + more
+    assigned = assign(subdomains, ranks)
+    assert len(assigned) == ranks
+    replicas = ranks // subdomains
+    working = [(*block, replica) for block, replica in assigned if block]
+    assert working == [(s, replica) for s in range(subdomains) for replica in range(replicas)]
+    spare = assigned[len(working) :]
+    assert len(spare) == ranks - replicas * subdomains < subdomains
+    assert all(not block and replica == 0 for block, replica in spare)  # spare ranks last
+
+
+def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0) -> Place:
+    return Place(rank, host, "cpu" if gpu is None else "cuda:0", gpu or "cpu", 1, subdomains, replica)
+
+
+@given(st.integers(1, 40), st.integers(1, 200))
+def test_a_mesh_of_what_was_assigned(subdomains: int, ranks: int) -> None:
+    assigned = assign(subdomains, ranks)
+    mesh = Mesh(subdomains, tuple(place(r, *block, replica=replica) for r, (block, replica) in enumerate(assigned)))
+    assert mesh.replicas == max(1, ranks // subdomains)
+    assert [s for owned in mesh.owned for s in owned] == list(range(subdomains)), "in rank order, each once"
+    for s in range(subdomains):
+        owner = mesh.owner(s)
+        assert s in mesh.owned[owner]
+        assert mesh.places[owner].replica == 0
+        assert all(s not in one.subdomains for one in mesh.places[:owner])
+    assert mesh.owner(0) == 0, "root works"
+    named = [warning for warning in mesh.warnings() if "nothing to do" in warning]
+    assert len(named) == (ranks > subdomains and ranks % subdomains > 0)
 
 
 def test_threads_share_the_cores_that_masks_have_in_common() -> None:
@@ -86,6 +121,19 @@ def test_owner_and_hosts() -> None:
         mesh.owner(5)
 
 
+def test_replicas_of_two_subdomains() -> None:
+    replicas = [place(2 * s + r, s, replica=r, host=f"node{r}") for s in range(2) for r in range(2)]
+    mesh = Mesh(2, (*replicas, place(4)))
+    assert [mesh.owner(s) for s in range(2)] == [0, 2]
+    assert mesh.owned == [(0,), (), (1,), (), ()]
+    assert mesh.replicas == 2
+    assert [one["replica"] for one in mesh.as_list()] == [0, 1, 0, 1, 0]
+    (warning,) = mesh.warnings()
+    assert "5 ranks for 2 subdomains: rank 4 has nothing to do" in warning
+    assert warning.endswith("use a multiple of 2 ranks")
+    assert Mesh(2, tuple(replicas)).warnings() == []
+
+
 def test_nothing_to_warn_of() -> None:
     assert Mesh(3, (place(0, 0), place(1, 1), place(2, 2))).warnings() == []
     one_each = (place(0, 0, gpu="a"), place(1, 1, gpu="b"), place(2, 2, gpu="a", host="node2"))
@@ -95,7 +143,7 @@ def test_nothing_to_warn_of() -> None:
 def test_spare_ranks_are_named() -> None:
     (warning,) = Mesh(2, (place(0, 0), place(1, 1), place(2), place(3))).warnings()
     assert "4 ranks for 2 subdomains" in warning
-    assert "rank 2, 3 have nothing to do" in warning
+    assert "rank 2, 3 have nothing to do and will sleep; use a multiple of 2 ranks" in warning
     (warning,) = Mesh(1, (place(0, 0), place(1))).warnings()
     assert "rank 1 has nothing to do" in warning
 
@@ -107,9 +155,30 @@ def test_ranks_that_share_a_gpu_are_named_and_spare_ones_are_not() -> None:
     assert "ranks 0, 2 share one GPU (node1, a)" in shared
 
 
+def test_replicas_that_share_a_gpu_are_named() -> None:
+    places = tuple(place(2 * s + r, s, replica=r, gpu="ab"[r]) for s in range(2) for r in range(2))
+    assert [warning[:30] for warning in Mesh(2, places).warnings()] == [
+        "ranks 0, 2 share one GPU (node",
+        "ranks 1, 3 share one GPU (node",
+    ]
+
+
 def test_a_mesh_of_one_process() -> None:
-    mesh = build(comm.world(), 3, "cpu")
+    world = comm.world()
+    assert world.crowded, "until it is known, nobody spins"
+    mesh = build(world, 3, "cpu")
     (only,) = mesh.places
-    assert only.subdomains == (0, 1, 2)
+    assert (only.subdomains, only.replica, mesh.replicas) == ((0, 1, 2), 0, 1)
+    assert mesh.num_subdomains == 3
+    assert not world.crowded
     assert (only.device, only.device_id, only.threads) == ("cpu", "cpu", 1)  # conftest sets OMP_NUM_THREADS
     assert mesh.warnings() == []
+
+
+def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for threads, crowded in ((cores, False), (cores + 1, True)):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        world = comm.world()
+        assert build(world, 3, "cpu").places[0].threads == threads
+        assert world.crowded == crowded

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import gc
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -11,16 +14,25 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config import AggregationSettings, Config, DecompositionSettings, ModelSettings
+from hpcdd.config import (
+    AggregationSettings,
+    BaselineSettings,
+    CoherentSettings,
+    Config,
+    DecompositionSettings,
+    ModelSettings,
+)
 from hpcdd.data.format import DatasetInfo, inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import Samples
 from hpcdd.data.write import Split, write_dataset
-from hpcdd.decomposition import Decomposition
+from hpcdd.decomposition import Box, Decomposition, Subdomain
 from hpcdd.errors import UserError
 from hpcdd.model_file import read_model, write_model
-from hpcdd.models.dnn import create_dnn, features_of
+from hpcdd.models.coherent import Coherent, Penultimate, prepare_cnn
+from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.registry import create
+from hpcdd.models.storage import State
 from hpcdd.phases.training import logits_of
 
 
@@ -33,46 +45,117 @@ def volumes(path: Path) -> DatasetInfo:
     return inspect(path)
 
 
-def written(
-    path: Path, info: DatasetInfo, config: Config
-) -> tuple[Decomposition, list[nn.Module], nn.Module, torch.Tensor]:
-    """Writes a model whose batch norms have seen data; also gives the local logits on the test split."""
+@dataclass
+class Written:
+    """The networks that were written, in training mode, by their place in the file."""
+
+    decomposition: Decomposition
+    local: list[nn.Module]
+    dnn: DNN
+    coherent: dict[str, Coherent]
+    global_cnn: nn.Module | None
+
+
+def written(path: Path, info: DatasetInfo, config: Config) -> Written:
+    """Writes a model whose batch norms have seen data."""
     torch.manual_seed(0)
     decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])
-    labels = torch.from_numpy(info.labels["test"])
-    cnns, logits = [], []
-    for box in decomposition.boxes:
-        cnn = create(config.model, (info.image_shape[0], *box.shape), info.num_classes, 3)
-        images = torch.from_numpy(BoxReader(info.path).read("test", box))
+    reader, labels, num_classes = BoxReader(info.path), torch.from_numpy(info.labels["test"]), info.num_classes
+
+    def seen(cnn: nn.Module, subdomain: Subdomain) -> nn.Module:
+        images = torch.from_numpy(reader.read("test", subdomain.box, subdomain.block if subdomain.is_coarse else None))
         samples = Samples.of_images(images, labels, info.mean, info.std, "cpu")
         for start in (0, 8):
             cnn.train()(samples.batch(slice(start, start + 8))[0])
-        cnns.append(cnn)
-        logits.append(logits_of(cnn, samples))
-    dnn = create_dnn(config.aggregation, len(decomposition), info.num_classes)
-    write_model(path, config, info, decomposition, 3, (cnn.state_dict() for cnn in cnns), dnn)
-    return decomposition, cnns, dnn, torch.stack(logits, 1)
+        return cnn
+
+    def cnns() -> list[nn.Module]:
+        shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
+        made = [create(config.model, shape, num_classes, 3) for shape in shapes]
+        return [seen(cnn, subdomain) for cnn, subdomain in zip(made, decomposition.subdomains, strict=True)]
+
+    def coherent(features: str) -> Coherent:
+        prepared = [prepare_cnn(cnn, features, 0.5) for cnn in cnns()]
+        widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in prepared]
+        return Coherent(prepared, create_dnn(config.aggregation, widths, num_classes, config.seed + 1), features)
+
+    global_cnn = None
+    if config.baseline.enabled:
+        image = info.image_shape[1:]
+        whole = Subdomain(Box((0,) * len(image), image), (1,) * len(image))
+        global_cnn = seen(create(config.model, info.image_shape, num_classes, config.model.width), whole)
+    networks = Written(
+        decomposition,
+        cnns(),
+        create_dnn(config.aggregation, [num_classes] * len(decomposition), num_classes, config.seed),
+        {start: coherent(config.coherent_features) for start in config.coherent.starts},
+        global_cnn,
+    )
+
+    def states() -> Iterator[tuple[str, State]]:
+        for s, cnn in enumerate(networks.local):
+            yield f"local/{s:04d}", cnn.state_dict()
+        yield "dnn", networks.dnn.state_dict()
+        for start, model in networks.coherent.items():
+            for s, cnn in enumerate(model.cnns):
+                yield f"coherent_{start}/local/{s:04d}", (cnn.cnn if isinstance(cnn, Penultimate) else cnn).state_dict()
+            yield f"coherent_{start}/dnn", model.dnn.state_dict()
+        if networks.global_cnn is not None:
+            yield "global", networks.global_cnn.state_dict()
+
+    write_model(path, config, info, decomposition, 3, states())
+    return networks
 
 
+def subimages(info: DatasetInfo, decomposition: Decomposition) -> list[Samples]:
+    """Those of the test split, as a run reads them."""
+    labels, reader = torch.from_numpy(info.labels["test"]), BoxReader(info.path)
+    return [
+        Samples.of_images(
+            torch.from_numpy(reader.read("test", s.box, s.block if s.is_coarse else None)),
+            labels,
+            info.mean,
+            info.std,
+            "cpu",
+        )
+        for s in decomposition.subdomains
+    ]
+
+
+def stored_images(info: DatasetInfo) -> torch.Tensor:
+    with h5py.File(info.path) as file:
+        return torch.from_numpy(file["test/images"][:])
+
+
+def data_of(case: str, tmp_path: Path, tiny: Path) -> DatasetInfo:
+    return volumes(tmp_path / "volumes.h5") if case.startswith("3D") else inspect(tiny)
+
+
+ALONE = CoherentSettings(starts=())
 CASES = {
-    "vgg": Config(model=ModelSettings(name="vgg2"), decomposition=DecompositionSettings(grid=(2, 3), overlap=1)),
+    "vgg": Config(
+        model=ModelSettings(name="vgg2"), decomposition=DecompositionSettings(grid=(2, 3), overlap=1), coherent=ALONE
+    ),
     "resnet": Config(
         model=ModelSettings(name="resnet8"),
         decomposition=DecompositionSettings(boxes=(((0, 0), (5, 12)), ((3, 2), (12, 9)))),
         aggregation=AggregationSettings(hidden=(), features="probabilities"),
+        coherent=ALONE,
     ),
-    "3D": Config(name="scan", seed=9, decomposition=DecompositionSettings(grid=(2, 1, 2))),
+    "coarse": Config(
+        model=ModelSettings(name="vgg1"), decomposition=DecompositionSettings(grid=(3, 2), coarse=True), coherent=ALONE
+    ),
+    "3D": Config(name="scan", seed=9, decomposition=DecompositionSettings(grid=(2, 1, 2)), coherent=ALONE),
+    "3D coarse": Config(decomposition=DecompositionSettings(grid=(2, 2, 1), coarse=True), coherent=ALONE),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str) -> None:
-    config = CASES[case]
-    info = volumes(tmp_path / "volumes.h5") if case == "3D" else inspect(tiny)
-    path = tmp_path / "model.h5"
-    decomposition, _, dnn, expected = written(path, info, config)
-    with h5py.File(info.path) as file:
-        images = torch.from_numpy(file["test/images"][:])
+    config, info, path = CASES[case], data_of(case, tmp_path, tiny), tmp_path / "model.h5"
+    networks = written(path, info, config)
+    samples, images = subimages(info, networks.decomposition), stored_images(info)
+    expected = torch.stack([logits_of(cnn, its) for cnn, its in zip(networks.local, samples, strict=True)], 1)
     before = images.clone()
 
     model = read_model(path)
@@ -81,24 +164,97 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
     assert logits.std(0).min() > 0  # they do depend on the image
     assert torch.equal(images, before)
     with torch.no_grad():
-        features = features_of(expected, config.aggregation)
-        torch.testing.assert_close(model.dnn(features), dnn.eval()(features))
+        features = features_of(expected, config.aggregation.features).flatten(1)
+        torch.testing.assert_close(model.dnn(features), networks.dnn.eval()(features))
 
     assert model.config == config
-    assert model.boxes == decomposition.boxes
+    assert model.subdomains == networks.decomposition.subdomains
     assert model.class_names == info.class_names
     assert (model.image_shape, model.mean, model.std) == (info.image_shape, info.mean, info.std)
     assert not any(network.training for network in (*model.local_cnns, model.dnn))
+    assert model.coherent == {}
+    assert model.global_cnn is None
+
+
+@pytest.mark.parametrize("case", ["coarse", "3D coarse"])
+def test_subimages_are_those_that_a_run_reads(tmp_path: Path, tiny: Path, case: str) -> None:
+    info = data_of(case, tmp_path, tiny)
+    networks = written(tmp_path / "model.h5", info, CASES[case])
+    found = read_model(tmp_path / "model.h5").subimages(stored_images(info))
+    assert networks.decomposition.coarse is not None
+    for images, samples in zip(found, subimages(info, networks.decomposition), strict=True):
+        assert torch.equal(images, samples.batch(slice(None))[0])
+
+
+@pytest.mark.parametrize("features", ["logits", "probabilities", "penultimate"])
+@pytest.mark.parametrize("case", ["vgg", "resnet", "coarse", "3D"])
+def test_the_coherent_model_is_the_same_before_and_after(tmp_path: Path, tiny: Path, case: str, features: str) -> None:
+    settings = {"features": features, "starts": ("transfer", "scratch"), "dnn_start": "fresh"}
+    config = CASES[case].model_copy(update={"coherent": CoherentSettings.model_validate(settings)})
+    info = data_of(case, tmp_path, tiny)
+    networks = written(tmp_path / "model.h5", info, config)
+    model = read_model(tmp_path / "model.h5")
+    assert list(model.coherent) == ["transfer", "scratch"]
+    inputs = [samples.batch(slice(None))[0] for samples in subimages(info, networks.decomposition)]
+    answers = []
+    for start, expected in networks.coherent.items():
+        found = model.coherent[start]
+        assert found.features == features
+        assert not any(module.training for module in found.modules())
+        with torch.no_grad():
+            answers.append(found(model.subimages(stored_images(info))))
+            torch.testing.assert_close(answers[-1], expected.eval()(inputs), rtol=1e-5, atol=1e-6)
+        check_states(found, expected)
+    assert not torch.allclose(*answers)
+
+
+@pytest.mark.parametrize("case", ["vgg", "3D"])
+def test_the_global_cnn_is_the_same_before_and_after(tmp_path: Path, tiny: Path, case: str) -> None:
+    config = CASES[case].model_copy(update={"baseline": BaselineSettings(enabled=True)})
+    info = data_of(case, tmp_path, tiny)
+    networks, images = written(tmp_path / "model.h5", info, config), stored_images(info)
+    model = read_model(tmp_path / "model.h5")
+    assert networks.global_cnn is not None
+    assert model.global_cnn is not None
+    check_states(model.global_cnn, networks.global_cnn)
+    labels = torch.from_numpy(info.labels["test"])
+    inputs, _ = Samples.of_images(images, labels, info.mean, info.std, "cpu").batch(slice(None))
+    assert torch.equal(model.whole(images), inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(model.global_cnn(model.whole(images)), networks.global_cnn.eval()(inputs))
+
+
+def check_states(found: nn.Module, expected: nn.Module) -> None:
+    """Bit by bit."""
+    states = found.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_all_parameters_and_buffers_come_back_bit_by_bit(tmp_path: Path, tiny: Path) -> None:
-    _, cnns, dnn, _ = written(tmp_path / "model.h5", inspect(tiny), CASES["vgg"])
+    networks = written(tmp_path / "model.h5", inspect(tiny), CASES["vgg"])
     model = read_model(tmp_path / "model.h5")
-    for old, new in zip((*cnns, dnn), (*model.local_cnns, model.dnn), strict=True):
-        states = old.state_dict(), new.state_dict()
-        assert states[0].keys() == states[1].keys()
-        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert any(name.endswith("running_var") for name in cnns[0].state_dict())
+    for old, new in zip((*networks.local, networks.dnn), (*model.local_cnns, model.dnn), strict=True):
+        check_states(new, old)
+    assert any(name.endswith("running_var") for name in networks.local[0].state_dict())
+
+
+def test_states_are_taken_one_at_a_time(tmp_path: Path, tiny: Path) -> None:
+    """What is written is let go, so that root's memory does not grow with the number of networks."""
+    taken: list[weakref.ref[torch.Tensor]] = []
+
+    def states() -> Iterator[tuple[str, State]]:
+        for s in range(4):
+            gc.collect()
+            assert [ref() for ref in taken[:-1]] == [None] * len(taken[:-1])
+            tensor = torch.ones(3)
+            taken.append(weakref.ref(tensor))
+            yield f"local/{s:04d}", {"weight": tensor}
+            del tensor
+
+    decomposition = Decomposition.from_grid((12, 12), (2, 2))
+    write_model(tmp_path / "model.h5", Config(), inspect(tiny), decomposition, 3, states())
+    assert len(taken) == 4
 
 
 def test_no_temporary_file_stays_and_an_old_one_is_replaced(tmp_path: Path, tiny: Path) -> None:
@@ -113,7 +269,8 @@ def test_the_data_set_is_not_needed_any_more(tmp_path: Path) -> None:
     info = volumes(tmp_path / "volumes.h5")
     written(tmp_path / "model.h5", replace(info, name="renamed"), CASES["3D"])
     info.path.unlink()
-    assert read_model(tmp_path / "model.h5").local_logits(torch.zeros(2, 2, 6, 5, 4)).shape == (2, 4, 3)
+    images = torch.zeros(2, 2, 6, 5, 4, dtype=torch.int16)
+    assert read_model(tmp_path / "model.h5").local_logits(images).shape == (2, 4, 3)
 
 
 def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: Path) -> None:
@@ -144,5 +301,18 @@ def test_other_files_are_refused(tmp_path: Path, tiny: Path) -> None:
 def test_a_model_file_without_its_parts_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file.attrs["hpcdd_model_format"] = 1
+    with pytest.raises(UserError, match="can't be read as a model file"):
+        read_model(tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize(
+    "part", ["local/0003", "dnn", "coherent_transfer/local/0001", "coherent_transfer/dnn", "global"]
+)
+def test_a_network_that_is_missing_is_noticed(tmp_path: Path, tiny: Path, part: str) -> None:
+    more = {"coherent": CoherentSettings(), "baseline": BaselineSettings(enabled=True)}
+    written(tmp_path / "model.h5", inspect(tiny), CASES["vgg"].model_copy(update=more))
+    read_model(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        del file[part]
     with pytest.raises(UserError, match="can't be read as a model file"):
         read_model(tmp_path / "model.h5")

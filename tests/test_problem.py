@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from hpcdd import environment
 from hpcdd.config import Config
+from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.errors import UserError
-from hpcdd.problem import pose
+from hpcdd.mesh import Mesh, Place, assign
+from hpcdd.problem import PIECE_BYTES, Problem, bytes_on_root, check_memory, check_shares, pose
 
 
 def config(tiny: Path, **sections: Any) -> Config:
@@ -49,7 +52,51 @@ def test_the_samples_of_a_subdomain_are_its_box_standardised(tiny: Path) -> None
     np.testing.assert_allclose(inputs.numpy(), (stored[rows] - info.mean[0]) / info.std[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("section", ["local", "aggregation"])
+def normalised(images: Any, tiny: Path) -> Any:
+    info = inspect(tiny)
+    return (images - info.mean[0]) / info.std[0]
+
+
+def test_the_coarse_subdomain_is_the_averaged_image(tiny: Path) -> None:
+    settings = {"grid": [2, 3], "overlap": 1, "coarse": True}
+    problem = pose(config(tiny, decomposition=settings, model={"name": "vgg2", "width": 8, "local_width": 2}))
+    assert len(problem.decomposition) == 7
+    assert [problem.subimage_shape(s) for s in (0, 4, 6)] == [(1, 7, 5), (1, 7, 6), (1, 6, 6)]
+    assert len(problem.widths.local_parameters) == 7
+    reader = BoxReader(tiny)
+    samples = problem.read(reader, [6, 0], "cpu")
+    assert list(samples) == [6, 0]
+    with h5py.File(tiny) as file:
+        stored = file["test/images"][:]
+    inputs, labels = samples[6]["test"].batch(slice(0, 90))
+    assert inputs.shape == (90, 1, 6, 6)
+    assert torch.equal(labels, problem.labels("test"))
+    np.testing.assert_allclose(inputs, normalised(average(stored, (2, 2)), tiny), rtol=1e-5, atol=1e-6)
+    inputs, _ = samples[0]["test"].batch(slice(0, 90))
+    np.testing.assert_allclose(inputs, normalised(stored[:, :, :7, :5], tiny), rtol=1e-5, atol=1e-6)
+
+
+def test_a_grid_that_leaves_nothing_to_average_is_refused(tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"decomposition\.coarse is true, .*12 x 12"):
+        pose(config(tiny, decomposition={"grid": [1, 1], "coarse": True}))
+
+
+def test_whole_images_by_split(tiny: Path) -> None:
+    problem = pose(config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"coarse": True}))
+    reader = BoxReader(tiny)
+    samples = problem.read_whole(reader, "cpu")
+    assert {split: len(its) for split, its in samples.items()} == problem.samples
+    with h5py.File(tiny) as file:
+        stored = {name: file[f"{name}/images"][:] for name in ("train", "test")}
+    for split, (name, rows) in problem.rows.items():
+        inputs, labels = samples[split].batch(slice(None))
+        expected = stored[name] if rows is None else stored[name][rows]
+        np.testing.assert_allclose(inputs, normalised(expected, tiny), rtol=1e-5, atol=1e-6)
+        assert torch.equal(labels, problem.labels(split))
+    assert reader.bytes_read == sum(images.nbytes for images in stored.values())
+
+
+@pytest.mark.parametrize("section", ["local", "aggregation", "coherent", "baseline"])
 def test_early_stopping_needs_a_validation_split(tiny: Path, section: str) -> None:
     with pytest.raises(UserError, match=rf"{section}\.early_stopping needs a validation split.*validation_fraction"):
         pose(config(tiny, **{section: {"early_stopping": 2}}))
@@ -98,6 +145,34 @@ def test_too_little_memory_on_root_is_refused_with_both_numbers(tiny: Path, monk
         pose(config(tiny))
 
 
+def test_where_nothing_is_gathered_root_needs_no_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "available_memory", lambda: 1)
+    assert pose(config(tiny, aggregation={"placement": "distributed"})).root_bytes == 0
+
+
+def test_small_data_sets_take_four_copies_of_the_logits() -> None:
+    assert bytes_on_root(100, 4, 10) == 4 * (4 * 100 * 4 * 10)
+
+
+def test_large_data_sets_take_two_copies_and_two_pieces() -> None:
+    logits = 4 * 1_281_167 * 64 * 1000  # ImageNet on 8 x 8 subdomains: 305 GiB of logits
+    assert bytes_on_root(1_281_167, 64, 1000) == 2 * logits + 2 * PIECE_BYTES
+
+
+def test_pieces_stop_growing_where_the_logits_fill_one() -> None:
+    fitting = PIECE_BYTES // (4 * 4 * 10)
+    grown = [bytes_on_root(n + 1, 4, 10) - bytes_on_root(n, 4, 10) for n in (1, fitting - 1, fitting + 1, 10 * fitting)]
+    assert grown == [4 * 160, 4 * 160, 2 * 160, 2 * 160]
+
+
+def test_what_fits_passes_and_what_does_not_is_told_with_both_numbers() -> None:
+    check_memory(5 << 30, 5 << 30)
+    with pytest.raises(UserError, match=r"root needs 611\.0 GiB .* but 7\.0 GiB are free"):
+        check_memory(bytes_on_root(1_281_167, 64, 1000), 7 << 30)
+    with pytest.raises(UserError):
+        check_memory((5 << 30) + 1, 5 << 30)
+
+
 def test_an_output_that_is_not_empty_is_refused_before_anything_else(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     wrong = {"data": {"file": "nowhere.h5"}, "decomposition": {"grid": [99]}, "local": {"early_stopping": 1}}
@@ -128,3 +203,93 @@ def test_an_own_cnn_that_gives_no_logits_is_refused(
     ):
         with pytest.raises(UserError, match=f"{name}.*{explanation}"):
             pose(config(tiny, model={"name": name, "local_width": 8}))
+
+
+def mesh_of(problem: Problem, ranks: int) -> Mesh:
+    assigned = assign(len(problem.decomposition), ranks)
+    places = [Place(r, "here", "cpu", "cpu", 1, tuple(block), replica) for r, (block, replica) in enumerate(assigned)]
+    return Mesh(len(problem.decomposition), tuple(places))
+
+
+def refusal(tiny: Path, ranks: int, **sections: Any) -> str:
+    """What is said of batches that are too small for so many ranks and two subdomains; nothing if they are not."""
+    chosen = config(tiny, decomposition={"grid": [1, 2]}, **sections)
+    problem = pose(chosen)
+    try:
+        check_shares(chosen, problem, mesh_of(problem, ranks))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("sections", "enough", "ranks", "sharing"),
+    [
+        ({"local": {"batch_size": 4}}, 9, 10, 5),  # four replicas of two CNNs and a spare rank; five of each
+        ({"coherent": {"batch_size": 4}}, 9, 10, 5),
+        ({"coherent": {"batch_size": 4, "parallelism": "data"}}, 5, 6, 6),  # four ranks that work and a spare one
+        ({"baseline": {"batch_size": 4, "enabled": True}}, 5, 6, 6),
+    ],
+    ids=["local", "coherent", "data", "baseline"],
+)
+def test_batches_with_fewer_rows_than_ranks_are_refused(
+    tiny: Path, sections: dict[str, Any], enough: int, ranks: int, sharing: int
+) -> None:
+    (section,) = sections
+    assert [refusal(tiny, few, **sections) for few in (1, 2, enough)] == ["", "", ""]
+    assert refusal(tiny, ranks, **sections) == (
+        f"{section}.batch_size is 4, but {sharing} ranks share each batch; use {sharing} or more"
+    )
+
+
+@pytest.mark.parametrize("section", ["local", "coherent"])
+def test_shared_batches_that_are_fast_need_two_rows_on_each_rank(tiny: Path, section: str) -> None:
+    sections: dict[str, Any] = {section: {"batch_size": 5}, "shared_batches": "fast"}
+    assert refusal(tiny, 4, **sections) == ""
+    assert refusal(tiny, 6, **sections) == f"{section}.batch_size is 5, but 3 ranks share each batch; use 6 or more"
+    assert refusal(tiny, 6, **{**sections, "shared_batches": "exact"}) == ""
+
+
+def test_fewer_samples_than_a_batch_are_the_batch(tiny: Path) -> None:
+    large: dict[str, Any] = {section: {"batch_size": 1000} for section in ("local", "coherent")}
+    assert refusal(tiny, 600, **large) == ""  # 300 samples
+    assert refusal(tiny, 602, **large).startswith("local.batch_size is 300, but 301 ranks share each batch")
+
+
+def test_a_baseline_that_is_not_trained_is_no_obstacle(tiny: Path) -> None:
+    assert refusal(tiny, 9, baseline={"batch_size": 2}) == ""
+
+
+@pytest.mark.xfail(strict=True, reason="check_shares does not look at coherent.starts")
+def test_a_coherent_phase_that_is_left_out_is_no_obstacle(tiny: Path) -> None:
+    assert refusal(tiny, 9, coherent={"batch_size": 2, "starts": []}) == ""
+
+
+def test_penultimate_features_of_an_own_cnn_without_them_are_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_penultimate.py").write_text(
+        "import math, torch\n"
+        "class Both(torch.nn.Module):\n"
+        "    def __init__(self, pixels, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.classifier = torch.nn.Linear(pixels, num_classes)\n"
+        "    def forward(self, images):\n"
+        "        return self.classifier(self.penultimate(images))\n"
+        "    def penultimate(self, images):\n"
+        "        return images.flatten(1)\n"
+        "def both(*, input_shape, num_classes, width):\n"
+        "    return Both(math.prod(input_shape), num_classes)\n"
+        "def neither(*, input_shape, num_classes, width):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def posed(name: str, coherent: dict[str, Any]) -> Problem:
+        return pose(config(tiny, model={"name": f"own_penultimate:{name}", "local_width": 1}, coherent=coherent))
+
+    posed("both", {"features": "penultimate"})
+    posed("neither", {"features": "logits"})
+    posed("neither", {"features": "penultimate", "starts": []})
+    with pytest.raises(UserError, match=r"coherent\.features is 'penultimate'.*'own_penultimate:neither'"):
+        posed("neither", {"features": "penultimate"})

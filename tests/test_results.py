@@ -7,14 +7,15 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from hpcdd import results
-from hpcdd.config import Config
+from hpcdd.config import CoherentSettings, Config
 from hpcdd.mesh import Mesh, Place
-from hpcdd.phases.status import Status
+from hpcdd.models.aggregators import RULES
+from hpcdd.phases.status import NAMES, Status
 from hpcdd.problem import pose
 from hpcdd.seeding import WHOLE
 from hpcdd.traffic import Traffic
@@ -27,18 +28,31 @@ def test_traffic_is_that_of_the_rank_with_most_call_by_call_and_byte_by_byte() -
         {"local": Traffic(0, 0), "gather": Traffic(3, 100)},
         {"local": Traffic(0, 0), "gather": Traffic(1, 900), "telemetry": Traffic(2, 20)},
     ]
-    assert results.traffic_of(ranks) == {
+    assert results.traffic_of(ranks, {}) == {
         "local": {"calls": 0, "bytes": 0},
         "gather": {"calls": 3, "bytes": 900},
         "telemetry": {"calls": 2, "bytes": 20},
     }
-    assert results.traffic_of([]) == {}
+    assert results.traffic_of([], {}) == {}
+
+
+def test_messages_of_a_training_are_counted_by_step_too() -> None:
+    ranks = [
+        {"local": Traffic(0, 0), "coherent_transfer": Traffic(20, 4000), "global": Traffic(12, 90)},
+        {"local": Traffic(0, 0), "coherent_transfer": Traffic(10, 4500), "evaluation": Traffic(3, 7)},
+    ]
+    assert results.traffic_of(ranks, {"coherent_transfer": 20, "global": 8}) == {
+        "local": {"calls": 0, "bytes": 0},
+        "coherent_transfer": {"calls": 20, "bytes": 4500, "calls_per_step": 1.0, "bytes_per_step": 225.0},
+        "global": {"calls": 12, "bytes": 90, "calls_per_step": 1.5, "bytes_per_step": 11.25},
+        "evaluation": {"calls": 3, "bytes": 7},
+    }
 
 
 def test_one_message_of_one_rank_is_enough_to_show() -> None:
     ranks = [{"local": Traffic(0, 0)} for _ in range(100)]
     ranks[57] = {"local": Traffic(1, 8)}
-    assert results.traffic_of(ranks)["local"] == {"calls": 1, "bytes": 8}
+    assert results.traffic_of(ranks, {})["local"] == {"calls": 1, "bytes": 8}
 
 
 def test_metrics_are_json_lines_that_are_there_at_once(tmp_path: Path) -> None:
@@ -76,22 +90,66 @@ def accuracy(base: float) -> dict[str, Any]:
             "dnn": base + 0.05}  # fmt: skip
 
 
-@pytest.fixture
-def content(tiny: Path) -> dict[str, Any]:
+def whole_run(base: float) -> dict[str, Any]:
+    """Accuracies with everything that can be trained."""
+    parts = {"local": [0.1, 0.1], "average": base - 0.01, "majority": base - 0.02, "log_pool": base - 0.03}
+    return {**accuracy(base), "coherent_transfer": base + 0.06, "coherent_scratch": base + 0.07, "global": base + 0.08,
+            "coherent_transfer_parts": parts}  # fmt: skip
+
+
+SECONDS = {"start": 1.0, "read": 2.0, "local": [3.0, 4.5], "gather": 0.25, "dnn": 5.0, "total": 16.0}
+COUNTED = {"calls": 7, "bytes": 12345}
+
+
+def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: Any) -> dict[str, Any]:
     config = Config(
-        name="two", data={"file": str(tiny)}, decomposition={"grid": [1, 2]}, model={"name": "vgg2", "width": 8}
+        name="two",
+        data={"file": str(tiny)},
+        decomposition={"grid": [1, 2], **decomposition},
+        model={"name": "vgg2", "width": 8},
     )
     problem = pose(config)
-    places = (Place(0, "node1", "cpu", "cpu", 3, (0,)), Place(1, "node2", "cpu", "cpu", 3, (1,)))
-    return results.assemble(
-        config,
-        problem,
-        Mesh(2, places),
-        dnn_parameters=4321,
-        accuracy={"train": accuracy(0.5), "test": accuracy(0.4)},
-        seconds={"start": 1.0, "read": 2.0, "local": [3.0, 4.5], "gather": 0.25, "dnn": 5.0, "total": 16.0},
-        communication={phase: {"calls": 7, "bytes": 12345} for phase in ("local", "gather", "dnn")},
-        bytes_read=[10, 20],
+    local = list(problem.widths.local_parameters)
+    content: dict[str, Any] = {
+        "parameters": {"global": problem.widths.global_parameters, "local": local, "dnn": 4321},
+        "accuracy": {"train": accuracy(0.5), "test": accuracy(0.4)},
+        "seconds": SECONDS,
+        "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
+        "bytes_read": [10, 20],
+    }
+    return results.assemble(config, problem, mesh, **{**content, **changes})
+
+
+def mesh_of(*owned: tuple[int, ...]) -> Mesh:
+    """The ranks take turns on two hosts."""
+    seen: list[int] = []
+    made = []
+    for rank, subdomains in enumerate(owned):
+        replica = sum(s in subdomains[:1] for s in seen)
+        seen += subdomains
+        made.append(Place(rank, f"node{rank % 2 + 1}", "cpu", "cpu", 3, subdomains, replica))
+    return Mesh(len(set(seen)), tuple(made))
+
+
+@pytest.fixture
+def content(tiny: Path) -> dict[str, Any]:
+    return assembled(tiny, mesh_of((0,), (1,)), {})
+
+
+@pytest.fixture
+def everything(tiny: Path) -> dict[str, Any]:
+    """A run with a coarse subdomain that trained all that can be trained, without a gather."""
+    per_step = {"calls": 46, "bytes": 98_765, "calls_per_step": 2.0, "bytes_per_step": 4294.13}
+    later = ("coherent_transfer", "coherent_scratch", "global")
+    shares = {split: whole_run(base) for split, base in (("train", 0.5), ("validation", 0.3), ("test", 0.4))}
+    return assembled(
+        tiny,
+        mesh_of((0,), (1,), (2,)),
+        {"coarse": True},
+        parameters={"global": 9000, "local": [2500, 2500, 1234], "dnn": 4321, "coherent": 10_555},
+        accuracy={split: {**its, "local": [0.1, 0.2, 0.34567]} for split, its in shares.items()},
+        seconds={**{k: v for k, v in SECONDS.items() if k != "gather"}, **dict.fromkeys(later, 7.5), "record": 1.0},
+        communication={**dict.fromkeys(("local", "dnn", "evaluation"), COUNTED), **dict.fromkeys(later, per_step)},
     )
 
 
@@ -100,13 +158,52 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert content["format"] == 1
     assert content["dataset"] == {"name": "tiny", "train": 300, "test": 90, "classes": 3, "image_shape": [1, 12, 12]}
     assert content["decomposition"] == {
-        "grid": [1, 2], "overlap": [0, 0], "boxes": [[[0, 0], [12, 6]], [[0, 6], [12, 12]]],
+        "grid": [1, 2], "overlap": [0, 0], "boxes": [[[0, 0], [12, 6]], [[0, 6], [12, 12]]], "coarse": None,
     }  # fmt: skip
     assert content["parameters"]["dnn"] == 4321
     assert len(content["parameters"]["local"]) == 2
     assert sum(content["parameters"]["local"]) <= content["parameters"]["global"]
-    assert (content["ranks"], content["hosts"], content["devices"]) == (2, 2, ["cpu", "cpu"])
+    assert (content["ranks"], content["replicas"], content["hosts"]) == (2, 1, 2)
+    assert content["devices"] == ["cpu", "cpu"]
     assert (content["threads_per_rank"], content["bytes_read"]) == (3, [10, 20])
+
+
+def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:
+    assert assembled(tiny, mesh_of((0,), (0,), (1,), (1,)), {})["replicas"] == 2
+    assert json.loads(json.dumps(everything)) == everything
+    assert everything["decomposition"]["coarse"] == [1, 2]
+    assert len(everything["decomposition"]["boxes"]) == 2
+    assert everything["communication"]["global"]["bytes_per_step"] == 4294.13
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of the table: words and accuracies."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
+
+
+def test_the_table_of_a_run_that_trained_everything(everything: dict[str, Any]) -> None:
+    out = io.StringIO()
+    results.print_results(everything, Path("runs/two-001"), out)
+    text = out.getvalue()
+    expected = {"local CNN 0": [0.1] * 3, "local CNN 1": [0.2] * 3, "coarse CNN 2": [0.34567] * 3}
+    for words, more in {
+        "average probability": 0.02, "majority vote": 0.03, "log-opinion pool": 0.04, "DNN": 0.05,
+        "coherent model, by transfer": 0.06, "coherent model, from scratch": 0.07, "global CNN": 0.08,
+        "average probability, CNNs after coherent_transfer": -0.01,
+        "majority vote, CNNs after coherent_transfer": -0.02,
+        "log-opinion pool, CNNs after coherent_transfer": -0.03,
+    }.items():  # fmt: skip
+        expected[words] = [base + more for base in (0.5, 0.3, 0.4)]  # train, validation, test
+    assert rows(text) == [[words, *[f"{value:.4f}" for value in values]] for words, values in expected.items()]
+    assert "local CNNs 1,234 to 2,500 each, 6,234 in all; DNN 4,321; coherent model 10,555" in text
+    assert (
+        "local 3.0 to 4.5 per subdomain, dnn 5.0, coherent_transfer 7.5, coherent_scratch 7.5, global 7.5, total 16.0\n"
+    ) in text
+    assert (
+        "messages of a rank: local 7 calls, 12,345 bytes; dnn 7 calls, 12,345 bytes; coherent_transfer 2 calls" in text
+    )
+    assert text.count("2 calls, 4,294 bytes per step") == 3
+    assert max(map(len, text.splitlines()[:-5])) <= 100
 
 
 def test_the_table_holds_each_local_cnn_and_strategy_with_its_accuracies(content: dict[str, Any]) -> None:
@@ -128,17 +225,17 @@ def test_the_table_holds_each_local_cnn_and_strategy_with_its_accuracies(content
 
 
 def test_every_strategy_of_the_results_is_in_the_table() -> None:
-    from hpcdd.models.aggregators import RULES
-
-    assert set(results.STRATEGIES) == {*RULES, "dnn"}
+    starts = get_args(get_args(CoherentSettings.model_fields["starts"].annotation)[0])
+    assert list(results.STRATEGIES) == [*RULES, "dnn", *(f"coherent_{start}" for start in starts), "global"]
+    assert {phase for phase in NAMES if phase != "local"} == set(results.STRATEGIES) - set(RULES)
 
 
 def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
     boxes = [[[0, 0], [12, 6]], [[0, 6], [12, 11]]]  # the last column of twelve is left out
     problem = pose(Config(data={"file": str(tiny)}, decomposition={"boxes": boxes}, model={"name": "vgg2", "width": 8}))
-    places = (Place(0, "node1", "cpu", "cpu", 1, (0, 1)), Place(1, "node1", "cpu", "cpu", 2, ()))
+    mesh = Mesh(2, (Place(0, "node1", "cpu", "cpu", 1, (0, 1)), Place(1, "node1", "cpu", "cpu", 2, ())))
     out = io.StringIO()
-    results.print_plan(Mesh(2, places), problem, out)
+    results.print_plan(mesh, problem, out)
     text = out.getvalue()
     assert "explicit boxes, 2 subimages of 12 x 5 and 12 x 6 pixels" in text
     assert re.search(r"memory on root for the local decisions: [\d.]+ MiB of [\d,]+ MiB that are free", text)
@@ -146,6 +243,27 @@ def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
     assert "rank 0 on node1, cpu, 1 thread: subdomain 0, 1" in text
     assert "rank 1 on node1, cpu, 2 threads: no subdomain" in text
     assert "warning: 2 ranks for 2 subdomains: rank 1 has nothing to do" in text
+
+
+def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
+    problem = pose(
+        Config(
+            data={"file": str(tiny)},
+            decomposition={"grid": [1, 2], "coarse": True},
+            model={"name": "vgg2", "width": 8},
+            aggregation={"placement": "distributed"},
+        )
+    )
+    out = io.StringIO()
+    results.print_plan(mesh_of((0,), (0,), (1,), (1,), (2,), (2,), ()), problem, out)
+    text = out.getvalue()
+    assert "decomposition: 1 x 2, 2 subimages of 12 x 6 pixels\n" in text
+    assert "coarse subdomain 2: the image averaged in blocks of 1 x 2 to 12 x 6 pixels\n" in text
+    assert "rank 0 on node1, cpu, 3 threads: subdomain 0, replica 0 of 2\n" in text
+    assert "rank 3 on node2, cpu, 3 threads: subdomain 1, replica 1 of 2\n" in text
+    assert "rank 6 on node1, cpu, 3 threads: no subdomain\n" in text
+    assert "rank 6 has nothing to do" in text
+    assert "memory on root" not in text, "nothing is gathered"
 
 
 def test_metrics_without_a_number_are_null_not_nan(tmp_path: Path) -> None:

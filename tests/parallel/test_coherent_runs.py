@@ -189,6 +189,15 @@ def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
     assert len(set(steps.values())) == 1, steps
 
 
+def test_a_stop_request_on_one_replica_stops_the_local_phase(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    """The other replica of its CNN at the same step, by the gradients' message; the rest of the job hears of it."""
+    done = mpi.run(7, [FAULTY, "local", "3", "SIGTERM", "train", config, "--local.epochs", "100000"], tmp_path)
+    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.stderr.count("hpcdd: asked to stop by SIGTERM in phase local") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_copies_that_drift_apart_are_an_error(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     done = mpi.run(2, [FAULTY, "coherent", "1", "drift", "train", config], tmp_path)
     assert done.returncode == 1

@@ -127,7 +127,8 @@ def test_a_dnn_on_logits_becomes_one_on_penultimate_features(hidden: tuple[int, 
     # Of a DNN on probabilities it is not the same function: they are not linear in the features.
     assert (found - function_of(part, cnns, images, "probabilities")).abs().max() > 1e-3
 
-    nn.init.zeros_(next(iter(moved.rest.parameters()), moved.bias))
+    for parameter in moved.parameters():
+        nn.init.zeros_(parameter)
     assert all(torch.equal(part.state_dict()[name], before[name]) for name in before)
 
 

@@ -100,6 +100,11 @@ def test_shape_and_dtype_are_kept(
         assert all(torch.equal(now, then) for now, then in zip(summands, before, strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sum_over_no_samples_is_empty(comm: communication.Comm, kind: str) -> None:
+    assert Reduction(comm, kind)([torch.empty(0, 4)] * 3).shape == (0, 4)
+
+
 @pytest.mark.parametrize(("kind", "width"), [("ordered", 8), ("fast", 4)])
 def test_one_message_of_one_number_more_than_the_sum_has(kind: str, width: int) -> None:
     comm = communication.world()
@@ -144,9 +149,8 @@ def test_ranks_have_their_part_of_the_range_each() -> None:
 
 def test_a_fast_sum_takes_any_number(comm: communication.Comm) -> None:
     found = Reduction(comm, "fast")([torch.tensor([math.nan, math.inf, 3e38])])
-    assert str(found.tolist()) == "[nan, inf, 3e+38]" or found[2] == torch.tensor(3e38)
     assert found[0].isnan()
-    assert found[1] == math.inf
+    assert found[1:].tolist() == torch.tensor([math.inf, 3e38]).tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""Aggregation: the DNN learns whom to trust, and the accuracies are counted right."""
+"""Aggregation: the DNN learns whom to trust, on root or where the decisions lie."""
 
 from __future__ import annotations
 
@@ -6,36 +6,70 @@ import pytest
 import torch
 
 from hpcdd.config import AggregationSettings, Config
-from hpcdd.models.aggregators import average_probability, majority_vote
-from hpcdd.models.dnn import create_dnn
-from hpcdd.phases.aggregate import accuracies, train_dnn
+from hpcdd.models.dnn import create_dnn, features_of
+from hpcdd.parallel.coherent import take_part
+from hpcdd.phases.aggregate import fresh_dnn, train_dnn, train_dnn_together
+from hpcdd.phases.evaluate import dnn_accuracy, rule_accuracies
 from hpcdd.phases.status import Hooks, Status
+
+from .toy import by_subdomain, one_knows, team_of_one
 
 QUICK = AggregationSettings(hidden=(16,), epochs=6, batch_size=64, learning_rate=0.01)
 
 
-def one_knows(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of three CNNs for four classes: CNN 1 hints at the class, the others are loud and know nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (n,), generator=generator)
-    logits = 3 * torch.randn(n, 3, 4, generator=generator)
-    logits[:, 1] = 0.3 * torch.randn(n, 4, generator=generator)
-    logits[torch.arange(n), 1, labels] += 1.0
-    return logits, labels
+@pytest.mark.parametrize("placement", ["root", "distributed"])
+@pytest.mark.parametrize("features", ["logits", "probabilities"])
+def test_the_dnn_learns_whom_to_trust(features: str, placement: str) -> None:
+    config = Config(aggregation=QUICK.model_copy(update={"features": features}))
+    (logits, labels), (test_logits, test_labels) = one_knows(2000), one_knows(1000, seed=1)
+    team = team_of_one(3, config)
+    if placement == "root":
+        dnn = train_dnn(config, {"train": logits}, {"train": labels}, Hooks())
+        part = take_part(dnn, range(3), team.reduction())
+        assert not dnn.training
+    else:
+        own = {s: {"train": values} for s, values in by_subdomain(logits).items()}
+        part = train_dnn_together(config, team, own, {"train": labels}, 4, Hooks())
+        assert not part.training
+    rules = rule_accuracies(team, by_subdomain(test_logits), test_labels)
+    assert rules["local"][1] > 0.9
+    assert max(rules["local"][0], rules["local"][2]) < 0.35
+    assert max(rules["average"], rules["majority"], rules["log_pool"]) < 0.75
+    seen = [features_of(values, features) for values in by_subdomain(test_logits).values()]
+    assert dnn_accuracy(part, seen, test_labels) > 0.9
 
 
 @pytest.mark.parametrize("features", ["logits", "probabilities"])
-def test_the_dnn_learns_whom_to_trust(features: str) -> None:
-    config = Config(aggregation=QUICK.model_copy(update={"features": features}))
-    logits, labels = one_knows(2000)
-    test_logits, test_labels = one_knows(1000, seed=1)
-    dnn = train_dnn(config, {"train": logits}, {"train": labels}, Hooks())
-    assert not dnn.training
-    result = accuracies(config, dnn, test_logits, test_labels)
-    assert result["local"][1] > 0.9
-    assert max(result["local"][0], result["local"][2]) < 0.35
-    assert result["dnn"] > 0.9
-    assert max(result["average"], result["majority"], result["log_pool"]) < 0.75
+def test_trained_together_it_is_the_same_dnn_as_on_root(features: str) -> None:
+    """The same initial parameters, batches and dropout; what is left is the rounding of the first layer's sum."""
+    settings = {"features": features, "dropout": 0.3, "optimizer": "sgd", "epochs": 2, "learning_rate": 0.1}
+    config = Config(aggregation={**QUICK.model_dump(), **settings})
+    (logits, labels), (other, other_labels) = one_knows(300), one_knows(100, seed=1)
+    labels_of = {"train": labels, "validation": other_labels}
+    ends: dict[str, list[Status]] = {"root": [], "together": []}
+    whole = train_dnn(config, {"train": logits, "validation": other}, labels_of, Hooks(epoch=ends["root"].append))
+    team = team_of_one(3, config)
+    own = {s: {"train": logits[:, s], "validation": other[:, s]} for s in range(3)}
+    part = train_dnn_together(config, team, own, labels_of, 4, Hooks(epoch=ends["together"].append))
+    expected = take_part(whole, range(3), team.reduction())
+    for found, wanted in zip(part.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(part.blocks["0"], fresh_dnn(config, team, [4] * 3, 4).blocks["0"], atol=1e-3)
+    for one, both in zip(ends["root"], ends["together"], strict=True):
+        assert (one.phase, one.subdomain, one.epoch) == (both.phase, both.subdomain, both.epoch)
+        assert one.loss == pytest.approx(both.loss, rel=1e-4)
+        assert one.validation_loss == pytest.approx(both.validation_loss, rel=1e-4)
+
+
+def test_a_fresh_part_is_that_of_the_whole_dnn_and_needs_no_message() -> None:
+    config = Config(seed=3, aggregation=QUICK)
+    team = team_of_one(3, config)
+    calls = {phase: traffic.calls for phase, traffic in team.workers.traffic.items()}
+    part = fresh_dnn(config, team, [4, 2, 5], 4)
+    assert {phase: traffic.calls for phase, traffic in team.workers.traffic.items()} == calls
+    expected = take_part(create_dnn(config.aggregation, [4, 2, 5], 4, seed=3), range(3), team.reduction())
+    assert part.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(part.state_dict()[name], tensor) for name, tensor in expected.state_dict().items())
 
 
 def test_the_dnn_depends_on_the_seed_alone() -> None:
@@ -51,66 +85,19 @@ def test_the_dnn_depends_on_the_seed_alone() -> None:
     assert not torch.equal(weights(0, 1), weights(1, 1))
 
 
-def test_the_validation_split_is_watched_and_test_is_not_touched() -> None:
+@pytest.mark.parametrize("placement", ["root", "distributed"])
+def test_the_validation_split_is_watched_and_test_is_not_touched(placement: str) -> None:
     statuses: list[Status] = []
     (logits, labels), (other, other_labels) = one_knows(300), one_knows(100, seed=1)
-    nan = torch.full_like(other, float("nan"))
-    train_dnn(
-        Config(aggregation=QUICK),
-        {"train": logits, "validation": other, "test": nan},
-        {"train": labels, "validation": other_labels, "test": other_labels},
-        Hooks(epoch=statuses.append),
-    )
+    config, hooks = Config(aggregation=QUICK), Hooks(epoch=statuses.append)
+    splits = {"train": logits, "validation": other, "test": torch.full_like(other, float("nan"))}
+    labels_of = {"train": labels, "validation": other_labels, "test": other_labels}
+    if placement == "root":
+        train_dnn(config, splits, labels_of, hooks)
+    else:
+        own = {s: {split: values[:, s] for split, values in splits.items()} for s in range(3)}
+        train_dnn_together(config, team_of_one(3, config), own, labels_of, 4, hooks)
     assert len(statuses) == 6
     assert {(status.phase, status.subdomain) for status in statuses} == {("dnn", -1)}
     assert statuses[-1].validation_accuracy > statuses[0].validation_accuracy
     assert statuses[-1].validation_loss < statuses[0].validation_loss
-
-
-def test_accuracies_by_hand() -> None:
-    # Two CNNs, two classes; the first is surer where they differ.
-    logits = torch.tensor(
-        [
-            [[2.0, 0.0], [1.0, 0.0]],
-            [[3.0, 0.0], [0.0, 1.0]],
-            [[0.0, 3.0], [1.0, 0.0]],
-            [[0.0, 1.0], [0.0, 2.0]],
-        ]
-    )
-    labels = torch.tensor([0, 1, 1, 0])
-    config = Config(aggregation=AggregationSettings(hidden=()))
-    dnn = create_dnn(config.aggregation, 2, 2).eval()
-    torch.nn.init.zeros_(dnn.first.bias)
-    with torch.no_grad():  # follows the second CNN
-        dnn.first.weight.copy_(torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]))
-    assert accuracies(config, dnn, logits, labels) == {
-        "local": [0.5, 0.5],
-        "average": 0.5,
-        "majority": 0.5,
-        "log_pool": 0.5,
-        "dnn": 0.5,
-    }
-    labels = torch.tensor([0, 0, 1, 1])
-    assert accuracies(config, dnn, logits, labels) == {
-        "local": [1.0, 0.5],
-        "average": 1.0,
-        "majority": 1.0,
-        "log_pool": 1.0,
-        "dnn": 0.5,
-    }
-
-
-def test_accuracies_of_more_samples_than_are_scored_at_a_time() -> None:
-    logits, labels = one_knows(20_001)
-    config = Config(aggregation=QUICK)
-    dnn = create_dnn(config.aggregation, 3, 4).eval()
-    result = accuracies(config, dnn, logits, labels)
-    with torch.no_grad():
-        expected = {
-            "average": average_probability(logits),
-            "majority": majority_vote(logits),
-            "dnn": dnn(logits.flatten(1)),
-        }
-    for name, scores in expected.items():
-        assert result[name] == pytest.approx(int((scores.argmax(1) == labels).sum()) / 20_001)
-    assert result["local"] == [int((logits[:, s].argmax(1) == labels).sum()) / 20_001 for s in range(3)]

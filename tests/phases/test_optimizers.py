@@ -1,4 +1,4 @@
-"""Optimizers and courses of the learning rate: what a step does, and that each learns."""
+"""Optimizers, courses of the learning rate and precision: what a step does, and that each learns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from hpcdd.config import TrainingSettings
-from hpcdd.phases.optimizers import make_optimizer, make_schedule
+from hpcdd.errors import UserError
+from hpcdd.phases.optimizers import check_precision, make_optimizer, make_schedule
 from hpcdd.phases.status import Hooks
 from hpcdd.phases.training import evaluate, train
 
@@ -117,3 +118,22 @@ def test_the_rate_at_the_end_is_that_of_the_last_step() -> None:
         hooks=Hooks(epoch=lambda s: ends.append(s.learning_rate)),
     )
     assert ends[-1] < 1e-4 * 0.01
+
+
+def test_fp32_is_admitted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    for device in ("cpu", "cuda:0"):
+        check_precision("local", "fp32", device)
+
+
+@pytest.mark.parametrize("section", ["local", "coherent", "baseline"])
+def test_bf16_is_admitted_where_the_device_computes_in_it(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for device in ("cpu", "cuda:1"):
+        check_precision(section, "bf16", device)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for device in ("cpu", "cuda:1"):
+        with pytest.raises(UserError, match=rf"{section}\.precision is 'bf16', but {device} does not compute"):
+            check_precision(section, "bf16", device)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from hpcdd.config import LocalSettings, TrainingSettings
+from hpcdd.config import TrainingSettings
 from hpcdd.data.samples import Samples
 from hpcdd.errors import DivergedError, StopRequest
 from hpcdd.models.vgg import VGG
-from hpcdd.phases.optimizers import check_precision
 from hpcdd.phases.status import Hooks, Status
 from hpcdd.phases.training import evaluate, logits_of, train
 
@@ -96,6 +96,21 @@ def test_nan_names_subdomain_and_epoch(good_batches: int, epoch: int) -> None:
     settings = TrainingSettings(epochs=3, batch_size=10)
     with pytest.raises(DivergedError, match=rf"local: the training loss of subdomain 7 is nan in epoch {epoch};"):
         train(Breaks(good_batches), ring(100), None, settings, seed=0, phase="local", subdomain=7)
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        ("local", r"the local CNN is nan .*local\.learning_rate.*or local\.precision fp32$"),
+        ("dnn", r"the DNN is nan .*aggregation\.learning_rate, the one_cycle schedule \(it starts low\)$"),
+        ("coherent_transfer", r"the coherent model \(transfer\) is nan .*coherent\.learning_rate.*coherent\.precision"),
+        ("coherent_scratch", r"the coherent model \(scratch\) is nan .*coherent\.learning_rate.*coherent\.precision"),
+        ("global", r"the global CNN is nan .*baseline\.learning_rate.*baseline\.precision"),
+    ],
+)
+def test_nan_names_what_is_trained_and_the_settings_of_its_phase(phase: str, words: str) -> None:
+    with pytest.raises(DivergedError, match=f"^phase {phase}: the training loss of {words}"):
+        train(Breaks(0), ring(20), None, TrainingSettings(batch_size=10), seed=0, phase=phase)
 
 
 def test_nan_is_met_at_the_next_status_that_is_due() -> None:
@@ -239,6 +254,58 @@ def test_the_status_of_an_epoch_is_the_mean_over_its_samples() -> None:
     assert (status.validation_loss, status.validation_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
 
 
+@pytest.mark.parametrize(("n", "batch_size", "steps"), [(100, 30, 3), (100, 10, 10), (7, 128, 1)])
+def test_the_number_of_steps_is_given(n: int, batch_size: int, steps: int) -> None:
+    settings = TrainingSettings(epochs=4, batch_size=batch_size)
+    assert train(small(), ring(n), None, settings, seed=0, phase="local") == 4 * steps
+
+
+def test_the_number_of_steps_until_an_early_stop_is_given() -> None:
+    training, validation, network = opposed()
+    hooks, accuracies, _ = watch(network)
+    settings = TrainingSettings(epochs=50, batch_size=20, early_stopping=2, learning_rate=0.01)
+    steps = train(network, training, validation, settings, seed=0, phase="local", hooks=hooks)
+    assert steps == len(accuracies) * 10 < 500
+
+
+def test_the_end_of_an_epoch_has_a_context_of_its_own() -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def evaluation() -> Iterator[None]:
+        events.append("(")
+        yield
+        events.append(")")
+
+    hooks = Hooks(step=lambda: events.append("s"), epoch=lambda _: events.append("e"), evaluation=evaluation)
+    settings = TrainingSettings(epochs=2, batch_size=40)
+    train(small(), ring(100), ring(50, seed=1), settings, seed=0, phase="local", hooks=hooks)
+    assert "".join(events) == "ss(s)e" * 2 + "s"  # two steps; the one batch of the validation split inside
+
+
+class TwoParts(nn.Module):
+    """The mean of two networks, both with dropout, that compute in one order or in the other."""
+
+    def __init__(self, *, turned: bool = False) -> None:
+        super().__init__()
+        self.parts, self.turned = nn.ModuleList([small(dropout=0.3), small(dropout=0.3)]), turned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum(part(x) for part in (reversed(self.parts) if self.turned else self.parts)) / 2
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_parts_have_random_streams_of_their_own(streams: bool) -> None:
+    def outcome(*, turned: bool) -> torch.Tensor:
+        network = TwoParts(turned=turned)
+        parts = {4: network.parts[0], 9: network.parts[1]} if streams else None
+        settings = TrainingSettings(epochs=3, batch_size=16, optimizer="sgd")
+        train(network, ring(100), None, settings, seed=0, phase="coherent_scratch", parts=parts)
+        return parameters(network)
+
+    assert torch.allclose(outcome(turned=False), outcome(turned=True)) == streams
+
+
 bf16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16")
 
 
@@ -259,12 +326,3 @@ def test_bf16_trains_and_leaves_float32_parameters() -> None:
         assert evaluate(network, samples)[1] > 0.95
         results.append(parameters(network))
     assert not torch.equal(*results)  # it did compute in another precision
-
-
-@bf16
-def test_bf16_is_admitted_where_it_is_supported() -> None:
-    check_precision(LocalSettings(precision="bf16").precision, "cpu")
-
-
-def test_fp32_is_admitted_everywhere() -> None:
-    check_precision("fp32", "cpu")

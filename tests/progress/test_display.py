@@ -54,7 +54,23 @@ def test_a_line_holds_all_that_one_wants_to_know() -> None:
 
 def test_a_line_without_validation_and_one_of_the_dnn() -> None:
     assert "validation" not in line(status(validation_loss=None, validation_accuracy=None))
-    assert re.match(r"dnn +DNN +epoch +2/8", line(status(WHOLE)))
+    assert re.match(r"DNN +epoch +2/8", line(status(WHOLE)))
+
+
+@pytest.mark.parametrize(
+    ("phase", "name"),
+    [
+        ("dnn", "DNN"),
+        ("coherent_transfer", "coherent model (transfer)"),
+        ("coherent_scratch", "coherent model (scratch)"),
+        ("global", "global CNN"),
+    ],
+)
+def test_lines_of_networks_that_belong_to_all_are_aligned_with_those_of_subdomains(phase: str, name: str) -> None:
+    whole, local = line(status(WHOLE, phase=phase)), line(status(12_345))
+    assert re.match(rf"{re.escape(name)} +epoch", whole)
+    assert re.match(r"local subdomain 12345 +epoch", local)
+    assert whole.index("epoch") == local.index("epoch")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +171,7 @@ def test_live_shows_every_subdomain_and_both_phases(terminal: Terminal) -> None:
     assert "\x1b[1A\x1b[2K" in drawn, "rows are redrawn in place"
     last = ESCAPE.sub("", drawn.rpartition("\x1b[1A\x1b[2K")[2]).splitlines()
     assert [re.split(r" [━╸╺]", row)[0].strip() for row in last] == [
-        "local subdomain 0", "local subdomain 1", "local subdomain 2", "local subdomain 3", "dnn DNN",
+        "local subdomain 0", "local subdomain 1", "local subdomain 2", "local subdomain 3", "DNN",
     ]  # fmt: skip
     assert "epoch 5/8  loss 0.000  acc 0.612  val 0.587  12,346/s  0:30" in last[0]
     assert "epoch 5/8  loss 0.754" in last[1]
@@ -178,7 +194,7 @@ def test_live_closes_a_terminal_that_was_opened_for_it(terminal: Terminal) -> No
     opened = terminal.open()
     run_both_phases(LiveDisplay(opened, own=False))
     assert opened.closed
-    assert "dnn DNN" in terminal.drawn()
+    assert re.search(r"^DNN ", ESCAPE.sub("", terminal.drawn()), re.MULTILINE)
 
 
 def test_live_that_never_began_can_be_closed(terminal: Terminal) -> None:
@@ -195,4 +211,4 @@ def test_live_fits_into_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     run_both_phases(LiveDisplay(opened, own=False))
     rows = ESCAPE.sub("", narrow.drawn()).replace("\r", "\n").splitlines()
     assert max(len(row) for row in rows) <= 40
-    assert any(row.startswith("dnn") for row in rows)
+    assert any(row.startswith("DNN") for row in rows)
