@@ -162,7 +162,9 @@ def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
     workers = sum(1 for place in mesh.places if place.subdomains)
     sharing = {
         "local": mesh.replicas,
-        "coherent": workers if config.coherent.parallelism == "data" else mesh.replicas,
+        "coherent": (workers if config.coherent.parallelism == "data" else mesh.replicas)
+        if config.coherent.starts
+        else 1,
         "baseline": workers if config.baseline.enabled else 1,
     }
     least = 1 if config.shared_batches == "exact" else 2  # batch norm needs two

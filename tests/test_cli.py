@@ -14,7 +14,7 @@ import pytest
 from hpcdd import __version__
 from hpcdd.configuration import from_yaml
 
-HELP = [["--help"], ["-h"], ["train", "--help"], ["prepare", "--help"], ["info", "--help"]]
+HELP = [["--help"], ["-h"], ["train", "--help"], ["prepare", "--help"], ["bench", "--help"], ["info", "--help"]]
 
 
 def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,16 @@ def test_version() -> None:
 
 def test_the_help_names_every_command_and_exit_code() -> None:
     text = hpcdd("--help").stdout
-    for words in ("  train ", "  prepare ", "  info ", "0 done", "2 a mistake of the user", "3 a loss", "143 SIGTERM"):
+    for words in (
+        "  train ",
+        "  prepare ",
+        "  bench ",
+        "  info ",
+        "0 done",
+        "2 a mistake of the user",
+        "3 a loss",
+        "143 SIGTERM",
+    ):
         assert words in text
 
 
@@ -76,7 +85,7 @@ def test_the_help_names_every_command_and_exit_code() -> None:
     [
         ("trian", "did you mean train?"),
         ("prepair", "did you mean prepare?"),
-        ("zzz", "the commands are train, prepare, info"),
+        ("zzz", "the commands are train, prepare, bench, info"),
     ],
 )
 def test_an_unknown_command_is_one_line_and_exit_code_2(word: str, hint: str) -> None:

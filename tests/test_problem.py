@@ -260,7 +260,6 @@ def test_a_baseline_that_is_not_trained_is_no_obstacle(tiny: Path) -> None:
     assert refusal(tiny, 9, baseline={"batch_size": 2}) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="check_shares does not look at coherent.starts")
 def test_a_coherent_phase_that_is_left_out_is_no_obstacle(tiny: Path) -> None:
     assert refusal(tiny, 9, coherent={"batch_size": 2, "starts": []}) == ""
 

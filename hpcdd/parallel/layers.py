@@ -24,9 +24,9 @@ def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     if share.comm is not None and share.exact:
         for module in list(network.modules()):
-            for name, child in module.named_children():
+            for name, child in list(module._modules.items()):  # named_children gives a child once, wherever it stands
                 if isinstance(child, nn.Dropout):
-                    setattr(module, name, SharedDropout(child.p, share))
+                    setattr(module, name, SharedDropout(child.p, share).train(child.training))
                 elif isinstance(child, _BatchNorm):
                     setattr(module, name, SharedBatchNorm.of(child, share))
                 else:
@@ -94,7 +94,8 @@ class _Normalise(Function):
     def forward(ctx: Any, x: torch.Tensor, weight: Any, bias: Any, eps: float, share: Share) -> Any:
         channels = x.shape[1]
         count = x.numel() // channels
-        mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
+        exact = x.float() if x.dtype == torch.bfloat16 else x  # sums in bfloat16 would be worth little
+        mean, var = torch.batch_norm_update_stats(exact, None, None, 0.0)
         # Sums of squares about each rank's own mean, and the means' own spread: nothing cancels (Chan, Golub, LeVeque).
         assert share.comm is not None
         mine = torch.cat([mean.double(), var.double(), torch.tensor([count], dtype=torch.float64, device=x.device)])
@@ -114,20 +115,25 @@ class _Normalise(Function):
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, *_: Any) -> Any:
         x, weight, mean, var = ctx.saved_tensors
+        factor = torch.ones_like(mean) if weight is None else weight
         # With mean and variance held fixed: dx, sum of dy times the normalised x, sum of dy, over this rank's rows.
         dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+            dy, x, factor, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
-        if d_weight is None:
-            raise RuntimeError("batch norm without weight and bias can't be shared; set shared_batches to fast")
         sums = ctx.share.sum(torch.cat([d_weight, d_bias]).double()) / ctx.total
         of_product, of_dy = sums.to(x.dtype).chunk(2)
         scale = torch.rsqrt(var + ctx.eps)
         shape = (1, -1, *[1] * (x.ndim - 2))
-        slope = weight * scale * scale * of_product
-        offset = weight * scale * of_dy - slope * mean
+        slope = factor * scale * scale * of_product
+        offset = factor * scale * of_dy - slope * mean
         dx = dx - x * slope.view(shape) - offset.view(shape)
-        return dx, d_weight, d_bias, None, None
+        return (
+            dx,
+            d_weight if ctx.needs_input_grad[1] else None,
+            d_bias if ctx.needs_input_grad[2] else None,
+            None,
+            None,
+        )
 
 
 def _format_of(x: torch.Tensor) -> torch.memory_format:

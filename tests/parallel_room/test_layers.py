@@ -128,7 +128,6 @@ def test_batch_norm_in_float32_is_as_good_as_torchs() -> None:
     close(found[1].double(), exact.grad, 1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="_Normalise.backward needs weight and bias")
 @pytest.mark.parametrize("absent", [["bias"], ["weight", "bias"]], ids=str)
 def test_batch_norm_without_weight_or_bias(absent: list[str]) -> None:
     shape = (5, 3, 2, 2)
@@ -138,7 +137,6 @@ def test_batch_norm_without_weight_or_bias(absent: list[str]) -> None:
     check_norm(norm, [batch(shape, 0)], [batch(shape, 1)], 2)
 
 
-@pytest.mark.xfail(strict=True, reason="torch.batch_norm_update_stats gives bfloat16 statistics on CPUs")
 def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
     shape = (8, 5, 6, 6)
     norm = norm_of(shape).float()
@@ -241,7 +239,7 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
 
 @pytest.mark.parametrize(
     "training",
-    [True, pytest.param(False, marks=pytest.mark.xfail(strict=True, reason="SharedDropout begins in training mode"))],
+    [True, False],
 )
 def test_shared_layers_begin_in_the_mode_of_torchs(training: bool) -> None:
     network = Nested().train(training)
@@ -259,7 +257,6 @@ def test_where_nobody_shares_or_it_is_to_be_fast_nothing_is_replaced() -> None:
         assert modules(network) == before
 
 
-@pytest.mark.xfail(strict=True, reason="named_children gives a child once")
 def test_a_layer_that_stands_in_two_places_is_shared_in_both() -> None:
     dropout = nn.Dropout(0.5)
     network = nn.Sequential(dropout, nn.Linear(2, 2), dropout)
