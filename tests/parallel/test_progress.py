@@ -59,7 +59,7 @@ def test_the_live_view_shows_all_ranks_on_the_launchers_terminal(
     for subdomain in range(4):
         epochs = {int(n) for n in re.findall(rf"local subdomain {subdomain} .*?epoch (\d+)/40", rows)}
         assert len(epochs) > 2, f"subdomain {subdomain} moved"
-    assert re.search(r"dnn DNN .*epoch 2/2  loss \d\.\d+  acc \d\.\d+  val \d\.\d+  [\d,]+/s  0:00", rows)
+    assert re.search(r"DNN .*epoch 2/2  loss \d\.\d+  acc \d\.\d+  val \d\.\d+  [\d,]+/s  0:00", rows)
     assert "log-opinion pool" in rows, "the table follows"
     assert not re.search(r"^local subdomain \d  +epoch  1/40", rows, re.MULTILINE), "no lines beside the view"
 

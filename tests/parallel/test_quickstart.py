@@ -18,7 +18,7 @@ def test_quick_start(mpi: Launcher, tmp_path: Path, seed: int) -> None:
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 120
     accuracy = json.loads((tmp_path / "runs" / "quickstart-001" / "results.json").read_text())["accuracy"]["test"]
-    assert accuracy["dnn"] >= 0.84
+    assert accuracy["coherent_transfer"] > accuracy["dnn"] >= 0.84
     assert accuracy["dnn"] > accuracy["average"]
     assert accuracy["average"] >= accuracy["majority"] - 0.01
     assert accuracy["average"] > max(accuracy["local"]), "the decomposition is worth it"
