@@ -79,4 +79,4 @@ def test_off_prints_the_table_only(mpi: Launcher, config: Path, tmp_path: Path) 
     assert "epoch" not in done.stdout
     assert "majority vote" in done.stdout
     lines = next(tmp_path.glob("runs/*/metrics.jsonl")).read_text().splitlines()
-    assert len(lines) == 4 + 2, "what is not shown is recorded all the same"
+    assert len(lines) == 4 + 2 + 5, "what is not shown is recorded all the same"
