@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from .config import DecompositionSettings
+    from .settings import DecompositionSettings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from . import environment, run_directory
-from .config import Config, ModelSettings
+from .config import Config
+from .data.augmentation import Augmentation, AugmentedSamples, Region
 from .data.format import DatasetInfo, inspect, resolve
 from .data.reading import BoxReader
 from .data.samples import Samples
@@ -19,6 +20,7 @@ from .mesh import Mesh
 from .models.coherent import check_features
 from .models.registry import check_own, create
 from .models.width import Widths, match_widths
+from .settings import ModelSettings
 
 PIECE_BYTES = 64 << 20
 """Bytes of one gathered piece on root; the least piece is one sample of all subdomains."""
@@ -52,6 +54,7 @@ class Problem:
         model: the CNN family.
         rows: which stored rows make up each split of the run, see :func:`hpcdd.data.split.split_rows`.
         decomposition: the boxes.
+        augmentation: of the training split, where CNNs are trained on it; None without.
         widths: of the CNNs, and their parameters.
         root_bytes: memory that gather and aggregation will take on root; 0 where nothing is gathered.
         root_available: memory that was free on root when this was found out, bytes.
@@ -61,6 +64,7 @@ class Problem:
     model: ModelSettings
     rows: dict[str, tuple[str, Indices | None]]
     decomposition: Decomposition
+    augmentation: Augmentation | None
     widths: Widths
     root_bytes: int
     root_available: int
@@ -101,19 +105,42 @@ class Problem:
         return self._read(reader, Subdomain(Box((0,) * len(image), image), (1,) * len(image)), device)
 
     def _read(self, reader: BoxReader, subdomain: Subdomain, device: str) -> dict[str, Samples]:
+        found: dict[str, Samples] = {}
+        if self.augmentation is not None:
+            found["train"] = self._read_augmented(reader, subdomain, self.augmentation, device)
+        by_name: dict[str, list[str]] = {}  # splits that are parts of the same stored split are read together
+        for split, (name, _) in self.rows.items():
+            if split not in found:
+                by_name.setdefault(name, []).append(split)
         block = subdomain.block if subdomain.is_coarse else None
-        names = dict.fromkeys(name for name, _ in self.rows.values())
-        stored = {name: reader.read(name, subdomain.box, block) for name in names}
-        return {
-            split: Samples.of_images(
-                torch.from_numpy(stored[name] if rows is None else stored[name][rows]),
-                self.labels(split),
-                self.info.mean,
-                self.info.std,
-                device,
-            )
-            for split, (name, rows) in self.rows.items()
-        }
+        for name, splits in by_name.items():
+            parts = reader.read_rows(name, subdomain.box, [self.rows[split][1] for split in splits], block)
+            for split, images in zip(splits, parts, strict=True):
+                found[split] = Samples.of_images(
+                    torch.from_numpy(images), self.labels(split), self.info.mean, self.info.std, device
+                )
+        return {split: found[split] for split in self.rows}
+
+    def _read_augmented(
+        self, reader: BoxReader, subdomain: Subdomain, augmentation: Augmentation, device: str
+    ) -> Samples:
+        name, rows = self.rows["train"]
+        read: dict[Region, torch.Tensor] = {}
+        regions = augmentation.regions(subdomain.box, self.info.image_shape[1:])
+        for region in regions:
+            if region not in read:
+                (images,) = reader.read_rows(name, region.box, [rows], padding=region.padding)
+                read[region] = torch.from_numpy(images).to(device)
+        plain = Samples.of_images(read[regions[0]], self.labels("train"), self.info.mean, self.info.std, device)
+        return AugmentedSamples(
+            plain.inputs,
+            plain.labels,
+            plain.mean,
+            plain.std,
+            augmentation=augmentation,
+            regions=tuple(read[region] for region in regions),
+            block=subdomain.block,
+        )
 
 
 def pose(config: Config) -> Problem:
@@ -138,6 +165,7 @@ def pose(config: Config) -> Problem:
             )
     try:
         decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])
+        augmentation = Augmentation.from_settings(config.augmentation, info.image_shape[1:])
     except ValueError as error:
         raise UserError(str(error)) from error
     shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
@@ -150,7 +178,7 @@ def pose(config: Config) -> Problem:
     needed = bytes_on_root(sum(info.samples.values()), len(decomposition), info.num_classes) if gathered else 0
     available = environment.available_memory()
     check_memory(needed, available)
-    return Problem(info, config.model, rows, decomposition, widths, needed, available)
+    return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available)
 
 
 def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:

@@ -222,6 +222,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "model.options": ('{"a": [1, 2], "b": "c"}', {"a": [1, 2], "b": "c"}),
     **{f"{section}.{name}": value for section in SECTIONS for name, value in TRAINING.items()},
     **{f"{section}.precision": ("bf16", "bf16") for section in ("local", "coherent", "baseline")},
+    "augmentation.mirror": ("1,0", (1, 0)),
+    "augmentation.shift": ("2", 2),
     "aggregation.features": ("probabilities", "probabilities"),
     "aggregation.hidden": ("8,4", (8, 4)),
     "aggregation.dropout": ("0.25", 0.25),

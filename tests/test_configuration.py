@@ -13,9 +13,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdd.config import Config, Settings
+from hpcdd.config import Config
 from hpcdd.configuration import QUICKSTART, from_yaml, parse, to_yaml
 from hpcdd.errors import UserError
+from hpcdd.settings import Settings
 
 File = Callable[[str | bytes], str]
 SECTIONS = {name: type(value) for name, value in Config() if isinstance(value, Settings)}

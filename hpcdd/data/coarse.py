@@ -6,10 +6,13 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
 
 Array = npt.NDArray[Any]
 Index = tuple[slice, ...]
@@ -59,6 +62,21 @@ def average(images: Array, block: Sequence[int]) -> Array:
     for fine, coarse in pieces(images.shape, block, (1,) * images.ndim, _PIECE):
         averages[coarse] = _averaged(images[fine], block)
     return averages
+
+
+def average_of_tensor(images: torch.Tensor, block: Sequence[int]) -> torch.Tensor:
+    """As :func:`average`, on a tensor and its device, for the views of a batch; a block of ones averages nothing.
+
+    The same numbers as :func:`average` for integers; floats are added in float32.
+    """
+    if max(block) == 1:
+        return images
+    import torch
+    from torch.nn import functional
+
+    pool = functional.avg_pool2d if len(block) == 2 else functional.avg_pool3d
+    averages = pool(images.to(torch.float32), tuple(block), ceil_mode=True, count_include_pad=False)
+    return averages if images.is_floating_point() else averages.add_(0.5).floor_().to(images.dtype)
 
 
 def pieces(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -43,13 +44,26 @@ class Samples:
         """N."""
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of a subimage, or (F,)."""
+        return tuple(self.inputs.shape[1:])
+
+    def in_epoch(self, _seed: int) -> Self:
+        """The samples as one epoch of a training sees them: these, always."""
+        return self
+
     def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels of some rows: float32 (b, C, *spatial) or (b, F), normalised, and int64 (b,)."""
-        inputs = self.inputs[rows]
+        inputs = self._pixels(rows)
         if self.mean is None or self.std is None:
             return inputs, self.labels[rows]
         images = inputs.to(torch.float32, memory_format=_CHANNELS_LAST[inputs.ndim])
         return images.sub(self.mean).div_(self.std), self.labels[rows]
+
+    def _pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Inputs of some rows as they are stored."""
+        return self.inputs[rows]
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,10 @@ class SideBySide:
     def labels(self) -> torch.Tensor:
         """int64 (n,)."""
         return self.parts[0].labels
+
+    def in_epoch(self, seed: int) -> Self:
+        """The samples as one epoch sees them: all parts show the same view of each."""
+        return replace(self, parts=[part.in_epoch(seed) for part in self.parts])
 
     def batch(self, rows: torch.Tensor | slice) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Each subdomain's inputs of some rows, as :meth:`Samples.batch` gives them, and the labels, int64 (b,)."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import ModelSettings
 from ..errors import UserError
+from ..settings import ModelSettings
 from .resnet import ResNet
 from .vgg import VGG
 

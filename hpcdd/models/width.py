@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import ModelSettings
 from ..errors import UserError
+from ..settings import ModelSettings
 from .registry import count_parameters
 
 

@@ -73,7 +73,7 @@ def train_local_cnns(
     for subdomain in place.subdomains:
         start = time.perf_counter()
         splits = samples[subdomain]
-        network = create_local_cnn(config, subdomain, tuple(splits["train"].inputs.shape[1:]), num_classes, width)
+        network = create_local_cnn(config, subdomain, splits["train"].shape, num_classes, width)
         if share.comm is not None:
             # The same already, unless the user's own factory draws from elsewhere.
             broadcast_state(share.comm, network)

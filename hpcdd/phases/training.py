@@ -126,8 +126,9 @@ def train(
 ) -> int:
     """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
 
-    Every epoch visits the samples in a new order and drops the last, smaller batch. All random numbers come from
-    (seed, purpose, subdomain, epoch), so that the result depends on nothing that ran before on this rank.
+    Every epoch visits the samples in a new order and in new views, and drops the last, smaller batch. All random
+    numbers come from (seed, purpose, subdomain, epoch), so that the result depends on nothing that ran before on this
+    rank; the views do not depend on the subdomain.
 
     Args:
         network: maps a batch of inputs to logits (b, K); on the samples' device.
@@ -166,13 +167,14 @@ def train(
             network.train()
             meter.begin_epoch(epoch)
             order = _order(len(training), seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)).to(device)
+            seen = training.in_epoch(seed_of(seed, f"{phase} augmentation", epoch=epoch))
             streams.begin(seed, f"{phase} dropout", epoch)
             for batch in torch.split(order, meter.batch_size)[: meter.steps_per_epoch]:
                 hooks.step()
                 meter.learning_rate = optimizer.param_groups[0]["lr"]
                 if hooks.due():
                     hooks.status(meter.status())
-                meter.add(*steps.step(training, batch, phase))
+                meter.add(*steps.step(seen, batch, phase))
                 schedule.step()
 
             with hooks.evaluation():

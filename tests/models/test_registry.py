@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd.config import ModelSettings
 from hpcdd.errors import UserError
 from hpcdd.models.registry import check_own, count_parameters, create
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
+from hpcdd.settings import ModelSettings
 
 OWN = '''
 import math

@@ -130,7 +130,18 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
 
 
 @pytest.mark.parallel([1, 2, 3, 4, 8])
-def test_gradients_are_those_of_the_one_model_form(comm: Comm, tiny: Path) -> None:
+def test_the_form_on_ranks_is_the_one_model_form(comm: Comm, tiny: Path) -> None:
+    """One job for many checks: starting the ranks costs more than the checks."""
+    _gradients(comm, tiny)
+    _adjoint(comm)
+    _message_of_a_step(comm, tiny)
+    _flag(comm)
+    _there_and_back(comm, tiny)
+    _transfer_begins_as_what_was_trained(comm, tiny)
+    _accuracies(comm, tiny)
+
+
+def _gradients(comm: Comm, tiny: Path) -> None:
     """With the coarse subdomain S = 5, 7, 17 and 3: blocks of unlike size, spare ranks, replicas (S = 3 on N = 8).
 
     Without it S = 16 and 6 on N = 4; S = 4 on N = 8, two replicas; S = 2 on N = 8, four that share 10 rows unevenly.
@@ -141,17 +152,6 @@ def test_gradients_are_those_of_the_one_model_form(comm: Comm, tiny: Path) -> No
         if comm.size in (4, 8):
             _check_gradients(comm, tiny, grid, "logits", "ordered", coarse=False)
     _check_gradients(comm, tiny, [2, 2], "logits", "fast", coarse=True)
-
-
-@pytest.mark.parallel([1, 3, 4, 8])
-def test_the_message_the_parts_and_the_accuracies(comm: Comm, tiny: Path) -> None:
-    """One job for many checks: starting the ranks costs more than the checks."""
-    _adjoint(comm)
-    _message_of_a_step(comm, tiny)
-    _flag(comm)
-    _there_and_back(comm, tiny)
-    _transfer_begins_as_what_was_trained(comm, tiny)
-    _accuracies(comm, tiny)
 
 
 # -- the message -------------------------------------------------------------------------------------------------------

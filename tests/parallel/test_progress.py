@@ -65,12 +65,12 @@ def test_the_live_view_shows_all_ranks_on_the_launchers_terminal(
 
 
 def test_lines_where_the_output_is_redirected(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
-    shown = on_a_terminal(every_mpi, f"MPIRUN {config} --output run > log", tmp_path)
+    shown = on_a_terminal(every_mpi, f"MPIRUN {config} --output run --local.epochs 4 > log", tmp_path)
     assert shown == ""
     log = (tmp_path / "log").read_text()
     assert "\x1b" not in log
     for subdomain in range(4):
-        assert len(re.findall(rf"^local subdomain {subdomain} .* validation .* samples/s", log, re.MULTILINE)) == 40
+        assert len(re.findall(rf"^local subdomain {subdomain} .* validation .* samples/s", log, re.MULTILINE)) == 4
 
 
 def test_off_prints_the_table_only(mpi: Launcher, config: Path, tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Augmentation: the training images shifted and mirrored as a whole, before they are cut into subimages.
+
+Which view of an image an epoch sees is drawn from (seed, epoch, sample) alone, so that all subdomains, on whichever
+rank, see parts of the same view. A rank reads its box with the margin that a shift may need and, where images are
+mirrored, the mirrored box. Beyond the border an image goes on as its reflection.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from ..decomposition import Box
+from .coarse import average_of_tensor
+from .samples import Samples
+
+if TYPE_CHECKING:
+    from ..settings import AugmentationSettings
+
+
+@dataclass(frozen=True)
+class Region:
+    """Pixels from which views of one box are cut.
+
+    Attributes:
+        box: of the image, what is read.
+        padding: per axis the pixels before and after it that its reflection adds.
+    """
+
+    box: Box
+    padding: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may be done to an image.
+
+    Attributes:
+        shift: per spatial axis, the most pixels by which it is shifted in both directions.
+        mirrors: the ways in which it may be mirrored, each a set of spatial axes; the first is empty.
+    """
+
+    shift: tuple[int, ...]
+    mirrors: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_settings(cls, settings: AugmentationSettings, image: Sequence[int]) -> Self | None:
+        """The augmentation of images of spatial shape ``image``; None where nothing is to be done.
+
+        Raises:
+            ValueError: naming each number that does not fit.
+        """
+        axes, shift = len(image), settings.shift
+        problems = []
+        if not isinstance(shift, int) and len(shift) != axes:
+            problems.append(
+                f"augmentation.shift is {list(shift)}, but the images have {axes} spatial axes; "
+                f"name one number, or {axes}"
+            )
+        shifts = (shift,) * axes if isinstance(shift, int) else shift
+        problems += [
+            f"augmentation.shift is {p} pixels along axis {axis}, where the images have {n}; use 0 to {n - 1}"
+            for axis, (p, n) in enumerate(zip(shifts, image, strict=False))
+            if p >= n
+        ]
+        problems += [
+            f"augmentation.mirror names axis {axis}, but the images have {axes} spatial axes; use 0 to {axes - 1}"
+            for axis in settings.mirror
+            if axis >= axes
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        if not any(shifts) and not settings.mirror:
+            return None
+        sides = sorted(settings.mirror)
+        subsets = itertools.chain.from_iterable(itertools.combinations(sides, k) for k in range(len(sides) + 1))
+        return cls(tuple(shifts), tuple(subsets))
+
+    def regions(self, box: Box, image: Sequence[int]) -> tuple[Region, ...]:
+        """For each of :attr:`mirrors`, what has to be read for the views of one box."""
+        return tuple(self._region(box, image, axes) for axes in self.mirrors)
+
+    def _region(self, box: Box, image: Sequence[int], mirrored: Sequence[int]) -> Region:
+        limits = zip(box.start, box.stop, image, strict=True)
+        seen = [(n - b, n - a) if axis in mirrored else (a, b) for axis, (a, b, n) in enumerate(limits)]
+        inner = Box(tuple(a for a, _ in seen), tuple(b for _, b in seen))
+        grown = inner.grow(self.shift, image)
+        before = [p - (a - o) for p, a, o in zip(self.shift, inner.start, grown.start, strict=True)]
+        after = [p - (o - b) for p, b, o in zip(self.shift, inner.stop, grown.stop, strict=True)]
+        return Region(grown, tuple(zip(before, after, strict=True)))
+
+    def draw(self, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The view of each sample in one epoch.
+
+        Args:
+            samples: n.
+            seed: of the epoch.
+
+        Returns:
+            int64 (n,), which of :attr:`mirrors`; int64 (n, axes), the first pixel of the view in the region, which is
+            the shift plus :attr:`shift`.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        mirror = torch.randint(len(self.mirrors), (samples,), generator=generator)
+        first = [torch.randint(2 * p + 1, (samples,), generator=generator) for p in self.shift]
+        return mirror, torch.stack(first, dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedSamples(Samples):
+    """The training split with its views; ``inputs`` is the region that is not mirrored.
+
+    Attributes:
+        augmentation: what may be done.
+        regions: for each of its mirrors (n, C, *region), the same tensor where regions are the same.
+        block: pixels along each axis of a view that are averaged to one; 1 but for the coarse subdomain.
+        mirror, first: the epoch's views, see :meth:`Augmentation.draw`; None shows the images as they are.
+    """
+
+    augmentation: Augmentation
+    regions: tuple[torch.Tensor, ...]
+    block: tuple[int, ...]
+    mirror: torch.Tensor | None = None
+    first: torch.Tensor | None = None
+
+    def in_epoch(self, seed: int) -> Self:
+        """The samples as one epoch sees them."""
+        mirror, first = self.augmentation.draw(len(self), seed)
+        device = self.labels.device
+        return replace(self, mirror=mirror.to(device), first=first.to(device))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of a subimage."""
+        view = [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
+        return (self.inputs.shape[1], *(-(-n // b) for n, b in zip(view, self.block, strict=True)))
+
+    def _pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Stored pixels of some rows, (b, C, *spatial): views cut from the regions, or the images as they are."""
+        if self.mirror is None or self.first is None:
+            index = [slice(p, n - p) for p, n in zip(self.augmentation.shift, self.inputs.shape[2:], strict=True)]
+            views = self.inputs[:, :, *index][rows]
+        else:
+            views = self._views(rows, self.mirror[rows], self.first[rows])
+        return average_of_tensor(views, self.block)
+
+    def _views(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
+        size = [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
+        views = self.inputs.new_empty((len(rows), self.inputs.shape[1], *size))
+        for number, (axes, region) in enumerate(zip(self.augmentation.mirrors, self.regions, strict=True)):
+            chosen = (mirror == number).nonzero().squeeze(1)
+            windows = region
+            for axis, n in enumerate(size):
+                windows = windows.unfold(2 + axis, n, 1)
+            # (n, C, first pixel along each axis ..., pixels of the window ...): one index takes both.
+            offsets: list[torch.Tensor] = list(torch.unbind(first[chosen], dim=1))
+            cut: torch.Tensor = windows[rows[chosen], :, *offsets]  # type: ignore[index]  # mypy takes the star for objects
+            views[chosen] = cut.flip([2 + axis for axis in axes])
+        return views

@@ -1,0 +1,190 @@
+"""Augmentation: every subdomain sees its part of one and the same view of the whole image."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hpcdd.config import Config
+from hpcdd.data.augmentation import Augmentation, AugmentedSamples
+from hpcdd.data.coarse import average, average_of_tensor
+from hpcdd.data.reading import BoxReader
+from hpcdd.data.write import Split, write_dataset
+from hpcdd.decomposition import Box
+from hpcdd.problem import Problem, pose
+from hpcdd.settings import AugmentationSettings
+
+N = 40
+CASES = {
+    "mirror": ((3, 12, 9), {"mirror": [1]}, {}),
+    "both mirrors": ((1, 8, 13), {"mirror": [0, 1]}, {}),
+    "shift": ((2, 12, 9), {"shift": 3}, {}),
+    "all, overlap": ((1, 11, 10), {"mirror": [1], "shift": [2, 1]}, {"grid": [2, 3], "overlap": 1}),
+    "more shift than box": ((1, 6, 6), {"shift": 5, "mirror": [0]}, {"grid": [3, 6]}),
+    "3D": ((1, 6, 8, 5), {"mirror": [2, 0], "shift": 2}, {"grid": [2, 2, 1]}),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def posed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Problem, np.ndarray[Any, Any]]:
+    """A problem with augmentation and a coarse subdomain, and the training images of its file."""
+    shape, augmentation, decomposition = CASES[request.param]
+    images = np.random.default_rng(0).integers(0, 255, (N, *shape)).astype(np.uint8)
+    split = Split.from_array(images, np.arange(N) % 2)
+    write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names="ab")
+    config = Config.model_validate(
+        {
+            "data": {"file": str(tmp_path / "d.h5"), "validation_fraction": 0.2},
+            "decomposition": {"coarse": True, **decomposition},
+            "augmentation": augmentation,
+            "model": {"name": "vgg1", "local_width": 2},
+            "coherent": {"starts": []},
+        }
+    )
+    return pose(config), images
+
+
+def pixels(samples: AugmentedSamples, rows: torch.Tensor | slice = slice(None)) -> np.ndarray[Any, Any]:
+    """The views, as they are stored."""
+    normalised, _ = samples.batch(rows)
+    assert samples.mean is not None
+    assert samples.std is not None
+    return (normalised * samples.std + samples.mean).round().numpy().astype(np.uint8)
+
+
+def reference(images: np.ndarray[Any, Any], augmentation: Augmentation, seed: int) -> np.ndarray[Any, Any]:
+    """The whole images in the views of one epoch, one after the other by numpy alone."""
+    mirror, first = augmentation.draw(len(images), seed)
+    padded = np.pad(images, [(0, 0), (0, 0), *[(p, p) for p in augmentation.shift]], mode="reflect")
+    views = []
+    for image, number, start in zip(padded, mirror.tolist(), first.tolist(), strict=True):
+        window = [slice(a, a + n) for a, n in zip(start, images.shape[2:], strict=True)]
+        views.append(np.flip(image[:, *window], [1 + axis for axis in augmentation.mirrors[number]]))
+    return np.stack(views)
+
+
+def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+    """Boxes, the coarse subdomain, and the whole image of the baseline."""
+    problem, images = posed
+    decomposition, reader = problem.decomposition, BoxReader(problem.info.path)
+    assert problem.augmentation is not None
+    assert decomposition.coarse is not None
+    _, rows = problem.rows["train"]
+    own = {s: splits["train"] for s, splits in problem.read(reader, range(len(decomposition)), "cpu").items()}
+    whole = problem.read_whole(reader, "cpu")["train"]
+    for seed in (1, 2):
+        views = reference(images[rows], problem.augmentation, seed)
+        assert not np.array_equal(views, images[rows])
+        seen = [pixels(samples.in_epoch(seed)) for samples in own.values()]
+        assert np.array_equal(decomposition.assemble(seen[:-1]), views)
+        assert np.array_equal(seen[-1], average(views, decomposition.coarse))
+        assert np.array_equal(pixels(whole.in_epoch(seed)), views)
+        for box, part in zip(decomposition.boxes, seen[:-1], strict=True):  # with the overlap, too
+            assert np.array_equal(part, views[:, :, *box.slices])
+
+
+def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+    """Other splits; and the training images where decisions about them are made."""
+    problem, images = posed
+    decomposition, (_, rows) = problem.decomposition, problem.rows["validation"]
+    read = problem.read(BoxReader(problem.info.path), range(len(decomposition)), "cpu")
+    for subdomain, splits in zip(decomposition.subdomains, read.values(), strict=True):
+        part = images[:, :, *subdomain.box.slices]
+        part = average(part, subdomain.block) if subdomain.is_coarse else part
+        assert np.array_equal(pixels(splits["train"]), part[problem.rows["train"][1]])
+        assert np.array_equal(pixels(splits["validation"]), part[rows])
+        assert splits["validation"].in_epoch(5) is splits["validation"]
+        assert splits["train"].shape == splits["test"].shape == tuple(part.shape[1:])
+
+
+def test_a_batch_is_rows_of_the_epoch(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+    problem, _ = posed
+    samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(9)
+    everything, rows = pixels(samples), torch.tensor([7, 0, 30, 7])
+    assert np.array_equal(pixels(samples, rows), everything[rows.numpy()])
+    assert np.array_equal(pixels(samples, slice(3, 9)), everything[3:9])
+    assert torch.equal(samples.batch(rows)[1], samples.labels[rows])
+
+
+def test_mirrored_boxes_that_are_the_same_are_read_once(tmp_path: Path) -> None:
+    """A grid of 1 x 2, mirrored along axis 0: no box leaves its place; along axis 1 each becomes the other."""
+    split = Split.from_array(np.random.default_rng(0).integers(0, 9, (4, 1, 4, 6)).astype(np.uint8), np.arange(4) % 2)
+    write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names="ab")
+    for axis, times in ((0, 1), (1, 2)):
+        config = Config.model_validate(
+            {
+                "data": {"file": str(tmp_path / "d.h5")},
+                "decomposition": {"grid": [1, 2]},
+                "augmentation": {"mirror": [axis]},
+            }
+        )
+        reader = BoxReader(tmp_path / "d.h5")
+        pose(config).read(reader, [0], "cpu")
+        assert reader.bytes_read == 4 * 12 * (times + 1)  # and once the test split
+
+
+def test_views_are_drawn_evenly_and_anew_in_each_epoch() -> None:
+    augmentation = Augmentation.from_settings(AugmentationSettings(mirror=(0, 1), shift=(1, 2)), (9, 9))
+    assert augmentation is not None
+    assert augmentation.mirrors == ((), (0,), (1,), (0, 1))
+    mirror, first = augmentation.draw(60_000, 3)
+    counts = np.zeros((4, 3, 5))
+    np.add.at(counts, (mirror.numpy(), *first.T.numpy()), 1)
+    assert counts.min() > 800  # of 1,000 expected, six standard deviations
+    again, other = augmentation.draw(60_000, 3), augmentation.draw(60_000, 4)
+    assert torch.equal(again[0], mirror)
+    assert torch.equal(again[1], first)
+    assert not torch.equal(other[0], mirror)
+
+
+def test_nothing_to_be_done_is_none() -> None:
+    assert Augmentation.from_settings(AugmentationSettings(), (5, 5)) is None
+    assert Augmentation.from_settings(AugmentationSettings(shift=(0, 0)), (5, 5)) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shift": 5}, r"shift is 5 pixels along axis 1, where the images have 5; use 0 to 4"),
+        ({"shift": (1, 2, 3)}, r"shift is \[1, 2, 3\], but the images have 2 spatial axes; name one number, or 2"),
+        ({"mirror": (2,)}, r"mirror names axis 2, but the images have 2 spatial axes; use 0 to 1"),
+    ],
+)
+def test_what_does_not_fit_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Augmentation.from_settings(AugmentationSettings(**settings), (9, 5))
+    with pytest.raises(ValueError, match=r"mirror is \[1, 1\]; name each axis once"):
+        AugmentationSettings(mirror=(1, 1))
+
+
+def test_regions_are_boxes_of_the_image() -> None:
+    """Each pixel of a region, read or reflected, is the one that the mirrored and shifted image needs."""
+    image = (7, 10)
+    augmentation = Augmentation.from_settings(AugmentationSettings(mirror=(1,), shift=2), image)
+    assert augmentation is not None
+    for corner in itertools.product(range(0, 6, 2), range(0, 9, 3)):
+        box = Box(corner, tuple(min(n, c + 4) for c, n in zip(corner, image, strict=True)))
+        for region, mirrored in zip(augmentation.regions(box, image), augmentation.mirrors, strict=True):
+            for axis, n in enumerate(image):
+                a, b = box.start[axis], box.stop[axis]
+                a, b = (n - b, n - a) if axis in mirrored else (a, b)
+                before, after = region.padding[axis]
+                assert (region.box.start[axis] - before, region.box.stop[axis] + after) == (a - 2, b + 2)
+                assert 0 <= region.box.start[axis] < region.box.stop[axis] <= n
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 12, 9), (1, 7, 6, 5)], ids=["2D", "3D"])
+def test_averages_of_tensors_are_those_of_arrays(shape: tuple[int, ...], dtype: str) -> None:
+    images = (np.random.default_rng(0).normal(size=(20, *shape)) * 100).astype(dtype)
+    for block in itertools.product((1, 2, 4), repeat=len(shape) - 1):
+        found = average_of_tensor(torch.from_numpy(images), block).numpy()
+        assert found.dtype == dtype
+        np.testing.assert_allclose(
+            found, average(images, block), rtol=1e-5 if dtype == "float32" else 0, atol=1e-4 * (dtype == "float32")
+        )
