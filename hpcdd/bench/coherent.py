@@ -58,7 +58,9 @@ class Contender:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what stands beside the configuration."""
     parser.add_argument(
-        "--widths", default="16,32,64", help="ladder of model sizes: widths of the global CNN (default: 16,32,64)"
+        "--widths",
+        default="16,32,64",
+        help="ladder of model sizes: widths of the global CNN, to which the local CNNs' are matched (default: 16,32,64)",
     )
     parser.add_argument("--rounds", type=int, default=9, help="rounds in which all take a turn (default: 9)")
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn (default: 5)")
@@ -71,7 +73,8 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         UserError: on all ranks, if the configuration does not fit the data set, or a rank would be spare.
     """
     for width in widths:
-        settings = config.model_copy(update={"model": config.model.model_copy(update={"width": width}), "output": None})
+        model = config.model.model_copy(update={"width": width, "local_width": "match"})
+        settings = config.model_copy(update={"model": model, "output": None})
         problem = comm.on_root(lambda settings=settings: pose(settings))  # type: ignore[misc]
         the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
         torch.set_num_threads(the_mesh.places[comm.rank].threads)
