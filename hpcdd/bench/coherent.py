@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--widths",
         default="16,32,64",
-        help="ladder of model sizes: widths of the global CNN, to which the local CNNs' are matched (default: 16,32,64)",
+        help="ladder of model sizes: widths of the global CNN, which the local CNNs match (default: 16,32,64)",
     )
     parser.add_argument("--rounds", type=int, default=9, help="rounds in which all take a turn (default: 9)")
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn (default: 5)")
