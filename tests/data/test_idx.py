@@ -128,7 +128,7 @@ def check(path: Path, content: bytes) -> None:
 dimensions = st.one_of(st.integers(0, 4), st.integers(0, 2**32 - 1))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(
     prefix=st.one_of(st.just(b"\0\0\x08\x03"), st.binary(max_size=4)),
     shape=st.tuples(dimensions, dimensions, dimensions),
@@ -144,7 +144,7 @@ def test_fuzzed_headers(
     check(fuzzed, gzip.compress(content) if gz else content)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(at=st.integers(0, 200), bit=st.integers(0, 7), kept=st.one_of(st.none(), st.integers(0, 90)))
 def test_fuzzed_gzip(fuzzed: Path, at: int, bit: int, kept: int | None) -> None:
     content = bytearray(gzip.compress(idx_bytes((3, 5, 4), BODY), mtime=0))

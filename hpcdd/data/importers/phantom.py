@@ -22,7 +22,7 @@ from .collection import Collection, Imported, LeaveOut
 from .nifti import WINDOW
 from .work import Work
 
-SUMMARY = "synthetic volumes like chest CT, healthy or with a few lesions; needs no SOURCE"
+SUMMARY = "synthetic volumes like chest CT, healthy or with a few lesions, computed: no source is needed"
 EXAMPLES = (
     "hpcdd prepare phantom phantom.h5 --grid 2,2,2",
     "hpcdd prepare phantom phantom.h5 --samples 200 --size 64 64 64 --seed 1 --test-fraction 0.25",
@@ -92,9 +92,9 @@ def volume(size: Sequence[int], seed: int, index: int, *, ill: bool) -> Array:
     image = np.broadcast_to(_AIR + body * (_TISSUE - _AIR), tuple(size)).copy()
     image += lungs * (_LUNG + generator.normal(0, 25) - image)
     image += _vessels(grid, generator, places, voxel) * lungs * (_TISSUE - image)
-    if ill:
-        image += _lesions(grid, generator, places) * lungs
     image += generator.normal(0, 60, size).astype(np.float32)
+    if ill:  # last, so that the rest does not depend on it
+        image += _lesions(grid, generator, places) * lungs
     low, high = WINDOW
     scaled = (np.clip(image, low, high) - low) * (255 / (high - low))
     return np.asarray(np.rint(scaled), np.uint8)[np.newaxis]
@@ -129,7 +129,7 @@ def _vessels(grid: Grid, generator: np.random.Generator, places: list[tuple[Arra
     found = np.zeros(tuple(x.size for x in grid), np.float32)
     for centre, radii in places:
         root = centre * (1, 1, 0.4)
-        for _ in range(9):
+        for _ in range(5):
             middle = centre + radii * _in_ball(generator, 0.6)
             width = generator.uniform(0.025, 0.045)
             _draw_tube(found, grid, root, middle, width, voxel)
@@ -164,9 +164,9 @@ def _lesions(grid: Grid, generator: np.random.Generator, places: list[tuple[Arra
     for _ in range(generator.integers(1, 4)):
         centre, radii = places[generator.integers(2)]
         middle = centre + radii * _in_ball(generator, 0.7)
-        size = generator.uniform(0.12, 0.22) * generator.uniform(0.8, 1.25, 3)
+        size = generator.uniform(0.14, 0.24) * generator.uniform(0.8, 1.25, 3)
         haze = np.exp(-(_distance(grid, middle, size) ** 4))
-        density = generator.uniform(180, 420) * (1 + 0.3 * generator.standard_normal(added.shape))
+        density = generator.uniform(300, 550) * (1 + 0.3 * generator.standard_normal(added.shape))
         np.maximum(added, haze * density, out=added)
     return added
 
