@@ -160,6 +160,8 @@ def test_a_bad_array_is_named(tmp_path: Path, kind: Any, content: bytes, y: np.n
 def test_bad_archives_and_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none is not there"):
         read(npz, tmp_path / "none")
+    with pytest.raises(UserError, match="is a folder; name an .npz file"):
+        read(npz, tmp_path)
     with pytest.raises(UserError, match="none is not a folder; name one with files such as"):
         read(npy, tmp_path / "none")
     (tmp_path / "bad.npz").write_bytes(b"PK\3\4 not really")

@@ -38,6 +38,14 @@ def test_examples_are_understood(command: str) -> None:
     assert set(own) <= set(vars(arguments))
 
 
+def test_commands_of_the_readme_are_understood() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    commands = re.findall(r"hpcdd prepare ([a-z0-9]+ [^`\n#|]*\.h5[^`\n#|]*)", text)
+    assert {command.split()[0] for command in commands} >= set(IMPORTERS) - {"cifar100", "npy"}
+    for command in commands:
+        assert options.parse(shlex.split(command))[0].out.suffix == ".h5"
+
+
 def test_the_options_of_a_kind_are_told_apart() -> None:
     arguments, own = options.parse(["nifti", "ct", "out.h5", "--window", "-600", "1500", "--size", "4", "5", "6"])
     assert own == {"window": [-600.0, 1500.0], "size": [4, 5, 6]}

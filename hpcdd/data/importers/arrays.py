@@ -152,6 +152,8 @@ def open_npz(source: Path) -> dict[str, StreamedArray]:
     Raises:
         UserError: it is no such archive, or an array is damaged or made of Python objects.
     """
+    if source.is_dir():
+        raise UserError(f"{source} is a folder; name an .npz file, or read a folder of .npy files with `prepare npy`")
     try:
         with zipfile.ZipFile(source) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
