@@ -63,9 +63,9 @@ def run(words: Sequence[str]) -> None:
         info = write_dataset(
             out,
             {split: part.to_split(advance) for split, part in splits.items()},
-            name=arguments.name or imported.name or stem(source.absolute()),
+            name=_name(arguments, imported),
             class_names=names,
-            source=arguments.source_note or imported.source or str(source),
+            source=_origin(arguments, imported),
             licence=arguments.licence,
             command=shlex.join(["hpcdd", "prepare", *words]),
             compression=arguments.compression,
@@ -115,6 +115,18 @@ def _decomposition(spatial: Sequence[int], grid: tuple[int, ...], overlap: tuple
         for key in ("grid", "overlap"):
             message = message.replace(f"decomposition.{key}", f"--{key}")
         raise UserError(message) from error
+
+
+def _name(arguments: argparse.Namespace, imported: Imported) -> str:
+    name: str = arguments.name or imported.name or stem(arguments.source.absolute())
+    return f"{name} (synthetic)" if imported.synthetic and "synthetic" not in name else name
+
+
+def _origin(arguments: argparse.Namespace, imported: Imported) -> str:
+    """Where the data set comes from; a note does not hide that images were computed."""
+    if imported.synthetic and arguments.source_note:
+        return f"{imported.source}; {arguments.source_note}"
+    return str(arguments.source_note or imported.source or arguments.source)
 
 
 def _class_names(

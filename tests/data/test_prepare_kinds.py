@@ -93,6 +93,15 @@ def test_splits_are_drawn_where_there_are_none(tmp_path: Path) -> None:
     assert {name: labels.tolist() for name, labels in info.labels.items()}["test"] == [0, 1]
 
 
+def test_no_option_hides_what_is_synthetic(tmp_path: Path) -> None:
+    words = write_source("phantom", tmp_path)
+    options = ["--name", "chests", "--source-note", "for a talk"]
+    assert main(["prepare", "phantom", str(tmp_path / "d.h5"), *words, *options]) == 0
+    info = inspect(tmp_path / "d.h5")
+    assert info.name == "chests (synthetic)"
+    assert info.source == "synthetic, computed by hpcdd prepare phantom with seed 0; no patient's data; for a talk"
+
+
 def bad_folder(root: Path, bad: tuple[str, ...]) -> Path:
     files = {f"{name}/{i}.png": png(5, 4, 10 * i) for name in "ab" for i in range(6)}
     return write_files(root / "images", files | {name: files[name][:-24] for name in bad})

@@ -60,7 +60,11 @@ class Work:
         def fitting(content: bytes, where: str) -> Array:
             image = decode(content, where)
             if image.shape != shape:
-                raise UserError(f"{where} has the shape {image.shape}, but the first one {shape} (channels first)")
+                option = "--grey or --rgb" if image.shape[1:] == shape[1:] else "--size"
+                raise UserError(
+                    f"{where} has the shape {image.shape}, but the first one {shape} (channels first); "
+                    f"make all alike with {option}"
+                )
             return image
 
         def rows(indices: npt.NDArray[np.int64], leave_out: LeaveOut) -> Iterator[Array]:
