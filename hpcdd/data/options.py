@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .importers import IMPORTERS, WITHOUT_SOURCE
+from .importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 
 _DESCRIPTION = """\
 Makes a dataset file (HDF5) from a data set as its publisher ships it, and beside it a contact sheet (.png).
@@ -78,6 +78,10 @@ def _parsers(kind: str) -> tuple[argparse.ArgumentParser, argparse.ArgumentParse
         parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder as its publisher ships it")
     parser.add_argument("out", type=Path, metavar="OUT.h5", help="dataset file to make; OUT.png is made beside it")
     _add_common(parser)
+    if kind in FILE_PER_IMAGE:
+        _add_work(parser)
+    else:
+        parser.set_defaults(skip_bad=False, threads=None)
     return own, parser
 
 
@@ -126,6 +130,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     layout.add_argument(
         "--compression", type=int, default=4, choices=range(10), metavar="0-9", help="gzip level (default: 4; 0: none)"
     )
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
     work = parser.add_argument_group("work")
     work.add_argument(
         "--skip-bad", action="store_true", help="leave bad files out and count them (default: stop at the first)"

@@ -81,7 +81,8 @@ def run(words: Sequence[str]) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     """What can be wrong before the source is read."""
     source, out = arguments.source, arguments.out
-    check_out(out)
+    for path in (out, out.with_suffix(".png")):
+        check_out(path)
     if out.suffix.lower() == ".png":
         raise UserError(f"{out} is the name of a picture; name a dataset file, such as {out.with_suffix('.h5')}")
     if source is not None and out.exists() and source.exists() and out.samefile(source):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcdd.data import options
-from hpcdd.data.importers import IMPORTERS, WITHOUT_SOURCE
+from hpcdd.data.importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 from hpcdd.errors import UserError
 
 
@@ -21,8 +21,10 @@ def test_the_help_of_a_kind_has_its_options_and_an_example(kind: str, capsys: py
     text = capsys.readouterr().out
     assert text.startswith(f"usage: hpcdd prepare {kind}")
     assert ("\n  SOURCE " in text) == (kind not in WITHOUT_SOURCE)
-    for option in ("--test-fraction", "--grid", "--overlap", "--compression", "--skip-bad", "--coarse", "--name"):
+    for option in ("--test-fraction", "--grid", "--overlap", "--compression", "--coarse", "--name"):
         assert option in text
+    for option in ("--skip-bad", "--threads"):
+        assert (option in text) == (kind in FILE_PER_IMAGE)
     assert "example" in text
 
 
@@ -66,6 +68,7 @@ def test_the_options_of_a_kind_are_told_apart() -> None:
             "prepare idx: '--window' is not understood; see `hpcdd prepare idx",
         ),
         (["idx", "a", "b.h5", "--train-sample", "6"], "did you mean --train-samples?"),
+        (["idx", "a", "b.h5", "--skip-bad"], "'--skip-bad' is not understood"),
         (["idx", "a", "b.h5", "c.h5"], "'c.h5' is not understood"),
     ],
 )

@@ -152,7 +152,6 @@ def test_all_bad_is_told_even_if_skipped(tmp_path: Path, capsys: pytest.CaptureF
         (["--grid", "0"], "--grid is '0'; use one positive integer"),
         (["--grid", "2", "--overlap", "-1"], "--overlap is '-1'; use one integer of 0 or more (2)"),
         (["--overlap", "1"], "--overlap 1 says how far the boxes of a grid reach; name it with --grid"),
-        (["--threads", "0"], "--threads is 0; use 1 or more"),
         (["--seed", "-1"], "--seed is -1; use 0 or more"),
         (["--test-fraction", "0.5"], "--test-fraction is 0.5, but the source has a test split of its own (12 samples)"),
     ],
@@ -174,6 +173,16 @@ def test_neither_source_nor_picture_is_overwritten(tmp_path: Path, capsys: pytes
     assert Path(source).read_bytes() == before
     assert main(["prepare", "npz", source, str(tmp_path / "d.png")]) == 2
     assert "is the name of a picture; name a dataset file, such as" in capsys.readouterr().err
+
+
+def test_no_threads_and_a_folder_where_the_sheet_belongs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = bad_folder(tmp_path, ())
+    assert main(["prepare", "folder", str(source), str(tmp_path / "d.h5"), "--threads", "0"]) == 2
+    assert capsys.readouterr().err == "hpcdd: --threads is 0; use 1 or more\n"
+    (tmp_path / "d.png").mkdir()
+    assert main(["prepare", "folder", str(source), str(tmp_path / "d.h5")]) == 2
+    assert "d.png is a folder" in capsys.readouterr().err
+    assert not (tmp_path / "d.h5").exists()
 
 
 def test_labels_that_are_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,5 +21,7 @@ IMPORTERS = {
     "phantom": phantom,
 }
 """By kind."""
+FILE_PER_IMAGE = frozenset({"faces", "folder", "nifti"})
+"""Kinds of which a bad file is one image, and which threads decode."""
 WITHOUT_SOURCE = frozenset({"phantom"})
 """Kinds that compute their images."""
