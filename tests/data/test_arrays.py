@@ -202,7 +202,7 @@ def test_fuzzed_headers(tmp_path_factory: pytest.TempPathFactory, at: int, chang
     content = bytearray(npy_bytes(X))
     content[at : at + len(change)] = change
     folder = write_files(
-        tmp_path_factory.getbasetemp() / "fuzzed",
+        tmp_path_factory.getbasetemp() / "fuzzed-arrays",
         {"train_images.npy": bytes(content), "train_labels.npy": npy_bytes(Y)},
     )
     try:

@@ -147,7 +147,7 @@ def test_fuzzed_archives(
     content = bytearray(original)
     at %= len(content)
     content[at : at + len(change)] = change
-    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path = tmp_path_factory.getbasetemp() / "fuzzed-archive"
     path.write_bytes(content[:kept])
     try:
         tree = open_tree(path)

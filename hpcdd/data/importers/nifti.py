@@ -141,6 +141,7 @@ def _voxels(content: bytes, where: str) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by decode
         volume = stored.astype(np.float32) * np.float32(1 if slope is None else slope) + np.float32(intercept or 0)
     # To right, front and head first: nibabel's order; then as the docstring of decode says.
-    orientation = nibabel.io_orientation(header.get_best_affine())  # type: ignore[no-untyped-call]
+    with np.errstate(all="ignore"):  # an affine of zeros: nibabel divides, and raises afterwards
+        orientation = nibabel.io_orientation(header.get_best_affine())  # type: ignore[no-untyped-call]
     turned = nibabel.orientations.apply_orientation(volume, orientation)  # type: ignore[no-untyped-call]
     return np.ascontiguousarray(turned[::-1, ::-1].transpose(2, 1, 0))
