@@ -115,6 +115,11 @@ def test_other_compression_and_encryption_are_named(tmp_path: Path) -> None:
         open_tree(tmp_path / "e.zip").read("a")
 
 
+def test_members_without_a_name_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "z.zip").write_bytes(zip_bytes({"b": b"x", "a": b"y"}).replace(b"b", b"\0"))
+    assert open_tree(tmp_path / "z.zip").files == ("a",)
+
+
 def test_a_header_that_asks_for_much_memory_is_refused(tmp_path: Path) -> None:
     entry = tarfile.TarInfo("././@LongLink")
     entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 1 << 31

@@ -117,7 +117,7 @@ def check_size(size: int, where: str) -> None:
 
 
 def _is_shown(name: str) -> bool:
-    return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name != "" and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _checked_name(name: str, archive: Path) -> str:
@@ -163,7 +163,7 @@ class _Zip(Tree):
                     check_size(member.file_size, self.where(name))
                     if member.compress_type not in _PLAIN:
                         raise UserError(f"{self.where(name)} is not compressed by deflate; pack the archive again")
-                    if not member.is_dir() and _is_shown(name):
+                    if not member.filename.endswith("/") and _is_shown(name):
                         found.append((name.split("/"), name, member.filename))
         except UserError:
             raise
