@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from . import __version__, launch
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _plain(command, arguments)
-    except UserError as error:
+    except (UserError, StopRequest) as error:
         return _report(error)
 
 
@@ -81,11 +83,8 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
     elif command == "prepare":
         from .data import prepare
 
-        parser = argparse.ArgumentParser(
-            prog="hpcdd prepare", epilog=prepare.EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        prepare.add_arguments(parser)
-        prepare.run(parser.parse_args(arguments), ["prepare", *arguments])
+        with _stoppable("prepare"):
+            prepare.run(arguments)
     elif command == "info":
         from . import info
 
@@ -99,6 +98,25 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
         raise UserError(f"{command!r} is no command; {hint}")
     return 0
+
+
+@contextlib.contextmanager
+def _stoppable(phase: str) -> Iterator[None]:
+    """SIGINT and SIGTERM end the block by a StopRequest, so that it can take its temporary files away."""
+    received: list[int] = []
+
+    def handler(signum: int, _: FrameType | None) -> None:
+        received.append(signum)
+        raise KeyboardInterrupt  # unlike StopRequest it passes through `except Exception`
+
+    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise StopRequest(received[0] if received else signal.SIGINT, phase) from interrupt
+    finally:
+        for signum, previous in before.items():
+            signal.signal(signum, previous)
 
 
 def _train(comm: Comm, arguments: Sequence[str]) -> None:

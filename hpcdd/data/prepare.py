@@ -1,115 +1,175 @@
-"""``hpcdd prepare``: from a data set as its publisher ships it to a dataset file."""
+"""``hpcdd prepare``: from a data set as its publisher ships it to a dataset file, and a picture of what it holds."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..decomposition import Decomposition
 from ..errors import UserError
+from . import contact_sheet, options
+from .chunks import chunk_shape
 from .coarse import misfit
+from .format import DatasetInfo
 from .importers import IMPORTERS
-from .write import Split, check_out, write_dataset
-
-EXAMPLE = """example, the data set inside the package:
-  hpcdd prepare idx /usr/share/datasets/fashion-mnist OUT.h5 --train-samples 10000 --test-samples 2000 \\
-      --name Fashion-MNIST-12k --compression 9 --licence MIT"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
-    kinds = "; ".join(f"{kind}: {importer.summary}" for kind, importer in IMPORTERS.items())
-    parser.add_argument("kind", choices=sorted(IMPORTERS), help=kinds)
-    parser.add_argument("source", type=Path, help="file or folder as its publisher ships it")
-    parser.add_argument("out", type=Path, help="dataset file to make (.h5)")
-    parser.add_argument("--name", help="name of the data set (default: the source's)")
-    parser.add_argument("--class-names", help="names of the classes, separated by commas, if the source has none")
-    parser.add_argument("--source-note", help="where the data set comes from (default: the source's path)")
-    parser.add_argument("--licence", default="", help="its licence")
-    for split in ("train", "test"):
-        parser.add_argument(
-            f"--{split}-samples",
-            type=int,
-            metavar="N",
-            help=f"take the first N samples of the {split} split with all classes alike (default: all)",
-        )
-    parser.add_argument(
-        "--coarse",
-        metavar="B",
-        help="store also the images averaged in blocks of B pixels along each axis (2), or of B1,B2,... (2,2): with "
-        "decomposition.coarse and that block a rank reads these (default: it averages the images as it reads them)",
-    )
-    parser.add_argument(
-        "--compression", type=int, default=4, choices=range(10), metavar="0-9", help="gzip level (default: 4; 0: none)"
-    )
+from .importers.collection import Collection, Imported
+from .importers.tree import stem
+from .importers.work import Work
+from .selection import balanced, divided
+from .write import check_out, write_dataset
 
 
-def run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+def run(words: Sequence[str]) -> None:
     """Reads, writes and prints what was made.
 
+    Args:
+        words: what follows ``prepare`` on the command line.
+
     Raises:
-        UserError: the source is not what it should be; nothing is written then.
+        UserError: the options or the source are not what they should be; nothing is written then.
+        SystemExit: after ``--help``, or for values that argparse refuses.
     """
-    block = None if arguments.coarse is None else _block(arguments.coarse)
-    check_out(arguments.out)
-    splits, names = IMPORTERS[arguments.kind].read(arguments.source)
+    arguments, own = options.parse(words)
+    source, out = arguments.source, arguments.out
+    block = None if arguments.coarse is None else _numbers("coarse", arguments.coarse, least=None)
+    grid = None if arguments.grid is None else _numbers("grid", arguments.grid)
+    overlap = (0,) if arguments.overlap is None else _numbers("overlap", arguments.overlap, least=0)
+    _check(arguments)
+    work = Work(arguments.skip_bad, seed=arguments.seed)
+    if arguments.threads is not None:
+        work.threads = arguments.threads
+    imported = IMPORTERS[arguments.kind].read(source, work, **own)
+    splits = divided(imported.splits, arguments.test_fraction, arguments.validation_fraction, arguments.seed)
     for split, wanted in (("train", arguments.train_samples), ("test", arguments.test_samples)):
         if wanted is not None:
-            splits[split] = _balanced(splits[split], split, wanted)
+            splits[split] = balanced(splits[split], split, wanted)
+    spatial = splits["train"].image_shape[1:]
     if block is not None:
-        spatial = splits["train"].image_shape[1:]
         block = block * len(spatial) if len(block) == 1 else block
         if fault := misfit(block, spatial):
             raise UserError(f"--coarse is {arguments.coarse}: {fault}")
-    num_classes = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
+    decomposition = None if grid is None else _decomposition(spatial, grid, overlap)
+    chunk = None
+    if decomposition is not None:
+        chunk = chunk_shape(decomposition, np.dtype(splits["train"].dtype).itemsize)
+    names = _class_names(arguments, imported, splits)
+    with _progress(sum(len(part.labels) for part in splits.values())) as advance:
+        info = write_dataset(
+            out,
+            {split: part.to_split(advance) for split, part in splits.items()},
+            name=_name(arguments, imported),
+            class_names=names,
+            source=_origin(arguments, imported),
+            licence=arguments.licence,
+            command=shlex.join(["hpcdd", "prepare", *words]),
+            compression=arguments.compression,
+            coarse=block,
+            chunk=chunk,
+        )
+    sheet = out.with_suffix(".png")
+    contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
+    _summarize(out, info, chunk, [*imported.notes, *filter(None, [work.report()])])
+    print(f"  samples of each class: {sheet}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be wrong before the source is read."""
+    source, out = arguments.source, arguments.out
+    for path in (out, out.with_suffix(".png")):
+        check_out(path)
+    if out.suffix.lower() == ".png":
+        raise UserError(f"{out} is the name of a picture; name a dataset file, such as {out.with_suffix('.h5')}")
+    if source is not None and out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"{out} is the source itself; name another file to write")
+    if arguments.overlap is not None and arguments.grid is None:
+        raise UserError(f"--overlap {arguments.overlap} says how far the boxes of a grid reach; name it with --grid")
+    for option, least in (("threads", 1), ("seed", 0)):
+        value = getattr(arguments, option)
+        if value is not None and value < least:
+            raise UserError(f"--{option} is {value}; use {least} or more")
+
+
+def _numbers(option: str, text: str, least: int | None = 1) -> tuple[int, ...]:
+    """The integers behind an option: one number for all axes, or one per axis; None: the smallest is not checked."""
+    try:
+        numbers = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or (least is not None and min(numbers) < least):
+        what = "positive integer" if least != 0 else "integer of 0 or more"
+        raise UserError(f"--{option} is {text!r}; use one {what} (2), or one per spatial axis (2,2)")
+    return numbers
+
+
+def _decomposition(spatial: Sequence[int], grid: tuple[int, ...], overlap: tuple[int, ...]) -> Decomposition:
+    grid = grid * len(spatial) if len(grid) == 1 else grid
+    try:
+        return Decomposition.from_grid(spatial, grid, overlap[0] if len(overlap) == 1 else overlap)
+    except ValueError as error:
+        message = str(error)
+        for key in ("grid", "overlap"):
+            message = message.replace(f"decomposition.{key}", f"--{key}")
+        raise UserError(message) from error
+
+
+def _name(arguments: argparse.Namespace, imported: Imported) -> str:
+    name: str = arguments.name or imported.name or stem(arguments.source.absolute())
+    return f"{name} (synthetic)" if imported.synthetic and "synthetic" not in name else name
+
+
+def _origin(arguments: argparse.Namespace, imported: Imported) -> str:
+    """Where the data set comes from; a note does not hide that images were computed."""
+    if imported.synthetic and arguments.source_note:
+        return f"{imported.source}; {arguments.source_note}"
+    return str(arguments.source_note or imported.source or arguments.source)
+
+
+def _class_names(
+    arguments: argparse.Namespace, imported: Imported, splits: Mapping[str, Collection]
+) -> tuple[str, ...]:
+    num_classes = 1 + max(int(part.labels.max(initial=0)) for part in splits.values())
+    names = imported.class_names
     if arguments.class_names:
         names = tuple(name.strip() for name in arguments.class_names.split(","))
-    names = names or tuple(map(str, range(num_classes)))
+    if not names:
+        if num_classes > (samples := sum(len(part.labels) for part in splits.values())):
+            raise UserError(f"{arguments.source}: its labels go up to {num_classes - 1}, but it has {samples} samples")
+        names = tuple(map(str, range(num_classes)))
     if len(names) < num_classes:
         raise UserError(f"--class-names lists {len(names)} names, but the labels go up to {num_classes - 1}")
-    info = write_dataset(
-        arguments.out,
-        splits,
-        name=arguments.name or arguments.source.name,
-        class_names=names,
-        source=arguments.source_note or str(arguments.source),
-        licence=arguments.licence,
-        command=shlex.join(["hpcdd", *argv]),
-        compression=arguments.compression,
-        coarse=block,
-    )
-    print(
-        f"{arguments.out}: {info.name}, images {info.image_shape} {info.dtype}, {arguments.out.stat().st_size:,} bytes"
-    )
+    return names
+
+
+@contextlib.contextmanager
+def _progress(samples: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal; gives a function that hears of the number of samples read."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("samples", total=samples)
+        yield lambda more: bar.advance(task, more)
+
+
+def _summarize(out: Path, info: DatasetInfo, chunk: Sequence[int] | None, notes: Sequence[str]) -> None:
+    print(f"{out}: {info.name}, images {info.image_shape} {info.dtype}, {out.stat().st_size:,} bytes")
     for split, labels in info.labels.items():
         counts = np.bincount(labels, minlength=info.num_classes)
         per_class = ", ".join(f"{name} {count}" for name, count in zip(info.class_names, counts, strict=True))
         print(f"  {split}: {len(labels):,} samples ({per_class})")
+    for note in notes:
+        print(f"  {note}")
+    if chunk is not None:
+        print(f"  stored in chunks of {' x '.join(map(str, chunk))} pixels")
     if info.coarse is not None:
         print(f"  coarse images {info.coarse_image_shape}, averaged in blocks of {' x '.join(map(str, info.coarse))}")
-
-
-def _block(text: str) -> tuple[int, ...]:
-    """The block of pixels behind ``--coarse``: one number for all axes, or one per axis."""
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError as error:
-        raise UserError(f"--coarse is {text!r}; use one positive integer (2), or one per spatial axis (2,2)") from error
-
-
-def _balanced(split: Split, name: str, wanted: int) -> Split:
-    """The first samples of a split, in their order, such that each class has ``wanted / K`` of them."""
-    classes = np.unique(split.labels)
-    each, rest = divmod(wanted, len(classes))
-    if rest or each < 1:
-        raise UserError(f"--{name}-samples is {wanted}; with {len(classes)} classes use a multiple of {len(classes)}")
-    rows = [np.flatnonzero(split.labels == label)[:each] for label in classes]
-    fewest = min(len(r) for r in rows)
-    if fewest < each:
-        raise UserError(f"--{name}-samples is {wanted}, {each} per class, but a class has {fewest} in the source")
-    chosen = np.sort(np.concatenate(rows))
-    images = np.concatenate(list(split.blocks()))
-    return Split.from_array(images[chosen], split.labels[chosen])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import written_whole
+from .chunks import rows_of_chunk
 from .coarse import average, coarse_shape, misfit
 from .format import DTYPES, FORMAT, DatasetInfo, inspect
 
 Array = npt.NDArray[Any]
-_CHUNK_BYTES = 1 << 19
+_PIECE_BYTES = 1 << 19
+"""Bytes of pixels whose statistics are taken at once: their copy in float64 stays small."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,16 @@ class Split:
         labels: integers (n,).
         image_shape: (C, *spatial).
         dtype: of the pixels.
-        blocks: gives the images in order, as arrays (any number of rows, C, *spatial), together n rows.
+        blocks: gives the images in order, as arrays (any number of rows, C, *spatial), together n rows but for those
+            left out.
+        left_out: ascending rows that the last pass through ``blocks`` left out, because their files are bad.
     """
 
     labels: Array
     image_shape: tuple[int, ...]
     dtype: str
     blocks: Callable[[], Iterable[Array]]
+    left_out: list[int] = field(default_factory=list)
 
     @classmethod
     def from_array(cls, images: Array, labels: Array) -> Split:
@@ -88,6 +93,7 @@ def write_dataset(
     command: str = "",
     compression: int = 4,
     coarse: Sequence[int] | None = None,
+    chunk: Sequence[int] | None = None,
 ) -> DatasetInfo:
     """Writes a dataset file (see :mod:`hpcdd.data.format`); nothing stands at ``path`` before it is whole.
 
@@ -97,6 +103,8 @@ def write_dataset(
         name, class_names, source, licence, command: recorded as attributes.
         compression: gzip level, 0 to 9; 0 stores the pixels as they are.
         coarse: block of pixels along each spatial axis; the images averaged in such blocks are stored as well.
+        chunk: pixels along each spatial axis that are stored together (see :mod:`hpcdd.data.chunks`); default: whole
+            images.
 
     Returns:
         What the file says of itself.
@@ -118,7 +126,7 @@ def write_dataset(
                         raise UserError(f"images of dtype {split.dtype} can't be stored; use {', '.join(DTYPES)}")
                     if coarse is not None and (fault := misfit(coarse, split.image_shape[1:])):
                         raise UserError(f"{path} is not written: {fault}")
-                    moments = _write_split(file.create_group(split_name), split, compression, coarse)
+                    moments = _write_split(file.create_group(split_name), split, compression, coarse, chunk)
                     if split_name == "train":
                         file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
             info = _inspected(temporary, path)
@@ -159,33 +167,65 @@ def _inspected(temporary: Path, path: Path) -> DatasetInfo:
         raise UserError(f"{path} is not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
 
 
-def _write_split(group: h5py.Group, split: Split, compression: int, coarse: Sequence[int] | None) -> _Moments:
+def _write_split(
+    group: h5py.Group, split: Split, compression: int, coarse: Sequence[int] | None, chunk: Sequence[int] | None
+) -> _Moments:
     n = len(split.labels)
-    images = _create(group, "images", n, split.image_shape, split.dtype, compression)
+    images = _create(group, "images", n, split.image_shape, split.dtype, compression, chunk)
     averages = None
     if coarse is not None:
         shape = (split.image_shape[0], *coarse_shape(split.image_shape[1:], coarse))
-        averages = _create(group, "coarse", n, shape, split.dtype, compression)
+        averages = _create(group, "coarse", n, shape, split.dtype, compression, None)
         averages.attrs["block"] = np.asarray(coarse, np.int64)
-    rows = images.chunks[0]
+    step = max(1, _PIECE_BYTES // (int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize))
     moments = _Moments(split.image_shape[0])
     start = 0
-    for block in split.blocks():
+    for block in _regrouped(split.blocks(), images.chunks[0]):
         images[start : start + len(block)] = block
-        for first in range(0, len(block), rows):  # in pieces: float64 copies of whole splits would be large
-            piece = block[first : first + rows]
+        for first in range(0, len(block), step):
+            piece = block[first : first + step]
             moments.add(piece)
             if averages is not None and coarse is not None:
                 averages[start + first : start + first + len(piece)] = average(piece, coarse)
         start += len(block)
-    if start != n:
-        raise AssertionError(f"the importer gave {start} images for {n} labels")
-    group.create_dataset("labels", data=np.asarray(split.labels, np.int64))
+    if start != n - len(split.left_out):
+        raise AssertionError(f"the importer gave {start} images for {n} labels, {len(split.left_out)} left out")
+    if start == 0:
+        raise UserError(f"split {group.name[1:]!r} has no image that can be read")
+    for dataset in filter(None, (images, averages)):
+        dataset.resize(start, axis=0)
+    group.create_dataset("labels", data=np.delete(np.asarray(split.labels, np.int64), split.left_out))
     return moments
 
 
-def _create(group: h5py.Group, name: str, n: int, shape: tuple[int, ...], dtype: str, compression: int) -> h5py.Dataset:
-    """A dataset for n images, in chunks of whole ones."""
-    rows = max(1, min(n, _CHUNK_BYTES // (int(np.prod(shape)) * np.dtype(dtype).itemsize)))
+def _regrouped(blocks: Iterable[Array], rows: int) -> Iterator[Array]:
+    """The same images in pieces of ``rows``, the last one smaller: each chunk is compressed and written once."""
+    held: list[Array] = []
+    count = 0
+    for block in blocks:
+        start = 0
+        while start < len(block):
+            held.append(block[start : start + rows - count])
+            start += len(held[-1])
+            count += len(held[-1])
+            if count == rows:
+                yield held[0] if len(held) == 1 else np.concatenate(held)
+                held, count = [], 0
+    if held:
+        yield np.concatenate(held)
+
+
+def _create(
+    group: h5py.Group,
+    name: str,
+    n: int,
+    shape: tuple[int, ...],
+    dtype: str,
+    compression: int,
+    chunk: Sequence[int] | None,
+) -> h5py.Dataset:
+    """A dataset for n images."""
+    spatial = shape[1:] if chunk is None else tuple(chunk)
     filters = {"compression": "gzip", "compression_opts": compression} if compression else {}
-    return group.create_dataset(name, (n, *shape), dtype, chunks=(rows, *shape), **filters)
+    chunks = (rows_of_chunk(n, shape, spatial, dtype), shape[0], *spatial)
+    return group.create_dataset(name, (n, *shape), dtype, chunks=chunks, **filters)

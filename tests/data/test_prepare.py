@@ -65,8 +65,8 @@ def test_coarse_images(
     with h5py.File(tmp_path / "out.h5") as file:
         for split in ("train", "test"):
             assert np.array_equal(file[split]["coarse"], average(images[split][:, None], block))
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"  coarse images {shape}, averaged in blocks of {block[0]} x {block[1]}"
+    *_, line, _ = capsys.readouterr().out.splitlines()
+    assert line == f"  coarse images {shape}, averaged in blocks of {block[0]} x {block[1]}"
 
 
 def test_coarse_images_of_a_subset(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
     command[5] = "nothing"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("hpcdd: nothing must hold the folders train and test")
+    assert done.stderr.startswith("hpcdd: nothing is not there; name the folder or archive")
     assert done.stderr.count("\n") == 1
 
 

@@ -250,3 +250,54 @@ def test_a_block_that_does_not_fit_leaves_no_trace(tmp_path: Path, block: tuple[
     with pytest.raises(UserError, match=rf"d\.h5 is not written: block .* {message}"):
         write_dataset(tmp_path / "d.h5", good(), name="d", class_names=CLASSES, coarse=block)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+@pytest.mark.parametrize(
+    ("shape", "chunk"), [((3, 9, 11), (5, 6)), ((1, 9, 11), (4, 11)), ((1, 6, 5, 4), (3, 3, 2))], ids=str
+)
+def test_chunks_along_boxes_change_nothing_else(
+    tmp_path: Path, shape: tuple[int, ...], chunk: tuple[int, ...], rows: int
+) -> None:
+    images = images_of("uint8", 60, shape)
+    splits = {"train": in_blocks(images, rows), "test": in_blocks(images[:30], rows)}
+    plain = write_dataset(tmp_path / "plain.h5", splits, name="d", class_names=CLASSES)
+    cut = write_dataset(
+        tmp_path / "cut.h5", splits, name="d", class_names=CLASSES, chunk=chunk, coarse=(2,) * len(chunk)
+    )
+    assert (plain.mean, plain.std) == (cut.mean, cut.std)
+    with h5py.File(tmp_path / "cut.h5") as file:
+        assert file["train/images"].chunks == (60, shape[0], *chunk)
+        assert np.array_equal(file["train/images"], images)
+        assert np.array_equal(file["train/coarse"], average(images, (2,) * len(chunk)))
+
+
+def leaving_out(rows: list[int], step: int) -> Split:
+    images, left_out = images_of("uint8", 60), []
+
+    def blocks() -> Iterator[np.ndarray[Any, Any]]:
+        left_out[:] = rows
+        kept = np.delete(images, rows, axis=0)
+        yield from (kept[start : start + step] for start in range(0, len(kept), step))
+
+    return Split(np.arange(60) % 3, images.shape[1:], "uint8", blocks, left_out)
+
+
+@pytest.mark.parametrize("step", [1, 13, 60])
+@pytest.mark.parametrize("rows", [[0], [59], [3, 4, 5, 40]], ids=str)
+def test_rows_that_are_left_out(tmp_path: Path, rows: list[int], step: int) -> None:
+    splits = {"train": leaving_out(rows, step), "test": in_blocks(images_of("uint8", 30), 20)}
+    info = write_dataset(tmp_path / "d.h5", splits, name="d", class_names=CLASSES, coarse=(2, 2))
+    kept = np.delete(images_of("uint8", 60), rows, axis=0)
+    assert info.labels["train"].tolist() == np.delete(np.arange(60) % 3, rows).tolist()
+    np.testing.assert_allclose(info.mean, kept.astype(np.float64).mean((0, 2, 3)), rtol=1e-12)
+    with h5py.File(tmp_path / "d.h5") as file:
+        assert np.array_equal(file["train/images"], kept)
+        assert np.array_equal(file["train/coarse"], average(kept, (2, 2)))
+
+
+def test_a_split_of_which_all_is_left_out(tmp_path: Path) -> None:
+    splits = {"train": leaving_out(list(range(60)), 1), "test": in_blocks(images_of("uint8", 30), 20)}
+    with pytest.raises(UserError, match="split 'train' has no image that can be read"):
+        write_dataset(tmp_path / "d.h5", splits, name="d", class_names=CLASSES)
+    assert list(tmp_path.iterdir()) == []

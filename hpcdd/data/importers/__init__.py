@@ -1,29 +1,27 @@
-"""Readers of data sets as their publishers ship them: one file a kind, each a function from a path to splits."""
+"""Readers of data sets as their publishers ship them: one file a kind, each from a path to labelled images.
+
+The module of a kind holds ``SUMMARY`` (what it reads), ``EXAMPLES`` (commands), ``add_arguments(parser)`` (declares the
+options of this kind) and ``read(source, work, **options)``, which gives an :class:`collection.Imported` or raises
+UserError where the source is not what it should be.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from ..write import Split
-from . import folder, idx
-
-
-@dataclass(frozen=True)
-class Importer:
-    """One kind of source.
-
-    Attributes:
-        summary: what it reads, for ``--help``.
-        read: from the source's path to its splits and its class names (empty where the source has none).
-    """
-
-    summary: str
-    read: Callable[[Path], tuple[dict[str, Split], tuple[str, ...]]]
-
+from . import cifar10, cifar100, faces, folder, idx, nifti, npy, npz, phantom
 
 IMPORTERS = {
-    "idx": Importer("a folder with the four IDX files of the MNIST family, gzip or not", idx.read),
-    "folder": Importer("train/CLASS/FILE and test/CLASS/FILE: images of one size (JPEG, PNG, ...)", folder.read),
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "faces": faces,
+    "folder": folder,
+    "idx": idx,
+    "nifti": nifti,
+    "npy": npy,
+    "npz": npz,
+    "phantom": phantom,
 }
+"""By kind."""
+FILE_PER_IMAGE = frozenset({"faces", "folder", "nifti"})
+"""Kinds of which a bad file is one image, and which threads decode."""
+WITHOUT_SOURCE = frozenset({"phantom"})
+"""Kinds that compute their images."""

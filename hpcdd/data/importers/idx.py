@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import math
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import UserError
-from ..write import Split
+from .collection import Collection, Imported
+from .stream import StreamedArray
+from .tree import READ_ERRORS
+from .work import Work
 
+SUMMARY = "a folder with the four IDX files of the MNIST family, gzip or not"
+EXAMPLES = (
+    "hpcdd prepare idx fashion-mnist fashion.h5 --grid 2,2",
+    "hpcdd prepare idx /usr/share/datasets/fashion-mnist OUT.h5 --train-samples 10000 --test-samples 2000 "
+    "--name Fashion-MNIST-12k --compression 9 --licence MIT   (the data set inside the package)",
+)
 _PREFIX = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
+_MOST_LABELS = 1 << 28
 
 
-def read(source: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of this kind: none."""
+
+
+def read(source: Path, _work: Work) -> Imported:
     """Reads ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`` from a folder.
 
     Args:
@@ -28,7 +41,8 @@ def read(source: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
         Splits ``train`` and ``test`` with uint8 images (n, 1, H, W); no class names, the format has none.
 
     Raises:
-        UserError: a file is missing, damaged or of another format; the message names it.
+        UserError: a file is missing, damaged or of another format; the message names it. Images that end too early,
+            in a gzip file, are met when they are read.
     """
     if not source.is_dir():
         raise UserError(
@@ -38,43 +52,55 @@ def read(source: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
     for split, prefix in _PREFIX.items():
         images_path = _find(source, f"{prefix}-images", 3)
         labels_path = _find(source, f"{prefix}-labels", 1)
-        images, labels = read_array(images_path, 3), read_array(labels_path, 1)
-        if len(images) != len(labels):
-            raise UserError(f"{images_path} holds {len(images)} images, but {labels_path} {len(labels)} labels")
-        splits[split] = Split.from_array(images[:, np.newaxis], labels)
-    return splits, ()
+        images, labels = open_array(images_path, 3), open_array(labels_path, 1).whole(_MOST_LABELS)
+        if images.shape[0] != len(labels):
+            raise UserError(f"{images_path} holds {images.shape[0]} images, but {labels_path} {len(labels)} labels")
+        splits[split] = _collection(images, labels)
+    return Imported(splits, ())
 
 
-def read_array(path: Path, axes: int) -> npt.NDArray[Any]:
-    """One IDX file of unsigned bytes, gzip or not, as a uint8 array with ``axes`` axes.
+def _collection(images: StreamedArray, labels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Collection:
+    return Collection(
+        labels.astype(np.int64),
+        (1, *images.shape[1:]),
+        "uint8",
+        lambda rows, _: (block[:, np.newaxis] for block in images.rows(rows)),
+    )
+
+
+def open_array(path: Path, axes: int) -> StreamedArray:
+    """The bytes of one IDX file of unsigned bytes, gzip or not, with ``axes`` axes.
 
     Raises:
-        UserError: not such a file, or its length does not fit its header.
+        UserError: not such a file, or (where it is not compressed) its length does not fit its header.
     """
+    size = 4 + 4 * axes
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with _open(path, packed) as stream:
+            header = stream.read(size)
+    except READ_ERRORS as error:
         raise UserError(f"{path} can't be read: {error}") from error
-    if len(content) < 4 or content[:2] != b"\0\0":
+    if len(header) < 4 or header[:2] != b"\0\0":
+        raise UserError(f"{path} is not an IDX file: it starts with {header[:4].hex(' ') or 'nothing'}, not with 00 00")
+    if header[2] != _UNSIGNED_BYTE or header[3] != axes:
         raise UserError(
-            f"{path} is not an IDX file: it starts with {content[:4].hex(' ') or 'nothing'}, not with 00 00"
+            f"{path} holds type 0x{header[2]:02x} with {header[3]} axes; 0x08 (unsigned byte) with {axes} is needed"
         )
-    if content[2] != _UNSIGNED_BYTE or content[3] != axes:
+    if len(header) < size:
+        raise UserError(f"{path} is damaged: its header has {len(header)} bytes, not {size}")
+    shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, size, 4))
+    array = StreamedArray(lambda: _open(path, packed), str(path), size, shape, np.dtype(np.uint8))
+    if not packed and (follow := path.stat().st_size - size) != math.prod(shape):
         raise UserError(
-            f"{path} holds type 0x{content[2]:02x} with {content[3]} axes; 0x08 (unsigned byte) with {axes} is needed"
+            f"{path} is damaged: its header announces {' x '.join(map(str, shape))} bytes, but {follow} follow"
         )
-    header = 4 + 4 * axes
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    if len(content) >= header and 0 in shape:
-        raise UserError(f"{path} is empty: its header announces {' x '.join(map(str, shape))} bytes")
-    if len(content) - header != math.prod(shape) or len(content) < header:
-        raise UserError(
-            f"{path} is damaged: its header announces {' x '.join(map(str, shape))} bytes, "
-            f"but {max(0, len(content) - header)} follow"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return array
+
+
+def _open(path: Path, packed: bool) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path:

@@ -1,0 +1,143 @@
+"""A picture of samples of each class with the boxes drawn on, so that people see what they made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..decomposition import Box, Decomposition
+from ..errors import UserError
+from ..files import written_whole
+from .format import DatasetInfo, open_dataset
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SAMPLES = {2: 8, 3: 3}
+"""Samples of each class by number of spatial axes; of a volume three slices are shown."""
+_MOST_CLASSES = 40
+_EDGE = 112
+"""Pixels of the longer side of a picture on the sheet, at least; at most twice as many."""
+_GAP, _LINE, _TEXT = 6, 16, 150
+_PAPER, _INK, _WARNING = (255, 255, 255), (30, 30, 30), (190, 0, 0)
+_COLOURS = ((255, 90, 60), (60, 160, 255), (90, 210, 80), (250, 190, 40), (200, 110, 255), (60, 220, 210))
+
+Array = npt.NDArray[Any]
+
+
+def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *, synthetic: bool) -> None:
+    """Writes the sheet of a dataset file as PNG; nothing stands at ``path`` before it is whole.
+
+    Args:
+        path: the picture to make; one that is there is replaced.
+        info: of the dataset file; the first training samples of every class are shown, of many classes the first.
+        decomposition: whose boxes are drawn on; None: no boxes.
+        synthetic: whether the images were computed, which the sheet then says.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    axes = len(info.image_shape) - 1
+    shown = min(info.num_classes, _MOST_CLASSES)
+    rows = [np.flatnonzero(info.labels["train"] == label)[: _SAMPLES[axes]] for label in range(shown)]
+    with open_dataset(info.path) as file:
+        images = file["train/images"]
+        pictures = [
+            [picture for row in chosen for picture in _pictures(images[row], info, decomposition)] for chosen in rows
+        ]
+    title = f"{info.name}: {' x '.join(map(str, info.image_shape[1:]))} pixels, {info.num_classes} classes"
+    if shown < info.num_classes:
+        title += f", the first {shown} of them"
+    sheet = _sheet(pictures, [str(name) for name in info.class_names[:shown]], title, synthetic)
+    try:
+        with written_whole(path) as temporary:
+            sheet.save(temporary, "PNG")
+    except OSError as error:
+        raise UserError(f"{info.path} is written, but its contact sheet {path} can't be: {error}") from error
+
+
+def _pictures(image: Array, info: DatasetInfo, decomposition: Decomposition | None) -> Iterator[Image]:
+    """An image (C, H, W), or the three middle slices of a volume (C, D, H, W), with boxes."""
+    shades = _shades(image, info)
+    spatial = image.shape[1:]
+    boxes = decomposition.boxes if decomposition is not None else ()
+    if len(spatial) == 2:
+        yield _picture(shades, [(box.start, box.stop) for box in boxes])
+        return
+    for axis in range(3):
+        middle = spatial[axis] // 2
+        kept = [a for a in range(3) if a != axis]
+        # Of depth the last slice is the head, which belongs to the top of a picture.
+        cut, flip = shades.take(middle, axis + 1), axis > 0
+        cut = cut[:, ::-1] if flip else cut
+        met = [box for box in boxes if box.start[axis] <= middle < box.stop[axis]]
+        yield _picture(cut, [_seen(box, kept, spatial, flip) for box in met])
+
+
+def _seen(box: Box, axes: Sequence[int], spatial: Sequence[int], flip: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First and last pixels of a box in a slice along two axes, the first of which may be turned over."""
+    start, stop = ([corner[a] for a in axes] for corner in (box.start, box.stop))
+    if flip:
+        n = spatial[axes[0]]
+        start[0], stop[0] = n - stop[0], n - start[0]
+    return tuple(start), tuple(stop)
+
+
+def _shades(image: Array, info: DatasetInfo) -> Array:
+    """Uint8 of the same shape: bytes as they are, other values from their least to their greatest."""
+    if info.dtype == "uint8":
+        return image
+    low, high = float(image.min()), float(image.max())
+    return np.asarray((image.astype(np.float32) - low) * (255 / max(high - low, 1e-30)), np.uint8)
+
+
+def _picture(shades: Array, boxes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Image:
+    """Pixels (C, H, W), enlarged by a whole number or made smaller, under the outlines of boxes (first, last)."""
+    from PIL import Image, ImageDraw
+
+    colour = shades.transpose(1, 2, 0) if len(shades) == 3 else shades[0]
+    picture = Image.fromarray(np.ascontiguousarray(colour)).convert("RGB")
+    longest = max(picture.size)
+    factor = float(-(-_EDGE // longest)) if longest < _EDGE else min(1.0, 2 * _EDGE / longest)
+    size = tuple(max(1, round(n * factor)) for n in picture.size)
+    filtered = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
+    picture = picture.resize((size[0], size[1]), filtered)
+    draw = ImageDraw.Draw(picture)
+    for number, (start, stop) in enumerate(boxes):
+        (top, left), (bottom, right) = ([round(n * factor) for n in corner] for corner in (start, stop))
+        corners = (left, top, max(left, right - 1), max(top, bottom - 1))
+        draw.rectangle(corners, outline=_COLOURS[number % len(_COLOURS)])
+    return picture
+
+
+def _sheet(rows: Sequence[Sequence[Image]], names: Sequence[str], title: str, synthetic: bool) -> Image:
+    """All pictures on one sheet, a row for each class."""
+    from PIL import Image, ImageDraw
+
+    heights = [max([_LINE, *(picture.height for picture in row)]) + _GAP for row in rows]
+    widths = [sum(picture.width + _GAP for picture in row) for row in rows]
+    top = 2 * _LINE if synthetic else _LINE
+    sheet = Image.new("RGB", (_TEXT + max(400, *widths) + _GAP, top + 2 * _GAP + sum(heights)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), _printable(title, 90), _INK)
+    if synthetic:
+        draw.text((_GAP, _GAP + _LINE), "SYNTHETIC: computed images, no patient's data", _WARNING)
+    y = top + 2 * _GAP
+    for name, row, height in zip(names, rows, heights, strict=True):
+        draw.text((_GAP, y), _printable(name, 22), _INK)
+        x = _TEXT
+        for picture in row:
+            sheet.paste(picture, (x, y))
+            x += picture.width + _GAP
+        y += height
+    return sheet
+
+
+def _printable(text: str, most: int) -> str:
+    """What the built-in font can show, cut to a length."""
+    shown = text.encode("latin-1", "replace").decode("latin-1").replace("\n", " ")
+    return shown if len(shown) <= most else shown[: most - 3] + "..."

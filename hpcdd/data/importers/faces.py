@@ -1,0 +1,62 @@
+"""The extended Yale face database B: PGM files whose names tell the subject."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from pathlib import Path
+
+from ...errors import UserError
+from .collection import Imported
+from .images import add_size_arguments, form
+from .tree import open_tree
+from .work import Work
+
+SUMMARY = "the extended Yale face database B: yaleB01/yaleB01_P00A+000E+00.pgm, ..."
+EXAMPLES = ("hpcdd prepare faces CroppedYale.zip faces.h5 --test-fraction 0.2 --validation-fraction 0.1 --grid 2,2",)
+_NAME = re.compile(r"(?P<subject>yaleB\d+)_P\d+(?P<light>A[+-]\d+E[+-]\d+|_Ambient)\.pgm(?P<bad>\.bad)?")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of this kind."""
+    add_size_arguments(parser)
+
+
+def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None) -> Imported:
+    """Reads all faces, of any folder; ambient light, and what the publisher calls ``.bad``, is counted and left out.
+
+    Args:
+        source: the folder, or a tar or zip archive of it.
+        work: how files are read.
+        size, fit: see :class:`hpcdd.data.importers.images.Form`.
+
+    Returns:
+        uint8 images (n, 1, H, W), not split; a class for each subject.
+
+    Raises:
+        UserError: there are no such files, or they show one subject only.
+    """
+    made = form(size, fit, "L")
+    tree = open_tree(source)
+    faces, passed = [], Counter[str]()
+    for name in tree.files:
+        match = _NAME.fullmatch(name.rpartition("/")[2])
+        if match is None:
+            passed["other"] += 1
+        elif match["bad"]:
+            passed["bad (.pgm.bad)"] += 1
+        elif match["light"] == "_Ambient":
+            passed["Ambient"] += 1
+        else:
+            faces.append((match["subject"], name))
+    subjects = sorted({subject for subject, _ in faces})
+    if len(subjects) < 2:
+        raise UserError(
+            f"{source} holds faces of {len(subjects)} subjects; the folders yaleB01, yaleB02, ... with files such as "
+            "yaleB01_P00A+000E+00.pgm are needed"
+        )
+    labels = [subjects.index(subject) for subject, _ in faces]
+    images = work.collect(tree, [name for _, name in faces], labels, made.decode)
+    notes = [f"passed over {count} {why} files" for why, count in sorted(passed.items())]
+    return Imported({"train": images}, tuple(subjects), "extended Yale B", notes=notes)

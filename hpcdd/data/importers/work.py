@@ -1,0 +1,144 @@
+"""Sources with a file per image: decoded by threads, in order; what to do about bad files."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import UserError
+from .collection import Collection, LeaveOut
+from .tree import Tree
+
+Array = npt.NDArray[Any]
+Decoder = Callable[[bytes, str], Array]
+"""From the content of a file, and its name for messages, to an image (C, *spatial); raises UserError."""
+_BLOCK_BYTES = 1 << 23
+_GROUP = 16
+"""Small images that are decoded as one task, which makes tasks cheap."""
+_GROUP_BYTES = 1 << 20
+_SHOWN = 5
+
+
+@dataclass
+class Work:
+    """How a source is read.
+
+    Attributes:
+        skip_bad: whether bad files are left out and counted; else the first one ends the work.
+        threads: that decode.
+        seed: of what is drawn, where a kind draws its images.
+        bad: what was wrong with each bad file so far.
+    """
+
+    skip_bad: bool = False
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    seed: int = 0
+    bad: list[str] = field(default_factory=list)
+
+    def collect(self, tree: Tree, files: Sequence[str], labels: Sequence[int], decode: Decoder) -> Collection:
+        """Images of one shape from files; all but the first are decoded when they are asked for.
+
+        Args:
+            tree: where the files are.
+            files: names, n of them.
+            labels: n numbers.
+            decode: makes an image of a file.
+
+        Raises:
+            UserError: there is no good file; here or on reading, the first bad one, unless ``skip_bad`` is set.
+        """
+        shape, dtype = self._first(tree, files, decode)
+
+        def fitting(content: bytes, where: str) -> Array:
+            image = decode(content, where)
+            if image.shape != shape:
+                option = "--grey or --rgb" if image.shape[1:] == shape[1:] else "--size"
+                raise UserError(
+                    f"{where} has the shape {image.shape}, but the first one {shape} (channels first); "
+                    f"make all alike with {option}"
+                )
+            return image
+
+        def rows(indices: npt.NDArray[np.int64], leave_out: LeaveOut) -> Iterator[Array]:
+            size = int(np.prod(shape)) * dtype.itemsize
+            per_block, group = max(1, _BLOCK_BYTES // size), max(1, min(_GROUP, _GROUP_BYTES // size))
+            block: list[Array] = []
+            for position, image in enumerate(self._decoded(tree, [files[i] for i in indices], group, fitting)):
+                if isinstance(image, UserError):
+                    self.bad.append(str(image))
+                    leave_out(position)
+                    continue
+                block.append(image)
+                if len(block) == per_block:
+                    yield np.stack(block)
+                    block = []
+            if block:
+                yield np.stack(block)
+
+        return Collection(np.asarray(labels, np.int64), shape, str(dtype), rows)
+
+    def report(self) -> str:
+        """Which files were left out; empty for none."""
+        if not self.bad:
+            return ""
+        more = f"; and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""
+        return f"skipped {len(self.bad)} bad files: {'; '.join(self.bad[:_SHOWN])}{more}"
+
+    def _first(self, tree: Tree, files: Sequence[str], decode: Decoder) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        with tree.reader() as read:
+            for name in files:
+                image = self._image(tree, name, lambda: read(name), decode)  # noqa: B023 - called at once
+                if not isinstance(image, UserError):
+                    return image.shape, image.dtype
+        raise UserError(f"{tree.path}: none of {len(files)} files can be read; the last fault: {image}")
+
+    def _image(self, tree: Tree, name: str, content: Callable[[], bytes], decode: Decoder) -> Array | UserError:
+        try:
+            return decode(content(), tree.where(name))
+        except UserError as error:
+            if self.skip_bad:
+                return error
+            raise UserError(f"{error}; mend or remove it, or leave bad files out with --skip-bad") from error
+
+    def _decoded(self, tree: Tree, files: Sequence[str], group: int, decode: Decoder) -> Iterator[Array | UserError]:
+        """Images in the order of the files, some of them decoded ahead, ``group`` of them at a time."""
+        waiting: deque[Future[list[Array | UserError]]] = deque()
+        with tree.reader() as read, ThreadPoolExecutor(self.threads) as pool:
+
+            def task(contents: Sequence[tuple[str, Callable[[], bytes]]]) -> list[Array | UserError]:
+                return [self._image(tree, name, content, decode) for name, content in contents]
+
+            try:
+                for start in range(0, len(files), group):
+                    names = files[start : start + group]
+                    contents = [(name, _now(read, name) if tree.in_order else partial(read, name)) for name in names]
+                    waiting.append(pool.submit(task, contents))
+                    if len(waiting) > 2 * self.threads:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def _now(read: Callable[[str], bytes], name: str) -> Callable[[], bytes]:
+    """Reads a file at once; gives what comes of it, content or fault, when called."""
+    try:
+        content = read(name)
+    except UserError as error:
+        fault = error
+
+        def raising() -> bytes:
+            raise fault
+
+        return raising
+    return lambda: content

@@ -1,0 +1,147 @@
+"""Single images: one size, grey or RGB; images that lie or are damaged."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hpcdd.data.importers import folder, images
+from hpcdd.data.importers.images import Form
+from hpcdd.errors import UserError
+
+from .sources import pixels_of, read, tar_bytes, write_files, zip_bytes
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, value: int = 7, *, claimed: tuple[int, int] | None = None) -> bytes:
+    """A grey PNG of one value, byte by byte; its header may claim another size."""
+    header = struct.pack(">2I5B", *(claimed or (width, height)), 8, 0, 0, 0, 0)
+    rows = (b"\0" + bytes([value]) * width) * height
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def bars(width: int, height: int) -> bytes:
+    """Left half black, right half white."""
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[:, width // 2 :] = 255
+    made = io.BytesIO()
+    Image.fromarray(pixels).save(made, "PNG")
+    return made.getvalue()
+
+
+def test_fits() -> None:
+    wide = bars(8, 4)
+    resized, cropped, padded = (Form((4, 4), fit).decode(wide, "x")[0] for fit in images.FITS)
+    for image in (resized, cropped, padded):
+        assert image.shape == (4, 4)
+    assert resized[0, 0] == cropped[0, 0] == 0
+    assert resized[0, 3] == cropped[0, 3] == 255
+    assert padded[:, 3].tolist() == [0, 255, 255, 0]  # black above and below
+    assert Form((4, 8), "resize").decode(wide, "x").tobytes() == Form().decode(wide, "x").tobytes()
+
+
+def test_grey_and_rgb() -> None:
+    assert Form(mode="RGB").decode(png(3, 2), "x").tolist() == [[[7] * 3] * 2] * 3
+    assert Form(mode="L").decode(png(3, 2), "x").shape == (1, 2, 3)
+
+
+def test_cameras_that_were_turned() -> None:
+    made = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the right side is up
+    Image.new("L", (6, 4)).save(made, "JPEG", exif=exif)
+    assert Form().decode(made.getvalue(), "x").shape == (1, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png(2, 2, claimed=(60_000, 60_000)), "Image size .3600000000 pixels. exceeds limit"),
+        (png(2, 2, claimed=(9_000, 9_000)), "claims to have 9000 x 9000 pixels"),
+        (png(2, 2, claimed=(40, 40)), "is not an image that can be read"),
+        (png(2, 2)[:40], "is not an image that can be read"),
+        (png(4, 4).replace(b"IDAT", b"IDAX"), "is not an image that can be read"),
+        (b"P5\n4 4\n65535\n" + bytes(32), "more than 8 bits per pixel"),
+        (b"P5\n4 x\n255\n", "is not an image that can be read"),
+        (b"BM" + bytes(60), "is not an image that can be read"),
+        (b"", "is not an image that can be read"),
+    ],
+)
+def test_bad_images_are_named(content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        Form((2, 2)).decode(content, "some/file.png")
+    assert "some/file.png" in str(caught.value)
+
+
+def jpeg() -> bytes:
+    made = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(made, "JPEG")
+    return made.getvalue()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    original=st.sampled_from([png(4, 4), jpeg(), b"P5\n4 4\n255\n" + bytes(16), bars(4, 4)]),
+    at=st.integers(0, 400),
+    change=st.binary(min_size=1, max_size=6),
+    kept=st.one_of(st.none(), st.integers(0, 400)),
+)
+def test_fuzzed_images(original: bytes, at: int, change: bytes, kept: int | None) -> None:
+    content = bytearray(original)
+    at %= len(content)
+    content[at : at + len(change)] = change
+    try:
+        image = Form((5, 6), "crop").decode(bytes(content[:kept]), "x")
+    except UserError:
+        return
+    assert image.shape in {(1, 5, 6), (3, 5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fit": "crop"}, "--fit crop says how images are brought to one size; name it with --size H W"),
+        ({"size": [0, 4]}, "--size is 0 4; use positive numbers"),
+        ({"size": [1 << 20, 1 << 20]}, "use positive numbers, at most"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(folder, tmp_path, **options)
+
+
+def test_flowers_of_odd_sizes_from_an_archive(tmp_path: Path) -> None:
+    """As TF-Flowers is shipped: one folder around the classes, a licence beside them."""
+    files = {"flower_photos/LICENSE.txt": b"CC-BY"}
+    for number, (name, i) in enumerate((name, i) for name in ("tulips", "daisy") for i in range(4)):
+        files[f"flower_photos/{name}/{i}.png"] = png(5 + i, 9 - i, 20 * number)
+    for suffix, content in ((".tgz", tar_bytes(files)), (".zip", zip_bytes(files))):
+        source = tmp_path / f"flowers{suffix}"
+        source.write_bytes(content)
+        imported = read(folder, source, size=[6, 6])
+        assert imported.class_names == ("daisy", "tulips")
+        assert imported.notes == ["passed over 1 other files"]
+        order = [1] * 4 + [0] * 4 if suffix == ".tgz" else [0] * 4 + [1] * 4  # an archive is read in its own order
+        train = imported.splits["train"]
+        assert train.labels.tolist() == order
+        values = pixels_of(train)[:, 0, 0, 0].tolist()
+        assert values == ([20 * n for n in range(8)] if suffix == ".tgz" else [80, 100, 120, 140, 0, 20, 40, 60])
+        with pytest.raises(UserError, match=r"png has the shape \(1, \d, \d\), but the first one"):
+            pixels_of(read(folder, source).splits["train"])
+
+
+def test_splits_of_other_sizes_are_told(tmp_path: Path) -> None:
+    files = {f"{split}/{name}/0.png": png(n, 4) for split, n in (("train", 4), ("test", 5)) for name in "ab"}
+    with pytest.raises(UserError, match="images differ between splits: .* name one with --size"):
+        read(folder, write_files(tmp_path, files))
