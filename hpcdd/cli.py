@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__, launch
-from .errors import DivergedError, StopRequest, UserError
+from .errors import DivergedError, ReadError, StopRequest, UserError
 
 if TYPE_CHECKING:
     from .comm import Comm
@@ -160,12 +160,12 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
         return _report(error) if launch.from_environment().rank == 0 else 0
     try:
         work(comm, arguments)
+    except (DivergedError, ReadError) as error:
+        _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
     except (UserError, StopRequest) as error:
         # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
         # as soon as one process ends with another code than 0, and that rest might be root.
         return _report(error) if comm.is_root else 0
-    except DivergedError as error:
-        _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
     except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
         _fail(comm, "hpcdd: interrupted before the training began\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException:
