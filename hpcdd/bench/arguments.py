@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         example="hpcdd bench io cifar10.h5 --decomposition.grid 4,4",
     )
     io.add_argument("--rounds", type=_positive, default=15, help="rounds in which all take a turn (default: 15)")
-    io.add_argument("--mib", type=_positive, default=64, help="MiB of images in each file (default: 64)")
+    io.add_argument("--mib", type=_positive, default=96, help="MiB of images in each file (default: 96)")
     return top
 
 
