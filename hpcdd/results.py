@@ -75,6 +75,15 @@ def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int])
     return phases
 
 
+def summed(ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """By phase the sum over the ranks, and that over all phases as ``total``."""
+    phases: dict[str, float] = {}
+    for of_rank in ranks:
+        for phase, value in of_rank.items():
+            phases[phase] = phases.get(phase, 0.0) + value
+    return {**phases, "total": sum(phases.values())}
+
+
 def assemble(
     config: Config,
     problem: Problem,
@@ -83,6 +92,7 @@ def assemble(
     parameters: Mapping[str, Any],
     accuracy: Mapping[str, Any],
     seconds: Mapping[str, Any],
+    core_seconds: Mapping[str, float],
     communication: Mapping[str, Any],
     bytes_read: Sequence[int],
 ) -> dict[str, Any]:
@@ -93,6 +103,7 @@ def assemble(
         parameters: trainable ones, by network; ``local`` by subdomain.
         accuracy: by split and strategy.
         seconds: by phase; ``local`` by subdomain.
+        core_seconds: processor time by phase, of all ranks together.
         communication: from :func:`traffic_of`.
         bytes_read: bytes of pixels by rank.
     """
@@ -118,6 +129,7 @@ def assemble(
         "parameters": parameters,
         "accuracy": accuracy,
         "seconds": seconds,
+        "core_seconds": core_seconds,
         "communication": communication,
         "bytes_read": list(bytes_read),
         "ranks": len(mesh.places),
@@ -201,6 +213,7 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
     console.print(table)
 
     parameters, seconds, communication = results["parameters"], results["seconds"], results["communication"]
+    core_seconds = results["core_seconds"]
     coherent = f"; coherent model {parameters['coherent']:,}" if "coherent" in parameters else ""
     later = [phase for phase in seconds if phase.startswith("coherent") or phase == "global"]
     print(
@@ -210,6 +223,12 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
         f"local {_span(seconds['local'], '.1f')} per subdomain, "
         + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
         + f"total {seconds['total']:.1f}",
+        "seconds of processor time, all ranks: "
+        + ", ".join(
+            f"{phase} {core_seconds[phase]:.1f}"
+            for phase in ("local", "gather", "dnn", *later, "total")
+            if phase in core_seconds
+        ),
         "messages of a rank: "
         + "; ".join(_messages(phase, communication[phase]) for phase in ("local", "gather", "dnn") if phase in seconds)
         + "".join(f"; {_messages(phase, communication[phase])}" for phase in later),

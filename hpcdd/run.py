@@ -186,11 +186,11 @@ class Run:
                 for _ in self._states():  # this rank's part of the collectives
                     pass
             seconds = [result.seconds for result in self.local.values()] if session.place.replica == 0 else []
-            everyone = comm.gather_object((seconds, comm.traffic, session.reader.bytes_read))
+            everyone = comm.gather_object((seconds, session.core_seconds, comm.traffic, session.reader.bytes_read))
         session.log.info("complete")
         if everyone is None:
             return
-        times, traffic, bytes_read = zip(*everyone, strict=True)
+        times, worked, traffic, bytes_read = zip(*everyone, strict=True)
         session.seconds["local"] = [seconds for of_rank in times for seconds in of_rank]
         session.seconds["total"] = environment.seconds_since_launch()
         content = results.assemble(
@@ -200,6 +200,7 @@ class Run:
             parameters=self._parameters(),
             accuracy=self.accuracy,
             seconds=session.seconds,
+            core_seconds=results.summed(worked),
             communication=results.traffic_of(traffic, self.steps),
             bytes_read=bytes_read,
         )

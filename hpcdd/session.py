@@ -44,6 +44,7 @@ class Session:
         storage: where this rank keeps its samples.
         team: the ranks that this one works with; None on a spare rank.
         seconds: by phase, on this rank.
+        core_seconds: processor time by phase, of all threads of this rank.
         stop, telemetry: see there.
         reader: of the dataset file.
 
@@ -54,6 +55,7 @@ class Session:
     def __init__(self, comm: Comm, config: Config) -> None:
         self.comm, self.config = comm, config
         self.seconds: dict[str, Any] = {"start": environment.seconds_since_launch()}
+        self.core_seconds: dict[str, float] = {"start": time.process_time()}
         self.problem = comm.on_root(lambda: pose(config))
         self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
         self.place = self.mesh.places[comm.rank]
@@ -116,18 +118,19 @@ class Session:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """A phase that all ranks end together: traffic and seconds are recorded under ``name``.
+        """A phase that all ranks end together: traffic and seconds of both kinds are recorded under ``name``.
 
         Raises:
             StopRequest: on all ranks alike at the end, if any rank wants to stop.
         """
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         with self.comm.phase(name):
             with contextlib.suppress(StopRequest):  # the others hear of it, and all agree
                 yield
             with self.comm.phase("agreement"):
                 self.stop.agree(name)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self.core_seconds[name] = self.core_seconds.get(name, 0.0) + time.process_time() - worked
 
     def hooks(self, *, alone: bool, heard: bool = True) -> Hooks:
         """What a training calls.

@@ -98,6 +98,7 @@ def whole_run(base: float) -> dict[str, Any]:
 
 
 SECONDS = {"start": 1.0, "read": 2.0, "local": [3.0, 4.5], "gather": 0.25, "dnn": 5.0, "total": 16.0}
+CORE_SECONDS = {"start": 2.0, "local": 11.25, "dnn": 5.5, "total": 30.0}
 COUNTED = {"calls": 7, "bytes": 12345}
 
 
@@ -114,6 +115,7 @@ def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: 
         "parameters": {"global": problem.widths.global_parameters, "local": local, "dnn": 4321},
         "accuracy": {"train": accuracy(0.5), "test": accuracy(0.4)},
         "seconds": SECONDS,
+        "core_seconds": CORE_SECONDS,
         "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
         "bytes_read": [10, 20],
     }
@@ -183,6 +185,11 @@ def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everythin
     assert everything["communication"]["global"]["bytes_per_step"] == 4294.13
 
 
+def test_processor_time_is_that_of_all_ranks() -> None:
+    ranks = [{"start": 1.0, "local": 2.0}, {"start": 0.5, "local": 3.0, "dnn": 0.25}]
+    assert results.summed(ranks) == {"start": 1.5, "local": 5.0, "dnn": 0.25, "total": 6.75}
+
+
 def rows(text: str) -> list[list[str]]:
     """The rows of the table: words and accuracies."""
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
@@ -206,11 +213,12 @@ def test_the_table_of_a_run_that_trained_everything(everything: dict[str, Any]) 
     assert (
         "local 3.0 to 4.5 per subdomain, dnn 5.0, coherent_transfer 7.5, coherent_scratch 7.5, global 7.5, total 16.0\n"
     ) in text
+    assert "\nseconds of processor time, all ranks: local 11.2, dnn 5.5, total 30.0\n" in text
     assert (
         "messages of a rank: local 7 calls, 12,345 bytes; dnn 7 calls, 12,345 bytes; coherent_transfer 2 calls" in text
     )
     assert text.count("2 calls, 4,294 bytes per step") == 3
-    assert max(map(len, text.splitlines()[:-5])) <= 100
+    assert max(map(len, text.splitlines()[:-6])) <= 100
 
 
 def test_the_table_holds_each_local_cnn_and_strategy_with_its_accuracies(content: dict[str, Any]) -> None:

@@ -147,6 +147,8 @@ def test_results_are_complete(runs: dict[int, Path], tiny: Path) -> None:
         assert phases < set(results["seconds"])
         assert len(results["seconds"]["local"]) == SUBDOMAINS
         assert results["seconds"]["total"] > max(results["seconds"]["local"]) > 0
+        assert phases <= set(results["core_seconds"])
+        assert results["core_seconds"]["total"] > results["core_seconds"]["coherent_transfer"] > 0
         assert (results["ranks"], results["hosts"], results["threads_per_rank"]) == (ranks, 1, 1)
         environment = json.loads((run / "environment.json").read_text())
         assert [place["rank"] for place in environment["places"]] == list(range(ranks))

@@ -30,10 +30,19 @@ def doubled(samples: Samples) -> Samples:
     return Samples(samples.inputs.double(), samples.labels)
 
 
+class Views(Samples):
+    """Samples that move from epoch to epoch, as augmented ones do."""
+
+    def in_epoch(self, seed: int) -> Views:
+        moved = 0.1 * torch.randn(self.inputs.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return Views(self.inputs + moved, self.labels)
+
+
+@pytest.mark.parametrize("kind", [Samples, Views])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_that_share_batches_train_the_same_network_as_one(ranks: int) -> None:
+def test_ranks_that_share_batches_train_the_same_network_as_one(ranks: int, kind: type[Samples]) -> None:
     """Batches of 25 rows are shared unevenly, 110 samples for validation too."""
-    training, validation = doubled(ring(100)), doubled(ring(110, seed=1))
+    training, validation = kind(doubled(ring(100)).inputs, ring(100).labels), doubled(ring(110, seed=1))
     settings = TrainingSettings(epochs=3, batch_size=25, early_stopping=3, optimizer="sgd", learning_rate=0.05)
 
     def trained_on(share: Share) -> tuple[nn.Module, list[Status], int]:
