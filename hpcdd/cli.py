@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from . import __version__, launch
-from .errors import DivergedError, StopRequest, UserError
+from .errors import DivergedError, ReadError, StopRequest, UserError
 
 if TYPE_CHECKING:
     from .comm import Comm
@@ -28,7 +28,7 @@ without messages, and a dense network that combines their decisions.
 commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
-  bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun)
+  bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
 
 examples:
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
-    if command in _WITH_MPI and not {"-h", "--help"} & set(arguments):
-        return _run_on_all_ranks(_train if command == "train" else _bench, arguments)
+    if command in _WITH_MPI and not {"-h", "--help"} & set(arguments) and [command, *arguments[:1]] != ["bench", "io"]:
+        return _run_on_all_ranks(_train if command == "train" else _bench_coherent, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
         return 0
@@ -79,7 +79,7 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
 
         configuration.parse(["--help"])
     elif command == "bench":
-        _bench_parser().print_help()
+        _plain_bench(arguments)
     elif command == "prepare":
         from .data import prepare
 
@@ -132,41 +132,30 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
     run.train(comm, config)
 
 
-def _bench_parser() -> argparse.ArgumentParser:
-    from .bench import coherent
-
-    parser = argparse.ArgumentParser(
-        prog="hpcdd bench",
-        usage="mpirun -n N hpcdd bench coherent [CONFIG] [--widths W,W,...] [--section.key VALUE ...]",
-        description=coherent.__doc__,
-        epilog="example: mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64\n"
-        "Every field of the configuration can be given as for `hpcdd train`.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("what", choices=["coherent"], help="what is measured")
-    coherent.add_arguments(parser)
-    return parser
-
-
-def _bench(comm: Comm, arguments: Sequence[str]) -> None:
+def _bench_coherent(comm: Comm, arguments: Sequence[str]) -> None:
     from . import configuration
+    from .bench import arguments as command_line
     from .bench import coherent
 
     def parse() -> tuple[Config, list[int], int, int]:
-        if list(arguments[:1]) != ["coherent"]:
-            raise UserError(f"bench measures `coherent`, not {' '.join(arguments[:1]) or 'nothing'!r}")
-        try:
-            own, rest = _bench_parser().parse_known_args(list(arguments))
-            widths = [int(width) for width in own.widths.split(",")]
-        except (argparse.ArgumentError, ValueError) as error:
-            raise UserError(f"bench: {error}") from error
-        if min(*widths, own.rounds, own.steps) < 1:
-            raise UserError("bench: --widths, --rounds and --steps are numbers from 1")
+        own, rest = command_line.parse(arguments)
+        widths = [int(width) if width.isdecimal() else 0 for width in own.widths.split(",")]
+        if min(widths) < 1:
+            raise UserError(f"bench: --widths is {own.widths!r}; name numbers from 1, with commas")
         return configuration.parse(rest)[0], widths, own.rounds, own.steps
 
     coherent.run(comm, *comm.on_root(parse))
+
+
+def _plain_bench(arguments: Sequence[str]) -> None:
+    """``bench io``, and the help of all benchmarks."""
+    from .bench import arguments as command_line
+
+    if {"-h", "--help"} & set(arguments):
+        command_line.parser().parse_known_args(list(arguments))
+    from .bench import io
+
+    io.run(*command_line.parse(arguments))
 
 
 def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Sequence[str]) -> int:
@@ -178,12 +167,12 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
         return _report(error) if launch.from_environment().rank == 0 else 0
     try:
         work(comm, arguments)
+    except (DivergedError, ReadError) as error:
+        _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
     except (UserError, StopRequest) as error:
         # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
         # as soon as one process ends with another code than 0, and that rest might be root.
         return _report(error) if comm.is_root else 0
-    except DivergedError as error:
-        _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
     except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
         _fail(comm, "hpcdd: interrupted before the training began\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException:

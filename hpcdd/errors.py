@@ -15,6 +15,14 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class ReadError(UserError):
+    """Pixels that can't be read. One rank may meet them alone, in the middle of a phase.
+
+    Where ranks agree (:meth:`hpcdd.comm.Comm.on_all`) it is like any :class:`UserError`; elsewhere it ends the whole
+    job with its message.
+    """
+
+
 class DivergedError(ArithmeticError):
     """A loss that is no longer finite. Met by one rank alone, which ends the whole job with this message."""
 

@@ -9,11 +9,13 @@ import torch
 
 from . import environment, run_directory
 from .config import Config
-from .data.augmentation import Augmentation, AugmentedSamples, Region
+from .data.augmentation import Augmentation
 from .data.format import DatasetInfo, inspect, resolve
+from .data.loading import Loader, Storage, bytes_in_memory
 from .data.reading import BoxReader
-from .data.samples import Samples
-from .data.split import Indices, split_rows
+from .data.samples import Subimages
+from .data.split import Indices, count_samples, labels_of, split_rows
+from .data.trial import with_classes
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .mesh import Mesh
@@ -72,75 +74,57 @@ class Problem:
     @property
     def samples(self) -> dict[str, int]:
         """Number of samples of each split of the run."""
-        return {
-            split: len(self.info.labels[stored]) if rows is None else len(rows)
-            for split, (stored, rows) in self.rows.items()
-        }
+        return count_samples(self.info, self.rows)
 
     def labels(self, split: str) -> torch.Tensor:
         """int64 (n,) of one split of the run."""
-        stored, rows = self.rows[split]
-        labels = self.info.labels[stored]
-        return torch.from_numpy(labels if rows is None else labels[rows])
+        return labels_of(self.info, self.rows[split])
 
     def subimage_shape(self, subdomain: int) -> tuple[int, ...]:
         """(C, *spatial) of one subdomain's subimages."""
         return (self.info.image_shape[0], *self.decomposition.subdomains[subdomain].shape)
 
-    def read(self, reader: BoxReader, subdomains: Iterable[int], device: str) -> dict[int, dict[str, Samples]]:
-        """The samples of some subdomains by split, on ``device``; reads the boxes of these subdomains and no others.
+    def read(
+        self, reader: BoxReader, subdomains: Iterable[int], device: str, storage: Storage | None = None
+    ) -> dict[int, dict[str, Subimages]]:
+        """The samples of some subdomains by split; reads the boxes of these subdomains and no others.
+
+        Args:
+            reader: of the dataset file.
+            subdomains: which.
+            device: where batches are wanted.
+            storage: where samples are kept; default: on ``device``.
 
         Raises:
-            UserError: the file is damaged.
+            ReadError: the file is damaged.
         """
-        return {s: self._read(reader, self.decomposition.subdomains[s], device) for s in subdomains}
+        loader = self._loader(reader, device, storage)
+        return {s: loader.load(self.decomposition.subdomains[s]) for s in subdomains}
 
-    def read_whole(self, reader: BoxReader, device: str) -> dict[str, Samples]:
-        """The whole images by split, on ``device``.
+    def read_whole(self, reader: BoxReader, device: str, storage: Storage | None = None) -> dict[str, Subimages]:
+        """The whole images by split; arguments as for :meth:`read`.
 
         Raises:
-            UserError: the file is damaged.
+            ReadError: the file is damaged.
         """
+        return self._loader(reader, device, storage).load(self._whole)
+
+    def bytes_of(self, subdomains: Iterable[int]) -> int:
+        """Bytes that the samples of some subdomains take where they are not streamed."""
+        every = self.decomposition.subdomains
+        return sum(bytes_in_memory(self.info, self.samples, every[s], self.augmentation) for s in subdomains)
+
+    def bytes_of_whole(self) -> int:
+        """Bytes that the whole images take where they are not streamed."""
+        return bytes_in_memory(self.info, self.samples, self._whole, self.augmentation)
+
+    @property
+    def _whole(self) -> Subdomain:
         image = self.info.image_shape[1:]
-        return self._read(reader, Subdomain(Box((0,) * len(image), image), (1,) * len(image)), device)
+        return Subdomain(Box((0,) * len(image), image), (1,) * len(image))
 
-    def _read(self, reader: BoxReader, subdomain: Subdomain, device: str) -> dict[str, Samples]:
-        found: dict[str, Samples] = {}
-        if self.augmentation is not None:
-            found["train"] = self._read_augmented(reader, subdomain, self.augmentation, device)
-        by_name: dict[str, list[str]] = {}  # splits that are parts of the same stored split are read together
-        for split, (name, _) in self.rows.items():
-            if split not in found:
-                by_name.setdefault(name, []).append(split)
-        block = subdomain.block if subdomain.is_coarse else None
-        for name, splits in by_name.items():
-            parts = reader.read_rows(name, subdomain.box, [self.rows[split][1] for split in splits], block)
-            for split, images in zip(splits, parts, strict=True):
-                found[split] = Samples.of_images(
-                    torch.from_numpy(images), self.labels(split), self.info.mean, self.info.std, device
-                )
-        return {split: found[split] for split in self.rows}
-
-    def _read_augmented(
-        self, reader: BoxReader, subdomain: Subdomain, augmentation: Augmentation, device: str
-    ) -> Samples:
-        name, rows = self.rows["train"]
-        read: dict[Region, torch.Tensor] = {}
-        regions = augmentation.regions(subdomain.box, self.info.image_shape[1:])
-        for region in regions:
-            if region not in read:
-                (images,) = reader.read_rows(name, region.box, [rows], padding=region.padding)
-                read[region] = torch.from_numpy(images).to(device)
-        plain = Samples.of_images(read[regions[0]], self.labels("train"), self.info.mean, self.info.std, device)
-        return AugmentedSamples(
-            plain.inputs,
-            plain.labels,
-            plain.mean,
-            plain.std,
-            augmentation=augmentation,
-            regions=tuple(read[region] for region in regions),
-            block=subdomain.block,
-        )
+    def _loader(self, reader: BoxReader, device: str, storage: Storage | None) -> Loader:
+        return Loader(self.info, self.rows, self.augmentation, reader, device, storage or Storage())
 
 
 def pose(config: Config) -> Problem:
@@ -150,8 +134,8 @@ def pose(config: Config) -> Problem:
         UserError: data set, configuration and this machine do not go together.
     """
     run_directory.check_output(config.output)
-    info = inspect(resolve(config.data.file))
-    rows = split_rows(info, config.data.validation_fraction, config.seed)
+    info = with_classes(inspect(resolve(config.data.file)), config.data.classes)
+    rows = split_rows(info, config.data.validation_fraction, config.seed, config.data.subset)
     for section, settings in (
         ("local", config.local),
         ("aggregation", config.aggregation),
@@ -173,9 +157,9 @@ def pose(config: Config) -> Problem:
     check_own(config.model, shapes, info.num_classes, widths.local_width)
     if config.coherent.starts and config.coherent_features == "penultimate":
         check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
-    # A validation split is taken from the training split or from the file, so that the sum over the file is right.
+    samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
-    needed = bytes_on_root(sum(info.samples.values()), len(decomposition), info.num_classes) if gathered else 0
+    needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0
     available = environment.available_memory()
     check_memory(needed, available)
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available)

@@ -20,6 +20,7 @@ from .models.aggregators import RULES
 from .phases.status import Status
 from .problem import Problem
 from .seeding import WHOLE
+from .storage import Storages
 from .traffic import Traffic
 
 FORMAT = 1
@@ -115,6 +116,7 @@ def assemble(
             "name": info.name,
             **problem.samples,
             "classes": info.num_classes,
+            "class_names": list(info.class_names),
             "image_shape": list(info.image_shape),
         },
         "decomposition": {
@@ -144,8 +146,8 @@ def write_json(path: Path, content: object) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def print_plan(mesh: Mesh, problem: Problem, out: TextIO) -> None:
-    """Says once who does what: the decomposition, the width of the CNNs, root's memory and the map of the ranks."""
+def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
+    """Says once who does what: decomposition, width of the CNNs, memory on root and for samples, map of the ranks."""
     decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
     shapes = sorted({_by(box.shape) for box in boxes})
@@ -172,6 +174,8 @@ def print_plan(mesh: Mesh, problem: Problem, out: TextIO) -> None:
             f"{problem.root_available / 2**20:,.0f} MiB that are free",
             file=out,
         )
+    for line in storages.lines() if storages is not None else []:
+        print(line, file=out)
     for place in mesh.places:
         whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
         if mesh.replicas > 1 and place.subdomains:

@@ -13,7 +13,7 @@ from torch import nn
 from . import environment, results
 from .comm import Comm
 from .config import Config
-from .data.samples import Samples
+from .data.samples import Subimages
 from .errors import StopRequest
 from .model_file import write_model
 from .models.dnn import DNN, features_of
@@ -71,7 +71,7 @@ class Run:
         self.session = session
         self.comm, self.config = session.comm, session.config
         self.problem, self.team = session.problem, session.team
-        self.samples: dict[int, dict[str, Samples]] = {}
+        self.samples: dict[int, dict[str, Subimages]] = {}
         self.local: dict[int, LocalResult] = {}
         self.dnn: PartOfDNN | None = None
         self.models: dict[str, PartOfCoherent] = {}
@@ -159,7 +159,11 @@ class Run:
         hooks = session.hooks(alone=False, heard=self.comm.is_root)
         with session.phase("read"):
             images = self.comm.on_all(
-                lambda: {} if team is None else self.problem.read_whole(session.reader, session.place.device)
+                lambda: (
+                    {}
+                    if team is None
+                    else self.problem.read_whole(session.reader, session.place.device, session.storage)
+                )
             )
         with session.phase("global"):
             if team is not None:
@@ -204,8 +208,8 @@ class Run:
         session.close_display()
         results.print_results(content, session.directory.path, sys.stdout)
 
-    def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Samples]]:
-        return self.problem.read(self.session.reader, subdomains, self.session.place.device)
+    def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
+        return self.problem.read(self.session.reader, subdomains, self.session.place.device, self.session.storage)
 
     def _dnn_template(self, features: str) -> DNN:
         """A DNN without memory for its parameters."""

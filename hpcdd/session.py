@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from . import environment, launch, mesh, results, run_directory
+from . import environment, launch, mesh, results, run_directory, storage
 from .comm import Comm, mpi_library
 from .config import Config
 from .configuration import to_yaml
@@ -41,6 +41,7 @@ class Session:
         comm, config: see above.
         problem: what is to be solved.
         mesh, place: who owns what, and this rank's place.
+        storage: where this rank keeps its samples.
         team: the ranks that this one works with; None on a spare rank.
         seconds: by phase, on this rank.
         core_seconds: processor time by phase, of all threads of this rank.
@@ -60,6 +61,8 @@ class Session:
         self.place = self.mesh.places[comm.rank]
         torch.set_num_threads(self.place.threads)
         comm.on_all(self._check_place)
+        storages = storage.decide(comm, config, self.problem, self.mesh)
+        self.storage = storages.of(comm.rank)
         self.reader = BoxReader(self.problem.info.path)
         self._display: Display = NoDisplay()
         self._metrics: Metrics | None = None
@@ -69,7 +72,7 @@ class Session:
         self.telemetry = Telemetry(comm, channel, self._sink, interval)
         self.team = form_team(comm, self.mesh, config, Flag(self.stop.wanted))
         if comm.is_root:
-            results.print_plan(self.mesh, self.problem, sys.stdout)
+            results.print_plan(self.mesh, self.problem, sys.stdout, storages)
 
     def __enter__(self) -> Self:
         self.stop.__enter__()

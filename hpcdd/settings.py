@@ -42,6 +42,32 @@ class DataSettings(Settings):
     """Share of the training split, in [0, 1), that is set aside class by class for validation.
     Only for files without a validation split of their own."""
 
+    subset: Annotated[int, Field(ge=2)] | None = None
+    """For quick trials: so many samples of the training split, drawn with the seed in proportion to the classes, before
+    the share for validation is taken from them. The other splits stay whole. Default: all."""
+
+    classes: tuple[NonNegativeInt | str, ...] | None = None
+    """For quick trials: only these classes of all splits, by name or by number (from 0; a name that is a number is
+    taken for a name). They are numbered anew, in the order of the file. Default: all."""
+
+    storage: Literal["auto", "memory", "device", "stream"] = "auto"
+    """Where a rank keeps its samples: `device`, with the CNNs; `memory`, the host's, from which batches are copied to
+    the device; `stream`, in the file, from which a thread reads shuffled blocks of samples. `auto`: the first of these
+    three for which the budget is enough. Where one rank streams, all visit the samples in the order of blocks."""
+
+    memory: PositiveInt | None = None
+    """Budget of each rank for its samples, MiB, that `auto` goes by. Default: half of what is free on the rank's node,
+    and of what is free on its GPU, divided by the ranks that work there."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.memory is not None and self.storage != "auto":
+            problems.append(f"data.memory has no effect on data.storage {self.storage!r}; it belongs to auto")
+        if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
+            problems.append(f"data.classes is {list(self.classes)}; name two classes or more, each once")
+        return consistent(problems, self)
+
 
 class DecompositionSettings(Settings):
     """How an image is cut into subimages."""

@@ -14,8 +14,7 @@ import pytest
 from hpcdd import __version__
 from hpcdd.configuration import from_yaml
 
-HELP = [["--help"], ["-h"], ["train", "--help"], ["prepare", "--help"], ["info", "--help"]]
-BENCH = pytest.param(["bench", "--help"], marks=pytest.mark.xfail(strict=True, reason="it imports torch"))
+HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "info", "bench")]]
 
 
 def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +29,7 @@ def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.
     )
 
 
-@pytest.mark.parametrize("words", [*HELP, BENCH], ids=" ".join)
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_is_quick(words: list[str]) -> None:
     """By its own processor time: the machine may be busy with something else."""
     best = float("inf")
@@ -48,7 +47,7 @@ def test_help_is_quick(words: list[str]) -> None:
     pytest.fail(f"at best {best:.2f} s")
 
 
-@pytest.mark.parametrize("words", [*HELP, BENCH, ["--version"], ["trian"]], ids=" ".join)
+@pytest.mark.parametrize("words", [*HELP, ["--version"], ["trian"]], ids=" ".join)
 def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]) -> None:
     program = (
         "import sys\n"
@@ -97,7 +96,7 @@ def test_an_unknown_command_is_one_line_and_exit_code_2(word: str, hint: str) ->
     assert done.stderr == f"hpcdd: '{word}' is no command; {hint}\n"
 
 
-@pytest.mark.parametrize("words", [*HELP, ["bench", "--help"], ["--version"], ["info"], ["zzz"]], ids=" ".join)
+@pytest.mark.parametrize("words", [*HELP, ["bench", "io"], ["--version"], ["info"], ["zzz"]], ids=" ".join)
 @pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD"])
 def test_under_mpirun_one_process_is_enough_for_what_needs_no_mpi(words: list[str], kind: str) -> None:
     done = hpcdd(*words, **{f"{kind}_RANK": "1", f"{kind}_SIZE": "2"})
@@ -188,3 +187,25 @@ def test_print_config_is_yaml_that_runs_again(tmp_path: Path) -> None:
     (tmp_path / "printed.yaml").write_text(done.stdout)
     assert hpcdd("train", "printed.yaml", "--print_config", cwd=tmp_path).stdout == done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["printed.yaml"]
+
+
+def test_bench_io_prints_all_layouts_and_needs_no_mpi(tiny: Path) -> None:
+    done = hpcdd("bench", "io", str(tiny), "--rounds", "2", "--decomposition.grid", "3,2", **NO_MPI)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tiny, 300 images of [1, 12, 12]: 6 boxes" in done.stdout
+    for name in ("contiguous", "chunks: whole images", "chunks: boxes", "numpy slice"):
+        assert re.search(rf"^{name} +[\d.]+ \([\d.]+ to [\d.]+\) +[\d.]+ \(", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "io", "--rounds", "0"], "bench: argument --rounds: '0' is not a number from 1"),
+        (["bench", "io", "nowhere.yaml"], "configuration nowhere.yaml can't be read"),
+        (["bench", "io", "--decomposition.grid", "2,2,2"], "decomposition.grid is [2, 2, 2] with 3 axes"),
+    ],
+)
+def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
+    done = hpcdd(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr

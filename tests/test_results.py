@@ -158,7 +158,14 @@ def everything(tiny: Path) -> dict[str, Any]:
 def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert json.loads(json.dumps(content)) == content
     assert content["format"] == 1
-    assert content["dataset"] == {"name": "tiny", "train": 300, "test": 90, "classes": 3, "image_shape": [1, 12, 12]}
+    assert content["dataset"] == {
+        "name": "tiny",
+        "train": 300,
+        "test": 90,
+        "classes": 3,
+        "class_names": ["two", "three", "four"],
+        "image_shape": [1, 12, 12],
+    }
     assert content["decomposition"] == {
         "grid": [1, 2], "overlap": [0, 0], "boxes": [[[0, 0], [12, 6]], [[0, 6], [12, 12]]], "coarse": None,
     }  # fmt: skip

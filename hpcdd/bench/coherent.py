@@ -6,7 +6,6 @@ threads, and take turns in every round. Times are those of the slowest rank; rat
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -53,17 +52,6 @@ class Contender:
     calls: float = 0.0
     bytes: float = 0.0
     seconds: list[float] = dataclasses.field(default_factory=list)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what stands beside the configuration."""
-    parser.add_argument(
-        "--widths",
-        default="16,32,64",
-        help="ladder of model sizes: widths of the global CNN, which the local CNNs match (default: 16,32,64)",
-    )
-    parser.add_argument("--rounds", type=int, default=9, help="rounds in which all take a turn (default: 9)")
-    parser.add_argument("--steps", type=int, default=5, help="steps of a turn (default: 5)")
 
 
 def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: int) -> None:

@@ -129,8 +129,11 @@ class AugmentedSamples(Samples):
 
     def in_epoch(self, seed: int) -> Self:
         """The samples as one epoch sees them."""
-        mirror, first = self.augmentation.draw(len(self), seed)
-        device = self.labels.device
+        return self.in_views(*self.augmentation.draw(len(self), seed))
+
+    def in_views(self, mirror: torch.Tensor, first: torch.Tensor) -> Self:
+        """The samples in views of :meth:`Augmentation.draw`, (n,) and (n, axes)."""
+        device = self.inputs.device
         return replace(self, mirror=mirror.to(device), first=first.to(device))
 
     @property
@@ -139,7 +142,7 @@ class AugmentedSamples(Samples):
         view = [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
         return (self.inputs.shape[1], *(-(-n // b) for n, b in zip(view, self.block, strict=True)))
 
-    def _pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
+    def pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
         """Stored pixels of some rows, (b, C, *spatial): views cut from the regions, or the images as they are."""
         if self.mirror is None or self.first is None:
             index = [slice(p, n - p) for p, n in zip(self.augmentation.shift, self.inputs.shape[2:], strict=True)]
@@ -152,14 +155,16 @@ class AugmentedSamples(Samples):
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
         size = [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
-        views = self.inputs.new_empty((len(rows), self.inputs.shape[1], *size))
+        stored = self.inputs.dtype
+        moved = torch.int16 if stored == torch.uint16 else stored  # torch can't place rows of uint16; bits are bits
+        views = self.inputs.new_empty((len(rows), self.inputs.shape[1], *size), dtype=moved)
         for number, (axes, region) in enumerate(zip(self.augmentation.mirrors, self.regions, strict=True)):
             chosen = (mirror == number).nonzero().squeeze(1)
-            windows = region
+            windows = region.view(moved)
             for axis, n in enumerate(size):
                 windows = windows.unfold(2 + axis, n, 1)
             # (n, C, first pixel along each axis ..., pixels of the window ...): one index takes both.
             offsets: list[torch.Tensor] = list(torch.unbind(first[chosen], dim=1))
             cut: torch.Tensor = windows[rows[chosen], :, *offsets]  # type: ignore[index]  # mypy takes the star for objects
             views[chosen] = cut.flip([2 + axis for axis in axes])
-        return views
+        return views.view(stored)

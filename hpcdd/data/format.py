@@ -40,6 +40,8 @@ EMBEDDED_NAME = "embedded"
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_12k.h5"
 
 Array = npt.NDArray[Any]
+_TOGETHER = 1 << 19
+"""Bytes of images that are read together from a file without chunks."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class DatasetInfo:
         mean, std: (C,) of the training split, in units of the stored values.
         source, licence: where it comes from and on what terms.
         coarse: block of pixels along each spatial axis that the stored coarse images average to one; None without.
+        rows_at_once: training images that lie together in the file, see :func:`rows_at_once`.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class DatasetInfo:
     source: str
     licence: str
     coarse: tuple[int, ...] | None
+    rows_at_once: int
 
     @property
     def num_classes(self) -> int:
@@ -123,6 +127,14 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
+def rows_at_once(images: h5py.Dataset) -> int:
+    """How many images one read of the file brings: those of a chunk, or half a MiB of them where there are none."""
+    if images.chunks is not None:
+        return int(images.chunks[0])
+    each: int = math.prod(images.shape[1:]) * images.dtype.itemsize
+    return max(1, _TOGETHER // each)
+
+
 def inspect(path: Path) -> DatasetInfo:
     """Reads and checks everything but the pixels.
 
@@ -147,7 +159,7 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         raise UserError(f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}")
     faults: list[str] = []
     class_names = _strings(file, "class_names", faults)
-    shapes, dtypes, labels, blocks = {}, {}, {}, {}
+    shapes, dtypes, labels, blocks, at_once = {}, {}, {}, {}, {}
     for split in SPLITS:
         if split not in file:
             if split != "validation":
@@ -157,6 +169,7 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         if images_labels is not None:
             images, labels[split] = images_labels
             shapes[split], dtypes[split] = tuple(images.shape[1:]), str(images.dtype)
+            at_once[split] = rows_at_once(images)
             before = len(faults)
             block = _check_coarse(file, split, images, faults)
             if len(faults) == before:
@@ -188,6 +201,7 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         source=str(file.attrs.get("source", "")),
         licence=str(file.attrs.get("licence", "")),
         coarse=blocks["train"],
+        rows_at_once=at_once["train"],
     )
 
 

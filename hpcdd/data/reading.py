@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..decomposition import Box
-from ..errors import UserError
+from ..errors import ReadError, UserError
 from .coarse import Index, average, coarse_shape, pieces
 from .format import open_dataset
 
 Array = npt.NDArray[Any]
 _PIECE_BYTES = 1 << 22
 """Bytes of pixels that are read at once; more where a chunk of the file has more."""
+_CACHE_BYTES = 1 << 20
+"""Bytes of chunks that HDF5 keeps where only parts of them are read at a time; at least one chunk."""
+_GAP_BYTES = 1 << 16
+"""Bytes that are read along with what is wanted, where another call would take longer."""
 
 Rows = npt.NDArray[np.int64]
 Padding = Sequence[tuple[int, int]]
@@ -50,7 +55,7 @@ class BoxReader:
     ) -> list[Array]:
         """The subimages of some samples of one split, in several parts that are filled in one pass through the file.
 
-        Besides the result, memory holds a piece of the file of bounded size.
+        Only what holds these samples is read. Besides the result, memory holds a piece of the file of bounded size.
 
         Args:
             split: ``train``, ``validation`` or ``test``.
@@ -65,41 +70,43 @@ class BoxReader:
             (n, C, *coarse), the same whether it was read or averaged.
 
         Raises:
-            UserError: the file is damaged there, or a pixel is NaN or infinite.
+            ReadError: the file is damaged there, or a pixel is NaN or infinite.
         """
+        try:
+            return self._read_rows(split, box, parts, block, padding)
+        except UserError as error:
+            raise ReadError(str(error)) from error
+
+    def _read_rows(
+        self, split: str, box: Box, parts: Sequence[Rows | None], block: Sequence[int] | None, padding: Padding | None
+    ) -> list[Array]:
         with open_dataset(self.path) as file:
             group, name = file[split], "images"
             coarse = block is not None and max(block) > 1
             stored = coarse and box.shape == group["images"].shape[2:] and _stored_block(group) == tuple(block or ())
             if stored:
                 name = "coarse"
-            images = group[name]
-            whole = Box((0,) * len(box.start), images.shape[2:]) if stored else box
+            whole = Box((0,) * len(box.start), group[name].shape[2:]) if stored else box
+            images = _opened(group, name, whole)
             to_average = block if coarse and not stored else None
             shape = coarse_shape(whole.shape, to_average) if to_average else whole.shape
             around = padding or [(0, 0)] * len(shape)
             grown = tuple(n + a + b for n, (a, b) in zip(shape, around, strict=True))
-            inner = tuple(slice(a, a + n) for n, (a, _) in zip(shape, around, strict=True))
             filled = [
                 np.empty((len(images) if rows is None else len(rows), images.shape[1], *grown), images.dtype)
                 for rows in parts
             ]
             bad: list[int] = []
-            for fine, averages in self._pieces(images, whole, to_average):
-                pixels = self._pixels(images, fine)
-                if to_average:
-                    pixels = average(pixels, to_average)
-                first, channels, window = averages[0].start, averages[1], averages[2:]
+            for fine, averages in self._pieces(images, whole, to_average, parts):
+                window = (averages[1], *[_shifted(s, a) for s, (a, _) in zip(averages[2:], around, strict=True)])
+                pixels = self._fill(images, fine, to_average, parts, filled, window)
                 if pixels.dtype.kind == "f":  # an average is NaN or infinite where one of its pixels is
                     finite = np.isfinite(pixels).all(axis=tuple(range(1, pixels.ndim)))
-                    bad += (first + np.flatnonzero(~finite)).tolist()
-                for rows, part in zip(parts, filled, strict=True):
-                    target = part[(slice(None), slice(None), *inner)]
-                    if rows is None:
-                        target[(averages[0], channels, *window)] = pixels
-                    else:
-                        here = slice(*np.searchsorted(rows, (first, first + len(pixels))))
-                        target[(here, channels, *window)] = pixels[rows[here] - first]
+                    bad += (fine[0].start + np.flatnonzero(~finite)).tolist()
+        if all(rows is not None for rows in parts):  # what was only read along is nobody's concern
+            bad = np.intersect1d(
+                np.array(bad, np.int64), np.concatenate([rows for rows in parts if rows is not None])
+            ).tolist()
         if bad:
             raise UserError(
                 f"data.file: {self.path}: {split}/{name}[{min(bad)}] has a pixel that is NaN or infinite "
@@ -109,19 +116,91 @@ class BoxReader:
             _reflect(part, around)
         return filled
 
-    def _pieces(self, images: h5py.Dataset, box: Box, block: Sequence[int] | None) -> Iterator[tuple[Index, Index]]:
-        """Cuts a box of all images into pieces of bounded size: the index in the file, and in the (averaged) result."""
-        shape = (*images.shape[:2], *box.shape)
-        chunk = images.chunks or (1,) * images.ndim
-        first = (0, 0, *box.start)
-        ones = (1,) * len(box.shape)
-        for fine, coarse in pieces(shape, block or ones, chunk, _PIECE_BYTES // images.dtype.itemsize):
-            yield tuple(slice(f + s.start, f + s.stop) for f, s in zip(first, fine, strict=True)), coarse
+    def _pieces(
+        self, images: h5py.Dataset, box: Box, block: Sequence[int] | None, parts: Sequence[Rows | None]
+    ) -> Iterator[tuple[Index, Index]]:
+        """Cuts a box of the wanted images into pieces of bounded size: the index in the file, and that of its averages.
 
-    def _pixels(self, images: h5py.Dataset, index: Index) -> Array:
-        pixels: Array = images[index]
-        self.bytes_read += pixels.nbytes
+        Pieces end where chunks end.
+        """
+        chunk = images.chunks or (1,) * images.ndim
+        ones = (1,) * len(box.shape)
+        gap = _GAP_BYTES // (images.shape[1] * box.size * images.dtype.itemsize)
+        for start, stop in _runs(parts, len(images), max(1, gap)):
+            first = (start - start % chunk[0], 0, *box.start)
+            shape = (stop - first[0], images.shape[1], *box.shape)
+            for fine, coarse in pieces(shape, block or ones, chunk, _PIECE_BYTES // images.dtype.itemsize):
+                _, *inner = (_shifted(s, f) for f, s in zip(first, fine, strict=True))
+                rows = slice(max(start, first[0] + fine[0].start), first[0] + fine[0].stop)
+                yield (rows, *inner), (rows, *coarse[1:])
+
+    def _fill(
+        self,
+        images: h5py.Dataset,
+        fine: Index,
+        block: Sequence[int] | None,
+        parts: Sequence[Rows | None],
+        filled: Sequence[Array],
+        window: Index,
+    ) -> Array:
+        """Reads a piece into the parts that want rows of it, without a copy where one part wants all; the pixels."""
+        first, after = fine[0].start, fine[0].stop
+        targets = [
+            (
+                slice(first, after) if rows is None else slice(*map(int, np.searchsorted(rows, (first, after)))),
+                rows,
+                part,
+            )
+            for rows, part in zip(parts, filled, strict=True)
+        ]
+        targets = [(here, rows, part) for here, rows, part in targets if here.start < here.stop]
+        size = (after - first) * math.prod(s.stop - s.start for s in fine[1:])
+        self.bytes_read += size * images.dtype.itemsize
+        if block is None and len(targets) == 1 and targets[0][0].stop - targets[0][0].start == after - first:
+            here, _, part = targets[0]
+            images.read_direct(part, fine, (here, *window))
+            return part[(here, *window)]
+        pixels: Array = images[fine]
+        if block is not None:
+            pixels = average(pixels, block)
+        for here, rows, part in targets:
+            part[(here, *window)] = pixels if rows is None else pixels[rows[here] - first]
         return pixels
+
+
+def _opened(group: h5py.Group, name: str, box: Box) -> h5py.Dataset:
+    """A dataset; with a cache for the chunks of which only parts are read at a time, else without.
+
+    Without a cache HDF5 copies a plain chunk once less; but parts that don't lie together would be read one by one,
+    and each part of a compressed chunk would cost the decompression of all of it.
+    """
+    images: h5py.Dataset = group[name]
+    if images.chunks is None:
+        return images
+    limits = zip(box.start, box.stop, images.shape[2:], images.chunks[2:], strict=True)
+    cut = images.shape[1] % images.chunks[1] or any(a % c or (b % c and b < n) for a, b, n, c in limits)
+    plain = images.id.get_create_plist().get_nfilters() == 0
+    size = 0 if plain and not cut else max(_CACHE_BYTES, images.dtype.itemsize * math.prod(images.chunks))
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(521, size, 0.75)
+    return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
+
+
+def _runs(parts: Sequence[Rows | None], total: int, gap: int) -> list[tuple[int, int]]:
+    """Half-open runs of rows that hold all that is wanted; rows less than ``gap`` apart are in one."""
+    wanted = [rows for rows in parts if rows is not None]
+    if len(wanted) < len(parts):
+        return [(0, total)]
+    rows = np.unique(np.concatenate(wanted))
+    if not rows.size:
+        return []
+    cuts = np.flatnonzero(np.diff(rows) > gap)
+    firsts, lasts = rows[np.append(0, cuts + 1)], rows[np.append(cuts, -1)]
+    return [(int(a), int(b) + 1) for a, b in zip(firsts, lasts, strict=True)]
+
+
+def _shifted(index: slice, by: int) -> slice:
+    return slice(index.start + by, index.stop + by)
 
 
 def _reflect(images: Array, padding: Padding) -> None:

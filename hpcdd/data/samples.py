@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 import torch
 
+from .order import Shuffle
+
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+Rows = torch.Tensor | slice
 
 
 def channels_last(axes: int) -> torch.memory_format:
@@ -16,29 +20,86 @@ def channels_last(axes: int) -> torch.memory_format:
     return _CHANNELS_LAST[axes + 2]
 
 
+class Batches(Protocol):
+    """What gives batches of samples."""
+
+    def batch(self, rows: Rows) -> tuple[Any, torch.Tensor]:
+        """Inputs and labels of some rows, on the device of the training."""
+
+
+class AnySamples(Batches, Protocol):
+    """One split for a training, wherever its pixels are."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 (n,), on the device of the training."""
+
+    def epoch(self, order_seed: int, view_seed: int) -> AbstractContextManager[tuple[torch.Tensor, Batches]]:
+        """One epoch.
+
+        Args:
+            order_seed: of the order in which the samples are visited.
+            view_seed: of their views, where they are augmented.
+
+        Returns:
+            A context that gives the order, int64 (n,), and what gives batches of it: of rows that follow each other
+            in the order.
+        """
+
+
+class Subimages(AnySamples, Protocol):
+    """One split of one subdomain."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of a subimage."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """One split on one device.
+    """One split in memory: that of the device, or that of the host, from which batches are copied to the device.
 
     Attributes:
         inputs: (n, C, *spatial) of the stored dtype; or float32 features (n, F).
-        labels: int64 (n,).
+        labels: int64 (n,), on the device.
         mean, std: of the training split per channel, to normalise integers and floats alike; None for features.
+        order: how a training visits them.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     mean: torch.Tensor | None = None
     std: torch.Tensor | None = None
+    order: Shuffle = field(default=Shuffle(), kw_only=True)
 
     @classmethod
     def of_images(
-        cls, images: torch.Tensor, labels: torch.Tensor, mean: Sequence[float], std: Sequence[float], device: str
+        cls,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str,
+        *,
+        kept: str | None = None,
+        order: Shuffle | None = None,
     ) -> Samples:
-        """Puts subimages (n, C, *spatial) and labels (n,) on ``device``; mean and std have one number per channel."""
+        """Samples for a training on ``device``.
+
+        Args:
+            images: subimages (n, C, *spatial).
+            labels: (n,).
+            mean, std: one number per channel.
+            device: where batches are wanted.
+            kept: where the images are kept; default: on ``device``.
+            order: default: all in a random order.
+        """
         shape = (1, images.shape[1], *[1] * (images.ndim - 2))
         statistics = [torch.tensor(v, dtype=torch.float32, device=device).view(shape) for v in (mean, std)]
-        return cls(images.to(device), labels.to(device), *statistics)
+        return cls(images.to(kept or device), labels.to(device), *statistics, order=order or Shuffle())
 
     def __len__(self) -> int:
         """N."""
@@ -49,21 +110,31 @@ class Samples:
         """(C, *spatial) of a subimage, or (F,)."""
         return tuple(self.inputs.shape[1:])
 
+    @contextmanager
+    def epoch(self, order_seed: int, view_seed: int) -> Iterator[tuple[torch.Tensor, Batches]]:
+        """See :meth:`AnySamples.epoch`."""
+        order, _ = self.order.draw(len(self), order_seed)
+        yield order.to(self.inputs.device), self.in_epoch(view_seed)
+
     def in_epoch(self, _seed: int) -> Self:
         """The samples as one epoch of a training sees them: these, always."""
         return self
 
-    def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels of some rows: float32 (b, C, *spatial) or (b, F), normalised, and int64 (b,)."""
-        inputs = self._pixels(rows)
-        if self.mean is None or self.std is None:
-            return inputs, self.labels[rows]
-        images = inputs.to(torch.float32, memory_format=_CHANNELS_LAST[inputs.ndim])
-        return images.sub(self.mean).div_(self.std), self.labels[rows]
+        return self.normalised(self.pixels(rows)), self.labels[rows]
 
-    def _pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
-        """Inputs of some rows as they are stored."""
+    def pixels(self, rows: Rows) -> torch.Tensor:
+        """Inputs of some rows as they are stored, where they are kept."""
         return self.inputs[rows]
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Inputs for the network, on the device, from what :meth:`pixels` gives."""
+        pixels = pixels.to(self.labels.device)
+        if self.mean is None or self.std is None:
+            return pixels
+        images = pixels.to(torch.float32, memory_format=_CHANNELS_LAST[pixels.ndim])
+        return images.sub(self.mean).div_(self.std)
 
 
 @dataclass(frozen=True)
@@ -74,7 +145,7 @@ class SideBySide:
         parts: one for each subdomain; all have the same labels.
     """
 
-    parts: Sequence[Samples]
+    parts: Sequence[AnySamples]
 
     def __len__(self) -> int:
         """N."""
@@ -85,10 +156,24 @@ class SideBySide:
         """int64 (n,)."""
         return self.parts[0].labels
 
-    def in_epoch(self, seed: int) -> Self:
-        """The samples as one epoch sees them: all parts show the same view of each."""
-        return replace(self, parts=[part.in_epoch(seed) for part in self.parts])
+    @contextmanager
+    def epoch(self, order_seed: int, view_seed: int) -> Iterator[tuple[torch.Tensor, Batches]]:
+        """See :meth:`AnySamples.epoch`; all parts show the same view of each sample, in the same order."""
+        with ExitStack() as stack:
+            entered = [stack.enter_context(part.epoch(order_seed, view_seed)) for part in self.parts]
+            yield entered[0][0], _Together([seen for _, seen in entered])
 
-    def batch(self, rows: torch.Tensor | slice) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def batch(self, rows: Rows) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Each subdomain's inputs of some rows, as :meth:`Samples.batch` gives them, and the labels, int64 (b,)."""
-        return [part.batch(rows)[0] for part in self.parts], self.labels[rows]
+        return _Together(self.parts).batch(rows)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Batches of several subdomains."""
+
+    parts: Sequence[Batches]
+
+    def batch(self, rows: Rows) -> tuple[list[torch.Tensor], torch.Tensor]:
+        batches = [part.batch(rows) for part in self.parts]
+        return [inputs for inputs, _ in batches], batches[0][1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..errors import UserError
 from ..seeding import seed_of
 from .format import DatasetInfo
+from .trial import in_proportion
 
 Indices = npt.NDArray[np.int64]
 
@@ -35,17 +39,32 @@ def stratified(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
     return np.setdiff1d(np.arange(labels.size), chosen, assume_unique=True), chosen
 
 
-def split_rows(info: DatasetInfo, fraction: float, seed: int) -> dict[str, tuple[str, Indices | None]]:
+def labels_of(info: DatasetInfo, stored: tuple[str, Indices | None]) -> torch.Tensor:
+    """int64 (n,) of a split of the run, which is named as in :func:`split_rows`."""
+    name, rows = stored
+    labels = info.labels[name]
+    return torch.from_numpy(labels if rows is None else labels[rows])
+
+
+def count_samples(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | None]]) -> dict[str, int]:
+    """Number of samples of each split of the run, which is given as by :func:`split_rows`."""
+    return {split: len(info.labels[name]) if part is None else len(part) for split, (name, part) in rows.items()}
+
+
+def split_rows(
+    info: DatasetInfo, fraction: float, seed: int, subset: int | None = None
+) -> dict[str, tuple[str, Indices | None]]:
     """Which rows of which stored split make up each split of the run.
 
     Args:
-        info: the data set.
+        info: the data set; samples with label -1 are left out.
         fraction: ``data.validation_fraction``.
         seed: the run's seed.
+        subset: ``data.subset``, of the training split before the validation split is taken from it; None for all.
 
     Returns:
-        For ``train``, ``test`` and, where there is one, ``validation``: the name of the stored split, and indices
-        into it, None for all rows.
+        For ``train``, ``test`` and, where there is one, ``validation``: the name of the stored split, and ascending
+        indices into it, None for all rows.
 
     Raises:
         UserError: a fraction is wanted of a file that has a validation split of its own, or too few samples.
@@ -55,11 +74,32 @@ def split_rows(info: DatasetInfo, fraction: float, seed: int) -> dict[str, tuple
             f"data.validation_fraction is {fraction}, but {info.path} has a validation split of its own "
             f"({info.samples['validation']} samples); set it to 0"
         )
-    if fraction == 0:
-        return {split: (split, None) for split in info.samples}
-    train, validation = stratified(info.labels["train"], fraction, seed)
-    if not validation.size:
+    usable = {split: np.flatnonzero(labels >= 0) for split, labels in info.labels.items()}
+    if subset is not None:
+        usable["train"] = usable["train"][_subset(info, usable["train"], subset, seed)]
+    if fraction > 0:
+        train, validation = stratified(info.labels["train"][usable["train"]], fraction, seed)
+        if not validation.size:
+            raise UserError(
+                f"data.validation_fraction is {fraction}, but no class of {info.path} has two training samples; "
+                "set it to 0"
+            )
+        both = usable["train"]
+        rows = {"train": ("train", both[train]), "validation": ("train", both[validation])}
+        return {**rows, "test": ("test", _or_all(info, "test", usable["test"]))}
+    return {split: (split, _or_all(info, split, rows)) for split, rows in usable.items()}
+
+
+def _subset(info: DatasetInfo, rows: Indices, count: int, seed: int) -> Indices:
+    labels = info.labels["train"][rows]
+    least = len(np.unique(labels))
+    if not least <= count <= len(rows):
         raise UserError(
-            f"data.validation_fraction is {fraction}, but no class of {info.path} has two training samples; set it to 0"
+            f"data.subset is {count}, but {info.path} has {len(rows)} training samples of {least} classes to choose "
+            f"from; use {least} to {len(rows)}"
         )
-    return {"train": ("train", train), "validation": ("train", validation), "test": ("test", None)}
+    return in_proportion(labels, count, seed)
+
+
+def _or_all(info: DatasetInfo, split: str, rows: Indices) -> Indices | None:
+    return None if len(rows) == len(info.labels[split]) else rows

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..data.samples import Samples, channels_last
+from ..data.samples import Subimages, channels_last
 from ..models.registry import create
 from ..parallel.layers import shared_layers
 from ..parallel.share import broadcast_state
@@ -20,7 +20,7 @@ from .training import logits_of, train
 
 
 def train_global_cnn(
-    team: Team, problem: Problem, samples: Mapping[str, Samples], hooks: Hooks
+    team: Team, problem: Problem, samples: Mapping[str, Subimages], hooks: Hooks
 ) -> tuple[nn.Module, int]:
     """Collective over the workers: each takes its share of every batch; gradients are averaged.
 
@@ -68,7 +68,7 @@ def create_global_cnn(team: Team, problem: Problem) -> nn.Module:
 
 
 def global_accuracies(
-    team: Team, problem: Problem, network: nn.Module, samples: Mapping[str, Samples]
+    team: Team, problem: Problem, network: nn.Module, samples: Mapping[str, Subimages]
 ) -> dict[str, float]:
     """Collective over the workers: the global CNN's accuracy by split."""
     share = team.share_of_workers()

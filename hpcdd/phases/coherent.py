@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..config import Config
-from ..data.samples import Samples, SideBySide
+from ..data.samples import SideBySide, Subimages
 from ..models.coherent import Coherent, Penultimate, prepare_cnn
 from ..models.dnn import DNN, features_of
 from ..models.registry import create
@@ -33,7 +33,7 @@ from .local import create_local_cnn
 from .status import Hooks
 from .training import logits_of, train
 
-BySplit = Mapping[str, Samples]
+BySplit = Mapping[str, Subimages]
 
 
 def train_coherent(

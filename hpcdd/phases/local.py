@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..config import Config
-from ..data.samples import Samples, channels_last
+from ..data.samples import Subimages, channels_last
 from ..errors import DivergedError
 from ..mesh import Place
 from ..models.registry import create
@@ -45,7 +45,7 @@ class LocalResult:
 def train_local_cnns(
     config: Config,
     place: Place,
-    samples: Mapping[int, Mapping[str, Samples]],
+    samples: Mapping[int, Mapping[str, Subimages]],
     num_classes: int,
     width: int,
     hooks: Hooks,

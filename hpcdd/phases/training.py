@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..config import TrainingSettings
-from ..data.samples import Samples, SideBySide
+from ..data.samples import AnySamples, Batches
 from ..parallel.gradients import GradientAverage
 from ..parallel.share import Share
 from ..seeding import WHOLE, seed_of
@@ -56,7 +56,7 @@ class Steps:
         self._gradients.__exit__()
 
     def step(
-        self, samples: Samples | SideBySide, batch: torch.Tensor, phase: str
+        self, samples: Batches, batch: torch.Tensor, phase: str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One step on this rank's share of a batch.
 
@@ -111,8 +111,8 @@ class _Patience:
 
 def train(
     network: nn.Module,
-    training: Samples | SideBySide,
-    validation: Samples | SideBySide | None,
+    training: AnySamples,
+    validation: AnySamples | None,
     settings: TrainingSettings,
     *,
     seed: int,
@@ -166,16 +166,17 @@ def train(
         for epoch in range(settings.epochs):
             network.train()
             meter.begin_epoch(epoch)
-            order = _order(len(training), seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)).to(device)
-            seen = training.in_epoch(seed_of(seed, f"{phase} augmentation", epoch=epoch))
+            order_seed = seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)
+            view_seed = seed_of(seed, f"{phase} augmentation", epoch=epoch)
             streams.begin(seed, f"{phase} dropout", epoch)
-            for batch in torch.split(order, meter.batch_size)[: meter.steps_per_epoch]:
-                hooks.step()
-                meter.learning_rate = optimizer.param_groups[0]["lr"]
-                if hooks.due():
-                    hooks.status(meter.status())
-                meter.add(*steps.step(seen, batch, phase))
-                schedule.step()
+            with training.epoch(order_seed, view_seed) as (order, seen):
+                for batch in torch.split(order, meter.batch_size)[: meter.steps_per_epoch]:
+                    hooks.step()
+                    meter.learning_rate = optimizer.param_groups[0]["lr"]
+                    if hooks.due():
+                        hooks.status(meter.status())
+                    meter.add(*steps.step(seen, batch, phase))
+                    schedule.step()
 
             with hooks.evaluation():
                 share.average_buffers(network)
@@ -193,7 +194,7 @@ def train(
 
 def logits_of(
     network: nn.Module,
-    samples: Samples | SideBySide,
+    samples: AnySamples,
     step: Callable[[], None] = lambda: None,
     share: Share | None = None,
 ) -> torch.Tensor:
@@ -223,7 +224,7 @@ def logits_of(
 
 def evaluate(
     network: nn.Module,
-    samples: Samples | SideBySide,
+    samples: AnySamples,
     step: Callable[[], None] = lambda: None,
     share: Share | None = None,
 ) -> tuple[float, float]:
@@ -231,8 +232,3 @@ def evaluate(
     logits, labels = logits_of(network, samples, step, share), samples.labels.cpu()
     accuracy = (logits.argmax(1) == labels).float().mean()
     return float(functional.cross_entropy(logits, labels)), float(accuracy)
-
-
-def _order(n: int, seed: int) -> torch.Tensor:
-    """A random order of n samples, drawn on the CPU so that it does not depend on the device."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))

@@ -134,6 +134,7 @@ def test_results_are_complete(runs: dict[int, Path], tiny: Path) -> None:
         assert results["format"] == 1
         assert results["dataset"] == {
             "name": "tiny", "train": 270, "validation": 30, "test": 90, "classes": 3, "image_shape": [1, 12, 12],
+            "class_names": ["two", "three", "four"],
         }  # fmt: skip
         assert results["decomposition"]["boxes"][0] == [[0, 0], [7, 7]]
         assert sum(results["parameters"]["local"]) <= results["parameters"]["global"]

@@ -1,0 +1,100 @@
+"""The command line of ``hpcdd bench``; knows neither torch nor MPI."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..errors import UserError
+
+_COHERENT = """\
+A training step of the coherent model, model-parallel and data-parallel, beside PyTorch's DistributedDataParallel:
+the same model, parameters, batches, ranks and threads, taking turns in every round.
+Every field of the configuration can be given as for `hpcdd train`.
+"""
+_IO = """\
+Speed of reading the boxes of a decomposition from files of three layouts (contiguous, in chunks of whole images, in
+chunks of the boxes), beside slices of an array in memory. One thread; the files are made in a temporary folder and
+read from the page cache; all take turns in every round. Processor time is taken.
+Without FILE or CONFIG: quarters of images of 32 x 32 and of 180 x 180 pixels and eighths of volumes. With a dataset
+file or a configuration: its first training images, in its decomposition; fields of the configuration can be given.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of both benchmarks; what it does not know belongs to the configuration."""
+    top = argparse.ArgumentParser(
+        prog="hpcdd bench",
+        usage="hpcdd bench {coherent,io} ...",
+        description="Measures hpcdd beside plain PyTorch, raw MPI and plain numpy.",
+        epilog="`hpcdd bench coherent --help` and `hpcdd bench io --help` say more\n\n"
+        "examples:\n  mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64\n  hpcdd bench io",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    which = top.add_subparsers(dest="what", required=True, metavar="{coherent,io}")
+    coherent = _command(
+        which,
+        "coherent",
+        "a step of the coherent model beside PyTorch's DDP (under mpirun)",
+        _COHERENT,
+        usage="mpirun -n N hpcdd bench coherent [CONFIG] [--widths W,W,...] [--section.key VALUE ...]",
+        example="mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64",
+    )
+    coherent.add_argument(
+        "--widths", default="16,32,64", help="ladder of model sizes: widths of the global CNN (default: 16,32,64)"
+    )
+    coherent.add_argument("--rounds", type=_positive, default=9, help="rounds in which all take a turn (default: 9)")
+    coherent.add_argument("--steps", type=_positive, default=5, help="steps of a turn (default: 5)")
+    io = _command(
+        which,
+        "io",
+        "reading boxes from files of three layouts (one process)",
+        _IO,
+        usage="hpcdd bench io [FILE|CONFIG] [--rounds R] [--mib M] [--section.key VALUE ...]",
+        example="hpcdd bench io cifar10.h5 --decomposition.grid 4,4",
+    )
+    io.add_argument("--rounds", type=_positive, default=15, help="rounds in which all take a turn (default: 15)")
+    io.add_argument("--mib", type=_positive, default=96, help="MiB of images in each file (default: 96)")
+    return top
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What stands behind ``hpcdd bench``, and the words that belong to the configuration.
+
+    Raises:
+        UserError: neither benchmark is named, or a number is none.
+    """
+    if not arguments or arguments[0] not in ("coherent", "io"):
+        raise UserError(f"bench measures `coherent` or `io`, not {' '.join(arguments[:1]) or 'nothing'!r}")
+    try:
+        return parser().parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(f"bench: {error}") from error
+
+
+def _command(
+    which: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_: str,
+    description: str,
+    *,
+    usage: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    return which.add_parser(
+        name,
+        help=help_,
+        usage=usage,
+        description=description,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)

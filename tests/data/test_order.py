@@ -1,0 +1,80 @@
+"""The order of samples: each once, mixed, the same for all who ask, and by blocks where it is streamed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcdd.data import order
+from hpcdd.data.format import inspect
+from hpcdd.data.order import BlockShuffle, Shuffle
+
+sizes = st.lists(st.integers(1, 30), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(sizes=sizes, windows=st.integers(1, 12), seed=st.integers(0, 2**62))
+def test_each_sample_once_and_each_block_in_one_window(sizes: list[int], windows: int, seed: int) -> None:
+    block = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    n = len(block)
+    visits, ends = BlockShuffle(block, windows).draw(n, seed)
+    assert sorted(visits.tolist()) == list(range(n))
+    assert ends[-1] == n
+    assert ends == sorted(set(ends))
+    of_window = [set(block[part].tolist()) for part in torch.tensor_split(visits, ends[:-1])]
+    assert sum(map(len, of_window)) == len(set.union(*of_window)) == len(sizes)
+    again = BlockShuffle(block, windows).draw(n, seed)
+    assert torch.equal(visits, again[0])
+    assert ends == again[1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000])
+def test_what_fits_in_one_window_is_shuffled_as_a_whole(n: int) -> None:
+    by_blocks = BlockShuffle(torch.arange(n) // 7, 1).draw(n, 5)
+    plain = Shuffle().draw(n, 5)
+    assert torch.equal(by_blocks[0], plain[0])
+    assert by_blocks[1] == plain[1] == [n]
+    assert n < 1000 or not torch.equal(plain[0], Shuffle().draw(n, 6)[0])
+
+
+def test_blocks_and_samples_are_mixed_anew_by_each_seed() -> None:
+    by_blocks = BlockShuffle(torch.arange(4000) // 10, 8)
+    where = torch.zeros(4000, 8)
+    places = torch.empty(400, 4000)
+    for seed in range(400):
+        visits, ends = by_blocks.draw(4000, seed)
+        window = torch.bucketize(torch.arange(4000), torch.tensor(ends), right=True)
+        where[visits, window] += 1
+        places[seed, visits] = torch.arange(4000.0)
+    assert where.min() > 20  # of 50 expected: each sample comes into each window, equally often
+    assert where.max() < 85
+    assert (places.mean(1) - 1999.5).abs().max() < 1e-3
+    assert (places.mean(0) - 1999.5).abs().max() < 300  # five standard deviations of the mean of 400
+
+
+def test_a_window_of_a_sorted_file_is_like_the_whole() -> None:
+    labels = torch.arange(10).repeat_interleave(5000)
+    visits, ends = BlockShuffle(torch.arange(50_000) // 170, 5).draw(50_000, 0)
+    for window in torch.tensor_split(labels[visits], ends[:-1]):
+        share = torch.bincount(window, minlength=10) / len(window)
+        assert (share - 0.1).abs().max() < 0.035  # two blocks of 0.017 more or less
+        first = torch.bincount(window[:1000], minlength=10) / 1000
+        assert (first - 0.1).abs().max() < 0.07
+
+
+def test_blocks_and_windows_come_from_the_file_alone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = inspect(tiny)
+    assert BlockShuffle.of_rows(info, None).windows == 1
+    monkeypatch.setattr(order, "WINDOW_BYTES", 64 * 144)
+    whole = BlockShuffle.of_rows(dataclasses.replace(info, rows_at_once=3), None)
+    assert whole.windows == 5
+    assert whole.block.tolist() == [row // 3 for row in range(300)]
+    some = BlockShuffle.of_rows(info, np.arange(0, 300, 2), divisor=2)
+    assert some.windows == 5  # 150 samples in windows of 32
+    assert some.block.tolist() == [row // 2 for row in range(0, 300, 2)]  # 16 blocks in a window, not one chunk

@@ -1,0 +1,105 @@
+"""Where samples are kept: by budget, for all ranks together, and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcdd import comm, environment, mesh
+from hpcdd.config import Config
+from hpcdd.data.loading import Storage
+from hpcdd.data.reading import BoxReader
+from hpcdd.data.samples import Samples
+from hpcdd.errors import UserError
+from hpcdd.problem import pose
+from hpcdd.storage import Choice, Storages, bytes_needed, choose, decide
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "needed", "host", "device", "where"),
+    [
+        ("auto", 10, 10, None, "memory"),
+        ("auto", 11, 10, None, "stream"),
+        ("auto", 10, 5, 10, "device"),
+        ("auto", 11, 11, 10, "memory"),
+        ("auto", 12, 11, 10, "stream"),
+        ("stream", 1, 10, 10, "stream"),
+        ("memory", 99, 10, None, "memory"),
+        ("device", 99, 10, 10, "device"),
+    ],
+)
+def test_the_first_for_which_the_budget_is_enough(
+    setting: str, needed: int, host: int, device: int | None, where: str
+) -> None:
+    assert choose(setting, needed, host, device) == where
+
+
+def test_where_one_streams_all_visit_by_blocks_and_it_is_told() -> None:
+    fits, large = Choice("memory", 3 * MIB, 4 * MIB, None), Choice("stream", 6 * MIB, 4 * MIB, None)
+    alike = Storages("auto", (fits, fits, None))
+    assert [alike.of(rank) for rank in range(3)] == [Storage("memory"), Storage("memory"), Storage("device")]
+    assert alike.lines() == ["samples of all ranks: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB"]
+    mixed = Storages("auto", (large, fits, None))
+    assert [mixed.of(rank).where for rank in range(2)] == ["stream", "memory"]
+    assert all(mixed.of(rank).by_blocks for rank in range(3))
+    assert mixed.lines() == [
+        "samples of rank 1: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB",
+        "samples of rank 0: streamed from the file; they are 6.0 MiB of a budget of 4.0 MiB",
+        "trainings visit the samples in the order of blocks, on all ranks",
+    ]
+    gpu = Storages("device", (Choice("device", MIB, MIB, MIB),))
+    assert gpu.lines() == ["samples of all ranks: on the device; they are 1.0 MiB, as data.storage says"]
+    assert Storages("stream", (large, None)).of(1).by_blocks
+
+
+@pytest.mark.parametrize("augmentation", [{}, {"mirror": [1], "shift": 2}], ids=["plain", "augmented"])
+def test_the_bytes_are_those_of_what_is_read(tiny: Path, augmentation: dict[str, object]) -> None:
+    sections = {"data": {"file": str(tiny), "validation_fraction": 0.2}, "model": {"name": "vgg1", "local_width": 2}}
+    config = Config.model_validate(
+        {**sections, "decomposition": {"grid": [2, 3], "coarse": True}, "augmentation": augmentation}
+    )
+    problem = pose(config)
+
+    def held(samples: dict[str, Samples]) -> int:
+        tensors = {id(t): t for its in samples.values() for t in (its.inputs, *getattr(its, "regions", ()))}
+        return sum(tensor.nbytes for tensor in tensors.values())
+
+    for s, samples in problem.read(BoxReader(tiny), range(7), "cpu").items():
+        assert held(samples) == problem.bytes_of([s]) > 0  # type: ignore[arg-type]
+    assert held(problem.read_whole(BoxReader(tiny), "cpu")) == problem.bytes_of_whole()  # type: ignore[arg-type]
+    own = problem.bytes_of([1, 2])
+    assert bytes_needed(config, problem, [1, 2]) == own
+    baseline = config.model_copy(update={"baseline": config.baseline.model_copy(update={"enabled": True})})
+    assert bytes_needed(baseline, problem, [1, 2]) == own + problem.bytes_of_whole()
+    by_data = config.model_copy(update={"coherent": config.coherent.model_copy(update={"parallelism": "data"})})
+    assert bytes_needed(by_data, problem, [1, 2]) == problem.bytes_of(range(7))
+
+
+def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = comm.world()
+
+    def decided(free: int, **data: object) -> Storages:
+        config = Config.model_validate(
+            {
+                "data": {"file": str(tiny), **data},
+                "model": {"name": "vgg1"},
+                "aggregation": {"placement": "distributed"},
+            }
+        )
+        problem = pose(config)
+        monkeypatch.setattr(environment, "available_memory", lambda: free)
+        return decide(world, config, problem, mesh.build(world, 4, "cpu"))
+
+    size = 390 * 144
+    assert decided(2 * size).of(0) == Storage("memory")
+    assert decided(2 * size - 1).of(0) == Storage("stream", by_blocks=True)
+    assert decided(0, memory=1).of(0) == Storage("memory")
+    assert decided(size, storage="memory").of(0) == Storage("memory")
+    assert decided(size, storage="device").of(0) == Storage("device")
+    for storage in ("memory", "device"):
+        with pytest.raises(UserError, match=rf"data\.storage is '{storage}', but the samples take 0\.1 MiB, and 0\.0"):
+            decided(size - 50_000, storage=storage)
+    assert decided(0, storage="stream").of(0).where == "stream"
