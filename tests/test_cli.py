@@ -202,10 +202,10 @@ def test_bench_io_prints_all_layouts_and_needs_no_mpi(tiny: Path) -> None:
     [
         (["bench", "io", "--rounds", "0"], "bench: argument --rounds: '0' is not a number from 1"),
         (["bench", "io", "nowhere.yaml"], "configuration nowhere.yaml can't be read"),
-        (["bench", "io", "--decomposition.grid", "2,2,2"], "decomposition.grid is [2, 2, 2] with 3 axes"),
+        (["bench", "io", "--decomposition.grid", "2,2,2"], "decomposition.grid is [2, 2, 2], with 3 axes"),
     ],
 )
 def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
     done = hpcdd(*words)
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr

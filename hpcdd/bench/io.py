@@ -59,8 +59,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str], out: TextIO = sys.st
         UserError: file or configuration are wrong, or don't fit.
     """
     size = arguments.mib << 20
+    cases = [_of_user(rest, size)] if rest else _built_in(size)
     print("reading all boxes, GB/s: median (quartiles); quotients to contiguous within a round", file=out)
-    for case in [_of_user(rest, size)] if rest else _built_in(size):
+    for case in cases:
         _print(case, measure(case, arguments.rounds), out)
 
 
