@@ -78,7 +78,7 @@ class Problem:
 
     def labels(self, split: str) -> torch.Tensor:
         """int64 (n,) of one split of the run."""
-        return labels_of(self.info, self.rows[split])
+        return torch.from_numpy(labels_of(self.info, self.rows[split]))
 
     def subimage_shape(self, subdomain: int) -> tuple[int, ...]:
         """(C, *spatial) of one subdomain's subimages."""

@@ -125,7 +125,7 @@ class Loader:
         return Samples.of_images(images, labels, mean, std, self.device, kept=self._kept, order=self._order(split))
 
     def _labels(self, split: str) -> torch.Tensor:
-        return labels_of(self.info, self.rows[split])
+        return torch.from_numpy(labels_of(self.info, self.rows[split]))
 
     def _order(self, split: str) -> Shuffle:
         if not self.storage.by_blocks or split != "train":

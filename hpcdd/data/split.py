@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..errors import UserError
 from ..seeding import seed_of
@@ -39,11 +38,11 @@ def stratified(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
     return np.setdiff1d(np.arange(labels.size), chosen, assume_unique=True), chosen
 
 
-def labels_of(info: DatasetInfo, stored: tuple[str, Indices | None]) -> torch.Tensor:
+def labels_of(info: DatasetInfo, stored: tuple[str, Indices | None]) -> Indices:
     """int64 (n,) of a split of the run, which is named as in :func:`split_rows`."""
     name, rows = stored
     labels = info.labels[name]
-    return torch.from_numpy(labels if rows is None else labels[rows])
+    return labels if rows is None else labels[rows]
 
 
 def count_samples(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | None]]) -> dict[str, int]:
