@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import configuration
 from ..config import Config
+from ..data.chunks import chunk_shape, rows_of_chunk
 from ..data.format import inspect, open_dataset, resolve
 from ..data.reading import Array, BoxReader
 from ..decomposition import Box, Decomposition
@@ -29,7 +30,6 @@ from ..errors import UserError
 
 LAYOUTS = ("contiguous", "whole images", "boxes")
 NUMPY = "numpy slice"
-_CHUNK_BYTES = 1 << 19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +88,14 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
 
 
 def _chunks(case: Case, layout: str) -> tuple[int, ...] | None:
+    """As ``hpcdd prepare`` cuts a file, with --grid (``boxes``) and without."""
     images = case.images
     if layout == "contiguous":
         return None
     inner: tuple[int, ...] = images.shape[2:]
     if layout == "boxes":
-        inner = tuple(max(sizes) for sizes in zip(*[box.shape for box in case.decomposition.cores], strict=True))
-    each = images.shape[1] * int(np.prod(inner)) * images.itemsize
-    return max(1, min(len(images), _CHUNK_BYTES // each)), images.shape[1], *inner
+        inner = chunk_shape(case.decomposition, images.itemsize)
+    return rows_of_chunk(len(images), images.shape[1:], inner, str(images.dtype)), images.shape[1], *inner
 
 
 def _built_in(size: int) -> Iterator[Case]:
