@@ -131,7 +131,7 @@ class Decomposition:
         if len(grid) != axes:
             raise ValueError(
                 f"decomposition.grid is {list(grid)}, with {len(grid)} axes, but the image has {axes} spatial axes, "
-                f"{_by(image)} pixels; name {axes} numbers"
+                f"{by(image)} pixels; name {axes} numbers"
             )
         if not isinstance(overlap, int) and len(overlap) != axes:
             raise ValueError(
@@ -210,8 +210,8 @@ class Decomposition:
         block = tuple(-(-n // m) for n, m in zip(self.image, largest, strict=True))
         if all(b == 1 for b in block):
             raise ValueError(
-                f"decomposition.coarse is true, but the boxes are {_by(largest)} pixels large and the image "
-                f"{_by(self.image)}, which leaves nothing to average; use smaller boxes, or no coarse subdomain"
+                f"decomposition.coarse is true, but the boxes are {by(largest)} pixels large and the image "
+                f"{by(self.image)}, which leaves nothing to average; use smaller boxes, or no coarse subdomain"
             )
         return replace(self, coarse=block)
 
@@ -261,5 +261,6 @@ class Decomposition:
         return image
 
 
-def _by(shape: Sequence[int]) -> str:
+def by(shape: Sequence[int]) -> str:
+    """A shape in words: ``28 x 28``."""
     return " x ".join(map(str, shape))

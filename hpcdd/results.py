@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .config import Config
+from .decomposition import by
 from .files import written_whole
 from .mesh import Mesh
 from .models.aggregators import RULES
@@ -150,14 +151,14 @@ def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | N
     """Says once who does what: decomposition, width of the CNNs, memory on root and for samples, map of the ranks."""
     decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
-    shapes = sorted({_by(box.shape) for box in boxes})
-    grid = "explicit boxes" if decomposition.grid is None else _by(decomposition.grid)
+    shapes = sorted({by(box.shape) for box in boxes})
+    grid = "explicit boxes" if decomposition.grid is None else by(decomposition.grid)
     print(f"decomposition: {grid}, {len(boxes)} subimages of {' and '.join(shapes)} pixels", file=out)
     if decomposition.coarse is not None:
         coarse = decomposition.subdomains[-1]
         print(
-            f"coarse subdomain {len(boxes)}: the image averaged in blocks of {_by(coarse.block)} "
-            f"to {_by(coarse.shape)} pixels",
+            f"coarse subdomain {len(boxes)}: the image averaged in blocks of {by(coarse.block)} "
+            f"to {by(coarse.shape)} pixels",
             file=out,
         )
     if (coverage := decomposition.coverage()) < 1:
@@ -243,10 +244,6 @@ def _messages(phase: str, counted: Mapping[str, float]) -> str:
     if "calls_per_step" in counted:
         return f"{phase} {counted['calls_per_step']:g} calls, {counted['bytes_per_step']:,.0f} bytes per step"
     return f"{phase} {counted['calls']} calls, {counted['bytes']:,} bytes"
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _span(values: Sequence[float], form: str = ",") -> str:

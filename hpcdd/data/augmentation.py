@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from ..decomposition import Box
-from .coarse import average_of_tensor
+from .coarse import average_of_tensor, coarse_shape
 from .samples import Samples
 
 if TYPE_CHECKING:
@@ -139,8 +139,12 @@ class AugmentedSamples(Samples):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, *spatial) of a subimage."""
-        view = [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
-        return (self.inputs.shape[1], *(-(-n // b) for n, b in zip(view, self.block, strict=True)))
+        return (self.inputs.shape[1], *coarse_shape(self._view, self.block))
+
+    @property
+    def _view(self) -> list[int]:
+        """Pixels of a view along each axis, before anything is averaged."""
+        return [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
 
     def pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
         """Stored pixels of some rows, (b, C, *spatial): views cut from the regions, or the images as they are."""
@@ -154,7 +158,7 @@ class AugmentedSamples(Samples):
     def _views(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
-        size = [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
+        size = self._view
         stored = self.inputs.dtype
         moved = torch.int16 if stored == torch.uint16 else stored  # torch can't place rows of uint16; bits are bits
         views = self.inputs.new_empty((len(rows), self.inputs.shape[1], *size), dtype=moved)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..decomposition import by
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,7 +33,7 @@ def coarse_shape(spatial: Sequence[int], block: Sequence[int]) -> tuple[int, ...
 
 def misfit(block: Sequence[int], spatial: Sequence[int]) -> str | None:
     """What is wrong with a block of pixels for images of spatial shape ``spatial``; None if it fits."""
-    size = " x ".join(map(str, spatial))
+    size = by(spatial)
     if len(block) != len(spatial):
         return (
             f"block {list(block)} has {len(block)} axes, but the images have {len(spatial)} spatial axes, {size} "

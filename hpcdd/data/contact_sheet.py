@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..decomposition import Box, Decomposition
+from ..decomposition import Box, Decomposition, by
 from ..errors import UserError
 from ..files import written_whole
 from .format import DatasetInfo, open_dataset
@@ -49,7 +49,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
         pictures = [
             [picture for row in chosen for picture in _pictures(images[row], info, decomposition)] for chosen in rows
         ]
-    title = f"{info.name}: {' x '.join(map(str, info.image_shape[1:]))} pixels, {info.num_classes} classes"
+    title = f"{info.name}: {by(info.image_shape[1:])} pixels, {info.num_classes} classes"
     if shown < info.num_classes:
         title += f", the first {shown} of them"
     sheet = _sheet(pictures, [str(name) for name in info.class_names[:shown]], title, synthetic)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..decomposition import Decomposition
+from ..decomposition import Decomposition, by
 from ..errors import UserError
 from . import contact_sheet, options
 from .chunks import chunk_shape
@@ -170,6 +170,6 @@ def _summarize(out: Path, info: DatasetInfo, chunk: Sequence[int] | None, notes:
     for note in notes:
         print(f"  {note}")
     if chunk is not None:
-        print(f"  stored in chunks of {' x '.join(map(str, chunk))} pixels")
+        print(f"  stored in chunks of {by(chunk)} pixels")
     if info.coarse is not None:
-        print(f"  coarse images {info.coarse_image_shape}, averaged in blocks of {' x '.join(map(str, info.coarse))}")
+        print(f"  coarse images {info.coarse_image_shape}, averaged in blocks of {by(info.coarse)}")

@@ -76,7 +76,6 @@ def _number(info: DatasetInfo, name: int | str) -> int:
     if str(name).isdecimal() and int(name) < info.num_classes:
         return int(name)
     close = difflib.get_close_matches(str(name), info.class_names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"use names ({', '.join(info.class_names[:5])}"
-    if not close:
-        hint += f"{', ...' if info.num_classes > 5 else ''}) or numbers from 0 to {info.num_classes - 1}"
+    some = ", ".join(info.class_names[:5]) + (", ..." if info.num_classes > 5 else "")
+    hint = f"did you mean {close[0]}?" if close else f"use names ({some}) or numbers from 0 to {info.num_classes - 1}"
     raise UserError(f"data.classes names {name!r}, which {info.path} does not have; {hint}")

@@ -65,11 +65,11 @@ def test_the_bits_are_those_of_memory_in_the_same_order(file: Path) -> None:
 def test_losses_by_blocks_are_like_those_of_a_full_shuffle(file: Path) -> None:
     """In distribution: means over seeds, epoch by epoch, against the spread between seeds."""
     curves = {
-        storage: np.array([[s.loss for s in trained(samples(file, storage), seed)[1]] for seed in range(5)])
+        storage: np.array([[s.loss for s in trained(samples(file, storage), seed, epochs=6)[1]] for seed in range(5)])
         for storage in (BLOCKS, PLAIN)
     }
     mean, spread = ({k: f(v, axis=0) for k, v in curves.items()} for f in (np.mean, np.std))
-    assert (mean[PLAIN][0] - mean[PLAIN][-1]) > 2 * spread[PLAIN][-1]  # there is something to be seen
+    assert (mean[PLAIN][0] - mean[PLAIN][-1]) > 4 * spread[PLAIN][-1]  # there is something to be seen
     error = np.sqrt((spread[BLOCKS] ** 2 + spread[PLAIN] ** 2) / 4)
     assert (np.abs(mean[BLOCKS] - mean[PLAIN]) < 5 * error).all()
 

@@ -10,6 +10,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from ...decomposition import by
 from ...errors import UserError
 from .collection import Collection, Imported
 from .stream import StreamedArray
@@ -93,9 +94,7 @@ def open_array(path: Path, axes: int) -> StreamedArray:
     shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, size, 4))
     array = StreamedArray(lambda: _open(path, packed), str(path), size, shape, np.dtype(np.uint8))
     if not packed and (follow := path.stat().st_size - size) != math.prod(shape):
-        raise UserError(
-            f"{path} is damaged: its header announces {' x '.join(map(str, shape))} bytes, but {follow} follow"
-        )
+        raise UserError(f"{path} is damaged: its header announces {by(shape)} bytes, but {follow} follow")
     return array
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...decomposition import by
 from ...errors import UserError
 from . import classes
 from .collection import Imported
@@ -133,7 +134,7 @@ def _voxels(content: bytes, where: str) -> Array:
     needed = math.prod(int(n) for n in shape) * dtype.itemsize
     if offset < 0 or len(content) - offset < needed:
         raise UserError(
-            f"{where} is truncated: its header announces {' x '.join(map(str, shape))} voxels of {dtype.itemsize} "
+            f"{where} is truncated: its header announces {by(shape)} voxels of {dtype.itemsize} "
             f"bytes from byte {offset}, but the file has {len(content)} bytes"
         )
     stored = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape, order="F")

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...decomposition import by
 from ...errors import UserError
 from ..split import Indices
 from .collection import LeaveOut
@@ -40,10 +41,10 @@ class StreamedArray:
 
     def __post_init__(self) -> None:
         if 0 in self.shape:
-            raise UserError(f"{self.where} is empty: its header announces {_by(self.shape)} numbers")
+            raise UserError(f"{self.where} is empty: its header announces {by(self.shape)} numbers")
         if self.row_bytes > MOST_BYTES:
             raise UserError(
-                f"{self.where} is damaged: its header announces {_by(self.shape)} numbers, {self.row_bytes:,} bytes an "
+                f"{self.where} is damaged: its header announces {by(self.shape)} numbers, {self.row_bytes:,} bytes an "
                 f"image; {MOST_BYTES:,} are the most that are read"
             )
 
@@ -70,7 +71,7 @@ class StreamedArray:
                     if inside.size:
                         yield block[inside - first]
                     if first + count == self.shape[0] and stream.read(1):  # checksums are checked here as well
-                        raise UserError(f"{self.where} is damaged: more follows than {_by(self.shape)} numbers")
+                        raise UserError(f"{self.where} is damaged: more follows than {by(self.shape)} numbers")
         except READ_ERRORS as error:
             if isinstance(error, UserError):
                 raise
@@ -83,7 +84,7 @@ class StreamedArray:
             UserError: it is damaged, or has more than ``most`` bytes.
         """
         if self.shape[0] * self.row_bytes > most:
-            raise UserError(f"{self.where} announces {_by(self.shape)} numbers, which is absurdly much")
+            raise UserError(f"{self.where} announces {by(self.shape)} numbers, which is absurdly much")
         return np.concatenate(list(self.rows(np.arange(self.shape[0]))))
 
     def _read(self, stream: IO[bytes], size: int) -> bytes:
@@ -93,13 +94,9 @@ class StreamedArray:
             piece = stream.read(min(missing, 1 << 24))
             if not piece:
                 raise UserError(
-                    f"{self.where} is damaged: its header announces {_by(self.shape)} numbers of {self.dtype.itemsize} "
+                    f"{self.where} is damaged: its header announces {by(self.shape)} numbers of {self.dtype.itemsize} "
                     "bytes, but it ends before them"
                 )
             pieces.append(piece)
             missing -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
