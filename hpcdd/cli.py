@@ -33,11 +33,12 @@ commands:
 
 examples:
   mpirun -n 4 hpcdd                    (the same as `mpirun -n 4 python -m hpcdd train`)
+  mpirun -n 4 hpcdd train --resume     goes on with the newest unfinished run
   hpcdd train --help                   every setting, with its meaning and default
   hpcdd prepare folder cifar10 cifar10.h5
 
 exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 3 a loss became NaN or infinite;
-128 + n stopped by signal n (130 Ctrl-C, 143 SIGTERM).
+74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
 COMMANDS = ("train", "prepare", "bench", "info")
@@ -120,16 +121,16 @@ def _stoppable(phase: str) -> Iterator[None]:
 
 
 def _train(comm: Comm, arguments: Sequence[str]) -> None:
-    from . import configuration
+    from . import configuration, resume
 
-    config, print_only = comm.on_root(lambda: configuration.parse(arguments))
-    if print_only:
+    job = comm.on_root(lambda: resume.settle(arguments))
+    if job.print_only or job.done:
         if comm.is_root:
-            print(configuration.to_yaml(config), end="")
+            print(configuration.to_yaml(job.config) if job.print_only else f"{job.config.output} is complete\n", end="")
         return
     from . import run
 
-    run.train(comm, config)
+    run.train(comm, job)
 
 
 def _bench_coherent(comm: Comm, arguments: Sequence[str]) -> None:

@@ -85,15 +85,15 @@ class Comm:
 
     def on_root(self, work: Callable[[], T]) -> T:
         """Runs ``work`` on root; every rank gets its (pickled) result, or the same :class:`UserError`."""
-        outcome: tuple[T | None, str | None] = (None, None)
+        outcome: tuple[T | None, UserError | None] = (None, None)
         if self.is_root:
             try:
                 outcome = (work(), None)
             except UserError as error:
-                outcome = (None, str(error))
+                outcome = (None, type(error)(str(error)))
         result, problem = self.broadcast_object(outcome)
         if problem is not None:
-            raise UserError(problem)
+            raise problem
         return cast(T, result)  # without a problem it is work's
 
     def on_all(self, work: Callable[[], T]) -> T:
@@ -102,14 +102,16 @@ class Comm:
         try:
             result = work()
         except UserError as error:
-            problem = str(error)
+            problem = type(error), str(error)
         problems = self.allgather_object(problem)
         ranks: dict[str, list[int]] = {}
-        for rank, text in enumerate(problems):
-            if text is not None:
-                ranks.setdefault(text, []).append(rank)
+        for rank, found in enumerate(problems):
+            if found is not None:
+                ranks.setdefault(found[1], []).append(rank)
         if ranks:
-            raise UserError("\n".join(f"{text} (rank {', '.join(map(str, who))})" for text, who in ranks.items()))
+            kinds = {found[0] for found in problems if found is not None}
+            kind = kinds.pop() if len(kinds) == 1 else UserError
+            raise kind("\n".join(f"{text} (rank {', '.join(map(str, who))})" for text, who in ranks.items()))
         return cast(T, result)
 
     def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:
@@ -187,10 +189,11 @@ class Comm:
 
     def finish_sum(self, request: MPI.Request) -> None:
         """Waits for what :meth:`start_sum` has begun."""
-        if self.crowded:
-            sleep_until(request.Test, longest=_STEP_PAUSE)
-        else:
-            request.Wait()
+        with self.ledger.waiting():
+            if self.crowded:
+                sleep_until(request.Test, longest=_STEP_PAUSE)
+            else:
+                request.Wait()
 
     def allgather(self, part: Array) -> Array:
         """Allgather of equally large contiguous arrays: (size, *part.shape) in rank order, on every rank."""

@@ -25,6 +25,7 @@ Without CONFIG (a YAML file) the packaged quick-start runs.
 examples:
   mpirun -n 4 hpcdd train
   mpirun -n 4 hpcdd train configs/cifar10_vgg3.yaml --local.epochs 2 --decomposition.grid 4,4
+  mpirun -n 2 hpcdd train --resume
 """
 
 
@@ -51,6 +52,8 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
     options = vars(given)
     print_config = bool(options.pop("print_config"))
     problems = list(_unknown(unknown))
+    if options.pop("resume"):
+        problems.append("command line: --resume belongs to `hpcdd train`")
     tree: Tree = {}
     fields = _fields()
     for name, text in options.items():
@@ -114,12 +117,18 @@ def _fields() -> dict[str, FieldInfo]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hpcdd train",
-        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--print_config]",
+        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--resume] [--print_config]",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--print_config", action="store_true", help="Print the resolved configuration; train nothing.")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on with the run in --output, or else with the newest unfinished runs/NAME-K; without CONFIG with its "
+        "own configuration. (An --output that holds an unfinished run is gone on with also without --resume.)",
+    )
     group: argparse._ActionsContainer = parser
     for name, field in _fields().items():
         description = " ".join((field.description or "").split()).replace("%", "%%")

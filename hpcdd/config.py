@@ -126,6 +126,40 @@ class BaselineSettings(CNNTrainingSettings):
     """Whether it is trained, to compare with."""
 
 
+class CheckpointSettings(Settings):
+    """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+
+    every: Annotated[str, Field(pattern=r"^(\d+ epochs?|\d+(\.\d+)? minutes?)$")] = "5 minutes"
+    """How often the state of a training is written: `1 epoch`, `N epochs`, or `N minutes` (fractions too). Besides, at
+    its end, and when the job is asked to stop."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs between two checkpoints, None where minutes count."""
+        number, unit = self.every.split()
+        return int(number) if unit.startswith("epoch") else None
+
+    @property
+    def minutes(self) -> float | None:
+        """Minutes between two checkpoints, None where epochs count."""
+        number, unit = self.every.split()
+        return float(number) if unit.startswith("minute") else None
+
+    @model_validator(mode="after")
+    def _check_every(self) -> Self:
+        if float(self.every.split()[0]) == 0:
+            raise ValueError(f"every is {self.every!r}; the number must be greater than 0")
+        return self
+
+
+class RunSettings(Settings):
+    """How a job looks after itself."""
+
+    stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds after which a rank that does not move (a hung node, GPU or file system) is named and the job ended, so
+    that it can be gone on with; longer than the longest single step and the longest piece of reading. null: never."""
+
+
 class Config(Settings):
     """A whole run."""
 
@@ -133,7 +167,7 @@ class Config(Settings):
     """Name of the run, in its results and in the default output folder."""
 
     output: str | None = None
-    """Run directory, which must not exist yet or be empty; default: runs/NAME-K with the first free K."""
+    """Run directory; an unfinished run in it is gone on with. Default: runs/NAME-K with the first free K."""
 
     seed: NonNegativeInt = 0
     """Seed of every random number; a subdomain's do not depend on the number of ranks."""
@@ -177,6 +211,12 @@ class Config(Settings):
 
     baseline: BaselineSettings = BaselineSettings()
     """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
+
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+
+    run: RunSettings = RunSettings()
+    """How a job looks after itself."""
 
     @property
     def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:

@@ -22,11 +22,12 @@ from .yaml_text import KeyPath
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, bool]:
+def parse(argv: Sequence[str], base: Tree | None = None) -> tuple[Config, bool]:
     """Merges defaults, YAML file and command line.
 
     Args:
         argv: what follows ``hpcdd train``. ``--help`` prints the documentation of every field and exits.
+        base: stands for the content of a file where ``argv`` names none; default: the packaged quick-start.
 
     Returns:
         The configuration, and whether it is only to be printed.
@@ -38,7 +39,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, bool]:
     file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     options, print_config, problems = parse_options(argv)
     path = QUICKSTART if file is None else Path(file)
-    tree, lines = _read(path)
+    tree, lines = _read(path) if file is not None or base is None else (base, {})
     config, more = _validate(_merged(tree, options))
     problems += [_describe(path, lines, options, place, text) for place, text in more]
     if problems or config is None:

@@ -23,10 +23,24 @@ class ReadError(UserError):
     """
 
 
+class WriteError(UserError):
+    """Something that can't be written: a full disk, a lost permission. What was written before stays whole."""
+
+    exit_code = 74  # EX_IOERR of sysexits.h
+
+
+class DamagedError(Exception):
+    """A file of hpcdd's own whose content is not what was written: a flipped bit, a lost end."""
+
+
 class DivergedError(ArithmeticError):
     """A loss that is no longer finite. Met by one rank alone, which ends the whole job with this message."""
 
     exit_code = 3
+
+
+RESUME = 75
+"""Exit code of a run that was stopped in good order and goes on with ``--resume`` (EX_TEMPFAIL of sysexits.h)."""
 
 
 class StopRequest(Exception):  # noqa: N818 - not an error: the wish of the user or of the batch system
@@ -34,13 +48,17 @@ class StopRequest(Exception):  # noqa: N818 - not an error: the wish of the user
 
     Attributes:
         signum: the number of the signal, e.g. ``signal.SIGTERM``.
+        phase: in which it met the job.
     """
 
-    def __init__(self, signum: int, phase: str) -> None:
-        super().__init__(f"asked to stop by {signal.Signals(signum).name} in phase {phase}; the run is not complete")
+    def __init__(self, signum: int, phase: str, more: str = "") -> None:
+        super().__init__(
+            f"asked to stop by {signal.Signals(signum).name} in phase {phase}; the run is not complete{more}"
+        )
         self.signum = signum
+        self.phase = phase
 
     @property
     def exit_code(self) -> int:
-        """128 + the number of the signal: what a shell reports for a process that the signal ended."""
-        return 128 + self.signum
+        """:data:`RESUME` for the signals of batch systems; 130, as in a shell, for Ctrl-C."""
+        return 128 + self.signum if self.signum == signal.SIGINT else RESUME

@@ -1,11 +1,17 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and files that show when they are damaged."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from .errors import DamagedError
 
 
 @contextlib.contextmanager
@@ -20,5 +26,76 @@ def written_whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file: under a temporary name, flushed to the disk, read back, and only then renamed.
+
+    Raises:
+        OSError: it can't be written, or does not read back; what stood at ``path`` stays.
+    """
+    with written_whole(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            rest = memoryview(content)
+            while rest:  # a write may be short
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if temporary.read_bytes() != content:
+            raise OSError(errno.EIO, "does not read back as it was written", str(path))
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_sealed(path: Path, content: Any) -> None:
+    """Writes plain data as JSON together with its SHA-256; see :func:`write_bytes`."""
+    text = _canonical(content)
+    seal = json.dumps({"sha256": digest(text.encode())})[:-1]
+    write_bytes(path, f'{seal}, "content": {text}}}\n'.encode())
+
+
+def read_sealed(path: Path) -> Any:
+    """What :func:`write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedError: it can't be read, or is not what was written.
+    """
+    try:
+        whole = json.loads(path.read_bytes())
+        content, seal = whole["content"], whole["sha256"]
+    except FileNotFoundError:
+        raise
+    except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path} is damaged ({error})") from error
+    if digest(_canonical(content).encode()) != seal:
+        raise DamagedError(f"{path} is damaged (its SHA-256 is not that of its content)")
+    return content
+
+
+def clean_up(folder: Path) -> None:
+    """Removes what processes that were killed while they wrote have left in a folder under temporary names."""
+    for path in folder.glob(".*.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last; where the file system can't (EINVAL on some), it does so of itself or not at all."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

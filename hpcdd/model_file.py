@@ -31,7 +31,7 @@ from .data.format import DatasetInfo
 from .data.samples import Samples
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
-from .files import written_whole
+from .hdf5 import written_hdf5
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
 from .models.registry import create
@@ -57,8 +57,11 @@ def write_model(
         decomposition: its boxes.
         local_width: channels of the local CNNs' first block.
         states: place in the file (``local/0000``, ...) and ``state_dict`` of each network; taken one at a time.
+
+    Raises:
+        OSError: it can't be written.
     """
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_hdf5(path) as file:
         file.attrs["hpcdd_model_format"] = FORMAT
         file.attrs["config"] = to_yaml(config)
         file.attrs["name"] = info.name

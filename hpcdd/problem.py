@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import environment, run_directory
+from . import environment
 from .config import Config
 from .data.augmentation import Augmentation
 from .data.format import DatasetInfo, inspect, resolve
@@ -133,7 +133,6 @@ def pose(config: Config) -> Problem:
     Raises:
         UserError: data set, configuration and this machine do not go together.
     """
-    run_directory.check_output(config.output)
     info = with_classes(inspect(resolve(config.data.file)), config.data.classes)
     rows = split_rows(info, config.data.validation_fraction, config.seed, config.data.subset)
     for section, settings in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,10 +38,16 @@ STRATEGIES = {
 
 
 class Metrics:
-    """metrics.jsonl: one line for each epoch of each subdomain and phase, written as they become known on root."""
+    """metrics.jsonl: one line for each epoch of each subdomain and phase, written as they become known on root.
+
+    The file is begun anew: a run that is gone on with tells what happened before from its checkpoints. Lines that
+    can't be written wait for the next attempt, so that a full disk neither ends a training nor leaves half a line.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("wb", buffering=0)
+        self._waiting = b""
+        self._end = 0
 
     def add(self, status: Status) -> None:
         """Appends the end of one epoch."""
@@ -50,12 +57,24 @@ class Metrics:
             record["subdomain"] = None
         # JSON has no NaN; a validation loss may be one.
         finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
-        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
-        self._file.flush()
+        self._waiting += (json.dumps(finite, allow_nan=False) + "\n").encode()
+        self._write()
 
     def close(self) -> None:
         """Closes the file."""
+        self._write()
         self._file.close()
+
+    def _write(self) -> None:
+        try:
+            self._file.seek(self._end)
+            if self._file.write(self._waiting) == len(self._waiting):
+                self._end, self._waiting = self._end + len(self._waiting), b""
+            else:
+                self._file.truncate(self._end)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
 
 
 def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 from pathlib import Path
+from typing import Any, Literal
 
-from .errors import UserError
+from .errors import DamagedError, UserError, WriteError
+from .files import clean_up, read_sealed, write_sealed
+
+Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
 
 class RunDirectory:
-    """Names of the files in a run's folder.
+    """Names of the files in a run's folder, and the record that makes it one that can be gone on with.
 
     Attributes:
         path: the folder.
@@ -23,33 +27,84 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.results = path / "results.json"
         self.model = path / "model.h5"
+        self.lock = path / "lock"
+        self.logs = path / "logs"
+        self.checkpoints = path / "checkpoints"
+        self.heartbeats = path / "heartbeats"
+        self._records = [self.checkpoints / "run.json", self.checkpoints / "run-copy.json"]
 
     def log(self, rank: int) -> Path:
         """The log of one rank."""
-        return self.path / "logs" / f"rank-{rank:04d}.log"
+        return self.logs / f"rank-{rank:04d}.log"
+
+    def training(self, phase: str, subdomain: int | None = None) -> Path:
+        """The folder of a training's checkpoints."""
+        return self.checkpoints / phase if subdomain is None else self.checkpoints / phase / f"{subdomain:04d}"
+
+    def condition(self) -> Condition:
+        """What is in the folder: nothing; a run without a record yet, or with one; or something else.
+
+        Raises:
+            UserError: it can't be a folder, or the record of its run is damaged.
+        """
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(
+                    f"output is {self.path}, which is a file; name a folder that is empty or does not exist"
+                )
+            names = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        except (OSError, ValueError) as error:  # too long a name, for one
+            raise UserError(f"output is {str(self.path)!r}, which can't be a folder: {error}") from error
+        if not names:
+            return "empty"
+        record = self.record()
+        if record is not None:
+            return "complete" if record["complete"] else "unfinished"
+        own = {path.name for path in (self.config, self.environment, self.metrics, self.lock, self.logs)}
+        return "begun" if names <= own | {self.checkpoints.name, self.heartbeats.name} else "foreign"
+
+    def record(self) -> dict[str, Any] | None:
+        """What a run says of itself, see :mod:`hpcdd.resume`; None where nothing was recorded.
+
+        Raises:
+            UserError: neither the record nor its copy is whole.
+        """
+        problems = []
+        for path in self._records:
+            try:
+                content: dict[str, Any] = read_sealed(path)
+                return content
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError(f"the run can't be gone on with: {'; '.join(problems)}")
+        return None
+
+    def write_record(self, content: dict[str, Any]) -> None:
+        """Writes the record and its copy.
+
+        Raises:
+            WriteError: they can't be written.
+        """
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            for path in self._records:
+                write_sealed(path, content)
+        except OSError as error:
+            raise WriteError(f"{self.checkpoints} can't be written: {error.strerror}") from error
+
+    def tidy(self) -> None:
+        """Takes away what a killed job has left half written; for the one job that holds the lock."""
+        for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
+            clean_up(folder)
+        for path in self.heartbeats.glob("*"):
+            path.unlink(missing_ok=True)
 
 
-def check_output(output: str | None) -> None:
-    """Refuses a folder that holds something; to be called before any work.
-
-    Raises:
-        UserError: ``output`` is a file, or a folder that is not empty.
-    """
-    if output is None:
-        return
-    path = Path(output)
-    try:
-        is_file, is_full = path.exists() and not path.is_dir(), path.is_dir() and any(path.iterdir())
-    except (OSError, ValueError) as error:  # too long a name, for one
-        raise UserError(f"output is {output!r}, which can't be a folder: {error}") from error
-    if is_file:
-        raise UserError(f"output is {output}, which is a file; name a folder that is empty or does not exist")
-    if is_full:
-        raise UserError(f"output is {output}, a folder that is not empty; nothing is overwritten, name another one")
-
-
-def create(output: str | None, name: str) -> RunDirectory:
-    """Makes the folder of a run, on root.
+def make(output: str | None, name: str) -> RunDirectory:
+    """Makes the folder of a run, on root; one that is there is taken as it is.
 
     Args:
         output: ``output`` of the configuration; None for runs/NAME-K with the first free K.
@@ -58,13 +113,26 @@ def create(output: str | None, name: str) -> RunDirectory:
     Raises:
         UserError: it can't be made.
     """
-    check_output(output)
     try:
         path = _first_free(Path("runs"), name) if output is None else Path(output)
-        (path / "logs").mkdir(parents=True, exist_ok=True)
+        for folder in (path, RunDirectory(path).logs, RunDirectory(path).heartbeats):
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the run directory can't be made: {error}; use --output FOLDER where you may write") from error
     return RunDirectory(path)
+
+
+def newest_unfinished(name: str) -> Path | None:
+    """The unfinished run of this name with the greatest number, runs/NAME-K; None without any."""
+    numbered = [
+        (int(number), path)
+        for path in Path("runs").glob(f"{name}-*")
+        if (number := path.name.removeprefix(f"{name}-")).isdecimal()
+    ]
+    for _, path in sorted(numbered, reverse=True):
+        if RunDirectory(path).condition() in ("begun", "unfinished"):
+            return path
+    return None
 
 
 def start_log(path: Path) -> logging.Logger:
@@ -77,7 +145,7 @@ def start_log(path: Path) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _PatientHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{path.parent} can't be written on host {socket.gethostname()} ({error.strerror}); "
@@ -86,6 +154,13 @@ def start_log(path: Path) -> logging.Logger:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     return logger
+
+
+class _PatientHandler(logging.FileHandler):
+    """A full disk does not end a training for a line of its log; checkpoints tell of the trouble."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Leaves the line out."""
 
 
 def _first_free(folder: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,11 +13,9 @@ from typing import Any, Self
 
 import torch
 
-from . import environment, launch, mesh, results, run_directory, storage
-from .comm import Comm, mpi_library
-from .config import Config
-from .configuration import to_yaml
-from .data.format import EMBEDDED_NAME
+from . import environment, launch, mesh, results, storage
+from .archive import Archive
+from .comm import Comm
 from .data.reading import BoxReader
 from .errors import StopRequest
 from .parallel.share import Flag
@@ -27,7 +26,8 @@ from .problem import check_shares, pose
 from .progress.display import Display, NoDisplay, make_display
 from .progress.telemetry import Telemetry
 from .results import Metrics
-from .stop import Stop
+from .resume import Job
+from .stop import Stop, occasion
 
 
 class Session:
@@ -35,10 +35,11 @@ class Session:
 
     Args:
         comm: all ranks.
-        config: the same on every rank.
+        job: the same on every rank.
 
     Attributes:
-        comm, config: see above.
+        comm: see above.
+        config: of the job.
         problem: what is to be solved.
         mesh, place: who owns what, and this rank's place.
         storage: where this rank keeps its samples.
@@ -47,13 +48,15 @@ class Session:
         core_seconds: processor time by phase, of all threads of this rank.
         stop, telemetry: see there.
         reader: of the dataset file.
+        archive, directory, log: of the run, once it is opened.
 
     Raises:
         UserError: on all ranks, if anything does not fit; nothing has been written then.
     """
 
-    def __init__(self, comm: Comm, config: Config) -> None:
-        self.comm, self.config = comm, config
+    def __init__(self, comm: Comm, job: Job) -> None:
+        config = job.config
+        self.comm, self.config, self._job = comm, config, job
         self.seconds: dict[str, Any] = {"start": environment.seconds_since_launch()}
         self.core_seconds: dict[str, float] = {"start": time.process_time()}
         self.problem = comm.on_root(lambda: pose(config))
@@ -61,18 +64,21 @@ class Session:
         self.place = self.mesh.places[comm.rank]
         torch.set_num_threads(self.place.threads)
         comm.on_all(self._check_place)
-        storages = storage.decide(comm, config, self.problem, self.mesh)
-        self.storage = storages.of(comm.rank)
+        by_blocks = None if job.record is None else job.record["by_blocks"]
+        self._storages = storage.decide(comm, config, self.problem, self.mesh, by_blocks)
+        self.storage = self._storages.of(comm.rank)
         self.reader = BoxReader(self.problem.info.path)
         self._display: Display = NoDisplay()
         self._metrics: Metrics | None = None
+        self._steps = 0
+        self._open = contextlib.ExitStack()
         interval = comm.on_root(self._open_display)
         channel = comm.side_channel()
         self.stop = Stop(comm, channel)
         self.telemetry = Telemetry(comm, channel, self._sink, interval)
         self.team = form_team(comm, self.mesh, config, Flag(self.stop.wanted))
         if comm.is_root:
-            results.print_plan(self.mesh, self.problem, sys.stdout, storages)
+            results.print_plan(self.mesh, self.problem, sys.stdout, self._storages)
 
     def __enter__(self) -> Self:
         self.stop.__enter__()
@@ -83,30 +89,34 @@ class Session:
     ) -> None:
         self.stop.__exit__(kind, error, trace)
         self._display.close()
-        if self._metrics is not None:
-            self._metrics.close()
+        self._open.close()
 
     def open_directory(self) -> None:
-        """Root makes the run directory; each rank opens its log there."""
-        config = self.config
+        """Takes the run directory; see :class:`hpcdd.archive.Archive`."""
         self.stop.agree()
-        self.directory = self.comm.on_root(lambda: run_directory.create(config.output, config.name))
-        self.log = self.comm.on_all(lambda: run_directory.start_log(self.directory.log(self.comm.rank)))
-        self.log.info("rank %d of %d: %s", self.comm.rank, self.comm.size, self.place)
+        facts = {
+            "dataset": self.problem.info.fingerprint,
+            "by_blocks": self._storages.by_blocks,
+            "device": self.place.device.partition(":")[0],
+        }
+        self.archive = Archive(self.comm, self._job, facts, self.mesh)
+        self._open.callback(self.archive.close)
+        self.log, self.directory = self.archive.log, self.archive.directory
         if self.comm.is_root:
-            # It runs again from any folder.
-            file = config.data.file if config.data.file == EMBEDDED_NAME else str(self.problem.info.path)
-            resolved = config.model_copy(update={"data": config.data.model_copy(update={"file": file})})
-            self.directory.config.write_text(to_yaml(resolved), encoding="utf-8")
-            facts = {
-                **environment.facts(),
-                "mpi_library": mpi_library(),
-                "ranks": self.comm.size,
-                "hosts": self.mesh.hosts,
-                "places": self.mesh.as_list(),
-            }
-            results.write_json(self.directory.environment, facts)
             self._metrics = Metrics(self.directory.metrics)
+            self._open.callback(self._metrics.close)
+        self.archive.watch(lambda: (self._steps, self.reader.bytes_read), lambda: f"step {self._steps}")
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Says of a request to stop why it came, and how the run is gone on with."""
+        try:
+            yield
+        except StopRequest as request:
+            why = occasion(request.signum, os.environ, time.time())
+            self.log.warning("%s; %s", request, why)
+            go_on = f"go on with `hpcdd train --resume --output {self.directory.path}`"
+            raise StopRequest(request.signum, request.phase, f" ({why}); {go_on}") from None
 
     def begin(self, phase: str, subdomains: range) -> None:
         """Announces on root's display whose statuses will come."""
@@ -141,6 +151,7 @@ class Session:
         """
 
         def step() -> None:
+            self._steps += 1
             if alone:
                 self.stop.check()
             else:
@@ -153,7 +164,9 @@ class Session:
                 self.telemetry.epoch(status)
 
         hooks = Hooks(step=step, epoch=epoch, evaluation=lambda: self.comm.phase("evaluation"))
-        return replace(hooks, due=self.telemetry.due, status=self.telemetry.status) if heard else hooks
+        if not heard:
+            return hooks
+        return replace(hooks, due=self.telemetry.due, status=self.telemetry.status, history=self.telemetry.history)
 
     def _check_place(self) -> None:
         for section in ("local", "coherent", "baseline"):
@@ -164,8 +177,8 @@ class Session:
         self._display = make_display(self.config.progress, launch.from_environment(), sys.stdout)
         return self._display.interval
 
-    def _sink(self, status: Status, end_of_epoch: bool) -> None:
+    def _sink(self, status: Status, *, end_of_epoch: bool, earlier: bool = False) -> None:
         """On root, of all ranks."""
-        self._display.show(status, end_of_epoch)
+        self._display.show(status, end_of_epoch and not earlier)
         if end_of_epoch and self._metrics is not None:
             self._metrics.add(status)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _TAG = 2
+_CLOSE = 600.0
+"""Seconds before the end of a job's time within which a signal is taken for the warning of it."""
 _IMPATIENCE = 1.0
 """Seconds after which one more signal ends this process at once; before, it is the same request on a second way
 (a batch system signals the launcher, which passes it on, and the processes too)."""
@@ -101,3 +104,27 @@ class Stop:
         signum = self._comm.maximum(self._signum, self.poll)
         if signum:
             raise StopRequest(signum, phase or self._phase or self._comm.phase_name)
+
+
+def occasion(signum: int, environment: Mapping[str, str], now: float) -> str:
+    """Why a batch system has sent a signal: the job's time is nearly over, or it has to make room for another.
+
+    Slurm sends SIGTERM for both; what is left of the job's time tells them apart, where Slurm says when it ends
+    (SLURM_JOB_END_TIME). Else SIGUSR1 and SIGUSR2 count as the warning that was asked for (``--signal=USR1@120``).
+
+    Args:
+        signum: number of the signal.
+        environment: variables of this process.
+        now: seconds since 1970.
+    """
+    if signum == signal.SIGINT:
+        return "interrupted"
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    if end.isdecimal():
+        left = int(end) - now
+        if left > _CLOSE:
+            return f"preempted or cancelled: {left:,.0f} s are left of the job's time"
+        return f"time-out: {max(0.0, left):,.0f} s are left of the job's time"
+    if signum == signal.SIGTERM:
+        return "terminated: preempted, cancelled or out of time"
+    return "warned that the job's time is nearly over"

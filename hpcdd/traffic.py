@@ -26,11 +26,13 @@ class Ledger:
     Attributes:
         phase_name: the phase that this rank is in.
         traffic: what this rank has communicated, by phase; a phase without a call stands at zero.
+        inside: whether this rank may be waiting for others.
     """
 
     def __init__(self, rank: int) -> None:
         self.traffic: dict[str, Traffic] = {}
         self.phase_name = "start"
+        self.inside = False
         self._rank = rank
         self._debug = os.environ.get("HPCDD_DEBUG_COMM") == "1"
 
@@ -49,7 +51,15 @@ class Ledger:
         traffic.calls += 1
         traffic.bytes += size
         start = time.perf_counter()
-        yield
+        with self.waiting():
+            yield
         if self._debug:
             microseconds = (time.perf_counter() - start) * 1e6
             print(f"comm: rank {self._rank}: {call} {size} bytes {microseconds:.0f} us", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Marks the ``with`` block as one in which this rank may wait for others."""
+        before, self.inside = self.inside, True
+        yield
+        self.inside = before

@@ -77,7 +77,9 @@ def test_the_help_names_every_command_and_exit_code() -> None:
         "0 done",
         "2 a mistake of the user",
         "3 a loss",
-        "143 SIGTERM",
+        "74 something can't be written",
+        "75 stopped in good order",
+        "130 Ctrl-C",
     ):
         assert words in text
 

@@ -173,14 +173,6 @@ def test_what_fits_passes_and_what_does_not_is_told_with_both_numbers() -> None:
         check_memory((5 << 30) + 1, 5 << 30)
 
 
-def test_an_output_that_is_not_empty_is_refused_before_anything_else(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text("{}")
-    wrong = {"data": {"file": "nowhere.h5"}, "decomposition": {"grid": [99]}, "local": {"early_stopping": 1}}
-    with pytest.raises(UserError, match=r"output is .* not empty"):
-        pose(Config(output=str(tmp_path), **wrong))
-    assert (tmp_path / "results.json").read_text() == "{}"
-
-
 def test_an_own_cnn_that_gives_no_logits_is_refused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcdd.errors import UserError
-from hpcdd.run_directory import check_output, create, start_log
+from hpcdd.run_directory import RunDirectory, make, newest_unfinished, start_log
 
 
 @pytest.fixture(autouse=True)
@@ -18,20 +18,20 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_runs_are_numbered_by_name() -> None:
-    assert [str(create(None, "a").path) for _ in range(3)] == ["runs/a-001", "runs/a-002", "runs/a-003"]
-    assert create(None, "b").path == Path("runs/b-001")
+    assert [str(make(None, "a").path) for _ in range(3)] == ["runs/a-001", "runs/a-002", "runs/a-003"]
+    assert make(None, "b").path == Path("runs/b-001")
 
 
 def test_a_free_number_is_taken_again_and_a_file_counts_as_taken() -> None:
     Path("runs").mkdir()
     Path("runs/a-001").write_text("")
     Path("runs/a-003").mkdir()
-    assert [create(None, "a").path.name for _ in range(2)] == ["a-002", "a-004"]
+    assert [make(None, "a").path.name for _ in range(2)] == ["a-002", "a-004"]
 
 
 def test_creators_at_the_same_time_get_folders_of_their_own() -> None:
     with ThreadPoolExecutor(16) as pool:
-        paths = list(pool.map(lambda _: create(None, "a").path, range(100)))
+        paths = list(pool.map(lambda _: make(None, "a").path, range(100)))
     assert len(set(paths)) == 100
     assert sorted(path.name for path in paths) == [f"a-{k:03d}" for k in range(1, 101)]
 
@@ -39,44 +39,69 @@ def test_creators_at_the_same_time_get_folders_of_their_own() -> None:
 def test_output_is_made_with_its_parents_and_may_exist_if_it_is_empty(tmp_path: Path) -> None:
     Path("empty").mkdir()
     for output in ("deep/er/run", "empty", str(tmp_path / "absolute")):
-        directory = create(output, "ignored")
+        directory = make(output, "ignored")
         assert directory.path == Path(output)
         assert directory.log(3) == Path(output) / "logs" / "rank-0003.log"
         assert directory.log(3).parent.is_dir()
     assert not Path("runs").exists()
 
 
-def test_what_lies_in_a_folder_is_not_overwritten() -> None:
+def condition(folder: str) -> str:
+    return RunDirectory(Path(folder)).condition()
+
+
+def test_what_is_in_a_folder_is_told() -> None:
+    assert condition("a/b") == "empty"
+    assert list(Path().iterdir()) == []  # to ask makes nothing
     Path("full").mkdir()
+    assert condition("full") == "empty"
     Path("full/.hidden").write_text("mine")
-    for work in (check_output, lambda output: create(output, "a")):
-        with pytest.raises(UserError, match="output is full, a folder that is not empty"):
-            work("full")
-    assert [path.name for path in Path("full").iterdir()] == [".hidden"]
-    create("run", "a")
-    with pytest.raises(UserError, match="not empty"):  # the same run twice
-        create("run", "a")
+    assert condition("full") == "foreign"
+    run = make("run", "a")
+    assert condition("run") == "begun"  # a job that was killed before it had written its record
+    run.write_record({"complete": False})
+    assert condition("run") == "unfinished"
+    run.write_record({"complete": True})
+    assert condition("run") == "complete"
 
 
 def test_a_file_is_refused() -> None:
     Path("file").write_text("mine")
     with pytest.raises(UserError, match="output is file, which is a file"):
-        check_output("file")
+        condition("file")
     with pytest.raises(UserError, match=r"can't be made.*--output FOLDER"):
-        create("file/below", "a")
+        make("file/below", "a")
     Path("runs").write_text("mine")
     with pytest.raises(UserError, match=r"can't be made.*--output FOLDER"):
-        create(None, "a")
+        make(None, "a")
 
 
-def test_check_output_makes_nothing() -> None:
-    check_output(None)
-    check_output("a/b")
-    assert list(Path().iterdir()) == []
+def test_one_damaged_record_is_replaced_by_its_copy_and_two_are_told() -> None:
+    run = make("run", "a")
+    run.write_record({"complete": False, "run": "x"})
+    records = sorted(run.checkpoints.glob("run*.json"))
+    assert len(records) == 2
+    for record in records:
+        whole = record.read_bytes()
+        record.write_bytes(whole.replace(b"false", b"tru\x00e"))
+        assert run.record() == {"complete": False, "run": "x"}
+        record.write_bytes(whole)
+    for record in records:
+        record.write_bytes(record.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"can't be gone on with: .*run.json is damaged.*; .*run-copy.json is damaged"):
+        condition("run")
+
+
+def test_the_newest_unfinished_run_of_a_name() -> None:
+    assert newest_unfinished("a") is None
+    for number, complete in ((1, False), (2, False), (10, True)):
+        make(f"runs/a-{number:03d}", "a").write_record({"complete": complete})
+    make("runs/a-b-099", "a-b").write_record({"complete": False})
+    assert newest_unfinished("a") == Path("runs/a-002")
 
 
 def test_the_log_is_appended_to_with_times() -> None:
-    directory = create("run", "a")
+    directory = make("run", "a")
     directory.log(0).write_text("before\n")
     logger = start_log(directory.log(0))
     (handler,) = logger.handlers

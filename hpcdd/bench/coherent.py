@@ -125,7 +125,7 @@ def _model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: co
     stack.enter_context(shared_layers(part, share))
     optimizer = make_optimizer(part, team.config.coherent)
     steps = stack.enter_context(Steps(part.train(), optimizer, share, part.dnn.alike()))
-    return lambda batch: _ignore(steps.step(samples, batch, "bench"))
+    return lambda batch: _ignore(steps.step(samples, batch))
 
 
 def _data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
@@ -133,7 +133,7 @@ def _data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: con
     stack.enter_context(shared_layers(network, share))
     optimizer = make_optimizer(network, team.config.coherent)
     steps = stack.enter_context(Steps(network.train(), optimizer, share))
-    return lambda batch: _ignore(steps.step(samples, batch, "bench"))
+    return lambda batch: _ignore(steps.step(samples, batch))
 
 
 def _distributed_data_parallel(team: Team, problem: Problem, samples: SideBySide) -> Contender:

@@ -73,6 +73,7 @@ class DatasetInfo:
     licence: str
     coarse: tuple[int, ...] | None
     rows_at_once: int
+    fingerprint: str = ""
 
     @property
     def num_classes(self) -> int:

@@ -37,12 +37,15 @@ class AnySamples(Batches, Protocol):
     def labels(self) -> torch.Tensor:
         """int64 (n,), on the device of the training."""
 
-    def epoch(self, order_seed: int, view_seed: int) -> AbstractContextManager[tuple[torch.Tensor, Batches]]:
+    def epoch(
+        self, order_seed: int, view_seed: int, start: int = 0
+    ) -> AbstractContextManager[tuple[torch.Tensor, Batches]]:
         """One epoch.
 
         Args:
             order_seed: of the order in which the samples are visited.
             view_seed: of their views, where they are augmented.
+            start: samples of the order that are not asked for, because an earlier job has visited them.
 
         Returns:
             A context that gives the order, int64 (n,), and what gives batches of it: of rows that follow each other
@@ -111,7 +114,7 @@ class Samples:
         return tuple(self.inputs.shape[1:])
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: int) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(self, order_seed: int, view_seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`AnySamples.epoch`."""
         order, _ = self.order.draw(len(self), order_seed)
         yield order.to(self.inputs.device), self.in_epoch(view_seed)
@@ -157,10 +160,10 @@ class SideBySide:
         return self.parts[0].labels
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: int) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(self, order_seed: int, view_seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`AnySamples.epoch`; all parts show the same view of each sample, in the same order."""
         with ExitStack() as stack:
-            entered = [stack.enter_context(part.epoch(order_seed, view_seed)) for part in self.parts]
+            entered = [stack.enter_context(part.epoch(order_seed, view_seed, start)) for part in self.parts]
             yield entered[0][0], _Together([seen for _, seen in entered])
 
     def batch(self, rows: Rows) -> tuple[list[torch.Tensor], torch.Tensor]:

@@ -43,7 +43,7 @@ class StreamedSamples:
         return len(self.labels)
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: int) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(self, order_seed: int, view_seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`hpcdd.data.samples.AnySamples.epoch`; the thread ends with the context."""
         order, ends = self.order.draw(len(self), order_seed)
         views = None if self.augmentation is None else self.augmentation.draw(len(self), view_seed)
@@ -56,7 +56,7 @@ class StreamedSamples:
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="hpcdd-stream")
         try:
-            yield order, _Windows(order, ends, read, pool)
+            yield order, _Windows(order, ends, read, pool, start)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -76,15 +76,21 @@ class _Windows:
         ends: where the windows end in it.
         read: reads the samples of a window, ascending.
         pool: of one thread, which reads the next window.
+        start: of the order; what comes before is not asked for, and windows that end there are not read.
     """
 
     def __init__(
-        self, order: torch.Tensor, ends: list[int], read: Callable[[torch.Tensor], Samples], pool: ThreadPoolExecutor
+        self,
+        order: torch.Tensor,
+        ends: list[int],
+        read: Callable[[torch.Tensor], Samples],
+        pool: ThreadPoolExecutor,
+        start: int = 0,
     ) -> None:
         self._order, self._read, self._pool = order, read, pool
         self._position = torch.empty_like(order)
         self._position[order] = torch.arange(len(order))
-        self._limits = iter(zip([0, *ends], ends, strict=False))
+        self._limits = ((a, b) for a, b in zip([0, *ends], ends, strict=False) if b > start)
         self._start = self._stop = 0
         self._samples: Samples | None = None
         self._next = self._prefetch()

@@ -17,32 +17,48 @@ from ..decomposition import split_evenly
 from ..errors import StopRequest
 from ..models.storage import pack, unpack
 
+_SAVE = 1 << 20
+"""A wish for a checkpoint in the flag's value, beside up to as many wishes to stop; exact in float32."""
+
+
+def never() -> bool:
+    """Nothing is due."""
+    return False
+
 
 class Flag:
-    """A wish to stop. It rides in the messages of a training step, so that all ranks see it at the same step.
+    """Wishes to stop, and for a checkpoint. They ride in the messages of a training step; all ranks see them behind it.
 
     Args:
         wanted: whether this rank wishes to stop.
 
     Attributes:
-        value: after a step's messages greater than 0 on every rank, if any rank wished to stop when the step began.
+        overdue: whether this rank wishes a checkpoint; set by the training that runs.
+        value: after a step's messages the sum of all ranks' wishes when the step began, on every rank.
     """
 
-    def __init__(self, wanted: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, wanted: Callable[[], bool] = never) -> None:
         self._wanted = wanted
+        self.overdue: Callable[[], bool] = never
         self.value = 0.0
 
     def board(self) -> None:
         """To be called when a step begins."""
-        self.value = float(self._wanted())
+        self.value = float(self._wanted()) + _SAVE * float(self.overdue())
+
+    @property
+    def save(self) -> bool:
+        """Whether any rank wished a checkpoint."""
+        return self.value >= _SAVE
 
     def check(self, phase: str) -> None:
-        """To be called when the step's messages have been exchanged.
+        """To be called behind a step; what it brought is done with then.
 
         Raises:
             StopRequest: on all ranks of the step alike. Whose signal it was :meth:`hpcdd.stop.Stop.agree` finds out.
         """
-        if self.value:
+        stops, self.value = self.value % _SAVE, 0.0
+        if stops:
             raise StopRequest(signal.SIGTERM, phase)
 
 

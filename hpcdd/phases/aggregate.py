@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ..checkpoints.keeper import NoKeeper
 from ..config import Config
 from ..data.samples import Samples, SideBySide
 from ..models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
@@ -25,7 +26,7 @@ from .training import train
 Splits = Mapping[str, torch.Tensor]
 
 
-def train_dnn(config: Config, logits: Splits, labels: Splits, hooks: Hooks) -> DNN:
+def train_dnn(config: Config, logits: Splits, labels: Splits, hooks: Hooks, keeper: NoKeeper | None = None) -> DNN:
     """Trains the DNN on root's processor; no messages.
 
     Args:
@@ -33,6 +34,7 @@ def train_dnn(config: Config, logits: Splits, labels: Splits, hooks: Hooks) -> D
         logits: by split, float32 (n, S, K).
         labels: by split, int64 (n,).
         hooks: called while it trains.
+        keeper: of its checkpoints.
 
     Returns:
         The DNN, in evaluation mode.
@@ -48,12 +50,27 @@ def train_dnn(config: Config, logits: Splits, labels: Splits, hooks: Hooks) -> D
         return Samples(features_of(logits[split], config.aggregation.features).flatten(1), labels[split])
 
     validation = samples("validation") if "validation" in logits else None
-    train(dnn, samples("train"), validation, config.aggregation, seed=config.seed, phase="dnn", hooks=hooks)
+    train(
+        dnn,
+        samples("train"),
+        validation,
+        config.aggregation,
+        seed=config.seed,
+        phase="dnn",
+        hooks=hooks,
+        keeper=keeper,
+    )
     return dnn.eval()
 
 
 def train_dnn_together(
-    config: Config, team: Team, logits: Mapping[int, Splits], labels: Splits, num_classes: int, hooks: Hooks
+    config: Config,
+    team: Team,
+    logits: Mapping[int, Splits],
+    labels: Splits,
+    num_classes: int,
+    hooks: Hooks,
+    keeper: NoKeeper | None = None,
 ) -> PartOfDNN:
     """Collective over the workers: trains the DNN where the local decisions lie; one message per step, no gather.
 
@@ -66,6 +83,7 @@ def train_dnn_together(
         labels: by split, int64 (n,).
         num_classes: K.
         hooks: called while it trains.
+        keeper: of its checkpoints.
 
     Returns:
         This rank's part of the DNN, in evaluation mode.
@@ -93,6 +111,7 @@ def train_dnn_together(
         phase="dnn",
         share=Share(flag=team.flag),
         hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}),
+        keeper=keeper,
     )
     return dnn.eval()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ..checkpoints.keeper import NoKeeper
 from ..data.samples import Subimages, channels_last
 from ..models.registry import create
 from ..parallel.layers import shared_layers
@@ -20,7 +21,11 @@ from .training import logits_of, train
 
 
 def train_global_cnn(
-    team: Team, problem: Problem, samples: Mapping[str, Subimages], hooks: Hooks
+    team: Team,
+    problem: Problem,
+    samples: Mapping[str, Subimages],
+    hooks: Hooks,
+    keeper: NoKeeper | None = None,
 ) -> tuple[nn.Module, int]:
     """Collective over the workers: each takes its share of every batch; gradients are averaged.
 
@@ -29,6 +34,7 @@ def train_global_cnn(
         problem: what is to be solved.
         samples: whole images by split, on this rank's device.
         hooks: called while it trains.
+        keeper: of its checkpoints.
 
     Returns:
         The trained CNN, the same on every worker, in evaluation mode; and the number of steps.
@@ -54,6 +60,7 @@ def train_global_cnn(
             share=share,
             bf16=settings.precision == "bf16",
             hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}),
+            keeper=keeper,
         )
     return network.eval(), steps
 

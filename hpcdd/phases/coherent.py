@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checkpoints.keeper import NoKeeper
 from ..config import Config
 from ..data.samples import SideBySide, Subimages
 from ..models.coherent import Coherent, Penultimate, prepare_cnn
@@ -45,6 +46,7 @@ def train_coherent(
     samples: Mapping[int, BySplit],
     read: Callable[[list[int]], Mapping[int, BySplit]],
     hooks: Hooks,
+    keeper: NoKeeper | None = None,
 ) -> tuple[PartOfCoherent, int]:
     """Collective over the workers.
 
@@ -57,6 +59,7 @@ def train_coherent(
         samples: by subdomain of this rank and split, the subimages on this rank's device.
         read: reads the samples of other subdomains, for data parallelism.
         hooks: called while it trains.
+        keeper: of its checkpoints.
 
     Returns:
         This rank's part of the trained model, in evaluation mode, on the rank's device; and the number of steps.
@@ -100,6 +103,7 @@ def train_coherent(
             alike=alike,
             bf16=settings.precision == "bf16",
             hooks=hooks,
+            keeper=keeper,
         )
     if whole is not None:
         cnns = {s: whole.cnns[s] for s in team.place.subdomains}

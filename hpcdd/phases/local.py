@@ -8,12 +8,13 @@ Only where several ranks (replicas) train copies of one CNN do they exchange gra
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from ..checkpoints.keeper import NoKeeper
 from ..config import Config
 from ..data.samples import Subimages, channels_last
 from ..errors import DivergedError
@@ -33,8 +34,8 @@ class LocalResult:
 
     Attributes:
         network: the CNN, on its rank's device, in evaluation mode.
-        logits: its decisions by split, float32 (n, K) on the CPU.
-        seconds: for training and for the decisions.
+        logits: its decisions by split, float32 (n, K) on the CPU; empty where they are not wanted.
+        seconds: for training and for the decisions, in this job.
     """
 
     network: nn.Module
@@ -50,6 +51,8 @@ def train_local_cnns(
     width: int,
     hooks: Hooks,
     share: Share | None = None,
+    keepers: Callable[[int], NoKeeper] = lambda _: NoKeeper(),
+    decide: bool = True,
 ) -> dict[int, LocalResult]:
     """Trains the CNNs of this rank's subdomains; sends and receives nothing, but for gradients between replicas.
 
@@ -61,6 +64,8 @@ def train_local_cnns(
         width: channels of the local CNNs' first block.
         hooks: called while it trains.
         share: with the replicas of this rank's CNN.
+        keepers: makes the keeper of a subdomain's checkpoints.
+        decide: whether the CNNs' decisions are wanted.
 
     Returns:
         One result for each subdomain of this rank, ascending.
@@ -91,9 +96,12 @@ def train_local_cnns(
                 share=share,
                 bf16=config.local.precision == "bf16",
                 hooks=hooks,
+                keeper=keepers(subdomain),
             )
+        network.eval()
+        wanted = splits if decide else {}
         with hooks.evaluation():
-            logits = {split: logits_of(network, its, hooks.step, share) for split, its in splits.items()}
+            logits = {split: logits_of(network, its, hooks.step, share) for split, its in wanted.items()}
         if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
             # The last step may have broken what the losses up to it do not show.
             raise DivergedError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -24,13 +26,20 @@ def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.opti
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The course of the learning rate over ``steps`` steps."""
+    """The course of the learning rate over ``steps`` steps: a function of the number of the step alone."""
     schedulers = torch.optim.lr_scheduler
     if settings.schedule == "one_cycle":
         return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False)
     if settings.schedule == "cosine":
-        return schedulers.CosineAnnealingLR(optimizer, steps)
-    return schedulers.ConstantLR(optimizer, factor=1.0)
+        return schedulers.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
+    return schedulers.LambdaLR(optimizer, lambda _: 1.0)
+
+
+def advance(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
+    """Puts a fresh schedule to where it is after so many steps."""
+    if steps:
+        schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps - 1, "_step_count": steps})
+        schedule.step()
 
 
 def check_precision(section: str, precision: str, device: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -76,6 +77,7 @@ class Hooks:
         status: takes the status that was wanted.
         epoch: takes the status at the end of every epoch.
         evaluation: a context for the messages at the end of an epoch, which are counted apart from the steps'.
+        history: takes the ends of epochs that lie in earlier jobs.
     """
 
     step: Callable[[], None] = lambda: None
@@ -83,6 +85,7 @@ class Hooks:
     status: Callable[[Status], None] = lambda _: None
     epoch: Callable[[Status], None] = lambda _: None
     evaluation: Callable[[], AbstractContextManager[None]] = nullcontext
+    history: Callable[[Sequence[Status]], None] = lambda _: None
 
 
 class Meter:
@@ -96,8 +99,15 @@ class Meter:
         self.steps_per_epoch = samples // self.batch_size
         self.validation: tuple[float, float] | tuple[None, None] = (None, None)
         self.learning_rate = 0.0
+        self.history: list[Status] = []
         self.start = time.perf_counter()
         self._device = device
+        self.begin_epoch(0)
+
+    @property
+    def steps_in_all(self) -> int:
+        """Steps since the training began, those of earlier jobs included."""
+        return self.epoch * self.steps_per_epoch + self.steps
 
     def begin_epoch(self, epoch: int) -> None:
         """Forgets the epoch before."""
@@ -105,6 +115,57 @@ class Meter:
         self.epoch_start = time.perf_counter()
         # Sums over the samples of the loss, of the hits, and the samples' number.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+
+    def end_epoch(self, *, last: bool) -> Status:
+        """Goes on to the next epoch.
+
+        Args:
+            last: whether this one is the last; besides the last of those that were planned.
+
+        Returns:
+            The status at the end of this one, the newest of ``history``.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite.
+        """
+        status = self.status(finished=last or self.epoch + 1 == self.epochs)
+        self.history.append(status)
+        self.begin_epoch(self.epoch + 1)
+        return status
+
+    def facts(self, sums: torch.Tensor) -> dict[str, Any]:
+        """What a checkpoint keeps: plain data.
+
+        Args:
+            sums: those of the running epoch, of all ranks that share batches.
+        """
+        return {
+            "sums": sums.tolist(),
+            "validation": list(self.validation),
+            "learning_rate": self.learning_rate,
+            "seconds": time.perf_counter() - self.start,
+            "epoch_seconds": time.perf_counter() - self.epoch_start,
+            "history": [asdict(status) for status in self.history],
+        }
+
+    def restore(self, epoch: int, steps: int, facts: Mapping[str, Any], *, counts: bool) -> None:
+        """Goes on where :meth:`facts` was called.
+
+        Args:
+            epoch, steps: complete ones.
+            facts: what it returned.
+            counts: whether this rank takes the sums over; of several that share batches one does.
+        """
+        self.begin_epoch(epoch)
+        self.steps = steps
+        if counts:
+            self.sums = torch.tensor(facts["sums"], dtype=torch.float64, device=self._device)
+        loss, accuracy = facts["validation"]
+        self.validation = (None, None) if loss is None else (loss, accuracy)
+        self.learning_rate = facts["learning_rate"]
+        self.start = time.perf_counter() - facts["seconds"]
+        self.epoch_start = time.perf_counter() - facts["epoch_seconds"]
+        self.history = [Status(**status) for status in facts["history"]]
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Takes a step's mean loss, logits (b, K) and labels (b,) in."""

@@ -21,12 +21,15 @@ class Streams:
     Args:
         networks: by subdomain.
         device: on which they draw.
+
+    Attributes:
+        states: by subdomain torch's random state, uint8.
     """
 
     def __init__(self, networks: Mapping[int, nn.Module], device: torch.device) -> None:
         self._networks = dict(networks)
         self._device = device
-        self._states: dict[int, torch.Tensor] = {}
+        self.states: dict[int, torch.Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -34,11 +37,11 @@ class Streams:
 
             def before(module: nn.Module, _inputs: Any, subdomain: int = subdomain) -> None:
                 if module.training:
-                    self._set(self._states[subdomain])
+                    self._set(self.states[subdomain])
 
             def after(module: nn.Module, _inputs: Any, _output: Any, subdomain: int = subdomain) -> None:
                 if module.training:
-                    self._states[subdomain] = self._get()
+                    self.states[subdomain] = self._get()
 
             self._handles += [network.register_forward_pre_hook(before), network.register_forward_hook(after)]
         return self
@@ -51,7 +54,7 @@ class Streams:
         """Starts all streams anew for an epoch."""
         for subdomain in self._networks:
             torch.manual_seed(seed_of(seed, purpose, subdomain=subdomain, epoch=epoch))
-            self._states[subdomain] = self._get()
+            self.states[subdomain] = self._get()
 
     def _get(self) -> torch.Tensor:
         return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()

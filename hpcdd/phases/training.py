@@ -5,21 +5,22 @@ The messages, if any, are those of the network itself (:mod:`hpcdd.parallel.redu
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from ..checkpoints.keeper import NoKeeper
 from ..config import TrainingSettings
 from ..data.samples import AnySamples, Batches
+from ..errors import StopRequest
 from ..parallel.gradients import GradientAverage
-from ..parallel.share import Share
+from ..parallel.share import Share, never
 from ..seeding import WHOLE, seed_of
-from .optimizers import make_optimizer, make_schedule
+from .optimizers import advance, make_optimizer, make_schedule
+from .state import Patience, State
 from .status import Hooks, Meter
 from .streams import Streams
 
@@ -55,21 +56,15 @@ class Steps:
     def __exit__(self, *_: object) -> None:
         self._gradients.__exit__()
 
-    def step(
-        self, samples: Batches, batch: torch.Tensor, phase: str
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One step on this rank's share of a batch.
+    def step(self, samples: Batches, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One step on this rank's share of a batch. Behind it all its ranks see what the share's flag has brought.
 
         Args:
             samples: the training split.
             batch: int64 (b,), which of them.
-            phase: for the message of a request to stop.
 
         Returns:
             Mean loss, logits (rows, K) and labels (rows,) of this rank's rows.
-
-        Raises:
-            StopRequest: on all ranks of the step alike, before the parameters change.
         """
         self._share.flag.board()
         inputs, labels = samples.batch(self._share.take(batch))
@@ -79,34 +74,8 @@ class Steps:
         self._optimizer.zero_grad(set_to_none=True)
         (loss * self._share.weight).backward()  # type: ignore[no-untyped-call]
         self._gradients.finish()
-        self._share.flag.check(phase)
         self._optimizer.step()
         return loss, logits, labels
-
-
-class _Patience:
-    """Early stopping: remembers the parameters of the best epoch, and how long ago that was."""
-
-    def __init__(self, epochs: int | None) -> None:
-        self._epochs = epochs
-        self._best = -math.inf
-        self._waited = 0
-        self._state: dict[str, Any] | None = None
-
-    def exhausted(self, accuracy: float | None, network: nn.Module) -> bool:
-        """Takes the validation accuracy of one more epoch in."""
-        if self._epochs is None or accuracy is None:
-            return False
-        if accuracy > self._best:
-            self._best, self._waited, self._state = accuracy, 0, copy.deepcopy(network.state_dict())
-        else:
-            self._waited += 1
-        return self._waited >= self._epochs
-
-    def restore(self, network: nn.Module) -> None:
-        """Gives the network the best epoch's parameters back."""
-        if self._state is not None:
-            network.load_state_dict(self._state)
 
 
 def train(
@@ -123,12 +92,16 @@ def train(
     alike: Sequence[nn.Parameter] = (),
     bf16: bool = False,
     hooks: Hooks | None = None,
+    keeper: NoKeeper | None = None,
 ) -> int:
     """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
 
     Every epoch visits the samples in a new order and in new views, and drops the last, smaller batch. All random
     numbers come from (seed, purpose, subdomain, epoch), so that the result depends on nothing that ran before on this
     rank; the views do not depend on the subdomain.
+
+    With a keeper the training goes on from its newest checkpoint, if there is one, and ends with the bits that it
+    would have had without the break.
 
     Args:
         network: maps a batch of inputs to logits (b, K); on the samples' device.
@@ -144,52 +117,72 @@ def train(
         alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
         bf16: mixed precision by autocast.
         hooks: see :class:`Hooks`.
+        keeper: of its checkpoints; default: none.
 
     Returns:
-        The number of steps.
+        The number of steps in this job.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
-        StopRequest: from ``hooks.step``, or from the share's flag at the same step on all ranks that share it.
+        StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
+            state is saved.
     """
-    hooks, share = hooks or Hooks(), share or Share()
+    hooks, share, keeper = hooks or Hooks(), share or Share(), keeper or NoKeeper()
     device = training.labels.device
-    meter = Meter(phase, subdomain, settings, len(training), device)
-    patience = _Patience(settings.early_stopping)
     optimizer = make_optimizer(network, settings)
+    meter = Meter(phase, subdomain, settings, len(training), device)
     schedule = make_schedule(optimizer, settings, meter.steps_per_epoch * settings.epochs)
+    patience = Patience(settings.early_stopping)
+    streams = Streams(parts or {subdomain: network}, device)
+    state = State(network, optimizer, streams, meter, patience, share)
+    if (saved := keeper.load()) is not None:
+        state.restore(saved)
+        advance(schedule, meter.steps_in_all)
+        hooks.history(meter.history)
+    before = meter.steps_in_all
 
-    with (
-        Streams(parts or {subdomain: network}, device) as streams,
-        Steps(network, optimizer, share, alike, bf16) as steps,
-    ):
-        for epoch in range(settings.epochs):
-            network.train()
-            meter.begin_epoch(epoch)
-            order_seed = seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)
-            view_seed = seed_of(seed, f"{phase} augmentation", epoch=epoch)
-            streams.begin(seed, f"{phase} dropout", epoch)
-            with training.epoch(order_seed, view_seed) as (order, seen):
-                for batch in torch.split(order, meter.batch_size)[: meter.steps_per_epoch]:
-                    hooks.step()
-                    meter.learning_rate = optimizer.param_groups[0]["lr"]
-                    if hooks.due():
-                        hooks.status(meter.status())
-                    meter.add(*steps.step(seen, batch, phase))
-                    schedule.step()
+    def save(accuracy: float | None = None) -> None:
+        keeper.save(state.snapshot, meter.steps_in_all - before, accuracy)
 
-            with hooks.evaluation():
-                share.average_buffers(network)
-                meter.sums = share.sum(meter.sums)
-                if validation is not None:
-                    meter.validation = evaluate(network, validation, hooks.step, share)
-            enough = patience.exhausted(meter.validation[1], network)
-            hooks.epoch(meter.status(finished=enough or epoch + 1 == settings.epochs))
-            if enough:
-                break
-        hooks.step()
+    share.flag.overdue = keeper.overdue
+    try:
+        with streams, Steps(network, optimizer, share, alike, bf16) as steps:
+            while meter.epoch < settings.epochs and not patience.exhausted:
+                network.train()
+                epoch, first = meter.epoch, meter.steps
+                if not first:
+                    streams.begin(seed, f"{phase} dropout", epoch)
+                order_seed = seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)
+                view_seed = seed_of(seed, f"{phase} augmentation", epoch=epoch)
+                with training.epoch(order_seed, view_seed, first * meter.batch_size) as (order, seen):
+                    for batch in torch.split(order, meter.batch_size)[first : meter.steps_per_epoch]:
+                        hooks.step()
+                        meter.learning_rate = optimizer.param_groups[0]["lr"]
+                        if hooks.due():
+                            hooks.status(meter.status())
+                        meter.add(*steps.step(seen, batch))
+                        schedule.step()
+                        if share.flag.save:
+                            save()
+                        share.flag.check(phase)
+
+                with hooks.evaluation():
+                    share.average_buffers(network)
+                    meter.sums = share.sum(meter.sums)
+                    if validation is not None:
+                        meter.validation = evaluate(network, validation, hooks.step, share)
+                patience.take(meter.validation[1], network)
+                hooks.epoch(meter.end_epoch(last=patience.exhausted))
+                if patience.exhausted or meter.epoch == settings.epochs or keeper.due(meter.epoch):
+                    save(meter.validation[1])
+            hooks.step()
+    except StopRequest:
+        save()
+        raise
+    finally:
+        share.flag.overdue = never
     patience.restore(network)
-    return (epoch + 1) * meter.steps_per_epoch
+    return meter.steps_in_all - before
 
 
 def logits_of(

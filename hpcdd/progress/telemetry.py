@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -29,9 +29,22 @@ _RANKS_PER_SECOND = 400
 
 @dataclass(frozen=True)
 class _Message:
+    earlier: tuple[Status, ...]
     epochs: tuple[Status, ...]
     status: Status | None
     last: bool
+
+
+class Sink(Protocol):
+    """On root, takes every status in."""
+
+    def __call__(self, status: Status, *, end_of_epoch: bool, earlier: bool = False) -> None:
+        """Args.
+
+        status: of any rank.
+        end_of_epoch: whether it belongs into metrics.jsonl.
+        earlier: whether that epoch lies in an earlier job.
+        """
 
 
 class Telemetry:
@@ -40,17 +53,18 @@ class Telemetry:
     Args:
         comm: all ranks.
         channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
-        sink: on root, takes every status in; ``end_of_epoch`` tells the two kinds apart.
+        sink: see there.
         interval: seconds between two statuses of one rank; ``inf`` if nobody looks at them. Ends of epochs are sent
             all the same.
     """
 
-    def __init__(self, comm: Comm, channel: MPI.Comm, sink: Callable[[Status, bool], None], interval: float) -> None:
+    def __init__(self, comm: Comm, channel: MPI.Comm, sink: Sink, interval: float) -> None:
         self._comm = comm
         self._channel = channel
         self._sink = sink
         self._interval = max(interval, comm.size / _RANKS_PER_SECOND)
         self._next = time.monotonic() + interval
+        self._earlier: list[Status] = []
         self._epochs: list[Status] = []
         self._request: MPI.Request | None = None
         self._buffer: object = None  # must live as long as the request
@@ -65,18 +79,28 @@ class Telemetry:
         """Passes a status on, or drops it if the one before is still on its way."""
         self._next = time.monotonic() + self._interval
         if self._comm.is_root:
-            self._sink(status, False)
+            self._sink(status, end_of_epoch=False)
         elif self._way_is_free():
-            self._send(_Message(tuple(self._epochs), status, last=False))
+            self._send(status)
 
     def epoch(self, status: Status) -> None:
         """Passes the end of an epoch on, at the latest with :meth:`finish`."""
         if self._comm.is_root:
-            self._sink(status, True)
+            self._sink(status, end_of_epoch=True)
             return
         self._epochs.append(status)
         if self._way_is_free():
-            self._send(_Message(tuple(self._epochs), None, last=False))
+            self._send()
+
+    def history(self, statuses: Sequence[Status]) -> None:
+        """Passes the ends of epochs of earlier jobs on; likewise."""
+        if self._comm.is_root:
+            for status in statuses:
+                self._sink(status, end_of_epoch=True, earlier=True)
+            return
+        self._earlier += statuses
+        if self._way_is_free():
+            self._send()
 
     def poll(self) -> None:
         """On root, takes in what has arrived; elsewhere does nothing."""
@@ -96,14 +120,16 @@ class Telemetry:
                 self.poll()
                 return not self._unfinished
 
-            sleep_until(all_are_over, poll)
+            with self._comm.ledger.waiting():
+                sleep_until(all_are_over, poll)
             self._unfinished = self._comm.size - 1
         else:
-            if self._request is not None:
+            with self._comm.ledger.waiting():
+                if self._request is not None:
+                    sleep_until(self._request.Test, poll)
+                self._send(last=True)
+                assert self._request is not None
                 sleep_until(self._request.Test, poll)
-            self._send(_Message(tuple(self._epochs), None, last=True))
-            assert self._request is not None
-            sleep_until(self._request.Test, poll)
             self._request = None
 
     def _way_is_free(self) -> bool:
@@ -111,18 +137,22 @@ class Telemetry:
             self._request = None
         return self._request is None
 
-    def _send(self, message: _Message) -> None:
+    def _send(self, status: Status | None = None, *, last: bool = False) -> None:
+        message = _Message(tuple(self._earlier), tuple(self._epochs), status, last)
         buffer = np.frombuffer(pickle.dumps(message), np.uint8)
         with self._comm.phase("telemetry"), self._comm.counted("Isend", buffer.nbytes):
             self._request, self._buffer = self._channel.Isend(buffer, dest=ROOT, tag=_TAG), buffer
+        self._earlier.clear()
         self._epochs.clear()
 
     def _receive(self) -> None:
         with self._comm.phase("telemetry"):
             buffer = self._comm.receive_bytes(self._channel, _TAG)
         message: _Message = pickle.loads(buffer.tobytes())
+        for status in message.earlier:
+            self._sink(status, end_of_epoch=True, earlier=True)
         for status in message.epochs:
-            self._sink(status, True)
+            self._sink(status, end_of_epoch=True)
         if message.status is not None:
-            self._sink(message.status, False)
+            self._sink(message.status, end_of_epoch=False)
         self._unfinished -= message.last

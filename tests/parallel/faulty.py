@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from hpcdd import cli, launch, run, session
+from hpcdd import cli, launch, record, run, session
 from hpcdd.errors import StopRequest
 from hpcdd.phases import coherent
 
@@ -28,7 +28,7 @@ PLACES = {
     "gather": (run, "gather_logits"),
     "dnn": (run, "train_dnn"),
     "coherent": (coherent, "train"),
-    "record": (run, "write_model"),
+    "record": (record, "write_model"),
 }
 
 

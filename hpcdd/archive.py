@@ -1,0 +1,225 @@
+"""What a job holds of its run directory: the lock, the run's record, the checkpoints of its trainings, a watchdog."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import environment, results, resume, run_directory
+from .checkpoints.keeper import Journal, Keeper
+from .checkpoints.snapshot import by_number
+from .comm import Comm, mpi_library
+from .configuration import to_yaml
+from .data.format import EMBEDDED_NAME
+from .errors import RESUME, DamagedError, UserError, WriteError
+from .files import read_sealed, write_bytes, write_sealed
+from .lock import Lock
+from .mesh import Mesh
+from .parallel.team import Team
+from .run_directory import RunDirectory
+from .seeding import WHOLE
+from .watchdog import Watchdog
+
+GRACE = 3.0
+"""Seconds after which a process that could not abort the job ends itself."""
+
+
+class Archive:
+    """One rank's side of a run directory.
+
+    Attributes:
+        directory: names of its files.
+        log: of this rank.
+        journal: of this rank's checkpoints.
+        evaluated: by phase what its evaluation found, for phases that are complete; the same on every rank.
+    """
+
+    def __init__(self, comm: Comm, job: resume.Job, facts: Mapping[str, Any], mesh: Mesh) -> None:
+        """Collective: root makes the folder, or takes an unfinished one; each rank opens its log there.
+
+        Args:
+            comm: all ranks.
+            job: the same on every rank.
+            facts: for the record: ``dataset``, ``by_blocks``, ``device``; root's count.
+            mesh: who does what.
+
+        Raises:
+            UserError: on all ranks: another job is at work there, or the run was begun with something else.
+            WriteError: on all ranks.
+        """
+        self._comm, self._config = comm, job.config
+        data = job.config.data
+        if data.file != EMBEDDED_NAME:  # it runs again from any folder
+            data = data.model_copy(update={"file": str(Path(data.file).absolute())})
+        self._resolved = job.config.model_copy(update={"data": data})
+        with contextlib.ExitStack() as opened:
+            self._open = opened
+            self.directory, self._record, left = comm.on_root(lambda: self._take(job, facts))
+            self.log = comm.on_all(lambda: run_directory.start_log(self.directory.log(comm.rank)))
+            self.log.info("rank %d of %d: %s", comm.rank, comm.size, mesh.places[comm.rank])
+            self.journal = Journal(self.warn)
+            if comm.is_root and left is not None:
+                self.warn(f"{left} has left {self.directory.path} without an end")
+            if comm.is_root and job.record is not None:
+                print(f"going on with {self.directory.path}", flush=True)
+            self._keeper = partial(
+                Keeper,
+                run=self._record["run"],
+                settings=job.config.checkpoint,
+                journal=self.journal,
+                ledger=comm.ledger,
+            )
+            self.evaluated = comm.on_root(lambda: self._read_evaluated(job))
+            comm.on_root(lambda: self._write_documents(mesh))
+            self._open = opened.pop_all()  # all is well: it stays open
+
+    def close(self) -> None:
+        """Gives the folder free."""
+        self._open.close()
+
+    def warn(self, text: str) -> None:
+        """Tells the user, and the log."""
+        self.log.warning("%s", text)
+        sys.stderr.write(f"hpcdd: warning: {text}\n")
+        sys.stderr.flush()
+
+    # -- a run's documents -------------------------------------------------------------------------------------------
+
+    def remember(self, phase: str, found: dict[str, Any]) -> None:
+        """On root: what a phase's evaluation found; should it not be writable, a resumed run evaluates again."""
+        self.evaluated[phase] = found
+        try:
+            write_sealed(self._evaluated_path, {"run": self._record["run"], "phases": self.evaluated})
+        except OSError as error:
+            self.warn(f"{self._evaluated_path} can't be written: {error.strerror}")
+
+    def complete(self) -> None:
+        """On root: the run is complete.
+
+        Raises:
+            WriteError: that can't be written.
+        """
+        self.directory.write_record({**self._record, "complete": True})
+
+    @property
+    def _evaluated_path(self) -> Path:
+        return self.directory.checkpoints / "evaluated.json"
+
+    def _take(self, job: resume.Job, facts: Mapping[str, Any]) -> tuple[RunDirectory, dict[str, Any], str | None]:
+        """On root: the folder, the run's record, and who has left it without an end."""
+        directory = run_directory.make(job.config.output, job.config.name)
+        lock = Lock(directory.lock)
+        left = lock.acquire()
+        self._open.callback(lock.release)
+        directory.tidy()
+        before = job.record
+        for name, what in (("dataset", "the data set (data.file)"), ("device", "the CNNs' device")):
+            if before is not None and before[name] != facts[name]:
+                raise UserError(
+                    f"{what} is not the one with which {directory.path} was begun ({before[name]} then, "
+                    f"{facts[name]} now)"
+                )
+        run = secrets.token_hex(8) if before is None else before["run"]
+        record = resume.record_of(self._resolved, run, **facts)
+        directory.write_record(record)
+        return directory, record, left
+
+    def _write_documents(self, mesh: Mesh) -> None:
+        facts = {
+            **environment.facts(),
+            "mpi_library": mpi_library(),
+            "ranks": self._comm.size,
+            "hosts": mesh.hosts,
+            "places": mesh.as_list(),
+        }
+        try:
+            write_bytes(self.directory.config, to_yaml(self._resolved).encode())
+            results.write_json(self.directory.environment, facts)
+        except OSError as error:
+            raise WriteError(f"{self.directory.path} can't be written: {error.strerror}") from error
+
+    def _read_evaluated(self, job: resume.Job) -> dict[str, Any]:
+        if job.record is None:
+            return {}
+        try:
+            content = read_sealed(self._evaluated_path)
+        except FileNotFoundError:
+            return {}
+        except DamagedError as error:
+            self.warn(f"{error}: complete phases are evaluated again")
+            return {}
+        outdated = {resume.PHASES[name] for name in resume.grown(job.record, job.config)}
+        phases: dict[str, Any] = content["phases"] if content["run"] == self._record["run"] else {}
+        return {phase: found for phase, found in phases.items() if not phase.startswith(tuple(outdated))}
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def of_local(self, team: Team, subdomain: int) -> Keeper:
+        """The checkpoints of one local CNN: no message, but between replicas."""
+        return self._keeper(
+            self.directory.training("local", subdomain),
+            phase="local",
+            comm=team.replicas,
+            subdomain_of=lambda _: subdomain,
+            writes=() if team.place.replica else (subdomain,),
+            reads=(subdomain,),
+        )
+
+    def of_dnn(self) -> Keeper:
+        """Those of the DNN that root trains."""
+        return self._keeper(self.directory.training("dnn"), phase="dnn", comm=None)
+
+    def of_parts(self, phase: str, team: Team, comm: Comm) -> Keeper:
+        """Those of a network whose parts lie on the ranks of ``comm``; of several replicas the first writes."""
+        own = team.place.subdomains
+        return self._keeper(
+            self.directory.training(phase),
+            phase=phase,
+            comm=comm,
+            subdomain_of=by_number,
+            writes=() if team.place.replica else (*([WHOLE] if comm.is_root else []), *own),
+            reads=(WHOLE, *own),
+        )
+
+    def of_copies(self, phase: str, team: Team) -> Keeper:
+        """Those of a network of which all workers have copies."""
+        writes = (WHOLE,) if team.workers.is_root else ()
+        return self._keeper(self.directory.training(phase), phase=phase, comm=team.workers, writes=writes)
+
+    # -- hanging ranks -----------------------------------------------------------------------------------------------
+
+    def watch(self, movement: Callable[[], object], words: Callable[[], str]) -> None:
+        """Collective: from now on a rank that hangs ends the job; arguments as for :class:`Watchdog`."""
+        timeout, comm = self._config.run.stall_timeout, self._comm
+        if timeout is None:
+            return
+        watchdog = Watchdog(
+            self.directory.heartbeats,
+            comm.rank,
+            comm.size,
+            timeout,
+            lambda: None if comm.ledger.inside else movement(),
+            lambda: f"phase {comm.phase_name}, {words()}",
+            self._end_stalled,
+        )
+        comm.on_all(lambda: self._open.enter_context(watchdog))
+
+    def _end_stalled(self, text: str) -> None:
+        """In the watchdog's thread: the main thread may hang within MPI."""
+        if text:
+            for line in text.splitlines():
+                self.log.error("%s", line)
+            more = f"the job is ended; go on with `hpcdd train --resume --output {self.directory.path}`"
+            sys.stderr.write("".join(f"hpcdd: {line}\n" for line in [*text.splitlines(), more]))
+            sys.stderr.flush()
+            time.sleep(0.5)  # as in hpcdd.cli: mpirun may end before it has passed on what was printed last
+        threading.Timer(GRACE, lambda: os._exit(RESUME)).start()
+        self._comm.abort(RESUME)

@@ -1,0 +1,153 @@
+"""The whole state of a training between two steps: all that a checkpoint needs, and how it is given back."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..checkpoints.keeper import NoKeeper
+from ..checkpoints.snapshot import Position, Snapshot
+from ..config import TrainingSettings
+from ..parallel.share import Share
+from .status import Meter, Status
+from .streams import Streams
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Patience:
+    """Early stopping: remembers the parameters of the best epoch, and how long ago that was.
+
+    Attributes:
+        best: validation accuracy.
+        waited: epochs since.
+        state: parameters and buffers then.
+    """
+
+    def __init__(self, epochs: int | None) -> None:
+        self._epochs = epochs
+        self.best = -math.inf
+        self.waited = 0
+        self.state: Tensors = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the training is over."""
+        return self._epochs is not None and self.waited >= self._epochs
+
+    def take(self, accuracy: float | None, network: nn.Module) -> None:
+        """Takes the validation accuracy of one more epoch in."""
+        if self._epochs is None or accuracy is None:
+            return
+        if accuracy > self.best:
+            self.best, self.waited, self.state = accuracy, 0, copy.deepcopy(network.state_dict())
+        else:
+            self.waited += 1
+
+    def restore(self, network: nn.Module) -> None:
+        """Gives the network the best epoch's parameters back."""
+        if self.state:
+            network.load_state_dict(self.state)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a training consists of. Order and views of the samples and the learning rate follow from its position.
+
+    Attributes:
+        network, optimizer, streams, meter, patience, share: those of :func:`hpcdd.phases.training.train`.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    streams: Streams
+    meter: Meter
+    patience: Patience
+    share: Share
+
+    def snapshot(self) -> Snapshot:
+        """A copy of it; collective over the share."""
+        meter, patience = self.meter, self.patience
+        tensors = {
+            **network_tensors("network", self.network.state_dict()),
+            **network_tensors("best", patience.state),
+            **optimizer_tensors(self.network, self.optimizer),
+            **{f"stream/{s}": state for s, state in self.streams.states.items()},
+        }
+        facts = meter.facts(self.share.sum(meter.sums))
+        facts["patience"] = [patience.best, patience.waited]
+        return Snapshot(Position(meter.epoch, meter.steps), tensors, facts)
+
+    def restore(self, saved: Snapshot) -> None:
+        """Makes everything as it was; no message."""
+        self.network.load_state_dict(named("network", saved.tensors))
+        restore_optimizer(self.network, self.optimizer, saved.tensors)
+        self.streams.states.update({int(s): state for s, state in named("stream", saved.tensors).items()})
+        counts = self.share.comm is None or self.share.comm.is_root
+        self.meter.restore(*saved.position, saved.facts, counts=counts)
+        self.patience.best, self.patience.waited = saved.facts["patience"]
+        self.patience.state = named("best", saved.tensors)
+
+
+def finished(network: nn.Module, settings: TrainingSettings, keeper: NoKeeper) -> list[Status] | None:
+    """Gives a network the parameters of a training that an earlier job has brought to its end.
+
+    Collective over the keeper's ranks.
+
+    Args:
+        network: of the same shape; unchanged where nothing is found.
+        settings: the phase's section of the configuration.
+        keeper: of the training's checkpoints.
+
+    Returns:
+        The ends of its epochs; None where the training has not come to its end.
+    """
+    saved = keeper.load()
+    if saved is None:
+        return None
+    patience = Patience(settings.early_stopping)
+    patience.best, patience.waited = saved.facts["patience"]
+    if saved.position.epoch < settings.epochs and not patience.exhausted:
+        return None
+    network.load_state_dict(named("best", saved.tensors) or named("network", saved.tensors))
+    return [Status(**status) for status in saved.facts["history"]]
+
+
+def network_tensors(kind: str, state: Mapping[str, torch.Tensor]) -> Tensors:
+    """A ``state_dict`` by KIND/NAME."""
+    return {f"{kind}/{name}": tensor for name, tensor in state.items()}
+
+
+def named(kind: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """The tensors of one kind by name: the reverse of :func:`network_tensors`."""
+    return {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{kind}/")}
+
+
+def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """What an optimizer remembers of each parameter, by KIND/NAME, e.g. ``exp_avg/0.weight``."""
+    found: Tensors = {}
+    for name, parameter in network.named_parameters():
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:  # momentum before the first step
+                found[f"{kind}/{name}"] = value
+    return found
+
+
+def restore_optimizer(
+    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Gives an optimizer back what :func:`optimizer_tensors` took; kinds that are not the optimizer's are left out."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for index, (name, parameter) in enumerate(network.named_parameters()):
+        for key, value in tensors.items():
+            kind, _, whose = key.partition("/")
+            if whose == name and kind not in ("network", "best", "stream"):
+                # Moments lie in memory as their parameter does, or fused kernels would mix them up.
+                like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+                state.setdefault(index, {})[kind] = like.detach().copy_(value)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,187 @@
+"""The end of a run: model.h5, results.json, and the table on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import environment, results
+from .checkpoints.keeper import Costs
+from .config import Config
+from .errors import WriteError
+from .model_file import write_model
+from .models.dnn import DNN
+from .models.storage import State
+from .parallel.coherent import PartOfCoherent, PartOfDNN, collect_dnn
+from .parallel.team import Team
+from .phases.coherent import coherent_parameters, feature_widths
+from .phases.gather import gather_parameters
+from .phases.local import LocalResult, create_local_cnn
+from .problem import Problem
+from .seeding import WHOLE
+from .session import Session
+from .traffic import Traffic
+
+
+@dataclass
+class Trained:
+    """What a run has trained and found so far, on one rank.
+
+    Attributes:
+        local: by subdomain of this rank, the trained CNN.
+        dnn: this rank's part of the trained DNN, on the CPU.
+        models: by start, this rank's part of the coherently trained model.
+        global_cnn: on every worker, if it is trained.
+        accuracy: by split, for results.json.
+        steps: training steps by phase, of the phases whose messages are counted by step.
+    """
+
+    accuracy: dict[str, dict[str, Any]]
+    local: dict[int, LocalResult] = field(default_factory=dict)
+    dnn: PartOfDNN | None = None
+    models: dict[str, PartOfCoherent] = field(default_factory=dict)
+    global_cnn: nn.Module | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+
+
+def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
+    """A DNN that sees ``features`` of the local CNNs, without memory for its parameters."""
+    settings = config.aggregation
+    with torch.device("meta"):
+        return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
+
+
+def record(session: Session, trained: Trained) -> None:
+    """Collective: the parameters come to root, which writes model.h5 and results.json and prints the table.
+
+    Raises:
+        WriteError: on all ranks, if something can't be written.
+    """
+    comm, problem, config = session.comm, session.problem, session.config
+    with session.phase("record"):
+        states, fault = _states(session, trained), None
+        if comm.is_root:
+            width = problem.widths.local_width
+            try:
+                write_model(session.directory.model, config, problem.info, problem.decomposition, width, states)
+            except OSError as error:
+                fault = f"{session.directory.model} can't be written: {error.strerror}"
+        for _ in states:  # this rank's part of the collectives, if it has not had it
+            pass
+        comm.on_root(lambda: _raise(fault))
+        everyone = comm.gather_object(_costs(session, trained))
+    content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
+    session.log.info("complete")
+    if content is not None and comm.is_root:
+        session.close_display()
+        results.print_results(content, session.directory.path, sys.stdout)
+
+
+def _costs(session: Session, trained: Trained) -> tuple[list[float], dict[str, float], dict[str, Traffic], int, float]:
+    """Of this rank: seconds by local training, core seconds and traffic by phase, bytes read, checkpoints' seconds.
+
+    What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it.
+    """
+    journal = session.archive.journal
+    seconds = [
+        result.seconds + journal.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()
+    ]
+    worked, traffic = dict(session.core_seconds), dict(session.comm.traffic)
+    for (phase, _), earlier in journal.earlier.items():
+        worked[phase] = worked.get(phase, 0.0) + earlier.core_seconds
+        now = traffic.get(phase, Traffic())
+        traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
+    mine = seconds if session.place.replica == 0 else []
+    return mine, worked, traffic, session.reader.bytes_read, journal.seconds
+
+
+def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) -> dict[str, Any]:
+    """On root: results.json, and that the run is complete.
+
+    Args:
+        session, trained: of root.
+        everyone: the :func:`_costs` of every rank.
+    """
+    times, worked, traffic, bytes_read, checkpoints = zip(*everyone, strict=True)
+    for (phase, subdomain), earlier in session.archive.journal.earlier.items():
+        if subdomain == WHOLE:
+            session.seconds[phase] = session.seconds.get(phase, 0.0) + earlier.seconds
+            if phase in trained.steps:
+                trained.steps[phase] += earlier.steps
+    session.seconds["local"] = [seconds for of_rank in times for seconds in of_rank]
+    session.seconds["checkpoints"] = max(checkpoints)
+    session.seconds["total"] = environment.seconds_since_launch()
+    communication = results.traffic_of(traffic, trained.steps)
+    for found in session.archive.evaluated.values():
+        for phase, cost in found["costs"].items():
+            session.seconds.setdefault(phase, cost["seconds"])
+            communication.setdefault(phase, {"calls": cost["calls"], "bytes": cost["bytes"]})
+    content = results.assemble(
+        session.config,
+        session.problem,
+        session.mesh,
+        parameters=_parameters(session, trained),
+        accuracy=trained.accuracy,
+        seconds=session.seconds,
+        core_seconds=results.summed(worked),
+        communication=communication,
+        bytes_read=bytes_read,
+    )
+    try:
+        results.write_json(session.directory.results, content)
+    except OSError as error:
+        raise WriteError(f"{session.directory.results} can't be written: {error.strerror}") from error
+    session.archive.complete()
+    return content
+
+
+def _states(session: Session, trained: Trained) -> Iterator[tuple[str, State]]:
+    """Collective: place in model.h5 and ``state_dict`` of all trained networks, one after the other; on root."""
+    team, config, problem = session.team, session.config, session.problem
+    if team is None or trained.dnn is None:
+        return
+    yield from _cnn_states(team, problem, "local", {s: result.network for s, result in trained.local.items()})
+    yield "dnn", _state(collect_dnn(team, trained.dnn, dnn_template(config, problem, "logits")))
+    for start, model in trained.models.items():
+        yield from _cnn_states(team, problem, f"coherent_{start}/local", model.local_cnns())
+        yield (
+            f"coherent_{start}/dnn",
+            _state(collect_dnn(team, model.dnn, dnn_template(config, problem, config.coherent_features))),
+        )
+    if trained.global_cnn is not None:
+        yield "global", trained.global_cnn.state_dict()
+
+
+def _cnn_states(team: Team, problem: Problem, folder: str, own: Mapping[int, nn.Module]) -> Iterator[tuple[str, State]]:
+    num_classes = problem.info.num_classes
+    templates = (
+        create_local_cnn(team.config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
+        for s in range(len(problem.decomposition))
+    )
+    for s, state in enumerate(gather_parameters(team.workers, team.mesh, own, templates)):
+        yield f"{folder}/{s:04d}", state
+
+
+def _parameters(session: Session, trained: Trained) -> dict[str, Any]:
+    """Trainable parameters, for results.json."""
+    config, problem = session.config, session.problem
+    widths = problem.widths
+    found: dict[str, Any] = {"global": widths.global_parameters, "local": list(widths.local_parameters)}
+    found["dnn"] = sum(p.numel() for p in dnn_template(config, problem, "logits").parameters())
+    if trained.models:
+        found["coherent"] = coherent_parameters(problem, config)
+    return found
+
+
+def _raise(fault: str | None) -> None:
+    if fault is not None:
+        raise WriteError(fault)
+
+
+def _state(network: nn.Module | None) -> State:
+    return {} if network is None else network.state_dict()

@@ -1,0 +1,149 @@
+"""Which run a command line means: a new one, or one that is gone on with, and what may have changed since."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__, configuration
+from .command_line import is_section, parse_options
+from .config import Config
+from .errors import UserError
+from .run_directory import RunDirectory, newest_unfinished
+
+FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|run\..*")
+"""Fields that may change when a run is gone on with: they don't change the result. (A dataset file elsewhere must be
+the same by its fingerprint.)"""
+RISING = {
+    "local.epochs": "dnn",
+    "aggregation.epochs": "coherent_transfer",
+    "coherent.epochs": "",
+    "baseline.epochs": "",
+}
+"""Fields that may grow, until the phase has begun that builds on what they change."""
+PHASES = {
+    "local.epochs": "local",
+    "aggregation.epochs": "dnn",
+    "coherent.epochs": "coherent",
+    "baseline.epochs": "global",
+}
+"""With what the names of the phases begin whose epochs they are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        config: with ``output`` set where a run is gone on with.
+        print_only: whether the configuration is only to be printed.
+        record: of the run that is gone on with, None for a new one: ``run`` (its identity), ``config``, ``dataset``
+            (fingerprint), ``by_blocks`` (the order in which samples are visited), ``device`` (kind), ``complete``.
+    """
+
+    config: Config
+    print_only: bool
+    record: dict[str, Any] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.record is not None and self.record["complete"] and not grown(self.record, self.config)
+
+
+def settle(argv: Sequence[str]) -> Job:
+    """Reads the words behind ``hpcdd train``; to be called on root.
+
+    Raises:
+        UserError: with every mistake; also where a run is there that can't be gone on with so.
+    """
+    words = [word for word in argv if word != "--resume"]
+    wanted = len(words) < len(argv)
+    named = bool(words) and not words[0].startswith("-")
+    if named:
+        config, print_only = configuration.parse(words)
+        output, name = config.output, config.name
+    else:
+        options = parse_options(words)[0]
+        output, name = options.get("output"), options.get("name", "quickstart")
+    folder = newest_unfinished(name) if output is None and wanted else Path(output) if output else None
+    if wanted and folder is None:
+        raise UserError(f"--resume: there is no unfinished run runs/{name}-K here; name its folder with --output")
+    run = None if folder is None else RunDirectory(folder)
+    condition = "empty" if run is None else run.condition()
+    record = run.record() if run is not None and condition in ("unfinished", "complete") else None
+    if not named:
+        config, print_only = configuration.parse(words, base=None if record is None else record["config"])
+    if run is None or print_only:
+        return Job(config, print_only)
+    if condition == "foreign":
+        raise UserError(
+            f"output is {folder}, a folder that is not empty and holds no run; nothing is overwritten, name another one"
+        )
+    if condition == "complete" and not wanted:
+        raise UserError(
+            f"output is {folder}, which holds a complete run; nothing is overwritten, name another folder "
+            "(or go on with it: --resume and more epochs)"
+        )
+    if condition == "empty" and wanted:
+        raise UserError(f"--resume: {folder} holds no run")
+    config = config.model_copy(update={"output": str(folder)})
+    if record is not None:
+        problems = list(differences(record["config"], config, run))
+        if problems:
+            raise UserError("\n".join(problems))
+    return Job(config, print_only, record)
+
+
+def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
+    """The record of a run, see :class:`Job`.
+
+    Args:
+        config: as it was resolved.
+        run: identity.
+        facts: ``dataset``, ``by_blocks``, ``device``.
+    """
+    content = config.model_dump(mode="json", exclude={"output"})
+    return {"format": 1, "hpcdd": __version__, "run": run, "config": content, **facts, "complete": False}
+
+
+def grown(record: Mapping[str, Any], config: Config) -> dict[str, int]:
+    """The numbers of epochs that are greater than those of the run so far, by field."""
+    before, now = _flat(record["config"]), _flat(config.model_dump(mode="json"))
+    return {name: now[name] for name in RISING if now[name] > before[name]}
+
+
+def differences(before: Mapping[str, Any], config: Config, run: RunDirectory) -> Iterator[str]:
+    """What keeps a run from being gone on with.
+
+    Args:
+        before: the configuration of the run so far.
+        config: that of now.
+        run: its folder.
+    """
+    old, new = _flat(before), _flat(config.model_dump(mode="json", exclude={"output"}))
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name), new.get(name)
+        if was == now or FREE.fullmatch(name):
+            continue
+        changed = f"{name} was {was!r} in {run.path} and is {now!r} now"
+        if name not in RISING:
+            yield f"{changed}; a run goes on with what it began with, so leave it as it was or name another --output"
+        elif now < was:  # type: ignore[operator]  # both are integers
+            yield f"{changed}; it may only grow"
+        elif RISING[name] and run.training(RISING[name]).exists():
+            yield f"{changed}; it may only grow until phase {RISING[name]} has begun, which builds on its result"
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """By full name; sections are one level deep."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if is_section(key):
+            flat |= {f"{key}.{name}": below for name, below in value.items()}
+        else:
+            flat[key] = value
+    return flat
