@@ -1,0 +1,96 @@
+"""Files that are whole or not there, and seals that break when a bit flips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcdd.errors import DamagedError
+from hpcdd.files import clean_up, read_sealed, write_bytes, write_sealed, written_whole
+from hpcdd.hdf5 import written_hdf5
+
+CONTENT = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
+
+
+def test_bytes_come_back_and_replace_what_was_there(tmp_path: Path) -> None:
+    for content in (b"", b"one", bytes(range(256)) * 1000):
+        write_bytes(tmp_path / "f", content)
+        assert (tmp_path / "f").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "f", b"before")
+
+    def fail() -> None:
+        with written_whole(tmp_path / "f") as temporary:
+            temporary.write_bytes(b"half")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        fail()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"before")]
+
+
+def test_a_seal_breaks_with_every_bit_that_matters(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    write_sealed(path, CONTENT)
+    assert read_sealed(path) == CONTENT
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                assert read_sealed(path) == CONTENT
+            except DamagedError:
+                continue
+    for length in range(len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DamagedError):
+            read_sealed(path)
+    for content in (b"[1]", b"null", b"[" * 100_000, b'{"content": 1}'):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError):
+            read_sealed(path)
+    with pytest.raises(FileNotFoundError):
+        read_sealed(tmp_path / "nowhere")
+
+
+def test_leftovers_of_killed_writers_go(tmp_path: Path) -> None:
+    (tmp_path / ".f.json.123.tmp").touch()
+    (tmp_path / "mine.tmp").touch()
+    clean_up(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.tmp"]
+
+
+@pytest.mark.parametrize("fails_after", [0, 1, 5, 12])
+def test_hdf5_hears_nothing_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int) -> None:
+    write, calls = os.write, [0]
+
+    def full(descriptor: int, data: bytes) -> int:
+        calls[0] += 1
+        if calls[0] > fails_after:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    def fill() -> None:
+        with written_hdf5(tmp_path / "f.h5") as file:
+            for number in range(20):
+                file[f"{number}/x"] = np.arange(5000)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            fill()
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))  # short writes
+        fill()
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert all((file[f"{number}/x"][:] == np.arange(5000)).all() for number in range(20))

@@ -1,0 +1,156 @@
+"""The lock of a run directory: one holder, and no memory of the dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcdd.errors import UserError, WriteError
+from hpcdd.lock import Lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hpcdd.lock import Lock
+Lock(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lock"
+
+
+def rewrite(path: Path, **fields: Any) -> None:
+    content = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps(content).ljust(512))
+
+
+def left_behind(path: Path, **fields: Any) -> None:
+    """A lock as another job has it, here and now or elsewhere."""
+    lock = Lock(path)
+    lock.acquire()
+    content = path.read_text()
+    lock.release()
+    path.write_text(content)
+    rewrite(path, token="other", **fields)
+
+
+def test_it_is_there_while_it_is_held_and_gone_then(path: Path) -> None:
+    lock = Lock(path)
+    assert lock.acquire() is None
+    with pytest.raises(UserError, match=rf"in use by a job on host .* \(process {os.getpid()}\); wait for its end"):
+        Lock(path).acquire()
+    lock.release()
+    assert not path.exists()
+    again = Lock(path)
+    assert again.acquire() is None
+    again.release()
+
+
+def test_a_killed_holder_holds_nothing(path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"process {holder.pid}"):
+        Lock(path).acquire()
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    lock = Lock(path)
+    start = time.monotonic()
+    assert f"process {holder.pid}" in str(lock.acquire())
+    assert time.monotonic() - start < 1
+    lock.release()
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(path: Path) -> None:
+    left_behind(path, pid=os.getpid(), started=1.0)
+    lock = Lock(path)
+    assert lock.acquire() is not None
+    lock.release()
+
+
+@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"space": "another machine of this name"}])
+def test_another_hosts_lock_counts_while_its_number_moves(path: Path, elsewhere: dict[str, str]) -> None:
+    left_behind(path, **elsewhere)
+    stop = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not stop.wait(0.02):
+            number += 1
+            rewrite(path, number=number)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(beat)
+        try:
+            with pytest.raises(UserError, match="is in use"):
+                Lock(path, beat=0.1).acquire()
+        finally:
+            stop.set()
+    lock = Lock(path, beat=0.1)
+    start = time.monotonic()
+    assert lock.acquire() is not None  # it stands still
+    assert 0.5 < time.monotonic() - start < 5
+    lock.release()
+
+
+def test_the_holder_moves_its_number(path: Path) -> None:
+    lock = Lock(path, beat=0.05)
+    lock.acquire()
+    first = json.loads(path.read_text())["number"]
+    _wait_for(lambda: json.loads(path.read_text())["number"] >= first + 2)
+    lock.release()
+
+
+def test_of_many_that_come_at_once_one_gets_it(path: Path) -> None:
+    left_behind(path, pid=999_999_999)
+    locks = [Lock(path) for _ in range(16)]
+    barrier = threading.Barrier(16)
+
+    def take(lock: Lock) -> bool:
+        barrier.wait()
+        try:
+            lock.acquire()
+        except UserError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        taken = list(pool.map(take, locks))
+    assert sum(taken) == 1
+    winner = locks[taken.index(True)]
+    winner.release()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="can't be written: No such file"):
+        Lock(tmp_path / "nowhere" / "lock").acquire()
+
+
+def test_a_lock_without_content_is_waited_for(path: Path) -> None:
+    path.touch()
+    lock = Lock(path, beat=0.05)
+    assert lock.acquire() == "an unknown job"
+    lock.release()
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
