@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,9 +106,10 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
         UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
     """
     try:
-        kind, size = ("a folder" if path.is_dir() else "not there"), path.stat().st_size if path.is_file() else None
-    except (OSError, ValueError) as error:  # too long a name, for one
-        raise UserError(f"data.file: {str(path)!r} can't be a file: {error}") from error
+        kind = "a folder" if path.is_dir() else "no file, but a device or a pipe" if path.exists() else "not there"
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:  # too long a name, for one
+        raise UserError(f"data.file: {path} can't be a file: {error.strerror}") from error
     if size is None:
         raise UserError(f"data.file: {path} is {kind}; name a dataset file")
     if size == 0:
@@ -122,6 +124,10 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
             yield file
     except OSError as error:
         reason = "permission denied" if isinstance(error, PermissionError) else str(error).splitlines()[0]
+        if end := re.search(r"truncated file: .*stored_eof = (\d+)", reason):
+            raise UserError(
+                f"data.file: {path} is truncated: it has {size:,} of {int(end[1]):,} bytes; copy or make it again"
+            ) from error
         raise UserError(
             f"data.file: {path} can't be read: {reason}; it may be truncated, copy or make it again"
         ) from error
@@ -279,7 +285,11 @@ def _strings(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
     if value is None or np.ndim(value) != 1 or len(value) < 2:
         faults.append(f"attribute {key} must list two names or more")
         return ()
-    return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in value)
+    try:
+        return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in value)
+    except UnicodeDecodeError:
+        faults.append(f"attribute {key} holds bytes that are no text in UTF-8")
+        return ()
 
 
 def _per_channel(file: h5py.File, key: str, channels: int, faults: list[str]) -> tuple[float, ...]:
