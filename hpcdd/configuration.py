@@ -22,7 +22,7 @@ from .yaml_text import KeyPath
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 18
 _WORDS = {
     "model_type": "it is a section, whose fields stand below it",
     "string_pattern_mismatch": "use letters, digits and . _ + -",
@@ -146,7 +146,7 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
         place = _place(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
         name = ".".join(map(str, place))
         if details["type"] == "extra_forbidden":
-            texts[place] = f"{name} is unknown{nearest(name)}", []
+            texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []
         elif details["type"] == "value_error":
             texts[place] = message if message.startswith(name) else f"{name}.{message}", []
         else:

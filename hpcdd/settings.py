@@ -22,7 +22,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 
-
 def _file_name(text: str) -> str:
     try:
         valid = b"\0" not in os.fsencode(text)

@@ -10,7 +10,7 @@ import yaml
 
 KeyPath = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
-_MOST_VALUES = 1 << 17
+_MOST_VALUES = 1 << 16
 
 
 class YAMLTextError(ValueError):

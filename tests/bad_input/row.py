@@ -13,6 +13,8 @@ SENTINEL = "ran"
 """Whoever runs code from a file of these tests makes a file of this name in the current folder."""
 CODE = f"open({SENTINEL!r}, 'w').close()"
 """Such code."""
+LONG = "n" * 300
+"""A longer name than any file can have."""
 CLASSES = ("ant", "bee", "cat")
 
 Make = Callable[[], None]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .configurations import COMMAND_LINES, CONFIGURATIONS
+from .command_lines import COMMAND_LINES
+from .configurations import CONFIGURATIONS
 from .datasets import DATASETS
 from .runs import RUNS
 from .sources import SOURCES
+from .untrusted import UNTRUSTED
 
-TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *SOURCES)
+TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *SOURCES, *UNTRUSTED)
