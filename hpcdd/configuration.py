@@ -70,13 +70,15 @@ def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
-        if content.startswith(_HDF5):
-            raise UserError(f"configuration {path} is an HDF5 file; name a dataset file with --data.file {path}")
-        if len(content) > _MOST_BYTES:
-            raise UserError(f"configuration {path} has more than {_MOST_BYTES:,} bytes; name a YAML file")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"configuration {path} can't be read: {reason}; name a YAML file") from error
+    if content.startswith(_HDF5):
+        raise UserError(f"configuration {path} is an HDF5 file; name a dataset file with --data.file {path}")
+    if len(content) > _MOST_BYTES:
+        raise UserError(f"configuration {path} has more than {_MOST_BYTES:,} bytes; name a YAML file")
+    try:
         text = content.decode()
-    except OSError as error:
-        raise UserError(f"configuration {path} can't be read: {error.strerror}; name a YAML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"configuration {path} is not a text file; name a YAML file") from error
     try:

@@ -93,7 +93,6 @@ COMMAND_LINES = [
         "unknown benchmark",
         ("bench", "speed"),
         "bench measures `coherent` or `io`, and 'speed' is none of them; see `hpcdd bench --help`",
-        mpirun=True,
     ),
     Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
     Row(

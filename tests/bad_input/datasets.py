@@ -93,7 +93,7 @@ def several(file: h5py.File) -> None:
 
 
 DATASETS = [
-    Row("dataset missing", TRAIN, "data.file: d.h5 is not there; name a dataset file", mpirun=True),
+    Row("dataset missing", TRAIN, "data.file: d.h5 is not there; name a dataset file"),
     Row("dataset is a folder", TRAIN, "data.file: d.h5 is a folder; name a dataset file", folder("d.h5")),
     Row(
         "dataset has too long a name",
@@ -123,7 +123,6 @@ DATASETS = [
         TRAIN,
         "data.file: d.h5 is truncated: it has 7,296 of 14,592 bytes; copy or make it again",
         truncated,
-        mpirun=True,
     ),
     Row(
         "HDF5 of something else",
@@ -248,7 +247,6 @@ DATASETS = [
         TRAIN,
         "data.file: d.h5: test is a link; a dataset file holds its data itself",
         put("test", h5py.ExternalLink("good.h5", "/test")),
-        mpirun=True,
     ),
     Row(
         "virtual images of a file outside",

@@ -51,7 +51,7 @@ def threads(value: str) -> Row:
         f"the environment variable OMP_NUM_THREADS is {value!r}; set it to a number from 1 to 1024, or unset it "
         "(rank 0)"
     )
-    return Row(f"{value} threads", given(), message, variables={"OMP_NUM_THREADS": value}, mpirun=value == "many")
+    return Row(f"{value} threads", given(), message, variables={"OMP_NUM_THREADS": value}, mpirun=value == "2048")
 
 
 THREE_AXES = "[[[0, 0, 0], [4, 4, 4]]]"
@@ -59,6 +59,7 @@ THREE_AXES = "[[[0, 0, 0], [4, 4, 4]]]"
 RUNS = [
     threads("0"),
     threads("many"),
+    threads("2048"),
     threads("99999"),
     Row(
         "hidden layer beyond the memory",
@@ -82,7 +83,7 @@ RUNS = [
         given("--device", "cuda"),
         "device is 'cuda', but torch sees no GPU on host HOST; use --device auto or cpu, or ask "
         "the batch system for GPUs and install a torch build with CUDA (rank 0)",
-        mpirun=True,
+        variables={"CUDA_VISIBLE_DEVICES": ""},
     ),
     Row(
         "live display without a terminal",
@@ -116,7 +117,6 @@ RUNS = [
         given("--output", "/proc/x"),
         "the run directory can't be made: [Errno 2] No such file or directory: '/proc/x'; use "
         "--output FOLDER where you may write",
-        mpirun=True,
     ),
     Row(
         "output has too long a name",
@@ -138,7 +138,6 @@ RUNS = [
         "grid finer than the pixels",
         given("--decomposition.grid", "9,2"),
         "decomposition.grid is [9, 2], but the image is 8 pixels long along axis 0; use 1 to 8 along axis 0",
-        mpirun=True,
     ),
     Row(
         "overlap of too many axes",

@@ -116,7 +116,6 @@ SOURCES = [
         "source/a/2.png is not an image of any format that Pillow knows; mend or remove it, or "
         "leave bad files out with --skip-bad",
         files({**IMAGES, "a/2.png": b"no image"}),
-        mpirun=True,
     ),
     Row(
         "folder without faces",

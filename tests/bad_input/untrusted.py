@@ -45,7 +45,6 @@ UNTRUSTED = [
         given("npz"),
         "source: labels.npy holds object, not numbers; pickled objects are never read, save it as plain numbers",
         text(zip_bytes({**ARRAYS, "labels.npy": npy([Evil()] * 8)}), "source"),
-        mpirun=True,
     ),
     Row(
         "pickle that runs code",
