@@ -113,8 +113,8 @@ SOURCES = [
     Row(
         "file that is no image",
         given("folder"),
-        "source/a/2.png is not an image of any format that Pillow knows; mend or remove it, or "
-        "leave bad files out with --skip-bad",
+        "source/a/2.png is not an image that can be read: it is damaged, or of no format that Pillow knows; "
+        "mend or remove it, or leave bad files out with --skip-bad",
         files({**IMAGES, "a/2.png": b"no image"}),
     ),
     Row(

@@ -60,7 +60,9 @@ class Form:
         except UserError:
             raise
         except UnidentifiedImageError as error:
-            raise UserError(f"{where} is not an image of any format that Pillow knows") from error
+            raise UserError(
+                f"{where} is not an image that can be read: it is damaged, or of no format that Pillow knows"
+            ) from error
         except Exception as error:  # its many decoders raise whatever a damaged file makes them stumble over
             raise UserError(f"{where} is not an image that can be read: {error}") from error
         return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
