@@ -90,7 +90,8 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from . import info
 
         parser = argparse.ArgumentParser(prog="hpcdd info", description=info.__doc__, epilog="example: hpcdd info")
-        parser.parse_args(arguments)
+        if unknown := parser.parse_known_args(arguments)[1]:
+            raise UserError(f"info takes no arguments, but {unknown[0]!r} is one")
         return info.run()
     else:
         import difflib

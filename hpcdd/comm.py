@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import launch
-from .errors import UserError
+from .errors import UserError, WriteError
 from .traffic import Ledger, Traffic
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Comm:
             try:
                 outcome = (work(), None)
             except UserError as error:
-                outcome = (None, type(error)(str(error)))
+                outcome = (None, _agreed_kind(error)(str(error)))
         result, problem = self.broadcast_object(outcome)
         if problem is not None:
             raise problem
@@ -102,7 +102,7 @@ class Comm:
         try:
             result = work()
         except UserError as error:
-            problem = type(error), str(error)
+            problem = _agreed_kind(error), str(error)
         problems = self.allgather_object(problem)
         ranks: dict[str, list[int]] = {}
         for rank, found in enumerate(problems):
@@ -263,6 +263,11 @@ class Comm:
         sys.stdout.flush()
         sys.stderr.flush()
         _mpi().COMM_WORLD.Abort(exit_code)
+
+
+def _agreed_kind(error: UserError) -> type[UserError]:
+    """What an error is on all ranks, once they know of it."""
+    return WriteError if isinstance(error, WriteError) else UserError
 
 
 def world() -> Comm:

@@ -33,6 +33,11 @@ class _Parser(argparse.ArgumentParser):
     """Leaves it to the caller to print what is wrong: under mpirun root alone does, and all ranks exit."""
 
     def error(self, message: str) -> NoReturn:
+        for pattern, words in (
+            (r"argument (\S+): expected one argument", r"\1 needs a value"),
+            (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
+        ):
+            message = re.sub(pattern, words, message)
         raise UserError(f"command line: {message}")
 
 
@@ -75,6 +80,7 @@ def nearest(name: str, prefix: str = "") -> str:
         prefix: ``--`` for an option; sections are none.
     """
     names = [full for full, field in _fields().items() if "." in full or not (section_of(field) and prefix)]
+    names += ["print_config", "version"] if prefix else []
     section, _, last = name.rpartition(".")
     same = [full for full in names if full.rpartition(".")[2] == last]
     close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)
@@ -147,10 +153,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """``--name -1e-3`` as ``--name=-1e-3``: argparse takes only plain negative numbers for values."""
+    """``--name -1e-3`` as ``--name=-1e-3``: argparse takes only plain negative numbers for values (and no ``--``)."""
     joined: list[str] = []
     for word in argv:
-        if re.match(r"-[.\d]", word) and joined and re.fullmatch(r"--[^=]+", joined[-1]):
+        if re.match(r"-[.\d]|--$", word) and joined and re.fullmatch(r"--[^=]+", joined[-1]):
             joined[-1] += f"={word}"
         else:
             joined.append(word)
@@ -162,7 +168,11 @@ def _unknown(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if word.startswith("-"):
             name = word.lstrip("-").partition("=")[0]
-            yield f"command line: {word.partition('=')[0]} is unknown{nearest(name, prefix='--')}"
+            if is_section(name):
+                field = next(full for full in _fields() if full.startswith(f"{name}."))
+                yield f"command line: --{name} is a section; name a field of it, such as --{field}"
+            else:
+                yield f"command line: {word.partition('=')[0]} is unknown{nearest(name, prefix='--')}"
         elif not previous.startswith("-"):
             yield f"command line: {word!r} belongs to no option; CONFIG comes first, and lists have commas: 2,2"
         previous = word

@@ -14,6 +14,7 @@ from .settings import (
     AugmentationSettings,
     DataSettings,
     DecompositionSettings,
+    FileName,
     Fraction,
     ModelSettings,
     Settings,
@@ -166,7 +167,7 @@ class Config(Settings):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "run"
     """Name of the run, in its results and in the default output folder."""
 
-    output: str | None = None
+    output: FileName | None = None
     """Run directory; an unfinished run in it is gone on with. Default: runs/NAME-K with the first free K."""
 
     seed: NonNegativeInt = 0

@@ -6,6 +6,7 @@ its place (file and line, or option) and, where a name is unknown, the nearest r
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ from .errors import UserError
 from .yaml_text import KeyPath
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_MOST_BYTES = 1 << 18
+_WORDS = {
+    "model_type": "it is a section, whose fields stand below it",
+    "string_pattern_mismatch": "use letters, digits and . _ + -",
+}
+"""By pydantic's kind of mistake, what is clearer than its own words."""
 
 
 def parse(argv: Sequence[str], base: Tree | None = None) -> tuple[Config, bool]:
@@ -61,10 +69,19 @@ def from_yaml(text: str) -> Config:
 def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
     """The content of a YAML file, and the line on which each key stands."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UserError(f"configuration {path} can't be read: {reason}") from error
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"configuration {path} can't be read: {reason}; name a YAML file") from error
+    if content.startswith(_HDF5):
+        raise UserError(f"configuration {path} is an HDF5 file; name a dataset file with --data.file {path}")
+    if len(content) > _MOST_BYTES:
+        raise UserError(f"configuration {path} has more than {_MOST_BYTES:,} bytes; name a YAML file")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"configuration {path} is not a text file; name a YAML file") from error
     try:
         tree, lines = yaml_text.load(text), yaml_text.lines(text)
     except yaml_text.YAMLTextError as error:
@@ -132,14 +149,20 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
         place = _place(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
         name = ".".join(map(str, place))
         if details["type"] == "extra_forbidden":
-            texts[place] = f"{name} is unknown{nearest(name)}", []
+            texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []
         elif details["type"] == "value_error":
             texts[place] = message if message.startswith(name) else f"{name}.{message}", []
         else:
             index = "".join(f"[{part}]" for part in details["loc"][len(place) :] if isinstance(part, int))
-            _, found = texts.setdefault(place, (f"{name}{index} is {details['input']!r}: ", []))
-            found.append(message[0].lower() + message[1:])
+            _, found = texts.setdefault(place, (f"{name}{index} is {_shown(details['input'])}: ", []))
+            found.append(_WORDS.get(details["type"], message[0].lower() + message[1:]))
     return {place: start + ", or ".join(dict.fromkeys(found)) for place, (start, found) in texts.items()}
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it, cut where it is long."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _place(location: KeyPath) -> KeyPath:

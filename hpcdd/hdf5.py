@@ -1,22 +1,84 @@
-"""HDF5 files whose writing may fail: the library itself may crash where the disk is full, so it does not hear of it."""
+"""HDF5 files: opened where they come from elsewhere, and written where the disk may be full."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 
+from .errors import UserError
 from .files import written_whole
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> Iterator[h5py.File]:
+    """Opens a file for reading, without locks, so that any number of ranks can share it.
+
+    Args:
+        path: the file.
+        where: the file in messages.
+        what: is wanted, such as ``a dataset file``.
+        foreign: what to do where the file is not HDF5.
+        again: what to do where it is empty.
+
+    Raises:
+        UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
+    """
+    try:
+        kind = "a folder" if path.is_dir() else "no file, but a device or a pipe" if path.exists() else "not there"
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:  # too long a name, for one
+        raise UserError(f"{where} can't be a file: {error.strerror}") from error
+    if size is None:
+        raise UserError(f"{where} is {kind}; name {what}")
+    if size == 0:
+        raise UserError(f"{where} is empty (0 bytes); {again}")
+    try:
+        if not h5py.is_hdf5(path):
+            raise UserError(f"{where} is not an HDF5 file; {foreign}")
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except OSError as error:
+        reason = "permission denied" if isinstance(error, PermissionError) else str(error).splitlines()[0]
+        if end := re.search(r"truncated file: .*stored_eof = (\d+)", reason):
+            raise UserError(
+                f"{where} is truncated: it has {size:,} of {int(end[1]):,} bytes; copy or make it again"
+            ) from error
+        raise UserError(f"{where} can't be read: {reason}; it may be truncated, copy or make it again") from error
+
+
+def leads_outside(group: h5py.Group, name: str) -> str | None:
+    """Why a member of a group does not lie in the file itself; None if it does, or if there is none."""
+    if group.get(name, getclass=True, getlink=True) not in (h5py.HardLink, None):
+        return "is a link"
+    member = group.get(name)
+    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+        return "points to other files"
+    return None
+
+
+def first_outside(file: h5py.File) -> str | None:
+    """The first member of any group that does not lie in the file itself, and why; None if all of them do."""
+    groups = [file]
+    file.visititems(lambda _, item: groups.append(item) if isinstance(item, h5py.Group) else None)  # follows no link
+    for group in groups:
+        for name in group:
+            if fault := leads_outside(group, name):
+                return f"{group.name.rstrip('/')}/{name} {fault}"
+    return None
 
 
 @contextlib.contextmanager
 def written_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     """An HDF5 file to write into; it takes its name when the block ends well, see :func:`hpcdd.files.written_whole`.
+
+    The library itself may crash where a write fails, so it does not hear of it.
 
     Args:
         path: of the file.

@@ -13,6 +13,8 @@ from .decomposition import split_evenly
 from .errors import UserError
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
+_MOST_THREADS = 1024
+"""More than any host has cores for; what starts as many as memory is asked for ends without a word."""
 
 
 def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]:
@@ -147,12 +149,13 @@ def threads_of(mine: Collection[int], working: Sequence[Collection[int]], enviro
         environment: a number in its OMP_NUM_THREADS wins.
 
     Raises:
-        UserError: OMP_NUM_THREADS is not a positive number.
+        UserError: OMP_NUM_THREADS is no number from 1 to :data:`_MOST_THREADS`.
     """
     if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
-        if not wish.isdecimal() or int(wish) < 1:
+        if not wish.isdecimal() or not 1 <= int(wish) <= _MOST_THREADS:
             raise UserError(
-                f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1, or unset it"
+                f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1 to {_MOST_THREADS}, "
+                "or unset it"
             )
         return int(wish)
     sharing = sum(1 for mask in working if not set(mask).isdisjoint(mine))

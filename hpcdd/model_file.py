@@ -31,7 +31,7 @@ from .data.format import DatasetInfo
 from .data.samples import Samples
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
-from .hdf5 import written_hdf5
+from .hdf5 import first_outside, open_hdf5, written_hdf5
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
 from .models.registry import create
@@ -128,54 +128,68 @@ class Model:
             return torch.stack([cnn(inputs) for cnn, inputs in pairs], dim=1)
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path, own: str | None = None) -> Model:
     """Builds the networks and loads their parameters.
 
+    Args:
+        path: the file.
+        own: the ``package.module:factory`` that may be imported and called, where the model is the user's own; a file
+            that names another one is refused, so that no file decides what code runs.
+
     Raises:
-        UserError: not a model file of this format, or a damaged one.
+        UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files.
     """
-    try:
-        return _read(path)
-    except UserError:
-        raise
-    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} can't be read as a model file: {error}") from error
+    with open_hdf5(
+        path, str(path), "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
+    ) as file:
+        try:
+            return _read(path, file, own)
+        except UserError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} is damaged as a model file ({reason}); copy it again") from error
 
 
-def _read(path: Path) -> Model:
-    with h5py.File(path, "r", locking=False) as file:
-        if file.attrs.get("hpcdd_model_format") != FORMAT:
-            raise UserError(f"{path} is not a model file of format {FORMAT}")
-        config = from_yaml(str(file.attrs["config"]))
-        names = tuple(str(name) for name in file.attrs["class_names"])
-        image_shape = tuple(int(n) for n in file.attrs["image_shape"])
-        boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:]]
-        blocks = [tuple(map(int, block)) for block in file["blocks"][:]]
-        subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
-        width = int(file.attrs["local_width"])
+def _read(path: Path, file: h5py.File, own: str | None) -> Model:
+    version = file.attrs.get("hpcdd_model_format")
+    if np.ndim(version) or version != FORMAT:
+        found = "no attribute hpcdd_model_format" if version is None else f"its format is {version}"
+        raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
+    if fault := first_outside(file):
+        raise UserError(f"{path}: {fault}; a model file holds its data itself")
+    config = from_yaml(str(file.attrs["config"]))
+    if config.model.is_own and config.model.name != own:
+        raise UserError(f"{path} asks for code: the CNN {config.model.name!r}; if you trust it, admit it by that name")
+    names = tuple(str(name) for name in file.attrs["class_names"])
+    image_shape = tuple(int(n) for n in file.attrs["image_shape"])
+    boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:]]
+    blocks = [tuple(map(int, block)) for block in file["blocks"][:]]
+    subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
+    width = int(file.attrs["local_width"])
 
-        def cnns(folder: str) -> list[nn.Module]:
-            made = [create(config.model, (image_shape[0], *s.shape), len(names), width) for s in subdomains]
-            for s, cnn in enumerate(made):
-                cnn.load_state_dict(read_state(file[f"{folder}/{s:04d}"]))
-            return made
+    def cnns(folder: str) -> list[nn.Module]:
+        made = [create(config.model, (image_shape[0], *s.shape), len(names), width) for s in subdomains]
+        for s, cnn in enumerate(made):
+            cnn.load_state_dict(read_state(file[f"{folder}/{s:04d}"]))
+        return made
 
-        def dnn(folder: str, widths: list[int]) -> DNN:
-            made = DNN(widths, config.aggregation.hidden, len(names), config.aggregation.dropout)
-            made.load_state_dict(read_state(file[folder]))
-            return made
+    def dnn(folder: str, widths: list[int]) -> DNN:
+        made = DNN(widths, config.aggregation.hidden, len(names), config.aggregation.dropout)
+        made.load_state_dict(read_state(file[folder]))
+        return made
 
-        coherent: dict[str, Coherent] = {}
-        for start in config.coherent.starts:
-            features, parts = config.coherent_features, cnns(f"coherent_{start}/local")
-            prepared = [prepare_cnn(cnn, features, dropout_scale=1.0) for cnn in parts]
-            widths = [c.classifier.in_features if isinstance(c, Penultimate) else len(names) for c in prepared]
-            coherent[start] = Coherent(prepared, dnn(f"coherent_{start}/dnn", widths), features).eval()
-        global_cnn = None
-        if config.baseline.enabled:
-            global_cnn = create(config.model, image_shape, len(names), config.model.width).eval()
-            global_cnn.load_state_dict(read_state(file["global"]))
-        local = tuple(cnn.eval() for cnn in cnns("local"))
-        combine = dnn("dnn", [len(names)] * len(local)).eval()
-        mean, std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
+    coherent: dict[str, Coherent] = {}
+    for start in config.coherent.starts:
+        features, parts = config.coherent_features, cnns(f"coherent_{start}/local")
+        prepared = [prepare_cnn(cnn, features, dropout_scale=1.0) for cnn in parts]
+        widths = [c.classifier.in_features if isinstance(c, Penultimate) else len(names) for c in prepared]
+        coherent[start] = Coherent(prepared, dnn(f"coherent_{start}/dnn", widths), features).eval()
+    global_cnn = None
+    if config.baseline.enabled:
+        global_cnn = create(config.model, image_shape, len(names), config.model.width).eval()
+        global_cnn.load_state_dict(read_state(file["global"]))
+    local = tuple(cnn.eval() for cnn in cnns("local"))
+    combine = dnn("dnn", [len(names)] * len(local)).eval()
+    mean, std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
     return Model(config, names, image_shape, subdomains, mean, std, local, combine, coherent, global_cnn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,6 +46,27 @@ def check_memory(needed: int, available: int) -> None:
             f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
             "are free there; use fewer subdomains or samples, or more memory on the first node"
         )
+
+
+def check_parameters(config: Config, widths: Widths, num_subdomains: int, num_classes: int, available: int) -> None:
+    """Refuses networks that have more parameters than memory, before one is made; each is made in the host's memory.
+
+    Raises:
+        UserError: naming the network, both numbers, and the setting.
+    """
+    units = [num_subdomains * num_classes, *config.aggregation.hidden, num_classes]
+    networks = [
+        ("a local CNN", max(widths.local_parameters), "model.local_width or model.width"),
+        ("the DNN", sum((a + 1) * b for a, b in itertools.pairwise(units)), "aggregation.hidden"),
+    ]
+    if config.baseline.enabled:
+        networks.append(("the global CNN", widths.global_parameters, "model.width"))
+    for network, parameters, setting in networks:
+        if 4 * parameters > available:
+            raise UserError(
+                f"{network} has {parameters:,} parameters, which alone take {4 * parameters / 2**30:,.1f} GiB, but "
+                f"{available / 2**30:.1f} GiB are free; use a smaller {setting}"
+            )
 
 
 @dataclass(frozen=True)
@@ -153,13 +175,14 @@ def pose(config: Config) -> Problem:
         raise UserError(str(error)) from error
     shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
     widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
+    available = environment.available_memory()
+    check_parameters(config, widths, len(decomposition), info.num_classes, available)
     check_own(config.model, shapes, info.num_classes, widths.local_width)
     if config.coherent.starts and config.coherent_features == "penultimate":
         check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
     samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
     needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0
-    available = environment.available_memory()
     check_memory(needed, available)
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available)
 

@@ -48,13 +48,12 @@ class RunDirectory:
             UserError: it can't be a folder, or the record of its run is damaged.
         """
         try:
-            if self.path.exists() and not self.path.is_dir():
-                raise UserError(
-                    f"output is {self.path}, which is a file; name a folder that is empty or does not exist"
-                )
-            names = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+            is_file = self.path.exists() and not self.path.is_dir()
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         except (OSError, ValueError) as error:  # too long a name, for one
             raise UserError(f"output is {str(self.path)!r}, which can't be a folder: {error}") from error
+        if is_file:
+            raise UserError(f"output is {self.path}, which is a file; name a folder that is empty or does not exist")
         if not names:
             return "empty"
         record = self.record()

@@ -5,11 +5,35 @@ See :mod:`hpcdd.config` for the whole.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+
+def _file_name(text: str) -> str:
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        valid = False
+    if not valid:
+        raise PydanticCustomError("file_name", "no file can have such a name")
+    return text
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Interval = tuple[tuple[NonNegativeInt, ...], tuple[PositiveInt, ...]]
 
@@ -35,7 +59,7 @@ def consistent(problems: list[str], settings: S) -> S:
 class DataSettings(Settings):
     """The data set and its splits."""
 
-    file: Annotated[str, Field(min_length=1)] = "embedded"
+    file: FileName = "embedded"
     """Path of a dataset file (made by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
 
     validation_fraction: Fraction = 0.0
@@ -124,10 +148,10 @@ class ModelSettings(Settings):
     """`vggN` with N blocks (vgg3), `resnetM` with M = 6n+2 layers (resnet20), or `package.module:factory`
     for your own: called with input_shape, num_classes, width and model.options, it returns a torch.nn.Module."""
 
-    width: PositiveInt = 32
+    width: Width = 32
     """Channels of the global CNN's first block."""
 
-    local_width: PositiveInt | Literal["match"] = "match"
+    local_width: Width | Literal["match"] = "match"
     """Channels of the local CNNs' first block; `match`: the largest for which all local CNNs together have
     at most the global CNN's parameters."""
 

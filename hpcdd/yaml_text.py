@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, cast
 
 import yaml
 
 KeyPath = tuple[str | int, ...]
+_TAG = "tag:yaml.org,2002:"
+_MOST_VALUES = 1 << 16
 
 
 class YAMLTextError(ValueError):
@@ -27,17 +29,27 @@ def load(text: str) -> Any:
     """What a YAML text says; runs no code and makes nothing but texts, numbers, truth values, lists and mappings.
 
     Raises:
-        YAMLTextError: it is not valid, or a key stands twice.
+        YAMLTextError: it is not valid, a key stands twice or is no text, or it is absurdly large.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = str(getattr(error, "problem", None) or error)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YAMLTextError(f"it holds the character {chr(int(error.character))!r}", line) from error
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, str(error.problem)
+        problem = f"{error.context}, {problem}" if problem.startswith("but ") else problem
         raise YAMLTextError(problem, mark.line + 1 if mark else None) from error
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # What PyYAML lets through: explicit tags on values that they don't fit, numbers of thousands of digits.
-        raise YAMLTextError(f"{type(error).__name__}: {error}", None) from error
+    except RecursionError as error:
+        raise YAMLTextError("it is nested too deeply", None) from error
+    except (ArithmeticError, ValueError) as error:
+        # What PyYAML lets through: escapes of characters that are none, versions of thousands of digits.
+        raise YAMLTextError(f"an escape or a version is out of range ({error})", None) from error
 
 
 def lines(text: str) -> dict[KeyPath, int]:
@@ -57,6 +69,23 @@ def _lines(node: yaml.Node | None, place: KeyPath) -> Iterator[tuple[KeyPath, in
             yield from _lines(value, (*place, key.value))
 
 
+def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
+    """Values that a node stands for, what is behind an alias counted each time; ``counts`` holds those known by id.
+
+    A few aliases of aliases can stand for more than any memory holds.
+    """
+    if id(node) not in counts:
+        counts[id(node)] = None
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        below = 0 if isinstance(node, yaml.ScalarNode) else sum(_count(part, counts) for part in parts)
+        counts[id(node)] = 1 + below
+    count = counts[id(node)]
+    if count is None or count > _MOST_VALUES:
+        what = "holds itself" if count is None else f"stands for more than {_MOST_VALUES:,} values"
+        raise yaml.composer.ComposerError(None, None, f"what begins here {what}", node.start_mark)
+    return count
+
+
 class _Loader(yaml.SafeLoader):
     """A safe loader without YAML 1.1's surprises, and with an error for a key which stands twice.
 
@@ -65,6 +94,9 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # the stub has no ClassVar
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in (_TAG + "str", _TAG + "seq")
+    }
 
 
 class _Dumper(yaml.SafeDumper):
@@ -73,7 +105,6 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
-_TAG = "tag:yaml.org,2002:"
 for _kind, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", r"<<", ["<"]),
@@ -85,22 +116,57 @@ for _kind, _pattern, _first in (
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    if not isinstance(node, yaml.MappingNode):
+        raise _refused(node, "a mapping is needed here")
     loader.flatten_mapping(node)
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "found unhashable key", key_node.start_mark)
+        if not isinstance(key, str):
+            raise _refused(key_node, f"the key {_shown(key_node)} is no text; put it in quotes if it is meant as one")
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            raise _refused(key_node, f"the key {key!r} stands twice")
         seen.add(key)
     return dict(loader.construct_mapping(node, deep=True))
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _shown(node: yaml.Node) -> str:
+    """A value as it is written, if it is short."""
+    text = str(node.value) if isinstance(node, yaml.ScalarNode) else "[...]"
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _scalar(loader: Any, node: yaml.Node) -> str:
     return str(loader.construct_scalar(cast(yaml.ScalarNode, node)))
 
 
+def _constructor(kind: str, convert: Callable[[str], Any]) -> Callable[[Any, yaml.Node], Any]:
+    """Of values of one kind; an explicit tag can name one that the text does not fit."""
+
+    def construct(loader: Any, node: yaml.Node) -> Any:
+        try:
+            return convert(_scalar(loader, node))
+        except (LookupError, ValueError) as error:  # int refuses thousands of digits
+            raise _refused(node, f"{_shown(node)} can't be read as {kind}") from error
+
+    return construct
+
+
+def _refuse_tag(_: Any, node: yaml.Node) -> Any:
+    tag = str(node.tag).replace(_TAG, "!!")
+    raise _refused(node, f"the tag {tag} is not taken; a configuration holds texts, numbers, lists and mappings")
+
+
 _Loader.add_constructor(_TAG + "map", _construct_mapping)
-_Loader.add_constructor(_TAG + "int", lambda loader, node: int(_scalar(loader, node)))
-_Loader.add_constructor(_TAG + "float", lambda loader, node: float(_scalar(loader, node)))
+for _kind, _name, _convert in (
+    ("null", "null", lambda _: None),
+    ("bool", "true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    ("int", "an integer", int),
+    ("float", "a number", float),
+):
+    _Loader.add_constructor(_TAG + _kind, _constructor(_name, _convert))
+_Loader.add_constructor(None, _refuse_tag)

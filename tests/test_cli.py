@@ -84,20 +84,6 @@ def test_the_help_names_every_command_and_exit_code() -> None:
         assert words in text
 
 
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [
-        ("trian", "did you mean train?"),
-        ("prepair", "did you mean prepare?"),
-        ("zzz", "the commands are train, prepare, bench, info"),
-    ],
-)
-def test_an_unknown_command_is_one_line_and_exit_code_2(word: str, hint: str) -> None:
-    done = hpcdd(word)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"hpcdd: '{word}' is no command; {hint}\n"
-
-
 @pytest.mark.parametrize("words", [*HELP, ["bench", "io"], ["--version"], ["info"], ["zzz"]], ids=" ".join)
 @pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD"])
 def test_under_mpirun_one_process_is_enough_for_what_needs_no_mpi(words: list[str], kind: str) -> None:
@@ -202,7 +188,6 @@ def test_bench_io_prints_all_layouts_and_needs_no_mpi(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["bench", "io", "--rounds", "0"], "bench: argument --rounds: '0' is not a number from 1"),
         (["bench", "io", "nowhere.yaml"], "configuration nowhere.yaml can't be read"),
         (["bench", "io", "--decomposition.grid", "2,2,2"], "decomposition.grid is [2, 2, 2], with 3 axes"),
     ],

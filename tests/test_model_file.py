@@ -283,25 +283,10 @@ def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: P
     assert torch.equal(*results)
 
 
-def test_other_files_are_refused(tmp_path: Path, tiny: Path) -> None:
-    written(tmp_path / "whole.h5", inspect(tiny), CASES["vgg"])
-    content = (tmp_path / "whole.h5").read_bytes()
-    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
-    (tmp_path / "text.h5").write_text("no model")
-    (tmp_path / "empty.h5").touch()
-    (tmp_path / "newer.h5").write_bytes(content)
-    with h5py.File(tmp_path / "newer.h5", "r+") as file:
-        file.attrs["hpcdd_model_format"] = 2
-    for path in (tiny, tmp_path, *(tmp_path / f"{name}.h5" for name in ("cut", "text", "empty", "newer", "none"))):
-        with pytest.raises(UserError, match="model file") as caught:
-            read_model(path)
-        assert str(path) in str(caught.value)
-
-
 def test_a_model_file_without_its_parts_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file.attrs["hpcdd_model_format"] = 1
-    with pytest.raises(UserError, match="can't be read as a model file"):
+    with pytest.raises(UserError, match="is damaged as a model file"):
         read_model(tmp_path / "model.h5")
 
 
@@ -314,5 +299,5 @@ def test_a_network_that_is_missing_is_noticed(tmp_path: Path, tiny: Path, part: 
     read_model(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         del file[part]
-    with pytest.raises(UserError, match="can't be read as a model file"):
+    with pytest.raises(UserError, match="is damaged as a model file"):
         read_model(tmp_path / "model.h5")

@@ -36,7 +36,6 @@ TREES = st.recursive(
         ("", None),
         ("'1e-6'", "1e-6"),
         ("{a: &x {b: 1}, c: {<<: *x, d: 2}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
-        ("{1: a, '1': b}", {1: "a", "1": "b"}),
     ],
 )
 def test_numbers_are_jsons_and_the_rest_is_text(text: str, value: Any) -> None:
@@ -56,11 +55,16 @@ def test_round_trip(tree: Any) -> None:
         ("a: 1\na: 2", "the key 'a' stands twice", 2),
         ("a:\n  b: 1\n  b: 2", "the key 'b' stands twice", 3),
         ("a: [1", "expected ',' or ']'", 1),
-        ("? [1]\n: 2", "unhashable", 1),
-        ("!!python/object/apply:os.system ['true']", "could not determine a constructor", 1),
-        ("!!bool foo", "KeyError", None),
-        ("9" * 5000, "ValueError", None),
-        ("[" * 3000, "RecursionError", None),
+        ("? [1]\n: 2", r"the key \[\.\.\.\] is no text", 1),
+        ("!!python/object/apply:os.system ['true']", "the tag !!python/object/apply:os.system is not taken", 1),
+        ("!!bool foo", "foo can't be read as true or false", 1),
+        ("9" * 5000, r"9999\.\.\. can't be read as an integer", 1),
+        ("!!map [1]", "a mapping is needed here", 1),
+        ("!!int [1]", "expected a scalar node", 1),
+        ("a: !!timestamp 2020-12-05", "the tag !!timestamp is not taken", 1),
+        ("a:\n  {null: 3}", "the key null is no text", 2),
+        ("\n\a", r"it holds the character '\\x07'", 2),
+        ("[" * 3000, "nested too deeply", None),
     ],
 )
 def test_what_is_wrong_is_told(text: str, problem: str, line: int | None) -> None:

@@ -66,7 +66,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         UserError: neither benchmark is named, or a number is none.
     """
     if not arguments or arguments[0] not in ("coherent", "io"):
-        raise UserError(f"bench measures `coherent` or `io`, not {' '.join(arguments[:1]) or 'nothing'!r}")
+        found = f"{arguments[0]!r} is none of them" if arguments else "neither is named"
+        raise UserError(f"bench measures `coherent` or `io`, and {found}; see `hpcdd bench --help`")
     try:
         return parser().parse_known_args(list(arguments))
     except argparse.ArgumentError as error:

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..hdf5 import leads_outside, open_hdf5
 from .coarse import coarse_shape, misfit
 
 FORMAT = 1
@@ -105,27 +106,14 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
     Raises:
         UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
     """
-    try:
-        kind, size = ("a folder" if path.is_dir() else "not there"), path.stat().st_size if path.is_file() else None
-    except (OSError, ValueError) as error:  # too long a name, for one
-        raise UserError(f"data.file: {str(path)!r} can't be a file: {error}") from error
-    if size is None:
-        raise UserError(f"data.file: {path} is {kind}; name a dataset file")
-    if size == 0:
-        raise UserError(f"data.file: {path} is empty (0 bytes); make it again with `hpcdd prepare`")
-    try:
-        if not h5py.is_hdf5(path):
-            raise UserError(
-                f"data.file: {path} is not an HDF5 file; make a dataset file with `hpcdd prepare` "
-                "(`hpcdd prepare --help` lists the formats that it reads)"
-            )
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except OSError as error:
-        reason = "permission denied" if isinstance(error, PermissionError) else str(error).splitlines()[0]
-        raise UserError(
-            f"data.file: {path} can't be read: {reason}; it may be truncated, copy or make it again"
-        ) from error
+    with open_hdf5(
+        path,
+        f"data.file: {path}",
+        "a dataset file",
+        "make a dataset file with `hpcdd prepare` (`hpcdd prepare --help` lists the formats that it reads)",
+        "make it again with `hpcdd prepare`",
+    ) as file:
+        yield file
 
 
 def rows_at_once(images: h5py.Dataset) -> int:
@@ -266,12 +254,10 @@ def _check_coarse(file: h5py.File, split: str, images: h5py.Dataset, faults: lis
 def _is_there(file: h5py.File, name: str, kind: type[h5py.HLObject], faults: list[str]) -> bool:
     """Whether the file itself holds a group or dataset."""
     before = len(faults)
-    if file.get(name, getclass=True, getlink=True) not in (h5py.HardLink, None):
-        faults.append(f"{name} is a link; a dataset file holds its data itself")
-    elif name not in file or not isinstance(item := file[name], kind):
+    if fault := leads_outside(file, name):
+        faults.append(f"{name} {fault}; a dataset file holds its data itself")
+    elif name not in file or not isinstance(file[name], kind):
         faults.append(f"there is no {'group' if kind is h5py.Group else 'dataset'} {name!r}")
-    elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-        faults.append(f"{name} points to other files; a dataset file holds its data itself")
     return len(faults) == before
 
 
@@ -280,7 +266,11 @@ def _strings(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
     if value is None or np.ndim(value) != 1 or len(value) < 2:
         faults.append(f"attribute {key} must list two names or more")
         return ()
-    return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in value)
+    try:
+        return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in value)
+    except UnicodeDecodeError:
+        faults.append(f"attribute {key} holds bytes that are no text in UTF-8")
+        return ()
 
 
 def _per_channel(file: h5py.File, key: str, channels: int, faults: list[str]) -> tuple[float, ...]:

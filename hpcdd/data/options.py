@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import UserError
 from .importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
@@ -30,10 +30,12 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         All options, ``kind`` and ``source`` (None for a kind without) among them; the options of the kind by name.
 
     Raises:
-        UserError: an unknown kind or option; the message names the nearest right one.
-        SystemExit: after ``--help``, or for values that argparse refuses.
+        UserError: an unknown kind or option, where the message names the nearest right one; a value that is none.
+        SystemExit: after ``--help``.
     """
-    if not words or words[0] in ("-h", "--help"):
+    if not words:
+        raise UserError(f"prepare: name the kind of source, which is one of {', '.join(IMPORTERS)}; see --help")
+    if words[0] in ("-h", "--help"):
         lines = [f"  {kind:<9} {importer.SUMMARY}" for kind, importer in IMPORTERS.items()]
         examples = [f"  {importer.EXAMPLES[0]}" for importer in IMPORTERS.values()]
         print(
@@ -42,7 +44,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
             "\nexamples:\n" + "\n".join(examples),
             sep="\n",
         )
-        raise SystemExit(0 if words else 2)
+        raise SystemExit(0)
     kind = words[0]
     if kind not in IMPORTERS:
         close = difflib.get_close_matches(kind, IMPORTERS, n=1)
@@ -59,12 +61,20 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     return arguments, {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports what is wrong as the rest of hpcdd does: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        kind = self.prog.rpartition(" ")[2]
+        raise UserError(f"prepare {kind}: {message}; see `hpcdd prepare {kind} --help`")
+
+
 def _parsers(kind: str) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """The options of a kind alone, and the whole parser of the kind."""
     importer = IMPORTERS[kind]
     own = argparse.ArgumentParser(add_help=False)
     importer.add_arguments(own.add_argument_group(f"options of {kind}"))
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"hpcdd prepare {kind}",
         description=f"Makes a dataset file from {importer.SUMMARY}.",
         epilog="\n".join([f"example{'s' * (len(importer.EXAMPLES) > 1)}:", *(f"  {e}" for e in importer.EXAMPLES)]),

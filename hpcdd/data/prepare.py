@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from .importers.work import Work
 from .selection import balanced, divided
 from .write import check_out, write_dataset
 
+_LONGEST_NAME = 200
+"""Bytes; a temporary file beside the file has a longer one."""
+
 
 def run(words: Sequence[str]) -> None:
     """Reads, writes and prints what was made.
@@ -33,9 +38,14 @@ def run(words: Sequence[str]) -> None:
 
     Raises:
         UserError: the options or the source are not what they should be; nothing is written then.
-        SystemExit: after ``--help``, or for values that argparse refuses.
+        SystemExit: after ``--help``.
     """
     arguments, own = options.parse(words)
+    with _no_folder_left(arguments.out):
+        _run(words, arguments, own)
+
+
+def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, Any]) -> None:
     source, out = arguments.source, arguments.out
     block = None if arguments.coarse is None else _numbers("coarse", arguments.coarse, least=None)
     grid = None if arguments.grid is None else _numbers("grid", arguments.grid)
@@ -78,11 +88,34 @@ def run(words: Sequence[str]) -> None:
     print(f"  samples of each class: {sheet}")
 
 
+@contextlib.contextmanager
+def _no_folder_left(out: Path) -> Iterator[None]:
+    """Takes the folders away that were made for a file, where it isn't made after all."""
+    try:
+        missing = [folder for folder in out.absolute().parents if not folder.exists()]
+    except OSError:  # which is told when the name is checked
+        missing = []
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it was not made, or something is in it
+                folder.rmdir()
+        raise
+
+
 def _check(arguments: argparse.Namespace) -> None:
     """What can be wrong before the source is read."""
     source, out = arguments.source, arguments.out
-    for path in (out, out.with_suffix(".png")):
-        check_out(path)
+    if source is not None:
+        try:
+            source.exists()
+        except OSError as error:  # too long a name, for one
+            raise UserError(f"{source} can't be a file or folder: {error.strerror}") from error
+    if (size := len(os.fsencode(out.name))) > _LONGEST_NAME:
+        raise UserError(f"{out} has a name of {size} bytes; use {_LONGEST_NAME} at most")
+    check_out(out)
+    check_out(out.with_suffix(".png"))
     if out.suffix.lower() == ".png":
         raise UserError(f"{out} is the name of a picture; name a dataset file, such as {out.with_suffix('.h5')}")
     if source is not None and out.exists() and source.exists() and out.samefile(source):
@@ -139,7 +172,10 @@ def _class_names(
         names = tuple(name.strip() for name in arguments.class_names.split(","))
     if not names:
         if num_classes > (samples := sum(len(part.labels) for part in splits.values())):
-            raise UserError(f"{arguments.source}: its labels go up to {num_classes - 1}, but it has {samples} samples")
+            raise UserError(
+                f"{arguments.source}: its labels go up to {num_classes - 1}, but it has {samples} samples; "
+                "number the classes from 0"
+            )
         names = tuple(map(str, range(num_classes)))
     if len(names) < num_classes:
         raise UserError(f"--class-names lists {len(names)} names, but the labels go up to {num_classes - 1}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import UserError
 from ..settings import ModelSettings
@@ -17,6 +20,8 @@ from .resnet import ResNet
 from .vgg import VGG
 
 Factory = Callable[..., nn.Module]
+_NOT_THE_USERS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), importlib.__file__ or "", "<frozen")
+"""Beginnings of the names of files whose lines tell a user nothing of his own code."""
 
 
 def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> nn.Module:
@@ -47,20 +52,24 @@ def _create_own(
     module_name, _, attribute = name.partition(":")
     try:
         factory: Factory = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise UserError(
             f"model.name is {name!r}, but it can't be imported ({_told(error)}); "
             f"put the folder of {module_name!r} on PYTHONPATH and check the name behind the colon"
         ) from error
+    if not callable(factory):
+        raise UserError(f"model.name is {name!r}, which is of type {type(factory).__name__}; a function is needed")
     try:
         module = factory(input_shape=tuple(input_shape), num_classes=num_classes, width=width, **options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"model.name is {name!r}; calling it with input_shape {tuple(input_shape)}, num_classes, width and "
             f"model.options {dict(options)} fails: {_told(error)}"
         ) from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.name is {name!r}, which gives a {type(module).__name__}, not a torch.nn.Module")
+    if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
+        raise UserError(f"model.name is {name!r}, which has lazy layers; give them their sizes, from input_shape")
     return module
 
 
@@ -84,7 +93,7 @@ def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]],
         try:
             with torch.inference_mode():
                 logits = network(torch.zeros(2, *shape))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"model.name is {settings.name!r}, which fails on a batch of shape {(2, *shape)}: {_told(error)}"
             ) from error
@@ -96,7 +105,10 @@ def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]],
             )
 
 
-def _told(error: Exception) -> str:
-    """An exception of the user's code with the place where it was raised: a traceback in one line."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error}; {frame.filename}:{frame.lineno}"
+def _told(error: BaseException) -> str:
+    """An exception of the user's code with the innermost place in it: a traceback in one line."""
+    told = f"{type(error).__name__}: {error}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(_NOT_THE_USERS):
+            return f"{told}; {frame.filename}:{frame.lineno}"
+    return told

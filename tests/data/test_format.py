@@ -57,62 +57,25 @@ def label(split: str, row: int, value: int) -> Callable[[h5py.File], None]:
     return lambda file: file[f"{split}/labels"].__setitem__(row, value)
 
 
-def external_storage(file: h5py.File) -> None:
-    raw = Path(file.filename).with_name("pixels.raw")
-    raw.write_bytes(bytes(12 * 2 * 6 * 7))
-    del file["train/images"]
-    file["train"].create_dataset("images", (12, 2, 6, 7), "u1", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
-
-
-def virtual(file: h5py.File) -> None:
-    other = Path(file.filename).with_name("other.h5")
-    write_good(other)
-    layout = h5py.VirtualLayout((12, 2, 6, 7), "u1")
-    layout[:] = h5py.VirtualSource(str(other), "train/images", (12, 2, 6, 7))
-    del file["train/images"]
-    file["train"].create_virtual_dataset("images", layout)
-
-
 BAD_CONTENT = {
-    "no format": (without_attribute("hpcdd_format"), "no attribute hpcdd_format"),
-    "newer format": (attribute("hpcdd_format", 2), "hpcdd_format 2; this version of hpcdd reads format 1"),
-    "label too large": (label("train", 5, 3), r"train/labels\[5\] is 3, out of range for 3 classes \(0 to 2\)"),
-    "label negative": (label("test", 2, -1), r"test/labels\[2\] is -1, out of range"),
     "label too large for int64": (put("test/labels", np.array([0, 1, 2, 0, 1, 2**64 - 1], "u8")), r"test/labels\[5\]"),
-    "fewer labels": (put("train/labels", np.arange(11) % 3), "train/images holds 12 samples, but train/labels 11"),
     "more labels": (put("test/labels", np.arange(7) % 3), "test/images holds 6 samples, but test/labels 7"),
-    "float labels": (put("train/labels", np.zeros(12)), "train/labels is float64"),
-    "text labels": (put("train/labels", ["ant"] * 12), "train/labels is object"),
-    "one-hot labels": (put("train/labels", np.eye(12, 3, dtype=int)), r"train/labels is int64 of shape \(12, 3\)"),
-    "one class": (put("train/labels", np.full(12, 2)), r"train/labels holds one class only \(2\)"),
-    "no train": (without("train"), "there is no group 'train'"),
     "no test": (without("test"), "there is no group 'test'"),
     "no images": (without("test/images"), "there is no dataset 'test/images'"),
     "no labels": (without("train/labels"), "there is no dataset 'train/labels'"),
     "split is a dataset": (put("train", np.zeros(3)), "there is no group 'train'"),
-    "images without channels": (
-        put("train/images", np.zeros((12, 6, 7), "u1")),
-        r"train/images has shape \(12, 6, 7\)",
-    ),
     "images in 4D": (put("train/images", np.zeros((12, 1, 2, 2, 2, 2), "u1")), "train/images has shape"),
-    "empty images": (put("train/images", np.zeros((12, 2, 0, 7), "u1")), r"train/images has shape \(12, 2, 0, 7\)"),
-    "float64": (put("train/images", np.zeros((12, 2, 6, 7))), "train/images is float64; one of uint8"),
     "int32": (put("train/images", np.zeros((12, 2, 6, 7), "i4")), "train/images is int32; one of uint8"),
     "big-endian": (put("train/images", np.zeros((12, 2, 6, 7), ">i2")), "train/images is >i2; one of uint8"),
     "shapes differ": (put("test/images", np.zeros((6, 2, 7, 6), "u1")), "images differ between splits"),
     "dtypes differ": (put("test/images", np.zeros((6, 2, 6, 7), "i1")), "images differ between splits"),
-    "mean too short": (attribute("mean", [50.0]), "attribute mean must hold 2 finite numbers"),
     "mean is text": (attribute("mean", "fifty"), "attribute mean must hold 2"),
     "mean is NaN": (attribute("mean", [50.0, np.nan]), "attribute mean must hold 2 finite"),
     "std too long": (attribute("std", [1.0, 1.0, 1.0]), "attribute std must hold 2 finite numbers"),
     "no std": (without_attribute("std"), "attribute std must hold 2"),
-    "std zero": (attribute("std", [1.0, 0.0]), "attribute std is .*positive"),
     "std negative": (attribute("std", [-1.0, 1.0]), "attribute std is .*positive"),
     "no class names": (without_attribute("class_names"), "attribute class_names must list two names"),
     "one class name": (attribute("class_names", ["ant"]), "attribute class_names must list two names"),
-    "class names in one text": (attribute("class_names", "ant,bee,cat"), "attribute class_names must list"),
-    "external storage": (external_storage, "train/images points to other files"),
-    "virtual dataset": (virtual, "train/images points to other files"),
 }
 
 
@@ -137,21 +100,6 @@ def test_too_few_samples(tmp_path: Path, split: str, samples: int) -> None:
         put(f"{split}/labels", np.zeros(samples, int))(file)
     with pytest.raises(UserError, match=rf"split '{split}' has too few samples \({samples}\)"):
         inspect(path)
-
-
-def test_missing_folder_empty_and_foreign_files(tmp_path: Path) -> None:
-    (tmp_path / "empty.h5").touch()
-    (tmp_path / "text.h5").write_text("not HDF5, " * 100)
-    (tmp_path / "folder.h5").mkdir()
-    for name, message in (
-        ("none.h5", "is not there"),
-        ("folder.h5", "is a folder"),
-        ("empty.h5", "is empty"),
-        ("text.h5", "is not an HDF5 file"),
-    ):
-        with pytest.raises(UserError, match=message) as caught:
-            inspect(tmp_path / name)
-        assert name in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
@@ -220,13 +168,3 @@ def test_damaged_structure_is_the_users_error(tmp_path: Path, damage: Callable[[
         damage(file)
     with pytest.raises(UserError, match=r"damaged\.h5"):
         inspect(path)
-
-
-def test_a_link_to_another_file_is_refused_even_if_it_is_there(tmp_path: Path) -> None:
-    write_good(tmp_path / "other.h5")
-    write_good(tmp_path / "linking.h5")
-    with h5py.File(tmp_path / "linking.h5", "r+") as file:
-        del file["train/images"]
-        file["train/images"] = h5py.ExternalLink("other.h5", "/train/images")
-    with pytest.raises(UserError, match="train/images is a link; a dataset file holds its data itself"):
-        inspect(tmp_path / "linking.h5")

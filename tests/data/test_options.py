@@ -76,12 +76,3 @@ def test_what_is_mistyped(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         options.parse(words)
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("words", [["idx", "a"], ["folder", "a", "b.h5", "--fit", "squeeze"], ["phantom"], []])
-def test_what_argparse_refuses(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        options.parse(words)
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    assert "usage: hpcdd prepare" in captured.out + captured.err

@@ -127,37 +127,6 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
 # -- the user's mistakes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--local.epochz", "3", "--seed", "-1"], "--local.epochz is unknown; did you mean --local.epochs?"),
-        (["--data.file", "nowhere.h5"], "nowhere.h5 is not there"),
-        (["--device", "cuda"], "torch sees no GPU on host"),
-        (["--decomposition.grid", "13,1"], "the image is 12 pixels long along axis 0; use 1 to 12"),
-        (["--progress", "live"], "root can reach no terminal"),
-        (["--output", "full"], "a folder that is not empty"),
-        (["--model.name", "nowhere:factory"], "can't be imported"),
-    ],
-)
-def test_a_mistake_is_told_once_and_nothing_is_written(
-    mpi: Launcher, config: Path, tmp_path: Path, words: list[str], message: str
-) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "precious").touch()
-    done = mpi.hpcdd(3, ["train", config, *words], tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count(message) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert {path.name for path in tmp_path.rglob("*")} == {"full", "precious"}
-
-
-def test_a_mistake_is_told_once_with_every_mpi(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
-    done = every_mpi.hpcdd(3, ["train", config, "--local.epochz", "3"], tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("did you mean --local.epochs?") == 1
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.skipif(len(find()) < 2, reason="needs the mpirun of MPICH and of Open MPI")
 @pytest.mark.parametrize("kind", ["mpich", "openmpi"])
 def test_singletons_are_refused_with_the_fix(kind: str, tmp_path: Path) -> None:

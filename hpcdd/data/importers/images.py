@@ -42,7 +42,7 @@ class Form:
         Raises:
             UserError: it is damaged, no image, has more than 8 bits per pixel or absurdly many pixels.
         """
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
             with Image.open(io.BytesIO(content)) as image:
@@ -59,6 +59,10 @@ class Form:
                 pixels = np.asarray(self._fitted(image.convert(mode)))
         except UserError:
             raise
+        except UnidentifiedImageError as error:
+            raise UserError(
+                f"{where} is not an image that can be read: it is damaged, or of no format that Pillow knows"
+            ) from error
         except Exception as error:  # its many decoders raise whatever a damaged file makes them stumble over
             raise UserError(f"{where} is not an image that can be read: {error}") from error
         return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

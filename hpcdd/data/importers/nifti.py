@@ -118,6 +118,7 @@ def _voxels(content: bytes, where: str) -> Array:
     """Float32 (D, H, W); for errors that are not foreseen nibabel raises its own."""
     import nibabel
 
+    nibabel.imageglobals.logger.disabled = True  # it would print what the exception says
     # The first number of a file is the size of its header, 540 in the second version of the format.
     second = content[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
     kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image

@@ -1,0 +1,108 @@
+"""Wrong command lines."""
+
+from __future__ import annotations
+
+from .row import Row
+
+COMMAND_LINES = [
+    Row("unknown command", ("trian",), "'trian' is no command; did you mean train?", mpirun=True),
+    Row("unknown option of hpcdd", ("--verison",), "command line: --verison is unknown; did you mean --version?"),
+    Row(
+        "unknown option",
+        ("train", "--local.epoch", "3"),
+        "command line: --local.epoch is unknown; did you mean --local.epochs?",
+    ),
+    Row("option like nothing", ("train", "--zyx"), "command line: --zyx is unknown; --help lists every field"),
+    Row("value missing", ("train", "--seed"), "command line: --seed needs a value", mpirun=True),
+    Row(
+        "value is the next option",
+        ("train", "--local.epochs", "--seed", "3"),
+        "command line: --local.epochs needs a value",
+    ),
+    Row(
+        "stray word",
+        ("train", "--decomposition.grid", "2", "2"),
+        "command line: '2' belongs to no option; CONFIG comes first, and lists have commas: 2,2",
+    ),
+    Row(
+        "list that can't be read",
+        ("train", "--decomposition.grid", "[2"),
+        "command line: decomposition.grid is '[2', which can't be read; lists are written as 2,3 or [2,3]",
+    ),
+    Row(
+        "text for a number in a list",
+        ("train", "--decomposition.grid", "2,x"),
+        "command line: decomposition.grid[1] is 'x': input should be a valid integer, unable to "
+        "parse string as an integer",
+    ),
+    Row(
+        "NaN on the command line",
+        ("train", "--local.learning_rate", "nan"),
+        "command line: local.learning_rate is 'nan': input should be a finite number",
+    ),
+    Row("value for a switch", ("train", "--print_config=yes"), "command line: --print_config takes no value"),
+    Row(
+        "section as an option",
+        ("train", "--local", "3"),
+        "command line: --local is a section; name a field of it, such as --local.epochs",
+    ),
+    Row("options of info", ("info", "--all"), "info takes no arguments, but '--all' is one"),
+    Row(
+        "nothing to prepare",
+        ("prepare",),
+        "prepare: name the kind of source, which is one of cifar10, cifar100, faces, folder, idx, "
+        "nifti, npy, npz, phantom; see --help",
+    ),
+    Row(
+        "unknown kind",
+        ("prepare", "cifar", "a", "b.h5"),
+        "prepare: 'cifar' is no kind of source; did you mean cifar10?",
+    ),
+    Row(
+        "prepare without a file to make",
+        ("prepare", "idx", "a"),
+        "prepare idx: the following arguments are required: OUT.h5; see `hpcdd prepare idx --help`",
+    ),
+    Row(
+        "unknown option of prepare",
+        ("prepare", "idx", "a", "b.h5", "--gird", "2,2"),
+        "prepare idx: '--gird' is not understood; did you mean --grid?",
+    ),
+    Row(
+        "value of prepare is no number",
+        ("prepare", "idx", "a", "b.h5", "--test-fraction", "half"),
+        "prepare idx: argument --test-fraction: invalid float value: 'half'; see `hpcdd prepare idx --help`",
+    ),
+    Row(
+        "value of prepare is no choice",
+        ("prepare", "folder", "a", "b.h5", "--fit", "squeeze"),
+        "prepare folder: argument --fit: invalid choice: 'squeeze' (choose from 'resize', 'crop', "
+        "'pad'); see `hpcdd prepare folder --help`",
+    ),
+    Row(
+        "value of prepare missing",
+        ("prepare", "folder", "a", "b.h5", "--size", "32"),
+        "prepare folder: argument --size: expected 2 arguments; see `hpcdd prepare folder --help`",
+    ),
+    Row(
+        "nothing to measure",
+        ("bench",),
+        "bench measures `coherent` or `io`, and neither is named; see `hpcdd bench --help`",
+    ),
+    Row(
+        "unknown benchmark",
+        ("bench", "speed"),
+        "bench measures `coherent` or `io`, and 'speed' is none of them; see `hpcdd bench --help`",
+    ),
+    Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
+    Row(
+        "widths that are none",
+        ("bench", "coherent", "--widths", "16,x"),
+        "bench: --widths is '16,x'; name numbers from 1, with commas",
+    ),
+    Row(
+        "unknown option of a benchmark",
+        ("bench", "coherent", "--stepz", "3"),
+        "command line: --stepz is unknown; --help lists every field",
+    ),
+]

@@ -1,0 +1,12 @@
+"""The table: wrong inputs of all kinds, and what is said of each."""
+
+from __future__ import annotations
+
+from .command_lines import COMMAND_LINES
+from .configurations import CONFIGURATIONS
+from .datasets import DATASETS
+from .runs import RUNS
+from .sources import SOURCES
+from .untrusted import UNTRUSTED
+
+TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *SOURCES, *UNTRUSTED)
