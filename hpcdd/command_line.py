@@ -64,7 +64,8 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
     for name, text in options.items():
         section, _, field = name.rpartition(".")
         try:
-            value = _value(text, fields[name])
+            # argparse (3.11) makes a list of a value that is `--`.
+            value = _value(text if isinstance(text, str) else "--", fields[name])
         except yaml_text.YAMLTextError:
             problems.append(f"command line: {name} is {text!r}, which can't be read; lists are written as 2,3 or [2,3]")
         else:
