@@ -26,7 +26,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(tiny, folder / "chunked.h5")
     with h5py.File(folder / "chunked.h5", "r+") as file:
         images = file["train/images"][:]
-        del file["train/images"]
+        del file["train/images"], file["train/images_checksums"], file.attrs["fingerprint"]
         file.create_dataset("train/images", data=images, chunks=(4, 1, 12, 12), compression="gzip")
     content = {
         "data": {
