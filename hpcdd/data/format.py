@@ -35,7 +35,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
-from .structure import check_checksums, check_coarse, check_split, numbers_of, strings_of, text_of
+from .structure import attribute_of, check_checksums, check_coarse, check_split, numbers_of, strings_of, text_of
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
@@ -152,7 +152,7 @@ def inspect(path: Path) -> DatasetInfo:
     with open_dataset(path) as file:
         try:
             info = described(path, file)
-            stored = file.attrs.get("fingerprint")
+            stored = attribute_of(file, "fingerprint")
             if stored is not None and text_of(stored) != info.fingerprint:
                 raise UserError(
                     f"data.file: {path} is damaged: header, labels or checksums are not what was written (the "
@@ -172,7 +172,7 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
     Raises:
         UserError: see there; where the structure is damaged h5py's exceptions are raised as well.
     """
-    version = file.attrs.get("hpcdd_format")
+    version = attribute_of(file, "hpcdd_format")
     if version is None:
         raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
     if np.ndim(version) or version != FORMAT:
@@ -212,15 +212,15 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
         raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))
     info = DatasetInfo(
         path=path.absolute(),
-        name=text_of(file.attrs.get("name", path.stem)),
+        name=text_of(attribute_of(file, "name", path.stem)),
         class_names=class_names,
         image_shape=shapes["train"],
         dtype=dtypes["train"],
         labels=labels,
         mean=mean,
         std=std,
-        source=text_of(file.attrs.get("source", "")),
-        licence=text_of(file.attrs.get("licence", "")),
+        source=text_of(attribute_of(file, "source", "")),
+        licence=text_of(attribute_of(file, "licence", "")),
         coarse=blocks["train"],
         rows_at_once=at_once["train"],
         fingerprint="",

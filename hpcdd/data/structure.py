@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import h5py
 import numpy as np
@@ -56,7 +57,7 @@ def check_coarse(file: h5py.File, split: str, images: h5py.Dataset, faults: list
     if file.get(name, getclass=True, getlink=True) is None or not _is_there(file, name, h5py.Dataset, faults):
         return None
     coarse = file[name]
-    value = np.asarray(coarse.attrs.get("block"))
+    value = np.asarray(attribute_of(coarse, "block"))
     if value.ndim != 1 or value.dtype.kind not in "iu":
         faults.append(f"attribute block of {name} must hold an integer for each spatial axis")
         return None
@@ -106,11 +107,16 @@ def _is_there(file: h5py.File, name: str, kind: type[h5py.HLObject], faults: lis
 
 def strings_of(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
     """An attribute that lists two strings or more; empty where it does not."""
-    value = file.attrs.get(key)
+    value = attribute_of(file, key)
     if value is None or np.ndim(value) != 1 or len(value) < 2:
         faults.append(f"attribute {key} must list two names or more")
         return ()
     return tuple(text_of(v) for v in value)
+
+
+def attribute_of(owner: h5py.HLObject, key: str, default: Any = None) -> Any:
+    """An attribute; ``attrs.get`` gives the default also where an attribute is damaged, this where there is none."""
+    return owner.attrs[key] if key in owner.attrs else default  # noqa: SIM401
 
 
 def text_of(value: object) -> str:
@@ -121,7 +127,7 @@ def text_of(value: object) -> str:
 def numbers_of(file: h5py.File, key: str, channels: int, faults: list[str]) -> tuple[float, ...]:
     """An attribute with a finite number for each channel; empty where it has none such."""
     try:
-        value = np.asarray(file.attrs.get(key), np.float64)
+        value = np.asarray(attribute_of(file, key), np.float64)
     except (TypeError, ValueError):
         value = np.empty(0)
     if channels and (value.shape != (channels,) or not np.isfinite(value).all()):
