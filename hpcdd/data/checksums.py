@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -73,6 +74,8 @@ class CheckedImages:
         self.shape: tuple[int, ...] = images.shape
         self.chunks: tuple[int, ...] = images.chunks
         self.dtype, self.ndim = images.dtype, images.ndim
+        self._plain = images.id.get_create_plist().get_nfilters() == 0
+        self._memory: Array = np.empty(self.chunks, self.dtype)
 
     def __len__(self) -> int:
         """N."""
@@ -85,45 +88,40 @@ class CheckedImages:
         return pixels
 
     def read_direct(self, dest: Array, source_sel: Index, dest_sel: Index) -> None:
-        """Reads the pixels of a box into a part of a contiguous array; without a copy where it ends where chunks end.
+        """Reads the pixels of a box into a part of an array; a chunk that lies there as in the file, without a copy.
 
         Raises:
             UserError: they are not what was written.
         """
-        whole = self._whole(source_sel)
-        if whole == source_sel:
-            self._images.read_direct(dest, source_sel, dest_sel)
-            self._check(dest[dest_sel], source_sel)
-            return
-        target, (rows, *inner) = dest[dest_sel], source_sel
-        for start in range(whole[0].start, whole[0].stop, self.chunks[0]):  # one row of chunks at a time in memory
-            here = slice(start, min(start + self.chunks[0], whole[0].stop))
-            pixels: Array = np.empty([s.stop - s.start for s in (here, *whole[1:])], self.dtype)
-            self._images.read_direct(pixels, (here, *whole[1:]))
-            self._check(pixels, (here, *whole[1:]))
-            wanted = slice(max(here.start, rows.start), min(here.stop, rows.stop))
-            cut = [slice(s.start - w.start, s.stop - w.start) for s, w in zip(inner, whole[1:], strict=True)]
-            target[wanted.start - rows.start : wanted.stop - rows.start] = pixels[
-                (slice(wanted.start - start, wanted.stop - start), *cut)
+        target = dest[dest_sel]
+        met = (range(s.start // c, -(-s.stop // c)) for s, c in zip(source_sel, self.chunks, strict=True))
+        for cell in itertools.product(*met):
+            starts = [k * c for k, c in zip(cell, self.chunks, strict=True)]
+            wanted = [
+                (max(a, s.start), min(a + c, s.stop)) for a, c, s in zip(starts, self.chunks, source_sel, strict=True)
             ]
+            part = target[tuple(slice(a - s.start, z - s.start) for (a, z), s in zip(wanted, source_sel, strict=True))]
+            direct = part.shape == self.chunks and part.flags.c_contiguous
+            pixels = self._read(starts, part if direct else self._memory)
+            if checksum(np.ascontiguousarray(pixels)) != self._checksums[cell]:
+                raise UserError(
+                    f"data.file: {self._images.file.filename} can't be read: {self._images.name[1:]}[{starts[0]}] to "
+                    f"[{starts[0] + len(pixels) - 1}] are not what was written (wrong checksum); copy or make it again"
+                )
+            if not direct:
+                part[...] = pixels[tuple(slice(a - k, z - k) for (a, z), k in zip(wanted, starts, strict=True))]
 
-    def _whole(self, index: Index) -> Index:
-        """All of the chunks that a box meets."""
-        return tuple(
-            slice(s.start - s.start % c, min(n, -(-s.stop // c) * c))
-            for s, n, c in zip(index, self.shape, self.chunks, strict=True)
-        )
-
-    def _check(self, pixels: Array, index: Index) -> None:
-        cells = tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(index, self.chunks, strict=True))
-        wrong = np.argwhere(checksums_of(pixels, self.chunks) != self._checksums[cells])
-        if len(wrong):
-            first = index[0].start + int(wrong[0][0]) * self.chunks[0]
-            last = min(first + self.chunks[0], self.shape[0]) - 1
-            raise UserError(
-                f"data.file: {self._images.file.filename} can't be read: {self._images.name[1:]}[{first}] to [{last}] "
-                "are not what was written (wrong checksum); the file is damaged, copy or make it again"
-            )
+    def _read(self, starts: Sequence[int], memory: Array) -> Array:
+        """Reads a chunk into memory that has room for it; what there is of it."""
+        shape = tuple(min(c, n - a) for a, c, n in zip(starts, self.chunks, self.shape, strict=True))
+        if self._plain:  # at twice the speed of what follows
+            self._images.id.read_direct_chunk(tuple(starts), out=memory.reshape(-1).view(np.uint8).data)
+            return memory[tuple(map(slice, shape))]
+        pixels = memory.reshape(-1)[: math.prod(shape)].reshape(shape)
+        space = self._images.id.get_space()
+        space.select_hyperslab(tuple(starts), shape)
+        self._images.id.read(h5py.h5s.create_simple(shape), space, pixels)
+        return pixels
 
 
 def read_checksums(group: h5py.Group, name: str) -> Array | None:
