@@ -78,6 +78,8 @@ class BoxReader:
             return self._read_rows(split, box, parts, block, padding)
         except UserError as error:
             raise ReadError(str(error)) from error
+        except (KeyError, RuntimeError) as error:  # what h5py raises where the file's structure is damaged
+            raise ReadError(f"data.file: {self.path} is damaged ({error}); copy or make it again") from error
 
     def _read_rows(
         self, split: str, box: Box, parts: Sequence[Rows | None], block: Sequence[int] | None, padding: Padding | None
