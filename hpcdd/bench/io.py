@@ -1,7 +1,9 @@
 """``bench io``: reading the boxes of a decomposition, from files of three layouts, beside slices of a loaded array.
 
-All contenders give the same bytes, from the page cache, with one thread, and take turns in every round. That is work
-of the processor, and its time is taken: on a machine that is otherwise idle the same as on the wall.
+Chunks are checked, as in files of ``hpcdd prepare``; those of the boxes are also read from a file without checksums,
+as a contiguous one always is. All contenders give the same bytes, from the page cache, with one thread, and take turns
+in every round. That is work of the processor, and its time is taken: on a machine that is otherwise idle the same as
+on the wall.
 """
 
 from __future__ import annotations

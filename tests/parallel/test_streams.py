@@ -90,8 +90,7 @@ def test_a_flipped_bit_ends_the_job_with_a_message(mpi: Launcher, tmp_path: Path
     done = mpi.hpcdd(2, words, tmp_path)
     assert done.returncode == 2, done.stderr
     message = "flipped.h5 can't be read: train/images[0] to [299] are not what was written (wrong checksum)"
-    assert done.stderr.count(message) == (1 if storage == "memory" else done.stderr.count("flipped.h5"))
-    assert message in done.stderr
+    assert done.stderr.count(message) in ((1,) if storage == "memory" else (1, 2))  # ranks that stream meet it each
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/*/results.json"))
 
