@@ -66,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _plain(command, arguments)
-    except (UserError, StopRequest) as error:
+    except UserError as error:
         return _report(error)
+    except StopRequest as error:
+        _report(error)
+        return 128 + error.signum  # nothing is saved that could be gone on with
 
 
 def _plain(command: str, arguments: Sequence[str]) -> int:

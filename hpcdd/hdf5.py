@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 
 from .errors import UserError
-from .files import written_whole
 
 
 @contextlib.contextmanager
@@ -75,8 +74,8 @@ def first_outside(file: h5py.File) -> str | None:
 
 
 @contextlib.contextmanager
-def written_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
-    """An HDF5 file to write into; it takes its name when the block ends well, see :func:`hpcdd.files.written_whole`.
+def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
+    """A new HDF5 file to write into.
 
     The library itself may crash where a write fails, so it does not hear of it.
 
@@ -85,10 +84,10 @@ def written_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
         options: of ``h5py.File``.
 
     Raises:
-        OSError: at the end of the block, if a write failed.
+        OSError: at the end of the block, if a write failed; the file is worth nothing then.
     """
-    with written_whole(path) as temporary:
-        with _Disk(temporary) as disk, h5py.File(disk, "w", **options) as file:
+    with _Disk(path) as disk:
+        with h5py.File(disk, "w", **options) as file:
             yield file
         if disk.error is not None:
             raise disk.error

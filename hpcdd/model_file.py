@@ -31,7 +31,8 @@ from .data.format import DatasetInfo
 from .data.samples import Samples
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
-from .hdf5 import first_outside, open_hdf5, written_hdf5
+from .files import written_whole
+from .hdf5 import first_outside, new_hdf5, open_hdf5
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
 from .models.registry import create
@@ -61,7 +62,7 @@ def write_model(
     Raises:
         OSError: it can't be written.
     """
-    with written_hdf5(path) as file:
+    with written_whole(path) as temporary, new_hdf5(temporary) as file:
         file.attrs["hpcdd_model_format"] = FORMAT
         file.attrs["config"] = to_yaml(config)
         file.attrs["name"] = info.name

@@ -181,7 +181,7 @@ def test_bench_io_prints_all_layouts_and_needs_no_mpi(tiny: Path) -> None:
     done = hpcdd("bench", "io", str(tiny), "--rounds", "2", "--decomposition.grid", "3,2", **NO_MPI)
     assert (done.returncode, done.stderr) == (0, "")
     assert "tiny, 300 images of [1, 12, 12]: 6 boxes" in done.stdout
-    for name in ("contiguous", "chunks: whole images", "chunks: boxes", "numpy slice"):
+    for name in ("contiguous", "chunks: whole images", "chunks: boxes", "chunks: boxes, unchecked", "numpy slice"):
         assert re.search(rf"^{name} +[\d.]+ \([\d.]+ to [\d.]+\) +[\d.]+ \(", done.stdout, re.MULTILINE)
 
 

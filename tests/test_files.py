@@ -11,7 +11,7 @@ import pytest
 
 from hpcdd.errors import DamagedError
 from hpcdd.files import clean_up, read_sealed, write_bytes, write_sealed, written_whole
-from hpcdd.hdf5 import written_hdf5
+from hpcdd.hdf5 import new_hdf5
 
 CONTENT = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
 
@@ -80,7 +80,7 @@ def test_hdf5_hears_nothing_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.M
         return write(descriptor, data)
 
     def fill() -> None:
-        with written_hdf5(tmp_path / "f.h5") as file:
+        with written_whole(tmp_path / "f.h5") as temporary, new_hdf5(temporary) as file:
             for number in range(20):
                 file[f"{number}/x"] = np.arange(5000)
 

@@ -1,7 +1,9 @@
 """``bench io``: reading the boxes of a decomposition, from files of three layouts, beside slices of a loaded array.
 
-All contenders give the same bytes, from the page cache, with one thread, and take turns in every round. That is work
-of the processor, and its time is taken: on a machine that is otherwise idle the same as on the wall.
+Chunks are checked, as in files of ``hpcdd prepare``; those of the boxes are also read from a file without checksums,
+as a contiguous one always is. All contenders give the same bytes, from the page cache, with one thread, and take turns
+in every round. That is work of the processor, and its time is taken: on a machine that is otherwise idle the same as
+on the wall.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ import numpy as np
 
 from .. import configuration
 from ..config import Config
-from ..data.chunks import chunk_shape, rows_of_chunk
+from ..data.checksums import SUFFIX
+from ..data.chunks import chunk_shape
 from ..data.format import inspect, open_dataset, resolve
 from ..data.reading import Array, BoxReader
+from ..data.write import LIBVER, ImageWriter
 from ..decomposition import Box, Decomposition
 from ..errors import UserError
 
-LAYOUTS = ("contiguous", "whole images", "boxes")
+LAYOUTS = ("contiguous", "whole images", "boxes", "boxes, unchecked")
 NUMPY = "numpy slice"
 
 
@@ -72,8 +76,8 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
         contenders: dict[str, Callable[[Box], Array]] = {}
         for layout in LAYOUTS:
             path = Path(folder) / f"{layout}.h5"
-            with h5py.File(path, "w") as file:
-                file.create_dataset("train/images", data=case.images, chunks=_chunks(case, layout))
+            with h5py.File(path, "w", libver=LIBVER) as file:
+                _write(file.create_group("train"), case, layout)
             contenders[layout] = functools.partial(BoxReader(path).read, "train")
         contenders[NUMPY] = lambda box: case.images[box.index].copy()
         speeds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -87,15 +91,18 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     return speeds
 
 
-def _chunks(case: Case, layout: str) -> tuple[int, ...] | None:
-    """As ``hpcdd prepare`` cuts a file, with --grid (``boxes``) and without."""
+def _write(train: h5py.Group, case: Case, layout: str) -> None:
+    """As ``hpcdd prepare`` writes a file, with --grid (``boxes``) and without; or as plain HDF5, without checksums."""
     images = case.images
     if layout == "contiguous":
-        return None
-    inner: tuple[int, ...] = images.shape[2:]
-    if layout == "boxes":
-        inner = chunk_shape(case.decomposition, images.itemsize)
-    return rows_of_chunk(len(images), images.shape[1:], inner, str(images.dtype)), images.shape[1], *inner
+        train.create_dataset("images", data=images)
+        return
+    chunk = None if layout == "whole images" else chunk_shape(case.decomposition, images.itemsize)
+    writer = ImageWriter.create(train, "images", len(images), images.shape[1:], str(images.dtype), 0, chunk)
+    writer.append(images)
+    writer.finish()
+    if layout == "boxes, unchecked":
+        del train["images" + SUFFIX]
 
 
 def _built_in(size: int) -> Iterator[Case]:

@@ -2,16 +2,21 @@
 
 ::
 
-    /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence
+    /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence; optional: fingerprint
     /train/images     (n, C, *spatial), uint8, int8, uint16, int16 or float32
     /train/labels     (n,) int64, 0 <= label < K
     /train/coarse     optional, then in every split: the images averaged, attribute block (axes,) int64
+    /train/images_checksums, /train/coarse_checksums   optional: of each chunk, uint64 of the shape of their grid
     /validation/...   optional
     /test/...
 
 ``mean`` and ``std`` (C,) are those of the training split, per channel, in units of the stored values.
 ``coarse`` (n, C, *coarse) has the images' dtype; ``block`` pixels along each axis are averaged to one, as
 :func:`hpcdd.data.coarse.average` does it.
+
+A file with a fingerprint is checked in all that is read of it, see :mod:`hpcdd.data.checksums`: HDF5's own structure by
+HDF5 (which has checksums since version 1.10 of its format), header and labels by the fingerprint, pixels by their
+checksums. Who changes such a file removes fingerprint and checksums: plain HDF5 is read as well.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +33,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..hdf5 import leads_outside, open_hdf5
-from .coarse import coarse_shape, misfit
+from ..hdf5 import open_hdf5
+from .checksums import fingerprint, read_checksums
+from .coarse import coarse_shape
+from .structure import attribute_of, check_checksums, check_coarse, check_split, numbers_of, strings_of, text_of
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
-DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
-"""Dtypes of pixels; all are exact in float32, in which CNNs compute."""
 EMBEDDED_NAME = "embedded"
 """The name that stands for the data set inside the package."""
 
@@ -60,6 +65,8 @@ class DatasetInfo:
         source, licence: where it comes from and on what terms.
         coarse: block of pixels along each spatial axis that the stored coarse images average to one; None without.
         rows_at_once: training images that lie together in the file, see :func:`rows_at_once`.
+        fingerprint: tells the content from any other: SHA-256 of all of the above but the path, and of the checksums of
+            the pixels; for a file without checksums, of its size in their place.
     """
 
     path: Path
@@ -74,7 +81,7 @@ class DatasetInfo:
     licence: str
     coarse: tuple[int, ...] | None
     rows_at_once: int
-    fingerprint: str = ""
+    fingerprint: str
 
     @property
     def num_classes(self) -> int:
@@ -132,7 +139,14 @@ def inspect(path: Path) -> DatasetInfo:
     """
     with open_dataset(path) as file:
         try:
-            return _inspect(path, file)
+            info = described(path, file)
+            stored = attribute_of(file, "fingerprint")
+            if stored is not None and text_of(stored) != info.fingerprint:
+                raise UserError(
+                    f"data.file: {path} is damaged: header, labels or checksums are not what was written (the "
+                    "fingerprint differs); copy or make it again"
+                )
+            return info
         except UserError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -140,27 +154,33 @@ def inspect(path: Path) -> DatasetInfo:
             raise UserError(f"data.file: {path} is damaged ({error}); copy or make it again") from error
 
 
-def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
-    version = file.attrs.get("hpcdd_format")
+def described(path: Path, file: h5py.File) -> DatasetInfo:
+    """As :func:`inspect`, of a file that is open, whatever its fingerprint says.
+
+    Raises:
+        UserError: see there; where the structure is damaged h5py's exceptions are raised as well.
+    """
+    version = attribute_of(file, "hpcdd_format")
     if version is None:
         raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
     if np.ndim(version) or version != FORMAT:
         raise UserError(f"data.file: {path} has hpcdd_format {version}; this version of hpcdd reads format {FORMAT}")
     faults: list[str] = []
-    class_names = _strings(file, "class_names", faults)
+    class_names = strings_of(file, "class_names", faults)
     shapes, dtypes, labels, blocks, at_once = {}, {}, {}, {}, {}
     for split in SPLITS:
         if split not in file:
             if split != "validation":
                 faults.append(f"there is no group {split!r}")
             continue
-        images_labels = _check_split(file, split, len(class_names), faults)
+        images_labels = check_split(file, split, len(class_names), faults)
         if images_labels is not None:
             images, labels[split] = images_labels
             shapes[split], dtypes[split] = tuple(images.shape[1:]), str(images.dtype)
             at_once[split] = rows_at_once(images)
             before = len(faults)
-            block = _check_coarse(file, split, images, faults)
+            block = check_coarse(file, split, images, faults)
+            check_checksums(file, split, faults)
             if len(faults) == before:
                 blocks[split] = block
     if len(set(shapes.values())) > 1 or len(set(dtypes.values())) > 1:
@@ -173,112 +193,40 @@ def _inspect(path: Path, file: h5py.File) -> DatasetInfo:
         if len(present) < 2 and len(labels["train"]) >= 2:
             faults.append(f"train/labels holds one class only ({present[0]}); a classifier needs two or more")
     channels = next(iter(shapes.values()))[0] if shapes else 0
-    mean, std = (_per_channel(file, key, channels, faults) for key in ("mean", "std"))
+    mean, std = (numbers_of(file, key, channels, faults) for key in ("mean", "std"))
     if any(not value > 0 for value in std):
         faults.append(f"attribute std is {list(std)}; every channel's must be positive")
     if faults:
         raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))
-    return DatasetInfo(
+    info = DatasetInfo(
         path=path.absolute(),
-        name=str(file.attrs.get("name", path.stem)),
+        name=text_of(attribute_of(file, "name", path.stem)),
         class_names=class_names,
         image_shape=shapes["train"],
         dtype=dtypes["train"],
         labels=labels,
         mean=mean,
         std=std,
-        source=str(file.attrs.get("source", "")),
-        licence=str(file.attrs.get("licence", "")),
+        source=text_of(attribute_of(file, "source", "")),
+        licence=text_of(attribute_of(file, "licence", "")),
         coarse=blocks["train"],
         rows_at_once=at_once["train"],
+        fingerprint="",
     )
+    return replace(info, fingerprint=_fingerprint(info, file))
 
 
-def _check_split(
-    file: h5py.File, split: str, num_classes: int, faults: list[str]
-) -> tuple[h5py.Dataset, npt.NDArray[np.int64]] | None:
-    before = len(faults)
-    for name in (split, f"{split}/images", f"{split}/labels"):
-        if not _is_there(file, name, h5py.Group if name == split else h5py.Dataset, faults):
-            return None
-    images, labels = file[f"{split}/images"], file[f"{split}/labels"]
-    if images.shape is None or labels.shape is None:
-        faults.append(f"{split}/images or {split}/labels is empty")
-        return None
-    if len(images.shape) not in (4, 5) or math.prod(images.shape[1:]) == 0:
-        faults.append(f"{split}/images has shape {images.shape}; (n, C, H, W) or (n, C, D, H, W) is needed")
-    if str(images.dtype) not in DTYPES:
-        faults.append(f"{split}/images is {images.dtype}; one of {', '.join(DTYPES)} is needed")
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        faults.append(f"{split}/labels is {labels.dtype} of shape {labels.shape}; int64 of shape (n,) is needed")
-    elif images.shape[:1] != labels.shape:
-        faults.append(f"{split}/images holds {images.shape[0]} samples, but {split}/labels {labels.shape[0]}")
-    elif labels.shape[0] < 2:
-        faults.append(f"split {split!r} has too few samples ({labels.shape[0]}); 2 is the least")
-    if len(faults) > before:
-        return None
-    values = labels[:].astype(np.int64)
-    wrong = np.flatnonzero((values < 0) | (values >= num_classes))
-    if wrong.size and num_classes:
-        faults.append(
-            f"{split}/labels[{wrong[0]}] is {values[wrong[0]]}, out of range for {num_classes} classes "
-            f"(0 to {num_classes - 1}); {wrong.size} such labels"
+def _fingerprint(info: DatasetInfo, file: h5py.File) -> str:
+    header = {
+        key: getattr(info, key)
+        for key in (
+            *("name", "class_names", "image_shape", "dtype", "mean", "std"),
+            *("source", "licence", "coarse", "rows_at_once"),
         )
-        return None
-    return images, values
-
-
-def _check_coarse(file: h5py.File, split: str, images: h5py.Dataset, faults: list[str]) -> tuple[int, ...] | None:
-    """The block of a split's coarse images; None without any."""
-    name = f"{split}/coarse"
-    if file.get(name, getclass=True, getlink=True) is None or not _is_there(file, name, h5py.Dataset, faults):
-        return None
-    coarse = file[name]
-    value = np.asarray(coarse.attrs.get("block"))
-    if value.ndim != 1 or value.dtype.kind not in "iu":
-        faults.append(f"attribute block of {name} must hold an integer for each spatial axis")
-        return None
-    block = tuple(int(b) for b in value)
-    if fault := misfit(block, images.shape[2:]):
-        faults.append(f"{name}: {fault}")
-        return None
-    expected = (*images.shape[:2], *coarse_shape(images.shape[2:], block))
-    if (coarse.shape, coarse.dtype) != (expected, images.dtype):
-        faults.append(
-            f"{name} is {coarse.dtype} of shape {coarse.shape}; {images.dtype} of shape {expected} is needed for "
-            f"{split}/images in blocks of {list(block)}"
-        )
-    return block
-
-
-def _is_there(file: h5py.File, name: str, kind: type[h5py.HLObject], faults: list[str]) -> bool:
-    """Whether the file itself holds a group or dataset."""
-    before = len(faults)
-    if fault := leads_outside(file, name):
-        faults.append(f"{name} {fault}; a dataset file holds its data itself")
-    elif name not in file or not isinstance(file[name], kind):
-        faults.append(f"there is no {'group' if kind is h5py.Group else 'dataset'} {name!r}")
-    return len(faults) == before
-
-
-def _strings(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
-    value = file.attrs.get(key)
-    if value is None or np.ndim(value) != 1 or len(value) < 2:
-        faults.append(f"attribute {key} must list two names or more")
-        return ()
-    try:
-        return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in value)
-    except UnicodeDecodeError:
-        faults.append(f"attribute {key} holds bytes that are no text in UTF-8")
-        return ()
-
-
-def _per_channel(file: h5py.File, key: str, channels: int, faults: list[str]) -> tuple[float, ...]:
-    try:
-        value = np.asarray(file.attrs.get(key), np.float64)
-    except (TypeError, ValueError):
-        value = np.empty(0)
-    if channels and (value.shape != (channels,) or not np.isfinite(value).all()):
-        faults.append(f"attribute {key} must hold {channels} finite numbers, one per channel")
-        return ()
-    return tuple(float(v) for v in value.reshape(-1))
+    }
+    names = [(split, name) for split in info.labels for name in ("images", "coarse") if name in file[split]]
+    checksums = [read_checksums(file[split], name) for split, name in names]
+    known = [values.astype("<u8").tobytes() for values in checksums if values is not None]
+    if len(known) < len(names):
+        known.append(info.path.stat().st_size.to_bytes(8, "little"))
+    return fingerprint(header, info.labels, known)

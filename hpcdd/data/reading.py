@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..decomposition import Box
 from ..errors import ReadError, UserError
+from .checksums import CheckedImages, read_checksums
 from .coarse import Index, average, coarse_shape, pieces
 from .format import open_dataset
 
@@ -27,6 +28,7 @@ _GAP_BYTES = 1 << 16
 
 Rows = npt.NDArray[np.int64]
 Padding = Sequence[tuple[int, int]]
+Stored: TypeAlias = "h5py.Dataset | CheckedImages"
 
 
 @dataclass
@@ -76,6 +78,8 @@ class BoxReader:
             return self._read_rows(split, box, parts, block, padding)
         except UserError as error:
             raise ReadError(str(error)) from error
+        except (KeyError, RuntimeError) as error:  # what h5py raises where the file's structure is damaged
+            raise ReadError(f"data.file: {self.path} is damaged ({error}); copy or make it again") from error
 
     def _read_rows(
         self, split: str, box: Box, parts: Sequence[Rows | None], block: Sequence[int] | None, padding: Padding | None
@@ -117,7 +121,7 @@ class BoxReader:
         return filled
 
     def _pieces(
-        self, images: h5py.Dataset, box: Box, block: Sequence[int] | None, parts: Sequence[Rows | None]
+        self, images: Stored, box: Box, block: Sequence[int] | None, parts: Sequence[Rows | None]
     ) -> Iterator[tuple[Index, Index]]:
         """Cuts a box of the wanted images into pieces of bounded size: the index in the file, and that of its averages.
 
@@ -125,8 +129,10 @@ class BoxReader:
         """
         chunk = images.chunks or (1,) * images.ndim
         ones = (1,) * len(box.shape)
-        gap = _GAP_BYTES // (images.shape[1] * box.size * images.dtype.itemsize)
-        for start, stop in _runs(parts, len(images), max(1, gap)):
+        gap = max(1, _GAP_BYTES // (images.shape[1] * box.size * images.dtype.itemsize))
+        if isinstance(images, CheckedImages):  # which reads a chunk whole
+            gap = max(gap, chunk[0])
+        for start, stop in _runs(parts, len(images), gap):
             first = (start - start % chunk[0], 0, *box.start)
             shape = (stop - first[0], images.shape[1], *box.shape)
             for fine, coarse in pieces(shape, block or ones, chunk, _PIECE_BYTES // images.dtype.itemsize):
@@ -136,7 +142,7 @@ class BoxReader:
 
     def _fill(
         self,
-        images: h5py.Dataset,
+        images: Stored,
         fine: Index,
         block: Sequence[int] | None,
         parts: Sequence[Rows | None],
@@ -168,8 +174,8 @@ class BoxReader:
         return pixels
 
 
-def _opened(group: h5py.Group, name: str, box: Box) -> h5py.Dataset:
-    """A dataset; with a cache for the chunks of which only parts are read at a time, else without.
+def _opened(group: h5py.Group, name: str, box: Box) -> Stored:
+    """A dataset, checked where it has checksums; with a cache where HDF5 reads parts of chunks, else without.
 
     Without a cache HDF5 copies a plain chunk once less; but parts that don't lie together would be read one by one,
     and each part of a compressed chunk would cost the decompression of all of it.
@@ -180,10 +186,16 @@ def _opened(group: h5py.Group, name: str, box: Box) -> h5py.Dataset:
     limits = zip(box.start, box.stop, images.shape[2:], images.chunks[2:], strict=True)
     cut = images.shape[1] % images.chunks[1] or any(a % c or (b % c and b < n) for a, b, n, c in limits)
     plain = images.id.get_create_plist().get_nfilters() == 0
-    size = 0 if plain and not cut else max(_CACHE_BYTES, images.dtype.itemsize * math.prod(images.chunks))
+    checksums = read_checksums(group, name)
+    size = (
+        0
+        if plain and (checksums is not None or not cut)
+        else max(_CACHE_BYTES, images.dtype.itemsize * math.prod(images.chunks))
+    )
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(521, size, 0.75)
-    return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
+    images = h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
+    return images if checksums is None else CheckedImages(images, checksums)
 
 
 def _runs(parts: Sequence[Rows | None], total: int, gap: int) -> list[tuple[int, int]]:

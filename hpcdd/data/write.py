@@ -13,11 +13,16 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import written_whole
+from ..hdf5 import new_hdf5
+from .checksums import SUFFIX, checksums_of
 from .chunks import rows_of_chunk
 from .coarse import average, coarse_shape, misfit
-from .format import DTYPES, FORMAT, DatasetInfo, inspect
+from .format import FORMAT, DatasetInfo, described, inspect
+from .structure import DTYPES
 
 Array = npt.NDArray[Any]
+LIBVER = ("v110", "v110")
+"""The version of HDF5's format: the first whose structure has checksums throughout, so that most programs read it."""
 _PIECE_BYTES = 1 << 19
 """Bytes of pixels whose statistics are taken at once: their copy in float64 stays small."""
 
@@ -117,10 +122,10 @@ def write_dataset(
     attributes = {"name": name, "source": source, "licence": licence, "command": command}
     try:
         with written_whole(path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with new_hdf5(temporary, libver=LIBVER) as file:
                 file.attrs["hpcdd_format"] = FORMAT
-                file.attrs["class_names"] = list(class_names)
-                file.attrs.update(attributes)
+                file.attrs["class_names"] = _fixed(class_names)
+                file.attrs.update({key: _fixed([value])[0] for key, value in attributes.items()})
                 for split_name, split in splits.items():
                     if split.dtype not in DTYPES:
                         raise UserError(f"images of dtype {split.dtype} can't be stored; use {', '.join(DTYPES)}")
@@ -129,7 +134,8 @@ def write_dataset(
                     moments = _write_split(file.create_group(split_name), split, compression, coarse, chunk)
                     if split_name == "train":
                         file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
-            info = _inspected(temporary, path)
+                file.attrs["fingerprint"] = np.bytes_(_accepted(path, described, temporary, file).fingerprint)
+            info = replace(_accepted(path, inspect, temporary), path=path.absolute())
     except OSError as error:  # a full disk, for one
         raise UserError(f"{path} can't be written: {error}") from error
     return info
@@ -159,41 +165,46 @@ def _checked(moments: _Moments, path: Path) -> tuple[Array, Array]:
     return mean, std
 
 
-def _inspected(temporary: Path, path: Path) -> DatasetInfo:
+def _accepted(path: Path, read: Callable[..., DatasetInfo], temporary: Path, *file: h5py.File) -> DatasetInfo:
     """What training would refuse is refused here, before it gets its name."""
     try:
-        return replace(inspect(temporary), path=path.absolute())
+        return read(temporary, *file)
     except UserError as error:
         raise UserError(f"{path} is not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
+
+
+def _fixed(texts: Sequence[str]) -> Array:
+    """Strings of one fixed length: those of variable length lie where HDF5 has no checksum."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def _write_split(
     group: h5py.Group, split: Split, compression: int, coarse: Sequence[int] | None, chunk: Sequence[int] | None
 ) -> _Moments:
     n = len(split.labels)
-    images = _create(group, "images", n, split.image_shape, split.dtype, compression, chunk)
+    images = ImageWriter.create(group, "images", n, split.image_shape, split.dtype, compression, chunk)
     averages = None
     if coarse is not None:
         shape = (split.image_shape[0], *coarse_shape(split.image_shape[1:], coarse))
-        averages = _create(group, "coarse", n, shape, split.dtype, compression, None)
-        averages.attrs["block"] = np.asarray(coarse, np.int64)
+        averages = ImageWriter.create(group, "coarse", n, shape, split.dtype, compression, None)
+        averages.images.attrs["block"] = np.asarray(coarse, np.int64)
     step = max(1, _PIECE_BYTES // (int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize))
     moments = _Moments(split.image_shape[0])
-    start = 0
-    for block in _regrouped(split.blocks(), images.chunks[0]):
-        images[start : start + len(block)] = block
+    for block in _regrouped(split.blocks(), images.images.chunks[0]):
+        images.append(block)
         for first in range(0, len(block), step):
             piece = block[first : first + step]
             moments.add(piece)
             if averages is not None and coarse is not None:
-                averages[start + first : start + first + len(piece)] = average(piece, coarse)
-        start += len(block)
+                averages.append(average(piece, coarse))
+    start = images.finish()
     if start != n - len(split.left_out):
         raise AssertionError(f"the importer gave {start} images for {n} labels, {len(split.left_out)} left out")
     if start == 0:
         raise UserError(f"split {group.name[1:]!r} has no image that can be read")
-    for dataset in filter(None, (images, averages)):
-        dataset.resize(start, axis=0)
+    if averages is not None:
+        averages.finish()
     group.create_dataset("labels", data=np.delete(np.asarray(split.labels, np.int64), split.left_out))
     return moments
 
@@ -215,17 +226,56 @@ def _regrouped(blocks: Iterable[Array], rows: int) -> Iterator[Array]:
         yield np.concatenate(held)
 
 
-def _create(
-    group: h5py.Group,
-    name: str,
-    n: int,
-    shape: tuple[int, ...],
-    dtype: str,
-    compression: int,
-    chunk: Sequence[int] | None,
-) -> h5py.Dataset:
-    """A dataset for n images."""
-    spatial = shape[1:] if chunk is None else tuple(chunk)
-    filters = {"compression": "gzip", "compression_opts": compression} if compression else {}
-    chunks = (rows_of_chunk(n, shape, spatial, dtype), shape[0], *spatial)
-    return group.create_dataset(name, (n, *shape), dtype, chunks=chunks, **filters)
+@dataclass
+class ImageWriter:
+    """Writes images into a dataset by whole rows of chunks, and beside it the checksum of each chunk.
+
+    Attributes:
+        images: (n, C, *spatial), in chunks.
+    """
+
+    images: h5py.Dataset
+    _written: int = 0
+    _held: list[Array] = field(default_factory=list)
+    _checksums: list[Array] = field(default_factory=list)
+
+    @classmethod
+    def create(
+        cls,
+        group: h5py.Group,
+        name: str,
+        n: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        compression: int,
+        chunk: Sequence[int] | None,
+    ) -> ImageWriter:
+        """A dataset for n images of (C, *spatial); see :func:`write_dataset` for the rest."""
+        spatial = shape[1:] if chunk is None else tuple(chunk)
+        filters = {"compression": "gzip", "compression_opts": compression} if compression else {}
+        chunks = (rows_of_chunk(n, shape, spatial, dtype), shape[0], *spatial)
+        return cls(group.create_dataset(name, (n, *shape), dtype, chunks=chunks, **filters))
+
+    def append(self, images: Array) -> None:
+        """Images (any number, C, *spatial) that follow on those before."""
+        rows = self.images.chunks[0]
+        self._held.append(images)
+        if (count := sum(map(len, self._held))) >= rows:
+            held = np.concatenate(self._held) if len(self._held) > 1 else images
+            whole = count - count % rows
+            self._write(held[:whole])
+            self._held = [held[whole:]] if count > whole else []
+
+    def finish(self) -> int:
+        """Writes what is left, and the checksums; the number of images, to which the dataset is cut."""
+        if self._held:
+            self._write(np.concatenate(self._held))
+        self.images.resize(self._written, axis=0)
+        if self._checksums:
+            self.images.parent.create_dataset(self.images.name + SUFFIX, data=np.concatenate(self._checksums))
+        return self._written
+
+    def _write(self, images: Array) -> None:
+        self.images[self._written : self._written + len(images)] = images
+        self._checksums.append(checksums_of(np.ascontiguousarray(images, self.images.dtype), self.images.chunks))
+        self._written += len(images)

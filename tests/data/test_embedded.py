@@ -24,7 +24,7 @@ def test_it_says_what_it_is_and_where_it_comes_from() -> None:
     assert info.licence == "MIT"
     assert "zalandoresearch/fashion-mnist" in info.source
     with h5py.File(EMBEDDED) as file:
-        assert file.attrs["command"].startswith("hpcdd prepare idx ")
+        assert file.attrs["command"].startswith(b"hpcdd prepare idx ")
 
 
 def test_statistics_are_those_of_its_pixels() -> None:

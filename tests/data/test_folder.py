@@ -179,7 +179,7 @@ def test_a_dataset_file_from_folders(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d.h5", splits, name="d", class_names=names)
     with h5py.File(tmp_path / "d.h5") as file:
         assert np.array_equal(file["train/images"][0], pixels(10, colour=True).transpose(2, 0, 1))
-        assert list(file.attrs["class_names"]) == ["ant", "bee", "wasp"]
+        assert file.attrs["class_names"].tolist() == [b"ant", b"bee", b"wasp"]
 
 
 def test_16_bits_are_refused_not_clipped(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_whole_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert info.samples == {"train": 12, "test": 6}
     with h5py.File(out) as file:
         assert np.array_equal(file["train/images"][:, 0], images["train"])
-        assert shlex.split(file.attrs["command"]) == ["hpcdd", *command]
+        assert shlex.split(file.attrs["command"].decode()) == ["hpcdd", *command]
     printed = capsys.readouterr().out
     assert "train: 12 samples (0 4, 1 4, 2 4)" in printed
     assert "images (1, 5, 4) uint8" in printed
@@ -142,7 +142,7 @@ def test_the_whole_of_fashion_mnist(tmp_path: Path) -> None:
 @needs_fashion_mnist
 def test_the_embedded_file_comes_from_the_command_that_it_names(tmp_path: Path) -> None:
     with h5py.File(EMBEDDED) as file:
-        program, *command = shlex.split(file.attrs["command"])
+        program, *command = shlex.split(file.attrs["command"].decode())
     assert program == "hpcdd"
     assert command[:3] == ["prepare", "idx", str(FASHION_MNIST)]
     assert Path(command[3]).name == EMBEDDED.name

@@ -80,7 +80,7 @@ def test_every_kind_twice(tmp_path: Path, kind: str, capsys: pytest.CaptureFixtu
     with h5py.File(out) as file:
         assert file["train/images"].chunks[1:] != info.image_shape
         assert file["train/images"].chunks[1] == info.image_shape[0]
-        assert ("synthetic" in file.attrs["source"]) == (kind == "phantom")
+        assert ("synthetic" in info.source) == (kind == "phantom")
 
 
 def test_splits_are_drawn_where_there_are_none(tmp_path: Path) -> None:

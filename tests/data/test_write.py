@@ -158,7 +158,7 @@ def test_attributes_folders_and_replacement(tmp_path: Path) -> None:
     info = inspect(path)
     assert (info.name, info.source, info.licence, info.class_names) == ("new", "s", "l", ("a", "b", "c"))
     with h5py.File(path) as file:
-        assert file.attrs["command"] == "hpcdd c"
+        assert file.attrs["command"] == b"hpcdd c"
     assert [p.name for p in path.parent.iterdir()] == ["d.h5"]
 
 
@@ -234,7 +234,7 @@ def test_coarse_images_change_nothing_else(tmp_path: Path) -> None:
     assert (plain.coarse, both.coarse) == (None, (3, 2))
     assert (plain.mean, plain.std, plain.image_shape) == (both.mean, both.std, both.image_shape)
     with h5py.File(tmp_path / "plain.h5") as file:
-        assert set(file["train"]) == {"images", "labels"}
+        assert set(file["train"]) == {"images", "images_checksums", "labels"}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 
+from hpcdd.data.write import write_dataset
 from hpcdd.model_file import read_model
 
+from ..conftest import make_split
 from ..launchers import Launcher, find
 
 SMALL_WINDOWS = Path(__file__).parent / "small_windows.py"
@@ -26,7 +28,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(tiny, folder / "chunked.h5")
     with h5py.File(folder / "chunked.h5", "r+") as file:
         images = file["train/images"][:]
-        del file["train/images"]
+        del file["train/images"], file["train/images_checksums"], file.attrs["fingerprint"]
         file.create_dataset("train/images", data=images, chunks=(4, 1, 12, 12), compression="gzip")
     content = {
         "data": {
@@ -73,6 +75,24 @@ def test_the_same_parameters_bit_by_bit_on_1_and_3_ranks(runs: dict[int, Path]) 
     of_global = [result["accuracy"]["test"].pop("global") for result in results]
     assert results[0]["accuracy"]["test"] == results[1]["accuracy"]["test"]
     assert of_global[0] == pytest.approx(of_global[1], abs=2 / 60)
+
+
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_a_flipped_bit_ends_the_job_with_a_message(mpi: Launcher, tmp_path: Path, storage: str) -> None:
+    splits = {"train": make_split(300), "test": make_split(90)}
+    write_dataset(tmp_path / "flipped.h5", splits, name="d", class_names="abc", compression=0)
+    with h5py.File(tmp_path / "flipped.h5") as file:
+        offset = file["train/images"].id.get_chunk_info(0).byte_offset + 1234
+    content = bytearray((tmp_path / "flipped.h5").read_bytes())
+    content[offset] ^= 1
+    (tmp_path / "flipped.h5").write_bytes(content)
+    words = ["train", "--data.file", "flipped.h5", "--data.storage", storage, "--model.name", "vgg1"]
+    done = mpi.hpcdd(2, words, tmp_path)
+    assert done.returncode == 2, done.stderr
+    message = "flipped.h5 can't be read: train/images[0] to [299] are not what was written (wrong checksum)"
+    assert done.stderr.count(message) in ((1,) if storage == "memory" else (1, 2))  # ranks that stream meet it each
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/*/results.json"))
 
 
 @pytest.mark.parametrize("ranks", [2])

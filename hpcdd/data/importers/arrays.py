@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
-from ..format import DTYPES
 from ..split import Indices
+from ..structure import DTYPES
 from .collection import Collection, Imported
 from .stream import StreamedArray
 from .tree import MOST_BYTES, READ_ERRORS
