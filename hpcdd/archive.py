@@ -64,6 +64,7 @@ class Archive:
             self._open = opened
             self.directory, self._record, left = comm.on_root(lambda: self._take(job, facts))
             self.log = comm.on_all(lambda: run_directory.start_log(self.directory.log(comm.rank)))
+            opened.callback(run_directory.end_log)
             self.log.info("rank %d of %d: %s", comm.rank, comm.size, mesh.places[comm.rank])
             self.journal = Journal(self.warn)
             if comm.is_root and left is not None:

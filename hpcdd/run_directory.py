@@ -155,6 +155,14 @@ def start_log(path: Path) -> logging.Logger:
     return logger
 
 
+def end_log() -> None:
+    """Closes this rank's log file."""
+    logger = logging.getLogger("hpcdd")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
 class _PatientHandler(logging.FileHandler):
     """A full disk does not end a training for a line of its log; checkpoints tell of the trouble."""
 

@@ -1,48 +1,55 @@
 """``python faulty.py PHASE RANK WHAT [hpcdd's arguments]``: hpcdd with a fault in one phase of one rank.
 
-WHAT is ``raise`` (an exception), ``drift`` (a parameter changes by itself, in the coherent phase), or the name of a
-signal that the rank sends itself, such as ``SIGTERM``. The moment of the fault is written to the file ``fault`` in the
-current folder, and in the coherent phase each rank writes the number of steps that it began to ``steps-RANK``.
+WHAT is ``raise`` (an exception), ``drift`` (a parameter changes by itself, in the coherent phase), ``hang`` (the step
+never ends), or the name of a signal that the rank sends itself, such as ``SIGTERM``. In phases that train,
+``WHAT@STEP`` names the step at which it happens, default 7, counted over all trainings of the phase on this rank. The
+moment of the fault is written to the file ``fault`` in the current folder, and where a request to stop ends a training,
+each rank writes the number of steps that it began to ``steps-RANK``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 from hpcdd import cli, launch, record, run, session
 from hpcdd.errors import StopRequest
-from hpcdd.phases import coherent
+from hpcdd.phases import aggregate, baseline, coherent, local
 
-PLACES = {
-    "read": (session, "pose"),
-    "local": (run, "train_local_cnns"),
-    "gather": (run, "gather_logits"),
-    "dnn": (run, "train_dnn"),
-    "coherent": (coherent, "train"),
-    "record": (record, "write_model"),
-}
+TRAININGS = {"local": local, "dnn": aggregate, "coherent": coherent, "baseline": baseline}
+OTHERS = {"read": (session, "pose"), "gather": (run, "gather_logits"), "record": (record, "write_model")}
 
 
-def main() -> int:
-    phase, rank, what, *arguments = sys.argv[1:]
-    room, name = PLACES[phase]
-    healthy: Callable[..., Any] = getattr(room, name)
-    here = launch.from_environment().rank
-    chosen = here == int(rank)
+@contextlib.contextmanager
+def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None]:
+    """Inside the ``with`` block the fault waits for its moment.
+
+    Args:
+        phase: see above.
+        words: WHAT or WHAT@STEP.
+        here: number of this rank.
+        chosen: whether it is this rank that has the fault.
+    """
+    what, _, at = words.partition("@")
+    steps = 0
 
     def fault(network: torch.nn.Module | None = None) -> None:
         Path("fault").write_text(str(time.time()))
         if what == "raise":
             raise RuntimeError(f"planted in phase {phase}")
+        if what == "hang":
+            while True:
+                time.sleep(1)
         if what == "drift":
             assert network is not None
             with torch.no_grad():
@@ -50,39 +57,49 @@ def main() -> int:
         else:
             os.kill(os.getpid(), signal.Signals[what])
 
-    def in_the_middle(*args: Any, **kwargs: Any) -> Any:
-        """At the seventh step, which is where a batch system's signal finds a rank."""
-        # Local: (config, place, samples, num_classes, width, hooks, share); coherent: hooks is a keyword.
-        hooks = kwargs.get("hooks") or args[5]
-        steps = 0
+    def in_the_middle(healthy: Callable[..., Any]) -> Callable[..., Any]:
+        def train(network: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            hooks = kwargs["hooks"]
 
-        def step() -> None:
-            nonlocal steps
-            steps += 1
-            if steps == 7 and chosen:
-                fault(args[0] if phase == "coherent" else None)
-            hooks.step()
+            def step() -> None:
+                nonlocal steps
+                steps += 1
+                if steps == int(at or 7) and chosen:
+                    fault(network)
+                hooks.step()
 
-        watched = replace(hooks, step=step)
-        if "hooks" in kwargs:
-            kwargs["hooks"] = watched
-        else:
-            args = (*args[:5], watched, *args[6:])
-        try:
+            try:
+                return healthy(network, *args, **{**kwargs, "hooks": replace(hooks, step=step)})
+            except StopRequest:
+                Path(f"steps-{here}").write_text(str(steps))
+                raise
+
+        return train
+
+    def at_the_start(healthy: Callable[..., Any]) -> Callable[..., Any]:
+        def work(*args: Any, **kwargs: Any) -> Any:
+            fault()
             return healthy(*args, **kwargs)
-        except StopRequest:
-            Path(f"steps-{here}").write_text(str(steps))
-            raise
 
-    def at_the_start(*args: Any, **kwargs: Any) -> Any:
-        fault()
-        return healthy(*args, **kwargs)
+        return work
 
-    if phase == "coherent" or (phase == "local" and what != "raise" and chosen):
-        setattr(room, name, in_the_middle)
+    if phase in TRAININGS:
+        room = TRAININGS[phase]
+        with mock.patch.object(room, "train", in_the_middle(room.train)):  # type: ignore[attr-defined]
+            yield
     elif chosen:
-        setattr(room, name, at_the_start)
-    return cli.main(arguments)
+        other, name = OTHERS[phase]
+        with mock.patch.object(other, name, at_the_start(getattr(other, name))):
+            yield
+    else:
+        yield
+
+
+def main() -> int:
+    phase, rank, words, *arguments = sys.argv[1:]
+    here = launch.from_environment().rank
+    with planted(phase, words, here, chosen=here == int(rank)):
+        return cli.main(arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""``mpirun -n N python chain.py JOBS.json``: many jobs of hpcdd one after the other in one, each on some of its ranks.
+
+JOBS.json is a list of ``{"ranks": n, "words": [...], "fault": [phase, rank, what] | null}``, see :mod:`.faulty` for
+faults that let their process live. To start N processes takes longer than a small job. The exit codes are written to
+``codes.json``, what root has printed on standard error to ``errors.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from hpcdd import cli, comm
+from tests.parallel.faulty import planted
+
+
+def main() -> None:
+    everyone = comm.world()
+    codes, errors = [], []
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        within = everyone.rank < job["ranks"]
+        part = everyone.split(0 if within else None)
+        code, error = 0, io.StringIO()
+        if part is not None:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(mock.patch.object(comm, "world", lambda part=part: comm.Comm(part.mpi.Dup())))
+                stack.enter_context(contextlib.redirect_stderr(error))
+                if job["fault"] is not None:
+                    phase, rank, words = job["fault"]
+                    stack.enter_context(planted(phase, words, part.rank, chosen=part.rank == rank))
+                code = cli.main(job["words"])
+        codes.append(everyone.maximum(code))  # the others sleep
+        errors.append(error.getvalue())
+    if everyone.is_root:
+        Path("codes.json").write_text(json.dumps(codes))
+        Path("errors.json").write_text(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Runs that are stopped or killed and gone on with on any number of ranks end as one that never was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from ..launchers import Launcher, find
+
+FAULTY, CHAIN = (Path(__file__).parent / name for name in ("faulty.py", "chain.py"))
+PHASES = ("local", "dnn", "coherent_transfer", "coherent_scratch")
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    content = {
+        "name": "tiny",
+        "data": {"file": str(tiny), "validation_fraction": 0.1},
+        "decomposition": {"grid": [2, 2]},
+        "model": {"name": "vgg1", "width": 8},
+        "local": {"epochs": 2, "batch_size": 16},
+        "aggregation": {"epochs": 2, "batch_size": 16, "dropout": 0.2},
+        "coherent": {"epochs": 2, "batch_size": 16, "starts": ["transfer", "scratch"], "early_stopping": 1},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = next(iter(find().values())).hpcdd(4, ["train", config, "--output", "run"], folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def parameters_of(run: Path) -> dict[str, np.ndarray[Any, Any]]:
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    with h5py.File(run / "model.h5") as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def figures_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what tells the time."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    plain = [{k: v for k, v in line.items() if k not in ("seconds", "samples_per_second")} for line in lines]
+    return sorted(plain, key=lambda line: (line["phase"], str(line["subdomain"]), line["epoch"]))
+
+
+def check_same(run: Path, expected: Path) -> None:
+    one, other = parameters_of(run), parameters_of(expected)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+    assert figures_of(run) == figures_of(expected)
+    results, before = (json.loads((path / "results.json").read_text()) for path in (run, expected))
+    assert results["accuracy"] == before["accuracy"]
+    for phase in PHASES:
+        per_step = before["communication"][phase].get("calls_per_step")
+        assert results["communication"][phase].get("calls_per_step") == per_step
+        assert results["core_seconds"][phase] > 0
+    assert len(results["seconds"]["local"]) == 4
+    assert min(results["seconds"]["local"]) > 0
+    assert set(before["seconds"]) <= set(results["seconds"])
+
+
+Job = tuple[int, list[str | Path], tuple[str, int, str] | None]
+
+
+def run_chain(mpi: Launcher, folder: Path, jobs: list[Job], ranks: int = 5) -> tuple[list[int], list[str]]:
+    """Runs jobs (ranks, words, fault) one after the other in one mpirun; their exit codes, and what they complained."""
+    content = [{"ranks": n, "words": [str(word) for word in words], "fault": fault} for n, words, fault in jobs]
+    (folder / "jobs.json").write_text(json.dumps(content))
+    done = mpi.run(ranks, [CHAIN, "jobs.json"], folder, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "codes.json").read_text()), json.loads((folder / "errors.json").read_text())
+
+
+# Phase, rank and step of its trainings at which a signal comes; then the number of ranks to go on with.
+STOPS = [
+    ("local", 3, 5, "SIGTERM", 1),
+    ("local", 0, 30, "SIGUSR1", 3),
+    ("local", 2, 21, "SIGUSR2", 2),
+    ("local", 1, 33, "SIGTERM", 4),
+    ("dnn", 0, 9, "SIGUSR2", 4),
+    ("dnn", 0, 20, "SIGTERM", 3),
+    ("coherent", 1, 3, "SIGTERM", 2),
+    ("coherent", 0, 24, "SIGTERM", 1),
+    ("coherent", 3, 47, "SIGINT", 3),
+    ("coherent", 2, 11, "SIGUSR1", 4),
+]
+
+
+def test_a_job_of_four_is_gone_on_with_on_any_number(
+    every_mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    jobs: list[Job] = []
+    for number, (phase, rank, step, what, ranks) in enumerate(STOPS):
+        words = ["train", config, "--progress", "off", "--output", f"run-{number}"]
+        jobs += [(4, words, (phase, rank, f"{what}@{step}")), (ranks, [*words, "--resume"], None)]
+    codes, errors = run_chain(every_mpi, tmp_path, jobs)
+    for number, (phase, _, _, what, _) in enumerate(STOPS):
+        assert codes[2 * number : 2 * number + 2] == [130 if what == "SIGINT" else 75, 0], errors[2 * number :]
+        assert f"asked to stop by {what} in phase {phase}" in errors[2 * number]
+        assert f"go on with `hpcdd train --resume --output run-{number}`" in errors[2 * number]
+        assert errors[2 * number + 1] == ""
+        check_same(tmp_path / f"run-{number}", undisturbed)
+
+
+def test_every_job_of_a_run_on_another_number_of_ranks(
+    mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Without --resume: an unfinished run in --output is gone on with."""
+    words = ["train", config, "--progress", "off", "--output", "run"]
+    stops = [(4, "local", 7), (1, "local", 40), (3, "coherent", 4), (5, "coherent", 9), (2, "coherent", 18)]
+    jobs: list[Job] = [(ranks, words, (phase, 0, f"SIGTERM@{step}")) for ranks, phase, step in stops]
+    codes, errors = run_chain(mpi, tmp_path, [*jobs, (4, words, None)])
+    assert codes == [75] * 5 + [0], errors
+    check_same(tmp_path / "run", undisturbed)
+
+
+FORMS = [
+    {"coherent.parallelism": "data"},
+    {"aggregation.placement": "distributed"},
+    {"reduction": "fast"},
+    {"decomposition.grid": "2,1"},  # on four ranks two replicas of each subdomain
+    {"baseline.enabled": "true", "coherent.starts": "[]", "baseline.epochs": "2", "baseline.batch_size": "16"},
+    {"data.storage": "stream", "augmentation.mirror": "1"},
+]
+
+
+def test_so_in_the_other_forms(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    """On the same number of ranks bit by bit; on another one to rounding, where batches are shared or sums fast."""
+    jobs: list[Job] = []
+    for number, options in enumerate(FORMS):
+        more = [word for name, value in options.items() for word in (f"--{name}", value)]
+        words = ["train", config, "--progress", "off", *more, "--output"]
+        phase = "baseline" if "baseline.enabled" in options else "coherent"
+        jobs.append((4, [*words, f"straight-{number}"], None))
+        for output, ranks in (("same", 4), ("other", 3)):
+            faults = [("local", 0, "SIGTERM@12"), (phase, 1, "SIGTERM@21"), None]
+            jobs += [(4 if fault else ranks, [*words, f"{output}-{number}"], fault) for fault in faults]
+    codes, errors = run_chain(mpi, tmp_path, jobs, ranks=4)
+    assert codes == [0, 75, 75, 0, 75, 75, 0] * len(FORMS), errors
+    for number in range(len(FORMS)):
+        expected, same, other = (parameters_of(tmp_path / f"{name}-{number}") for name in ("straight", "same", "other"))
+        for name, values in expected.items():
+            assert np.array_equal(same[name], values), (FORMS[number], name)
+            if not name.endswith("num_batches_tracked"):
+                far = np.abs(other[name] - values) > 2e-2 * np.abs(values) + 2e-2
+                assert far.mean() < 0.01, (FORMS[number], name)
+
+
+@pytest.mark.parametrize(
+    ("phase", "rank", "step", "ranks"), [("local", 2, 25, 2), ("coherent", 3, 45, 3)], ids=["local", "coherent"]
+)
+def test_a_killed_rank_costs_what_came_after_its_last_checkpoint(
+    mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, step: int, ranks: int
+) -> None:
+    words = ["train", config, "--output", "run", "--checkpoint.every", "1 epoch"]
+    killed = mpi.run(4, [FAULTY, phase, str(rank), f"SIGKILL@{step}", *words], tmp_path)
+    assert (tmp_path / "fault").exists(), killed.stderr
+    assert killed.returncode != 0
+    done = mpi.hpcdd(ranks, ["train", "--resume", "--output", "run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on with run" in done.stdout
+    check_same(tmp_path / "run", undisturbed)
+
+
+def test_complete_phases_are_not_repeated(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    words = ["train", config, "--progress", "off", "--output", "run"]
+    resumed: list[str | Path] = ["train", "--resume", "--output", "run"]
+    codes, errors = run_chain(
+        mpi, tmp_path, [(2, words, ("coherent", 0, "SIGTERM@5")), (2, resumed, None), (2, resumed, None)], ranks=2
+    )
+    assert codes == [75, 0, 0], errors
+    log = (tmp_path / "run/logs/rank-0000.log").read_text()
+    assert log.count("rank 0 of 2") == 2  # the third job found nothing to do
+    second = log[log.rindex("rank 0 of 2") :]
+    assert "phase='coherent_transfer'" in second
+    assert "phase='local'" not in second
+    assert "phase='dnn'" not in second
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["communication"]["gather"]["calls"] > 0  # that of the first job
+
+
+def test_more_epochs_go_on_where_the_run_ended(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    constant = ["--coherent.schedule", "constant", "--coherent.early_stopping", "null", "--progress", "off"]
+    train: list[str | Path] = ["train", config, *constant]
+    jobs: list[Job] = [
+        (2, [*train, "--output", "run", "--coherent.epochs", "1"], None),
+        (2, ["train", "--resume", "--output", "run", "--local.epochs", "3"], None),
+        (1, ["train", "--resume", "--output", "run", "--coherent.epochs", "2"], None),
+        (2, [*train, "--output", "straight", "--coherent.epochs", "2"], None),
+    ]
+    codes, errors = run_chain(mpi, tmp_path, jobs, ranks=2)
+    assert codes == [0, 2, 0, 0], errors
+    assert "local.epochs was 2 in run and is 3 now; it may only grow until phase dnn has begun" in errors[1]
+    one, other = parameters_of(tmp_path / "run"), parameters_of(tmp_path / "straight")
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+
+
+def test_a_second_job_is_refused_while_the_first_one_runs(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    first = mpi.start(2, ["-m", "hpcdd", "train", config, "--output", "run", "--local.epochs", "100000"], tmp_path)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if "epoch  1/" in line:
+            break
+    second = mpi.hpcdd(2, ["train", config, "--output", "run", "--local.epochs", "100000"], tmp_path)
+    assert second.returncode == 2
+    assert second.stderr.count("run is in use by a job on host ") == 1
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate(timeout=20)
+    assert first.returncode == 75, err
+    assert not (tmp_path / "run/lock").exists()
+
+
+def test_a_second_signal_forces_the_end(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    """A rank that does not come to the end of its step (it sleeps in it) is ended by the second one."""
+    words = [FAULTY, "local", "0", "hang@5", "train", config, "--output", "run"]
+    process = mpi.start(1, words, tmp_path)
+    while not (tmp_path / "fault").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+
+
+@pytest.mark.parametrize(("phase", "rank", "what"), [("local", 1, "SIGSTOP"), ("coherent", 0, "hang")])
+def test_a_rank_that_hangs_is_named_and_the_job_ends(
+    mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, what: str
+) -> None:
+    words = [FAULTY, phase, str(rank), f"{what}@20", "train", config, "--output", "run"]
+    ended = mpi.run(3, [*words, "--run.stall_timeout", "3", "--checkpoint.every", "1 epoch"], tmp_path, timeout=60)
+    assert time.time() - float((tmp_path / "fault").read_text()) < 20
+    assert ended.returncode != 0
+    name = {"local": "local", "coherent": "coherent_transfer"}[phase]
+    sign = "shows no sign of life" if what == "SIGSTOP" else "does not move"
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("hpcdd: rank ")]
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith(f"hpcdd: rank {rank} of 3 on ")
+    assert f", phase {name}, step " in lines[0]
+    assert f"{sign} (run.stall_timeout is 3 s)" in lines[0]
+    assert "Traceback" not in ended.stderr
+    done = mpi.hpcdd(2, ["train", "--resume", "--output", "run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_same(tmp_path / "run", undisturbed)
