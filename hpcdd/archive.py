@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -16,10 +17,10 @@ from typing import Any
 from . import environment, results, resume, run_directory
 from .checkpoints.keeper import Journal, Keeper
 from .checkpoints.snapshot import by_number
-from .comm import Comm, mpi_library
+from .comm import Comm, end_within, mpi_library
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, DamagedError, UserError, WriteError
+from .errors import RESUME, DamagedError, WriteError
 from .files import read_sealed, write_bytes, write_sealed
 from .lock import Lock
 from .mesh import Mesh
@@ -60,6 +61,7 @@ class Archive:
         if data.file != EMBEDDED_NAME:  # it runs again from any folder
             data = data.model_copy(update={"file": str(Path(data.file).absolute())})
         self._resolved = job.config.model_copy(update={"data": data})
+        comm.on_root(lambda: resume.check_facts(job, facts))
         with contextlib.ExitStack() as opened:
             self._open = opened
             self.directory, self._record, left = comm.on_root(lambda: self._take(job, facts))
@@ -121,14 +123,7 @@ class Archive:
         left = lock.acquire()
         self._open.callback(lock.release)
         directory.tidy()
-        before = job.record
-        for name, what in (("dataset", "the data set (data.file)"), ("device", "the CNNs' device")):
-            if before is not None and before[name] != facts[name]:
-                raise UserError(
-                    f"{what} is not the one with which {directory.path} was begun ({before[name]} then, "
-                    f"{facts[name]} now)"
-                )
-        run = secrets.token_hex(8) if before is None else before["run"]
+        run = secrets.token_hex(8) if job.record is None else job.record["run"]
         record = resume.record_of(self._resolved, run, **facts)
         directory.write_record(record)
         return directory, record, left
@@ -212,6 +207,7 @@ class Archive:
             self._end_stalled,
         )
         comm.on_all(lambda: self._open.enter_context(watchdog))
+        end_within(timeout, f"another rank hangs at its end; {self.directory.path} is closed", RESUME)
 
     def _end_stalled(self, text: str) -> None:
         """In the watchdog's thread: the main thread may hang within MPI."""
@@ -223,4 +219,7 @@ class Archive:
             sys.stderr.flush()
             time.sleep(0.5)  # as in hpcdd.cli: mpirun may end before it has passed on what was printed last
         threading.Timer(GRACE, lambda: os._exit(RESUME)).start()
-        self._comm.abort(RESUME)
+        if self._comm.tolerant:  # there MPI_Abort ends one rank
+            os.kill(os.getppid(), signal.SIGTERM)
+        else:
+            self._comm.abort(RESUME)

@@ -177,13 +177,21 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
     except (UserError, StopRequest) as error:
         # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
         # as soon as one process ends with another code than 0, and that rest might be root.
-        return _report(error) if comm.is_root else 0
+        return _end(comm, _report(error) if comm.is_root else 0)
     except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
         _fail(comm, "hpcdd: interrupted before the training began\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException:
         where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
         _fail(comm, f"{where}\n{traceback.format_exc()}", 1)
-    return 0
+    return _end(comm, 0)
+
+
+def _end(comm: Comm, exit_code: int) -> int:
+    if comm.diminished:
+        from . import survival
+
+        survival.leave(comm, exit_code)
+    return exit_code
 
 
 def _fail(comm: Comm, text: str, exit_code: int) -> None:
@@ -193,6 +201,10 @@ def _fail(comm: Comm, text: str, exit_code: int) -> None:
     sys.stderr.write(text)  # at once, so that lines of several ranks don't mix
     sys.stderr.flush()
     time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
+    if comm.tolerant:
+        from . import survival
+
+        survival.end_job(comm, exit_code)
     comm.abort(exit_code)
 
 

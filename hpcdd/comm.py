@@ -10,8 +10,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import os
 import pickle
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -43,14 +45,37 @@ class Comm:
         size: number of processes.
         ledger: counts the traffic; communicators that were split off write into the same one.
         crowded: whether more threads than cores work on a host, so that waiting within a step must not spin.
+        family: every communicator of the job that this rank belongs to.
+        diminished: whether ranks have been lost and the rest goes on, see :mod:`hpcdd.survival`.
     """
 
-    def __init__(self, mpi: MPI.Comm, ledger: Ledger | None = None, crowded: bool = True) -> None:
+    def __init__(
+        self,
+        mpi: MPI.Comm,
+        ledger: Ledger | None = None,
+        crowded: bool = True,
+        family: list[MPI.Comm] | None = None,
+    ) -> None:
         self.mpi = mpi
         self.rank = mpi.Get_rank()
         self.size = mpi.Get_size()
         self.ledger = ledger or Ledger(self.rank)
         self.crowded = crowded
+        self.family = [] if family is None else family
+        self.family.append(mpi)
+        self.diminished = False
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether the job was started in Open MPI's fault-tolerant mode, where a rank may die and the others live."""
+        return os.environ.get("OMPI_MCA_mpi_ft_enable") in ("1", "true")  # noqa: SIM112 - its name
+
+    def become(self, mpi: MPI.Comm) -> None:
+        """Goes on with the communicator of those who live; what was split off before is void."""
+        self.mpi, self.rank, self.size = mpi, mpi.Get_rank(), mpi.Get_size()
+        self.ledger = Ledger(self.rank)
+        self.family[:] = [mpi]
+        self.diminished = True
 
     @property
     def is_root(self) -> bool:
@@ -79,7 +104,7 @@ class Comm:
         """Collective: a communicator of the ranks that name the same ``color``, in rank order; None for color None."""
         with self.counted("Split", 0):
             mpi = self.mpi.Split(_mpi().UNDEFINED if color is None else color, self.rank)
-        return None if color is None else type(self)(mpi, self.ledger, self.crowded)
+        return None if color is None else type(self)(mpi, self.ledger, self.crowded, self.family)
 
     # -- agreement ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +281,8 @@ class Comm:
 
     def side_channel(self) -> MPI.Comm:
         """One more duplicate, for messages that must never meet those of a phase (telemetry, requests to stop)."""
-        return self.mpi.Dup()
+        self.family.append(self.mpi.Dup())
+        return self.family[-1]
 
     def abort(self, exit_code: int) -> None:
         """Ends all ranks of the job at once; does not return."""
@@ -281,9 +307,50 @@ def world() -> Comm:
     launch.check_library(launched, version)
     if not MPI.Is_initialized():
         MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
-        atexit.register(MPI.Finalize)
+        atexit.register(_finalize)
     launch.check_size(launched, version, MPI.COMM_WORLD.Get_size())
     return Comm(MPI.COMM_WORLD.Dup())
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an exception says that a rank has died (in the fault-tolerant mode; else the job dies with it)."""
+    MPI = _mpi()
+    lost = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
+    return isinstance(error, MPI.Exception) and error.Get_error_class() in lost
+
+
+def end_within(seconds: float, what: str, exit_code: int) -> None:
+    """Makes all ranks of the job end together, and limits how long this process waits for the others: one may hang.
+
+    Args:
+        seconds: from the end of this process's work.
+        what: printed then.
+        exit_code: of this process then; its launcher ends the others.
+    """
+    _END.append((seconds, what, exit_code))
+
+
+_END: list[tuple[float, str, int]] = []
+
+
+def _finalize() -> None:
+    MPI = _mpi()
+    if _END:
+        seconds, what, exit_code = _END[-1]
+
+        def give_up() -> None:
+            sys.stderr.write(f"hpcdd: {what}\n")
+            sys.stderr.flush()
+            os._exit(exit_code)
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        sleep_until(MPI.COMM_WORLD.Ibarrier().Test)
+        MPI.Finalize()
+        timer.cancel()
+    else:
+        MPI.Finalize()
 
 
 def mpi_library() -> str:

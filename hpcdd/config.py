@@ -6,6 +6,7 @@ and command lines become a :class:`Config` is told in :mod:`hpcdd.configuration`
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -130,7 +131,7 @@ class BaselineSettings(CNNTrainingSettings):
 class CheckpointSettings(Settings):
     """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
 
-    every: Annotated[str, Field(pattern=r"^(\d+ epochs?|\d+(\.\d+)? minutes?)$")] = "5 minutes"
+    every: str = "5 minutes"
     """How often the state of a training is written: `1 epoch`, `N epochs`, or `N minutes` (fractions too). Besides, at
     its end, and when the job is asked to stop."""
 
@@ -148,8 +149,9 @@ class CheckpointSettings(Settings):
 
     @model_validator(mode="after")
     def _check_every(self) -> Self:
-        if float(self.every.split()[0]) == 0:
-            raise ValueError(f"every is {self.every!r}; the number must be greater than 0")
+        found = re.fullmatch(r"(\d{1,9}) epochs?|(\d{1,9}(?:\.\d{1,9})?) minutes?", self.every, re.ASCII)
+        if found is None or float(found[1] or found[2]) == 0:
+            raise ValueError(f"every is {self.every!r}; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`")
         return self
 
 
@@ -159,6 +161,10 @@ class RunSettings(Settings):
     stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
     """Seconds after which a rank that does not move (a hung node, GPU or file system) is named and the job ended, so
     that it can be gone on with; longer than the longest single step and the longest piece of reading. null: never."""
+
+    survive: bool = False
+    """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.
+    Needs Open MPI 5 in its fault-tolerant mode, `mpirun --with-ft ulfm`."""
 
 
 class Config(Settings):

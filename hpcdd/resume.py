@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .config import Config
 from .errors import UserError
 from .run_directory import RunDirectory, newest_unfinished
 
+FORMAT = 1
 FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|run\..*")
 """Fields that may change when a run is gone on with: they don't change the result. (A dataset file elsewhere must be
 the same by its fingerprint.)"""
@@ -75,6 +76,11 @@ def settle(argv: Sequence[str]) -> Job:
     run = None if folder is None else RunDirectory(folder)
     condition = "empty" if run is None else run.condition()
     record = run.record() if run is not None and condition in ("unfinished", "complete") else None
+    if record is not None and record["format"] != FORMAT:
+        raise UserError(
+            f"{folder} is a run of format {record['format']} (hpcdd {record['hpcdd']}); this hpcdd goes on with format "
+            f"{FORMAT}"
+        )
     if not named:
         config, print_only = configuration.parse(words, base=None if record is None else record["config"])
     if run is None or print_only:
@@ -98,6 +104,18 @@ def settle(argv: Sequence[str]) -> Job:
     return Job(config, print_only, record)
 
 
+def again(job: Job, path: Path | None) -> Job:
+    """The same job gone on with; to be called on root.
+
+    Args:
+        job: what was to be done.
+        path: the run directory, None where nobody knows of one.
+    """
+    if path is None:
+        return job
+    return replace(job, config=job.config.model_copy(update={"output": str(path)}), record=RunDirectory(path).record())
+
+
 def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
     """The record of a run, see :class:`Job`.
 
@@ -107,7 +125,28 @@ def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
         facts: ``dataset``, ``by_blocks``, ``device``.
     """
     content = config.model_dump(mode="json", exclude={"output"})
-    return {"format": 1, "hpcdd": __version__, "run": run, "config": content, **facts, "complete": False}
+    return {"format": FORMAT, "hpcdd": __version__, "run": run, "config": content, **facts, "complete": False}
+
+
+def check_facts(job: Job, facts: Mapping[str, Any]) -> None:
+    """Refuses to go on with another data set, or on another kind of device, whose random numbers are others.
+
+    Raises:
+        UserError: naming what was there and what is.
+    """
+    if job.record is None:
+        return
+    was = {name: job.record[name] for name in ("dataset", "device")}
+    if was["dataset"] != facts["dataset"]:
+        raise UserError(
+            f"data.file: {job.config.data.file} is not the data set with which {job.config.output} was begun "
+            f"(fingerprint {facts['dataset'][:12]}, not {was['dataset'][:12]})"
+        )
+    if was["device"] != facts["device"]:
+        raise UserError(
+            f"{job.config.output} was begun on {was['device']}, but this job would go on with it on {facts['device']}; "
+            f"use --device {was['device']}"
+        )
 
 
 def grown(record: Mapping[str, Any], config: Config) -> dict[str, int]:

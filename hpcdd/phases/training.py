@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..checkpoints.keeper import NoKeeper
+from ..comm import is_loss
 from ..config import TrainingSettings
 from ..data.samples import AnySamples, Batches
 from ..errors import StopRequest
@@ -125,7 +126,7 @@ def train(
     Raises:
         DivergedError: the loss is NaN or infinite.
         StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
-            state is saved.
+            state is saved. So it is where another rank has died, if this one trains alone.
     """
     hooks, share, keeper = hooks or Hooks(), share or Share(), keeper or NoKeeper()
     device = training.labels.device
@@ -176,8 +177,9 @@ def train(
                 if patience.exhausted or meter.epoch == settings.epochs or keeper.due(meter.epoch):
                     save(meter.validation[1])
             hooks.step()
-    except StopRequest:
-        save()
+    except Exception as error:
+        if isinstance(error, StopRequest) or (keeper.alone and is_loss(error)):
+            save()
         raise
     finally:
         share.flag.overdue = never

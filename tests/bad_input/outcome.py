@@ -25,4 +25,6 @@ def normalised(err: str, folder: Path) -> str:
     """What was printed, without what differs between machines and numbers of ranks."""
     err = err.replace(str(folder), "FOLDER").replace(f"host {socket.gethostname()}", "host HOST")
     err = re.sub(r"[\d.]+ GiB are free", "... GiB are free", err)
+    err = re.sub(r"column \d+ \(char \d+\)", "column COLUMN (char CHAR)", err)
+    err = re.sub(r"fingerprint \w+, not \w+", "fingerprint FINGERPRINT, not FINGERPRINT", err)
     return re.sub(r"\(rank [\d, ]+\)", "(rank 0)", err)

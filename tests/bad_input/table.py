@@ -5,8 +5,9 @@ from __future__ import annotations
 from .command_lines import COMMAND_LINES
 from .configurations import CONFIGURATIONS
 from .datasets import DATASETS
+from .resumes import RESUMES
 from .runs import RUNS
 from .sources import SOURCES
 from .untrusted import UNTRUSTED
 
-TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *SOURCES, *UNTRUSTED)
+TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *RESUMES, *SOURCES, *UNTRUSTED)

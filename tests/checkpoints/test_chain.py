@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from hpcdd.config import CheckpointSettings
 from hpcdd.errors import DamagedError
 from hpcdd.seeding import WHOLE
 from hpcdd.traffic import Ledger
+
+KILLED = Path(__file__).parent / "killed.py"
 
 
 def snapshot(epoch: int, steps: int = 0) -> Snapshot:
@@ -225,3 +229,12 @@ def test_what_does_not_read_back_is_not_taken_for_written(tmp_path: Path, monkey
         save(tmp_path, 1, said=said)
     assert "does not read back as it was written" in said[0]
     assert keeper(tmp_path, []).load() is None
+
+
+def test_a_kill_at_any_system_call_of_a_save_loses_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, KILLED, tmp_path], capture_output=True, text=True, timeout=120, check=True)
+    report = json.loads(done.stdout)
+    deaths = report["found"]["2"] + report["found"]["3"]
+    assert report == {"found": {"2": report["found"]["2"], "3": report["found"]["3"], "next": deaths}, "said": []}
+    assert report["found"]["2"] > 30
+    assert report["found"]["3"] > 10

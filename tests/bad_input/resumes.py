@@ -1,0 +1,181 @@
+"""Runs that can't be gone on with, or not so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hpcdd import configuration, lock, resume
+from hpcdd.data.format import inspect
+from hpcdd.run_directory import RunDirectory
+
+from .row import Row, folder
+from .runs import full, given
+
+RESUME = ("train", "--resume")
+
+
+def run(name: str = "run", *, complete: bool = False, begun: str | None = None, **changes: Any) -> Callable[[], None]:
+    """Makes a run directory as an earlier job has left it: its record, and a folder of the phase that has begun."""
+
+    def make() -> None:
+        config, _ = configuration.parse(given()[1:])
+        facts = {"dataset": inspect(Path("good.h5")).fingerprint, "by_blocks": False, "device": "cpu"}
+        directory = RunDirectory(Path(name))
+        for path in (directory.logs, directory.heartbeats):
+            path.mkdir(parents=True)
+        directory.write_record({**resume.record_of(config, "1234", **facts), "complete": complete, **changes})
+        if begun is not None:
+            directory.training(begun).mkdir()
+
+    return make
+
+
+def damaged() -> None:
+    run()()
+    for path in Path("run/checkpoints").glob("run*.json"):
+        path.write_bytes(path.read_bytes()[:-9])
+
+
+def held() -> None:
+    """By process 1, which surely lives."""
+    run()()
+    holder = lock.Lock(Path("run/lock"))
+    holder.acquire()
+    content = json.loads(Path("run/lock").read_text())
+    holder.release()
+    content |= {"pid": 1, "started": psutil.Process(1).create_time(), "job": "77"}
+    Path("run/lock").write_text(json.dumps(content))
+
+
+def other_data() -> None:
+    run()()
+    shutil.copy("good.h5", "before.h5")
+    import h5py
+
+    with h5py.File("good.h5", "r+") as file:
+        file["train/labels"][:3] = [2, 0, 1]
+
+
+def going_on(*words: str) -> tuple[str, ...]:
+    return ("train", "--resume", "--output", "run", *words)
+
+
+RESUMES = [
+    Row(
+        "resume without a run",
+        RESUME,
+        "--resume: there is no unfinished run runs/quickstart-K here; name its folder with --output",
+        mpirun=True,
+    ),
+    Row("resume in no folder", going_on(), "--resume: run holds no run"),
+    Row("resume in an empty folder", going_on(), "--resume: run holds no run", folder("run")),
+    Row(
+        "resume in a folder of other things",
+        ("train", "--resume", "--output", "full"),
+        "output is full, a folder that is not empty and holds no run; nothing is overwritten, name another one",
+        full,
+    ),
+    Row(
+        "output holds a complete run",
+        given("--output", "run"),
+        "output is run, which holds a complete run; nothing is overwritten, name another folder (or go on with it: "
+        "--resume and more epochs)",
+        run(complete=True),
+    ),
+    Row(
+        "resume with other settings",
+        going_on("--seed", "5", "--local.batch_size", "64", "--run.stall_timeout", "9"),
+        "local.batch_size was 128 in run and is 64 now; a run goes on with what it began with, so leave it as it was "
+        "or name another --output\n"
+        "seed was 0 in run and is 5 now; a run goes on with what it began with, so leave it as it was or name another "
+        "--output",
+        run(),
+        mpirun=True,
+    ),
+    Row(
+        "resume with fewer epochs",
+        going_on("--local.epochs", "1"),
+        "local.epochs was 5 in run and is 1 now; it may only grow",
+        run(),
+    ),
+    Row(
+        "resume with more local epochs behind the aggregation",
+        going_on("--local.epochs", "9"),
+        "local.epochs was 5 in run and is 9 now; it may only grow until phase dnn has begun, which builds on its "
+        "result",
+        run(begun="dnn"),
+    ),
+    Row(
+        "resume with more epochs of the DNN behind the coherent phase",
+        going_on("--aggregation.epochs", "99"),
+        "aggregation.epochs was 10 in run and is 99 now; it may only grow until phase coherent_transfer has begun, "
+        "which builds on its result",
+        run(begun="coherent_transfer"),
+    ),
+    Row(
+        "resume of a run with a damaged record",
+        going_on(),
+        "the run can't be gone on with: run/checkpoints/run.json is damaged (Expecting value: line 1 column "
+        "COLUMN (char CHAR)); run/checkpoints/run-copy.json is damaged (Expecting value: line 1 column COLUMN "
+        "(char CHAR))",
+        damaged,
+    ),
+    Row(
+        "resume of a run of another format",
+        going_on(),
+        "run is a run of format 2 (hpcdd 9.9); this hpcdd goes on with format 1",
+        run(format=2, hpcdd="9.9"),
+    ),
+    Row(
+        "resume while another job is at work",
+        going_on(),
+        "run is in use by a job on host HOST (process 1, Slurm job 77); wait for its end, or name another --output",
+        held,
+        mpirun=True,
+    ),
+    Row(
+        "resume on another data set",
+        going_on(),
+        "data.file: good.h5 is not the data set with which run was begun (fingerprint FINGERPRINT, not FINGERPRINT)",
+        other_data,
+    ),
+    Row(
+        "resume on another device",
+        going_on(),
+        "run was begun on cuda, but this job would go on with it on cpu; use --device cuda",
+        run(device="cuda"),
+    ),
+    Row(
+        "resume of a benchmark",
+        ("bench", "coherent", "--resume"),
+        "command line: --resume belongs to `hpcdd train`",
+    ),
+    Row(
+        "checkpoints at odd times",
+        given("--checkpoint.every", "often"),
+        "command line: checkpoint.every is 'often'; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`",
+    ),
+    Row(
+        "checkpoints every half epoch",
+        given("--checkpoint.every", "0.5 epochs"),
+        "command line: checkpoint.every is '0.5 epochs'; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`",
+    ),
+    Row(
+        "no time to stall",
+        given("--run.stall_timeout", "0"),
+        "command line: run.stall_timeout is 0: input should be greater than 0",
+    ),
+    Row(
+        "survival where it is not offered",
+        given("--run.survive", "true"),
+        "run.survive is true, but this job can't survive the loss of a rank; start it with Open MPI 5 as `mpirun "
+        "--with-ft ulfm -n N ...`, or set run.survive false",
+        mpirun=True,
+    ),
+]
