@@ -254,7 +254,7 @@ class Run:
             return
         with session.phase("evaluation"):
             if team is not None and self.trained.global_cnn is not None:
-                found = global_accuracies(team, self.problem, self.trained.global_cnn, images)
+                found = global_accuracies(team, self.problem, self.trained.global_cnn, images, hooks.step)
                 self._remember("global", {split: {"global": accuracy} for split, accuracy in found.items()})
 
     def _remember(self, phase: str, found: dict[str, dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from . import environment, launch, mesh, results, storage
 from .archive import Archive
 from .comm import Comm
 from .data.reading import BoxReader
-from .errors import StopRequest, UserError
+from .errors import StopRequest, UserError, WriteError
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.optimizers import check_precision
@@ -103,10 +103,8 @@ class Session:
         self.archive = Archive(self.comm, self._job, facts, self.mesh)
         self._open.callback(self.archive.close)
         self.log, self.directory = self.archive.log, self.archive.directory
-        if self.comm.is_root:
-            self._metrics = Metrics(self.directory.metrics)
-            self._open.callback(self._metrics.close)
-        self.archive.watch(lambda: (self._steps, self.reader.bytes_read), lambda: f"step {self._steps}")
+        self.comm.on_root(self._open_metrics)
+        self.archive.watch(self._movement, lambda: f"step {self._steps}")
 
     @contextlib.contextmanager
     def discarding(self) -> Iterator[None]:
@@ -130,6 +128,17 @@ class Session:
             self.log.warning("%s; %s", request, why)
             go_on = f"go on with `hpcdd train --resume --output {self.directory.path}`"
             raise StopRequest(request.signum, request.phase, f" ({why}); {go_on}") from None
+
+    def _open_metrics(self) -> None:
+        try:
+            self._metrics = Metrics(self.directory.metrics)
+        except OSError as error:
+            raise WriteError(f"{self.directory.metrics} can't be written: {error.strerror}") from error
+        self._open.callback(self._metrics.close)
+
+    def _movement(self) -> tuple[int, ...]:
+        """Changes while this rank works."""
+        return self._steps, self.reader.bytes_read, sum(traffic.calls for traffic in list(self.comm.traffic.values()))
 
     def begin(self, phase: str, subdomains: range) -> None:
         """Announces on root's display whose statuses will come."""

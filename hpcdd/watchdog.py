@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from .errors import WriteError
+
 _LINE = 256
 """Bytes of a line: overwritten in place, which needs no space on a full disk."""
 _PARTS = 10
@@ -34,6 +36,9 @@ class Watchdog:
         movement: anything that changes when this rank's main thread moves, or None while it waits for others.
         words: what this rank does, such as ``phase local, step 12``.
         end: called in the watchdog's thread with the message when a rank hangs; does not return.
+
+    Raises:
+        WriteError: on entry, if its file can't be made.
     """
 
     def __init__(
@@ -56,7 +61,10 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         path = self._path(self._rank)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise WriteError(f"{path} can't be written: {error.strerror}") from error
         self._write()
         self._thread.start()
         return self

@@ -100,7 +100,7 @@ class Keeper(NoKeeper):
         phase: name of the training's phase.
         ledger: of this rank's messages.
         comm: ranks that have parts of the network, or copies of it, whose root writes the manifest; None for a
-            training without messages. Every method but :meth:`overdue` and :meth:`due` is collective over them.
+            training without messages. :meth:`load` and :meth:`save` are collective over them.
         subdomain_of: tells to which subdomain a tensor belongs, by its name.
         writes: subdomains whose pieces this rank writes, ``WHOLE`` for what belongs to all.
         reads: those that it needs to go on; the first one's facts count.
@@ -131,8 +131,8 @@ class Keeper(NoKeeper):
 
     @property
     def leads(self) -> bool:
-        """See :class:`NoKeeper`."""
-        return self._comm is None or self._comm.is_root
+        """See :class:`NoKeeper`; of ranks that only read none does."""
+        return bool(self._writes) and (self._comm is None or self._comm.is_root)
 
     @property
     def alone(self) -> bool:
@@ -230,7 +230,7 @@ class Keeper(NoKeeper):
             problem = str(error)
         own = (entries, problem, now - self._begin)
         everyone = [own] if self._comm is None else self._comm.gather_object(own)
-        if everyone is None:
+        if everyone is None or not self.leads:
             return None
         costs = self._earlier + Costs(
             seconds=own[2].seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -75,9 +75,9 @@ def create_global_cnn(team: Team, problem: Problem) -> nn.Module:
 
 
 def global_accuracies(
-    team: Team, problem: Problem, network: nn.Module, samples: Mapping[str, Subimages]
+    team: Team, problem: Problem, network: nn.Module, samples: Mapping[str, Subimages], step: Callable[[], None]
 ) -> dict[str, float]:
-    """Collective over the workers: the global CNN's accuracy by split."""
+    """Collective over the workers: the global CNN's accuracy by split; ``step`` is called before each batch."""
     share = team.share_of_workers()
-    logits = {split: logits_of(network, its, share=share) for split, its in samples.items()}
+    logits = {split: logits_of(network, its, step, share) for split, its in samples.items()}
     return {split: float((logits[split].argmax(1) == problem.labels(split)).double().mean()) for split in logits}

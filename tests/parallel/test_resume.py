@@ -132,7 +132,9 @@ FORMS = [
     {"coherent.parallelism": "data"},
     {"aggregation.placement": "distributed"},
     {"reduction": "fast"},
-    {"decomposition.grid": "2,1"},  # on four ranks two replicas of each subdomain
+    # On four ranks two replicas of each subdomain.
+    {"decomposition.grid": "2,1"},
+    {"decomposition.grid": "2,1", "aggregation.placement": "distributed"},
     {"baseline.enabled": "true", "coherent.starts": "[]", "baseline.epochs": "2", "baseline.batch_size": "16"},
     {"data.storage": "stream", "augmentation.mirror": "1"},
 ]
