@@ -20,8 +20,8 @@ from .checkpoints.snapshot import by_number
 from .comm import Comm, end_within, mpi_library
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, DamagedError, WriteError
-from .files import read_sealed, write_bytes, write_sealed
+from .errors import RESUME, WriteError
+from .files import write_bytes
 from .lock import Lock
 from .mesh import Mesh
 from .parallel.team import Team
@@ -64,7 +64,7 @@ class Archive:
         comm.on_root(lambda: resume.check_facts(job, facts))
         with contextlib.ExitStack() as opened:
             self._open = opened
-            self.directory, self._record, left = comm.on_root(lambda: self._take(job, facts))
+            self.directory, self._record, self.evaluated, left = comm.on_root(lambda: self._take(job, facts))
             self.log = comm.on_all(lambda: run_directory.start_log(self.directory.log(comm.rank)))
             opened.callback(run_directory.end_log)
             self.log.info("rank %d of %d: %s", comm.rank, comm.size, mesh.places[comm.rank])
@@ -80,7 +80,6 @@ class Archive:
                 journal=self.journal,
                 ledger=comm.ledger,
             )
-            self.evaluated = comm.on_root(lambda: self._read_evaluated(job))
             comm.on_root(lambda: self._write_documents(mesh))
             self._open = opened.pop_all()  # all is well: it stays open
 
@@ -100,9 +99,9 @@ class Archive:
         """On root: what a phase's evaluation found; should it not be writable, a resumed run evaluates again."""
         self.evaluated[phase] = found
         try:
-            write_sealed(self._evaluated_path, {"run": self._record["run"], "phases": self.evaluated})
-        except OSError as error:
-            self.warn(f"{self._evaluated_path} can't be written: {error.strerror}")
+            self.directory.write_evaluated(self._record["run"], self.evaluated)
+        except WriteError as error:
+            self.warn(str(error))
 
     def complete(self) -> None:
         """On root: the run is complete.
@@ -112,12 +111,10 @@ class Archive:
         """
         self.directory.write_record({**self._record, "complete": True})
 
-    @property
-    def _evaluated_path(self) -> Path:
-        return self.directory.checkpoints / "evaluated.json"
-
-    def _take(self, job: resume.Job, facts: Mapping[str, Any]) -> tuple[RunDirectory, dict[str, Any], str | None]:
-        """On root: the folder, the run's record, and who has left it without an end."""
+    def _take(
+        self, job: resume.Job, facts: Mapping[str, Any]
+    ) -> tuple[RunDirectory, dict[str, Any], dict[str, Any], str | None]:
+        """On root: the folder, the run's record, what is evaluated, and who has left it without an end."""
         directory = run_directory.make(job.config.output, job.config.name)
         lock = Lock(directory.lock)
         left = lock.acquire()
@@ -125,8 +122,13 @@ class Archive:
         directory.tidy()
         run = secrets.token_hex(8) if job.record is None else job.record["run"]
         record = resume.record_of(self._resolved, run, **facts)
+        evaluated = {} if job.record is None else directory.evaluated(run)
+        if outdated := tuple(resume.PHASES[name] for name in resume.grown(job.record or record, job.config)):
+            # Before the record says that there are more epochs.
+            evaluated = {phase: found for phase, found in evaluated.items() if not phase.startswith(outdated)}
+            directory.write_evaluated(run, evaluated)
         directory.write_record(record)
-        return directory, record, left
+        return directory, record, evaluated, left
 
     def _write_documents(self, mesh: Mesh) -> None:
         facts = {
@@ -141,20 +143,6 @@ class Archive:
             results.write_json(self.directory.environment, facts)
         except OSError as error:
             raise WriteError(f"{self.directory.path} can't be written: {error.strerror}") from error
-
-    def _read_evaluated(self, job: resume.Job) -> dict[str, Any]:
-        if job.record is None:
-            return {}
-        try:
-            content = read_sealed(self._evaluated_path)
-        except FileNotFoundError:
-            return {}
-        except DamagedError as error:
-            self.warn(f"{error}: complete phases are evaluated again")
-            return {}
-        outdated = {resume.PHASES[name] for name in resume.grown(job.record, job.config)}
-        phases: dict[str, Any] = content["phases"] if content["run"] == self._record["run"] else {}
-        return {phase: found for phase, found in phases.items() if not phase.startswith(tuple(outdated))}
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import socket
@@ -34,6 +35,7 @@ class RunDirectory:
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"
         self.heartbeats = path / "heartbeats"
+        self._evaluated = self.checkpoints / "evaluated.json"
         self._records = [self.checkpoints / "run.json", self.checkpoints / "run-copy.json"]
 
     def log(self, rank: int) -> Path:
@@ -96,6 +98,30 @@ class RunDirectory:
                 write_sealed(path, content)
         except OSError as error:
             raise WriteError(f"{self.checkpoints} can't be written: {error.strerror}") from error
+
+    def evaluated(self, run: str) -> dict[str, Any]:
+        """By phase what the evaluations of a run have found; empty where nothing whole is there: it is found again.
+
+        Args:
+            run: identity of the run.
+        """
+        with contextlib.suppress(FileNotFoundError, DamagedError):
+            content = read_sealed(self._evaluated)
+            if content["run"] == run:
+                phases: dict[str, Any] = content["phases"]
+                return phases
+        return {}
+
+    def write_evaluated(self, run: str, phases: dict[str, Any]) -> None:
+        """Writes what :meth:`evaluated` reads.
+
+        Raises:
+            WriteError: it can't be written.
+        """
+        try:
+            write_sealed(self._evaluated, {"run": run, "phases": phases})
+        except OSError as error:
+            raise WriteError(f"{self._evaluated} can't be written: {error.strerror}") from error
 
     def remove(self) -> None:
         """Takes everything away that :func:`make` and later the job have made; for a new run."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from ..comm import Comm
 from ..config import CheckpointSettings
 from ..errors import DamagedError
-from ..files import clean_up
 from ..seeding import WHOLE
 from ..traffic import Ledger, Traffic
 from .chain import Chain, Entry
@@ -49,14 +48,12 @@ class Journal:
     Attributes:
         warn: takes what the user should know.
         seconds: for reading and writing checkpoints, so far.
-        written: checkpoints that this rank had a part in.
         earlier: by phase and subdomain (``WHOLE`` for a network of all), what the trainings whose checkpoints this rank
             leads had cost in earlier jobs.
     """
 
     warn: Callable[[str], None]
     seconds: float = 0.0
-    written: int = 0
     earlier: dict[tuple[str, int], Costs] = field(default_factory=dict)
 
 
@@ -183,7 +180,6 @@ class Keeper(NoKeeper):
                 self._last = present.position
                 if problem := self._write(present, self._now(steps), validation_accuracy):
                     self._journal.warn(f"a checkpoint of phase {self._phase} can't be written: {problem}")
-                self._journal.written += 1
         self._last_time = time.monotonic()
 
     @contextlib.contextmanager
@@ -247,13 +243,6 @@ class Keeper(NoKeeper):
             except OSError as error:
                 problem = str(error)
         return problem
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes what jobs that were killed within a write have left under temporary names; nobody else writes there."""
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            clean_up(path)
 
 
 def _words(position: Position) -> str:

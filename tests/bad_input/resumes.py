@@ -71,7 +71,6 @@ RESUMES = [
         "resume without a run",
         RESUME,
         "--resume: there is no unfinished run runs/quickstart-K here; name its folder with --output",
-        mpirun=True,
     ),
     Row("resume in no folder", going_on(), "--resume: run holds no run"),
     Row("resume in an empty folder", going_on(), "--resume: run holds no run", folder("run")),
@@ -137,7 +136,6 @@ RESUMES = [
         going_on(),
         "run is in use by a job on host HOST (process 1, Slurm job 77); wait for its end, or name another --output",
         held,
-        mpirun=True,
     ),
     Row(
         "resume on another data set",
@@ -176,6 +174,5 @@ RESUMES = [
         given("--run.survive", "true"),
         "run.survive is true, but this job can't survive the loss of a rank; start it with Open MPI 5 as `mpirun "
         "--with-ft ulfm -n N ...`, or set run.survive false",
-        mpirun=True,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -192,15 +193,16 @@ def test_no_flipped_bit_stays_unseen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EDQUOT])
 def test_a_write_that_fails_is_told_and_harms_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     save(tmp_path, 1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     said: list[str] = []
 
     def fails(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patched:
         if call == "replace":
@@ -208,7 +210,7 @@ def test_a_write_that_fails_is_told_and_harms_nothing(
         else:
             patched.setattr(os, call, fails)
         save(tmp_path, 2, said=said)
-    assert said == ["a checkpoint of phase coherent_transfer can't be written: [Errno 28] No space left on device"]
+    assert said == [f"a checkpoint of phase coherent_transfer can't be written: [Errno {code}] {os.strerror(code)}"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     save(tmp_path, 2, said=said)
     assert same(keeper(tmp_path, []).load(), snapshot(2))

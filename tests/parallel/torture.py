@@ -11,7 +11,9 @@ of the undisturbed one. Faults:
 * a full disk (with --small FOLDER, a small file system such as a tmpfs of 2 MiB, that is filled up for a while);
 * between two jobs a flipped bit, a cut or a loss in one file of the checkpoints.
 
-It prints a line for each job, and at the end how often each fault came. Any difference ends it with an AssertionError.
+Of the jobs a share (``--forked``) has one rank, and is forked from this process, which has imported everything: to
+start a job under mpirun takes longer than to torture it. A line is printed for each job, and at the end how often each
+fault came. Any difference ends it with an AssertionError.
 """
 
 from __future__ import annotations
@@ -33,12 +35,15 @@ import numpy as np
 import psutil
 import yaml
 
+import hpcdd.run  # noqa: F401 - forked jobs need not import it
+from hpcdd import cli
 from hpcdd.data.write import write_dataset
 
 from ..conftest import make_split
 from ..launchers import AS_ROOT, Launcher, find
 from .test_resume import check_same
 
+FORKED_FAULTS = ("kill one", "kill one", "kill one", "SIGTERM", "SIGUSR1", "fill the disk")
 FAULTS = ("kill one", "kill one", "kill all", "kill mpirun", "stop one", "SIGTERM", "SIGUSR1", "fill the disk")
 LONGEST = 45.0
 
@@ -51,9 +56,11 @@ class Torture:
         folder: for everything.
         small: a small file system for the runs; None for ``folder``.
         seed: of the moments.
+        forked: share of the jobs that are forked.
     """
 
-    def __init__(self, mpi: Launcher, folder: Path, small: Path | None, seed: int) -> None:
+    def __init__(self, mpi: Launcher, folder: Path, small: Path | None, seed: int, forked: float) -> None:
+        self.forked = forked
         self.mpi, self.folder, self.runs = mpi, folder, small or folder
         self.small = small
         self.random = random.Random(seed)
@@ -91,13 +98,69 @@ class Torture:
             run = self.runs / "run"
             shutil.rmtree(run, ignore_errors=True)
             jobs = 0
-            while not self.job(run, number, disturbed=self.counts["kills"] < kills and jobs < 12):
+            while True:
+                disturbed = self.counts["kills"] < kills and jobs < 12
+                forked = disturbed and self.random.random() < self.forked
+                if (self.forked_job if forked else self.job)(run, number, disturbed=disturbed):
+                    break
                 jobs += 1
                 if self.random.random() < 0.3:
                     self.damage(run)
             check_same(run, self.folder / "undisturbed")
             self.counts["complete runs"] += 1
         print(dict(self.counts), flush=True)
+
+    def forked_job(self, run: Path, number: int, *, disturbed: bool) -> bool:
+        """One job of one rank, forked from this process; whether the run is complete."""
+        assert disturbed
+        fault = self.random.choice(FORKED_FAULTS if self.small is not None else FORKED_FAULTS[:-1])
+        words = ["train", str(self.folder / "config.yaml"), "--output", str(run)]
+        if (run / "checkpoints" / "run.json").exists():
+            words.append("--resume")
+        child = os.fork()
+        if child == 0:
+            output = os.open(self.folder / "forked.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            code = 1
+            with contextlib.suppress(SystemExit):
+                code = cli.main(words)
+            sys.stdout.flush()
+            os._exit(code)
+        end = time.monotonic() + self.random.uniform(0.1, 0.6 * self.seconds)
+        process, status = 0, 0
+        while not process and time.monotonic() < end:
+            process, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.02)
+        ended = bool(process)
+        if not ended:
+            if fault == "fill the disk":
+                self.fill()
+            else:
+                os.kill(child, signal.SIGKILL if fault == "kill one" else signal.Signals[fault])
+            _, status = os.waitpid(child, 0)
+        self.free()
+        code = os.waitstatus_to_exitcode(status)
+        fault = "none" if ended else fault
+        print(f"run {number}, 1 rank (forked), {fault}: exit code {code}", flush=True)
+        out = (self.folder / "forked.log").read_text()
+        assert ended is False or code == 0, out
+        assert fault == "kill one" or "Traceback" not in out, out
+        early = not (run / "checkpoints" / "run.json").exists()  # before the handlers are there
+        assert not fault.startswith("SIG") or code in (0, 75) or (early and code < 0), (code, out)
+        self.counts[fault] += fault != "none"
+        self.counts["kills"] += code != 0
+        return code == 0
+
+    def fill(self) -> None:
+        """Fills the disk up, for a while."""
+        assert self.small is not None
+        with contextlib.suppress(OSError), (self.small / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+        time.sleep(self.random.uniform(0.1, 2))
+        if self.random.random() < 0.5:
+            self.free()
 
     def job(self, run: Path, number: int, *, disturbed: bool) -> bool:
         """One job; whether the run is complete."""
@@ -163,13 +226,7 @@ class Torture:
             else:
                 process.kill()
         elif fault == "fill the disk":
-            assert self.small is not None
-            with contextlib.suppress(OSError), (self.small / "filler").open("wb", buffering=0) as filler:
-                while filler.write(bytes(4096)):
-                    pass
-            time.sleep(self.random.uniform(0.1, 2))
-            if self.random.random() < 0.5:
-                self.free()
+            self.fill()
         else:
             signum = signal.Signals[fault]
             target = self.random.choice(("mpirun", "one", "all"))
@@ -232,11 +289,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="jobs to kill")
     parser.add_argument("--folder", type=Path, required=True, help="for data, configuration and runs")
     parser.add_argument("--small", type=Path, help="a small file system for the runs, for full disks")
+    parser.add_argument("--forked", type=float, default=0.7, help="share of the jobs that are forked, see above")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--mpi", choices=list(find()), default=next(iter(find())), help="under whose mpirun")
     options = parser.parse_args()
     os.environ.update(AS_ROOT, OMP_NUM_THREADS="1")
-    torture = Torture(find()[options.mpi], options.folder.absolute(), options.small, options.seed)
+    torture = Torture(find()[options.mpi], options.folder.absolute(), options.small, options.seed, options.forked)
     torture.prepare()
     torture.run_until(options.kills)
     print(json.dumps({"python": sys.version.split()[0], "numpy": np.__version__, "mpi": options.mpi}))
