@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import signal
 import socket
 import sys
@@ -196,8 +195,6 @@ def _end(comm: Comm, exit_code: int) -> int:
 
 def _fail(comm: Comm, text: str, exit_code: int) -> None:
     """Says why this rank fails and ends the whole job, lest the others wait for ever; does not return."""
-    if (log := logging.getLogger("hpcdd")).handlers:  # this rank's file is open
-        log.error(text.rstrip())
     sys.stderr.write(text)  # at once, so that lines of several ranks don't mix
     sys.stderr.flush()
     time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last

@@ -76,7 +76,7 @@ def record(session: Session, trained: Trained) -> None:
         comm.on_root(lambda: _raise(fault))
         everyone = comm.gather_object(_costs(session, trained))
     content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
-    session.log.info("complete")
+    session.archive.log.info("complete")
     if content is not None and comm.is_root:
         session.close_display()
         results.print_results(content, session.directory.path, sys.stdout)

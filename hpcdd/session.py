@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -17,7 +19,7 @@ from . import environment, launch, mesh, results, storage
 from .archive import Archive
 from .comm import Comm
 from .data.reading import BoxReader
-from .errors import StopRequest, UserError, WriteError
+from .errors import DivergedError, StopRequest, UserError, WriteError
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.optimizers import check_precision
@@ -73,6 +75,7 @@ class Session:
         self._metrics: Metrics | None = None
         self._steps = 0
         self._open = contextlib.ExitStack()
+        self.log: logging.Logger | None = None
         interval = comm.on_root(self._open_display)
         channel = comm.side_channel()
         self.stop = Stop(comm, channel)
@@ -89,6 +92,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.__exit__(kind, error, trace)
+        if error is not None and not isinstance(error, StopRequest) and self.log is not None:
+            told = isinstance(error, (UserError, DivergedError))
+            self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
         self._display.close()
         self._open.close()
 
@@ -125,7 +131,7 @@ class Session:
             yield
         except StopRequest as request:
             why = occasion(request.signum, os.environ, time.time())
-            self.log.warning("%s; %s", request, why)
+            self.archive.log.warning("%s; %s", request, why)
             go_on = f"go on with `hpcdd train --resume --output {self.directory.path}`"
             raise StopRequest(request.signum, request.phase, f" ({why}); {go_on}") from None
 
@@ -181,7 +187,7 @@ class Session:
             self.telemetry.poll()
 
         def epoch(status: Status) -> None:
-            self.log.info("%s", status)
+            self.archive.log.info("%s", status)
             if heard:
                 self.telemetry.epoch(status)
 
