@@ -37,6 +37,7 @@ def main() -> None:
                 code = cli.main(job["words"])
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append(error.getvalue())
+    comm._END.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
         Path("codes.json").write_text(json.dumps(codes))
         Path("errors.json").write_text(json.dumps(errors))
