@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -14,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import environment, results, resume, run_directory
+from . import environment, results, resume, run_directory, survival
 from .checkpoints.keeper import Journal, Keeper
 from .checkpoints.snapshot import by_number
 from .comm import Comm, end_within, mpi_library
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, WriteError
+from .errors import RESUME, UserError, WriteError
 from .files import write_bytes
 from .lock import Lock
 from .mesh import Mesh
@@ -116,9 +115,12 @@ class Archive:
     ) -> tuple[RunDirectory, dict[str, Any], dict[str, Any], str | None]:
         """On root: the folder, the run's record, what is evaluated, and who has left it without an end."""
         directory = run_directory.make(job.config.output, job.config.name)
-        lock = Lock(directory.lock)
+        lock = Lock(directory.lock, lost=self._end_displaced)
         left = lock.acquire()
         self._open.callback(lock.release)
+        present = directory.record()  # what was decided before the lock was held may be outdated
+        if (present or {}).get("run") != (job.record or {}).get("run"):
+            raise UserError(f"another job has begun in {directory.path} meanwhile; start again")
         directory.tidy()
         run = secrets.token_hex(8) if job.record is None else job.record["run"]
         record = resume.record_of(self._resolved, run, **facts)
@@ -206,8 +208,18 @@ class Archive:
             sys.stderr.write("".join(f"hpcdd: {line}\n" for line in [*text.splitlines(), more]))
             sys.stderr.flush()
             time.sleep(0.5)  # as in hpcdd.cli: mpirun may end before it has passed on what was printed last
+        self._end()
+
+    def _end_displaced(self) -> None:
+        """In the lock's thread: what this job would write now would mix with what another one writes."""
+        sys.stderr.write(f"hpcdd: {self.directory.path} belongs to another job now; this one is ended\n")
+        sys.stderr.flush()
+        self._end()
+
+    def _end(self) -> None:
+        """Ends all ranks, from any thread."""
         threading.Timer(GRACE, lambda: os._exit(RESUME)).start()
         if self._comm.tolerant:  # there MPI_Abort ends one rank
-            os.kill(os.getppid(), signal.SIGTERM)
+            survival.stop_launcher()
         else:
             self._comm.abort(RESUME)

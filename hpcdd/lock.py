@@ -14,17 +14,16 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from .errors import UserError, WriteError
 
 BEAT = 5.0
 """Seconds between two numbers."""
-PATIENCE = 6
-"""Beats that another host's lock must stand still to count as left behind."""
+PATIENCE = 12
+"""Beats that another host's lock must stand still to count as left behind: a file system may show it late."""
 _BYTES = 512
 """Size of the file: it is overwritten in place, which needs no space on a full disk."""
 
@@ -35,10 +34,12 @@ class Lock:
     Args:
         path: of the file; its folder exists.
         beat: seconds, see :data:`BEAT`.
+        lost: called in the lock's thread if another job has taken the lock: this one was suspended for so long that it
+            counted as dead.
     """
 
-    def __init__(self, path: Path, beat: float = BEAT) -> None:
-        self._path, self._beat = path, beat
+    def __init__(self, path: Path, beat: float = BEAT, lost: Callable[[], None] = lambda: None) -> None:
+        self._path, self._beat, self._lost = path, beat, lost
         self._token = secrets.token_hex(8)
         self._number = 0
         self._file = -1
@@ -87,27 +88,35 @@ class Lock:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
             return False
-        self._write()
+        try:
+            self._write()
+        except OSError:
+            self._path.unlink()
+            raise
         return True
 
     def _write(self) -> None:
-        process = psutil.Process()
         content = {
             "token": self._token,
             "host": socket.gethostname(),
             "space": _process_space(),
-            "pid": process.pid,
-            "started": process.create_time(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
             "job": os.environ.get("SLURM_JOB_ID", ""),
             "number": self._number,
         }
         os.pwrite(self._file, json.dumps(content).ljust(_BYTES).encode(), 0)
+        os.fsync(self._file)  # or a file system would show it to other hosts when it likes
 
     def _keep(self) -> None:
         while not self._end.wait(self._beat):
             self._number += 1
             with contextlib.suppress(OSError):
                 self._write()
+            owner = self._read(self._path)
+            if owner is None or owner.get("token", self._token) != self._token:
+                self._lost()
+                return
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         """What stands in a lock; None where there is none; {} where nothing can be read from it yet."""
@@ -121,10 +130,8 @@ class Lock:
 
     def _lives(self, owner: dict[str, Any]) -> bool:
         if owner.get("host") == socket.gethostname() and owner.get("space") == _process_space():
-            try:
-                return bool(psutil.Process(owner["pid"]).create_time() == owner["started"])
-            except psutil.NoSuchProcess:
-                return False
+            started = _started(owner["pid"])
+            return started is not None and started == owner["started"]
         end = time.monotonic() + PATIENCE * self._beat
         while time.monotonic() < end:
             time.sleep(self._beat / 5)
@@ -133,18 +140,36 @@ class Lock:
         return False
 
     def _remove(self, owner: dict[str, Any]) -> None:
-        """Takes away the lock that ``owner`` left behind, and no other that may have come in its place."""
-        aside = self._path.with_name(f".{self._path.name}.{self._token}")
+        """Takes away the lock that ``owner`` left behind, and no other that may come in its place.
+
+        One job at a time does so, under a lock that is held for a moment.
+        """
+        guard = self._path.with_name(f"{self._path.name}.takeover")
         try:
-            self._path.rename(aside)
-        except FileNotFoundError:
+            os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+        except FileExistsError:
+            end = time.monotonic() + PATIENCE * self._beat
+            while guard.exists():
+                time.sleep(self._beat / 100)
+                if time.monotonic() > end:  # whoever made it has died
+                    guard.unlink(missing_ok=True)
             return
-        if self._read(aside) == owner:
-            aside.unlink()
-            return
-        with contextlib.suppress(FileExistsError):  # another job was quicker, and this is its lock
-            os.link(aside, self._path)
-        aside.unlink()
+        try:
+            if self._read(self._path) == owner:
+                self._path.unlink(missing_ok=True)
+        finally:
+            guard.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since the machine was (no step of its clock changes that); None if
+    there is none, or one that is dead and only not yet taken notice of.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _process_space() -> str:

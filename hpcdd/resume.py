@@ -96,6 +96,8 @@ def settle(argv: Sequence[str]) -> Job:
         )
     if condition == "empty" and wanted:
         raise UserError(f"--resume: {folder} holds no run")
+    if condition == "begun" and not named and wanted:
+        raise UserError(f"--resume: nothing is recorded in {folder} yet; name the configuration that it was begun with")
     config = config.model_copy(update={"output": str(folder)})
     if record is not None:
         problems = list(differences(record["config"], config, run))

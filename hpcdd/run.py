@@ -127,7 +127,7 @@ class Run:
                     widths = feature_widths(self.problem, "logits")
                     self.trained.dnn = fresh_dnn(config, team, widths, self.problem.info.num_classes)
                     history = finished(self.trained.dnn, config.aggregation, archive.of_parts("dnn", team, team.across))
-                self.decided = self.comm.broadcast_object(history is not None)
+                self.decided = self.comm.maximum(int(team is not None and history is None)) == 0
             else:
                 template = dnn_template(config, self.problem, "logits")
                 whole = None
@@ -160,12 +160,16 @@ class Run:
                         decide=not self.decided,
                     )
             session.telemetry.finish(session.stop.poll)
+        steps = max((result.steps for result in self.trained.local.values()), default=0)
+        if self.decided and self.comm.maximum(steps):
+            # The checkpoint of a trained CNN was damaged: what was evaluated need not be what is there now.
+            self.decided = False
+            self.local_phase()
 
     def aggregation(self) -> None:
         """The rules and the DNN combine the local decisions."""
         session, team, config, problem = self.session, self.team, self.config, self.problem
-        if self.decided:
-            self._recall("dnn")
+        if self.decided and self._recalled("dnn"):
             return
         session.begin("dnn", _WHOLE)
         labels = {split: problem.labels(split) for split in problem.samples}
@@ -219,8 +223,7 @@ class Run:
                     if by_data
                     else session.archive.of_parts(phase, team, team.workers),
                 )
-        if phase in session.archive.evaluated:
-            self._recall(phase)
+        if self._recalled(phase):
             return
         with session.phase("evaluation"):
             if team is not None:
@@ -249,8 +252,7 @@ class Run:
                 self.trained.global_cnn, self.trained.steps["global"] = train_global_cnn(
                     team, self.problem, images, hooks, keeper
                 )
-        if "global" in session.archive.evaluated:
-            self._recall("global")
+        if self._recalled("global"):
             return
         with session.phase("evaluation"):
             if team is not None and self.trained.global_cnn is not None:
@@ -268,10 +270,15 @@ class Run:
                 costs["gather"] = {"seconds": session.seconds["gather"], **asdict(self.comm.traffic["gather"])}
             session.archive.remember(phase, {"accuracy": found, "costs": costs})
 
-    def _recall(self, phase: str) -> None:
-        """Takes over what an earlier job has found."""
+    def _recalled(self, phase: str) -> bool:
+        """Takes over what an earlier job has found, unless this one has trained the network on; on all ranks."""
+        if not self.comm.broadcast_object(
+            phase in self.session.archive.evaluated and not self.trained.steps.get(phase, 0)
+        ):
+            return False
         for split, accuracies in self.session.archive.evaluated[phase]["accuracy"].items():
             self.trained.accuracy[split] |= accuracies
+        return True
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
         return self.problem.read(self.session.reader, subdomains, self.session.place.device, self.session.storage)

@@ -65,7 +65,8 @@ class RunDirectory:
         if record is not None:
             return "complete" if record["complete"] else "unfinished"
         own = {path.name for path in (self.config, self.environment, self.metrics, self.lock, self.logs)}
-        return "begun" if names <= own | {self.checkpoints.name, self.heartbeats.name} else "foreign"
+        own |= {f"{self.lock.name}.takeover", self.checkpoints.name, self.heartbeats.name}
+        return "begun" if names <= own else "foreign"
 
     def record(self) -> dict[str, Any] | None:
         """What a run says of itself, see :mod:`hpcdd.resume`; None where nothing was recorded.
@@ -124,9 +125,19 @@ class RunDirectory:
             raise WriteError(f"{self._evaluated} can't be written: {error.strerror}") from error
 
     def remove(self) -> None:
-        """Takes everything away that :func:`make` and later the job have made; for a new run."""
-        for path in [self.made] if self.made is not None else self.path.iterdir():
+        """Takes everything away that :func:`make` and later the job have made; for a new run, under its lock.
+
+        Folders above that others use by now stay.
+        """
+        for path in self.path.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.made is None:
+            return
+        for folder in (self.path, *self.path.parents):
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+            if folder == self.made:
+                break
 
     def tidy(self) -> None:
         """Takes away what a killed job has left half written; for the one job that holds the lock."""

@@ -17,9 +17,9 @@ import torch
 
 from . import environment, launch, mesh, results, storage
 from .archive import Archive
-from .comm import Comm
+from .comm import Comm, is_loss
 from .data.reading import BoxReader
-from .errors import DivergedError, StopRequest, UserError, WriteError
+from .errors import DivergedError, ReadError, StopRequest, UserError, WriteError
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.optimizers import check_precision
@@ -96,7 +96,10 @@ class Session:
             told = isinstance(error, (UserError, DivergedError))
             self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
         self._display.close()
-        self._open.close()
+        agreed = isinstance(error, StopRequest | UserError) and not isinstance(error, ReadError)
+        if error is None or agreed or is_loss(error):
+            self._open.close()
+        # Else the lock ends with this process, and the other ranks, which may still write, end before it.
 
     def open_directory(self) -> None:
         """Takes the run directory; see :class:`hpcdd.archive.Archive`."""
@@ -118,7 +121,8 @@ class Session:
         try:
             yield
         except UserError:
-            self._open.close()
+            if not self.comm.is_root:
+                self._open.close()
             self.comm.maximum(0)  # all have closed their files there
             if self.comm.is_root and self._job.record is None:
                 self.directory.remove()

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 
 import numpy as np
+import psutil
 
 from .comm import Comm, is_loss, sleep_until
 from .errors import UserError
 
+_LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "prte", "orterun", "orted")
 _PATIENCE = 5.0
 """Seconds that the launcher gets to end the others."""
 
@@ -77,9 +78,18 @@ def end_job(comm: Comm, exit_code: int) -> None:
     for other in comm.family:
         with contextlib.suppress(Exception):
             other.Revoke()
-    os.kill(os.getppid(), signal.SIGTERM)
+    stop_launcher()
     time.sleep(_PATIENCE)
     os._exit(exit_code)
+
+
+def stop_launcher() -> None:
+    """Asks the launcher of this process to end the job; does nothing where it is gone."""
+    for process in psutil.Process().parents():
+        if process.name() in _LAUNCHERS:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+            return
 
 
 def _agree(mpi: object, fine: bool) -> bool:

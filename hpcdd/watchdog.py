@@ -35,7 +35,7 @@ class Watchdog:
         timeout: seconds.
         movement: anything that changes when this rank's main thread moves, or None while it waits for others.
         words: what this rank does, such as ``phase local, step 12``.
-        end: called in the watchdog's thread with the message when a rank hangs; does not return.
+        end: called in the watchdog's thread with the message when a rank hangs.
 
     Raises:
         WriteError: on entry, if its file can't be made.
@@ -93,14 +93,17 @@ class Watchdog:
             seen = line or ""
             if max(self._still, unseen) >= self._timeout:
                 self._report()
+                self._still, unseen = 0.0, 0.0  # all have come to life again
 
     def _report(self) -> None:
         """Looks at all ranks, lest of several that hang one only be named; of several watchdogs one speaks."""
+        stalled = self._folder / "stalled"
         try:
-            os.close(os.open(self._folder / "stalled", os.O_CREAT | os.O_EXCL))
+            os.close(os.open(stalled, os.O_CREAT | os.O_EXCL))
         except OSError:
             self._over.wait(10 * self._pause)
-            self._end("")
+            if stalled.exists() and not self._over.is_set():
+                self._end("")
             return
         first = {rank: self._read(rank) for rank in range(self._size)}
         for _ in range(3):
@@ -115,13 +118,17 @@ class Watchdog:
                 hung.append(f"rank {rank} of {self._size} on {words.strip()} shows no sign of life")
             elif float(still) + 3 * self._pause >= self._timeout:
                 hung.append(f"rank {rank} of {self._size} on {words.strip()} does not move")
-        self._end("\n".join(f"{text} (run.stall_timeout is {self._timeout:g} s)" for text in hung))
+        if hung:
+            self._end("\n".join(f"{text} (run.stall_timeout is {self._timeout:g} s)" for text in hung))
+        else:
+            stalled.unlink(missing_ok=True)
 
     def _write(self) -> bool:
         self._number += 1
         line = f"{self._number}|{self._still:.2f}|{socket.gethostname()}, {self._words()}"
         try:
             os.pwrite(self._file, line[:_LINE].ljust(_LINE).encode(), 0)
+            os.fsync(self._file)  # or a file system would show it to other hosts when it likes
         except OSError:
             return False
         return True

@@ -116,6 +116,28 @@ def test_the_holder_moves_its_number(path: Path) -> None:
     lock.release()
 
 
+def test_a_holder_that_was_suspended_and_lost_it_is_told(path: Path) -> None:
+    told = threading.Event()
+    lock = Lock(path, beat=0.05, lost=told.set)
+    lock.acquire()
+    path.unlink()
+    left_behind(path)
+    assert told.wait(10)
+    content = path.read_text()
+    lock.release()
+    assert path.read_text() == content  # it is the other one's
+
+
+def test_a_dead_process_that_nobody_has_taken_notice_of_holds_nothing(path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    _wait_for(lambda: Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z")
+    left_behind(path, pid=child.pid)
+    lock = Lock(path)
+    assert lock.acquire() is not None
+    lock.release()
+    child.wait()
+
+
 def test_of_many_that_come_at_once_one_gets_it(path: Path) -> None:
     left_behind(path, pid=999_999_999)
     locks = [Lock(path) for _ in range(16)]

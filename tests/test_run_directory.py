@@ -46,6 +46,22 @@ def test_output_is_made_with_its_parents_and_may_exist_if_it_is_empty(tmp_path: 
     assert not Path("runs").exists()
 
 
+def test_a_run_that_is_taken_back_takes_nothing_of_others_with_it() -> None:
+    first, second = make("sweep/a", "a"), make("sweep/b", "b")
+    assert first.made == Path("sweep")
+    first.remove()
+    assert not Path("sweep/a").exists()
+    assert second.logs.exists()
+    second.remove()
+    assert Path("sweep").exists()  # it was there when the second one came
+    Path("mine").mkdir()
+    third = make("mine", "c")
+    third.remove()
+    assert list(Path("mine").iterdir()) == []
+    make(None, "d").remove()
+    assert not Path("runs").exists()
+
+
 def condition(folder: str) -> str:
     return RunDirectory(Path(folder)).condition()
 

@@ -93,6 +93,33 @@ def test_stopped_processes_are_all_named_by_one(tmp_path: Path) -> None:
     assert "phase local, step 7 shows no sign of life" in text
 
 
+def test_a_rank_that_comes_to_life_again_is_not_named(tmp_path: Path) -> None:
+    """Suspended for a while: by the time that the watchdog looks closer it writes again."""
+    said: list[str] = []
+    other = subprocess.Popen(
+        [sys.executable, "-c", RANK, tmp_path, "1", str(SIZE), "2"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        with dog(tmp_path, 0, said, timeout=2.0):
+            time.sleep(0.5)
+            other.send_signal(signal.SIGSTOP)
+            end = time.monotonic() + 10
+            while not (tmp_path / "stalled").exists():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            other.send_signal(signal.SIGCONT)
+            end = time.monotonic() + 10
+            while (tmp_path / "stalled").exists():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+    finally:
+        other.kill()
+        other.communicate()
+    assert said == []
+
+
 def test_where_nothing_can_be_written_nobody_is_accused(tmp_path: Path, monkeypatch: object) -> None:
     said: list[str] = []
     with dog(tmp_path, 0, said) as one:

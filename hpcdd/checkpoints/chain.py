@@ -22,8 +22,6 @@ from ..files import digest, read_sealed, write_bytes, write_sealed
 from ..seeding import WHOLE
 from .snapshot import Position
 
-KEPT = 2
-"""Checkpoints that are kept, besides the best: if the newest is damaged, there is one more."""
 _NAME = re.compile(r"e(\d{5,})-s(\d{7,})\.")
 Entry = dict[str, Any]
 
@@ -80,6 +78,7 @@ class Chain:
         pieces: Mapping[str, Entry],
         costs: Mapping[str, float],
         validation_accuracy: float | None,
+        before: Position | None,
     ) -> None:
         """Writes the manifest, after all pieces; then removes what is no longer kept.
 
@@ -88,6 +87,7 @@ class Chain:
             pieces: all entries.
             costs: of the training so far.
             validation_accuracy: at this position, if an epoch ends here and there is a validation split.
+            before: the last position that is known to be whole; it is kept, too.
 
         Raises:
             OSError: it can't be written; the checkpoints before are unharmed.
@@ -106,7 +106,7 @@ class Chain:
         if validation_accuracy is not None and (best is None or validation_accuracy > best["validation_accuracy"]):
             write_sealed(self.folder / "best.json", content)
             best = content
-        self._prune(best)
+        self._prune([position, *([] if before is None else [before])], best)
 
     def _best(self) -> dict[str, Any] | None:
         try:
@@ -114,13 +114,13 @@ class Chain:
         except DamagedError:
             return None
 
-    def _prune(self, best: dict[str, Any] | None) -> None:
-        kept = self.positions()[:KEPT]
+    def _prune(self, kept: list[Position], best: dict[str, Any] | None) -> None:
+        newest = kept[0]
         if best is not None:
             kept.append(Position(best["epoch"], best["steps"]))
         gone = [path for path in self._files() if _position(path) not in kept]
         for path in sorted(gone, key=lambda path: path.suffix != ".json"):  # manifests first
-            if _position(path) < kept[0]:  # what is newer may just be written
+            if _position(path) < newest:  # what lies ahead may just be written, or was found damaged
                 path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:

@@ -121,7 +121,8 @@ class Keeper(NoKeeper):
         self._phase, self._ledger = phase, ledger
         self._comm = comm if comm is not None and comm.size > 1 else None
         self._subdomain_of, self._writes, self._reads = subdomain_of, writes, reads
-        self._last: Position | None = None
+        self._last: Position | None = None  # that was saved, or tried
+        self._whole: Position | None = None
         self._last_time = time.monotonic()
         self._earlier = Costs()
         self._begin = self._now(0)
@@ -161,7 +162,7 @@ class Keeper(NoKeeper):
             if problems and self.leads:
                 then = "is trained from its beginning" if found is None else f"goes on from {_words(found.position)}"
                 self._journal.warn(f"{'; '.join(problems)}: phase {self._phase} {then}")
-            self._last = None if found is None else found.position
+            self._last = self._whole = None if found is None else found.position
         return found
 
     def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
@@ -179,7 +180,7 @@ class Keeper(NoKeeper):
             if present.position != self._last:
                 self._last = present.position
                 if problem := self._write(present, self._now(steps), validation_accuracy):
-                    self._journal.warn(f"a checkpoint of phase {self._phase} can't be written: {problem}")
+                    self._journal.warn(f"a checkpoint in {self._chain.folder} can't be written: {problem}")
         self._last_time = time.monotonic()
 
     @contextlib.contextmanager
@@ -239,7 +240,9 @@ class Keeper(NoKeeper):
         if problem is None:
             try:
                 all_entries = {key: entry for more, _, _ in everyone for key, entry in more.items()}
-                self._chain.publish(snapshot.position, all_entries, asdict(costs), validation_accuracy)
+                costly = asdict(costs)
+                self._chain.publish(snapshot.position, all_entries, costly, validation_accuracy, self._whole)
+                self._whole = snapshot.position
             except OSError as error:
                 problem = str(error)
         return problem

@@ -36,11 +36,13 @@ class LocalResult:
         network: the CNN, on its rank's device, in evaluation mode.
         logits: its decisions by split, float32 (n, K) on the CPU; empty where they are not wanted.
         seconds: for training and for the decisions, in this job.
+        steps: of the training in this job.
     """
 
     network: nn.Module
     logits: dict[str, torch.Tensor]
     seconds: float
+    steps: int
 
 
 def train_local_cnns(
@@ -85,7 +87,7 @@ def train_local_cnns(
             hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())})
         network.to(place.device)
         with shared_layers(network, share):
-            train(
+            steps = train(
                 network,
                 splits["train"],
                 splits.get("validation"),
@@ -108,7 +110,7 @@ def train_local_cnns(
                 f"phase local: the trained CNN of subdomain {subdomain} gives logits that are not finite; "
                 "try a smaller local.learning_rate or local.precision fp32"
             )
-        results[subdomain] = LocalResult(network, logits, time.perf_counter() - start)
+        results[subdomain] = LocalResult(network, logits, time.perf_counter() - start, steps)
     return results
 
 

@@ -159,6 +159,26 @@ def test_a_training_of_which_nothing_is_whole_begins_anew_and_says_so(tmp_path: 
     assert "is trained from its beginning" in said[0]
 
 
+def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
+    """Positions beyond it are known to be damaged, and don't count as the last two."""
+    save(tmp_path, 5, 6)
+    for path in tmp_path.glob("*.0010.h5"):
+        path.write_bytes(b"")
+    said: list[str] = []
+    its = keeper(tmp_path, said)
+    assert its.load() is None
+    for epoch in (1, 2, 3):
+        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
+    assert same(keeper(tmp_path, said).load(), snapshot(3))
+    (tmp_path / "e00003-s0000000.0002.h5").unlink()
+    assert same(keeper(tmp_path, said).load(), snapshot(2))
+    its = keeper(tmp_path, said)
+    its.load()
+    for epoch in (4, 5, 6, 7):
+        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["e00006-s0000000.json", "e00007-s0000000.json"]
+
+
 def test_checkpoints_of_another_run_are_not_taken(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(DamagedError, match="belongs to another run"):
@@ -210,7 +230,7 @@ def test_a_write_that_fails_is_told_and_harms_nothing(
         else:
             patched.setattr(os, call, fails)
         save(tmp_path, 2, said=said)
-    assert said == [f"a checkpoint of phase coherent_transfer can't be written: [Errno {code}] {os.strerror(code)}"]
+    assert said == [f"a checkpoint in {tmp_path} can't be written: [Errno {code}] {os.strerror(code)}"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     save(tmp_path, 2, said=said)
     assert same(keeper(tmp_path, []).load(), snapshot(2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -176,7 +175,7 @@ def test_an_exception_on_one_rank_ends_the_job_within_5_seconds(
 
 
 @pytest.mark.parametrize(
-    ("ranks", "words"), [(3, []), (7, []), (2, ["--coherent.parallelism", "data"]), (4, ["--reduction", "fast"])]
+    ("ranks", "words"), [(3, []), (2, ["--coherent.parallelism", "data"]), (4, ["--reduction", "fast"])]
 )
 def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
     mpi: Launcher, config: Path, tmp_path: Path, ranks: int, words: list[str]
@@ -185,7 +184,7 @@ def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
     words = [FAULTY, "coherent", str(workers - 1), "SIGUSR1", "train", config, "--coherent.epochs", "100000", *words]
     done = mpi.run(ranks, words, tmp_path)
     assert time.time() - float((tmp_path / "fault").read_text()) < 5
-    assert done.returncode == 128 + signal.SIGUSR1, done.stderr
+    assert done.returncode == 75, done.stderr
     assert done.stderr.count("hpcdd: asked to stop by SIGUSR1 in phase coherent_transfer; the run is not complete") == 1
     assert "Traceback" not in done.stderr
     steps = {path.name: path.read_text() for path in tmp_path.glob("steps-*")}
@@ -197,7 +196,7 @@ def test_a_stop_request_on_one_replica_stops_the_local_phase(mpi: Launcher, conf
     """The other replica of its CNN at the same step, by the gradients' message; the rest of the job hears of it."""
     done = mpi.run(7, [FAULTY, "local", "3", "SIGTERM", "train", config, "--local.epochs", "100000"], tmp_path)
     assert time.time() - float((tmp_path / "fault").read_text()) < 5
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.returncode == 75, done.stderr
     assert done.stderr.count("hpcdd: asked to stop by SIGTERM in phase local") == 1
     assert "Traceback" not in done.stderr
 
