@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from . import environment, results, resume, run_directory, survival
 from .checkpoints.keeper import Journal, Keeper
 from .checkpoints.snapshot import by_number
-from .comm import Comm, end_within, mpi_library
+from .comm import Comm
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, UserError, WriteError
+from .errors import RESUME, ReadError, StopRequest, UserError, WriteError
 from .files import write_bytes
 from .lock import Lock
 from .mesh import Mesh
+from .mpi import end_within, is_loss, mpi_library
 from .parallel.team import Team
 from .run_directory import RunDirectory
 from .seeding import WHOLE
@@ -33,7 +35,7 @@ GRACE = 3.0
 
 
 class Archive:
-    """One rank's side of a run directory.
+    """One rank's side of a run directory; a context manager, which gives it free in the end.
 
     Attributes:
         directory: names of its files.
@@ -56,6 +58,7 @@ class Archive:
             WriteError: on all ranks.
         """
         self._comm, self._config = comm, job.config
+        self._broken = False
         data = job.config.data
         if data.file != EMBEDDED_NAME:  # it runs again from any folder
             data = data.model_copy(update={"file": str(Path(data.file).absolute())})
@@ -82,9 +85,21 @@ class Archive:
             comm.on_root(lambda: self._write_documents(mesh))
             self._open = opened.pop_all()  # all is well: it stays open
 
-    def close(self) -> None:
-        """Gives the folder free."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        agreed = isinstance(error, StopRequest | UserError) and not isinstance(error, ReadError)
+        if error is not None and not agreed and not is_loss(error):
+            self._broken = True
         self._open.close()
+
+    def _release(self, lock: Lock) -> None:
+        """Else the lock ends with this process: other ranks may still write, and end before it."""
+        if not self._broken:
+            lock.release()
 
     def warn(self, text: str) -> None:
         """Tells the user, and the log."""
@@ -117,7 +132,7 @@ class Archive:
         directory = run_directory.make(job.config.output, job.config.name)
         lock = Lock(directory.lock, lost=self._end_displaced)
         left = lock.acquire()
-        self._open.callback(lock.release)
+        self._open.callback(self._release, lock)
         present = directory.record()  # what was decided before the lock was held may be outdated
         if (present or {}).get("run") != (job.record or {}).get("run"):
             raise UserError(f"another job has begun in {directory.path} meanwhile; start again")

@@ -1,4 +1,4 @@
-"""The one place that imports mpi4py: a duplicate of COMM_WORLD, collectives on numpy buffers, and their count.
+"""A duplicate of COMM_WORLD, collectives on numpy buffers, and their count.
 
 Arrays travel by upper-case (buffer) calls, small metadata as pickled bytes through the same calls. Whoever waits
 for a rank that works long (root's aggregation, the slowest local CNN) sleeps between tests of a nonblocking
@@ -13,8 +13,6 @@ import itertools
 import os
 import pickle
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -23,6 +21,7 @@ import numpy.typing as npt
 
 from . import launch
 from .errors import UserError, WriteError
+from .mpi import finalize, library, sleep_until
 from .traffic import Ledger, Traffic
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Comm:
     def split(self, color: int | None) -> Self | None:
         """Collective: a communicator of the ranks that name the same ``color``, in rank order; None for color None."""
         with self.counted("Split", 0):
-            mpi = self.mpi.Split(_mpi().UNDEFINED if color is None else color, self.rank)
+            mpi = self.mpi.Split(library().UNDEFINED if color is None else color, self.rank)
         return None if color is None else type(self)(mpi, self.ledger, self.crowded, self.family)
 
     # -- agreement ---------------------------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ class Comm:
         """The largest ``value`` of all ranks, on every rank; ranks that come early sleep and call ``poll``."""
         mine, largest = np.array([value], np.int64), np.zeros(1, np.int64)
         with self.counted("Iallreduce", 2 * mine.nbytes):
-            sleep_until(self.mpi.Iallreduce(mine, largest, op=_mpi().MAX).Test, poll)
+            sleep_until(self.mpi.Iallreduce(mine, largest, op=library().MAX).Test, poll)
         return int(largest[0])
 
     # -- small metadata ----------------------------------------------------------------------------------------------
@@ -261,9 +260,9 @@ class Comm:
 
     def receive_bytes(self, channel: MPI.Comm, tag: int) -> npt.NDArray[np.uint8]:
         """The next message with ``tag`` from any rank on a side channel, however long; it is known to be there."""
-        about = _mpi().Status()
+        about = library().Status()
         channel.Probe(tag=tag, status=about)
-        buffer = np.empty(about.Get_count(_mpi().BYTE), np.uint8)
+        buffer = np.empty(about.Get_count(library().BYTE), np.uint8)
         with self.counted("Recv", buffer.nbytes):
             channel.Recv(buffer, source=about.Get_source(), tag=tag)
         return buffer
@@ -273,7 +272,7 @@ class Comm:
     def node_ranks(self) -> list[int]:
         """The ranks on this rank's host (those that share its memory), in rank order, this one included."""
         with self.counted("Split_type", 0):
-            node = self.mpi.Split_type(_mpi().COMM_TYPE_SHARED, key=self.rank)
+            node = self.mpi.Split_type(library().COMM_TYPE_SHARED, key=self.rank)
         with self.counted("allgather", 8 * node.Get_size()):
             ranks: list[int] = node.allgather(self.rank)
         node.Free()
@@ -288,7 +287,7 @@ class Comm:
         """Ends all ranks of the job at once; does not return."""
         sys.stdout.flush()
         sys.stderr.flush()
-        _mpi().COMM_WORLD.Abort(exit_code)
+        library().COMM_WORLD.Abort(exit_code)
 
 
 def _agreed_kind(error: UserError) -> type[UserError]:
@@ -302,85 +301,11 @@ def world() -> Comm:
     Raises:
         UserError: no MPI library, or one that does not fit the launcher.
     """
-    MPI = _mpi()
+    MPI = library()
     launched, version = launch.from_environment(), MPI.Get_library_version()
     launch.check_library(launched, version)
     if not MPI.Is_initialized():
         MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
-        atexit.register(_finalize)
+        atexit.register(finalize)
     launch.check_size(launched, version, MPI.COMM_WORLD.Get_size())
     return Comm(MPI.COMM_WORLD.Dup())
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether an exception says that a rank has died (in the fault-tolerant mode; else the job dies with it)."""
-    MPI = _mpi()
-    lost = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
-    return isinstance(error, MPI.Exception) and error.Get_error_class() in lost
-
-
-def end_within(seconds: float, what: str, exit_code: int) -> None:
-    """Makes all ranks of the job end together, and limits how long this process waits for the others: one may hang.
-
-    Args:
-        seconds: from the end of this process's work.
-        what: printed then.
-        exit_code: of this process then; its launcher ends the others.
-    """
-    _END.append((seconds, what, exit_code))
-
-
-_END: list[tuple[float, str, int]] = []
-
-
-def _finalize() -> None:
-    MPI = _mpi()
-    if _END:
-        seconds, what, exit_code = _END[-1]
-
-        def give_up() -> None:
-            sys.stderr.write(f"hpcdd: {what}\n")
-            sys.stderr.flush()
-            os._exit(exit_code)
-
-        timer = threading.Timer(seconds, give_up)
-        timer.daemon = True
-        timer.start()
-        sleep_until(MPI.COMM_WORLD.Ibarrier().Test)
-        MPI.Finalize()
-        timer.cancel()
-    else:
-        MPI.Finalize()
-
-
-def mpi_library() -> str:
-    """First line of what the MPI library says of itself.
-
-    Raises:
-        UserError: no MPI library.
-    """
-    return str(_mpi().Get_library_version()).rstrip("\0").strip().splitlines()[0]
-
-
-def _mpi() -> Any:
-    """The module mpi4py.MPI, not initialised by its import, so that a wrong launcher can be refused beforehand."""
-    import mpi4py
-
-    mpi4py.rc.initialize = False
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise UserError(
-            f"mpi4py finds no MPI library ({str(error).splitlines()[0]}); load your site's MPI module, "
-            "or install one with `pip install 'hpcdd[mpi]'`"
-        ) from error
-    return MPI
-
-
-def sleep_until(done: Callable[[], bool], poll: Callable[[], None] = lambda: None, longest: float = 10e-3) -> None:
-    """Waits until ``done`` (say a request's ``Test``); sleeps between tests, 50 us at first, ``longest`` at most."""
-    pause = 50e-6
-    while not done():
-        poll()
-        time.sleep(pause)
-        pause = min(2 * pause, longest)

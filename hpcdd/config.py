@@ -164,7 +164,7 @@ class RunSettings(Settings):
 
     survive: bool = False
     """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.
-    Needs Open MPI 5 in its fault-tolerant mode, `mpirun --with-ft ulfm`."""
+    Needs Open MPI 5 in its fault-tolerant mode (ULFM, see the README)."""
 
 
 class Config(Settings):

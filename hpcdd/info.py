@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from . import comm, environment, launch
+from . import environment, launch, mpi
 from .errors import UserError
 
 
@@ -24,7 +24,7 @@ def run() -> int:
         ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free")
     )
     try:
-        library = comm.mpi_library()
+        library = mpi.mpi_library()
         rows.append(("MPI library", library))
     except UserError as error:
         library = None

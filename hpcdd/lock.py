@@ -114,7 +114,7 @@ class Lock:
             with contextlib.suppress(OSError):
                 self._write()
             owner = self._read(self._path)
-            if owner is None or owner.get("token", self._token) != self._token:
+            if owner is not None and owner.get("token", self._token) != self._token:
                 self._lost()
                 return
 

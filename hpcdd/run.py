@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from . import resume, survival
-from .comm import Comm, is_loss
+from .comm import Comm
 from .data.samples import Subimages
 from .errors import StopRequest
 from .models.dnn import features_of
+from .mpi import is_loss
 from .parallel.coherent import spread_dnn
 from .phases.aggregate import fresh_dnn, train_dnn, train_dnn_together
 from .phases.baseline import global_accuracies, train_global_cnn

@@ -17,9 +17,9 @@ import torch
 
 from . import environment, launch, mesh, results, storage
 from .archive import Archive
-from .comm import Comm, is_loss
+from .comm import Comm
 from .data.reading import BoxReader
-from .errors import DivergedError, ReadError, StopRequest, UserError, WriteError
+from .errors import DivergedError, StopRequest, UserError, WriteError
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.optimizers import check_precision
@@ -92,14 +92,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.__exit__(kind, error, trace)
-        if error is not None and not isinstance(error, StopRequest) and self.log is not None:
+        if error is not None and not isinstance(error, StopRequest) and self.log is not None and self.log.handlers:
             told = isinstance(error, (UserError, DivergedError))
             self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
         self._display.close()
-        agreed = isinstance(error, StopRequest | UserError) and not isinstance(error, ReadError)
-        if error is None or agreed or is_loss(error):
-            self._open.close()
-        # Else the lock ends with this process, and the other ranks, which may still write, end before it.
+        self._open.__exit__(kind, error, trace)
 
     def open_directory(self) -> None:
         """Takes the run directory; see :class:`hpcdd.archive.Archive`."""
@@ -109,8 +106,7 @@ class Session:
             "by_blocks": self._storages.by_blocks,
             "device": self.place.device.partition(":")[0],
         }
-        self.archive = Archive(self.comm, self._job, facts, self.mesh)
-        self._open.callback(self.archive.close)
+        self.archive = self._open.enter_context(Archive(self.comm, self._job, facts, self.mesh))
         self.log, self.directory = self.archive.log, self.archive.directory
         self.comm.on_root(self._open_metrics)
         self.archive.watch(self._movement, lambda: f"step {self._steps}")

@@ -18,8 +18,9 @@ import time
 import numpy as np
 import psutil
 
-from .comm import Comm, is_loss, sleep_until
+from .comm import Comm
 from .errors import UserError
+from .mpi import is_loss, sleep_until
 
 _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "prte", "orterun", "orted")
 _PATIENCE = 5.0

@@ -90,8 +90,9 @@ def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
             }
         )
         problem = pose(config)
-        monkeypatch.setattr(environment, "available_memory", lambda: free)
-        return decide(world, config, problem, mesh.build(world, 4, "cpu"))
+        with monkeypatch.context() as patched:
+            patched.setattr(environment, "available_memory", lambda: free)
+            return decide(world, config, problem, mesh.build(world, 4, "cpu"))
 
     size = 390 * 144
     assert decided(2 * size).of(0) == Storage("memory")

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from ..checkpoints.keeper import NoKeeper
-from ..comm import is_loss
 from ..config import TrainingSettings
 from ..data.samples import AnySamples, Batches
 from ..errors import StopRequest
+from ..mpi import is_loss
 from ..parallel.gradients import GradientAverage
 from ..parallel.share import Share, never
 from ..seeding import WHOLE, seed_of

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..comm import ROOT, Comm, sleep_until
+from ..comm import ROOT, Comm
+from ..mpi import sleep_until
 from ..phases.status import Status
 from ..traffic import Traffic
 

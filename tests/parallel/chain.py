@@ -16,7 +16,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hpcdd import cli, comm
+from hpcdd import cli, comm, mpi
 from tests.parallel.faulty import planted
 
 
@@ -37,7 +37,7 @@ def main() -> None:
                 code = cli.main(job["words"])
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append(error.getvalue())
-    comm._END.clear()  # the jobs had other ranks than this one has
+    mpi._END.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
         Path("codes.json").write_text(json.dumps(codes))
         Path("errors.json").write_text(json.dumps(errors))

@@ -1,0 +1,87 @@
+"""The MPI library: the one place that imports mpi4py, how a rank waits, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .errors import UserError
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an exception says that a rank has died (in the fault-tolerant mode; else the job dies with it)."""
+    MPI = library()
+    lost = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
+    return isinstance(error, MPI.Exception) and error.Get_error_class() in lost
+
+
+def end_within(seconds: float, what: str, exit_code: int) -> None:
+    """Makes all ranks of the job end together, and limits how long this process waits for the others: one may hang.
+
+    Args:
+        seconds: from the end of this process's work.
+        what: printed then.
+        exit_code: of this process then; its launcher ends the others.
+    """
+    _END.append((seconds, what, exit_code))
+
+
+_END: list[tuple[float, str, int]] = []
+
+
+def finalize() -> None:
+    """Ends MPI, see :func:`end_within`."""
+    MPI = library()
+    if _END:
+        seconds, what, exit_code = _END[-1]
+
+        def give_up() -> None:
+            sys.stderr.write(f"hpcdd: {what}\n")
+            sys.stderr.flush()
+            os._exit(exit_code)
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        sleep_until(MPI.COMM_WORLD.Ibarrier().Test)
+        MPI.Finalize()
+        timer.cancel()
+    else:
+        MPI.Finalize()
+
+
+def mpi_library() -> str:
+    """First line of what the MPI library says of itself.
+
+    Raises:
+        UserError: no MPI library.
+    """
+    return str(library().Get_library_version()).rstrip("\0").strip().splitlines()[0]
+
+
+def library() -> Any:
+    """The module mpi4py.MPI, not initialised by its import, so that a wrong launcher can be refused beforehand."""
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"mpi4py finds no MPI library ({str(error).splitlines()[0]}); load your site's MPI module, "
+            "or install one with `pip install 'hpcdd[mpi]'`"
+        ) from error
+    return MPI
+
+
+def sleep_until(done: Callable[[], bool], poll: Callable[[], None] = lambda: None, longest: float = 10e-3) -> None:
+    """Waits until ``done`` (say a request's ``Test``); sleeps between tests, 50 us at first, ``longest`` at most."""
+    pause = 50e-6
+    while not done():
+        poll()
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
