@@ -110,6 +110,7 @@ class Run:
         self.samples: dict[int, dict[str, Subimages]] = {}
         self.trained = Trained(accuracy={split: {} for split in self.problem.samples})
         self.decided = False
+        self._history: list[Status] = []
 
     def read(self) -> None:
         """Each rank reads its own subdomains."""
@@ -138,11 +139,14 @@ class Run:
                 self.decided = self.comm.broadcast_object(history is not None)
                 if self.decided and team is not None:
                     self.trained.dnn = spread_dnn(team, whole, template, team.reduction())
-        if self.comm.is_root and history is not None:
-            self.session.telemetry.history(history)
+        self._history = history or []
 
-    def local_phase(self) -> None:
-        """Each rank trains the CNNs of its own subdomains. Not one message; telemetry is counted apart."""
+    def local_phase(self, *, again: bool = False) -> None:
+        """Each rank trains the CNNs of its own subdomains. Not one message; telemetry is counted apart.
+
+        Args:
+            again: whether they are trained, told of, and only their decisions are wanted.
+        """
         session, problem, team = self.session, self.problem, self.team
         session.begin("local", range(len(problem.decomposition)))
         with session.phase("local"):
@@ -155,7 +159,7 @@ class Run:
                         self.samples,
                         problem.info.num_classes,
                         problem.widths.local_width,
-                        session.hooks(alone=share.comm is None, heard=session.place.replica == 0),
+                        session.hooks(alone=share.comm is None, heard=session.place.replica == 0 and not again),
                         share,
                         keepers=lambda subdomain: session.archive.of_local(team, subdomain),
                         decide=not self.decided,
@@ -165,12 +169,14 @@ class Run:
         if self.decided and self.comm.maximum(steps):
             # The checkpoint of a trained CNN was damaged: what was evaluated need not be what is there now.
             self.decided = False
-            self.local_phase()
+            self.local_phase(again=True)
 
     def aggregation(self) -> None:
         """The rules and the DNN combine the local decisions."""
         session, team, config, problem = self.session, self.team, self.config, self.problem
         if self.decided and self._recalled("dnn"):
+            if self.comm.is_root:
+                session.telemetry.history(self._history)
             return
         session.begin("dnn", _WHOLE)
         labels = {split: problem.labels(split) for split in problem.samples}

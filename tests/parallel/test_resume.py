@@ -204,6 +204,21 @@ def test_complete_phases_are_not_repeated(mpi: Launcher, config: Path, tmp_path:
     assert results["communication"]["gather"]["calls"] > 0  # that of the first job
 
 
+def test_a_damaged_cnn_behind_the_aggregation_is_trained_on_and_evaluated_again(
+    mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    words = ["train", config, "--progress", "off", "--output", "run", "--checkpoint.every", "1 epoch"]
+    codes, errors = run_chain(mpi, tmp_path, [(2, words, ("coherent", 0, "SIGTERM@5"))], ranks=2)
+    assert codes == [75], errors
+    newest = max((tmp_path / "run/checkpoints/local/0002").glob("e*.h5"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    codes, errors = run_chain(mpi, tmp_path, [(2, words, None)], ranks=2)
+    assert codes == [0], errors
+    log = (tmp_path / "run/logs/rank-0001.log").read_text()  # of its owner
+    assert "phase local goes on from epoch 1 and 0 steps" in log
+    check_same(tmp_path / "run", undisturbed)
+
+
 def test_more_epochs_go_on_where_the_run_ended(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     constant = ["--coherent.schedule", "constant", "--coherent.early_stopping", "null", "--progress", "off"]
     train: list[str | Path] = ["train", config, *constant]
