@@ -18,6 +18,7 @@ import numpy as np
 
 from .comm import ROOT, Comm
 from .errors import StopRequest
+from .mpi import library
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -76,9 +77,11 @@ class Stop:
 
     def poll(self) -> None:
         """Takes other ranks' requests in and passes an own one on; does not raise."""
-        if self._comm.size > 1 and self._channel.Iprobe(tag=_TAG):
+        about = library().Status()
+        if self._comm.size > 1 and self._channel.Iprobe(tag=_TAG, status=about):
             message = np.zeros(1, np.int64)
-            self._channel.Recv(message, tag=_TAG)
+            # From that rank: under srun over two nodes MPICH 5 was seen to hang in a receive from any.
+            self._channel.Recv(message, source=about.Get_source(), tag=_TAG)
             self._signum = self._signum or int(message[0])
         if self._signum and not self._told:
             self._told = True
