@@ -81,7 +81,7 @@ class Torture:
             "aggregation": {"epochs": 12, "batch_size": 16, "dropout": 0.2},
             "coherent": {"epochs": 8, "batch_size": 16, "starts": ["transfer", "scratch"]},
             "checkpoint": {"every": "0.01 minutes"},
-            "run": {"stall_timeout": 4},
+            "run": {"stall_timeout": 10},
             "progress": "off",
         }
         (self.folder / "config.yaml").write_text(yaml.safe_dump(content))
