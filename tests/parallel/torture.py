@@ -66,6 +66,7 @@ class Torture:
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.seconds = 6.0  # of an undisturbed job
+        self.forked_seconds = 4.0  # of a forked one
 
     def prepare(self) -> None:
         """The data set, the configuration, and the undisturbed run."""
@@ -127,13 +128,16 @@ class Torture:
                 code = cli.main(words)
             sys.stdout.flush()
             os._exit(code)
-        end = time.monotonic() + self.random.uniform(0.1, 0.6 * self.seconds)
+        start = time.monotonic()
+        end = start + self.random.uniform(0.1, self.forked_seconds)
         process, status = 0, 0
         while not process and time.monotonic() < end:
             process, status = os.waitpid(child, os.WNOHANG)
             time.sleep(0.02)
         ended = bool(process)
-        if not ended:
+        if ended:
+            self.forked_seconds = time.monotonic() - start
+        else:
             if fault == "fill the disk":
                 self.fill()
             else:
