@@ -81,6 +81,8 @@ def nearest(name: str, prefix: str = "") -> str:
         prefix: ``--`` for an option; sections are none.
     """
     names = [full for full, field in _fields().items() if "." in full or not (section_of(field) and prefix)]
+    if prefix:
+        names += ["resume", "print_config"]
     names += ["print_config", "version"] if prefix else []
     section, _, last = name.rpartition(".")
     same = [full for full in names if full.rpartition(".")[2] == last]

@@ -70,6 +70,11 @@ RESUMES = [
         RESUME,
         "--resume: there is no unfinished run runs/quickstart-K here; name its folder with --output",
     ),
+    Row(
+        "resume misspelt",
+        ("train", "--resme"),
+        "command line: --resme is unknown; did you mean --resume?",
+    ),
     Row("resume in no folder", going_on(), "--resume: run holds no run"),
     Row("resume in an empty folder", going_on(), "--resume: run holds no run", folder("run")),
     Row(
