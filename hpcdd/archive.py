@@ -8,20 +8,21 @@ import secrets
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from . import environment, results, resume, run_directory, survival
+from . import environment, results, resume, run_directory
 from .checkpoints.keeper import Journal, Keeper
 from .checkpoints.snapshot import by_number
 from .comm import Comm
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, ReadError, StopRequest, UserError, WriteError
-from .files import write_bytes
+from .errors import RESUME, DivergedError, ReadError, StopRequest, UserError, WriteError
+from .files import write_bytes, writing
 from .lock import Lock
 from .mesh import Mesh
 from .mpi import end_within, is_loss, mpi_library
@@ -91,6 +92,9 @@ class Archive:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not isinstance(error, StopRequest):
+            told = isinstance(error, UserError | DivergedError)
+            self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
         agreed = isinstance(error, StopRequest | UserError) and not isinstance(error, ReadError)
         if error is not None and not agreed and not is_loss(error):
             self._broken = True
@@ -139,8 +143,8 @@ class Archive:
         directory.tidy()
         run = secrets.token_hex(8) if job.record is None else job.record["run"]
         record = resume.record_of(self._resolved, run, **facts)
-        evaluated = {} if job.record is None else directory.evaluated(run)
-        if outdated := tuple(resume.PHASES[name] for name in resume.grown(job.record or record, job.config)):
+        evaluated = directory.evaluated(run)
+        if job.record and (outdated := tuple(resume.PHASES[name] for name in resume.grown(job.record, job.config))):
             # Before the record says that there are more epochs.
             evaluated = {phase: found for phase, found in evaluated.items() if not phase.startswith(outdated)}
             directory.write_evaluated(run, evaluated)
@@ -155,11 +159,9 @@ class Archive:
             "hosts": mesh.hosts,
             "places": mesh.as_list(),
         }
-        try:
+        with writing(self.directory.path):
             write_bytes(self.directory.config, to_yaml(self._resolved).encode())
             results.write_json(self.directory.environment, facts)
-        except OSError as error:
-            raise WriteError(f"{self.directory.path} can't be written: {error.strerror}") from error
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -234,7 +236,4 @@ class Archive:
     def _end(self) -> None:
         """Ends all ranks, from any thread."""
         threading.Timer(GRACE, lambda: os._exit(RESUME)).start()
-        if self._comm.tolerant:  # there MPI_Abort ends one rank
-            survival.stop_launcher()
-        else:
-            self._comm.abort(RESUME)
+        self._comm.abort(RESUME)

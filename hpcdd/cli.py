@@ -198,10 +198,6 @@ def _fail(comm: Comm, text: str, exit_code: int) -> None:
     sys.stderr.write(text)  # at once, so that lines of several ranks don't mix
     sys.stderr.flush()
     time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
-    if comm.tolerant:
-        from . import survival
-
-        survival.end_job(comm, exit_code)
     comm.abort(exit_code)
 
 

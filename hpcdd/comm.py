@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from . import launch
 from .errors import UserError, WriteError
-from .mpi import finalize, library, sleep_until
+from .mpi import abort, finalize, library, sleep_until
 from .traffic import Ledger, Traffic
 
 if TYPE_CHECKING:
@@ -64,10 +63,11 @@ class Comm:
         self.family.append(mpi)
         self.diminished = False
 
-    @property
-    def tolerant(self) -> bool:
-        """Whether the job was started in Open MPI's fault-tolerant mode, where a rank may die and the others live."""
-        return os.environ.get("OMPI_MCA_mpi_ft_enable") in ("1", "true")  # noqa: SIM112 - its name
+    def revoke(self) -> None:
+        """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""
+        for mpi in self.family:
+            with contextlib.suppress(Exception):  # it is revoked already, or of ranks that are gone
+                mpi.Revoke()
 
     def become(self, mpi: MPI.Comm) -> None:
         """Goes on with the communicator of those who live; what was split off before is void."""
@@ -287,7 +287,7 @@ class Comm:
         """Ends all ranks of the job at once; does not return."""
         sys.stdout.flush()
         sys.stderr.flush()
-        library().COMM_WORLD.Abort(exit_code)
+        abort(exit_code, self.revoke)
 
 
 def _agreed_kind(error: UserError) -> type[UserError]:

@@ -82,8 +82,7 @@ def nearest(name: str, prefix: str = "") -> str:
     """
     names = [full for full, field in _fields().items() if "." in full or not (section_of(field) and prefix)]
     if prefix:
-        names += ["resume", "print_config"]
-    names += ["print_config", "version"] if prefix else []
+        names += ["resume", "print_config", "version"]
     section, _, last = name.rpartition(".")
     same = [full for full in names if full.rpartition(".")[2] == last]
     close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)

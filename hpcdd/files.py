@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedError
+from .errors import DamagedError, WriteError
 
 
 @contextlib.contextmanager
@@ -48,6 +48,15 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.close(descriptor)
         if temporary.read_bytes() != content:
             raise OSError(errno.EIO, "does not read back as it was written", str(path))
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes an OSError of the block a :class:`hpcdd.errors.WriteError` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} can't be written: {error.strerror}") from error
 
 
 def digest(content: bytes) -> str:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, WriteError
+from .errors import UserError
+from .files import writing
 
 BEAT = 5.0
 """Seconds between two numbers."""
@@ -57,9 +58,9 @@ class Lock:
             WriteError: it can't be written.
         """
         left = None
-        try:
+        with writing(self._path):
             while not self._create():
-                owner = self._read(self._path)
+                owner = self._read()
                 if owner is None:
                     continue  # it has just gone
                 if self._lives(owner):
@@ -68,8 +69,6 @@ class Lock:
                     )
                 self._remove(owner)
                 left = _words(owner)
-        except OSError as error:
-            raise WriteError(f"{self._path} can't be written: {error.strerror}") from error
         self._thread.start()
         return left
 
@@ -77,7 +76,7 @@ class Lock:
         """Removes the file, if it still is this process's."""
         self._end.set()
         self._thread.join()
-        owner = self._read(self._path)
+        owner = self._read()
         if owner is not None and owner.get("token") == self._token:
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -113,15 +112,15 @@ class Lock:
             self._number += 1
             with contextlib.suppress(OSError):
                 self._write()
-            owner = self._read(self._path)
+            owner = self._read()
             if owner is not None and owner.get("token", self._token) != self._token:
                 self._lost()
                 return
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        """What stands in a lock; None where there is none; {} where nothing can be read from it yet."""
+    def _read(self) -> dict[str, Any] | None:
+        """What stands in the lock; None where there is none; {} where nothing can be read from it yet."""
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -135,7 +134,7 @@ class Lock:
         end = time.monotonic() + PATIENCE * self._beat
         while time.monotonic() < end:
             time.sleep(self._beat / 5)
-            if self._read(self._path) != owner:
+            if self._read() != owner:
                 return self._path.exists()
         return False
 
@@ -155,7 +154,7 @@ class Lock:
                     guard.unlink(missing_ok=True)
             return
         try:
-            if self._read(self._path) == owner:
+            if self._read() == owner:
                 self._path.unlink(missing_ok=True)
         finally:
             guard.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -9,7 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from .errors import UserError
+
+_LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "prte", "orterun", "orted")
+_PATIENCE = 5.0
+"""Seconds that a launcher gets to end the job."""
 
 
 def is_loss(error: BaseException) -> bool:
@@ -52,6 +59,35 @@ def finalize() -> None:
         timer.cancel()
     else:
         MPI.Finalize()
+
+
+def tolerant() -> bool:
+    """Whether the job was started in Open MPI's fault-tolerant mode, where a rank may die and the others live."""
+    return os.environ.get("OMPI_MCA_mpi_ft_enable") in ("1", "true")  # noqa: SIM112 - its name
+
+
+def abort(exit_code: int, revoke: Callable[[], None]) -> None:
+    """Ends all ranks of the job at once; does not return.
+
+    Args:
+        exit_code: of the job.
+        revoke: ends the use of all communicators, in the fault-tolerant mode, where MPI_Abort would end one rank only.
+    """
+    if tolerant():
+        _stop_launcher()
+        revoke()
+        time.sleep(_PATIENCE)
+        os._exit(exit_code)
+    library().COMM_WORLD.Abort(exit_code)
+
+
+def _stop_launcher() -> None:
+    """Asks the launcher of this process to end the job; does nothing where it is gone."""
+    for process in psutil.Process().parents():
+        if process.name() in _LAUNCHERS:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+            return
 
 
 def mpi_library() -> str:

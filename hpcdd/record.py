@@ -14,6 +14,7 @@ from . import environment, results
 from .checkpoints.keeper import Costs
 from .config import Config
 from .errors import WriteError
+from .files import writing
 from .model_file import write_model
 from .models.dnn import DNN
 from .models.storage import State
@@ -132,10 +133,8 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) 
         communication=communication,
         bytes_read=bytes_read,
     )
-    try:
+    with writing(session.directory.results):
         results.write_json(session.directory.results, content)
-    except OSError as error:
-        raise WriteError(f"{session.directory.results} can't be written: {error.strerror}") from error
     session.archive.complete()
     return content
 

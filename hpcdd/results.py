@@ -16,7 +16,7 @@ from rich.text import Text
 
 from .config import Config
 from .decomposition import by
-from .files import written_whole
+from .files import write_bytes
 from .mesh import Mesh
 from .models.aggregators import RULES
 from .phases.status import Status
@@ -162,8 +162,7 @@ def assemble(
 
 def write_json(path: Path, content: object) -> None:
     """Writes a JSON file under a temporary name and renames it when it is whole."""
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:

@@ -45,7 +45,7 @@ def train(comm: Comm, job: Job) -> None:
     if not job.config.run.survive:
         _train(comm, job)
         return
-    comm.on_root(lambda: survival.check(comm))
+    comm.on_root(survival.check)
     where: list[Path] = []
     whole = True
     while True:

@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import DamagedError, UserError, WriteError
-from .files import clean_up, read_sealed, write_sealed
+from .errors import DamagedError, UserError
+from .files import clean_up, read_sealed, write_sealed, writing
 
 Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
@@ -93,12 +93,10 @@ class RunDirectory:
         Raises:
             WriteError: they can't be written.
         """
-        try:
+        with writing(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
             for path in self._records:
                 write_sealed(path, content)
-        except OSError as error:
-            raise WriteError(f"{self.checkpoints} can't be written: {error.strerror}") from error
 
     def evaluated(self, run: str) -> dict[str, Any]:
         """By phase what the evaluations of a run have found; empty where nothing whole is there: it is found again.
@@ -119,10 +117,8 @@ class RunDirectory:
         Raises:
             WriteError: it can't be written.
         """
-        try:
+        with writing(self._evaluated):
             write_sealed(self._evaluated, {"run": run, "phases": phases})
-        except OSError as error:
-            raise WriteError(f"{self._evaluated} can't be written: {error.strerror}") from error
 
     def remove(self) -> None:
         """Takes everything away that :func:`make` and later the job have made; for a new run, under its lock.

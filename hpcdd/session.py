@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -19,7 +17,8 @@ from . import environment, launch, mesh, results, storage
 from .archive import Archive
 from .comm import Comm
 from .data.reading import BoxReader
-from .errors import DivergedError, StopRequest, UserError, WriteError
+from .errors import StopRequest, UserError
+from .files import writing
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.optimizers import check_precision
@@ -50,7 +49,7 @@ class Session:
         core_seconds: processor time by phase, of all threads of this rank.
         stop, telemetry: see there.
         reader: of the dataset file.
-        archive, directory, log: of the run, once it is opened.
+        archive, directory: of the run, once it is opened.
 
     Raises:
         UserError: on all ranks, if anything does not fit; nothing has been written then.
@@ -75,7 +74,6 @@ class Session:
         self._metrics: Metrics | None = None
         self._steps = 0
         self._open = contextlib.ExitStack()
-        self.log: logging.Logger | None = None
         interval = comm.on_root(self._open_display)
         channel = comm.side_channel()
         self.stop = Stop(comm, channel)
@@ -92,9 +90,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.__exit__(kind, error, trace)
-        if error is not None and not isinstance(error, StopRequest) and self.log is not None and self.log.handlers:
-            told = isinstance(error, (UserError, DivergedError))
-            self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
         self._display.close()
         self._open.__exit__(kind, error, trace)
 
@@ -107,7 +102,7 @@ class Session:
             "device": self.place.device.partition(":")[0],
         }
         self.archive = self._open.enter_context(Archive(self.comm, self._job, facts, self.mesh))
-        self.log, self.directory = self.archive.log, self.archive.directory
+        self.directory = self.archive.directory
         self.comm.on_root(self._open_metrics)
         self.archive.watch(self._movement, lambda: f"step {self._steps}")
 
@@ -136,10 +131,8 @@ class Session:
             raise StopRequest(request.signum, request.phase, f" ({why}); {go_on}") from None
 
     def _open_metrics(self) -> None:
-        try:
+        with writing(self.directory.metrics):
             self._metrics = Metrics(self.directory.metrics)
-        except OSError as error:
-            raise WriteError(f"{self.directory.metrics} can't be written: {error.strerror}") from error
         self._open.callback(self._metrics.close)
 
     def _movement(self) -> tuple[int, ...]:

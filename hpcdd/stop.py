@@ -43,6 +43,7 @@ class Stop:
     def __init__(self, comm: Comm, channel: MPI.Comm) -> None:
         self._comm = comm
         self._channel = channel
+        self._about = library().Status()
         self._signum = 0
         self._since = 0.0
         self._phase = ""
@@ -77,11 +78,10 @@ class Stop:
 
     def poll(self) -> None:
         """Takes other ranks' requests in and passes an own one on; does not raise."""
-        about = library().Status()
-        if self._comm.size > 1 and self._channel.Iprobe(tag=_TAG, status=about):
+        if self._comm.size > 1 and self._channel.Iprobe(tag=_TAG, status=self._about):
             message = np.zeros(1, np.int64)
             # From that rank: under srun over two nodes MPICH 5 was seen to hang in a receive from any.
-            self._channel.Recv(message, source=about.Get_source(), tag=_TAG)
+            self._channel.Recv(message, source=self._about.Get_source(), tag=_TAG)
             self._signum = self._signum or int(message[0])
         if self._signum and not self._told:
             self._told = True

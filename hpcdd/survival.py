@@ -13,27 +13,21 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 
 import numpy as np
-import psutil
 
 from .comm import Comm
 from .errors import UserError
-from .mpi import is_loss, sleep_until
-
-_LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "prte", "orterun", "orted")
-_PATIENCE = 5.0
-"""Seconds that the launcher gets to end the others."""
+from .mpi import is_loss, sleep_until, tolerant
 
 
-def check(comm: Comm) -> None:
+def check() -> None:
     """Refuses to begin where losses can't be survived.
 
     Raises:
         UserError: the job was not started in the fault-tolerant mode.
     """
-    if not comm.tolerant:
+    if not tolerant():
         raise UserError(
             "run.survive is true, but this job can't survive the loss of a rank; "
             "start it with Open MPI 5 as `mpirun --with-ft ulfm -n N ...`, or set run.survive false"
@@ -49,9 +43,7 @@ def regroup(comm: Comm) -> list[int]:
     Returns:
         The numbers, so far, of the ranks that are lost.
     """
-    for other in comm.family:
-        with contextlib.suppress(Exception):  # it is revoked already, or of ranks that are gone
-            other.Revoke()
+    comm.revoke()
     old, found = comm.mpi, comm.mpi
     while True:
         _agree(found, True)
@@ -72,25 +64,6 @@ def leave(comm: Comm, exit_code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
-
-
-def end_job(comm: Comm, exit_code: int) -> None:
-    """What MPI_Abort is to do: ends all ranks, by way of the launcher; does not return."""
-    for other in comm.family:
-        with contextlib.suppress(Exception):
-            other.Revoke()
-    stop_launcher()
-    time.sleep(_PATIENCE)
-    os._exit(exit_code)
-
-
-def stop_launcher() -> None:
-    """Asks the launcher of this process to end the job; does nothing where it is gone."""
-    for process in psutil.Process().parents():
-        if process.name() in _LAUNCHERS:
-            with contextlib.suppress(psutil.Error):
-                process.terminate()
-            return
 
 
 def _agree(mpi: object, fine: bool) -> bool:

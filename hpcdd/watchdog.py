@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import WriteError
+from .files import writing
 
 _LINE = 256
 """Bytes of a line: overwritten in place, which needs no space on a full disk."""
@@ -61,10 +61,8 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         path = self._path(self._rank)
-        try:
+        with writing(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise WriteError(f"{path} can't be written: {error.strerror}") from error
         self._write()
         self._thread.start()
         return self

@@ -93,7 +93,6 @@ class Chain:
             OSError: it can't be written; the checkpoints before are unharmed.
         """
         content = {
-            "format": 1,
             "run": self._run,
             "epoch": position.epoch,
             "steps": position.steps,

@@ -61,11 +61,6 @@ class NoKeeper:
     """Keeps nothing."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this rank writes manifests, and its clock tells when a checkpoint is due."""
-        return False
-
-    @property
     def alone(self) -> bool:
         """Whether this rank can save by itself."""
         return False
@@ -129,7 +124,7 @@ class Keeper(NoKeeper):
 
     @property
     def leads(self) -> bool:
-        """See :class:`NoKeeper`; of ranks that only read none does."""
+        """Whether this rank writes manifests, and its clock counts; of ranks that only read none does."""
         return bool(self._writes) and (self._comm is None or self._comm.is_root)
 
     @property

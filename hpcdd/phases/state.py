@@ -142,12 +142,13 @@ def restore_optimizer(
     network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
 ) -> None:
     """Gives an optimizer back what :func:`optimizer_tensors` took; kinds that are not the optimizer's are left out."""
+    parameters = {name: (index, parameter) for index, (name, parameter) in enumerate(network.named_parameters())}
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for index, (name, parameter) in enumerate(network.named_parameters()):
-        for key, value in tensors.items():
-            kind, _, whose = key.partition("/")
-            if whose == name and kind not in ("network", "best", "stream"):
-                # Moments lie in memory as their parameter does, or fused kernels would mix them up.
-                like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-                state.setdefault(index, {})[kind] = like.detach().copy_(value)
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind not in ("network", "best", "stream") and name in parameters:
+            index, parameter = parameters[name]
+            # Moments lie in memory as their parameter does, or fused kernels would mix them up.
+            like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            state.setdefault(index, {})[kind] = like.detach().copy_(value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
