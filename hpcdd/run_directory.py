@@ -206,8 +206,9 @@ def end_log() -> None:
     """Closes this rank's log file."""
     logger = logging.getLogger("hpcdd")
     for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+        if isinstance(handler, _PatientHandler):  # others belong to who has added them
+            logger.removeHandler(handler)
+            handler.close()
 
 
 class _PatientHandler(logging.FileHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nothing_leaks() -> Iterator[None]:
-    """No test leaves a thread or an environment variable behind."""
+    """No test leaves a thread, an environment variable or a log behind."""
     variables, threads = dict(os.environ), set(threading.enumerate())
     yield
     changed = {key for key in os.environ.keys() | variables.keys() if os.environ.get(key) != variables.get(key)}
@@ -48,6 +49,8 @@ def _nothing_leaks() -> Iterator[None]:
     assert not changed, f"environment variables changed: {changed}"
     left = {thread.name for thread in threading.enumerate() if thread not in threads and not thread.daemon}
     assert not left, f"threads left: {left}"
+    open_logs = [handler for handler in logging.getLogger("hpcdd").handlers if isinstance(handler, logging.FileHandler)]
+    assert not open_logs, "a log is left open"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

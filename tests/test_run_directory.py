@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcdd.errors import UserError
-from hpcdd.run_directory import RunDirectory, make, newest_unfinished, start_log
+from hpcdd.run_directory import RunDirectory, end_log, make, newest_unfinished, start_log
 
 
 @pytest.fixture(autouse=True)
@@ -120,13 +120,12 @@ def test_the_log_is_appended_to_with_times() -> None:
     directory = make("run", "a")
     directory.log(0).write_text("before\n")
     logger = start_log(directory.log(0))
-    (handler,) = logger.handlers
     try:
         logger.info("rank %d of %d", 0, 4)
         logging.getLogger("another").warning("not for this file")
     finally:
-        logger.removeHandler(handler)
-        handler.close()
+        end_log()
+    logger.info("behind the end")
     first, second = directory.log(0).read_text().splitlines()
     assert first == "before"
     assert second.startswith("20")
