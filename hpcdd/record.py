@@ -86,7 +86,7 @@ def record(session: Session, trained: Trained) -> None:
 def _costs(
     session: Session, trained: Trained
 ) -> tuple[list[float], dict[str, float], dict[str, Traffic], int, float, tuple[int, int | None]]:
-    """Of this rank: seconds by local training, by phase core seconds and traffic, bytes read, checkpoints' seconds, memory.
+    """Of this rank: seconds by local training, core seconds and traffic by phase, bytes read, checkpoints, peak memory.
 
     What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it.
     """
