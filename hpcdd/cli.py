@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
     if command in _WITH_MPI and not {"-h", "--help"} & set(arguments) and [command, *arguments[:1]] != ["bench", "io"]:
-        return _run_on_all_ranks(_train if command == "train" else _bench_coherent, arguments)
+        return _run_on_all_ranks(_train if command == "train" else _bench, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
         return 0
@@ -136,19 +136,20 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
     run.train(comm, job)
 
 
-def _bench_coherent(comm: Comm, arguments: Sequence[str]) -> None:
+def _bench(comm: Comm, arguments: Sequence[str]) -> None:
     from . import configuration
     from .bench import arguments as command_line
-    from .bench import coherent
+    from .bench import coherent, collectives
 
-    def parse() -> tuple[Config, list[int], int, int]:
+    def parse() -> tuple[argparse.Namespace, Config]:
         own, rest = command_line.parse(arguments)
-        widths = [int(width) if width.isdecimal() else 0 for width in own.widths.split(",")]
-        if min(widths) < 1:
-            raise UserError(f"bench: --widths is {own.widths!r}; name numbers from 1, with commas")
-        return configuration.parse(rest)[0], widths, own.rounds, own.steps
+        return own, configuration.parse(rest)[0]
 
-    coherent.run(comm, *comm.on_root(parse))
+    own, config = comm.on_root(parse)
+    if own.what == "coherent":
+        coherent.run(comm, config, own.widths, own.rounds, own.steps)
+    else:
+        collectives.run(comm, config, own.rounds, own.output)
 
 
 def _plain_bench(arguments: Sequence[str]) -> None:

@@ -87,18 +87,24 @@ COMMAND_LINES = [
     Row(
         "nothing to measure",
         ("bench",),
-        "bench measures `coherent` or `io`, and neither is named; see `hpcdd bench --help`",
+        "bench measures `coherent`, `collectives` or `io`, and none is named; see `hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "bench measures `coherent` or `io`, and 'speed' is none of them; see `hpcdd bench --help`",
+        "bench measures `coherent`, `collectives` or `io`, and 'speed' is none of them; see `hpcdd bench --help`",
     ),
     Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
     Row(
         "widths that are none",
         ("bench", "coherent", "--widths", "16,x"),
-        "bench: --widths is '16,x'; name numbers from 1, with commas",
+        "bench: argument --widths: '16,x' is no list of numbers from 1, with commas",
+    ),
+    Row(
+        "collectives of one rank",
+        ("bench", "collectives"),
+        "bench collectives measures messages between ranks, and this job has one rank; start it with "
+        "`mpirun -n 2 hpcdd bench collectives`, or with more",
     ),
     Row(
         "unknown option of a benchmark",

@@ -1,0 +1,64 @@
+"""The model of the collectives, and its fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcdd.plan.network import COLLECTIVES, Fit, Point, fit, terms
+
+
+@pytest.mark.parametrize(
+    ("collective", "expected"),
+    [
+        ("allreduce", (3, 2 * 1000 * 4 / 5)),
+        ("broadcast", (3, 2 * 1000 * 4 / 5)),
+        ("allgather", (3, 1000 * 4 / 5)),
+        ("gather", (3, 1000 * 4 / 5)),
+        ("scatter", (3, 1000 * 4 / 5)),
+        ("send", (1, 1000)),
+    ],
+)
+def test_the_terms_on_five_ranks(collective: str, expected: tuple[float, float]) -> None:
+    assert terms(collective, 1000, 5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("ranks", "stages"), [(2, 1), (3, 2), (4, 2), (8, 3), (9, 4), (100_000, 17)])
+def test_latency_counts_once_for_each_doubling(ranks: int, stages: int) -> None:
+    assert terms("allreduce", 8, ranks)[0] == stages
+
+
+@pytest.mark.parametrize("collective", COLLECTIVES)
+def test_a_fit_finds_what_made_the_times(collective: str) -> None:
+    true = Fit(collective, 2e-6, 1e-10, 0, 0, 0)
+    points = [
+        Point(size, ranks, true.seconds(size, ranks)) for ranks in (2, 3, 8) for size in (8, 1 << 10, 1 << 16, 1 << 24)
+    ]
+    found = fit(collective, points)
+    assert found.latency == pytest.approx(2e-6)
+    assert found.seconds_per_byte == pytest.approx(1e-10)
+    assert found.largest_error == pytest.approx(0, abs=1e-9)
+    assert found.points == 12
+
+
+def test_relative_errors_count_so_that_small_messages_do() -> None:
+    """One large message that is 20% off would move the latency of an absolute fit by far more than all small ones."""
+    points = [Point(8, 2, 1e-6), Point(64, 2, 1e-6), Point(1 << 26, 2, 1.2e-2), Point(1 << 20, 2, 1e-4)]
+    found = fit("send", points)
+    assert found.latency == pytest.approx(1e-6, rel=0.1)
+    assert 0.02 < found.largest_error < 0.4
+
+
+@pytest.mark.parametrize(
+    ("points", "alpha", "beta"),
+    [
+        ([Point(1000, 2, 1e-6), Point(2000, 2, 1e-6), Point(4000, 2, 0.9e-6)], True, False),  # the longer the quicker
+        ([Point(1000, 2, 1e-6), Point(1000_000, 2, 2e-3)], False, True),  # slower than in proportion
+    ],
+)
+def test_no_negative_latency_or_bandwidth(points: list[Point], alpha: bool, beta: bool) -> None:
+    found = fit("send", points)
+    assert (found.latency > 0, found.seconds_per_byte > 0) == (alpha, beta)
+
+
+def test_one_rank_sends_nothing() -> None:
+    assert Fit("allreduce", 1e-6, 1e-9, 0, 0, 0).seconds(10**9, 1) == 0
