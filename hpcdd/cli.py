@@ -27,6 +27,7 @@ without messages, and a dense network that combines their decisions.
 commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
+  scale    measure a point of a strong or weak scaling study (under mpirun)
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
 
@@ -40,8 +41,8 @@ exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "bench", "info")
-_WITH_MPI = ("train", "bench")
+COMMANDS = ("train", "prepare", "scale", "bench", "info")
+_WITH_MPI = ("train", "scale", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
     if command in _WITH_MPI and not {"-h", "--help"} & set(arguments) and [command, *arguments[:1]] != ["bench", "io"]:
-        return _run_on_all_ranks(_train if command == "train" else _bench_coherent, arguments)
+        work = {"train": _train, "scale": _scale, "bench": _bench_coherent}[command]
+        return _run_on_all_ranks(work, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
         return 0
@@ -81,6 +83,10 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from . import configuration
 
         configuration.parse(["--help"])
+    elif command == "scale":
+        from .studies import settings
+
+        settings.parser().parse_args(["--help"])
     elif command == "bench":
         _plain_bench(arguments)
     elif command == "prepare":
@@ -149,6 +155,15 @@ def _bench_coherent(comm: Comm, arguments: Sequence[str]) -> None:
         return configuration.parse(rest)[0], widths, own.rounds, own.steps
 
     coherent.run(comm, *comm.on_root(parse))
+
+
+def _scale(comm: Comm, arguments: Sequence[str]) -> None:
+    from .studies import settings
+
+    order = comm.on_root(lambda: settings.order(arguments))
+    from .studies import scale
+
+    scale.run(comm, order)
 
 
 def _plain_bench(arguments: Sequence[str]) -> None:
