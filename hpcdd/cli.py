@@ -28,6 +28,7 @@ commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
   scale    measure a point of a strong or weak scaling study (under mpirun)
+  report   figures and an HTML page of a scaling study
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
 
@@ -41,7 +42,7 @@ exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "scale", "bench", "info")
+COMMANDS = ("train", "prepare", "scale", "report", "bench", "info")
 _WITH_MPI = ("train", "scale", "bench")
 
 
@@ -87,6 +88,8 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from .studies import settings
 
         settings.parser().parse_args(["--help"])
+    elif command == "report":
+        _report_of(arguments)
     elif command == "bench":
         _plain_bench(arguments)
     elif command == "prepare":
@@ -166,6 +169,14 @@ def _scale(comm: Comm, arguments: Sequence[str]) -> None:
     scale.run(comm, order)
 
 
+def _report_of(arguments: Sequence[str]) -> None:
+    from .report import command
+
+    if {"-h", "--help"} & set(arguments):
+        command.parser().parse_args(["--help"])
+    command.run(arguments)
+
+
 def _plain_bench(arguments: Sequence[str]) -> None:
     """``bench io``, and the help of all benchmarks."""
     from .bench import arguments as command_line
@@ -193,7 +204,7 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
         # as soon as one process ends with another code than 0, and that rest might be root.
         return _end(comm, _report(error) if comm.is_root else 0)
     except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
-        _fail(comm, "hpcdd: interrupted before the training began\n" if comm.is_root else "", 128 + signal.SIGINT)
+        _fail(comm, "hpcdd: interrupted\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException:
         where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
         _fail(comm, f"{where}\n{traceback.format_exc()}", 1)

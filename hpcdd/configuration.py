@@ -179,6 +179,8 @@ def mistakes(error: ValidationError, nearest: Callable[[str], str] = nearest) ->
         name = ".".join(map(str, place))
         if details["type"] == "extra_forbidden":
             texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []
+        elif details["type"] == "missing":
+            texts[place] = f"{name} is missing", []
         elif details["type"] == "value_error":
             texts[place] = message if message.startswith(name) else f"{name}.{message}", []
         else:

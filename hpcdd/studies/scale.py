@@ -40,9 +40,7 @@ def run(comm: Comm, order: Order) -> None:
     study = order.study
     os.environ["OMP_NUM_THREADS"] = str(study.threads)
     problem = comm.on_root(lambda: _problem(order))
-    measured = comm.on_root(
-        lambda: {record.key(line) for line in record.read(order.output)} if _there(order) else set()
-    )
+    measured = comm.on_root(lambda: _measured(order.output))
     name = series(order)
     sizes = comm.on_root(lambda: _sizes(study, comm.size))
     wanted = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator
+from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from .. import configuration
 from ..config import Config
@@ -52,9 +53,9 @@ class Study(Settings):
 
     @field_validator("ranks", "phases")
     @classmethod
-    def _each_once(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    def _each_once(cls, value: tuple[Any, ...] | None, info: ValidationInfo) -> tuple[Any, ...] | None:
         if value is not None and len(set(value)) < len(value):
-            raise ValueError(f"{list(value)} names one twice")
+            raise ValueError(f"{info.field_name} is {list(value)}; name each once")
         return value
 
 
@@ -76,7 +77,13 @@ class Order:
 def parser() -> argparse.ArgumentParser:
     """Of ``hpcdd scale``; what it does not know belongs to the configuration."""
     fields = "\n".join(
-        f"  {name:<9} {' '.join((field.description or '').split())}" for name, field in Study.model_fields.items()
+        textwrap.fill(
+            " ".join((field.description or "").replace("``", "").split()),
+            width=100,
+            initial_indent=f"  {name:<9} ",
+            subsequent_indent=" " * 12,
+        )
+        for name, field in Study.model_fields.items()
     )
     parser = argparse.ArgumentParser(
         prog="hpcdd scale",
@@ -88,7 +95,6 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("study", metavar="STUDY", help="YAML file")
     parser.add_argument("--output", metavar="FILE", help="default: NAME-KIND.jsonl, by the configuration's name")
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
     parser.add_argument("--repeats", metavar="R", help="instead of the study's")
@@ -101,11 +107,14 @@ def order(arguments: Sequence[str]) -> Order:
     Raises:
         UserError: with every mistake in the study, its configuration and on the command line.
     """
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError("scale: name a study, a YAML file, as the first word; see `hpcdd scale --help`")
+    path = Path(arguments[0])
     try:
-        own, rest = parser().parse_known_args(list(arguments))
+        own, rest = parser().parse_known_args(arguments[1:])
     except argparse.ArgumentError as error:
         raise UserError(f"scale: {error}; see `hpcdd scale --help`") from error
-    source = configuration.read(Path(own.study))
+    source = configuration.read(path)
     tree = dict(source.tree)
     options: dict[str, Any] = {}
     if own.ranks is not None:
