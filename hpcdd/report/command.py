@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,10 +67,10 @@ def write(scalings: Sequence[Scaling], sources: Sequence[Path], folder: Path) ->
     """Writes ``report.html`` and, for each series, a figure as PNG and SVG; the page needs no other file."""
     figures = []
     for scaling in scalings:
-        stem = folder / f"{scaling.name}-{scaling.kind}-{scaling.series}"
+        stem = folder / re.sub(r"[^\w.+-]", "_", f"{scaling.name}-{scaling.kind}-{scaling.series}")
         _, svg = draw(scaling, stem)
         figures.append(svg.read_text()[svg.read_text().index("<svg") :])
-    # Names come from files that others may have written: they are escaped.
+    # Names come from files that others may have written: they are escaped, and don't lead to other folders.
     templates = Environment(loader=PackageLoader("hpcdd.report", "."), autoescape=True, undefined=StrictUndefined)
     page = templates.get_template("page.html").render(
         title=", ".join(dict.fromkeys(f"{scaling.name}: {scaling.kind} scaling" for scaling in scalings)),

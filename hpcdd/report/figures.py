@@ -72,17 +72,20 @@ def _time(axes: Axes, scaling: Scaling) -> None:
         axes.bar(places, heights, bottom=bottom, color=COLOURS[phase], label=WORDS[phase].removesuffix(" step"))
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
-    axes.set(title="time of a run by phase", xlabel="ranks", ylabel="seconds")
-    axes.legend()
+    axes.set(title="time of a run by phase", xlabel="ranks", ylabel="seconds", ylim=(0, 1.2 * max([*bottom, 1e-9])))
+    axes.legend(ncols=len(scaling.phases), loc="upper center")
 
 
 def _bytes(axes: Axes, scaling: Scaling) -> None:
     _rank_axis(axes, scaling)
     for phase, by_ranks in scaling.bytes.items():
-        if any(by_ranks.values()):
-            axes.plot(*_points(by_ranks), color=COLOURS[phase], marker=_MARKERS[phase], label=WORDS[phase])
+        sent = {n: size for n, size in by_ranks.items() if size}
+        if sent:
+            axes.plot(list(sent), list(sent.values()), color=COLOURS[phase], marker=_MARKERS[phase], label=WORDS[phase])
     if axes.lines:
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 2, high * 2)
         axes.legend()
     axes.set(title="messages of a rank (the one with most)", ylabel="bytes per step")
 
@@ -95,10 +98,6 @@ def _curve(axes: Axes, phase: str, by_ranks: Mapping[int, Spread]) -> None:
     errors = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
     look = {"color": COLOURS[phase], "marker": _MARKERS[phase], "capsize": 3, "ms": 5}
     axes.errorbar(ranks, medians, errors, label=WORDS[phase], **look)  # type: ignore[arg-type]
-
-
-def _points(by_ranks: Mapping[int, float]) -> tuple[list[int], list[float]]:
-    return list(by_ranks), list(by_ranks.values())
 
 
 def _rank_axis(axes: Axes, scaling: Scaling) -> None:

@@ -1,8 +1,8 @@
 """Speed-up and efficiency from the measurements of ``hpcdd scale``; pure.
 
-With T(n) the seconds of a step on n ranks, and n0 the smallest measured number of ranks: strong scaling has speed-up
-n0 T(n0) / T(n) and efficiency n0 T(n0) / (n T(n)); weak scaling, where the problem grows with n, speed-up n T(n0) / T(n)
-and efficiency T(n0) / T(n). Ratios are taken within a repeat, where both took turns; then median and quartiles.
+With T(n) the seconds of a step on n ranks, and n0 the smallest measured number of ranks: strong scaling has efficiency
+n0 T(n0) / (n T(n)), weak scaling, where the problem grows with n, T(n0) / T(n); the speed-up over n0 ranks is n / n0
+times the efficiency. Ratios are taken within a repeat, where both took turns; then median and quartiles.
 """
 
 from __future__ import annotations

@@ -71,6 +71,14 @@ COMMAND_LINES = [
         "line out, or name another file",
         text("kind: weak\n"),
     ),
+    Row("report of nothing", ("report",), "report: name a file of `hpcdd scale`; see `hpcdd report --help`"),
+    Row("option of report", ("report", "a", "--svg"), "report: --svg is unknown; see `hpcdd report --help`"),
+    Row(
+        "report of something else",
+        ("report", "good.h5"),
+        "good.h5:1 is no measurement of `hpcdd scale`: 'utf-8' codec can't decode byte 0x89 in position 0: invalid "
+        "start byte; take the line out, or name another file",
+    ),
     Row("options of info", ("info", "--all"), "info takes no arguments, but '--all' is one"),
     Row(
         "nothing to prepare",
