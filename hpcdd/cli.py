@@ -148,7 +148,7 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:
     from . import configuration
     from .bench import arguments as command_line
-    from .bench import coherent, collectives
+    from .bench import coherent, collectives, step
 
     def parse() -> tuple[argparse.Namespace, Config]:
         own, rest = command_line.parse(arguments)
@@ -157,8 +157,10 @@ def _bench(comm: Comm, arguments: Sequence[str]) -> None:
     own, config = comm.on_root(parse)
     if own.what == "coherent":
         coherent.run(comm, config, own.widths, own.rounds, own.steps)
-    else:
+    elif own.what == "collectives":
         collectives.run(comm, config, own.rounds, own.output)
+    else:
+        step.run(comm, config, own.rounds, own.steps, own.output)
 
 
 def _scale(comm: Comm, arguments: Sequence[str]) -> None:

@@ -27,7 +27,12 @@ Latency and bandwidth of every collective that hpcdd uses, at the sizes of the c
 and ranks, beside a bare mpi4py call of the same; and the latency-bandwidth model that fits them best.
 """
 _OUTPUT = "machine file that takes the results beside those that it has, for `hpcdd plan --machine`"
-NAMES = ("coherent", "collectives", "io")
+_STEP = """\
+Seconds of each kind of training step of a configuration, messages apart: of the CNN of each shape of subimage, of the
+DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
+floating point operations.
+"""
+NAMES = ("coherent", "collectives", "io", "step")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,6 +83,17 @@ def parser() -> argparse.ArgumentParser:
     )
     io.add_argument("--rounds", type=_positive, default=15, help="rounds in which all take a turn (default: 15)")
     io.add_argument("--mib", type=_positive, default=96, help="MiB of images in each file (default: 96)")
+    step = _command(
+        which,
+        "step",
+        "training steps of a run's CNNs and DNN (under mpirun)",
+        _STEP,
+        usage="mpirun -n N hpcdd bench step [CONFIG] [--output FILE] [--section.key VALUE ...]",
+        example="mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json",
+    )
+    step.add_argument("--rounds", type=_positive, default=7, help="rounds in which all take a turn (default: 7)")
+    step.add_argument("--steps", type=_positive, default=10, help="steps of a turn (default: 10)")
+    step.add_argument("--output", type=Path, help=_OUTPUT)
     return top
 
 

@@ -109,9 +109,9 @@ class MeasuredStep(Record):
     """A piece of work of one rank, without messages.
 
     Attributes:
-        work: ``cnn``, a training step of a CNN; ``evaluation``, a batch through a CNN; ``dnn``, the DNN's as root
+        kind: ``cnn``, a training step of a CNN; ``evaluation``, a batch through a CNN; ``dnn``, the DNN's as root
             trains it; ``head``, a training step of a rank's part of the DNN in the coherent model.
-        network: what is trained on what, in words: :func:`hpcdd.plan.work.describe`.
+        network: what is trained on what, in words: :class:`hpcdd.plan.work.Work`.
         batch: samples.
         summands: subdomains of the rank, of a head; else 1.
         precision: ``fp32`` or ``bf16``.
@@ -123,7 +123,7 @@ class MeasuredStep(Record):
         date: of the measurement.
     """
 
-    work: Literal["cnn", "evaluation", "dnn", "head"]
+    kind: Literal["cnn", "evaluation", "dnn", "head"]
     network: str
     batch: PositiveInt
     summands: PositiveInt
@@ -139,7 +139,7 @@ class MeasuredStep(Record):
     def key(self) -> tuple[object, ...]:
         """A new measurement with the same takes the place of an old one."""
         return (
-            self.work,
+            self.kind,
             self.network,
             self.batch,
             self.summands,

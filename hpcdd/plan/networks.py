@@ -1,11 +1,13 @@
-"""The networks of a run on torch's device ``meta``, where they have shapes and take no memory."""
+"""The networks of a run as fake tensors: they have shapes, dtypes and a device, and take no memory."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from ..config import Config
 from ..models.coherent import Coherent, prepare_cnn
@@ -15,6 +17,12 @@ from ..parallel.coherent import PartOfCoherent, PartOfDNN
 from ..parallel.reduction import FRACTION_BITS
 from ..phases.coherent import feature_widths
 from ..problem import Problem
+
+
+@functools.cache
+def fake() -> FakeTensorMode:
+    """What is made inside this context is fake; tensors of one mode only can meet."""
+    return FakeTensorMode()
 
 
 class OwnSum:
@@ -57,7 +65,7 @@ def global_cnn(problem: Problem) -> nn.Module:
 def dnn(config: Config, problem: Problem, features: str = "logits") -> DNN:
     """The DNN on ``features`` of all subdomains."""
     settings = config.aggregation
-    with torch.device("meta"):
+    with fake():
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
 
@@ -65,7 +73,7 @@ def head(config: Config, problem: Problem, subdomains: Sequence[int], features: 
     """The DNN of a rank that owns some subdomains: their columns of the first layer, and the layers after it."""
     settings, widths = config.aggregation, feature_widths(problem, features)
     units = [*settings.hidden, problem.info.num_classes]
-    with torch.device("meta"):
+    with fake():
         blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
         rest = rest_of(units, settings.dropout)
         own_sum = OwnSum(config.reduction == "ordered")
@@ -91,7 +99,5 @@ def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:
 
 
 def _create(problem: Problem, shape: Sequence[int], width: int) -> nn.Module:
-    # The user's own factory may not know of devices.
-    with torch.device("cpu" if problem.model.is_own else "meta"):
-        network = create(problem.model, shape, problem.info.num_classes, width)
-    return network.to("meta")
+    with fake():
+        return create(problem.model, shape, problem.info.num_classes, width)
