@@ -125,7 +125,8 @@ COMMAND_LINES = [
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "bench measures `coherent`, `collectives`, `io` or `step`, and 'speed' is none of them; see `hpcdd bench --help`",
+        "bench measures `coherent`, `collectives`, `io` or `step`, and 'speed' is none of them; "
+        "see `hpcdd bench --help`",
     ),
     Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
     Row(
