@@ -29,6 +29,7 @@ commands:
   prepare  make a dataset file from a data set as its publisher ships it
   scale    measure a point of a strong or weak scaling study (under mpirun)
   report   figures and an HTML page of a scaling study
+  plan     who would do what on N ranks, and at what cost; nothing is trained
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
 
@@ -42,7 +43,7 @@ exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "scale", "report", "bench", "info")
+COMMANDS = ("train", "prepare", "scale", "report", "plan", "bench", "info")
 _WITH_MPI = ("train", "scale", "bench")
 
 
@@ -97,6 +98,14 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
 
         with _stoppable("prepare"):
             prepare.run(arguments)
+    elif command == "plan":
+        from .plan import arguments as of_plan
+
+        if {"-h", "--help"} & set(arguments):
+            of_plan.parser().parse_known_args(list(arguments))
+        from .plan import command as plan
+
+        plan.run(arguments)
     elif command == "info":
         from . import info
 

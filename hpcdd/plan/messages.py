@@ -85,7 +85,7 @@ def dnn_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     if config.aggregation.placement == "root":
         return []
     rows = min(config.aggregation.batch_size, problem.samples["train"])
-    return [_sum_over_subdomains(config, problem, rows, Layout.of(len(problem.decomposition), ranks).across)]
+    return [sum_over_subdomains(config, problem, rows, Layout.of(len(problem.decomposition), ranks).across)]
 
 
 def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
@@ -95,7 +95,7 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
         return _shared(config, networks.coherent(config, problem), layout.workers)
     batch = min(config.coherent.batch_size, problem.samples["train"])
     rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
-    found = [_sum_over_subdomains(config, problem, rows, layout.across)]
+    found = [sum_over_subdomains(config, problem, rows, layout.across)]
     if layout.replicas > 1:
         parts = [networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
         found += _of_largest([_shared(config, part, layout.replicas, part.dnn.alike()) for part in parts])
@@ -153,7 +153,7 @@ def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
     return {problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}
 
 
-def _sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int) -> Message:
+def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int) -> Message:
     """The message of :class:`hpcdd.parallel.reduction.Reduction`: rows x hidden numbers and the flag."""
     hidden = [*config.aggregation.hidden, problem.info.num_classes][0]
     size = (8 if config.reduction == "ordered" else 4) * (rows * hidden + 1)

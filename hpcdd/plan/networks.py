@@ -69,6 +69,13 @@ def dnn(config: Config, problem: Problem, features: str = "logits") -> DNN:
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
 
+def dense(config: Config, problem: Problem, inputs: int) -> DNN:
+    """The DNN on so many numbers."""
+    settings = config.aggregation
+    with fake():
+        return DNN([inputs], settings.hidden, problem.info.num_classes, settings.dropout)
+
+
 def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> PartOfDNN:
     """The DNN of a rank that owns some subdomains: their columns of the first layer, and the layers after it."""
     settings, widths = config.aggregation, feature_widths(problem, features)

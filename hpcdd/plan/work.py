@@ -73,12 +73,12 @@ class Workload:
         """A batch through the global CNN in evaluation mode."""
         return self._cnn("evaluation", self._global(), 0, "fp32", lambda: networks.global_cnn(self.problem))
 
-    def dnn(self, batch: int) -> Work:
-        """A training step of the DNN as root trains it."""
-        inputs = len(self.problem.decomposition) * self.problem.info.num_classes
+    def dnn(self, batch: int, subdomains: int | None = None) -> Work:
+        """A training step of the DNN as root trains it, on the decisions of all subdomains, or of so many."""
+        inputs = (subdomains or len(self.problem.decomposition)) * self.problem.info.num_classes
 
         def simulated() -> Simulated:
-            network = networks.dnn(self.config, self.problem)
+            network = networks.dense(self.config, self.problem, inputs)
             return simulate.training_step(network, lambda: torch.zeros(batch, inputs), batch)
 
         return self._known(Work("dnn", self._dense(inputs), batch), simulated)
