@@ -32,7 +32,7 @@ from hpcdd.lock import _started
 from ..launchers import Launcher, find
 
 ENTER = Path(__file__).with_name("enter.sh")
-FILES = Path("/etc/netns")
+FILES, SPACES = Path("/etc/netns"), Path("/run/netns")
 TOOLS = ("ip", "tc", "unshare")
 BURST = 8_000
 """Bytes that may leave at once after a pause: five frames, so that a short message does not pass the limit unseen."""
@@ -58,7 +58,7 @@ class VirtualHosts:
         assert 1 <= count <= 200
         self.names = [f"host{number}" for number in range(1, count + 1)]
         self._prefix = f"hpcdd-{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}"
-        self._mbit = mbit
+        self._mbit, self._limited = mbit, False
 
     def __enter__(self) -> Self:
         remove_stale()
@@ -74,23 +74,23 @@ class VirtualHosts:
         remove(f"{self._prefix}-")
 
     def limit(self, mbit: float | None) -> None:
-        """Sets every host's bandwidth, Mbit/s in each direction; None: no limit."""
-        rule = [] if mbit is None else ["tbf", "rate", f"{mbit}mbit", "burst", str(BURST), "latency", QUEUE]
+        """Sets every host's bandwidth, Mbit/s in each direction; None: no limit any more."""
+        rule = "" if mbit is None else f"tbf rate {mbit}mbit burst {BURST} latency {QUEUE}"
         for name in self.names:
             for space, device in ((name, "eth0"), ("switch", name)):
-                if rule or mbit != self._mbit:
-                    command = ["replace", *self._root(device), *rule] if rule else ["del", *self._root(device)]
-                    _run(["tc", "-n", self._space(space), "qdisc", *command])
-        self._mbit = mbit
+                if rule or self._limited:
+                    words = f"qdisc {'replace' if rule else 'del'} dev {device} root {rule}"
+                    _run(["tc", "-n", self.space(space), *words.split()])
+        self._limited = bool(rule)
 
     def sent(self) -> dict[str, int]:
         """Bytes that each host has put on its wire so far, headers and MPI's own messages included."""
-        ports = json.loads(_run(["ip", "-n", self._space("switch"), "-s", "-j", "link"]))
+        ports = json.loads(_run(["ip", "-n", self.space("switch"), "-s", "-j", "link"]))
         received = {port["ifname"]: port["stats64"]["rx"]["bytes"] for port in ports}
         return {name: received[name] for name in self.names}
 
     def launcher(self, slots: int = 1, hosts: Sequence[str] | None = None) -> Launcher:
-        """Starts jobs on ``hosts`` (default: all): ``slots`` neighbouring ranks on each in turn, and again from the first."""
+        """Starts jobs on ``hosts`` (default: all): ``slots`` neighbours on each in turn, then again from the first."""
         named = ",".join(f"{name}:{slots}" for name in hosts or self.names)
         mpirun = find()["mpich"]
         return Launcher(
@@ -98,32 +98,29 @@ class VirtualHosts:
             "ip",
             {**mpirun.environment, "HPCDD_BED": self._prefix, "UCX_TLS": "tcp,self"},  # never the memory that all share
             (
-                *["netns", "exec", self._space("head"), mpirun.mpirun],
+                *["netns", "exec", self.space("head"), mpirun.mpirun],
                 *["-localhost", "head", "-launcher", "ssh", "-launcher-exec", str(ENTER), "-hosts", named],
             ),
         )
 
-    def _space(self, name: str) -> str:
+    def space(self, name: str) -> str:
+        """The network namespace of a host."""
         return f"{self._prefix}-{name}"
-
-    @staticmethod
-    def _root(device: str) -> list[str]:
-        return ["dev", device, "root"]
 
     def _set_up(self) -> None:
         nodes = {name: f"10.77.0.{number}" for number, name in enumerate(self.names, 1)} | {"head": "10.77.0.254"}
-        _batch([f"netns add {self._space(name)}" for name in ("switch", *nodes)])
+        _batch([f"netns add {self.space(name)}" for name in ("switch", *nodes)])
         _batch(
             ["link add switch type bridge", "link set switch up"]
             + [
                 line
                 for name in nodes
                 for line in (
-                    f"link add {name} type veth peer name eth0 netns {self._space(name)}",
+                    f"link add {name} type veth peer name eth0 netns {self.space(name)}",
                     f"link set {name} master switch up",
                 )
             ],
-            self._space("switch"),
+            self.space("switch"),
         )
         for name, address in nodes.items():
             _batch(
@@ -135,12 +132,13 @@ class VirtualHosts:
                     f"addr add {DECOY}/16 dev docker0",
                     "link set docker0 up",
                 ],
-                self._space(name),
+                self.space(name),
             )
-            known = {"localhost": "127.0.0.1"} | nodes | {name: OWN_NAME if name != "head" else address}
-            folder = FILES / self._space(name)
+            lines = [f"{other} {its}" for its, other in nodes.items() if its != name]
+            own = [f"{OWN_NAME} {name}", f"{address} {name}-eth0"] if name in self.names else [f"{address} {name}"]
+            folder = FILES / self.space(name)
             folder.mkdir(parents=True)
-            (folder / "hosts").write_text("".join(f"{known[other]} {other}\n" for other in known))
+            (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *own, *lines, ""]))
 
 
 def missing() -> str:
@@ -160,7 +158,7 @@ def missing() -> str:
 
 def remove_stale() -> None:
     """Removes what processes have left behind that are gone."""
-    for name in {path.name for folder in (Path("/run/netns"), FILES) for path in folder.glob("hpcdd-*")}:
+    for name in {path.name for folder in (SPACES, FILES) for path in folder.glob("hpcdd-*")}:
         owner = re.match(r"hpcdd-(\d+)-(\d+)-\d+-", name)
         if owner and _started(int(owner[1])) != int(owner[2]):
             remove(name)
@@ -168,15 +166,21 @@ def remove_stale() -> None:
 
 def remove(prefix: str) -> None:
     """Ends all processes in the namespaces of that prefix and removes them, their interfaces, limits and files."""
-    for path in Path("/run/netns").glob(f"{prefix}*"):
-        for pid in _run(["ip", "netns", "pids", path.name]).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+    for pid in processes(prefix):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for path in SPACES.glob(f"{prefix}*"):
         _run(["ip", "netns", "del", path.name])
     for folder in FILES.glob(f"{prefix}*"):
         shutil.rmtree(folder)
     with contextlib.suppress(OSError):  # others use it
         FILES.rmdir()
+
+
+def processes(prefix: str) -> list[int]:
+    """All processes in the namespaces of that prefix."""
+    spaces = SPACES.glob(f"{prefix}*")
+    return [int(pid) for space in spaces for pid in _run(["ip", "netns", "pids", space.name]).split()]
 
 
 def _batch(lines: Sequence[str], space: str | None = None) -> None:
@@ -193,9 +197,13 @@ def main() -> int:
         prog="python -m tests.hosts.bed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hosts", type=int, default=2, help="number of hosts, 1 to 200 (default: 2)")
-    parser.add_argument("--mbit", type=float, help="bandwidth of each wire, Mbit/s in each direction (default: no limit)")
+    parser.add_argument(
+        "--mbit", type=float, help="bandwidth of each wire, Mbit/s in each direction (default: no limit)"
+    )
     parser.add_argument("--slots", type=int, default=1, help="neighbouring ranks on one host (default: 1)")
-    parser.add_argument("words", nargs="+", metavar="WORD", help="behind --: what follows mpirun, such as -n 2 python ...")
+    parser.add_argument(
+        "words", nargs="+", metavar="WORD", help="behind --: what follows mpirun, such as -n 2 python ..."
+    )
     arguments = parser.parse_args()
     if reason := missing():
         parser.error(reason)
