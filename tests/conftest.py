@@ -84,5 +84,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     required = filter(None, os.environ.get("HPCDD_TEST_REQUIRE_MPI", "").split(","))
     missing = [kind for kind in required if not launchers.started.get(kind)]
     if missing and not session.config.option.collectonly and not launchers.is_launched():
-        print(f"\nno test ran under the mpirun of {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
+        print(f"\nno job was started with {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

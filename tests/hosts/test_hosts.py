@@ -21,7 +21,7 @@ from ..parallel.test_resume import FAULTY, check_same
 from ..parallel.test_resume import config as config  # noqa: PLC0414 - a fixture
 from .bed import FILES, SPACES, VirtualHosts, missing, processes
 
-PLACES = Path(__file__).with_name("places.py")
+PLACES, SUMS = (Path(__file__).with_name(name) for name in ("places.py", "sums.py"))
 TWO = ("host1", "host2")
 
 
@@ -71,6 +71,19 @@ def test_messages_between_hosts_take_the_wire_at_its_bandwidth(hosts: VirtualHos
         assert between[name] - before[name] > 3 * size
         assert after[name] - between[name] > 3 * size
     assert hosts.sent()["host1"] - after["host1"] < size / 4, "within a host nothing takes the wire"
+
+
+@pytest.mark.parametrize("count", [4, 16])
+def test_what_a_step_sends_is_less_than_twice_its_message(count: int, tmp_path: Path) -> None:
+    """On the wire, headers included, by each of 4 and of 16 hosts."""
+    if reason := missing():
+        pytest.skip(reason)
+    numbers, times = 128 * 64 + 1, 100
+    with VirtualHosts(count) as many:
+        done = many.launcher().run(count, [SUMS, str(numbers), str(times)], tmp_path)
+        assert done.returncode == 0, done.stderr
+        for size in many.sent().values():
+            assert 1 < size / (8 * numbers * times) < 2.1
 
 
 def test_what_a_killed_bed_leaves_behind_is_removed(tmp_path: Path) -> None:
