@@ -73,9 +73,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how many jobs ran under mpirun, by implementation."""
+    """Says how many jobs ran under mpirun, by implementation, and under Slurm."""
     counts = ", ".join(f"{kind} {count}" for kind, count in launchers.started.items()) or "none"
-    terminalreporter.write_line(f"jobs started under mpirun: {counts}")
+    terminalreporter.write_line(f"jobs started under mpirun and Slurm: {counts}")
 
 
 @pytest.hookimpl(trylast=True)
@@ -84,5 +84,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     required = filter(None, os.environ.get("HPCDD_TEST_REQUIRE_MPI", "").split(","))
     missing = [kind for kind in required if not launchers.started.get(kind)]
     if missing and not session.config.option.collectonly and not launchers.is_launched():
-        print(f"\nno test ran under the mpirun of {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
+        print(f"\nno test ran under {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

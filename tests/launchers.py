@@ -26,7 +26,7 @@ AS_ROOT = {
 LIBRARY = {"mpich": "libmpi.so.12", "openmpi": "libmpi.so.40"}
 
 started: Counter[str] = Counter()
-"""Jobs that the tests have started under mpirun, by implementation."""
+"""Jobs that the tests have started under mpirun, by implementation, and under Slurm."""
 
 
 @dataclass(frozen=True)
