@@ -2,9 +2,9 @@
 
 WHAT is ``raise`` (an exception), ``drift`` (a parameter changes by itself, in the coherent phase), ``hang`` (the step
 never ends), ``pause`` (the step waits for a signal), or the name of a signal that the rank sends itself, such as
-``SIGTERM``. In phases that train, ``WHAT@STEP`` names the step at which it happens, default 7, counted over all trainings
-of the phase on this rank. The moment of the fault is written to the file ``fault`` in the current folder, and where a
-request to stop ends a training, each rank writes the number of steps that it began to ``steps-RANK``.
+``SIGTERM``. In phases that train, ``WHAT@STEP`` names the step at which it happens, default 7, counted over all
+trainings of the phase on this rank. The moment of the fault is written to the file ``fault`` in the current folder,
+and where a request to stop ends a training, each rank writes the number of steps that it began to ``steps-RANK``.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
+from ..launchers import find, started
 from ..parallel.test_resume import check_same, write_config
-from ..programs import JOBS, hpcdd
+from ..programs import JOBS, hpcdd, stand_in
 from .cluster import Cluster
 
 ON_BOTH = ("--nodes=2", "--ntasks-per-node=1")
@@ -15,7 +18,24 @@ QUIET = ("--progress", "off")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A job of a minute, the least that Slurm knows: begun before the others, so that nobody has to wait for it."""
+    folder = tmp_path_factory.mktemp("short")
+    script = """
+        [[ ! -e stopped ]] || exit 0
+        trap 'echo "$((SLURM_JOB_END_TIME - $(date +%s))) s are left"; touch stopped; exit 75' USR1
+        sleep 100 & wait
+    """
+    # The highest partition, since another test preempts whatever runs in the lower one.
+    options = ("--partition=urgent", "--ntasks-per-node=1", "--time=1", "--signal=USR1@50")
+    script_file = JOBS / "train_preemptible.sbatch"
+    return folder, cluster.submit(folder, *options, script_file, HPCDD_VENV=stand_in(folder, script))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    cluster: Cluster, tiny: Path, short_of_time: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     write_config(folder / "tiny.yaml", tiny)
     words = ("tiny.yaml", *QUIET, "--output", "run")
@@ -90,3 +110,54 @@ def test_ranks_that_can_not_meet_are_refused_with_the_fix(cluster: Cluster, tiny
     assert "srun started 2 processes, but they can't meet" in log
     assert "srun --mpi=pmi2` for MPICH" in log
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_over_two_nodes_by_open_mpi_and_pmix(
+    cluster: Cluster, undisturbed: Path, tiny: Path, tmp_path: Path
+) -> None:
+    if "openmpi" not in find():
+        pytest.skip("there is no mpirun of Open MPI")
+    try:
+        cluster.call("srun", "--mpi=pmix", "true")
+    except AssertionError as error:
+        pytest.skip(f"Slurm offers no PMIx here (`apt-get install libpmix-dev`): {error}")
+    write_config(tmp_path / "tiny.yaml", tiny)
+    job = cluster.submit(
+        tmp_path,
+        *ON_BOTH,
+        JOBS / "train.sbatch",
+        *("tiny.yaml", *QUIET, "--output", "run"),
+        HPCDD_VENV=hpcdd(tmp_path),
+        SLURM_MPI_TYPE="pmix",
+        **find()["openmpi"].environment,
+    )
+    started["pmix"] += 1
+    assert cluster.exit_code(job) == 0, (tmp_path / f"hpcdd-{job}.out").read_text()
+    assert sorted((tmp_path / "nodes").read_text().split()) == ["n1", "n2"]
+    check_same(tmp_path / "run", undisturbed / "run")
+
+
+def test_an_array_trains_once_per_line(cluster: Cluster, tiny: Path, tmp_path: Path) -> None:
+    write_config(tmp_path / "tiny.yaml", tiny)
+    (tmp_path / "lines.txt").write_text(
+        "# two ways to cut\ntiny.yaml --decomposition.grid 2,1\ntiny.yaml --decomposition.grid 1,2\n"
+    )
+    options = ("--array=1-2", "--nodes=1", "--ntasks-per-node=1")
+    words = ("lines.txt", *QUIET, "--local.epochs", "1", "--coherent.starts", "[]")
+    job = cluster.submit(tmp_path, *options, JOBS / "study.sbatch", *words, HPCDD_VENV=hpcdd(tmp_path))
+    for task, grid in ((1, [2, 1]), (2, [1, 2])):
+        log = tmp_path / f"study-{job}_{task}.out"
+        assert cluster.exit_code(f"{job}_{task}") == 0, log.read_text()
+        results = json.loads((tmp_path / f"runs/study-{job}/{task}/results.json").read_text())
+        assert results["decomposition"]["grid"] == grid
+
+
+def test_a_job_whose_time_is_over_goes_back_into_the_queue(cluster: Cluster, short_of_time: tuple[Path, str]) -> None:
+    folder, job = short_of_time
+    assert cluster.exit_code(job) == 0
+    log = (folder / f"hpcdd-{job}.out").read_text()
+    left = re.search(r"(\d+) s are left", log)
+    assert left is not None, log
+    assert 0 < int(left[1]) <= 60
+    assert "hpcdd: out of time, or asked to stop; requeued (requeues left: 19)" in log
+    assert cluster.about(job)["Restarts"] == "1"
