@@ -83,8 +83,10 @@ def record(session: Session, trained: Trained) -> None:
         results.print_results(content, session.directory.path, sys.stdout)
 
 
-def _costs(session: Session, trained: Trained) -> tuple[list[float], dict[str, float], dict[str, Traffic], int, float]:
-    """Of this rank: seconds by local training, core seconds and traffic by phase, bytes read, checkpoints' seconds.
+def _costs(
+    session: Session, trained: Trained
+) -> tuple[list[float], dict[str, float], dict[str, Traffic], int, float, tuple[int, int | None]]:
+    """Of this rank: seconds by local training, core seconds and traffic by phase, bytes read, checkpoints, peak memory.
 
     What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it.
     """
@@ -98,7 +100,13 @@ def _costs(session: Session, trained: Trained) -> tuple[list[float], dict[str, f
         now = traffic.get(phase, Traffic())
         traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
     mine = seconds if session.place.replica == 0 else []
-    return mine, worked, traffic, session.reader.bytes_read, journal.seconds
+    return mine, worked, traffic, session.reader.bytes_read, journal.seconds, _peak_memory(session.place.device)
+
+
+def _peak_memory(device: str) -> tuple[int, int | None]:
+    """Bytes that this rank has had in memory at most so far: of the host, and what torch has taken of its GPU."""
+    _, host = environment.resident_memory()
+    return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
 def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) 
         session, trained: of root.
         everyone: the :func:`_costs` of every rank.
     """
-    times, worked, traffic, bytes_read, checkpoints = zip(*everyone, strict=True)
+    times, worked, traffic, bytes_read, checkpoints, memory = zip(*everyone, strict=True)
     for (phase, subdomain), earlier in session.archive.journal.earlier.items():
         if subdomain == WHOLE:
             session.seconds[phase] = session.seconds.get(phase, 0.0) + earlier.seconds
@@ -132,6 +140,7 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) 
         core_seconds=results.summed(worked),
         communication=communication,
         bytes_read=bytes_read,
+        memory=memory,
     )
     with writing(session.directory.results):
         results.write_json(session.directory.results, content)

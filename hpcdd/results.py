@@ -115,6 +115,7 @@ def assemble(
     core_seconds: Mapping[str, float],
     communication: Mapping[str, Any],
     bytes_read: Sequence[int],
+    memory: Sequence[tuple[int, int | None]],
 ) -> dict[str, Any]:
     """The content of results.json as plain data, format 1.
 
@@ -126,6 +127,7 @@ def assemble(
         core_seconds: processor time by phase, of all ranks together.
         communication: from :func:`traffic_of`.
         bytes_read: bytes of pixels by rank.
+        memory: by rank the most bytes in memory, of the host and of the GPU (None without one).
     """
     info, decomposition, widths = problem.info, problem.decomposition, problem.widths
     return {
@@ -152,6 +154,8 @@ def assemble(
         "core_seconds": core_seconds,
         "communication": communication,
         "bytes_read": list(bytes_read),
+        "memory": [host for host, _ in memory],
+        "gpu_memory": [gpu for _, gpu in memory],
         "ranks": len(mesh.places),
         "replicas": mesh.replicas,
         "hosts": mesh.hosts,

@@ -118,6 +118,7 @@ def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: 
         "core_seconds": CORE_SECONDS,
         "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
         "bytes_read": [10, 20],
+        "memory": [(300, None), (400, 7)],
     }
     return results.assemble(config, problem, mesh, **{**content, **changes})
 
@@ -175,6 +176,7 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert (content["ranks"], content["replicas"], content["hosts"]) == (2, 1, 2)
     assert content["devices"] == ["cpu", "cpu"]
     assert (content["threads_per_rank"], content["bytes_read"]) == (3, [10, 20])
+    assert (content["memory"], content["gpu_memory"]) == ([300, 400], [None, 7])
 
 
 def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:
