@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from hpcdd.studies import record
 
 from ..launchers import find, started
 from ..parallel.test_resume import check_same, write_config
@@ -150,6 +153,21 @@ def test_an_array_trains_once_per_line(cluster: Cluster, tiny: Path, tmp_path: P
         assert cluster.exit_code(f"{job}_{task}") == 0, log.read_text()
         results = json.loads((tmp_path / f"runs/study-{job}/{task}/results.json").read_text())
         assert results["decomposition"]["grid"] == grid
+
+
+def test_a_chain_of_jobs_measures_the_points_and_makes_the_report(cluster: Cluster, tiny: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(write_config(tmp_path / "tiny.yaml", tiny).read_text())
+    study = {"kind": "strong", "repeats": 1, "warm_up": 1, "steps": 2, "config": config}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    command = [JOBS / "scaling.sh", "study.yaml", "1", "2", "--ntasks-per-node=1"]
+    output = cluster.call(*command, cwd=tmp_path, HPCDD_VENV=hpcdd(tmp_path))
+    jobs = re.findall(r"job (\d+):", output)
+    started["slurm"] += len(jobs)
+    for job in jobs:
+        assert cluster.exit_code(job) == 0, (tmp_path / f"scaling-{job}.out").read_text()
+    lines = record.read(tmp_path / "study.jsonl")
+    assert [line["ranks"] for line in lines] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert "report: study-report/report.html" in (tmp_path / f"scaling-{jobs[-1]}.out").read_text()
 
 
 def test_a_job_whose_time_is_over_goes_back_into_the_queue(cluster: Cluster, short_of_time: tuple[Path, str]) -> None:
