@@ -8,16 +8,16 @@
 # What stands behind the numbers of nodes goes to sbatch. All measurements are appended to one file, scaling_strong.jsonl
 # here; call it again after a failure, or with more numbers: what the file holds already is not measured again.
 # Edit: the resources and the software in scaling.sbatch.
-set -euo pipefail
+set -eo pipefail
 
-study=${1:?name a study, as in: jobs/scaling.sh configs/scaling_strong.yaml 1 2 4 8}
+study=${1:-}
+[[ -f $study ]] || { echo "$0: there is no file '$study'; name a study, such as configs/scaling_strong.yaml" >&2; exit 2; }
 shift
 nodes=()
 while [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; do
     nodes+=("$1")
     shift
 done
-[[ -r $study ]] || { echo "$0: there is no file $study" >&2; exit 2; }
 ((${#nodes[@]})) || { echo "$0: name numbers of nodes behind $study, such as 1 2 4 8" >&2; exit 2; }
 
 job=$(dirname "$0")/scaling.sbatch

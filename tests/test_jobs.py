@@ -53,7 +53,7 @@ def test_what_is_requeued_appends_to_its_log(script: Path) -> None:
         assert "\n#SBATCH --open-mode=append\n" in text
 
 
-def test_the_lines_of_the_example_study_are_configurations_that_run(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_of_the_example_study_are_configurations_that_run() -> None:
     from hpcdd import configuration
 
     lines = [line for line in (JOBS / "study.txt").read_text().splitlines() if not line.startswith("#")]

@@ -108,7 +108,7 @@ def test_scaling_submits_a_chain_that_goes_on_behind_a_failure(cluster: Cluster,
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
-    [([], "name a study"), (["gone.yaml", "1"], "no file gone.yaml"), (["lines.yaml", "x"], "name numbers of nodes")],
+    [([], "name a study"), (["gone.yaml", "1"], "no file 'gone.yaml'"), (["lines.yaml", "x"], "name numbers of nodes")],
 )
 def test_scaling_says_what_it_lacks(tmp_path: Path, words: list[str], complaint: str) -> None:
     (tmp_path / "lines.yaml").touch()
@@ -121,5 +121,5 @@ def test_scaling_says_what_it_lacks(tmp_path: Path, words: list[str], complaint:
         timeout=30,
         check=False,
     )
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert complaint in done.stderr
