@@ -27,6 +27,8 @@ without messages, and a dense network that combines their decisions.
 commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
+  scale    measure a point of a strong or weak scaling study (under mpirun)
+  report   figures and an HTML page of a scaling study
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
 
@@ -40,8 +42,8 @@ exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "bench", "info")
-_WITH_MPI = ("train", "bench")
+COMMANDS = ("train", "prepare", "scale", "report", "bench", "info")
+_WITH_MPI = ("train", "scale", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
     if command in _WITH_MPI and not {"-h", "--help"} & set(arguments) and [command, *arguments[:1]] != ["bench", "io"]:
-        return _run_on_all_ranks(_train if command == "train" else _bench_coherent, arguments)
+        work = {"train": _train, "scale": _scale, "bench": _bench_coherent}[command]
+        return _run_on_all_ranks(work, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
         return 0
@@ -81,6 +84,12 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from . import configuration
 
         configuration.parse(["--help"])
+    elif command == "scale":
+        from .studies import settings
+
+        settings.parser().parse_args(["--help"])
+    elif command == "report":
+        _report_of(arguments)
     elif command == "bench":
         _plain_bench(arguments)
     elif command == "prepare":
@@ -131,8 +140,10 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
         if comm.is_root:
             print(configuration.to_yaml(job.config) if job.print_only else f"{job.config.output} is complete\n", end="")
         return
+    comm.startup.mark("configuration")
     from . import run
 
+    comm.startup.mark("imports")
     run.train(comm, job)
 
 
@@ -149,6 +160,23 @@ def _bench_coherent(comm: Comm, arguments: Sequence[str]) -> None:
         return configuration.parse(rest)[0], widths, own.rounds, own.steps
 
     coherent.run(comm, *comm.on_root(parse))
+
+
+def _scale(comm: Comm, arguments: Sequence[str]) -> None:
+    from .studies import settings
+
+    order = comm.on_root(lambda: settings.order(arguments))
+    from .studies import scale
+
+    scale.run(comm, order)
+
+
+def _report_of(arguments: Sequence[str]) -> None:
+    from .report import command
+
+    if {"-h", "--help"} & set(arguments):
+        command.parser().parse_args(["--help"])
+    command.run(arguments)
 
 
 def _plain_bench(arguments: Sequence[str]) -> None:
@@ -178,7 +206,7 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
         # as soon as one process ends with another code than 0, and that rest might be root.
         return _end(comm, _report(error) if comm.is_root else 0)
     except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
-        _fail(comm, "hpcdd: interrupted before the training began\n" if comm.is_root else "", 128 + signal.SIGINT)
+        _fail(comm, "hpcdd: interrupted\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException:
         where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
         _fail(comm, f"{where}\n{traceback.format_exc()}", 1)

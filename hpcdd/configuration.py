@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,32 @@ _WORDS = {
 """By pydantic's kind of mistake, what is clearer than its own words."""
 
 
-def parse(argv: Sequence[str], base: Tree | None = None) -> tuple[Config, bool]:
+@dataclass(frozen=True)
+class Source:
+    """What stands for the content of a configuration file.
+
+    Attributes:
+        tree: the content.
+        lines: where each key stands.
+        path: of the file.
+    """
+
+    tree: Tree
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    path: Path = QUICKSTART
+
+    def where(self, place: KeyPath) -> str:
+        """File and, where it is known, line of a key or of what stands above it."""
+        line = next((f":{self.lines[place[:n]]}" for n in range(len(place), 0, -1) if place[:n] in self.lines), "")
+        return f"{self.path}{line}"
+
+
+def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool]:
     """Merges defaults, YAML file and command line.
 
     Args:
         argv: what follows ``hpcdd train``. ``--help`` prints the documentation of every field and exits.
-        base: stands for the content of a file where ``argv`` names none; default: the packaged quick-start.
+        base: stands for a file where ``argv`` names none; default: the packaged quick-start.
 
     Returns:
         The configuration, and whether it is only to be printed.
@@ -46,10 +67,9 @@ def parse(argv: Sequence[str], base: Tree | None = None) -> tuple[Config, bool]:
     # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
     file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     options, print_config, problems = parse_options(argv)
-    path = QUICKSTART if file is None else Path(file)
-    tree, lines = _read(path) if file is not None or base is None else (base, {})
-    config, more = _validate(_merged(tree, options))
-    problems += [_describe(path, lines, options, place, text) for place, text in more]
+    source = read(QUICKSTART if file is None else Path(file)) if file is not None or base is None else base
+    config, more = _validate(_merged(source.tree, options))
+    problems += [_describe(source, options, place, text) for place, text in more]
     if problems or config is None:
         raise UserError("\n".join(problems))
     return config, print_config
@@ -66,8 +86,12 @@ def from_yaml(text: str) -> Config:
     return Config.model_validate(yaml_text.load(text))
 
 
-def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
-    """The content of a YAML file, and the line on which each key stands."""
+def read(path: Path) -> Source:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: it can't be read, or is no mapping.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -87,14 +111,14 @@ def _read(path: Path) -> tuple[Tree, dict[KeyPath, int]]:
     except yaml_text.YAMLTextError as error:
         raise UserError(f"{path}{f':{error.line}' if error.line else ''}: not valid YAML: {error}") from error
     if tree is None:
-        return {}, {}
+        return Source({}, {}, path)
     if not isinstance(tree, dict):
         raise UserError(
             f"configuration {path} must be a mapping such as `local: {{epochs: 5}}`, not a {type(tree).__name__}"
         )
     # A section whose fields are all commented out is empty, not null.
     empty = {key for key, value in tree.items() if value is None and is_section(key)}
-    return {key: value for key, value in tree.items() if key not in empty}, lines
+    return Source({key: value for key, value in tree.items() if key not in empty}, lines, path)
 
 
 def _merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
@@ -124,7 +148,7 @@ def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
             config = Config.model_validate(tree)
             return (None if problems else config), list(problems.items())
         except ValidationError as error:
-            found = _texts(error)
+            found = mistakes(error)
         problems |= {place: text for place, text in found.items() if not _follows(place, text, problems)}
         smaller = _without(tree, found)
         if smaller == tree:
@@ -140,8 +164,13 @@ def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
     return bool(wrong & set(re.findall(r"\w+", text)))
 
 
-def _texts(error: ValidationError) -> dict[KeyPath, str]:
-    """One text for each place: pydantic reports every member of a union on its own."""
+def mistakes(error: ValidationError, nearest: Callable[[str], str] = nearest) -> dict[KeyPath, str]:
+    """One text for each place: pydantic reports every member of a union on its own.
+
+    Args:
+        error: what pydantic has found.
+        nearest: the hint for an unknown name.
+    """
     texts: dict[KeyPath, tuple[str, list[str]]] = {}
     for details in error.errors():
         message = details["msg"].removeprefix("Value error, ")
@@ -150,6 +179,8 @@ def _texts(error: ValidationError) -> dict[KeyPath, str]:
         name = ".".join(map(str, place))
         if details["type"] == "extra_forbidden":
             texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []
+        elif details["type"] == "missing":
+            texts[place] = f"{name} is missing", []
         elif details["type"] == "value_error":
             texts[place] = message if message.startswith(name) else f"{name}.{message}", []
         else:
@@ -178,10 +209,9 @@ def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
     }
 
 
-def _describe(path: Path, lines: Mapping[KeyPath, int], options: Tree, place: KeyPath, text: str) -> str:
+def _describe(source: Source, options: Tree, place: KeyPath, text: str) -> str:
     # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
     section = options.get(str(place[0]), {})
     if place[0] in options and (len(place) == 1 or place[1] in section):
         return f"command line: {text}"
-    where = next((f":{lines[place[:n]]}" for n in range(len(place), 0, -1) if place[:n] in lines), "")
-    return f"{path}{where}: {text}"
+    return f"{source.where(place)}: {text}"

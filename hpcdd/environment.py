@@ -69,6 +69,18 @@ def available_memory() -> int:
     return max(0, min(limits))
 
 
+def resident_memory() -> tuple[int, int]:
+    """Bytes of this process that are in memory, libraries that it shares with others included: now, and at most so far.
+
+    Of this program only: what getrusage tells begins with the size of the process that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    now, most = (re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE) for name in ("VmRSS", "VmHWM"))
+    assert now is not None
+    assert most is not None
+    return int(now[1]) << 10, int(most[1]) << 10
+
+
 def _control_groups() -> list[Path]:
     """The folders of this process's control group (version 2) and of those above it."""
     root = Path("/sys/fs/cgroup")
@@ -83,6 +95,21 @@ def _control_groups() -> list[Path]:
 def seconds_since_launch() -> float:
     """Seconds since this process was created, imports included."""
     return time.time() - psutil.Process().create_time()
+
+
+class Startup:
+    """What this process does between its launch and its first training step.
+
+    Attributes:
+        seconds: by cause, in the order of events.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def mark(self, cause: str) -> None:
+        """What has happened since the last mark had this cause; only the first mark of a cause counts."""
+        self.seconds.setdefault(cause, seconds_since_launch() - sum(self.seconds.values()))
 
 
 def _version(name: str) -> str | None:

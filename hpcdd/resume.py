@@ -82,7 +82,9 @@ def settle(argv: Sequence[str]) -> Job:
             f"{FORMAT}"
         )
     if not named:
-        config, print_only = configuration.parse(words, base=None if record is None else record["config"])
+        config, print_only = configuration.parse(
+            words, None if record is None else configuration.Source(record["config"])
+        )
     if run is None or print_only:
         return Job(config, print_only)
     if condition == "foreign":

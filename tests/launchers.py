@@ -26,7 +26,7 @@ AS_ROOT = {
 LIBRARY = {"mpich": "libmpi.so.12", "openmpi": "libmpi.so.40"}
 
 started: Counter[str] = Counter()
-"""Jobs that the tests have started under mpirun, by kind of launcher."""
+"""Jobs that the tests have started under mpirun, by implementation, under Slurm, and over virtual hosts."""
 
 
 @dataclass(frozen=True)

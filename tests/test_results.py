@@ -118,6 +118,8 @@ def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: 
         "core_seconds": CORE_SECONDS,
         "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
         "bytes_read": [10, 20],
+        "memory": [(300, None), (400, 7)],
+        "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is spare
     }
     return results.assemble(config, problem, mesh, **{**content, **changes})
 
@@ -175,6 +177,8 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert (content["ranks"], content["replicas"], content["hosts"]) == (2, 1, 2)
     assert content["devices"] == ["cpu", "cpu"]
     assert (content["threads_per_rank"], content["bytes_read"]) == (3, [10, 20])
+    assert (content["memory"], content["gpu_memory"]) == ([300, 400], [None, 7])
+    assert content["startup"] == {"imports": 2.0, "first_step": 3.0}
 
 
 def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:

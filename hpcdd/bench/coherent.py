@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,18 +23,16 @@ from ..config import Config
 from ..data.reading import BoxReader
 from ..data.samples import SideBySide
 from ..errors import UserError
-from ..parallel.coherent import PartOfCoherent
-from ..parallel.layers import shared_layers
 from ..parallel.share import Flag
 from ..parallel.team import Team, form_team
-from ..phases.coherent import assemble, coherent_parameters, initial_part
+from ..phases.coherent import assemble, coherent_parameters
 from ..phases.optimizers import make_optimizer
-from ..phases.training import Steps
 from ..problem import Problem, pose
 from .network import Network, torch_group
+from .steps import Step, data_parallel, model_parallel, scratch, traffic
+from .steps import batches as make_batches
 
 REFERENCE = "DDP (gloo)"
-Step = Callable[[torch.Tensor], None]
 
 
 @dataclasses.dataclass
@@ -77,28 +75,24 @@ def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps:
     comm, settings = team.workers, team.config.coherent
     reader, everything = BoxReader(problem.info.path), range(team.mesh.num_subdomains)
     samples = problem.read(reader, everything, team.place.device)
-    generator = torch.Generator().manual_seed(0)
-    batches = [
-        torch.randint(len(problem.labels("train")), (settings.batch_size,), generator=generator).to(team.place.device)
-        for _ in range(steps)
-    ]
+    batches = make_batches(len(problem.labels("train")), settings.batch_size, steps, team.place.device)
     whole = SideBySide([samples[s]["train"] for s in everything])
     own = SideBySide([samples[s]["train"] for s in team.place.subdomains])
     probe = _Probe(team)
     with contextlib.ExitStack() as stack:
         contenders = {
-            f"model-parallel, {kind}": Contender(_model_parallel(_with(team, reduction=kind), problem, own, stack))
+            f"model-parallel, {kind}": Contender(model_parallel(_with(team, reduction=kind), problem, own, stack))
             for kind in ("ordered", "fast")
         }
         for kind in ("exact", "fast"):
-            step = _data_parallel(_with(team, shared_batches=kind), problem, whole, stack)
+            step = data_parallel(_with(team, shared_batches=kind), problem, whole, stack)
             contenders[f"data-parallel, {kind}"] = Contender(step)
         contenders[REFERENCE] = _distributed_data_parallel(team, problem, whole)
         for contender in contenders.values():  # to warm up, and to count
-            before = _traffic(comm)
+            before = traffic(comm)
             for batch in batches:
                 contender.step(batch)
-            calls, size = ((now - then) / steps for now, then in zip(_traffic(comm), before, strict=True))
+            calls, size = ((now - then) / steps for now, then in zip(traffic(comm), before, strict=True))
             contender.calls, contender.bytes = contender.calls + calls, contender.bytes + size
         for number in range(rounds):
             names = list(contenders)
@@ -119,25 +113,9 @@ def _with(team: Team, **settings: str) -> Team:
 # -- the contenders ----------------------------------------------------------------------------------------------------
 
 
-def _model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
-    part, share = _scratch(team, problem), team.share_of_replicas()
-    stack.enter_context(shared_layers(part, share))
-    optimizer = make_optimizer(part, team.config.coherent)
-    steps = stack.enter_context(Steps(part.train(), optimizer, share, part.dnn.alike()))
-    return lambda batch: _ignore(steps.step(samples, batch))
-
-
-def _data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
-    network, share = assemble(team, problem, _scratch(team, problem)).to(team.place.device), team.share_of_workers()
-    stack.enter_context(shared_layers(network, share))
-    optimizer = make_optimizer(network, team.config.coherent)
-    steps = stack.enter_context(Steps(network.train(), optimizer, share))
-    return lambda batch: _ignore(steps.step(samples, batch))
-
-
 def _distributed_data_parallel(team: Team, problem: Problem, samples: SideBySide) -> Contender:
     """The one-model form in DistributedDataParallel, and the loop that its documentation shows."""
-    inner = assemble(team, problem, _scratch(team, problem)).to(team.place.device).train()
+    inner = assemble(team, problem, scratch(team, problem)).to(team.place.device).train()
     network = nn.parallel.DistributedDataParallel(inner)
     optimizer = make_optimizer(network, team.config.coherent)
     share = team.share_of_workers()
@@ -155,14 +133,6 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: SideBySide
     return Contender(step, bytes=float(2 * gradients + buffers) if shared else 0.0)
 
 
-def _scratch(team: Team, problem: Problem) -> PartOfCoherent:
-    return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
-
-
-def _ignore(_: object) -> None:
-    """A step's loss is of no interest here."""
-
-
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
@@ -173,10 +143,6 @@ def _timed(comm: Comm, step: Step, batches: Sequence[torch.Tensor]) -> float:
     for batch in batches:
         step(batch)
     return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
-
-
-def _traffic(comm: Comm) -> tuple[int, int]:
-    return sum(t.calls for t in comm.traffic.values()), sum(t.bytes for t in comm.traffic.values())
 
 
 class _Probe:

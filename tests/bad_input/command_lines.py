@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .row import Row
+from .row import Row, text
 
 COMMAND_LINES = [
     Row("unknown command", ("trian",), "'trian' is no command; did you mean train?", mpirun=True),
@@ -45,6 +45,39 @@ COMMAND_LINES = [
         "section as an option",
         ("train", "--local", "3"),
         "command line: --local is a section; name a field of it, such as --local.epochs",
+    ),
+    Row(
+        "no study",
+        ("scale",),
+        "scale: name a study, a YAML file, as the first word; see `hpcdd scale --help`",
+        mpirun=True,
+    ),
+    Row(
+        "study missing",
+        ("scale", "study.yaml"),
+        "configuration study.yaml can't be read: No such file or directory; name a YAML file",
+    ),
+    Row(
+        "study of nothing",
+        ("scale", "c.yaml", "--repeats", "few"),
+        "c.yaml: kind is missing\n"
+        "command line: repeats is 'few': input should be a valid integer, unable to parse string as an integer",
+        text("config: {}"),
+    ),
+    Row(
+        "study appended to something else",
+        ("scale", "c.yaml", "--data.file", "good.h5", "--output", "c.yaml"),
+        "c.yaml:1 is no measurement of `hpcdd scale`: Expecting value: line 1 column COLUMN (char CHAR); take the "
+        "line out, or name another file",
+        text("kind: weak\n"),
+    ),
+    Row("report of nothing", ("report",), "report: name a file of `hpcdd scale`; see `hpcdd report --help`"),
+    Row("option of report", ("report", "a", "--svg"), "report: --svg is unknown; see `hpcdd report --help`"),
+    Row(
+        "report of something else",
+        ("report", "good.h5"),
+        "good.h5:1 is no measurement of `hpcdd scale`: 'utf-8' codec can't decode byte 0x89 in position 0: invalid "
+        "start byte; take the line out, or name another file",
     ),
     Row("options of info", ("info", "--all"), "info takes no arguments, but '--all' is one"),
     Row(

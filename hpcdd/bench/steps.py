@@ -1,0 +1,103 @@
+"""Single training steps of a run, of every phase, to be measured: the same code and the same messages as in training.
+
+Each maker gives a function that does one step on a batch of row numbers, int64 (b,). What it holds is set up on the
+given stack, and goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ..comm import Comm
+from ..data.samples import Samples, SideBySide, Subimages
+from ..models.dnn import create_dnn
+from ..parallel.coherent import PartOfCoherent
+from ..parallel.layers import shared_layers
+from ..parallel.share import Share
+from ..parallel.team import Team
+from ..phases.coherent import assemble, initial_part
+from ..phases.local import create_local_cnn
+from ..phases.optimizers import make_optimizer
+from ..phases.training import Steps
+from ..problem import Problem
+
+Step = Callable[[torch.Tensor], None]
+
+
+def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack: contextlib.ExitStack) -> Step:
+    """One step of the local phase for each CNN of this rank.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        samples: by subdomain of this rank, its training split.
+        stack: see above.
+    """
+    share, settings, trainings = team.share_of_replicas(), team.config.local, []
+    for s, its in samples.items():
+        shape, width = problem.subimage_shape(s), problem.widths.local_width
+        network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.place.device)
+        stack.enter_context(shared_layers(network, share))
+        optimizer = make_optimizer(network, settings)
+        steps = Steps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
+        trainings.append((stack.enter_context(steps), its))
+
+    def step(batch: torch.Tensor) -> None:
+        for steps, its in trainings:
+            steps.step(its, batch)
+
+    return step
+
+
+def dnn_on_root(team: Team, problem: Problem) -> Step:
+    """One step of the DNN on random decisions, as root trains it; no messages. To be used on root."""
+    settings, num_classes = team.config.aggregation, problem.info.num_classes
+    num_subdomains, labels = team.mesh.num_subdomains, problem.labels("train")
+    network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
+    features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
+    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), Share())
+    return lambda batch: _ignore(steps.step(samples, batch))
+
+
+def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
+    """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
+    part, share = scratch(team, problem), team.share_of_replicas()
+    stack.enter_context(shared_layers(part, share))
+    settings = team.config.coherent
+    steps = Steps(part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16")
+    stack.enter_context(steps)
+    return lambda batch: _ignore(steps.step(samples, batch))
+
+
+def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
+    """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
+    network, share = assemble(team, problem, scratch(team, problem)).to(team.place.device), team.share_of_workers()
+    stack.enter_context(shared_layers(network, share))
+    settings = team.config.coherent
+    steps = Steps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
+    stack.enter_context(steps)
+    return lambda batch: _ignore(steps.step(samples, batch))
+
+
+def scratch(team: Team, problem: Problem) -> PartOfCoherent:
+    """This rank's part of the untrained coherent model, on its device."""
+    return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
+
+
+def batches(rows: int, batch_size: int, number: int, device: str) -> list[torch.Tensor]:
+    """Some batches of row numbers, the same on every rank; as large as a training's, at most ``rows``."""
+    generator = torch.Generator().manual_seed(0)
+    size = (min(batch_size, rows),)
+    return [torch.randint(rows, size, generator=generator).to(device) for _ in range(number)]
+
+
+def traffic(comm: Comm) -> tuple[int, int]:
+    """MPI calls of this rank so far, and their payload in bytes."""
+    return sum(t.calls for t in comm.traffic.values()), sum(t.bytes for t in comm.traffic.values())
+
+
+def _ignore(_: object) -> None:
+    """A step's loss is of no interest here."""

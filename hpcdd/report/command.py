@@ -1,0 +1,137 @@
+"""``hpcdd report``: figures and one HTML page from the files of ``hpcdd scale``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .. import yaml_text
+from ..errors import UserError
+from ..files import write_bytes, writing
+from ..studies import record
+from .figures import WORDS, draw
+from .scaling import Scaling, Spread, analyse
+
+
+def run(arguments: Sequence[str], out: TextIO = sys.stdout) -> None:
+    """Writes the report and says where it is.
+
+    Raises:
+        UserError: a file is no record of measurements.
+        WriteError: the report can't be written.
+    """
+    try:
+        own, rest = parser().parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(f"report: {error}; see `hpcdd report --help`") from error
+    if unknown := [word for word in rest if word.startswith("-")]:
+        raise UserError(f"report: {unknown[0]} is unknown; see `hpcdd report --help`")
+    if not rest:
+        raise UserError("report: name a file of `hpcdd scale`; see `hpcdd report --help`")
+    sources = [Path(word) for word in rest]
+    folder = Path(own.output or sources[0].with_name(f"{sources[0].stem}-report"))
+    scalings = analyse([line for source in sources for line in record.read(source)])
+    if not scalings:
+        raise UserError(f"{', '.join(map(str, sources))}: there is no measurement in it yet")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write(scalings, sources, folder)
+    for scaling in scalings:
+        for row in rows(scaling):
+            print("  ".join(f"{cell:>16}" for cell in row), file=out)
+    print(f"report: {folder / 'report.html'}", file=out, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of ``hpcdd report``."""
+    made = argparse.ArgumentParser(
+        prog="hpcdd report",
+        usage="hpcdd report SCALING.jsonl ... [--output FOLDER]",
+        description=__doc__ + "\nSpeed-up and efficiency with ideal lines, time by phase, bytes per rank.",
+        epilog="example: hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    made.add_argument("--output", metavar="FOLDER", help="default: SCALING-report beside the first file")
+    return made
+
+
+def write(scalings: Sequence[Scaling], sources: Sequence[Path], folder: Path) -> None:
+    """Writes ``report.html`` and, for each series, a figure as PNG and SVG; the page needs no other file."""
+    figures = []
+    for scaling in scalings:
+        stem = folder / re.sub(r"[^\w.+-]", "_", f"{scaling.name}-{scaling.kind}-{scaling.series}")
+        _, svg = draw(scaling, stem)
+        figures.append(svg.read_text()[svg.read_text().index("<svg") :])
+    # Names come from files that others may have written: they are escaped, and don't lead to other folders.
+    templates = Environment(loader=PackageLoader("hpcdd.report", "."), autoescape=True, undefined=StrictUndefined)
+    page = templates.get_template("page.html").render(
+        title=", ".join(dict.fromkeys(f"{scaling.name}: {scaling.kind} scaling" for scaling in scalings)),
+        sources=[source.name for source in sources],
+        scalings=scalings,
+        notes=[notes(scaling) for scaling in scalings],
+        tables=[rows(scaling) for scaling in scalings],
+        figures=figures,
+        settings=[_settings(scaling) for scaling in scalings],
+    )
+    write_bytes(folder / "report.html", page.encode())
+
+
+def rows(scaling: Scaling) -> list[list[str]]:
+    """Of the table: phase, ranks, repeats, seconds, efficiency, speed-up, bytes."""
+    found = []
+    for phase in [*scaling.phases, *(p for p in scaling.seconds if p not in scaling.phases)]:
+        for n, seconds in scaling.seconds[phase].items():
+            efficiency, speed_up = scaling.efficiency[phase].get(n), scaling.speed_up(phase).get(n)
+            repeats = len({line["repeat"] for line in scaling.lines if line["ranks"] == n})
+            size = scaling.bytes[phase][n] if phase in scaling.bytes else None
+            found.append(
+                [
+                    WORDS[phase],
+                    f"{n:,}",
+                    str(repeats),
+                    f"{seconds.median:.4g}",
+                    _words(efficiency),
+                    "-" if speed_up is None else f"{speed_up.median:.2f}",
+                    "" if size is None else f"{size:,.0f}",
+                ]
+            )
+    return found
+
+
+def notes(scaling: Scaling) -> list[str]:
+    """What a reader should know before believing the figures."""
+    found = []
+    if len(scaling.machines()) > 1:
+        found.append("Not all points were measured on like machines with like software: ratios between them mix both.")
+    crowded = [n for n in scaling.ranks if _crowded(scaling, n)]
+    if crowded:
+        found.append(f"On {', '.join(map(str, crowded))} ranks there were more threads than cores.")
+    if scaling.base > 1:
+        found.append(f"The smallest measured number of ranks is {scaling.base}: efficiency is relative to it.")
+    return found
+
+
+def _crowded(scaling: Scaling, ranks: int) -> bool:
+    line = next(line for line in scaling.lines if line["ranks"] == ranks)
+    by_host: dict[str, int] = {}
+    for host, device, threads, subdomains in line["places"]:
+        if device == "cpu" and subdomains:
+            by_host[host] = by_host.get(host, 0) + threads
+    return any(threads > line["machine"]["cores"] for threads in by_host.values())
+
+
+def _words(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+
+
+def _settings(scaling: Scaling) -> str:
+    first = scaling.lines[0]
+    return yaml_text.dump({**first["study"], "config": first["config"]})

@@ -1,0 +1,112 @@
+"""Figures of a scaling study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from .scaling import RUN, Scaling, Spread
+
+# Colours that people with any colour vision tell apart (Okabe and Ito 2008).
+COLOURS = {"local": "#0072B2", "gather": "#CC79A7", "dnn": "#E69F00", "coherent": "#009E73", RUN: "#000000"}
+WORDS = {
+    "local": "local step",
+    "gather": "gather",
+    "dnn": "DNN step",
+    "coherent": "coherent step",
+    RUN: "whole run",
+}
+_MARKERS = {"local": "o", "gather": "v", "dnn": "^", "coherent": "s", RUN: "D"}
+_SCALING = ("local", "coherent", RUN)
+"""What is expected to gain from ranks; the DNN is root's alone."""
+
+
+def draw(scaling: Scaling, stem: Path) -> list[Path]:
+    """Writes ``STEM.png`` and ``STEM.svg``: speed-up, efficiency, time by phase, and bytes, against ranks."""
+    with mpl.rc_context({"svg.hashsalt": "hpcdd", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure(figsize=(10, 7.5), layout="constrained")
+        ((speed_up, efficiency), (time, size)) = figure.subplots(2, 2)
+        _speed_up(speed_up, scaling)
+        _efficiency(efficiency, scaling)
+        _time(time, scaling)
+        _bytes(size, scaling)
+        figure.suptitle(f"{scaling.name}: {scaling.kind} scaling", fontweight="bold")
+        paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def _speed_up(axes: Axes, scaling: Scaling) -> None:
+    _rank_axis(axes, scaling)
+    axes.plot(scaling.ranks, [n / scaling.base for n in scaling.ranks], "--", color="gray", label="ideal")
+    for phase in _SCALING:
+        _curve(axes, phase, scaling.speed_up(phase) if phase in scaling.efficiency else {})
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    over = "one rank" if scaling.base == 1 else f"{scaling.base} ranks"
+    axes.set(title="speed-up" if scaling.kind == "strong" else "scaled speed-up", ylabel=f"over {over}")
+    axes.legend()
+
+
+def _efficiency(axes: Axes, scaling: Scaling) -> None:
+    _rank_axis(axes, scaling)
+    axes.axhline(1, ls="--", color="gray", label="ideal")
+    for phase in _SCALING:
+        _curve(axes, phase, scaling.efficiency.get(phase, {}))
+    axes.set_ylim(0, max(1.1, axes.get_ylim()[1]))
+    axes.set(title="parallel efficiency (median, quartiles)", ylabel="efficiency")
+    axes.legend()
+
+
+def _time(axes: Axes, scaling: Scaling) -> None:
+    places = range(len(scaling.run_seconds))
+    bottom = [0.0] * len(places)
+    for phase in scaling.phases:
+        heights = [of_run[phase] for of_run in scaling.run_seconds.values()]
+        axes.bar(places, heights, bottom=bottom, color=COLOURS[phase], label=WORDS[phase].removesuffix(" step"))
+        bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
+    axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
+    axes.set(title="time of a run by phase", xlabel="ranks", ylabel="seconds", ylim=(0, 1.2 * max([*bottom, 1e-9])))
+    axes.legend(ncols=len(scaling.phases), loc="upper center")
+
+
+def _bytes(axes: Axes, scaling: Scaling) -> None:
+    _rank_axis(axes, scaling)
+    for phase, by_ranks in scaling.bytes.items():
+        sent = {n: size for n, size in by_ranks.items() if size}
+        if sent:
+            axes.plot(list(sent), list(sent.values()), color=COLOURS[phase], marker=_MARKERS[phase], label=WORDS[phase])
+    if axes.lines:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 2, high * 2)
+        axes.legend()
+    axes.set(title="messages of a rank (the one with most)", ylabel="bytes per step")
+
+
+def _curve(axes: Axes, phase: str, by_ranks: Mapping[int, Spread]) -> None:
+    if not by_ranks:
+        return
+    ranks, spreads = list(by_ranks), list(by_ranks.values())
+    medians = [spread.median for spread in spreads]
+    errors = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
+    look = {"color": COLOURS[phase], "marker": _MARKERS[phase], "capsize": 3, "ms": 5}
+    axes.errorbar(ranks, medians, errors, label=WORDS[phase], **look)  # type: ignore[arg-type]
+
+
+def _rank_axis(axes: Axes, scaling: Scaling) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(scaling.ranks)
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("ranks")
+
+
+def _plain(value: float, _: object) -> str:
+    return f"{value:,g}"

@@ -1,0 +1,1 @@
+"""Studies: the same problem on more and more ranks."""

@@ -1,0 +1,172 @@
+"""One point of a scaling study: a problem on some ranks, step by step, every step timed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .. import mesh
+from ..bench import steps
+from ..comm import Comm
+from ..config import Config
+from ..data.reading import BoxReader
+from ..data.samples import SideBySide
+from ..parallel.share import Flag
+from ..parallel.team import form_team
+from ..phases.coherent import coherent_parameters
+from ..phases.gather import gather_logits
+from ..problem import Problem, check_shares
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One turn of one phase, on root.
+
+    Attributes:
+        slowest, fastest: seconds of each step on the slowest and on the fastest rank, those of the warm-up first.
+        seconds: of the steps that count together, on the rank that took longest.
+        calls, bytes: MPI calls per step, and payload bytes sent and received: of the rank that has most.
+    """
+
+    slowest: list[float]
+    fastest: list[float]
+    seconds: float
+    calls: float
+    bytes: float
+
+
+class Point:
+    """The problem on the ranks of one communicator; each method is called by all of them.
+
+    Args:
+        comm: the ranks.
+        config: of the study.
+        problem: what is to be solved there.
+        reader: of its images.
+        stack: holds what is set up.
+
+    Raises:
+        UserError: on all ranks, if batches have too few samples for the ranks, or a device is missing.
+    """
+
+    def __init__(
+        self, comm: Comm, config: Config, problem: Problem, reader: BoxReader, stack: contextlib.ExitStack
+    ) -> None:
+        self._comm, self._config, self._problem, self._stack = comm, config, problem, stack
+        self._mesh = mesh.build(comm, len(problem.decomposition), config.device)
+        comm.on_all(lambda: check_shares(config, problem, self._mesh))
+        self._place = self._mesh.places[comm.rank]
+        torch.set_num_threads(self._place.threads)
+        self._team = form_team(comm, self._mesh, config, Flag())
+        start = time.perf_counter()
+        data = problem.read(reader, self._place.subdomains, self._place.device)
+        self._samples = {s: splits["train"] for s, splits in data.items()}
+        self._reading = time.perf_counter() - start
+        self._reader = reader
+        self._steps: dict[str, steps.Step] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """Of the point, for its record; the same on all ranks."""
+        problem, config = self._problem, self._config
+        rows = problem.samples["train"]
+        return {
+            "subdomains": len(problem.decomposition),
+            "image_shape": list(problem.info.image_shape),
+            "replicas": self._mesh.replicas,
+            "hosts": self._mesh.hosts,
+            "places": [[place.host, place.device, place.threads, len(place.subdomains)] for place in self._mesh.places],
+            "parameters": {
+                "local": list(dict.fromkeys(problem.widths.local_parameters)),
+                "coherent": coherent_parameters(problem, config),
+            },
+            "in_run": {
+                "local": config.local.epochs * _steps_per_epoch(rows, config.local.batch_size),
+                "gather": 1,
+                "dnn": config.aggregation.epochs * _steps_per_epoch(rows, config.aggregation.batch_size),
+                "coherent": config.coherent.epochs * _steps_per_epoch(rows, config.coherent.batch_size),
+            },
+            "reading_seconds": self._reading,
+        }
+
+    def measure(self, phase: str, warm_up: int, counting: int) -> Timing | None:
+        """One turn: so many steps of a phase, warm-up first, after a barrier.
+
+        Returns:
+            On root; None elsewhere.
+        """
+        comm, device = self._comm, self._place.device
+        step = self._step(phase)
+        size = getattr(self._config, "aggregation" if phase in ("dnn", "gather") else phase).batch_size
+        batches = steps.batches(self._problem.samples["train"], size, warm_up + counting, device)
+        seconds, sent, begun = [], (0, 0), 0.0
+        comm.maximum(0)
+        for number, batch in enumerate(batches):
+            start = time.perf_counter()
+            if number == warm_up:
+                sent, begun = steps.traffic(comm), start
+            step(batch)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        taken = time.perf_counter() - begun
+        calls, size_sent = ((now - then) / counting for now, then in zip(steps.traffic(comm), sent, strict=True))
+        everyone = comm.gather_object((seconds, taken, calls, size_sent))
+        if everyone is None:
+            return None
+        times, taken_by, calls_of, bytes_of = zip(*everyone, strict=True)
+        by_step = list(zip(*times, strict=True))
+        return Timing(
+            [max(of_ranks) for of_ranks in by_step],
+            [min(of_ranks) for of_ranks in by_step],
+            max(taken_by),
+            max(calls_of),
+            max(bytes_of),
+        )
+
+    def _step(self, phase: str) -> steps.Step:
+        if phase not in self._steps:
+            makers = {"local": self._local, "gather": self._gather, "dnn": self._dnn, "coherent": self._coherent}
+            self._steps[phase] = makers[phase]()
+        return self._steps[phase]
+
+    def _local(self) -> steps.Step:
+        if self._team is None:
+            return _idle
+        return steps.local(self._team, self._problem, self._samples, self._stack)
+
+    def _gather(self) -> steps.Step:
+        num_classes, rows = self._problem.info.num_classes, self._problem.samples["train"]
+        own = [{"train": torch.randn(rows, num_classes)} for _ in self._place.subdomains]
+
+        def step(_: torch.Tensor) -> None:
+            gather_logits(self._comm, self._mesh, own, {"train": rows}, num_classes)
+
+        return step
+
+    def _dnn(self) -> steps.Step:
+        return steps.dnn_on_root(self._team, self._problem) if self._comm.is_root and self._team is not None else _idle
+
+    def _coherent(self) -> steps.Step:
+        if self._team is None:
+            return _idle
+        if self._config.coherent.parallelism == "model":
+            samples = SideBySide(list(self._samples.values()))
+            return steps.model_parallel(self._team, self._problem, samples, self._stack)
+        others = [s for s in range(self._mesh.num_subdomains) if s not in self._samples]
+        read = self._problem.read(self._reader, others, self._place.device)
+        everything = {**self._samples, **{s: splits["train"] for s, splits in read.items()}}
+        samples = SideBySide([everything[s] for s in sorted(everything)])
+        return steps.data_parallel(self._team, self._problem, samples, self._stack)
+
+
+def _steps_per_epoch(rows: int, batch_size: int) -> int:
+    return max(1, math.floor(rows / batch_size))
+
+
+def _idle(_: torch.Tensor) -> None:
+    """A rank that has nothing to do in a phase."""

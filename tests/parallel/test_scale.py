@@ -1,0 +1,69 @@
+"""A scaling study under mpirun: points take turns, every step is there, a second job measures what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpcdd.studies import record
+
+from ..launchers import Launcher
+
+RANKS = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def study(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "weak.yaml"
+    config = {
+        "name": "small",
+        "data": {"file": str(tiny)},
+        "decomposition": {"grid": [1, 2], "overlap": 1},
+        "augmentation": {"mirror": [1]},
+        "model": {"name": "vgg2", "width": 8},
+        "local": {"batch_size": 20},
+        "aggregation": {"hidden": [16]},
+        "coherent": {"batch_size": 20},
+    }
+    content = {"kind": "weak", "repeats": 2, "warm_up": 1, "steps": 2, "config": config}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_points_are_measured_once(mpi: Launcher, study: Path, tmp_path: Path) -> None:
+    words = ["scale", study, "--ranks", ",".join(map(str, RANKS))]
+    done = mpi.hpcdd(3, [*words, "--repeats", "1"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    path = tmp_path / "weak.jsonl"
+    first = record.read(path)
+    with path.open("ab") as file:
+        file.write(b'{"hpcdd_scaling": 1, "ser')  # a job was killed
+    done = mpi.hpcdd(3, words, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = record.read(path)
+    assert lines[: len(first)] == first
+    assert sorted(record.key(line)[1:] for line in lines) == sorted(
+        (phase, ranks, repeat)
+        for phase in ("local", "gather", "dnn", "coherent")
+        for ranks in RANKS
+        for repeat in (0, 1)
+    )
+    for line in lines:
+        assert line["subdomains"] == 2 * line["ranks"] == sum(place[3] for place in line["places"])
+        assert [step["warm_up"] for step in line["steps"]] == [True, False, False]
+        assert all(0 < step["fastest"] <= step["slowest"] for step in line["steps"])
+        assert line["seconds"] >= 0.99 * sum(step["fastest"] for step in line["steps"][1:])
+        message = {"local": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
+        if line["phase"] in message:
+            assert (line["calls_per_step"], line["bytes_per_step"]) == message[line["phase"]]
+    done = mpi.hpcdd(1, ["scale", study], tmp_path)
+    assert done.stdout == "weak.jsonl has all 2 repeats on 1 ranks already\n"
+
+
+def test_a_study_for_more_ranks_than_there_are(mpi: Launcher, study: Path, tmp_path: Path) -> None:
+    done = mpi.hpcdd(2, ["scale", study, "--ranks", "4,8"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "hpcdd: ranks is [4, 8], but this job has 2; start it with `mpirun -n 4` or more\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,146 @@
+"""Speed-up and efficiency from measurements whose answer is known."""
+
+from __future__ import annotations
+
+import io
+import json
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hpcdd.errors import UserError
+from hpcdd.report import command
+from hpcdd.report.scaling import analyse
+
+PHASES = ("local", "gather", "dnn", "coherent")
+IN_RUN = {"local": 100, "gather": 1, "dnn": 50, "coherent": 200}
+
+
+def line(phase: str, ranks: int, repeat: int, seconds: float, **more: Any) -> dict[str, Any]:
+    """A measurement of ten steps."""
+    fields = {
+        "hpcdd_scaling": 1,
+        "series": "abc",
+        "name": "known",
+        "kind": "strong",
+        "phase": phase,
+        "ranks": ranks,
+        "repeat": repeat,
+        "seconds": 10 * seconds,
+        "counting_steps": 10,
+        "steps": [],
+        "calls_per_step": 1,
+        "bytes_per_step": 1000 if phase == "coherent" else 0,
+        "threads": 1,
+        "in_run": IN_RUN,
+        "study": {"kind": "strong"},
+        "config": {"name": "known"},
+        "places": [["a", "cpu", 1, 1]] * ranks,
+        "machine": {"platform": "P", "cores": 4, "memory_bytes": 1 << 30, "mpi_library": "M", "packages": {}},
+    }
+    return {**fields, **more}
+
+
+def known(kind: str = "strong") -> list[dict[str, Any]]:
+    """Local: perfect. Coherent: 80% on 2, 50% on 4 ranks. DNN: as on one. The second repeat takes twice as long."""
+    seconds = {
+        "local": {1: 0.8, 2: 0.4, 4: 0.2},
+        "gather": {1: 0.1, 2: 0.1, 4: 0.1},
+        "dnn": {1: 0.02, 2: 0.02, 4: 0.02},
+        "coherent": {1: 0.8, 2: 0.5, 4: 0.4},
+    }
+    scale = {n: n if kind == "weak" else 1 for n in (1, 2, 4)}
+    return [
+        line(phase, n, repeat, seconds[phase][n] * scale[n] * (1 + repeat), kind=kind)
+        for phase in PHASES
+        for n in (1, 2, 4)
+        for repeat in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["strong", "weak"])
+def test_efficiency_speed_up_and_the_whole_run(kind: str) -> None:
+    (found,) = analyse(known(kind))
+    assert (found.ranks, found.phases, found.base) == ([1, 2, 4], list(PHASES), 1)
+    of_local, of_coherent = found.efficiency["local"], found.efficiency["coherent"]
+    assert [of_local[n].median for n in (1, 2, 4)] == pytest.approx([1, 1, 1])
+    assert [of_coherent[n].median for n in (1, 2, 4)] == pytest.approx([1, 0.8, 0.5])
+    assert [of_coherent[n].low for n in (1, 2, 4)] == pytest.approx([1, 0.8, 0.5])  # pairs of one repeat
+    assert [found.speed_up("coherent")[n].median for n in (1, 2, 4)] == pytest.approx([1, 1.6, 2])
+    assert found.run_seconds[1]["coherent"] == pytest.approx(200 * 1.2)
+    grown = 4 if kind == "weak" else 1
+    run = [(80 + 0.1 + 1 + 160), (20 + 0.1 + 1 + 80) * grown]
+    assert found.efficiency["run"][4].median == pytest.approx(run[0] / run[1] / (1 if kind == "weak" else 4))
+
+
+def test_what_is_missing_is_left_out() -> None:
+    lines = [item for item in known() if (item["phase"], item["ranks"]) != ("dnn", 2) and item["ranks"] > 1]
+    (found,) = analyse(lines)
+    assert found.base == 2
+    assert list(found.run_seconds) == [4]
+    assert found.efficiency["coherent"][4].median == pytest.approx(0.5 * 0.5 / 0.4)
+    assert 2 not in found.efficiency["run"]
+    assert any("relative to it" in note for note in command.notes(found))
+
+
+def test_series_do_not_mix_and_machines_are_told() -> None:
+    other = [{**item, "series": "other", "name": "second"} for item in known("weak")]
+    first, second = analyse([*known(), *other])
+    assert (first.name, second.name) == ("known", "second")
+    assert command.notes(first) == []
+    mixed = [{**item, "machine": {**item["machine"], "cores": item["ranks"] // 2}} for item in known()]
+    (found,) = analyse(mixed)
+    notes = command.notes(found)
+    assert "not all points" in notes[0].lower()
+    assert notes[1] == "On 1, 2, 4 ranks there were more threads than cores."
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(name in ("src", "href") and value and "://" in value for name, value in attrs)
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "td":
+            self.cells.append(data.strip())
+
+
+def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    evil = [{**item, "name": "a<script>", "series": "weak1"} for item in known("weak")]
+    path.write_text("".join(json.dumps(item) + "\n" for item in [*known(), *evil]))
+    out = io.StringIO()
+    command.run([str(path)], out)
+    folder = tmp_path / "s-report"
+    assert out.getvalue().splitlines()[-1] == f"report: {folder / 'report.html'}"
+    stems = {"known-strong-abc", "a_script_-weak-weak1"}
+    assert {p.name for p in folder.iterdir()} == {"report.html", *(f"{s}.{k}" for s in stems for k in ("png", "svg"))}
+    for stem in stems:
+        assert min(Image.open(folder / f"{stem}.png").size) > 600
+        assert ET.parse(folder / f"{stem}.svg").getroot().tag.endswith("svg")
+    page = _Page()
+    page.feed((folder / "report.html").read_text())
+    assert page.tags.count("svg") == 2
+    assert "script" not in page.tags
+    assert "0.800 (0.800 to 0.800)" in page.cells
+    assert "1,000" in page.cells
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    command.run([str(path)], out)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_an_empty_file_has_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text("")
+    with pytest.raises(UserError, match="no measurement in it yet"):
+        command.run([str(path)])
+    assert [p.name for p in tmp_path.iterdir()] == ["s.jsonl"]
