@@ -108,37 +108,28 @@ class VirtualHosts:
         return f"{self._prefix}-{name}"
 
     def _set_up(self) -> None:
-        nodes = {name: f"10.77.0.{number}" for number, name in enumerate(self.names, 1)} | {"head": "10.77.0.254"}
-        _batch([f"netns add {self.space(name)}" for name in ("switch", *nodes)])
-        _batch(
-            ["link add switch type bridge", "link set switch up"]
-            + [
-                line
-                for name in nodes
-                for line in (
-                    f"link add {name} type veth peer name eth0 netns {self.space(name)}",
-                    f"link set {name} master switch up",
-                )
-            ],
-            self.space("switch"),
-        )
-        for name, address in nodes.items():
-            _batch(
-                [
-                    "link set lo up",
-                    f"addr add {address}/24 dev eth0",
-                    "link set eth0 up",
-                    "link add docker0 type bridge",
-                    f"addr add {DECOY}/16 dev docker0",
-                    "link set docker0 up",
-                ],
-                self.space(name),
-            )
-            lines = [f"{other} {its}" for its, other in nodes.items() if its != name]
-            own = [f"{OWN_NAME} {name}", f"{address} {name}-eth0"] if name in self.names else [f"{address} {name}"]
+        numbers = {name: number for number, name in enumerate(self.names, 1)} | {"head": 254}
+        address = {name: f"10.77.0.{number}" for name, number in numbers.items()}
+        hardware = {name: f"02:00:0a:4d:00:{number:02x}" for name, number in numbers.items()}
+        _batch([f"netns add {self.space(name)}" for name in ("switch", *numbers)])
+        switch = ["link add switch type bridge", "link set switch up"]
+        for name in numbers:
+            peer = f"eth0 address {hardware[name]} netns {self.space(name)}"
+            switch += [f"link add {name} type veth peer name {peer}", f"link set {name} master switch up"]
+        _batch(switch, self.space("switch"))
+        for name in numbers:
+            node = ["link set lo up", f"addr add {address[name]}/24 dev eth0", "link set eth0 up"]
+            node += ["link add docker0 type bridge", f"addr add {DECOY}/16 dev docker0", "link set docker0 up"]
+            others = [other for other in numbers if other != name]
+            # The kernel's table of learnt neighbours is one for all namespaces, and too small for 64 hosts.
+            node += [f"neigh add {address[o]} lladdr {hardware[o]} dev eth0 nud permanent" for o in others]
+            _batch(node, self.space(name))
+            own = [f"{OWN_NAME} {name}", f"{address[name]} {name}-eth0"]
+            lines = own if name in self.names else [f"{address[name]} {name}"]
             folder = FILES / self.space(name)
             folder.mkdir(parents=True)
-            (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *own, *lines, ""]))
+            known = ["127.0.0.1 localhost", *lines, *(f"{address[other]} {other}" for other in others), ""]
+            (folder / "hosts").write_text("\n".join(known))
 
 
 def missing() -> str:
