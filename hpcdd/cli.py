@@ -149,8 +149,10 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
         if comm.is_root:
             print(configuration.to_yaml(job.config) if job.print_only else f"{job.config.output} is complete\n", end="")
         return
+    comm.startup.mark("configuration")
     from . import run
 
+    comm.startup.mark("imports")
     run.train(comm, job)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import launch
+from .environment import Startup
 from .errors import UserError, WriteError
 from .mpi import abort, finalize, library, sleep_until
 from .traffic import Ledger, Traffic
@@ -45,6 +46,7 @@ class Comm:
         crowded: whether more threads than cores work on a host, so that waiting within a step must not spin.
         family: every communicator of the job that this rank belongs to.
         diminished: whether ranks have been lost and the rest goes on, see :mod:`hpcdd.survival`.
+        startup: where the time before this rank's first step goes.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Comm:
         self.family = [] if family is None else family
         self.family.append(mpi)
         self.diminished = False
+        self.startup = Startup()
 
     def revoke(self) -> None:
         """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""
@@ -301,6 +304,8 @@ def world() -> Comm:
     Raises:
         UserError: no MPI library, or one that does not fit the launcher.
     """
+    startup = Startup()
+    startup.mark("interpreter")
     MPI = library()
     launched, version = launch.from_environment(), MPI.Get_library_version()
     launch.check_library(launched, version)
@@ -308,4 +313,7 @@ def world() -> Comm:
         MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
         atexit.register(finalize)
     launch.check_size(launched, version, MPI.COMM_WORLD.Get_size())
-    return Comm(MPI.COMM_WORLD.Dup())
+    comm = Comm(MPI.COMM_WORLD.Dup())
+    startup.mark("mpi")
+    comm.startup = startup
+    return comm

@@ -103,6 +103,21 @@ def seconds_since_launch() -> float:
     return time.time() - psutil.Process().create_time()
 
 
+class Startup:
+    """What this process does between its launch and its first training step.
+
+    Attributes:
+        seconds: by cause, in the order of events.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def mark(self, cause: str) -> None:
+        """What has happened since the last mark had this cause; only the first mark of a cause counts."""
+        self.seconds.setdefault(cause, seconds_since_launch() - sum(self.seconds.values()))
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)

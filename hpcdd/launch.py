@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import UserError
 
@@ -21,11 +21,13 @@ class Launch:
         kind: ``"mpich"`` (hydra and other PMI launchers), ``"openmpi"``, ``"slurm"`` or ``"none"``.
         rank: number of this process in the launch.
         size: number of processes of the launch.
+        by_srun: whether the launcher of kind ``"mpich"`` is srun, which offers PMI too (``--mpi=pmi2``).
     """
 
     kind: str
     rank: int
     size: int
+    by_srun: bool = False
 
 
 # (kind, rank, size): Open MPI first, because srun's own variables stand beside those of an mpirun that it feeds.
@@ -39,10 +41,15 @@ _VARIABLES = (
 def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
     """Reads the launcher's variables; a process that nothing launched is rank 0 of 1."""
     environment = os.environ if environment is None else environment
-    for kind, rank, size in _VARIABLES:
-        if environment.get(rank, "").isdecimal() and environment.get(size, "").isdecimal():
-            return Launch(kind, int(environment[rank]), int(environment[size]))
-    return Launch("none", 0, 1)
+    found = [
+        Launch(kind, int(environment[rank]), int(environment[size]))
+        for kind, rank, size in _VARIABLES
+        if environment.get(rank, "").isdecimal() and environment.get(size, "").isdecimal()
+    ]
+    if not found:
+        return Launch("none", 0, 1)
+    first, last = found[0], found[-1]
+    return replace(first, by_srun=first.kind == "mpich" and last == replace(first, kind="slurm"))
 
 
 def kind_of(version: str) -> str:
@@ -86,10 +93,11 @@ def check_size(launch: Launch, library_version: str, size: int) -> None:
 
 def _mismatch(launch: Launch, library_version: str) -> str:
     library = library_version.splitlines()[0].split(",")[0].rstrip("\0").strip()
-    launcher = {"openmpi": "mpirun of Open MPI", "mpich": "mpirun of MPICH (PMI)", "slurm": "srun"}[launch.kind]
+    by_srun = launch.by_srun or launch.kind == "slurm"
+    launcher = "srun" if by_srun else {"openmpi": "mpirun of Open MPI", "mpich": "mpirun of MPICH (PMI)"}[launch.kind]
     fix = (
         "let srun offer what the library speaks: `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI"
-        if launch.kind == "slurm"
+        if by_srun
         else "use the mpirun that belongs to this library (`which -a mpirun`), or point mpi4py to the launcher's "
         "library with MPI4PY_LIBMPI=/path/to/libmpi.so"
     )

@@ -83,13 +83,31 @@ def record(session: Session, trained: Trained) -> None:
         results.print_results(content, session.directory.path, sys.stdout)
 
 
-def _costs(
-    session: Session, trained: Trained
-) -> tuple[list[float], dict[str, float], dict[str, Traffic], int, float, tuple[int, int | None]]:
-    """Of this rank: seconds by local training, core seconds and traffic by phase, bytes read, checkpoints, peak memory.
+@dataclass(frozen=True)
+class _Costs:
+    """Of one rank.
 
-    What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it.
+    Attributes:
+        local: seconds of each local training for which it speaks.
+        worked: seconds of processor time by phase.
+        traffic: by phase.
+        bytes_read: of pixels.
+        checkpoints: seconds.
+        memory: see :func:`_peak_memory`.
+        startup: seconds by cause.
     """
+
+    local: list[float]
+    worked: dict[str, float]
+    traffic: dict[str, Traffic]
+    bytes_read: int
+    checkpoints: float
+    memory: tuple[int, int | None]
+    startup: dict[str, float]
+
+
+def _costs(session: Session, trained: Trained) -> _Costs:
+    """What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it."""
     journal = session.archive.journal
     seconds = [
         result.seconds + journal.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()
@@ -99,8 +117,15 @@ def _costs(
         worked[phase] = worked.get(phase, 0.0) + earlier.core_seconds
         now = traffic.get(phase, Traffic())
         traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
-    mine = seconds if session.place.replica == 0 else []
-    return mine, worked, traffic, session.reader.bytes_read, journal.seconds, _peak_memory(session.place.device)
+    return _Costs(
+        local=seconds if session.place.replica == 0 else [],
+        worked=worked,
+        traffic=traffic,
+        bytes_read=session.reader.bytes_read,
+        checkpoints=journal.seconds,
+        memory=_peak_memory(session.place.device),
+        startup=session.comm.startup.seconds,
+    )
 
 
 def _peak_memory(device: str) -> tuple[int, int | None]:
@@ -109,23 +134,22 @@ def _peak_memory(device: str) -> tuple[int, int | None]:
     return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
-def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) -> dict[str, Any]:
+def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
     """On root: results.json, and that the run is complete.
 
     Args:
         session, trained: of root.
         everyone: the :func:`_costs` of every rank.
     """
-    times, worked, traffic, bytes_read, checkpoints, memory = zip(*everyone, strict=True)
     for (phase, subdomain), earlier in session.archive.journal.earlier.items():
         if subdomain == WHOLE:
             session.seconds[phase] = session.seconds.get(phase, 0.0) + earlier.seconds
             if phase in trained.steps:
                 trained.steps[phase] += earlier.steps
-    session.seconds["local"] = [seconds for of_rank in times for seconds in of_rank]
-    session.seconds["checkpoints"] = max(checkpoints)
+    session.seconds["local"] = [seconds for of_rank in everyone for seconds in of_rank.local]
+    session.seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
     session.seconds["total"] = environment.seconds_since_launch()
-    communication = results.traffic_of(traffic, trained.steps)
+    communication = results.traffic_of([of_rank.traffic for of_rank in everyone], trained.steps)
     for found in session.archive.evaluated.values():
         for phase, cost in found["costs"].items():
             session.seconds.setdefault(phase, cost["seconds"])
@@ -137,10 +161,11 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[Any]) 
         parameters=_parameters(session, trained),
         accuracy=trained.accuracy,
         seconds=session.seconds,
-        core_seconds=results.summed(worked),
+        core_seconds=results.summed(of_rank.worked for of_rank in everyone),
         communication=communication,
-        bytes_read=bytes_read,
-        memory=memory,
+        bytes_read=[of_rank.bytes_read for of_rank in everyone],
+        memory=[of_rank.memory for of_rank in everyone],
+        startup=[of_rank.startup for of_rank in everyone],
     )
     with writing(session.directory.results):
         results.write_json(session.directory.results, content)

@@ -10,10 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from .config import Config
 from .decomposition import by
 from .files import write_bytes
@@ -116,6 +112,7 @@ def assemble(
     communication: Mapping[str, Any],
     bytes_read: Sequence[int],
     memory: Sequence[tuple[int, int | None]],
+    startup: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
     """The content of results.json as plain data, format 1.
 
@@ -128,6 +125,7 @@ def assemble(
         communication: from :func:`traffic_of`.
         bytes_read: bytes of pixels by rank.
         memory: by rank the most bytes in memory, of the host and of the GPU (None without one).
+        startup: by rank, seconds from the launch to the end of the first training step by cause.
     """
     info, decomposition, widths = problem.info, problem.decomposition, problem.widths
     return {
@@ -154,6 +152,10 @@ def assemble(
         "core_seconds": core_seconds,
         "communication": communication,
         "bytes_read": list(bytes_read),
+        "startup": {
+            cause: max(of_rank.get(cause, 0.0) for of_rank in startup)
+            for cause in dict.fromkeys(cause for of_rank in startup for cause in of_rank)
+        },
         "memory": [host for host, _ in memory],
         "gpu_memory": [gpu for _, gpu in memory],
         "ranks": len(mesh.places),
@@ -217,6 +219,10 @@ def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | N
 
 def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> None:
     """The tables of accuracies, parameters and seconds."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
     console = Console(file=out, width=100, highlight=False, force_terminal=False)
     accuracy = results["accuracy"]
@@ -251,6 +257,8 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
         f"local {_span(seconds['local'], '.1f')} per subdomain, "
         + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
         + f"total {seconds['total']:.1f}",
+        "start-up: "
+        + ", ".join(f"{cause.replace('_', ' ')} {value:.1f}" for cause, value in results["startup"].items()),
         "seconds of processor time, all ranks: "
         + ", ".join(
             f"{phase} {core_seconds[phase]:.1f}"

@@ -116,6 +116,7 @@ class Run:
         """Each rank reads its own subdomains."""
         with self.session.phase("read"):
             self.samples = self.comm.on_all(lambda: self._read(self.session.place.subdomains))
+        self.comm.startup.mark("read")
 
     def restore_decision(self) -> None:
         """Takes the DNN from its checkpoints, if an earlier job has trained and evaluated it."""

@@ -81,6 +81,7 @@ class Session:
         self.team = form_team(comm, self.mesh, config, Flag(self.stop.wanted))
         if comm.is_root:
             results.print_plan(self.mesh, self.problem, sys.stdout, self._storages)
+        comm.startup.mark("problem")
 
     def __enter__(self) -> Self:
         self.stop.__enter__()
@@ -105,6 +106,7 @@ class Session:
         self.directory = self.archive.directory
         self.comm.on_root(self._open_metrics)
         self.archive.watch(self._movement, lambda: f"step {self._steps}")
+        self.comm.startup.mark("directory")
 
     @contextlib.contextmanager
     def discarding(self) -> Iterator[None]:
@@ -172,6 +174,8 @@ class Session:
         """
 
         def step() -> None:
+            if self._steps == 1:
+                self.comm.startup.mark("first_step")
             self._steps += 1
             if alone:
                 self.stop.check()

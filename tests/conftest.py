@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,16 +74,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how many jobs ran under mpirun, by implementation."""
+    """Says how many jobs ran under mpirun, by implementation, and under Slurm."""
     counts = ", ".join(f"{kind} {count}" for kind, count in launchers.started.items()) or "none"
-    terminalreporter.write_line(f"jobs started under mpirun: {counts}")
+    terminalreporter.write_line(f"jobs started under mpirun and Slurm: {counts}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Adds up what the workers of pytest-xdist have started."""
+    launchers.started.update(getattr(node, "workeroutput", {}).get("started", {}))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a missing launcher, or a suite that never started it, is a failure and no skip."""
+    if hasattr(session.config, "workeroutput"):  # a worker, which tells the one that knows of all
+        session.config.workeroutput["started"] = dict(launchers.started)
+        return
     required = filter(None, os.environ.get("HPCDD_TEST_REQUIRE_MPI", "").split(","))
     missing = [kind for kind in required if not launchers.started.get(kind)]
     if missing and not session.config.option.collectonly and not launchers.is_launched():
-        print(f"\nno test ran under the mpirun of {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
+        print(f"\nno test ran under {' and '.join(missing)}, which HPCDD_TEST_REQUIRE_MPI asks for")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -26,7 +26,7 @@ AS_ROOT = {
 LIBRARY = {"mpich": "libmpi.so.12", "openmpi": "libmpi.so.40"}
 
 started: Counter[str] = Counter()
-"""Jobs that the tests have started under mpirun, by implementation."""
+"""Jobs that the tests have started under mpirun, by implementation, under Slurm, and over virtual hosts."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Launcher:
     """One mpirun.
 
     Attributes:
-        kind: ``mpich`` or ``openmpi``.
+        kind: ``mpich``, ``openmpi``, ``ulfm`` (fault-tolerant) or ``hosts`` (MPICH over virtual hosts).
         mpirun: its path.
         environment: makes mpi4py load the library that belongs to it.
         options: of mpirun.

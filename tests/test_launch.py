@@ -18,6 +18,10 @@ OPENMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.
         ({"PMI_RANK": "3", "PMI_SIZE": "8"}, Launch("mpich", 3, 8)),
         ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Launch("openmpi", 1, 2)),
         ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_NTASKS": "6"}, Launch("slurm", 5, 6)),
+        (
+            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "PMI_RANK": "5", "PMI_SIZE": "6"},
+            Launch("mpich", 5, 6, by_srun=True),
+        ),
         # sbatch without srun: tasks were asked for, but none was started
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "17"}, Launch("none", 0, 1)),
         ({"PMI_RANK": "", "PMI_SIZE": "8"}, Launch("none", 0, 1)),
@@ -98,6 +102,11 @@ def test_libraries_that_may_fit_are_not_refused(launch: Launch, library: str) ->
 def test_srun_that_made_n_jobs_of_one_rank_is_refused_with_the_fix() -> None:
     with pytest.raises(UserError, match=r"srun started 16 processes.*MPICH.*--mpi=pmi2.*--mpi=pmix"):
         check_size(Launch("slurm", 3, 16), MPICH, 1)
+
+
+def test_srun_that_offers_pmi_to_open_mpi_is_refused_with_the_fix() -> None:
+    with pytest.raises(UserError, match=r"^srun started 16 processes.*Open MPI.*--mpi=pmix"):
+        check_library(Launch("mpich", 3, 16, by_srun=True), OPENMPI)
 
 
 @pytest.mark.parametrize(("kind", "library"), [("mpich", MPICH), ("openmpi", OPENMPI)])

@@ -119,6 +119,7 @@ def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: 
         "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
         "bytes_read": [10, 20],
         "memory": [(300, None), (400, 7)],
+        "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is spare
     }
     return results.assemble(config, problem, mesh, **{**content, **changes})
 
@@ -177,6 +178,7 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert content["devices"] == ["cpu", "cpu"]
     assert (content["threads_per_rank"], content["bytes_read"]) == (3, [10, 20])
     assert (content["memory"], content["gpu_memory"]) == ([300, 400], [None, 7])
+    assert content["startup"] == {"imports": 2.0, "first_step": 3.0}
 
 
 def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from ..errors import UserError
 _COHERENT = """\
 A training step of the coherent model, model-parallel and data-parallel, beside PyTorch's DistributedDataParallel:
 the same model, parameters, batches, ranks and threads, taking turns in every round.
+Over several hosts PyTorch's messages (gloo) take the fastest network on which all ranks reach root; the environment
+variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI library is told.
 Every field of the configuration can be given as for `hpcdd train`.
 """
 _IO = """\

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import socket
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +28,7 @@ from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
 from ..phases.optimizers import make_optimizer
 from ..problem import Problem, pose
+from .network import Network, torch_group
 from .steps import Step, data_parallel, model_parallel, scratch, traffic
 from .steps import batches as make_batches
 
@@ -68,11 +67,11 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         if any(not place.subdomains for place in the_mesh.places):
             raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
         assert team is not None
-        with _group_of_torch(comm):
-            _compare(team, problem, rounds, steps)
+        with torch_group(comm) as network:
+            _compare(team, problem, network, rounds, steps)
 
 
-def _compare(team: Team, problem: Problem, rounds: int, steps: int) -> None:
+def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps: int) -> None:
     comm, settings = team.workers, team.config.coherent
     reader, everything = BoxReader(problem.info.path), range(team.mesh.num_subdomains)
     samples = problem.read(reader, everything, team.place.device)
@@ -103,7 +102,7 @@ def _compare(team: Team, problem: Problem, rounds: int, steps: int) -> None:
             for batch in batches * rounds:
                 contenders["model-parallel, ordered"].step(batch)
     if comm.is_root:
-        _print(team, problem, contenders)
+        _print(team, problem, network, contenders)
     probe.report(statistics.median(contenders["model-parallel, ordered"].seconds))
 
 
@@ -132,28 +131,6 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: SideBySide
     buffers = sum(b.numel() * b.element_size() for b in network.buffers())
     shared = team.workers.size > 1
     return Contender(step, bytes=float(2 * gradients + buffers) if shared else 0.0)
-
-
-@contextlib.contextmanager
-def _group_of_torch(comm: Comm) -> Iterator[None]:
-    """PyTorch's own process group over the same ranks."""
-
-    def address() -> tuple[str, int]:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return socket.gethostname(), probe.getsockname()[1]
-
-    host, port = comm.on_root(address)
-    if len(comm.node_ranks()) == comm.size:
-        host = "127.0.0.1"
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://{host}:{port}", rank=comm.rank, world_size=comm.size
-    )
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
@@ -209,15 +186,16 @@ class _Probe:
             )
 
 
-def _print(team: Team, problem: Problem, contenders: dict[str, Contender]) -> None:
+def _print(team: Team, problem: Problem, network: Network, contenders: dict[str, Contender]) -> None:
     settings, reference = team.config.coherent, contenders[REFERENCE]
     parameters, place = coherent_parameters(problem, team.config), team.place
     print(
         f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
         f"coherent model with {parameters:,} parameters, {team.mesh.num_subdomains} subdomains, "
         f"features {team.config.coherent_features}, hidden {list(team.config.aggregation.hidden)}, "
-        f"batch {settings.batch_size}, {team.workers.size} ranks on {team.mesh.hosts} host, {place.device}, "
-        f"{place.threads} thread each; {len(reference.seconds)} rounds"
+        f"batch {settings.batch_size}, {_counted(team.workers.size, 'rank')} on {_counted(team.mesh.hosts, 'host')}, "
+        f"{place.device}, {_counted(place.threads, 'thread')} each; {_counted(len(reference.seconds), 'round')}; "
+        f"gloo over {network}"
     )
     print(
         f"{'':<24}{'samples/s':>10}{'speed / DDP: median (quartiles)':>34}{'calls/step':>12}"
@@ -234,3 +212,7 @@ def _print(team: Team, problem: Problem, contenders: dict[str, Contender]) -> No
             f"{contender.bytes:>13,.0f}{fewer:>13}",
             flush=True,
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

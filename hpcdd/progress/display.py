@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Literal, Protocol, TextIO
-
-from rich.console import Console, ConsoleDimensions
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ..errors import UserError
 from ..launch import Launch
@@ -69,73 +65,17 @@ class LineDisplay:
         if not end_of_epoch:
             return
         words = [
-            f"{_who(status.phase, status.subdomain):<29} epoch {status.epoch:>2}/{status.epochs}",
+            f"{row_name(status.phase, status.subdomain):<29} epoch {status.epoch:>2}/{status.epochs}",
             f"loss {status.loss:.4f}",
             f"accuracy {status.accuracy:.4f}",
         ]
         if status.validation_accuracy is not None:
             words.append(f"validation {status.validation_accuracy:.4f}")
-        words += [f"{status.samples_per_second:,.0f} samples/s", f"{_time_left(status)} left"]
+        words += [f"{status.samples_per_second:,.0f} samples/s", f"{time_left(status)} left"]
         print("  ".join(words), file=self._out, flush=True)
 
     def close(self) -> None:
         """Does nothing."""
-
-
-class _TerminalConsole(Console):
-    """Measures the terminal that it draws on, which need not be this process's own."""
-
-    @property  # type: ignore[misc]  # the setter is of no use here
-    def size(self) -> ConsoleDimensions:
-        columns, lines = os.get_terminal_size(self.file.fileno())
-        return ConsoleDimensions(columns or 80, lines or 24)  # a terminal that does not know says 0 x 0
-
-    def show_cursor(self, show: bool = True) -> bool:
-        """Leaves the cursor as it is: a job that is aborted could not bring a hidden one back."""
-        return False
-
-
-class LiveDisplay:
-    """Redraws one row per subdomain on a terminal."""
-
-    interval = 0.5
-
-    def __init__(self, terminal: TextIO, own: bool) -> None:
-        self._terminal, self._own = terminal, own
-        self._rows: dict[tuple[str, int], TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[text]}"),
-            console=_TerminalConsole(file=terminal, force_terminal=True, highlight=False),
-            refresh_per_second=4,
-            expand=True,
-        )
-
-    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
-        """Draws the rows."""
-        self._progress.start()
-        if len(self._rows) + len(subdomains) >= self._progress.console.height:
-            for row in self._rows.values():  # what is over makes room for what is going on
-                self._progress.update(row, visible=False)
-        for subdomain in subdomains:
-            row = self._progress.add_task(_who(phase, subdomain), total=1.0, text="waiting")
-            self._rows[phase, subdomain] = row
-
-    def show(self, status: Status, end_of_epoch: bool) -> None:
-        """Moves the row of the status's subdomain on."""
-        epoch = status.epoch if end_of_epoch else status.epoch + 1
-        text = f"epoch {epoch}/{status.epochs}  loss {status.loss:.3f}  acc {status.accuracy:.3f}"
-        if status.validation_accuracy is not None:
-            text += f"  val {status.validation_accuracy:.3f}"
-        text += f"  {status.samples_per_second:,.0f}/s  {_time_left(status)}"
-        self._progress.update(self._rows[status.phase, status.subdomain], completed=status.fraction, text=text)
-
-    def close(self) -> None:
-        """Draws the last state and gives the terminal back."""
-        self._progress.stop()
-        if not self._own:
-            self._terminal.close()
 
 
 def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Display:
@@ -148,6 +88,8 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
         return NoDisplay()
     terminal = find_terminal(launch, out) if setting in ("auto", "live") else None
     if terminal is not None:
+        from .live import LiveDisplay
+
         return LiveDisplay(terminal, own=terminal is out)
     if setting == "live":
         raise UserError(
@@ -157,11 +99,13 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
     return LineDisplay(out)
 
 
-def _who(phase: str, subdomain: int) -> str:
+def row_name(phase: str, subdomain: int) -> str:
+    """Whose status it is."""
     return NAMES[phase].removeprefix("the ") if subdomain == WHOLE else f"{phase} subdomain {subdomain}"
 
 
-def _time_left(status: Status) -> str:
+def time_left(status: Status) -> str:
+    """Of a phase, as hours, minutes and seconds."""
     if status.finished:
         return "0:00"
     if status.fraction <= 0:

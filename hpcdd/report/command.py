@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         prog="hpcdd report",
         usage="hpcdd report SCALING.jsonl ... [--output FOLDER]",
         description=__doc__ + "\nSpeed-up and efficiency with ideal lines, time by phase, bytes per rank.",
-        epilog="example: hpcdd report scaling-strong.jsonl scaling-weak.jsonl --output report",
+        epilog="example: hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         exit_on_error=False,

@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--output", metavar="FILE", help="default: NAME-KIND.jsonl, by the configuration's name")
+    parser.add_argument("--output", metavar="FILE", help="default: STUDY.jsonl, in this folder")
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
     parser.add_argument("--repeats", metavar="R", help="instead of the study's")
     return parser
@@ -137,7 +137,7 @@ def order(arguments: Sequence[str]) -> Order:
             problems.append(str(error))
     if study is None or problems:
         raise UserError("\n".join(problems))
-    return Order(study, config, Path(own.output or f"{config.name}-{study.kind}.jsonl"))
+    return Order(study, config, Path(own.output or f"{path.stem}.jsonl"))
 
 
 def _nearest(name: str) -> str:

@@ -1,10 +1,10 @@
 """``python faulty.py PHASE RANK WHAT [hpcdd's arguments]``: hpcdd with a fault in one phase of one rank.
 
 WHAT is ``raise`` (an exception), ``drift`` (a parameter changes by itself, in the coherent phase), ``hang`` (the step
-never ends), or the name of a signal that the rank sends itself, such as ``SIGTERM``. In phases that train,
-``WHAT@STEP`` names the step at which it happens, default 7, counted over all trainings of the phase on this rank. The
-moment of the fault is written to the file ``fault`` in the current folder, and where a request to stop ends a training,
-each rank writes the number of steps that it began to ``steps-RANK``.
+never ends), ``pause`` (the step waits for a signal), or the name of a signal that the rank sends itself, such as
+``SIGTERM``. In phases that train, ``WHAT@STEP`` names the step at which it happens, default 7, counted over all
+trainings of the phase on this rank. The moment of the fault is written to the file ``fault`` in the current folder,
+and where a request to stop ends a training, each rank writes the number of steps that it began to ``steps-RANK``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -25,9 +26,27 @@ import torch
 from hpcdd import cli, launch, record, run, session
 from hpcdd.errors import StopRequest
 from hpcdd.phases import aggregate, baseline, coherent, local
+from hpcdd.stop import SIGNALS
 
 TRAININGS = {"local": local, "dnn": aggregate, "coherent": coherent, "baseline": baseline}
 OTHERS = {"read": (session, "pose"), "gather": (run, "gather_logits"), "record": (record, "write_model")}
+
+
+@contextlib.contextmanager
+def counted_signals() -> Iterator[list[int]]:
+    """The list of the signals that have come, which hpcdd's own handlers see as well."""
+    come: list[int] = []
+    handlers: dict[int, Any] = {signum: signal.getsignal(signum) for signum in SIGNALS}
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        come.append(signum)
+        handlers[signum](signum, frame)
+
+    for signum in handlers:
+        signal.signal(signum, handler)
+    yield come
+    for signum, own in handlers.items():
+        signal.signal(signum, own)
 
 
 @contextlib.contextmanager
@@ -44,6 +63,12 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
     steps = 0
 
     def fault(network: torch.nn.Module | None = None) -> None:
+        if what == "pause":
+            with counted_signals() as come:
+                Path("fault").write_text(str(time.time()))
+                while not come:
+                    time.sleep(0.05)
+            return
         Path("fault").write_text(str(time.time()))
         if what == "raise":
             raise RuntimeError(f"planted in phase {phase}")

@@ -20,12 +20,10 @@ FAULTY, CHAIN = (Path(__file__).parent / name for name in ("faulty.py", "chain.p
 PHASES = ("local", "dnn", "coherent_transfer", "coherent_scratch")
 
 
-@pytest.fixture(scope="module")
-def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+def write_config(path: Path, data: Path) -> Path:
     content = {
         "name": "tiny",
-        "data": {"file": str(tiny), "validation_fraction": 0.1},
+        "data": {"file": str(data), "validation_fraction": 0.1},
         "decomposition": {"grid": [2, 2]},
         "model": {"name": "vgg1", "width": 8},
         "local": {"epochs": 2, "batch_size": 16},
@@ -34,6 +32,11 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(tmp_path_factory.mktemp("config") / "tiny.yaml", tiny)
 
 
 @pytest.fixture(scope="module")

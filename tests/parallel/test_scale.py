@@ -36,7 +36,7 @@ def test_points_are_measured_once(mpi: Launcher, study: Path, tmp_path: Path) ->
     words = ["scale", study, "--ranks", ",".join(map(str, RANKS))]
     done = mpi.hpcdd(3, [*words, "--repeats", "1"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    path = tmp_path / "small-weak.jsonl"
+    path = tmp_path / "weak.jsonl"
     first = record.read(path)
     with path.open("ab") as file:
         file.write(b'{"hpcdd_scaling": 1, "ser')  # a job was killed
@@ -59,7 +59,7 @@ def test_points_are_measured_once(mpi: Launcher, study: Path, tmp_path: Path) ->
         if line["phase"] in message:
             assert (line["calls_per_step"], line["bytes_per_step"]) == message[line["phase"]]
     done = mpi.hpcdd(1, ["scale", study], tmp_path)
-    assert done.stdout == "small-weak.jsonl has all 2 repeats on 1 ranks already\n"
+    assert done.stdout == "weak.jsonl has all 2 repeats on 1 ranks already\n"
 
 
 def test_a_study_for_more_ranks_than_there_are(mpi: Launcher, study: Path, tmp_path: Path) -> None:

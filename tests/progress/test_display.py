@@ -19,7 +19,8 @@ import pytest
 from hpcdd.errors import UserError
 from hpcdd.launch import Launch
 from hpcdd.phases.status import Status
-from hpcdd.progress.display import LineDisplay, LiveDisplay, NoDisplay, make_display
+from hpcdd.progress.display import LineDisplay, NoDisplay, make_display
+from hpcdd.progress.live import LiveDisplay
 from hpcdd.seeding import WHOLE
 
 ALONE = Launch("none", 0, 1)

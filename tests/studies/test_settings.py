@@ -23,7 +23,7 @@ def test_a_study_and_what_the_command_line_changes(tmp_path: Path) -> None:
     plain = order([study])
     assert plain.study.kind == "weak"
     assert (plain.config.name, plain.config.seed) == ("a", 3)
-    assert plain.output == Path("a-weak.jsonl")
+    assert plain.output == Path("s.jsonl")
     changed = order([study, "--ranks", "4", "--repeats", "7", "--output", "x/y.jsonl", "--seed", "4"])
     assert changed.study.ranks == (4,)
     assert changed.study.repeats == 7

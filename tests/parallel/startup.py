@@ -1,0 +1,14 @@
+"""A job that says of each rank which of some libraries it has imported: ``python startup.py WORDS...``."""
+
+import sys
+
+from hpcdd import cli
+
+WATCHED = ("PIL", "jinja2", "matplotlib", "multiprocessing.pool", "nibabel", "rich", "torch")
+
+if __name__ == "__main__":
+    code = cli.main(sys.argv[1:])
+    from mpi4py import MPI
+
+    print(f"rank {MPI.COMM_WORLD.rank}:", *[name for name in WATCHED if name in sys.modules], flush=True)
+    sys.exit(code)
