@@ -1,7 +1,7 @@
 """Memory of each rank at its fullest moment, by what is in it.
 
 Tensors are counted exactly, from their shapes (:mod:`hpcdd.plan.simulate`); what interpreter and libraries take is
-measured (:mod:`hpcdd.plan.runtime`). Not seen: scratch memory inside of kernels, and freed memory that is not given back.
+measured (:mod:`hpcdd.plan.runtime`). Not seen: scratch memory inside of kernels, and freed memory that is kept.
 """
 
 from __future__ import annotations
