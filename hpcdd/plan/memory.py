@@ -203,7 +203,8 @@ class Memories:
         )
 
     def _rows(self, settings: TrainingSettings, shared: int) -> int:
-        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+        rows = split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+        return max(rows, simulate.LEAST_ROWS)
 
     def _once(self, what: str, which: int | tuple[int, ...], rows: int, *, bf16: bool = False) -> Simulated:
         """A step that is gone through once for all ranks whose subdomains have the same shapes."""
