@@ -60,8 +60,9 @@ class Clock:
         if not kind:
             threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
             raise UserError(
-                f"the machine file has no time of a step of kind {work.kind!r} in {work.precision} on {self.device} with "
-                f"{threads}; add it by `mpirun -n N hpcdd bench step [CONFIG] --output FILE`, with OMP_NUM_THREADS set"
+                f"the machine file has no time of a step of kind {work.kind!r} in {work.precision} on {self.device} "
+                f"with {threads}; add it by `OMP_NUM_THREADS={self.threads} mpirun -n N hpcdd bench step [CONFIG] "
+                "--output FILE`"
             )
         alike = self._nearest_busy([step for step in kind if step.network == work.network], busy)
         exact = [step for step in alike if (step.batch, step.summands) == (work.batch, work.summands)]

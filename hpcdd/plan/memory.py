@@ -1,7 +1,7 @@
 """Memory of each rank at its fullest moment, by what is in it.
 
 Tensors are counted exactly, from their shapes (:mod:`hpcdd.plan.simulate`); what interpreter and libraries take is
-measured (:mod:`hpcdd.plan.runtime`). Not seen: scratch memory inside of kernels, and freed memory that is not given back.
+measured (:mod:`hpcdd.plan.runtime`). Not seen: scratch memory inside of kernels, and freed memory that is kept.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class Memories:
         )
 
     def _rows(self, settings: TrainingSettings, shared: int) -> int:
-        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+        rows = split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+        return max(rows, simulate.LEAST_ROWS)
 
     def _once(self, what: str, which: int | tuple[int, ...], rows: int, *, bf16: bool = False) -> Simulated:
         """A step that is gone through once for all ranks whose subdomains have the same shapes."""

@@ -32,6 +32,14 @@ class Simulated:
     flops: int
     peak_bytes: int
 
+    def of_part(self, rows: int, whole: int) -> Simulated:
+        """Of ``rows`` of the ``whole`` batch that was gone through, in proportion."""
+        return self if rows == whole else Simulated(self.flops * rows // whole, self.peak_bytes * rows // whole)
+
+
+LEAST_ROWS = 2
+"""Of a batch that is gone through: batch norm takes no single value, but where several ranks share its statistics."""
+
 
 def training_step(network: nn.Module, inputs: Callable[[], Any], rows: int, *, bf16: bool = False) -> Simulated:
     """A forward and a backward pass; the optimizer works in place.

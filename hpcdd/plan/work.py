@@ -126,10 +126,11 @@ class Workload:
         batch = batch or EVALUATION_BATCH
 
         def simulated() -> Simulated:
-            images = simulate.images(tuple(shape), batch, self.problem.info.dtype)
+            rows = max(batch, simulate.LEAST_ROWS)
+            images = simulate.images(tuple(shape), rows, self.problem.info.dtype)
             if kind == "evaluation":
                 return simulate.evaluation(make(), images)
-            return simulate.training_step(make(), images, batch, bf16=precision == "bf16")
+            return simulate.training_step(make(), images, rows, bf16=precision == "bf16").of_part(batch, rows)
 
         return self._known(Work(kind, self._words(shape, width, kind), batch, 1, precision), simulated)
 
