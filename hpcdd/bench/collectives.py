@@ -23,7 +23,7 @@ from ..config import Config
 from ..errors import UserError
 from ..mesh import Mesh
 from ..mpi import library, mpi_library, sleep_until
-from ..plan import messages
+from ..plan import messages, network
 from ..plan.machine import FittedCollective, MeasuredCollective
 from ..plan.machine_file import added, joined, save
 from ..plan.network import COLLECTIVES
@@ -207,10 +207,10 @@ def _print(
         "microseconds of the slowest rank: median (quartiles)\n\n"
         f"{'':<11}{'bytes':>12}{'hpcdd':>32}{'bare mpi4py':>32}{'ratio':>7}{'model':>12}"
     )
-    by_key = {(fit.collective, fit.between_hosts, fit.crowded): fit.model for fit in fits}
+    by_key = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in fits}
     for point in measured:
         if point.ranks == comm.size:
-            model = by_key[point.collective, point.hosts > 1, point.crowded].seconds(point.size, point.ranks)
+            model = network.seconds(by_key[point.collective, point.hosts > 1, point.crowded], point.size, point.ranks)
             print(
                 f"{point.collective:<11}{point.size:>12,}"
                 f"{spread(point.seconds, 1e-6):>32}{spread(point.bare, 1e-6):>32}"

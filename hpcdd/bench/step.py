@@ -32,9 +32,9 @@ from ..phases.coherent import feature_widths
 from ..phases.local import create_local_cnn
 from ..phases.optimizers import make_optimizer
 from ..phases.training import Steps
-from ..plan import runtime
 from ..plan.machine import MeasuredStep
 from ..plan.machine_file import added, joined, save
+from ..plan.memory import ready_bytes
 from ..plan.work import Precision, Work, Workload
 from ..problem import Problem, pose
 from . import steps
@@ -84,7 +84,7 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
     if not all(other.subdomains for other in the_mesh.places):
         raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
     assert team is not None
-    runtime_bytes = comm.maximum(runtime.ready_bytes(place.device))
+    runtime_bytes = comm.maximum(ready_bytes(place.device))
     alone = comm.split(comm.rank)
     assert alone is not None
     own = dataclasses.replace(team, across=alone, replicas=alone, workers=alone)
@@ -101,7 +101,7 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
                     results += [
                         MeasuredStep(
                             **dataclasses.asdict(piece.work),
-                            device=runtime.device_name(place.device),
+                            device="cpu" if place.device == "cpu" else torch.cuda.get_device_name(place.device),
                             threads=place.threads,
                             busy=on_host,
                             flops=workload.simulated(piece.work).flops,

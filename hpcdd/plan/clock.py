@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import UserError
+from . import network
 from .machine import Machine, MeasuredStep
 from .messages import Message
 from .work import Work, Workload
 
-MEASURED, BETWEEN, SCALED = "measured", "between measured sizes", "scaled by operations"
+MEASURED, FITTED, SCALED = "measured", "fitted over measured sizes", "scaled by operations"
 
 
 @dataclass
@@ -44,9 +46,9 @@ class Clock:
     def work(self, work: Work, busy: int) -> float:
         """Seconds of a piece of work while ``busy`` ranks work on its host.
 
-        A time that was measured for the very same work; else between or beyond the batches (and summands) that were
-        measured for the network, by least squares of c0 + c1 batch + c2 batch (summands - 1); else that of the work of
-        its kind with the nearest number of floating point operations, in proportion to them.
+        A time that was measured for the very same work; else t0 + f / r, with the floating point operations f of the
+        work, and t0 and the rate r fitted over all sizes of its network that were measured; else, of a network that was
+        not measured, the time of the nearest work of its kind, in proportion to the operations.
 
         Raises:
             UserError: no work of its kind was measured with these threads on this device.
@@ -68,12 +70,13 @@ class Clock:
         exact = [step for step in alike if (step.batch, step.summands) == (work.batch, work.summands)]
         if exact:
             seconds, basis = self._seconds(exact[0], busy), MEASURED
-        elif len(alike) > 1:
-            seconds, basis = self._fitted(alike, work, busy), BETWEEN
         else:
             flops = self.workload.simulated(work).flops
-            nearest = min(self._nearest_busy(kind, busy), key=lambda step: abs(np.log(step.flops / flops)))
-            seconds, basis = self._seconds(nearest, busy) * flops / nearest.flops, SCALED
+            if len(alike) > 1:
+                seconds, basis = self._fitted(alike, flops, busy), FITTED
+            else:
+                nearest = min(self._nearest_busy(kind, busy), key=lambda step: abs(math.log(step.flops / flops)))
+                seconds, basis = self._seconds(nearest, busy) * flops / nearest.flops, SCALED
         self.bases.setdefault(f"{work.kind}, {work.network}", basis)
         return seconds
 
@@ -102,7 +105,7 @@ class Clock:
                     f"{'between hosts' if found.between_hosts else 'within a host'}"
                     f"{' whose ranks share cores' if found.crowded else ' with a core for each rank'}"
                 ] = None
-            seconds += message.number * found.model.seconds(message.size, message.ranks)
+            seconds += message.number * network.seconds(found, message.size, message.ranks)
         return seconds
 
     def _nearest_busy(self, steps: Sequence[MeasuredStep], busy: int) -> list[MeasuredStep]:
@@ -117,15 +120,8 @@ class Clock:
     def _seconds(self, step: MeasuredStep, busy: int) -> float:
         return step.seconds[1] * self.crowd(busy) / self.crowd(step.busy)
 
-    def _fitted(self, steps: Sequence[MeasuredStep], work: Work, busy: int) -> float:
+    def _fitted(self, steps: Sequence[MeasuredStep], flops: int, busy: int) -> float:
+        rows = np.array([[1.0, step.flops] for step in steps])
         measured = np.array([self._seconds(step, busy) for step in steps])
-        rows = np.array([_terms(step.batch, step.summands) for step in steps])
-        factors = np.linalg.lstsq(rows / measured[:, None], np.ones(len(steps)), rcond=None)[0]
-        found = float(_terms(work.batch, work.summands) @ factors)
-        # Noise may let a line through two measured times fall below zero; no less than in proportion to the least.
-        least = min(steps, key=lambda step: step.batch)
-        return max(found, self._seconds(least, busy) * min(1.0, work.batch / least.batch) / 2)
-
-
-def _terms(batch: int, summands: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([1.0, batch, batch * (summands - 1)])
+        overhead, per_operation = network.least_squares(rows / measured[:, None])
+        return overhead + per_operation * flops

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 import torch
 
 from .. import configuration, environment, results
 from ..config import Config
+from ..data import contact_sheet
 from ..data.loading import Where
+from ..decomposition import by
 from ..errors import UserError
+from ..files import writing, written_whole
 from ..mesh import Mesh, Place, assign, threads_of
 from ..problem import Problem, check_shares, pose
 from ..storage import bytes_needed, choose
 from . import arguments as command_line
-from . import machine_file, picture, runtime, tables
+from . import machine_file, tables
 from .clock import Clock
 from .cost import Costs
 from .machine import Machine
-from .memory import Memories, Memory
+from .memory import Memories, Memory, ready_bytes
 from .work import Workload
 
 
@@ -47,12 +51,13 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
     ready = machine.runtime_bytes if machine is not None else None
     if ready is None:  # before anything else is loaded
         torch.set_num_threads(mesh.places[0].threads)
-        ready = runtime.ready_bytes("cpu")
+        ready = ready_bytes("cpu")
     results.print_problem(problem, out)
     for warning in mesh.warnings():
         print(f"warning: {warning}", file=out)
     tables.print_boxes(problem, mesh, out)
-    memories = memories_of(config, problem, mesh, machine, ready)
+    workload = Workload(config, problem)
+    memories = memories_of(workload, mesh, machine, ready)
     measured = machine is not None and machine.runtime_bytes is not None
     tables.print_memory(mesh, memories, out, measured=measured, budget=_budget_in_words(config, mesh, machine))
     tables.print_messages(config, problem, own.ranks, out)
@@ -66,12 +71,11 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
             file=out,
         )
     else:
-        place, per_host = mesh.places[0], most_on_a_host(mesh)
-        clock = Clock(machine, Workload(config, problem), place.threads, per_host, place.device_id)
+        place = mesh.places[0]
+        clock = Clock(machine, workload, place.threads, most_on_a_host(mesh), place.device_id)
         tables.print_times(Costs(clock), own.ranks, out)
     if own.picture is not None:
-        owners = [mesh.owner(s) for s in range(len(problem.decomposition.boxes))]
-        picture.write(own.picture, problem.info, problem.decomposition, owners)
+        draw(problem, mesh, own.picture)
         print(f"\nboxes on a sample image: {own.picture}", file=out)
     out.flush()
 
@@ -123,19 +127,38 @@ def mesh_of(
     return Mesh(len(problem.decomposition), tuple(places))
 
 
+def draw(problem: Problem, mesh: Mesh, path: Path) -> None:
+    """Writes a PNG of the first training image with the boxes on it, in the colours of their owners.
+
+    Of a volume three slices are shown. A file that is there is replaced.
+
+    Raises:
+        WriteError: it can't be written.
+    """
+    decomposition, info = problem.decomposition, problem.info
+    owners = [mesh.owner(s) for s in range(len(decomposition.boxes))]
+    ranks = len(set(owners))
+    title = (
+        f"{info.name}: {by(info.image_shape[1:])} pixels, {len(owners)} boxes on {ranks} rank{'s' * (ranks > 1)}, "
+        "a colour for each rank"
+    )
+    sheet = contact_sheet.of_one(info, decomposition, owners, title)
+    with writing(path), written_whole(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
 def most_on_a_host(mesh: Mesh) -> int:
     """Ranks on the fullest host, which is the first."""
     return sum(place.host == mesh.places[0].host for place in mesh.places)
 
 
-def memories_of(
-    config: Config, problem: Problem, mesh: Mesh, machine: Machine | None, ready: int
-) -> list[tuple[Memory, Where]]:
+def memories_of(workload: Workload, mesh: Mesh, machine: Machine | None, ready: int) -> list[tuple[Memory, Where]]:
     """By rank its memory at the fullest moment, and where it keeps its samples.
 
     What `auto` would choose is found with the memory of a host of the machine; without a machine, of this one.
     """
-    made = Memories(config, problem, len(mesh.places), ready)
+    config, problem = workload.config, workload.problem
+    made = Memories(workload, len(mesh.places), ready)
     budget = _budget(config, mesh, machine)
     known: dict[tuple[object, ...], tuple[Memory, Where]] = {}
     found = []

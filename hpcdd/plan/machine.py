@@ -11,7 +11,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from .. import environment
-from . import network
 
 Collective = Literal["allreduce", "broadcast", "allgather", "gather", "scatter", "send"]
 Quartiles = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -91,18 +90,6 @@ class FittedCollective(Record):
     typical_error: NonNegativeFloat = 0.0
     largest_error: NonNegativeFloat = 0.0
     points: int = 0
-
-    @property
-    def model(self) -> network.Fit:
-        """To be evaluated."""
-        return network.Fit(
-            self.collective,
-            self.latency,
-            self.seconds_per_byte,
-            self.typical_error,
-            self.largest_error,
-            self.points,
-        )
 
 
 class MeasuredStep(Record):

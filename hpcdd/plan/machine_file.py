@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..errors import UserError
 from ..files import write_bytes, writing
 from . import network
-from .machine import Collective, FittedCollective, Machine, MeasuredCollective, MeasuredStep
+from .machine import Machine, MeasuredCollective, MeasuredStep
 
 _MOST_BYTES = 1 << 26
 
@@ -85,7 +85,7 @@ def added(
     works = {step.key: step for step in (*machine.steps, *steps)}
     fitted = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in machine.fits}
     if collectives:
-        fitted |= fit_all(every.values())
+        fitted |= network.fit_all(every.values())
     return machine.model_copy(
         update={
             "collectives": tuple(every.values()),
@@ -94,31 +94,3 @@ def added(
             "runtime_bytes": runtime_bytes or machine.runtime_bytes,
         }
     )
-
-
-FitKey = tuple[Collective, bool, bool]
-
-
-def fit_all(points: Iterable[MeasuredCollective]) -> dict[FitKey, FittedCollective]:
-    """The fit of every collective, by collective, between hosts or not, crowded or not.
-
-    Args:
-        points: measured ones.
-    """
-    grouped: dict[FitKey, list[MeasuredCollective]] = {}
-    for point in points:
-        grouped.setdefault((point.collective, point.hosts > 1, point.crowded), []).append(point)
-    found: dict[FitKey, FittedCollective] = {}
-    for (collective, between_hosts, crowded), its in grouped.items():
-        made = network.fit(collective, [network.Point(p.size, p.ranks, p.seconds[1]) for p in its])
-        found[collective, between_hosts, crowded] = FittedCollective(
-            collective=its[0].collective,
-            between_hosts=between_hosts,
-            crowded=crowded,
-            latency=made.latency,
-            seconds_per_byte=made.seconds_per_byte,
-            typical_error=made.typical_error,
-            largest_error=made.largest_error,
-            points=made.points,
-        )
-    return found

@@ -1,31 +1,40 @@
 """Memory of each rank at its fullest moment, by what is in it.
 
-Tensors are counted exactly, from their shapes (:mod:`hpcdd.plan.simulate`); what interpreter and libraries take is
-measured (:mod:`hpcdd.plan.runtime`). Not seen: scratch memory inside of kernels, and freed memory that is kept.
+    total = libraries + samples + weights + gradients + optimizer + activations + decisions
+
+The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, with P numbers in its parameters:
+
+    weights      4 P, of everything that it holds; twice with early stopping, which keeps the best so far
+    gradients    4 P
+    optimizer    4 P times 2 (Adam, AdamW), 1 (SGD with momentum) or 0
+    activations  the most that the tensors of a step take at one time, counted from their shapes
+                 (:mod:`hpcdd.plan.simulate`); trained together, the sum over the CNNs and the DNN's part
+    decisions    4 n K for each of its CNNs; on root what gather and DNN take as well
+
+Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels, and freed
+memory that is not given back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from .. import storage
-from ..config import Config, TrainingSettings
+from .. import environment, storage
+from ..config import TrainingSettings
 from ..data.loading import Where
 from ..data.order import WINDOW_BYTES
 from ..decomposition import split_evenly
-from ..phases.training import EVALUATION_BATCH
-from ..problem import Problem
-from . import networks, simulate
+from . import networks
 from .messages import Layout
-from .simulate import Simulated
+from .work import Precision, Workload
 
-_MOST_TOGETHER = 6
-"""CNNs of one rank whose coherent step is gone through; what more of them take follows from the last one."""
 MOMENTS = {
     "local": "training its local CNNs",
     "dnn": "training the DNN",
@@ -51,39 +60,41 @@ class Memory:
 
     moment: str
     runtime: int
-    samples: int
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    decisions: int
+    samples: int = 0
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    decisions: int = 0
 
     @property
     def total(self) -> int:
         """Of all kinds."""
         return sum(value for value in dataclasses.astuple(self) if isinstance(value, int))
 
-    def parts(self, on_gpu: bool, samples_on_gpu: bool) -> tuple[int, int]:
-        """Bytes of the host and of the GPU."""
-        if not on_gpu:
-            return self.total, 0
-        gpu = self.weights + self.gradients + self.optimizer + self.activations + samples_on_gpu * self.samples
-        return self.total - gpu, gpu
+    def on_gpu(self, where: Where) -> int:
+        """Bytes that lie on the GPU of a rank that has one."""
+        own = self.weights + self.gradients + self.optimizer + self.activations
+        return own + (self.samples if where == "device" else 0)
 
 
+@dataclass
 class Memories:
     """Of a run on N ranks.
 
-    Args:
-        config, problem: of the run.
+    Attributes:
+        workload: of the run.
         ranks: N.
         runtime: bytes of a rank that is ready to train.
     """
 
-    def __init__(self, config: Config, problem: Problem, ranks: int, runtime: int) -> None:
-        self._config, self._problem, self._runtime = config, problem, runtime
-        self._layout = Layout.of(len(problem.decomposition), ranks)
-        self._known: dict[tuple[object, ...], Simulated] = {}
+    workload: Workload
+    ranks: int
+    runtime: int
+
+    def __post_init__(self) -> None:
+        self._config, self._problem = self.workload.config, self.workload.problem
+        self._layout = Layout.of(len(self._problem.decomposition), self.ranks)
 
     def of(self, subdomains: Sequence[int], where: Where, *, is_root: bool) -> Memory:
         """Of a rank that owns some subdomains, at its fullest moment.
@@ -96,97 +107,99 @@ class Memories:
         Raises:
             UserError: the user's own network can't be gone through with shapes alone.
         """
-        config = self._config
         if not subdomains:
-            return Memory("local", self._runtime, 0, 0, 0, 0, 0, 0)
-        moments = [self._local(subdomains, where), self._dnn(subdomains, where, is_root=is_root)]
-        if config.coherent.starts:
-            moments.append(self._coherent(subdomains, where))
-        if config.baseline.enabled:
-            moments.append(self._global(subdomains, where))
+            return Memory("local", self.runtime)
+        cnns = {s: networks.local_cnn(self._problem, s) for s in subdomains}
+        moments = [self._local(cnns, where), self._dnn(cnns, where, is_root=is_root)]
+        if self._config.coherent.starts:
+            moments.append(self._coherent(cnns, where))
+        if self._config.baseline.enabled:
+            moments.append(self._global(cnns, where))
         return max(moments, key=lambda memory: memory.total)
 
-    def _local(self, subdomains: Sequence[int], where: Where) -> Memory:
-        settings, cnns = self._config.local, [networks.local_cnn(self._problem, s) for s in subdomains]
-        largest = max(range(len(cnns)), key=lambda i: _bytes(cnns[i]))
+    def _local(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
+        """One CNN is trained after the other."""
+        settings, largest = self._config.local, max(cnns, key=lambda s: _bytes(cnns[s]))
         rows = self._rows(settings, self._layout.replicas)
-        step = self._once("local", subdomains[largest], rows, bf16=settings.precision == "bf16")
-        return self._moment(
-            "local", subdomains, where, settings, [cnns[largest]], step.peak_bytes, sum(map(_bytes, cnns))
-        )
+        step = self._step_of_cnns([largest], rows, settings.precision)
+        return self._moment("local", cnns, where, settings, cnns[largest], step)
 
-    def _dnn(self, subdomains: Sequence[int], where: Where, *, is_root: bool) -> Memory:
-        settings, cnns = self._config.aggregation, [networks.local_cnn(self._problem, s) for s in subdomains]
-        held = sum(map(_bytes, cnns))
-        if settings.placement == "root" and not is_root:
-            return self._moment("dnn", subdomains, where, None, [], 0, held)
-        if settings.placement == "root":
-            network: nn.Module = networks.dnn(self._config, self._problem)
+    def _dnn(self, cnns: dict[int, nn.Module], where: Where, *, is_root: bool) -> Memory:
+        settings = self._config.aggregation
+        rows = self._rows(settings, 1)
+        if settings.placement == "distributed":
+            head = networks.head(self._config, self._problem, list(cnns), "logits")
+            step = self._peak_of_head(len(cnns), rows)
+            found = self._moment("dnn", cnns, where, settings, head, step, _bytes(head))
+        elif is_root:
+            dnn = networks.dnn(self._config, self._problem)
+            step = self.workload.simulated(self.workload.dnn(rows)).peak_bytes
+            found = self._moment("dnn", cnns, where, settings, dnn, step, _bytes(dnn))
         else:
-            network = networks.head(self._config, self._problem, subdomains, "logits")
-        found = self._moment(
-            "dnn", subdomains, where, settings, [network], _parameters(network), held + _bytes(network)
-        )
-        gathered = self._problem.root_bytes if is_root else 0
-        return dataclasses.replace(found, decisions=found.decisions + gathered)
+            found = self._moment("dnn", cnns, where, None, nn.ModuleList(), 0)
+        return dataclasses.replace(found, decisions=found.decisions + is_root * self._problem.root_bytes)
 
-    def _coherent(self, subdomains: Sequence[int], where: Where) -> Memory:
+    def _coherent(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
+        """All CNNs are trained together: own ones, or in the data-parallel form copies of all."""
         config, problem, settings = self._config, self._problem, self._config.coherent
-        own: nn.Module = networks.part_of_coherent(config, problem, subdomains)
-        held = sum(_bytes(networks.local_cnn(problem, s)) for s in subdomains) + 2 * _bytes(own)
-        trained, together, shared = own, list(subdomains), self._layout.replicas
+        part: nn.Module = networks.part_of_coherent(config, problem, list(cnns))
+        trained, together, shared, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
         if settings.parallelism == "data":
             trained, together = networks.coherent(config, problem), list(range(len(problem.decomposition)))
-            held, shared = held + _bytes(trained), self._layout.workers
+            shared, copies = self._layout.workers, copies + _bytes(trained)
         rows = self._rows(settings, shared)
-        bf16 = settings.precision == "bf16"
+        step = self._step_of_cnns(together, rows, settings.precision) + self._peak_of_head(len(together), rows)
+        return self._moment("coherent", cnns, where, settings, trained, step, copies)
 
-        def peak(number: int) -> int:
-            return self._once("coherent", tuple(together[:number]), rows, bf16=bf16).peak_bytes
-
-        most = min(len(together), _MOST_TOGETHER)
-        step = peak(most)
-        if len(together) > most:
-            step += (len(together) - most) * (step - peak(most - 1))
-        return self._moment("coherent", subdomains, where, settings, [trained], step, held)
-
-    def _global(self, subdomains: Sequence[int], where: Where) -> Memory:
+    def _global(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
         settings, network = self._config.baseline, networks.global_cnn(self._problem)
-        held = sum(_bytes(networks.local_cnn(self._problem, s)) for s in subdomains) + _bytes(network)
-        rows = self._rows(settings, self._layout.workers)
-        step = self._once("global", 0, rows, bf16=settings.precision == "bf16")
-        return self._moment("global", subdomains, where, settings, [network], step.peak_bytes, held)
+        work = self.workload.global_cnn(self._rows(settings, self._layout.workers))
+        step = self.workload.simulated(work).peak_bytes
+        return self._moment("global", cnns, where, settings, network, step, _bytes(network))
 
     def _moment(
         self,
         name: str,
-        subdomains: Sequence[int],
+        cnns: dict[int, nn.Module],
         where: Where,
         settings: TrainingSettings | None,
-        trained: Sequence[nn.Module],
+        trained: nn.Module,
         step: int,
-        held: int,
+        more: int = 0,
     ) -> Memory:
         """Puts a moment together.
 
         Args:
             name: of it.
-            subdomains, where: of the rank.
+            cnns: of the rank, by subdomain.
+            where: it keeps its samples.
             settings: of the training; None without.
-            trained: networks that are trained together.
+            trained: what is trained.
             step: the most bytes of all tensors of a step, gradients among them.
-            held: bytes of all networks that are there.
+            more: bytes of the networks that are there besides the rank's CNNs.
         """
-        samples = self._samples(subdomains, where)
-        gradients = sum(map(_parameters, trained))
+        gradients, copy = _parameters(trained), _bytes(trained)
         state = 0 if settings is None else gradients * _states(settings)
+        held = sum(map(_bytes, cnns.values())) + more
         if settings is not None and settings.early_stopping is not None:
-            held += sum(map(_bytes, trained))  # the best ones so far
+            held += copy  # the best so far
         # A checkpoint is an HDF5 file in memory, its bytes, and what is read back.
-        checkpoint = 3 * (state + sum(map(_bytes, trained)))
-        activations = max(step - gradients, self._evaluating(subdomains) - gradients, checkpoint - gradients, 0)
-        decisions = 4 * len(subdomains) * sum(self._problem.samples.values()) * self._problem.info.num_classes
-        return Memory(name, self._runtime, samples, held, gradients, state, activations, decisions)
+        evaluating = max(self._peak_of_evaluation(s) for s in cnns)
+        activations = max(step, evaluating, 3 * (state + copy), gradients) - gradients
+        problem = self._problem
+        decisions = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
+        samples = self._samples(list(cnns), where)
+        return Memory(name, self.runtime, samples, held, gradients, state, activations, decisions)
+
+    def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
+        work = self.workload
+        return sum(work.simulated(work.local_cnn(s, rows, precision)).peak_bytes for s in subdomains)
+
+    def _peak_of_head(self, subdomains: int, rows: int) -> int:
+        return self.workload.simulated(self.workload.head(subdomains, rows)).peak_bytes
+
+    def _peak_of_evaluation(self, subdomain: int) -> int:
+        return self.workload.simulated(self.workload.local_evaluation(subdomain)).peak_bytes
 
     def _samples(self, subdomains: Sequence[int], where: Where) -> int:
         needed = storage.bytes_needed(self._config, self._problem, subdomains)
@@ -197,40 +210,31 @@ class Memories:
         windows = max(1, self._problem.samples["train"] * pixels // WINDOW_BYTES)
         return min(needed, 2 * needed // windows)
 
-    def _evaluating(self, subdomains: Sequence[int]) -> int:
-        return max(
-            self._once("evaluation", s, EVALUATION_BATCH).peak_bytes for s in _one_of_each(self._problem, subdomains)
-        )
-
     def _rows(self, settings: TrainingSettings, shared: int) -> int:
-        rows = split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
-        return max(rows, simulate.LEAST_ROWS)
-
-    def _once(self, what: str, which: int | tuple[int, ...], rows: int, *, bf16: bool = False) -> Simulated:
-        """A step that is gone through once for all ranks whose subdomains have the same shapes."""
-        problem = self._problem
-        several = which if isinstance(which, tuple) else (which,)
-        shapes = tuple(problem.subimage_shape(s) for s in several) if what != "global" else ()
-        key = what, shapes, rows
-        if key not in self._known:
-            images = [simulate.images(shape, rows, problem.info.dtype) for shape in shapes]
-            if what == "evaluation":
-                found = simulate.evaluation(networks.local_cnn(problem, several[0]), images[0])
-            elif what == "local":
-                network = networks.local_cnn(problem, several[0])
-                found = simulate.training_step(network, images[0], rows, bf16=bf16)
-            elif what == "global":
-                whole = simulate.images(problem.info.image_shape, rows, problem.info.dtype)
-                found = simulate.training_step(networks.global_cnn(problem), whole, rows, bf16=bf16)
-            else:
-                part = networks.part_of_coherent(self._config, problem, several)
-                found = simulate.training_step(part, lambda: [make() for make in images], rows, bf16=bf16)
-            self._known[key] = found
-        return self._known[key]
+        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
 
 
-def _one_of_each(problem: Problem, subdomains: Iterable[int]) -> list[int]:
-    return list({problem.subimage_shape(s): s for s in subdomains}.values())
+def ready_bytes(device: str) -> int:
+    """Bytes of this process in the host's memory once it has trained a CNN of a few parameters.
+
+    What torch loads and compiles at the first step is in it, and MPI if it is started; nothing of any data set.
+    """
+    for module in ("hpcdd.progress.display", "hpcdd.model_file", "hpcdd.phases.baseline", "hpcdd.checkpoints.keeper"):
+        importlib.import_module(module)
+    with torch.random.fork_rng():
+        network = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Dropout(0.2)
+        )
+        classifier = nn.Sequential(nn.Flatten(), nn.Linear(8 * 4 * 4, 3))
+        both = nn.Sequential(network, classifier).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(both.parameters(), fused=True)
+        images = torch.rand(4, 1, 8, 8, device=device).to(memory_format=torch.channels_last)
+        for _ in range(2):
+            loss = functional.cross_entropy(both(images), torch.tensor([0, 1, 2, 0], device=device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return environment.resident_memory()[0]
 
 
 def _bytes(network: nn.Module) -> int:

@@ -26,14 +26,16 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-COLLECTIVES = ("allreduce", "broadcast", "allgather", "gather", "scatter", "send")
+from .machine import Collective, FittedCollective, MeasuredCollective
+
+COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
+FitKey = tuple[Collective, bool, bool]
 
 
 def terms(collective: str, size: int, ranks: int) -> tuple[float, float]:
@@ -50,64 +52,46 @@ def terms(collective: str, size: int, ranks: int) -> tuple[float, float]:
     return latencies, 2 * part if collective in ("allreduce", "broadcast") else part
 
 
-@dataclass(frozen=True)
-class Point:
-    """A measured collective.
-
-    Attributes:
-        size: n, bytes.
-        ranks: p.
-        seconds: of the slowest rank.
-    """
-
-    size: int
-    ranks: int
-    seconds: float
+def seconds(fit: FittedCollective, size: int, ranks: int) -> float:
+    """Of a collective of ``size`` bytes over ``ranks`` ranks; 0 on one rank, where nothing is sent."""
+    if ranks < 2:
+        return 0.0
+    a, b = terms(fit.collective, size, ranks)
+    return fit.latency * a + fit.seconds_per_byte * b
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The model of one collective.
-
-    Attributes:
-        collective: one of :data:`COLLECTIVES`.
-        latency: alpha, seconds.
-        seconds_per_byte: beta.
-        typical_error, largest_error: median and maximum over the points of abs(model / measured - 1).
-        points: how many were fitted.
-    """
-
-    collective: str
-    latency: float
-    seconds_per_byte: float
-    typical_error: float
-    largest_error: float
-    points: int
-
-    def seconds(self, size: int, ranks: int) -> float:
-        """Of a collective of ``size`` bytes over ``ranks`` ranks; 0 on one rank, where nothing is sent."""
-        if ranks < 2:
-            return 0.0
-        a, b = terms(self.collective, size, ranks)
-        return self.latency * a + self.seconds_per_byte * b
-
-
-def fit(collective: str, points: Sequence[Point]) -> Fit:
-    """Least squares of the relative errors, with alpha and beta not below 0.
+def fit(points: Sequence[MeasuredCollective]) -> FittedCollective:
+    """Least squares of the relative errors of the medians, with alpha and beta not below 0.
 
     Args:
-        collective: one of :data:`COLLECTIVES`.
-        points: at least one, each of two ranks or more.
+        points: at least one, all of the same collective, between hosts or not, crowded or not.
     """
-    measured = np.array([point.seconds for point in points])
-    rows = np.array([terms(collective, point.size, point.ranks) for point in points]) / measured[:, None]
-    alpha, beta = _least_squares(rows)
+    measured = np.array([point.seconds[1] for point in points])
+    rows = np.array([terms(point.collective, point.size, point.ranks) for point in points]) / measured[:, None]
+    alpha, beta = least_squares(rows)
     errors = np.abs(rows @ (alpha, beta) - 1)
-    return Fit(collective, alpha, beta, float(np.median(errors)), float(errors.max()), len(points))
+    return FittedCollective(
+        collective=points[0].collective,
+        between_hosts=points[0].hosts > 1,
+        crowded=points[0].crowded,
+        latency=alpha,
+        seconds_per_byte=beta,
+        typical_error=float(np.median(errors)),
+        largest_error=float(errors.max()),
+        points=len(points),
+    )
 
 
-def _least_squares(rows: npt.NDArray[Any]) -> tuple[float, float]:
-    """Minimises the sum of squares of rows @ (alpha, beta) - 1 over alpha, beta >= 0."""
+def fit_all(points: Iterable[MeasuredCollective]) -> dict[FitKey, FittedCollective]:
+    """The fit of every collective, by collective, between hosts or not, crowded or not."""
+    grouped: dict[FitKey, list[MeasuredCollective]] = {}
+    for point in points:
+        grouped.setdefault((point.collective, point.hosts > 1, point.crowded), []).append(point)
+    return {key: fit(its) for key, its in grouped.items()}
+
+
+def least_squares(rows: npt.NDArray[Any]) -> tuple[float, float]:
+    """The a, b >= 0 with the least sum of squares of rows @ (a, b) - 1; rows (n, 2) are divided by the measured values."""
     ones = np.ones(len(rows))
     scale = np.maximum(np.linalg.norm(rows, axis=0), 1e-300)  # latencies and bytes differ by many powers of ten
     alpha, beta = np.linalg.lstsq(rows / scale, ones, rcond=None)[0] / scale

@@ -26,7 +26,8 @@ class Simulated:
         flops: floating point operations of its matrix products and convolutions; a multiplication and an addition are
             two.
         peak_bytes: the most that all tensors take at one time which the step makes: inputs, activations, gradients,
-            temporary results; not the parameters. Scratch memory inside of kernels is not seen.
+            temporary results; not the parameters. Of the scratch memory inside of kernels that of convolutions is in
+            it, see :func:`_scratch`.
     """
 
     flops: int
@@ -93,6 +94,21 @@ def images(shape: tuple[int, ...], rows: int, dtype: str) -> Callable[[], torch.
     return make
 
 
+_CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
+_BLOCK = 16
+
+
+def _scratch(tensor: object) -> int:
+    """Bytes of the copy that a convolution makes of an input or output (b, C, *spatial), or of its weight.
+
+    oneDNN computes on copies whose channels are padded to blocks of 16 (its formats nChw16c and the like).
+    """
+    if not isinstance(tensor, torch.Tensor) or tensor.dim() < 4:
+        return 0
+    padded = -(-tensor.shape[1] // _BLOCK) * _BLOCK
+    return tensor.shape[0] * padded * tensor.shape[2:].numel() * tensor.element_size()
+
+
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that are made inside the context and still referred to."""
 
@@ -107,6 +123,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and id(tensor.untyped_storage()) not in old | self._seen:
                 self._add(tensor.untyped_storage())
+        if func.overloadpacket in _CONVOLUTIONS:
+            self.peak = max(self.peak, self.now + sum(map(_scratch, tree_leaves((args, result)))))
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:

@@ -65,7 +65,7 @@ def print_memory(
         ranks, cnns, memory, where = rows[index]
         sizes = [memory.runtime, memory.samples, memory.weights, memory.gradients, memory.optimizer]
         sizes += [memory.activations, memory.decisions, memory.total]
-        gpu = [_mib(memory.parts(True, where == "device")[1])] if on_gpu else []
+        gpu = [_mib(memory.on_gpu(where))] if on_gpu else []
         table.add_row(_span(ranks), str(cnns), *map(_mib, sizes), MOMENTS[memory.moment], *gpu)
     _print(table, out)
     print(
