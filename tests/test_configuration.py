@@ -100,7 +100,11 @@ def test_print_config_is_no_setting(file: File) -> None:
     assert "print_config is unknown" in text
 
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
+    if not path.name.startswith("scaling_")  # studies, see tests/studies
+)
 
 
 @pytest.mark.parametrize("path", [QUICKSTART, *CONFIGS], ids=lambda path: path.name)

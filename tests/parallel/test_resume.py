@@ -277,8 +277,8 @@ def test_a_rank_that_hangs_is_named_and_the_job_ends(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, what: str
 ) -> None:
     words = [FAULTY, phase, str(rank), f"{what}@20", "train", config, "--output", "run"]
-    ended = mpi.run(3, [*words, "--run.stall_timeout", "3", "--checkpoint.every", "1 epoch"], tmp_path, timeout=60)
-    assert time.time() - float((tmp_path / "fault").read_text()) < 20
+    ended = mpi.run(3, [*words, "--run.stall_timeout", "8", "--checkpoint.every", "1 epoch"], tmp_path, timeout=90)
+    assert time.time() - float((tmp_path / "fault").read_text()) < 25
     assert ended.returncode != 0
     # A stopped process is named as it was at its last sign, which may be a moment older.
     name = {"local": "(local|evaluation)", "coherent": "coherent_transfer"}[phase]
@@ -287,7 +287,7 @@ def test_a_rank_that_hangs_is_named_and_the_job_ends(
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith(f"hpcdd: rank {rank} of 3 on ")
     assert re.search(rf", phase {name}, step \d+ ", lines[0])
-    assert f"{sign} (run.stall_timeout is 3 s)" in lines[0]
+    assert f"{sign} (run.stall_timeout is 8 s)" in lines[0]
     assert "Traceback" not in ended.stderr
     done = mpi.hpcdd(2, ["train", "--resume", "--output", "run"], tmp_path)
     assert done.returncode == 0, done.stderr
