@@ -91,7 +91,7 @@ def fit_all(points: Iterable[MeasuredCollective]) -> dict[FitKey, FittedCollecti
 
 
 def least_squares(rows: npt.NDArray[Any]) -> tuple[float, float]:
-    """The a, b >= 0 with the least sum of squares of rows @ (a, b) - 1; rows (n, 2) are divided by the measured values."""
+    """The a, b >= 0 with the least sum of squares of rows @ (a, b) - 1; rows (n, 2) are divided by measurements."""
     ones = np.ones(len(rows))
     scale = np.maximum(np.linalg.norm(rows, axis=0), 1e-300)  # latencies and bytes differ by many powers of ten
     alpha, beta = np.linalg.lstsq(rows / scale, ones, rcond=None)[0] / scale

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from hpcdd.mesh import assign
 from hpcdd.model_file import Model, read_model
 from hpcdd.plan import messages, networks
 from hpcdd.plan.memory import Memories
-from hpcdd.plan.runtime import ready_bytes
+from hpcdd.plan.work import Workload
 from hpcdd.problem import pose
 
 from ..launchers import Launcher, find
@@ -113,9 +115,16 @@ def test_replicas_talk_among_themselves_in_the_local_phase(runs: dict[str, Path]
     assert results_of(runs["fast"])["communication"]["local"] == {"calls": 0, "bytes": 0}
 
 
+@pytest.fixture(scope="module")
+def libraries() -> int:
+    """Bytes of a process that is ready to train: a fresh one, unlike this."""
+    words = [sys.executable, "-c", "from hpcdd.plan.memory import ready_bytes; print(ready_bytes('cpu'))"]
+    return int(subprocess.run(words, capture_output=True, check=True, timeout=60).stdout)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
-    runs: dict[str, Path], form: str
+    runs: dict[str, Path], libraries: int, form: str
 ) -> None:
     results, config = results_of(runs[form]), from_yaml((runs[form] / "config.yaml").read_text())
     problem, ranks = pose(config), results["ranks"]
@@ -134,7 +143,7 @@ def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
     if gathered := messages.gather(config, problem, ranks):
         counted = results["communication"]["gather"]
         assert (messages.calls_of(gathered), messages.bytes_of(gathered)) == (counted["calls"], counted["bytes"])
-    made = Memories(config, problem, ranks, ready_bytes("cpu"))
+    made = Memories(Workload(config, problem), ranks, libraries)
     for rank, (block, _) in enumerate(assign(len(problem.decomposition), ranks)):
         if block:
             planned = made.of(block, "memory", is_root=rank == 0).total
