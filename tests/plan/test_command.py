@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,6 +13,8 @@ from PIL import Image
 from hpcdd.errors import UserError
 from hpcdd.plan import command, machine_file
 from hpcdd.plan.machine import Machine
+
+from .machines import machine, step
 
 WORDS = ("--decomposition.grid", "1,2", "--model.name", "vgg2", "--model.width", "8", "--local.batch_size", "32")
 
@@ -34,21 +34,11 @@ def row(text: str, title: str, first: str) -> list[str]:
 
 
 def measured(path: Path, *, seconds: float = 1e-2, latency: float = 1e-5, cores: int = 4) -> Path:
-    """A machine file in which every piece of work of the tiny configuration takes equally long."""
-    step = {"precision": "fp32", "device": "cpu", "threads": 1, "busy": 1, "flops": 10**6, "date": "2026-11-26"}
-    fit = {"between_hosts": False, "crowded": False, "latency": latency, "seconds_per_byte": 1e-9}
-    content: dict[str, Any] = {
-        "host": {"processor": "P", "cores": cores, "memory_bytes": 1 << 34},
-        "mpi_library": "M",
-        "torch": "T",
-        "runtime_bytes": 300 << 20,
-        "steps": [
-            {**step, "kind": kind, "network": "other", "batch": 32, "summands": 1, "seconds": [seconds] * 3}
-            for kind in ("cnn", "evaluation", "dnn", "head")
-        ],
-        "fits": [{**fit, "collective": name} for name in ("allreduce", "gather", "broadcast", "scatter", "allgather")],
-    }
-    path.write_text(json.dumps(content))
+    """A machine file in which every piece of work takes so long for each million of its operations."""
+    steps = [step(seconds, kind=kind) for kind in ("cnn", "evaluation", "dnn", "head")]
+    names = ("allreduce", "gather", "broadcast", "scatter", "allgather")
+    fits = [{"collective": name, "latency": latency} for name in names]
+    path.write_text(machine(steps=steps, fits=fits, cores=cores).model_dump_json())
     return path
 
 
@@ -91,15 +81,15 @@ def test_each_of_many_ranks_has_its_box() -> None:
 
 def test_a_machine_file_is_read_back_and_wrong_ones_are_told(tmp_path: Path) -> None:
     path = measured(tmp_path / "m.json")
-    machine = machine_file.load(path)
-    machine_file.save(machine, tmp_path / "copy.json")
-    assert machine_file.load(tmp_path / "copy.json") == machine
-    path.write_text(path.read_text().replace('"threads": 1', '"threads": 0', 1))
+    loaded = machine_file.load(path)
+    machine_file.save(loaded, tmp_path / "copy.json")
+    assert machine_file.load(tmp_path / "copy.json") == loaded
+    path.write_text(path.read_text().replace('"threads":1', '"threads":0', 1))
     with pytest.raises(UserError, match=r"machine file .*m.json: steps.0.threads: Input should be greater than 0"):
         machine_file.load(path)
     with pytest.raises(UserError, match="can't be read: No such file"):
         machine_file.load(tmp_path / "none.json")
-    other = Machine.model_validate({**machine.model_dump(), "torch": "another"})
+    other = Machine.model_validate({**loaded.model_dump(), "torch": "another"})
     with pytest.raises(UserError, match="describes another machine: its torch is 'T', here it is 'another'"):
         machine_file.joined(other, tmp_path / "copy.json")
 
