@@ -34,7 +34,7 @@ LADDER = tuple(8 << (3 * k) for k in range(8))
 """Bytes: 8, 64, 512, ... 16 MiB."""
 _LADDER_IN_A_CROWD = LADDER[:-1]
 _TURN_SECONDS, _LONG_SECONDS = 0.02, 0.5
-_MOST_CALLS = 200
+_MOST_CALLS, _CALLS_AT_ONCE = 200, 10
 Call = Callable[[], object]
 
 
@@ -130,15 +130,25 @@ def _measure(comm: Comm, case: Case, rounds: int, hosts: int) -> MeasuredCollect
 
 
 def _timed(comm: Comm, call: Call, number: int) -> list[float]:
-    """Seconds of each of some calls, of the slowest rank; the same on every rank."""
-    own, slowest = np.empty(number), np.empty(number)
-    for index in range(number):
-        _barrier(comm)
-        start = time.perf_counter()
-        call()
-        own[index] = time.perf_counter() - start
-    comm.mpi.Allreduce(own, slowest, op=library().MAX)
-    return [float(value) for value in slowest]
+    """Seconds of each of some calls, of the slowest rank; the same on every rank.
+
+    There are ``number`` of them, but fewer where others have the cores as well and a turn would take for ever.
+    """
+    found: list[float] = []
+    begun, over = time.perf_counter(), False
+    while len(found) < number and not over:
+        own = np.zeros(min(_CALLS_AT_ONCE, number - len(found)) + 1)
+        for index in range(len(own) - 1):
+            _barrier(comm)
+            start = time.perf_counter()
+            call()
+            own[index] = time.perf_counter() - start
+        own[-1] = time.perf_counter() - begun > 2 * _TURN_SECONDS
+        slowest = np.empty_like(own)
+        comm.mpi.Allreduce(own, slowest, op=library().MAX)
+        found += [float(value) for value in slowest[:-1]]
+        over = bool(slowest[-1])
+    return found
 
 
 def _barrier(comm: Comm) -> None:

@@ -25,7 +25,7 @@ from ..phases.training import EVALUATION_BATCH
 from ..problem import problem_of_shares
 from . import messages
 from .clock import Clock
-from .messages import Layout, Message, bytes_of, calls_of
+from .messages import Layout, Message
 from .work import Precision
 
 
@@ -39,7 +39,6 @@ class Phase:
         compute: seconds of a step without its messages, of all CNNs of the rank.
         sending: seconds of a step's messages; of all of them for the gather.
         evaluating: seconds of all evaluations within the phase.
-        calls, bytes: of a step, of the rank with most; of all of it for the gather.
     """
 
     name: str
@@ -47,8 +46,6 @@ class Phase:
     compute: float
     sending: float
     evaluating: float
-    calls: int
-    bytes: int
 
     @property
     def seconds(self) -> float:
@@ -130,10 +127,10 @@ class Costs:
             for block in owned
         )
         sending = self.clock.messages(sent, ranks)
-        return Phase("local", steps, compute, sending, evaluating, calls_of(sent), bytes_of(sent))
+        return Phase("local", steps, compute, sending, evaluating)
 
     def _gather(self, sent: Sequence[Message], ranks: int) -> Phase:
-        return Phase("gather", 0, 0.0, self.clock.messages(sent, ranks), 0.0, calls_of(sent), bytes_of(sent))
+        return Phase("gather", 0, 0.0, self.clock.messages(sent, ranks), 0.0)
 
     def _dnn(self, subdomains: int, own: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
         settings = self._config.aggregation
@@ -143,7 +140,7 @@ class Costs:
         else:
             compute = self.clock.work(self._workload.head(own, rows), busy)
         sending = self.clock.messages(sent, ranks)
-        return Phase("dnn", self._steps(settings), compute, sending, 0.0, calls_of(sent), bytes_of(sent))
+        return Phase("dnn", self._steps(settings), compute, sending, 0.0)
 
     def _coherent(
         self, owned: Iterable[Sequence[int]], shared: int, busy: int, sent: Sequence[Message], ranks: int
@@ -159,10 +156,7 @@ class Costs:
             for block in owned
         )
         sending = self.clock.messages(sent, ranks)
-        return [
-            Phase(f"coherent_{start}", steps, compute, sending, evaluating, calls_of(sent), bytes_of(sent))
-            for start in settings.starts
-        ]
+        return [Phase(f"coherent_{start}", steps, compute, sending, evaluating) for start in settings.starts]
 
     def _global(self, layout: Layout, busy: int, ranks: int) -> Phase:
         settings, clock, workload = self._config.baseline, self.clock, self._workload
@@ -171,7 +165,7 @@ class Costs:
         of_sample = clock.work(workload.global_evaluation(), busy) / EVALUATION_BATCH
         evaluating = settings.epochs * self._validation / layout.workers * of_sample
         sending = clock.messages(sent, ranks)
-        return Phase("global", self._steps(settings), compute, sending, evaluating, calls_of(sent), bytes_of(sent))
+        return Phase("global", self._steps(settings), compute, sending, evaluating)
 
     def _cnns(self, subdomains: Sequence[int], rows: int, precision: Precision, busy: int) -> float:
         """Seconds of a training step of some CNNs."""

