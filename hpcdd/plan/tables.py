@@ -20,7 +20,7 @@ from .cost import Costs, efficiency, total
 from .memory import MOMENTS, Memory
 from .messages import Layout, Message, bytes_of, calls_of
 
-_MOST_ROWS = 12
+_MOST_ROWS, _MOST_NAMED = 12, 4
 _LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000, 20_000, 50_000, 100_000)
 
 
@@ -130,10 +130,13 @@ def print_times(costs: Costs, ranks: int, out: TextIO) -> None:
     table.add_section()
     table.add_row("together", "", "", "", "", f"{total(phases):,.2f}")
     _print(table, out)
+    print("without start, reading, what torch loads at the first step, checkpoints and final evaluations", file=out)
     _print_efficiency(costs, ranks, out)
     print("times of computation:", file=out)
-    for network, basis in costs.clock.bases.items():
-        print(f"  {network}: {basis}", file=out)
+    for basis in dict.fromkeys(costs.clock.bases.values()):
+        networks = [network for network, its in costs.clock.bases.items() if its == basis]
+        more = f"; and {len(networks) - _MOST_NAMED} more" if len(networks) > _MOST_NAMED else ""
+        print(f"  {basis}: {'; '.join(networks[:_MOST_NAMED])}{more}", file=out)
     for note in costs.clock.notes:
         print(f"note: {note}", file=out)
 
