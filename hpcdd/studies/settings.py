@@ -18,7 +18,7 @@ from ..configuration import Source
 from ..errors import UserError
 from ..settings import Settings
 
-Phase = Literal["local", "gather", "dnn", "coherent"]
+Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
 
 
 class Study(Settings):
@@ -34,7 +34,8 @@ class Study(Settings):
 
     phases: tuple[Phase, ...] = Field(default=("local", "gather", "dnn", "coherent"), min_length=1)
     """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: all decisions on
-    the training split come to root."""
+    the training split come to root. ``alone``: as ``local``, but one rank after the other, while the rest sleep: the
+    difference is what ranks that share a host's memory and caches cost each other."""
 
     repeats: PositiveInt = 5
     """How often everything takes a turn."""
