@@ -88,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="hpcdd scale",
-        usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--repeats R] [--section.key VALUE ...]",
+        usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--phases P,P,...] [--repeats R] "
+        "[--section.key VALUE ...]",
         description="Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
         "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + fields,
         epilog="example: mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
@@ -98,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="FILE", help="default: STUDY.jsonl, in this folder")
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
+    parser.add_argument("--phases", metavar="P,P,...", help="instead of the study's")
     parser.add_argument("--repeats", metavar="R", help="instead of the study's")
     return parser
 
@@ -120,6 +122,8 @@ def order(arguments: Sequence[str]) -> Order:
     options: dict[str, Any] = {}
     if own.ranks is not None:
         options["ranks"] = [int(n) if n.isdecimal() else n for n in own.ranks.split(",")]
+    if own.phases is not None:
+        options["phases"] = own.phases.split(",")
     if own.repeats is not None:
         options["repeats"] = int(own.repeats) if own.repeats.isdecimal() else own.repeats
     problems, study = [], None
