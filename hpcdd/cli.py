@@ -29,6 +29,7 @@ commands:
   prepare  make a dataset file from a data set as its publisher ships it
   scale    measure a point of a strong or weak scaling study (under mpirun)
   report   figures and an HTML page of a scaling study
+  plan     who would do what on N ranks, and at what cost; nothing is trained
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
 
@@ -42,7 +43,7 @@ exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "scale", "report", "bench", "info")
+COMMANDS = ("train", "prepare", "scale", "report", "plan", "bench", "info")
 _WITH_MPI = ("train", "scale", "bench")
 
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
     if command in _WITH_MPI and not {"-h", "--help"} & set(arguments) and [command, *arguments[:1]] != ["bench", "io"]:
-        work = {"train": _train, "scale": _scale, "bench": _bench_coherent}[command]
+        work = {"train": _train, "scale": _scale, "bench": _bench}[command]
         return _run_on_all_ranks(work, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
@@ -97,6 +98,14 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
 
         with _stoppable("prepare"):
             prepare.run(arguments)
+    elif command == "plan":
+        from .plan import arguments as of_plan
+
+        if {"-h", "--help"} & set(arguments):
+            of_plan.parser().parse_known_args(list(arguments))
+        from .plan import command as plan
+
+        plan.run(arguments)
     elif command == "info":
         from . import info
 
@@ -147,19 +156,22 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
     run.train(comm, job)
 
 
-def _bench_coherent(comm: Comm, arguments: Sequence[str]) -> None:
+def _bench(comm: Comm, arguments: Sequence[str]) -> None:
     from . import configuration
     from .bench import arguments as command_line
-    from .bench import coherent
+    from .bench import coherent, collectives, step
 
-    def parse() -> tuple[Config, list[int], int, int]:
+    def parse() -> tuple[argparse.Namespace, Config]:
         own, rest = command_line.parse(arguments)
-        widths = [int(width) if width.isdecimal() else 0 for width in own.widths.split(",")]
-        if min(widths) < 1:
-            raise UserError(f"bench: --widths is {own.widths!r}; name numbers from 1, with commas")
-        return configuration.parse(rest)[0], widths, own.rounds, own.steps
+        return own, configuration.parse(rest)[0]
 
-    coherent.run(comm, *comm.on_root(parse))
+    own, config = comm.on_root(parse)
+    if own.what == "coherent":
+        coherent.run(comm, config, own.widths, own.rounds, own.steps)
+    elif own.what == "collectives":
+        collectives.run(comm, config, own.rounds, own.output)
+    else:
+        step.run(comm, config, own.rounds, own.steps, own.output)
 
 
 def _scale(comm: Comm, arguments: Sequence[str]) -> None:

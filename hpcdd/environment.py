@@ -49,6 +49,12 @@ def facts() -> dict[str, Any]:
     }
 
 
+def processor() -> str:
+    """What the processor calls itself."""
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
 def available_memory() -> int:
     """Bytes that this process may still take: the least of free memory, its control groups' and its own limits."""
     process = psutil.Process()

@@ -194,17 +194,26 @@ def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
         UserError: naming the batch size and the number of ranks.
     """
     workers = sum(1 for place in mesh.places if place.subdomains)
+    if found := problem_of_shares(config, problem, workers, mesh.replicas):
+        raise UserError(found)
+
+
+def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: int) -> str:
+    """What is wrong where batches have too few samples for the ranks that share them; empty where nothing is.
+
+    Args:
+        config, problem: of the run.
+        workers: ranks that own subdomains.
+        replicas: ranks that train copies of one subdomain's CNN.
+    """
     sharing = {
-        "local": mesh.replicas,
-        "coherent": (workers if config.coherent.parallelism == "data" else mesh.replicas)
-        if config.coherent.starts
-        else 1,
+        "local": replicas,
+        "coherent": (workers if config.coherent.parallelism == "data" else replicas) if config.coherent.starts else 1,
         "baseline": workers if config.baseline.enabled else 1,
     }
     least = 1 if config.shared_batches == "exact" else 2  # batch norm needs two
     for section, ranks in sharing.items():
         size = min(getattr(config, section).batch_size, problem.samples["train"])
         if ranks > 1 and size < least * ranks:
-            raise UserError(
-                f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
-            )
+            return f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
+    return ""

@@ -171,8 +171,8 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
-    """Says once who does what: decomposition, width of the CNNs, memory on root and for samples, map of the ranks."""
+def print_problem(problem: Problem, out: TextIO) -> None:
+    """Says what is to be solved: decomposition, width of the CNNs, parameters."""
     decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
     shapes = sorted({by(box.shape) for box in boxes})
@@ -193,6 +193,11 @@ def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | N
         f"(width {widths.local_width})",
         file=out,
     )
+
+
+def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
+    """Says once who does what: :func:`print_problem`, memory on root and for samples, map of the ranks."""
+    print_problem(problem, out)
     if problem.root_bytes:
         print(
             f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "

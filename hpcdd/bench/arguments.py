@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UserError
 
@@ -23,18 +24,31 @@ file or a configuration: its first training images, in its decomposition; fields
 """
 
 
+_COLLECTIVES = """\
+Latency and bandwidth of every collective that hpcdd uses, at the sizes of the configuration and on a ladder of sizes
+and ranks, beside a bare mpi4py call of the same; and the latency-bandwidth model that fits them best.
+"""
+_OUTPUT = "machine file that takes the results beside those that it has, for `hpcdd plan --machine`"
+_STEP = """\
+Seconds of each kind of training step of a configuration, messages apart: of the CNN of each shape of subimage, of the
+DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
+floating point operations.
+"""
+NAMES = ("coherent", "collectives", "io", "step")
+
+
 def parser() -> argparse.ArgumentParser:
-    """Of both benchmarks; what it does not know belongs to the configuration."""
+    """Of all benchmarks; what it does not know belongs to the configuration."""
     top = argparse.ArgumentParser(
         prog="hpcdd bench",
-        usage="hpcdd bench {coherent,io} ...",
+        usage=f"hpcdd bench {{{','.join(NAMES)}}} ...",
         description="Measures hpcdd beside plain PyTorch, raw MPI and plain numpy.",
-        epilog="`hpcdd bench coherent --help` and `hpcdd bench io --help` say more\n\n"
+        epilog="`hpcdd bench coherent --help` and so on say more\n\n"
         "examples:\n  mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64\n  hpcdd bench io",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         exit_on_error=False,
     )
-    which = top.add_subparsers(dest="what", required=True, metavar="{coherent,io}")
+    which = top.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(NAMES)}}}")
     coherent = _command(
         which,
         "coherent",
@@ -44,10 +58,23 @@ def parser() -> argparse.ArgumentParser:
         example="mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64",
     )
     coherent.add_argument(
-        "--widths", default="16,32,64", help="ladder of model sizes: widths of the global CNN (default: 16,32,64)"
+        "--widths",
+        type=_widths,
+        default=(16, 32, 64),
+        help="ladder of model sizes: widths of the global CNN (default: 16,32,64)",
     )
     coherent.add_argument("--rounds", type=_positive, default=9, help="rounds in which all take a turn (default: 9)")
     coherent.add_argument("--steps", type=_positive, default=5, help="steps of a turn (default: 5)")
+    collectives = _command(
+        which,
+        "collectives",
+        "the collectives of a run beside bare mpi4py calls (under mpirun)",
+        _COLLECTIVES,
+        usage="mpirun -n N hpcdd bench collectives [CONFIG] [--output FILE] [--section.key VALUE ...]",
+        example="mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json",
+    )
+    collectives.add_argument("--rounds", type=_positive, default=5, help="rounds in which both take turns (default: 5)")
+    collectives.add_argument("--output", type=Path, help=_OUTPUT)
     io = _command(
         which,
         "io",
@@ -58,6 +85,17 @@ def parser() -> argparse.ArgumentParser:
     )
     io.add_argument("--rounds", type=_positive, default=15, help="rounds in which all take a turn (default: 15)")
     io.add_argument("--mib", type=_positive, default=96, help="MiB of images in each file (default: 96)")
+    step = _command(
+        which,
+        "step",
+        "training steps of a run's CNNs and DNN (under mpirun)",
+        _STEP,
+        usage="mpirun -n N hpcdd bench step [CONFIG] [--output FILE] [--section.key VALUE ...]",
+        example="mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json",
+    )
+    step.add_argument("--rounds", type=_positive, default=7, help="rounds in which all take a turn (default: 7)")
+    step.add_argument("--steps", type=_positive, default=10, help="steps of a turn (default: 10)")
+    step.add_argument("--output", type=Path, help=_OUTPUT)
     return top
 
 
@@ -65,11 +103,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """What stands behind ``hpcdd bench``, and the words that belong to the configuration.
 
     Raises:
-        UserError: neither benchmark is named, or a number is none.
+        UserError: no benchmark is named, or a number is none.
     """
-    if not arguments or arguments[0] not in ("coherent", "io"):
-        found = f"{arguments[0]!r} is none of them" if arguments else "neither is named"
-        raise UserError(f"bench measures `coherent` or `io`, and {found}; see `hpcdd bench --help`")
+    if not arguments or arguments[0] not in NAMES:
+        found = f"{arguments[0]!r} is none of them" if arguments else "none is named"
+        listed = f"{', '.join(f'`{name}`' for name in NAMES[:-1])} or `{NAMES[-1]}`"
+        raise UserError(f"bench measures {listed}, and {found}; see `hpcdd bench --help`")
     try:
         return parser().parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
@@ -95,6 +134,13 @@ def _command(
         allow_abbrev=False,
         exit_on_error=False,
     )
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    widths = tuple(int(width) if width.isdecimal() else 0 for width in text.split(","))
+    if min(widths) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers from 1, with commas")
+    return widths
 
 
 def _positive(text: str) -> int:

@@ -60,13 +60,36 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
         raise UserError(f"{info.path} is written, but its contact sheet {path} can't be: {error}") from error
 
 
-def _pictures(image: Array, info: DatasetInfo, decomposition: Decomposition | None) -> Iterator[Image]:
+def of_one(info: DatasetInfo, decomposition: Decomposition, owners: Sequence[int], title: str) -> Image:
+    """A sheet of the first training image alone, enlarged.
+
+    Args:
+        info: of the dataset file.
+        decomposition: whose boxes are drawn on.
+        owners: of each box a number; those with the same one have the same colour.
+        title: of the sheet.
+    """
+    with open_dataset(info.path) as file:
+        image = file["train/images"][0]
+    pictures = list(_pictures(image, info, decomposition, owners, 4 * _EDGE))
+    name = info.class_names[int(info.labels["train"][0])]
+    return _sheet([pictures], [str(name)], title, info.source.startswith("synthetic"))
+
+
+def _pictures(
+    image: Array,
+    info: DatasetInfo,
+    decomposition: Decomposition | None,
+    owners: Sequence[int] | None = None,
+    edge: int = _EDGE,
+) -> Iterator[Image]:
     """An image (C, H, W), or the three middle slices of a volume (C, D, H, W), with boxes."""
     shades = _shades(image, info)
     spatial = image.shape[1:]
-    boxes = decomposition.boxes if decomposition is not None else ()
+    boxes = list(enumerate(decomposition.boxes)) if decomposition is not None else []
+    colours = list(range(len(boxes))) if owners is None else owners
     if len(spatial) == 2:
-        yield _picture(shades, [(box.start, box.stop) for box in boxes])
+        yield _picture(shades, [(box.start, box.stop, colours[number]) for number, box in boxes], edge)
         return
     for axis in range(3):
         middle = spatial[axis] // 2
@@ -74,8 +97,8 @@ def _pictures(image: Array, info: DatasetInfo, decomposition: Decomposition | No
         # Of depth the last slice is the head, which belongs to the top of a picture.
         cut, flip = shades.take(middle, axis + 1), axis > 0
         cut = cut[:, ::-1] if flip else cut
-        met = [box for box in boxes if box.start[axis] <= middle < box.stop[axis]]
-        yield _picture(cut, [_seen(box, kept, spatial, flip) for box in met])
+        met = [(number, box) for number, box in boxes if box.start[axis] <= middle < box.stop[axis]]
+        yield _picture(cut, [(*_seen(box, kept, spatial, flip), colours[number]) for number, box in met], edge)
 
 
 def _seen(box: Box, axes: Sequence[int], spatial: Sequence[int], flip: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -95,22 +118,22 @@ def _shades(image: Array, info: DatasetInfo) -> Array:
     return np.asarray((image.astype(np.float32) - low) * (255 / max(high - low, 1e-30)), np.uint8)
 
 
-def _picture(shades: Array, boxes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Image:
-    """Pixels (C, H, W), enlarged by a whole number or made smaller, under the outlines of boxes (first, last)."""
+def _picture(shades: Array, boxes: Sequence[tuple[Sequence[int], Sequence[int], int]], edge: int) -> Image:
+    """Pixels (C, H, W), enlarged by a whole number or made smaller, under outlines of boxes (first, last, colour)."""
     from PIL import Image, ImageDraw
 
-    colour = shades.transpose(1, 2, 0) if len(shades) == 3 else shades[0]
-    picture = Image.fromarray(np.ascontiguousarray(colour)).convert("RGB")
+    pixels = shades.transpose(1, 2, 0) if len(shades) == 3 else shades[0]
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
     longest = max(picture.size)
-    factor = float(-(-_EDGE // longest)) if longest < _EDGE else min(1.0, 2 * _EDGE / longest)
+    factor = float(-(-edge // longest)) if longest < edge else min(1.0, 2 * edge / longest)
     size = tuple(max(1, round(n * factor)) for n in picture.size)
     filtered = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
     picture = picture.resize((size[0], size[1]), filtered)
     draw = ImageDraw.Draw(picture)
-    for number, (start, stop) in enumerate(boxes):
+    for start, stop, colour in boxes:
         (top, left), (bottom, right) = ([round(n * factor) for n in corner] for corner in (start, stop))
         corners = (left, top, max(left, right - 1), max(top, bottom - 1))
-        draw.rectangle(corners, outline=_COLOURS[number % len(_COLOURS)])
+        draw.rectangle(corners, outline=_COLOURS[colour % len(_COLOURS)])
     return picture
 
 

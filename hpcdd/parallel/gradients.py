@@ -75,7 +75,7 @@ class GradientAverage:
             return
         special = set(alike)
         trainable = [p for p in network.parameters() if p.requires_grad]
-        self._buckets = [_Bucket(group) for group in _groups([p for p in reversed(trainable) if p not in special])]
+        self._buckets = [_Bucket(group) for group in groups([p for p in reversed(trainable) if p not in special])]
         self._alike = _Bucket(group) if (group := [p for p in trainable if p in special]) else None
         for bucket in [*self._buckets, *([self._alike] if self._alike else [])]:
             self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
@@ -126,7 +126,7 @@ class GradientAverage:
         bucket.request = comm.start_sum(bucket.mine.numpy(), bucket.total.numpy())
 
 
-def _groups(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+def groups(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Neighbours in groups of about equal size."""
     parameters = list(parameters)
     size = min(_LARGEST, max(_SMALLEST, sum(p.numel() for p in parameters) // BUCKETS))

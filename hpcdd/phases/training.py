@@ -25,7 +25,8 @@ from .state import Patience, State
 from .status import Hooks, Meter
 from .streams import Streams
 
-_EVALUATION_BATCH = 512
+EVALUATION_BATCH = 512
+"""Samples of a batch in evaluation mode."""
 
 
 class Steps:
@@ -210,9 +211,9 @@ def logits_of(
     parts = []
     with torch.inference_mode():
         # A share without rows takes part with an empty batch: others may wait for its messages.
-        for start in range(part.start, max(part.stop, part.start + 1), _EVALUATION_BATCH):
+        for start in range(part.start, max(part.stop, part.start + 1), EVALUATION_BATCH):
             step()
-            inputs, _ = samples.batch(slice(start, min(start + _EVALUATION_BATCH, part.stop)))
+            inputs, _ = samples.batch(slice(start, min(start + EVALUATION_BATCH, part.stop)))
             parts.append(network(inputs).float())
     return share.join(torch.cat(parts).cpu(), len(samples))
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from .row import Row, text
 
+MACHINE = (
+    '{"format": 1, "host": {"processor": "P", "cores": 1, "memory_bytes": 1000}, "mpi_library": "M", "torch": "T"}'
+)
+
 COMMAND_LINES = [
     Row("unknown command", ("trian",), "'trian' is no command; did you mean train?", mpirun=True),
     Row("unknown option of hpcdd", ("--verison",), "command line: --verison is unknown; did you mean --version?"),
@@ -120,18 +124,60 @@ COMMAND_LINES = [
     Row(
         "nothing to measure",
         ("bench",),
-        "bench measures `coherent` or `io`, and neither is named; see `hpcdd bench --help`",
+        "bench measures `coherent`, `collectives`, `io` or `step`, and none is named; see `hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "bench measures `coherent` or `io`, and 'speed' is none of them; see `hpcdd bench --help`",
+        "bench measures `coherent`, `collectives`, `io` or `step`, and 'speed' is none of them; "
+        "see `hpcdd bench --help`",
     ),
     Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
     Row(
         "widths that are none",
         ("bench", "coherent", "--widths", "16,x"),
-        "bench: --widths is '16,x'; name numbers from 1, with commas",
+        "bench: argument --widths: '16,x' is no list of numbers from 1, with commas",
+    ),
+    Row(
+        "collectives of one rank",
+        ("bench", "collectives"),
+        "bench collectives measures messages between ranks, and this job has one rank; start it with "
+        "`mpirun -n 2 hpcdd bench collectives`, or with more",
+    ),
+    Row("plan for nobody", ("plan", "c.yaml"), "plan needs the number of ranks: `hpcdd plan [CONFIG] -n N`"),
+    Row(
+        "plan for half a rank",
+        ("plan", "-n", "0.5"),
+        "plan: argument -n: '0.5' is not a number from 1; see `hpcdd plan --help`",
+    ),
+    Row(
+        "plan with an unknown option",
+        ("plan", "-n", "2", "--machines", "m.json"),
+        "command line: --machines is unknown; --help lists every field",
+    ),
+    Row(
+        "plan on a machine that is none",
+        ("plan", "-n", "2", "--machine", "m.json"),
+        "machine file m.json: host.cores: Field required\n"
+        "machine file m.json: host.memory_bytes: Field required\n"
+        "machine file m.json: mpi_library: Field required\n"
+        "machine file m.json: torch: Field required\n"
+        "machine file m.json: speed: Extra inputs are not permitted\n"
+        "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`",
+        text('{"format": 1, "host": {"processor": "P"}, "speed": 3}', "m.json"),
+    ),
+    Row(
+        "plan on a GPU that was not measured",
+        ("plan", "-n", "2", "--data.file", "good.h5", "--machine", "m.json", "--device", "cuda"),
+        "device is 'cuda', but the machine file has no times of a GPU; add them by `mpirun -n N hpcdd bench step "
+        "--device cuda --output FILE`, or use --device cpu",
+        text(MACHINE, "m.json"),
+    ),
+    Row(
+        "bench into a file that is none",
+        ("bench", "step", "--data.file", "good.h5", "--output", "good.h5"),
+        "machine file good.h5: content: Invalid JSON: expected value at line 1 column 1\n"
+        "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`",
     ),
     Row(
         "unknown option of a benchmark",

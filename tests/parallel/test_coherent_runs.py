@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,16 @@ import pytest
 import torch
 import yaml
 
+from hpcdd.configuration import from_yaml
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import Box
+from hpcdd.mesh import assign
 from hpcdd.model_file import Model, read_model
+from hpcdd.plan import messages, networks
+from hpcdd.plan.memory import Memories
+from hpcdd.plan.work import Workload
+from hpcdd.problem import pose
 
 from ..launchers import Launcher, find
 
@@ -105,6 +113,41 @@ def test_replicas_talk_among_themselves_in_the_local_phase(runs: dict[str, Path]
     assert results["replicas"] == 2
     assert results["communication"]["local"]["calls"] > 0
     assert results_of(runs["fast"])["communication"]["local"] == {"calls": 0, "bytes": 0}
+
+
+@pytest.fixture(scope="module")
+def libraries() -> int:
+    """Bytes of a process that is ready to train: a fresh one, unlike this."""
+    words = [sys.executable, "-c", "from hpcdd.plan.memory import ready_bytes; print(ready_bytes('cpu'))"]
+    return int(subprocess.run(words, capture_output=True, check=True, timeout=60).stdout)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
+    runs: dict[str, Path], libraries: int, form: str
+) -> None:
+    results, config = results_of(runs[form]), from_yaml((runs[form] / "config.yaml").read_text())
+    problem, ranks = pose(config), results["ranks"]
+    steps = 270 // 15
+    for phase, sent, epochs in (
+        ("local", messages.local_step(config, problem, ranks), 1),
+        ("dnn", messages.dnn_step(config, problem, ranks), 2),
+        ("coherent_transfer", messages.coherent_step(config, problem, ranks), 2),
+    ):
+        counted = results["communication"][phase]
+        calls, size = messages.calls_of(sent) * steps * epochs, messages.bytes_of(sent) * steps * epochs
+        if phase == "local" and results["replicas"] > 1:  # the first of them broadcasts its CNN before
+            state = networks.local_cnn(problem, 0).state_dict().values()
+            calls, size = calls + 1, size + sum(tensor.nbytes for tensor in state)
+        assert (calls, size) == (counted["calls"], counted["bytes"]), phase
+    if gathered := messages.gather(config, problem, ranks):
+        counted = results["communication"]["gather"]
+        assert (messages.calls_of(gathered), messages.bytes_of(gathered)) == (counted["calls"], counted["bytes"])
+    made = Memories(Workload(config, problem), ranks, libraries)
+    for rank, (block, _) in enumerate(assign(len(problem.decomposition), ranks)):
+        if block:
+            planned = made.of(block, "memory", is_root=rank == 0).total
+            assert planned == pytest.approx(results["memory"][rank], rel=0.4)
 
 
 def test_the_whole_model_is_in_the_file(runs: dict[str, Path], tiny: Path) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hpcdd import comm
 from hpcdd.parallel import gradients
-from hpcdd.parallel.gradients import BUCKETS, GradientAverage, _groups
+from hpcdd.parallel.gradients import BUCKETS, GradientAverage, groups
 from hpcdd.parallel.share import Flag, Share
 
 from ..thread_ranks import ThreadComm, on_ranks
@@ -34,24 +34,24 @@ sizes = st.lists(st.one_of(st.integers(1, 100), st.integers(1000, 300_000), st.i
 @given(sizes)
 def test_groups_hold_every_parameter_once_in_order(sizes: list[int]) -> None:
     parameters = list(Bare(sizes).parameters())
-    groups = _groups(parameters)
-    assert [id(p) for group in groups for p in group] == [id(p) for p in parameters]
-    assert all(groups)
+    found = groups(parameters)
+    assert [id(p) for group in found for p in group] == [id(p) for p in parameters]
+    assert all(found)
 
 
 @given(sizes)
 def test_groups_are_balanced(sizes: list[int]) -> None:
     """None is larger than it should be, but for a single large parameter; no two neighbours could be one."""
-    groups = [[p.numel() for p in group] for group in _groups(Bare(sizes).parameters())]
+    found = [[p.numel() for p in group] for group in groups(Bare(sizes).parameters())]
     size = min(gradients._LARGEST, max(gradients._SMALLEST, sum(sizes) // BUCKETS))
-    assert all(sum(group) <= size or len(group) == 1 for group in groups)
-    assert all(sum(one) + other[0] > size for one, other in itertools.pairwise(groups))
+    assert all(sum(group) <= size or len(group) == 1 for group in found)
+    assert all(sum(one) + other[0] > size for one, other in itertools.pairwise(found))
     if sum(sizes) <= BUCKETS * gradients._LARGEST:
-        assert len(groups) <= 2 * BUCKETS + 1
+        assert len(found) <= 2 * BUCKETS + 1
 
 
 def test_a_small_network_is_one_group() -> None:
-    assert len(_groups(Bare([9 * 16 * 3, 16, 160, 10]).parameters())) == 1
+    assert len(groups(Bare([9 * 16 * 3, 16, 160, 10]).parameters())) == 1
 
 
 def test_where_nobody_shares_nothing_happens() -> None:

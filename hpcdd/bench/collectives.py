@@ -1,0 +1,239 @@
+"""``bench collectives``: every collective that hpcdd uses, beside a bare mpi4py call of the same, and a model of it.
+
+Sizes are those of the configuration, on all ranks, and a ladder of sizes on 2, 4, 8, ... and all ranks, for the fit of
+:mod:`hpcdd.plan.network`. Before each call a barrier lets all ranks start together; its time is that of the slowest
+rank. Both ways take turns in every round.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import mesh
+from ..comm import ROOT, Comm
+from ..config import Config
+from ..errors import UserError
+from ..mesh import Mesh
+from ..mpi import library, mpi_library, sleep_until
+from ..plan import messages, network
+from ..plan.machine import FittedCollective, MeasuredCollective
+from ..plan.machine_file import added, joined, save
+from ..plan.network import COLLECTIVES
+from ..problem import Problem, pose
+from .ladder import cores_of_host, quartiles, ranks_by_host, rungs, spread, this_machine
+
+LADDER = tuple(8 << (3 * k) for k in range(8))
+"""Bytes: 8, 64, 512, ... 16 MiB."""
+_LADDER_IN_A_CROWD = LADDER[:-1]
+_TURN_SECONDS, _LONG_SECONDS = 0.02, 0.5
+_MOST_CALLS, _CALLS_AT_ONCE = 200, 10
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A collective to be measured.
+
+    Attributes:
+        collective: one of :data:`hpcdd.plan.network.COLLECTIVES`.
+        size: bytes, as :mod:`hpcdd.plan.network` counts them.
+        what: that the configuration uses it for; empty for a rung of the ladder.
+    """
+
+    collective: str
+    size: int
+    what: str = ""
+
+
+def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
+    """Called by all ranks; root prints, and writes the machine file.
+
+    Raises:
+        UserError: on all ranks, if there is only one, the configuration does not fit the data set, or ``output`` is no
+            machine file, or another machine's.
+    """
+    if comm.size == 1:
+        raise UserError(
+            "bench collectives measures messages between ranks, and this job has one rank; start it with "
+            "`mpirun -n 2 hpcdd bench collectives`, or with more"
+        )
+    problem = comm.on_root(lambda: pose(config))
+    the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
+    cores = cores_of_host(comm)
+    machine = comm.on_root(lambda: joined(this_machine(cores), output))
+    measured: list[MeasuredCollective] = []
+    for size in list(rungs(comm.size))[1:]:
+        group = comm.split(0 if comm.rank < size else None)
+        if group is not None:
+            together = ranks_by_host(the_mesh, size)
+            group.crowded = max(together.values()) * the_mesh.places[0].threads > cores
+            ladder = _LADDER_IN_A_CROWD if group.crowded else LADDER
+            cases = [Case(collective, n) for collective in COLLECTIVES for n in ladder]
+            cases += own_cases(config, problem, size) if size == comm.size else []
+            measured += [_measure(group, case, rounds, len(together)) for case in cases]
+        sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
+    if comm.is_root:
+        machine = added(machine, collectives=measured)
+        _print(comm, the_mesh, own_cases(config, problem, comm.size), measured, machine.fits)
+    comm.on_root(lambda: None if output is None else save(machine, output))
+
+
+def own_cases(config: Config, problem: Problem, ranks: int) -> list[Case]:
+    """The collectives of a run with this configuration, each size once."""
+    every = [
+        *messages.local_step(config, problem, ranks),
+        *messages.gather(config, problem, ranks),
+        *messages.dnn_step(config, problem, ranks),
+        *messages.spread(config, problem, ranks),
+        *messages.collect(problem, ranks),
+        *(messages.coherent_step(config, problem, ranks) if config.coherent.starts else []),
+        *(messages.global_step(config, problem, ranks) if config.baseline.enabled else []),
+    ]
+    found: dict[tuple[str, int], Case] = {}
+    for message in every:
+        found.setdefault((message.collective, message.size), Case(message.collective, message.size, message.what))
+    return list(found.values())
+
+
+def _measure(comm: Comm, case: Case, rounds: int, hosts: int) -> MeasuredCollective:
+    ways = {"ours": _ours(comm, case), "bare": _bare(comm, case)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    calls = {}
+    for name, call in ways.items():  # to warm up, and to see how many calls make a turn
+        (first,) = _timed(comm, call, 1)
+        if first > _LONG_SECONDS:  # bare calls spin where ranks share cores: once is enough of that
+            seconds[name] = [first]
+            continue
+        (again,) = _timed(comm, call, 1)
+        calls[name] = int(min(_MOST_CALLS, max(1.0, _TURN_SECONDS / max(1e-9, again))))
+    for number in range(rounds):
+        for name in sorted(calls, reverse=bool(number % 2)):  # nobody is always first
+            seconds[name].append(statistics.median(_timed(comm, ways[name], calls[name])))
+    return MeasuredCollective(
+        collective=case.collective,
+        ranks=comm.size,
+        hosts=hosts,
+        crowded=comm.crowded,
+        size=case.size,
+        seconds=quartiles(seconds["ours"]),
+        bare=quartiles(seconds["bare"]),
+        date=datetime.date.today().isoformat(),
+    )
+
+
+def _timed(comm: Comm, call: Call, number: int) -> list[float]:
+    """Seconds of each of some calls, of the slowest rank; the same on every rank.
+
+    There are ``number`` of them, but fewer where others have the cores as well and a turn would take for ever.
+    """
+    found: list[float] = []
+    begun, over = time.perf_counter(), False
+    while len(found) < number and not over:
+        own = np.zeros(min(_CALLS_AT_ONCE, number - len(found)) + 1)
+        for index in range(len(own) - 1):
+            _barrier(comm)
+            start = time.perf_counter()
+            call()
+            own[index] = time.perf_counter() - start
+        own[-1] = time.perf_counter() - begun > 2 * _TURN_SECONDS
+        slowest = np.empty_like(own)
+        comm.mpi.Allreduce(own, slowest, op=library().MAX)
+        found += [float(value) for value in slowest[:-1]]
+        over = bool(slowest[-1])
+    return found
+
+
+def _barrier(comm: Comm) -> None:
+    """Lets all ranks start together; where they have no core each, spinning would keep the last ones from coming."""
+    if comm.crowded:
+        sleep_until(comm.mpi.Ibarrier().Test, longest=50e-6)
+    else:
+        comm.mpi.Barrier()
+
+
+def _buffers(comm: Comm, case: Case) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[int]]:
+    """A rank's even share of ``size`` bytes, all of them, and the shares of all ranks."""
+    counts = [len(part) for part in np.array_split(np.empty(case.size, np.uint8), comm.size)]
+    return np.zeros(counts[comm.rank], np.uint8), np.zeros(case.size, np.uint8), counts
+
+
+def _ours(comm: Comm, case: Case) -> Call:
+    part, whole, counts = _buffers(comm, case)
+    numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
+    equal = np.zeros(max(1, case.size // comm.size), np.uint8)
+    ways: dict[str, Call] = {
+        "allreduce": lambda: comm.sum(numbers, result),
+        "broadcast": lambda: comm.broadcast(whole),
+        "allgather": lambda: comm.allgather(equal),
+        "gather": lambda: comm.gather(part, counts),
+        "scatter": lambda: comm.scatter(whole if comm.is_root else None, part, counts),
+        "send": lambda: comm.to_root(whole, comm.size - 1),
+    }
+    return ways[case.collective]
+
+
+def _bare(comm: Comm, case: Case) -> Call:
+    part, whole, counts = _buffers(comm, case)
+    numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
+    equal = np.zeros(max(1, case.size // comm.size), np.uint8)
+    every, mpi = np.zeros((comm.size, len(equal)), np.uint8), comm.mpi
+
+    def send() -> None:
+        if comm.rank == comm.size - 1:
+            mpi.Send(whole, dest=ROOT)
+        elif comm.is_root:
+            mpi.Recv(whole, source=comm.size - 1)
+
+    ways: dict[str, Call] = {
+        "allreduce": lambda: mpi.Allreduce(numbers, result),
+        "broadcast": lambda: mpi.Bcast(whole, root=ROOT),
+        "allgather": lambda: mpi.Allgather(equal, every),
+        "gather": lambda: mpi.Gatherv(part, [whole, counts] if comm.is_root else None, root=ROOT),
+        "scatter": lambda: mpi.Scatterv([whole, counts] if comm.is_root else None, part, root=ROOT),
+        "send": send,
+    }
+    return ways[case.collective]
+
+
+def _print(
+    comm: Comm,
+    the_mesh: Mesh,
+    own: Sequence[Case],
+    measured: Sequence[MeasuredCollective],
+    fits: Sequence[FittedCollective],
+) -> None:
+    uses = {(case.collective, case.size): case.what for case in own}
+    print(
+        f"{mpi_library()}; {comm.size} ranks on {the_mesh.hosts} host{'s' if the_mesh.hosts > 1 else ''}, "
+        f"{the_mesh.places[0].threads} thread each{', which is more than there are cores' if comm.crowded else ''}\n"
+        "microseconds of the slowest rank: median (quartiles)\n\n"
+        f"{'':<11}{'bytes':>12}{'hpcdd':>32}{'bare mpi4py':>32}{'ratio':>7}{'model':>12}"
+    )
+    by_key = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in fits}
+    for point in measured:
+        if point.ranks == comm.size:
+            model = network.seconds(by_key[point.collective, point.hosts > 1, point.crowded], point.size, point.ranks)
+            print(
+                f"{point.collective:<11}{point.size:>12,}"
+                f"{spread(point.seconds, 1e-6):>32}{spread(point.bare, 1e-6):>32}"
+                f"{point.seconds[1] / point.bare[1]:>7.2f}{model * 1e6:>12,.1f}"
+                f"  {uses.get((point.collective, point.size), '')}".rstrip()
+            )
+    print("\nt = alpha A(p) + beta B(n, p), see hpcdd/plan/network.py; error: abs(model / measured - 1)")
+    print(f"{'':<11}{'alpha, us':>12}{'1/beta, GB/s':>14}{'typical error':>15}{'largest':>10}{'points':>8}")
+    for fit in fits:
+        where = ("between hosts, " if fit.between_hosts else "") + ("crowded" if fit.crowded else "a core for each")
+        speed = f"{1e-9 / fit.seconds_per_byte:,.2f}" if fit.seconds_per_byte else "-"
+        print(
+            f"{fit.collective:<11}{fit.latency * 1e6:>12,.2f}{speed:>14}{fit.typical_error:>15.0%}"
+            f"{fit.largest_error:>10.0%}{fit.points:>8}  {where}",
+            flush=True,
+        )

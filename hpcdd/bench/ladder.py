@@ -1,0 +1,55 @@
+"""Ladders of ranks at work: what each rank costs the others of its host."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from .. import mpi
+from ..comm import Comm
+from ..mesh import Mesh
+from ..plan.machine import Host, Machine, Quartiles
+
+
+def rungs(ranks: int) -> Iterator[int]:
+    """1, 2, 4, 8, ... below ``ranks``, and ``ranks``."""
+    size = 1
+    while size < ranks:
+        yield size
+        size *= 2
+    yield ranks
+
+
+def cores_of_host(comm: Comm) -> int:
+    """Collective: the least number of cores that the ranks of one host may use together."""
+    masks = comm.allgather_object(os.sched_getaffinity(0))
+    own = len(set().union(*(masks[rank] for rank in comm.node_ranks())))
+    return -comm.maximum(-own)
+
+
+def ranks_by_host(mesh: Mesh, size: int) -> dict[str, int]:
+    """How many of the first ``size`` ranks each host has."""
+    found: dict[str, int] = {}
+    for place in mesh.places[:size]:
+        found[place.host] = found.get(place.host, 0) + 1
+    return found
+
+
+def this_machine(cores: int) -> Machine:
+    """The machine of this job, without results."""
+    return Machine(host=Host.here(cores), mpi_library=mpi.mpi_library(), torch=torch.__version__)
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Lower quartile, median and upper quartile of seconds; above zero."""
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+    return max(low, 1e-9), max(middle, 1e-9), max(high, 1e-9)
+
+
+def spread(values: Quartiles, unit: float) -> str:
+    """Median and quartiles in words; ``unit`` in seconds."""
+    low, middle, high = (value / unit for value in values)
+    return f"{middle:,.1f} ({low:,.1f} to {high:,.1f})"

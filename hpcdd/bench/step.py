@@ -1,0 +1,247 @@
+"""``bench step``: seconds of each kind of training step of a configuration on this machine, messages apart.
+
+Pieces are those of :mod:`hpcdd.plan.work`, of which a run's steps are sums. They are measured on 1, 2, 4, ... and all
+ranks at the same time, since the ranks of a host share its memory, its caches and, where there are more of them than
+cores, its cores. A time is that of the slowest rank; all pieces take turns in every round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import mesh
+from ..comm import Comm
+from ..config import CNNTrainingSettings, Config, TrainingSettings
+from ..data.reading import BoxReader
+from ..data.samples import Samples, SideBySide, Subimages
+from ..errors import UserError
+from ..mpi import sleep_until
+from ..parallel.share import Flag, Share
+from ..parallel.team import Team, form_team
+from ..phases.aggregate import fresh_dnn
+from ..phases.baseline import create_global_cnn
+from ..phases.coherent import feature_widths
+from ..phases.local import create_local_cnn
+from ..phases.optimizers import make_optimizer
+from ..phases.training import Steps
+from ..plan.machine import MeasuredStep
+from ..plan.machine_file import added, joined, save
+from ..plan.memory import ready_bytes
+from ..plan.work import Precision, Work, Workload
+from ..problem import Problem, pose
+from . import steps
+from .ladder import cores_of_host, quartiles, ranks_by_host, rungs, spread, this_machine
+
+_MOST_SUMMANDS = 8
+"""Subdomains of one rank, in the measurement of a head; beyond, its time grows in proportion."""
+_ROWS = 4096
+"""Samples with random features."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Work that is measured.
+
+    Attributes:
+        work: which.
+        step: does it once.
+        batches: row numbers, int64 (b,), one for each step of a turn.
+    """
+
+    work: Work
+    step: steps.Step
+    batches: Sequence[torch.Tensor]
+
+
+def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | None) -> None:
+    """Called by all ranks; root prints, and writes the machine file.
+
+    Args:
+        comm, config: of the job.
+        rounds: in which all take a turn.
+        number: of steps of a turn.
+        output: the machine file; None: none is written.
+
+    Raises:
+        UserError: on all ranks, if the configuration does not fit the data set, or ``output`` is no machine file, or
+            another machine's.
+    """
+    problem = comm.on_root(lambda: pose(config))
+    the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
+    place = the_mesh.places[comm.rank]
+    torch.set_num_threads(place.threads)
+    cores = cores_of_host(comm)
+    machine = comm.on_root(lambda: joined(this_machine(cores), output))
+    team = form_team(comm, the_mesh, config, Flag())
+    if not all(other.subdomains for other in the_mesh.places):
+        raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
+    assert team is not None
+    runtime_bytes = comm.maximum(ready_bytes(place.device))
+    alone = comm.split(comm.rank)
+    assert alone is not None
+    own = dataclasses.replace(team, across=alone, replicas=alone, workers=alone)
+    workload = Workload(config, problem)
+    results: list[MeasuredStep] = []
+    with contextlib.ExitStack() as stack:
+        pieces = make_pieces(own, problem, workload, number, stack)
+        for busy in rungs(comm.size):
+            group = comm.split(0 if comm.rank < busy else None)
+            if group is not None:
+                seconds = _measure(group, pieces, rounds, place.device)
+                if comm.is_root:
+                    on_host = max(ranks_by_host(the_mesh, busy).values())
+                    results += [
+                        MeasuredStep(
+                            **dataclasses.asdict(piece.work),
+                            device="cpu" if place.device == "cpu" else torch.cuda.get_device_name(place.device),
+                            threads=place.threads,
+                            busy=on_host,
+                            flops=workload.simulated(piece.work).flops,
+                            seconds=quartiles(its),
+                            date=datetime.date.today().isoformat(),
+                        )
+                        for piece, its in zip(pieces, seconds, strict=True)
+                    ]
+            sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
+    if comm.is_root:
+        _print(results, runtime_bytes)
+        machine = added(machine, steps=results, runtime_bytes=runtime_bytes)
+    comm.on_root(lambda: None if output is None else save(machine, output))
+
+
+def make_pieces(
+    team: Team, problem: Problem, workload: Workload, number: int, stack: contextlib.ExitStack
+) -> list[Piece]:
+    """All kinds of work of a configuration.
+
+    Args:
+        team: of this rank alone.
+        problem: what is to be solved.
+        workload: of the same configuration.
+        number: of steps of a turn.
+        stack: holds what is set up.
+    """
+    config, device, rows = team.config, team.place.device, problem.samples["train"]
+    reader = BoxReader(problem.info.path)
+    found: list[Piece] = []
+
+    def add(work: Work, step: steps.Step) -> None:
+        found.append(Piece(work, step, steps.batches(rows, work.batch, number, device)))
+
+    def sizes(*settings: TrainingSettings) -> list[int]:
+        """Of whole batches, and of the share of one that each of four replicas would have."""
+        whole = {min(one.batch_size, rows) for one in settings}
+        return sorted({*whole, max(2, min(whole) // 4)})
+
+    phases: list[CNNTrainingSettings] = [config.local, *([config.coherent] if config.coherent.starts else [])]
+    kinds = {problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}
+    for s in sorted(kinds.values()):
+        samples = problem.read(reader, [s], device)[s]["train"]
+        for precision in sorted({phase.precision for phase in phases}):
+            step = steps.local(_alone(team, [s], precision), problem, {s: samples}, stack)
+            for size in sizes(*phases):
+                add(workload.local_cnn(s, size, precision), step)
+        network = create_local_cnn(
+            config, s, problem.subimage_shape(s), problem.info.num_classes, problem.widths.local_width
+        )
+        add(workload.local_evaluation(s), _evaluation(network.to(device), samples))
+    if config.baseline.enabled:
+        images = problem.read_whole(reader, device)["train"]
+        for size in sizes(config.baseline):
+            add(workload.global_cnn(size), _global(team, problem, images, stack))
+        add(workload.global_evaluation(), _evaluation(create_global_cnn(team, problem).to(device), images))
+    add(workload.dnn(min(config.aggregation.batch_size, rows)), steps.dnn_on_root(team, problem))
+    if config.coherent.starts:
+        most = min(len(problem.decomposition), _MOST_SUMMANDS)
+        small, *_, full = sizes(config.coherent)
+        for summands, size in sorted({(1, full), (most, full), (1, small)}):
+            add(workload.head(summands, size), _head(_alone(team, range(summands)), problem))
+    return found
+
+
+def _alone(team: Team, subdomains: Sequence[int], precision: Precision | None = None) -> Team:
+    """A team whose rank owns some subdomains, and trains their CNNs in some precision."""
+    config, place = team.config, dataclasses.replace(team.place, subdomains=tuple(subdomains), replica=0)
+    local = config.local.model_copy(update={"precision": precision or config.local.precision})
+    return dataclasses.replace(team, place=place, config=config.model_copy(update={"local": local}))
+
+
+def _evaluation(network: nn.Module, samples: Subimages) -> steps.Step:
+    network.eval()
+
+    def step(rows: torch.Tensor) -> None:
+        with torch.inference_mode():
+            network(samples.batch(rows)[0])
+
+    return step
+
+
+def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.ExitStack) -> steps.Step:
+    settings, network = team.config.baseline, create_global_cnn(team, problem).to(team.place.device)
+    optimizer = make_optimizer(network, settings)
+    training = stack.enter_context(Steps(network.train(), optimizer, Share(), bf16=settings.precision == "bf16"))
+
+    def step(rows: torch.Tensor) -> None:
+        training.step(images, rows)
+
+    return step
+
+
+def _head(team: Team, problem: Problem) -> steps.Step:
+    """On random features; the part of the DNN that belongs to the team's subdomains."""
+    widths, labels = feature_widths(problem, team.config.coherent_features), problem.labels("train")
+    network = fresh_dnn(team.config, team, widths, problem.info.num_classes).to(team.place.device).train()
+    rows = min(len(labels), _ROWS)
+    features = [torch.randn(rows, widths[s]).to(team.place.device) for s in team.place.subdomains]
+    samples = SideBySide([Samples(one, labels[:rows].to(team.place.device)) for one in features])
+    training = Steps(network, make_optimizer(network, team.config.coherent), Share())
+
+    def step(batch: torch.Tensor) -> None:
+        training.step(samples, batch % rows)
+
+    return step
+
+
+def _measure(comm: Comm, pieces: Sequence[Piece], rounds: int, device: str) -> list[list[float]]:
+    """Seconds per step of each piece in each round, of the slowest rank."""
+    seconds: list[list[float]] = [[] for _ in pieces]
+    for number in range(-1, rounds):  # the first one warms up
+        order = list(range(len(pieces)))
+        for index in order[number % len(order) :] + order[: number % len(order)]:  # nobody is always first
+            taken = _timed(comm, pieces[index], device)
+            if number >= 0:
+                seconds[index].append(taken)
+    return seconds
+
+
+def _timed(comm: Comm, piece: Piece, device: str) -> float:
+    comm.maximum(0)
+    start = time.perf_counter()
+    for batch in piece.batches:
+        piece.step(batch)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(piece.batches)
+
+
+def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
+    print(
+        f"{results[0].device}, {results[0].threads} thread{'s' if results[0].threads > 1 else ''} for each rank; "
+        f"a rank that is ready to train takes {runtime_bytes / 2**20:,.0f} MiB\n"
+        "milliseconds of a step on the slowest rank: median (quartiles); ranks at work on a host\n\n"
+        f"{'':<11}{'batch':>7}{'summands':>9}{'ranks':>6}{'ms':>28}{'GFLOP':>9}{'GFLOP/s':>9}"
+    )
+    for step in results:
+        print(
+            f"{step.kind:<11}{step.batch:>7}{step.summands:>9}{step.busy:>6}{spread(step.seconds, 1e-3):>28}"
+            f"{step.flops / 1e9:>9.3f}{step.flops / 1e9 / step.seconds[1]:>9.1f}  {step.network}",
+            flush=True,
+        )

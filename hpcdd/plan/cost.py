@@ -1,0 +1,203 @@
+"""Seconds of each phase of a run, and its efficiency on any number of ranks.
+
+A phase takes
+
+    local     max over ranks of  sum over the rank's CNNs of  epochs (steps t(CNN) + v e(CNN)) + n e(CNN)
+    gather    the messages that bring n S K numbers to root
+    dnn       epochs steps t(DNN) on root; or distributed epochs steps (t(head) + messages)
+    coherent  epochs (steps (max over ranks of sum of t(CNN) + t(head) + messages) + v e(CNNs))
+    global    epochs (steps (t(CNN) + messages) + v e(CNN))
+
+with t a training step on this rank's rows of a batch, e the evaluation of one sample, v validation samples and n those
+of all splits. Not in it: starting, reading, checkpoints, and the evaluation of the finished models. Messages don't
+overlap with the computation here, although gradients of replicas do in part; so their times are upper bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..config import TrainingSettings
+from ..decomposition import split_evenly
+from ..mesh import assign
+from ..phases.training import EVALUATION_BATCH
+from ..problem import problem_of_shares
+from . import messages
+from .clock import Clock
+from .messages import Layout, Message
+from .work import Precision
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase costs on its slowest rank.
+
+    Attributes:
+        name: as in results.json.
+        steps: training steps of one network; 0 for the gather.
+        compute: seconds of a step without its messages, of all CNNs of the rank.
+        sending: seconds of a step's messages; of all of them for the gather.
+        evaluating: seconds of all evaluations within the phase.
+    """
+
+    name: str
+    steps: int
+    compute: float
+    sending: float
+    evaluating: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the phase."""
+        return max(1, self.steps) * (self.compute + self.sending) + self.evaluating
+
+
+class Costs:
+    """Of one run on one machine.
+
+    Args:
+        clock: of the machine, with the run's workload.
+
+    Attributes:
+        clock: see above.
+        subdomains: S.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self._workload = clock, clock.workload
+        self._config, self._problem = clock.workload.config, clock.workload.problem
+        self.subdomains = len(self._problem.decomposition)
+        self._validation = self._problem.samples.get("validation", 0)
+
+    def phases(self, ranks: int) -> list[Phase]:
+        """All phases of the run on so many ranks, in their order.
+
+        Raises:
+            UserError: the machine file lacks a time.
+        """
+        config, problem = self._config, self._problem
+        layout = Layout.of(self.subdomains, ranks)
+        busy = min(layout.workers, self.clock.ranks_per_host)
+        owned = [block for block, replica in assign(self.subdomains, ranks) if block and not replica]
+        found = [self._local(owned, layout.replicas, busy, messages.local_step(config, problem, ranks), ranks)]
+        if gathered := messages.gather(config, problem, ranks):
+            found.append(self._gather(gathered, ranks))
+        most = max(len(block) for block in owned)
+        found.append(self._dnn(self.subdomains, most, busy, messages.dnn_step(config, problem, ranks), ranks))
+        if config.coherent.starts:
+            sent = messages.coherent_step(config, problem, ranks)
+            if config.coherent.parallelism == "data":
+                owned, shared = [range(self.subdomains)], layout.workers
+            else:
+                shared = layout.replicas
+            found += self._coherent(owned, shared, busy, sent, ranks)
+        if config.baseline.enabled:
+            found.append(self._global(layout, busy, ranks))
+        return found
+
+    def can_share(self, layout: Layout) -> bool:
+        """Whether batches have enough samples for the ranks that share them."""
+        return not problem_of_shares(self._config, self._problem, layout.workers, layout.replicas)
+
+    def weak(self, ranks: int, per_rank: int) -> list[Phase]:
+        """As :meth:`phases`, of a problem that grows: each rank has the first ``per_rank`` subdomains of this one."""
+        config, problem = self._config, self._problem
+        total, busy, owned = ranks * per_rank, min(ranks, self.clock.ranks_per_host), [range(per_rank)]
+        found, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
+        if not distributed:
+            size = 4 * total * problem.info.num_classes * sum(problem.samples.values())
+            found.append(self._gather([Message("gather", size, ranks, size, "local decisions")], ranks))
+        rows = self._rows(config.aggregation, 1)
+        sent = [messages.sum_over_subdomains(config, problem, rows, ranks)] if distributed else []
+        found.append(self._dnn(total, per_rank, busy, sent, ranks))
+        if config.coherent.starts:
+            sent = [messages.sum_over_subdomains(config, problem, self._rows(config.coherent, 1), ranks)]
+            found += self._coherent(owned, 1, busy, sent, ranks)
+        return found
+
+    def _local(
+        self, owned: Iterable[Sequence[int]], shared: int, busy: int, sent: Sequence[Message], ranks: int
+    ) -> Phase:
+        settings, samples = self._config.local, sum(self._problem.samples.values())
+        rows, steps = self._rows(settings, shared), self._steps(settings)
+        decided = (settings.epochs * self._validation + samples) / shared
+        compute, evaluating = max(
+            (self._cnns(block, rows, settings.precision, busy), decided * self._evaluation(block, busy))
+            for block in owned
+        )
+        sending = self.clock.messages(sent, ranks)
+        return Phase("local", steps, compute, sending, evaluating)
+
+    def _gather(self, sent: Sequence[Message], ranks: int) -> Phase:
+        return Phase("gather", 0, 0.0, self.clock.messages(sent, ranks), 0.0)
+
+    def _dnn(self, subdomains: int, own: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
+        settings = self._config.aggregation
+        rows = self._rows(settings, 1)
+        if settings.placement == "root":
+            compute = self.clock.work(self._workload.dnn(rows, subdomains), 1)
+        else:
+            compute = self.clock.work(self._workload.head(own, rows), busy)
+        sending = self.clock.messages(sent, ranks)
+        return Phase("dnn", self._steps(settings), compute, sending, 0.0)
+
+    def _coherent(
+        self, owned: Iterable[Sequence[int]], shared: int, busy: int, sent: Sequence[Message], ranks: int
+    ) -> list[Phase]:
+        settings = self._config.coherent
+        rows, steps, seen = self._rows(settings, shared), self._steps(settings), settings.epochs * self._validation
+        compute, evaluating = max(
+            (
+                self._cnns(block, rows, settings.precision, busy)
+                + self.clock.work(self._workload.head(len(block), rows), busy),
+                seen / shared * self._evaluation(block, busy),
+            )
+            for block in owned
+        )
+        sending = self.clock.messages(sent, ranks)
+        return [Phase(f"coherent_{start}", steps, compute, sending, evaluating) for start in settings.starts]
+
+    def _global(self, layout: Layout, busy: int, ranks: int) -> Phase:
+        settings, clock, workload = self._config.baseline, self.clock, self._workload
+        sent = messages.global_step(self._config, self._problem, ranks)
+        compute = clock.work(workload.global_cnn(self._rows(settings, layout.workers)), busy)
+        of_sample = clock.work(workload.global_evaluation(), busy) / EVALUATION_BATCH
+        evaluating = settings.epochs * self._validation / layout.workers * of_sample
+        sending = clock.messages(sent, ranks)
+        return Phase("global", self._steps(settings), compute, sending, evaluating)
+
+    def _cnns(self, subdomains: Sequence[int], rows: int, precision: Precision, busy: int) -> float:
+        """Seconds of a training step of some CNNs."""
+        work, count = self._workload, self._kinds(subdomains)
+        return sum(n * self.clock.work(work.local_cnn(s, rows, precision), busy) for s, n in count)
+
+    def _evaluation(self, subdomains: Sequence[int], busy: int) -> float:
+        """Seconds in which some CNNs decide on one sample."""
+        work, count = self._workload, self._kinds(subdomains)
+        return sum(n * self.clock.work(work.local_evaluation(s), busy) for s, n in count) / EVALUATION_BATCH
+
+    def _kinds(self, subdomains: Sequence[int]) -> list[tuple[int, int]]:
+        """One subdomain of each shape, and how many there are."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for s in subdomains:
+            found.setdefault(self._problem.subimage_shape(s), []).append(s)
+        return [(its[0], len(its)) for its in found.values()]
+
+    def _rows(self, settings: TrainingSettings, shared: int) -> int:
+        """Samples of a batch on the rank that has most of it."""
+        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+
+    def _steps(self, settings: TrainingSettings) -> int:
+        samples = self._problem.samples["train"]
+        return settings.epochs * (samples // min(settings.batch_size, samples))
+
+
+def total(phases: Iterable[Phase]) -> float:
+    """Seconds of some phases, one after the other."""
+    return sum(phase.seconds for phase in phases)
+
+
+def efficiency(alone: float, ranks: int, together: float) -> float:
+    """Of a run that takes ``alone`` seconds on one rank and ``together`` on ``ranks``: 1 where nothing is lost."""
+    return alone / (ranks * together)

@@ -1,0 +1,96 @@
+"""Machine files: read, written, and added to by every benchmark that names one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..errors import UserError
+from ..files import write_bytes, writing
+from . import network
+from .machine import Machine, MeasuredCollective, MeasuredStep
+
+_MOST_BYTES = 1 << 26
+
+
+def load(path: Path) -> Machine:
+    """Reads a machine file.
+
+    Raises:
+        UserError: it can't be read, or is none; with each mistake and its place.
+    """
+    how = "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`"
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError(f"machine file {path} has more than {_MOST_BYTES:,} bytes; {how}")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"machine file {path} can't be read: {reason}; {how}") from error
+    try:
+        return Machine.model_validate_json(content)
+    except ValidationError as error:
+        lines = [
+            f"machine file {path}: {'.'.join(map(str, found['loc'])) or 'content'}: {found['msg']}"
+            for found in error.errors()[:5]
+        ]
+        raise UserError("\n".join([*lines, how])) from error
+
+
+def save(machine: Machine, path: Path) -> None:
+    """Writes a machine file, whole or not at all.
+
+    Raises:
+        WriteError: it can't be written.
+    """
+    with writing(path):
+        write_bytes(path, (json.dumps(machine.model_dump(mode="json"), indent=1) + "\n").encode())
+
+
+def joined(machine: Machine, path: Path | None) -> Machine:
+    """What a file says already of this machine; ``machine`` where there is none.
+
+    Raises:
+        UserError: the file is none, or describes another machine.
+    """
+    if path is None or not path.exists():
+        return machine
+    before = load(path)
+    for what, old, new in (
+        ("processor", before.host.processor, machine.host.processor),
+        ("number of cores of a host", before.host.cores, machine.host.cores),
+        ("MPI library", before.mpi_library, machine.mpi_library),
+        ("torch", before.torch, machine.torch),
+    ):
+        if old != new:
+            raise UserError(
+                f"machine file {path} describes another machine: its {what} is {old!r}, here it is {new!r}; "
+                "name another file with --output"
+            )
+    return before
+
+
+def added(
+    machine: Machine,
+    *,
+    collectives: Sequence[MeasuredCollective] = (),
+    steps: Sequence[MeasuredStep] = (),
+    runtime_bytes: int | None = None,
+) -> Machine:
+    """The machine with new results, which win over old ones of the same key; collectives are fitted anew."""
+    every = {point.key: point for point in (*machine.collectives, *collectives)}
+    works = {step.key: step for step in (*machine.steps, *steps)}
+    fitted = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in machine.fits}
+    if collectives:
+        fitted |= network.fit_all(every.values())
+    return machine.model_copy(
+        update={
+            "collectives": tuple(every.values()),
+            "fits": tuple(fitted.values()),
+            "steps": tuple(works.values()),
+            "runtime_bytes": runtime_bytes or machine.runtime_bytes,
+        }
+    )

@@ -1,0 +1,254 @@
+"""Memory of each rank at its fullest moment, by what is in it.
+
+    total = libraries + samples + weights + gradients + optimizer + activations + decisions
+
+The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, with P numbers in its parameters:
+
+    weights      4 P, of everything that it holds; twice with early stopping, which keeps the best so far
+    gradients    4 P
+    optimizer    4 P times 2 (Adam, AdamW), 1 (SGD with momentum) or 0
+    activations  the most that the tensors of a step take at one time, counted from their shapes
+                 (:mod:`hpcdd.plan.simulate`); trained together, the sum over the CNNs and the DNN's part
+    decisions    4 n K for each of its CNNs; on root what gather and DNN take as well
+
+Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels, and freed
+memory that is not given back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import environment, storage
+from ..config import TrainingSettings
+from ..data.loading import Where
+from ..data.order import WINDOW_BYTES
+from ..decomposition import split_evenly
+from . import networks
+from .messages import Layout
+from .work import Precision, Workload
+
+MOMENTS = {
+    "local": "training its local CNNs",
+    "dnn": "training the DNN",
+    "coherent": "the coherent training",
+    "global": "training the global CNN",
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank at one moment.
+
+    Attributes:
+        moment: one of :data:`MOMENTS`.
+        runtime: interpreter, libraries, MPI.
+        samples: where they are kept.
+        weights: of all networks that it holds then, with their buffers and copies.
+        gradients, optimizer: of what it trains then.
+        activations: inputs, activations and temporary results of a step; or what an evaluation or the writing of a
+            checkpoint takes, where that is more.
+        decisions: logits of its CNNs on all samples; on root all decisions as well, while the DNN is trained.
+    """
+
+    moment: str
+    runtime: int
+    samples: int = 0
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    decisions: int = 0
+
+    @property
+    def total(self) -> int:
+        """Of all kinds."""
+        return sum(value for value in dataclasses.astuple(self) if isinstance(value, int))
+
+    def on_gpu(self, where: Where) -> int:
+        """Bytes that lie on the GPU of a rank that has one."""
+        own = self.weights + self.gradients + self.optimizer + self.activations
+        return own + (self.samples if where == "device" else 0)
+
+
+@dataclass
+class Memories:
+    """Of a run on N ranks.
+
+    Attributes:
+        workload: of the run.
+        ranks: N.
+        runtime: bytes of a rank that is ready to train.
+    """
+
+    workload: Workload
+    ranks: int
+    runtime: int
+
+    def __post_init__(self) -> None:
+        self._config, self._problem = self.workload.config, self.workload.problem
+        self._layout = Layout.of(len(self._problem.decomposition), self.ranks)
+
+    def of(self, subdomains: Sequence[int], where: Where, *, is_root: bool) -> Memory:
+        """Of a rank that owns some subdomains, at its fullest moment.
+
+        Args:
+            subdomains: which.
+            where: it keeps its samples.
+            is_root: whether it is rank 0.
+
+        Raises:
+            UserError: the user's own network can't be gone through with shapes alone.
+        """
+        if not subdomains:
+            return Memory("local", self.runtime)
+        cnns = {s: networks.local_cnn(self._problem, s) for s in subdomains}
+        moments = [self._local(cnns, where), self._dnn(cnns, where, is_root=is_root)]
+        if self._config.coherent.starts:
+            moments.append(self._coherent(cnns, where))
+        if self._config.baseline.enabled:
+            moments.append(self._global(cnns, where))
+        return max(moments, key=lambda memory: memory.total)
+
+    def _local(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
+        """One CNN is trained after the other."""
+        settings, largest = self._config.local, max(cnns, key=lambda s: _bytes(cnns[s]))
+        rows = self._rows(settings, self._layout.replicas)
+        step = self._step_of_cnns([largest], rows, settings.precision)
+        return self._moment("local", cnns, where, settings, cnns[largest], step)
+
+    def _dnn(self, cnns: dict[int, nn.Module], where: Where, *, is_root: bool) -> Memory:
+        settings = self._config.aggregation
+        rows = self._rows(settings, 1)
+        if settings.placement == "distributed":
+            head = networks.head(self._config, self._problem, list(cnns), "logits")
+            step = self._peak_of_head(len(cnns), rows)
+            found = self._moment("dnn", cnns, where, settings, head, step, _bytes(head))
+        elif is_root:
+            dnn = networks.dnn(self._config, self._problem)
+            step = self.workload.simulated(self.workload.dnn(rows)).peak_bytes
+            found = self._moment("dnn", cnns, where, settings, dnn, step, _bytes(dnn))
+        else:
+            found = self._moment("dnn", cnns, where, None, nn.ModuleList(), 0)
+        return dataclasses.replace(found, decisions=found.decisions + is_root * self._problem.root_bytes)
+
+    def _coherent(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
+        """All CNNs are trained together: own ones, or in the data-parallel form copies of all."""
+        config, problem, settings = self._config, self._problem, self._config.coherent
+        part: nn.Module = networks.part_of_coherent(config, problem, list(cnns))
+        trained, together, shared, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
+        if settings.parallelism == "data":
+            trained, together = networks.coherent(config, problem), list(range(len(problem.decomposition)))
+            shared, copies = self._layout.workers, copies + _bytes(trained)
+        rows = self._rows(settings, shared)
+        step = self._step_of_cnns(together, rows, settings.precision) + self._peak_of_head(len(together), rows)
+        return self._moment("coherent", cnns, where, settings, trained, step, copies)
+
+    def _global(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
+        settings, network = self._config.baseline, networks.global_cnn(self._problem)
+        work = self.workload.global_cnn(self._rows(settings, self._layout.workers))
+        step = self.workload.simulated(work).peak_bytes
+        return self._moment("global", cnns, where, settings, network, step, _bytes(network))
+
+    def _moment(
+        self,
+        name: str,
+        cnns: dict[int, nn.Module],
+        where: Where,
+        settings: TrainingSettings | None,
+        trained: nn.Module,
+        step: int,
+        more: int = 0,
+    ) -> Memory:
+        """Puts a moment together.
+
+        Args:
+            name: of it.
+            cnns: of the rank, by subdomain.
+            where: it keeps its samples.
+            settings: of the training; None without.
+            trained: what is trained.
+            step: the most bytes of all tensors of a step, gradients among them.
+            more: bytes of the networks that are there besides the rank's CNNs.
+        """
+        gradients, copy = _parameters(trained), _bytes(trained)
+        state = 0 if settings is None else gradients * _states(settings)
+        held = sum(map(_bytes, cnns.values())) + more
+        if settings is not None and settings.early_stopping is not None:
+            held += copy  # the best so far
+        # A checkpoint is an HDF5 file in memory, its bytes, and what is read back.
+        evaluating = max(self._peak_of_evaluation(s) for s in cnns)
+        activations = max(step, evaluating, 3 * (state + copy), gradients) - gradients
+        problem = self._problem
+        decisions = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
+        samples = self._samples(list(cnns), where)
+        return Memory(name, self.runtime, samples, held, gradients, state, activations, decisions)
+
+    def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
+        work = self.workload
+        return sum(work.simulated(work.local_cnn(s, rows, precision)).peak_bytes for s in subdomains)
+
+    def _peak_of_head(self, subdomains: int, rows: int) -> int:
+        return self.workload.simulated(self.workload.head(subdomains, rows)).peak_bytes
+
+    def _peak_of_evaluation(self, subdomain: int) -> int:
+        return self.workload.simulated(self.workload.local_evaluation(subdomain)).peak_bytes
+
+    def _samples(self, subdomains: Sequence[int], where: Where) -> int:
+        needed = storage.bytes_needed(self._config, self._problem, subdomains)
+        if where != "stream":
+            return needed
+        info = self._problem.info
+        pixels = torch.Size(info.image_shape).numel() * torch.empty(0, dtype=getattr(torch, info.dtype)).element_size()
+        windows = max(1, self._problem.samples["train"] * pixels // WINDOW_BYTES)
+        return min(needed, 2 * needed // windows)
+
+    def _rows(self, settings: TrainingSettings, shared: int) -> int:
+        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+
+
+def ready_bytes(device: str) -> int:
+    """Bytes of this process in the host's memory once it has trained a CNN of a few parameters.
+
+    What torch loads and compiles at the first step is in it, and MPI if it is started; nothing of any data set.
+    """
+    for module in ("hpcdd.progress.display", "hpcdd.model_file", "hpcdd.phases.baseline", "hpcdd.checkpoints.keeper"):
+        importlib.import_module(module)
+    with torch.random.fork_rng():
+        network = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Dropout(0.2)
+        )
+        classifier = nn.Sequential(nn.Flatten(), nn.Linear(8 * 4 * 4, 3))
+        both = nn.Sequential(network, classifier).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(both.parameters(), fused=True)
+        images = torch.rand(4, 1, 8, 8, device=device).to(memory_format=torch.channels_last)
+        for _ in range(2):
+            loss = functional.cross_entropy(both(images), torch.tensor([0, 1, 2, 0], device=device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return environment.resident_memory()[0]
+
+
+def _bytes(network: nn.Module) -> int:
+    """Of parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+def _parameters(network: nn.Module) -> int:
+    """Bytes of what is trained."""
+    return sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+
+
+def _states(settings: TrainingSettings) -> int:
+    """Numbers that the optimizer remembers of each parameter."""
+    if settings.optimizer == "sgd":
+        return int(settings.momentum > 0)
+    return 2

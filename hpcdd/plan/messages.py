@@ -1,0 +1,189 @@
+"""The messages of a run: which collectives, how many bytes, among how many ranks. None is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..config import Config
+from ..decomposition import split_evenly
+from ..mesh import assign
+from ..parallel.gradients import groups
+from ..problem import PIECE_BYTES, Problem
+from . import networks
+
+
+@dataclass(frozen=True)
+class Message:
+    """A collective call.
+
+    Attributes:
+        collective: one of :data:`hpcdd.plan.network.COLLECTIVES`.
+        size: n of its model, bytes; see :mod:`hpcdd.plan.network`.
+        ranks: that take part.
+        counted: bytes that the rank with most sends and receives, as results.json counts them.
+        what: for people.
+        number: how often the call is made.
+    """
+
+    collective: str
+    size: int
+    ranks: int
+    counted: int
+    what: str
+    number: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How N ranks are used.
+
+    Attributes:
+        ranks: N.
+        workers: ranks that own subdomains.
+        across: ranks that together have each subdomain once.
+        replicas: R, ranks that train copies of one subdomain's CNN.
+    """
+
+    ranks: int
+    workers: int
+    across: int
+    replicas: int
+
+    @classmethod
+    def of(cls, num_subdomains: int, ranks: int) -> Layout:
+        """As :func:`hpcdd.mesh.assign` does it."""
+        across, replicas = min(num_subdomains, ranks), max(1, ranks // num_subdomains)
+        return cls(ranks, across * replicas, across, replicas)
+
+
+def bytes_of(messages: Sequence[Message]) -> int:
+    """What results.json would count."""
+    return sum(message.number * message.counted for message in messages)
+
+
+def calls_of(messages: Sequence[Message]) -> int:
+    """Calls of a rank."""
+    return sum(message.number for message in messages)
+
+
+def local_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
+    """Of a training step of the local phase: none, but between replicas."""
+    layout = Layout.of(len(problem.decomposition), ranks)
+    if layout.replicas == 1:
+        return []
+    return _of_largest(
+        [_shared(config, networks.local_cnn(problem, s), layout.replicas) for s in _kinds(problem).values()]
+    )
+
+
+def dnn_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
+    """Of a training step of the DNN: none where root trains it."""
+    if config.aggregation.placement == "root":
+        return []
+    rows = min(config.aggregation.batch_size, problem.samples["train"])
+    return [sum_over_subdomains(config, problem, rows, Layout.of(len(problem.decomposition), ranks).across)]
+
+
+def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
+    """Of a training step of the coherent model; model-parallel one allreduce, whatever S, K and the CNNs are."""
+    layout = Layout.of(len(problem.decomposition), ranks)
+    if config.coherent.parallelism == "data":
+        return _shared(config, networks.coherent(config, problem), layout.workers)
+    batch = min(config.coherent.batch_size, problem.samples["train"])
+    rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
+    found = [sum_over_subdomains(config, problem, rows, layout.across)]
+    if layout.replicas > 1:
+        parts = [networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
+        found += _of_largest([_shared(config, part, layout.replicas, part.dnn.alike()) for part in parts])
+    return found
+
+
+def global_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
+    """Of a training step of the global CNN."""
+    workers = Layout.of(len(problem.decomposition), ranks).workers
+    return _shared(config, networks.global_cnn(problem), workers)
+
+
+def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
+    """Of the whole gather of the local decisions to root; none where the DNN is trained where they lie."""
+    if config.aggregation.placement == "distributed":
+        return []
+    num_subdomains = len(problem.decomposition)
+    of_sample = 4 * num_subdomains * problem.info.num_classes
+    away = 1 - len(assign(num_subdomains, ranks)[0][0]) / num_subdomains
+    rows, found = max(1, PIECE_BYTES // of_sample), []
+    for n in problem.samples.values():
+        for count, number in ((rows, n // rows), (n % rows, 1)):
+            if count and number:
+                size = count * of_sample
+                found.append(Message("gather", size, ranks, round(size * away), "local decisions", number))
+    return found
+
+
+def spread(config: Config, problem: Problem, ranks: int) -> list[Message]:
+    """Of root's DNN on its way to the ranks of its columns, once; none where nobody has it as a whole."""
+    if config.aggregation.placement == "distributed":
+        return []
+    dnn, workers = networks.dnn(config, problem), Layout.of(len(problem.decomposition), ranks).workers
+    columns = 4 * dnn.first.weight.numel()
+    rest = 4 * sum(p.numel() for p in dnn.parameters()) - columns
+    return [
+        Message("scatter", columns, workers, columns, "the DNN's columns"),
+        Message("broadcast", rest, workers, rest, "the DNN's other layers"),
+    ]
+
+
+def collect(problem: Problem, ranks: int) -> list[Message]:
+    """Of the local CNNs' parameters on their way to root for model.h5; root's own don't travel."""
+    num_subdomains = len(problem.decomposition)
+    away, found = num_subdomains - len(assign(num_subdomains, ranks)[0][0]), []
+    if away and ranks > 1:
+        state = networks.local_cnn(problem, num_subdomains - 1).state_dict().values()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in state)
+        found.append(Message("send", size, ranks, size, "a CNN's parameters", away))
+    return found
+
+
+def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
+    """Of each shape of subimage one subdomain."""
+    return {problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}
+
+
+def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int) -> Message:
+    """The message of :class:`hpcdd.parallel.reduction.Reduction`: rows x hidden numbers and the flag."""
+    hidden = [*config.aggregation.hidden, problem.info.num_classes][0]
+    size = (8 if config.reduction == "ordered" else 4) * (rows * hidden + 1)
+    return Message("allreduce", size, ranks, 2 * size, "the sum over the subdomains")
+
+
+def _shared(config: Config, network: nn.Module, ranks: int, alike: Sequence[nn.Parameter] = ()) -> list[Message]:
+    """What ranks send each other that share batches: gradients in buckets, and batch norm's sums.
+
+    See :mod:`hpcdd.parallel.gradients` and :mod:`hpcdd.parallel.layers`.
+    """
+    if ranks == 1:
+        return []
+    special = set(alike)
+    ordinary = [p for p in reversed(list(network.parameters())) if p.requires_grad and p not in special]
+    found = []
+    for group in groups(ordinary):
+        size = 4 * (sum(p.numel() for p in group) + 1)
+        found.append(Message("allreduce", size, ranks, 2 * size, "gradients"))
+    if alike:
+        size = 4 * ranks * (sum(p.numel() for p in alike) + 1)
+        found.append(Message("allgather", size, ranks, size, "gradients of the common layers"))
+    if config.shared_batches == "exact":
+        channels = [module.num_features for module in network.modules() if isinstance(module, _BatchNorm)]
+        for c in channels:
+            forward, backward = 8 * ranks * (2 * c + 1), 8 * 2 * c
+            found.append(Message("allgather", forward, ranks, forward, "batch norm, forward"))
+            found.append(Message("allreduce", backward, ranks, 2 * backward, "batch norm, backward"))
+    return found
+
+
+def _of_largest(candidates: Sequence[list[Message]]) -> list[Message]:
+    return max(candidates, key=bytes_of)

@@ -1,0 +1,111 @@
+"""`bench step` and `bench collectives` as a user runs them, and what `plan` makes of their file beside a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpcdd import configuration
+from hpcdd.bench.collectives import LADDER
+from hpcdd.plan import command, machine_file, messages
+from hpcdd.plan.clock import MEASURED, Clock
+from hpcdd.plan.cost import Costs
+from hpcdd.plan.machine import Machine
+from hpcdd.plan.memory import Memories
+from hpcdd.plan.network import COLLECTIVES
+from hpcdd.plan.work import Workload
+from hpcdd.problem import pose
+
+from ..launchers import find
+
+RANKS = 2
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    content = {
+        "data": {"file": str(tiny)},
+        "decomposition": {"grid": [1, 2]},
+        "model": {"name": "vgg2", "local_width": 16},
+        "local": {"epochs": 4, "batch_size": 50},
+        "aggregation": {"epochs": 2, "batch_size": 50, "hidden": [32]},
+        "coherent": {"epochs": 4, "batch_size": 50},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def outputs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What both benchmarks print; under "file" the path of the machine file that they share."""
+    folder = tmp_path_factory.mktemp("machine")
+    found = {"file": str(folder / "machine.json")}
+    for what, words in {"step": ["--steps", "5"], "collectives": []}.items():
+        done = next(iter(find().values())).hpcdd(
+            RANKS, ["bench", what, config, "--rounds", "1", *words, "--output", found["file"]], folder
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        found[what] = done.stdout
+    return found
+
+
+@pytest.fixture(scope="module")
+def machine(outputs: dict[str, str]) -> Machine:
+    return machine_file.load(Path(outputs["file"]))
+
+
+def test_every_piece_of_work_is_measured_alone_and_by_all_ranks(machine: Machine, outputs: dict[str, str]) -> None:
+    for busy in (1, 2):
+        found = {(step.kind, step.batch, step.summands) for step in machine.steps if step.busy == busy}
+        assert found == {
+            ("cnn", 50, 1), ("cnn", 12, 1), ("evaluation", 512, 1), ("dnn", 50, 1),
+            ("head", 50, 1), ("head", 50, 2), ("head", 12, 1),
+        }  # fmt: skip
+    for step in machine.steps:
+        assert 0 < step.seconds[0] <= step.seconds[1] <= step.seconds[2] < 10
+        assert (step.threads, step.device, step.precision) == (1, "cpu", "fp32")
+    whole, part = (next(s.flops for s in machine.steps if s.kind == "cnn" and s.batch == b) for b in (50, 12))
+    assert whole / part == pytest.approx(50 / 12)
+    assert outputs["step"].count("vgg2 of width 16 on 1 x 12 x 6 uint8, 3 classes") == 2 * 3
+
+
+def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Machine, outputs: dict[str, str]) -> None:
+    for name in COLLECTIVES:
+        sizes = {point.size for point in machine.collectives if point.collective == name}
+        assert sizes >= set(LADDER[:-1])
+        (fit,) = (fit for fit in machine.fits if fit.collective == name)
+        assert fit.points >= len(LADDER) - 1
+        assert fit.latency + fit.seconds_per_byte > 0
+    message = 8 * (50 * 32 + 1)
+    (own,) = (p for p in machine.collectives if (p.collective, p.size) == ("allreduce", message))
+    assert (own.ranks, own.hosts) == (RANKS, 1)
+    assert min(own.seconds[0], own.bare[0]) > 0
+    assert f"{message:,}" in outputs["collectives"]
+    assert "the sum over the subdomains" in outputs["collectives"]
+
+
+def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_path: Path) -> None:
+    """Loosely, since the machine may do other work meanwhile; README, "Planning", has exact ratios."""
+    done = next(iter(find().values())).hpcdd(RANKS, ["train", config, "--output", "run"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    settings = configuration.from_yaml(config.read_text())
+    workload = Workload(settings, pose(settings))
+    mesh = command.mesh_of(settings, workload.problem, machine, RANKS, None, 1)
+    assert machine.runtime_bytes is not None
+    memories = Memories(workload, RANKS, machine.runtime_bytes)
+    planned = [memories.of(place.subdomains, "memory", is_root=place.rank == 0).total for place in mesh.places]
+    assert planned == pytest.approx(results["memory"], rel=0.3)
+    clock = Clock(machine, workload, 1, command.most_on_a_host(mesh))
+    phases = {phase.name: phase for phase in Costs(clock).phases(RANKS)}
+    assert set(clock.bases.values()) == {MEASURED}
+    sent = messages.coherent_step(settings, workload.problem, RANKS)
+    assert messages.bytes_of(sent) == results["communication"]["coherent_transfer"]["bytes_per_step"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for phase in ("local", "coherent_transfer"):  # the first epoch loads and compiles what torch needs
+        speed = next(line["samples_per_second"] for line in reversed(lines) if line["phase"] == phase)
+        assert 0.2 < (phases[phase].compute + phases[phase].sending) * speed / 50 < 5, phase

@@ -1,0 +1,104 @@
+"""The plan as it is printed: without MPI, without training, for any number of ranks."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hpcdd.errors import UserError
+from hpcdd.plan import command, machine_file
+from hpcdd.plan.machine import Machine
+
+from .machines import machine, step
+
+WORDS = ("--decomposition.grid", "1,2", "--model.name", "vgg2", "--model.width", "8", "--local.batch_size", "32")
+
+
+def plan(tiny: Path, *words: str) -> str:
+    out = io.StringIO()
+    command.run([*words, "--data.file", str(tiny), *WORDS], out)
+    return out.getvalue()
+
+
+def row(text: str, title: str, first: str) -> list[str]:
+    """The cells of a table's row."""
+    lines = iter(text.splitlines())
+    next(line for line in lines if line.startswith(title))
+    found = next(line for line in lines if line.startswith(f"│ {first} "))
+    return [cell.strip() for cell in found.strip("│").split("│")]
+
+
+def measured(path: Path, *, seconds: float = 1e-2, latency: float = 1e-5, cores: int = 4) -> Path:
+    """A machine file in which every piece of work takes so long for each million of its operations."""
+    steps = [step(seconds, kind=kind) for kind in ("cnn", "evaluation", "dnn", "head")]
+    names = ("allreduce", "gather", "broadcast", "scatter", "allgather")
+    fits = [{"collective": name, "latency": latency} for name in names]
+    path.write_text(machine(steps=steps, fits=fits, cores=cores).model_dump_json())
+    return path
+
+
+def test_who_owns_what_and_what_it_takes(tiny: Path, tmp_path: Path) -> None:
+    text = plan(tiny, "-n", "2", "--picture", str(tmp_path / "boxes.png"))
+    assert row(text, "boxes and their owners", "1")[1:4] == ["0:12 x 6:12", "12 x 6", "1"]
+    memory = row(text, "memory of a rank", "0")
+    parts = [float(cell.replace(",", "")) for cell in memory[2:9]]
+    assert sum(parts) == pytest.approx(float(memory[9].replace(",", "")), abs=0.5)
+    assert row(text, "messages of a rank", "local")[1:4] == ["0", "0", "per step"]
+    assert row(text, "messages of a rank", "coherent")[1:3] == ["1", f"{2 * 8 * (128 * 128 + 1):,}"]
+    assert "No times without a machine file" in text
+    assert min(Image.open(tmp_path / "boxes.png").size) > 200
+
+
+def test_times_and_efficiency_follow_the_machine_file(tiny: Path, tmp_path: Path) -> None:
+    one = plan(tiny, "-n", "1", "--threads", "1", "--machine", str(measured(tmp_path / "m.json")))
+    two = plan(tiny, "-n", "2", "--threads", "1", "--ranks-per-host", "2", "--machine", str(tmp_path / "m.json"))
+
+    def local(text: str) -> float:
+        return float(row(text, "expected time", "local")[2].replace(",", ""))
+
+    assert local(one) == pytest.approx(2 * local(two), rel=0.01)
+    crowded = ("-n", "2", "--threads", "1", "--ranks-per-host", "2")
+    on_one_core = plan(tiny, *crowded, "--machine", str(measured(tmp_path / "c.json", seconds=3e-2, cores=1)))
+    assert local(on_one_core) == pytest.approx(6 * local(two), rel=0.01)
+    efficiencies = [row(two, "expected efficiency", ranks) for ranks in ("1", "2", "100,000")]
+    assert efficiencies[0][5] == efficiencies[0][7] == "1.00"
+    assert 0.5 < float(efficiencies[1][7]) <= 1
+    assert float(efficiencies[2][7]) < float(efficiencies[1][7])
+    slow_wire = plan(tiny, *crowded, "--machine", str(measured(tmp_path / "w.json", latency=1.0)))
+    assert float(row(slow_wire, "expected efficiency", "2")[7]) < float(efficiencies[1][7])
+
+
+def test_each_of_many_ranks_has_its_box() -> None:
+    out = io.StringIO()
+    command.run(["-n", "49", "--decomposition.grid", "7,7", "--model.name", "vgg2", "--model.local_width", "2"], out)
+    assert row(out.getvalue(), "boxes and their owners", "48")[1:4] == ["24:28 x 24:28", "4 x 4", "48"]
+
+
+def test_a_machine_file_is_read_back_and_wrong_ones_are_told(tmp_path: Path) -> None:
+    path = measured(tmp_path / "m.json")
+    loaded = machine_file.load(path)
+    machine_file.save(loaded, tmp_path / "copy.json")
+    assert machine_file.load(tmp_path / "copy.json") == loaded
+    path.write_text(path.read_text().replace('"threads":1', '"threads":0', 1))
+    with pytest.raises(UserError, match=r"machine file .*m.json: steps.0.threads: Input should be greater than 0"):
+        machine_file.load(path)
+    with pytest.raises(UserError, match="can't be read: No such file"):
+        machine_file.load(tmp_path / "none.json")
+    other = Machine.model_validate({**loaded.model_dump(), "torch": "another"})
+    with pytest.raises(UserError, match="describes another machine: its torch is 'T', here it is 'another'"):
+        machine_file.joined(other, tmp_path / "copy.json")
+
+
+def test_no_mpi_is_needed(tiny: Path) -> None:
+    program = (
+        "import sys; from hpcdd.cli import main; code = main(sys.argv[1:]); "
+        "print('mpi4py' in sys.modules); sys.exit(code)"
+    )
+    words = [sys.executable, "-c", program, "plan", "-n", "3", "--data.file", str(tiny), *WORDS]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,86 @@
+"""What is in memory at each moment, against counting by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcdd.config import Config
+from hpcdd.plan import networks
+from hpcdd.plan.memory import Memories, Memory
+from hpcdd.plan.work import Workload
+from hpcdd.problem import Problem, pose
+
+LIBRARIES = 1000
+
+
+def memories(tiny: Path, ranks: int, **more: Any) -> tuple[Memories, Problem]:
+    local = {"batch_size": 2, **more.pop("local", {})}
+    config = Config(
+        data={"file": str(tiny), "validation_fraction": 0.1},
+        decomposition={"grid": [2, 2]},
+        model={"name": "vgg2", "local_width": 16},
+        local=local,
+        coherent={"batch_size": 8, **more.pop("coherent", {"starts": []})},
+        **more,
+    )
+    problem = pose(config)
+    return Memories(Workload(config, problem), ranks, LIBRARIES), problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "states"),
+    [({"optimizer": "adamw"}, 2), ({"optimizer": "sgd"}, 1), ({"optimizer": "sgd", "momentum": 0.0}, 0)],
+)
+def test_one_cnn_that_is_trained_after_the_other(tiny: Path, settings: dict[str, Any], states: int) -> None:
+    made, problem = memories(tiny, 2, local=settings)
+    found = made.of([2, 3], "memory", is_root=False)
+    parameters = 4 * problem.widths.local_parameters[2]
+    state = sum(tensor.nbytes for tensor in networks.local_cnn(problem, 2).state_dict().values())
+    assert found.moment == "local"
+    assert found.runtime == LIBRARIES
+    assert found.samples == 2 * 6 * 6 * (300 + 90)
+    assert found.weights == 2 * state
+    assert (found.gradients, found.optimizer) == (parameters, states * parameters)
+    assert found.decisions == 2 * 4 * 3 * (300 + 90)
+    assert found.activations > 0
+    assert found.total == LIBRARIES + found.samples + found.weights + (1 + states) * parameters + (
+        found.decisions + found.activations
+    )
+
+
+def test_early_stopping_keeps_one_more(tiny: Path) -> None:
+    one, two = (
+        memories(tiny, 4, local={"early_stopping": patience})[0].of([1], "memory", is_root=False).weights
+        for patience in (None, 3)
+    )
+    assert two == 2 * one
+
+
+def test_the_coherent_step_has_all_cnns_of_a_rank_at_once_and_data_parallel_those_of_all(tiny: Path) -> None:
+    def coherent(ranks: int, block: list[int], form: str) -> Memory:
+        made, _ = memories(tiny, ranks, coherent={"starts": ["transfer"], "parallelism": form, "batch_size": 256})
+        found = made.of(block, "memory", is_root=False)
+        assert found.moment == "coherent"
+        return found
+
+    one, two, data = coherent(4, [1], "model"), coherent(2, [2, 3], "model"), coherent(4, [1], "data")
+    assert 1.8 * one.activations < two.activations < 2.2 * one.activations
+    assert 1.5 * one.gradients < two.gradients < 2 * one.gradients  # the DNN behind its first layer is there once
+    assert 2.2 * one.gradients < data.gradients < 4 * one.gradients
+
+
+def test_root_gathers_and_a_spare_rank_has_nothing(tiny: Path) -> None:
+    made, problem = memories(tiny, 5, aggregation={"hidden": [512, 512]})
+    root = made.of([0], "memory", is_root=True)
+    assert root.moment == "dnn"
+    assert root.decisions == 4 * 3 * (300 + 90) + problem.root_bytes
+    assert made.of([], "memory", is_root=False).total == LIBRARIES
+
+
+def test_on_a_gpu() -> None:
+    found = Memory("local", 1, 20, 300, 4000, 50_000, 600_000, 7_000_000)
+    assert found.on_gpu("device") == 654_320
+    assert found.on_gpu("memory") == 654_300

@@ -1,0 +1,44 @@
+"""Operations and memory of a step, against counting by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from hpcdd.errors import UserError
+from hpcdd.plan import networks, simulate
+
+
+def test_a_dense_layer_by_hand() -> None:
+    with networks.fake():
+        network = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 3))
+    found = simulate.training_step(network, lambda: torch.zeros(10, 100), 10)
+    forward = 2 * 10 * (100 * 50 + 50 * 3)
+    backward = forward + 2 * 10 * 50 * 3  # of both weights, and of the second layer's inputs
+    assert found.flops == forward + backward
+    inputs, gradients = 4 * (10 * 100 + 10 * 50 + 10 * 3), 4 * (100 * 50 + 50 + 50 * 3 + 3)
+    assert inputs < found.peak_bytes < 2 * inputs + gradients
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert simulate.evaluation(network, lambda: torch.zeros(10, 100)).flops == forward
+
+
+def test_an_evaluation_keeps_no_activations_and_a_convolution_works_on_padded_copies() -> None:
+    with networks.fake():
+        network = nn.Sequential(*[nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(10)])
+    layer, weight = 4 * 5 * 8 * 12 * 12, 4 * 8 * 8 * 9
+    evaluated = simulate.evaluation(network, lambda: torch.zeros(5, 8, 12, 12))
+    # The input outside, input and output of a layer; and the copies of these two, of 16 channels instead of 8.
+    assert 6 * layer <= evaluated.peak_bytes <= 7 * layer + 2 * weight
+    assert evaluated.flops == 10 * 2 * 5 * 12 * 12 * 8 * 8 * 9
+    trained = simulate.training_step(nn.Sequential(network, nn.Flatten()), lambda: torch.zeros(5, 8, 12, 12), 5)
+    assert trained.peak_bytes > 10 * layer
+
+
+def test_a_network_that_needs_values_is_told() -> None:
+    class Moody(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(UserError, match="Moody can't be gone through with shapes alone.*plan needs that of model.name"):
+        simulate.evaluation(Moody(), lambda: torch.zeros(2, 2))
