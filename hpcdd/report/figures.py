@@ -13,16 +13,24 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from .scaling import RUN, Scaling, Spread
 
 # Colours that people with any colour vision tell apart (Okabe and Ito 2008).
-COLOURS = {"local": "#0072B2", "gather": "#CC79A7", "dnn": "#E69F00", "coherent": "#009E73", RUN: "#000000"}
+COLOURS = {
+    "local": "#0072B2",
+    "alone": "#56B4E9",
+    "gather": "#CC79A7",
+    "dnn": "#E69F00",
+    "coherent": "#009E73",
+    RUN: "#000000",
+}
 WORDS = {
     "local": "local step",
+    "alone": "local step, one rank at a time",
     "gather": "gather",
     "dnn": "DNN step",
     "coherent": "coherent step",
     RUN: "whole run",
 }
-_MARKERS = {"local": "o", "gather": "v", "dnn": "^", "coherent": "s", RUN: "D"}
-_SCALING = ("local", "coherent", RUN)
+_MARKERS = {"local": "o", "alone": ".", "gather": "v", "dnn": "^", "coherent": "s", RUN: "D"}
+_SCALING = ("local", "alone", "coherent", RUN)
 """What is expected to gain from ranks; the DNN is root's alone."""
 
 
@@ -67,13 +75,14 @@ def _efficiency(axes: Axes, scaling: Scaling) -> None:
 def _time(axes: Axes, scaling: Scaling) -> None:
     places = range(len(scaling.run_seconds))
     bottom = [0.0] * len(places)
-    for phase in scaling.phases:
+    phases = list(next(iter(scaling.run_seconds.values()), {}))
+    for phase in phases:
         heights = [of_run[phase] for of_run in scaling.run_seconds.values()]
         axes.bar(places, heights, bottom=bottom, color=COLOURS[phase], label=WORDS[phase].removesuffix(" step"))
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
     axes.set(title="time of a run by phase", xlabel="ranks", ylabel="seconds", ylim=(0, 1.2 * max([*bottom, 1e-9])))
-    axes.legend(ncols=len(scaling.phases), loc="upper center")
+    axes.legend(ncols=max(1, len(phases)), loc="upper center")
 
 
 def _bytes(axes: Axes, scaling: Scaling) -> None:

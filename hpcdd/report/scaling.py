@@ -16,7 +16,7 @@ from typing import Any
 Line = dict[str, Any]
 RUN = "run"
 """A whole run: the steps of all measured phases, as often as the configuration wants them."""
-ORDER = ("local", "gather", "dnn", "coherent", RUN)
+ORDER = ("local", "alone", "gather", "dnn", "coherent", RUN)
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,12 @@ def _analyse(lines: list[Line]) -> Scaling:
     phases = [phase for phase in ORDER if phase in steps]
     ranks = sorted({line["ranks"] for line in lines})
     in_run: dict[str, float] = first["in_run"]
-    whole = [n for n in ranks if all(n in steps[phase] for phase in phases)]
+    of_run = [phase for phase in phases if phase in in_run]
+    whole = [n for n in ranks if all(n in steps[phase] for phase in of_run)]
     for n in whole:
-        repeats = set.intersection(*[set(steps[phase][n]) for phase in phases])
+        repeats = set.intersection(*[set(steps[phase][n]) for phase in of_run])
         for repeat in sorted(repeats):
-            steps[RUN][n][repeat] = sum(steps[phase][n][repeat] * in_run[phase] for phase in phases)
+            steps[RUN][n][repeat] = sum(steps[phase][n][repeat] * in_run[phase] for phase in of_run)
     factor = {n: ranks[0] / n if first["kind"] == "strong" else 1.0 for n in ranks}
     efficiency: dict[str, dict[int, Spread]] = {}
     for phase, by_ranks in steps.items():
@@ -121,7 +122,7 @@ def _analyse(lines: list[Line]) -> Scaling:
         },
         efficiency=efficiency,
         run_seconds={
-            n: {phase: statistics.median(steps[phase][n].values()) * in_run[phase] for phase in phases} for n in whole
+            n: {phase: statistics.median(steps[phase][n].values()) * in_run[phase] for phase in of_run} for n in whole
         },
         bytes={
             phase: {

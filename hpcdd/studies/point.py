@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..comm import Comm
 from ..config import Config
 from ..data.reading import BoxReader
 from ..data.samples import SideBySide
+from ..errors import UserError
 from ..parallel.share import Flag
 from ..parallel.team import form_team
 from ..phases.coherent import coherent_parameters
@@ -46,6 +48,7 @@ class Point:
     Args:
         comm: the ranks.
         config: of the study.
+        phases: that will be measured.
         problem: what is to be solved there.
         reader: of its images.
         stack: holds what is set up.
@@ -55,11 +58,22 @@ class Point:
     """
 
     def __init__(
-        self, comm: Comm, config: Config, problem: Problem, reader: BoxReader, stack: contextlib.ExitStack
+        self,
+        comm: Comm,
+        config: Config,
+        phases: Sequence[str],
+        problem: Problem,
+        reader: BoxReader,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._comm, self._config, self._problem, self._stack = comm, config, problem, stack
         self._mesh = mesh.build(comm, len(problem.decomposition), config.device)
-        comm.on_all(lambda: check_shares(config, problem, self._mesh))
+        check_shares(config, problem, self._mesh)
+        if "alone" in phases and self._mesh.replicas > 1:
+            raise UserError(
+                f"phase alone lets one rank work at a time, but on {comm.size} ranks each CNN is trained by "
+                f"{self._mesh.replicas}; use at most {self._mesh.num_subdomains} ranks, or leave it out"
+            )
         self._place = self._mesh.places[comm.rank]
         torch.set_num_threads(self._place.threads)
         self._team = form_team(comm, self._mesh, config, Flag())
@@ -99,23 +113,15 @@ class Point:
         Returns:
             On root; None elsewhere.
         """
-        comm, device = self._comm, self._place.device
-        step = self._step(phase)
-        size = getattr(self._config, "aggregation" if phase in ("dnn", "gather") else phase).batch_size
-        batches = steps.batches(self._problem.samples["train"], size, warm_up + counting, device)
-        seconds, sent, begun = [], (0, 0), 0.0
-        comm.maximum(0)
-        for number, batch in enumerate(batches):
-            start = time.perf_counter()
-            if number == warm_up:
-                sent, begun = steps.traffic(comm), start
-            step(batch)
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        taken = time.perf_counter() - begun
-        calls, size_sent = ((now - then) / counting for now, then in zip(steps.traffic(comm), sent, strict=True))
-        everyone = comm.gather_object((seconds, taken, calls, size_sent))
+        comm = self._comm
+        step, size = self._step(phase), getattr(self._config, _SECTIONS[phase]).batch_size
+        batches = steps.batches(self._problem.samples["train"], size, warm_up + counting, self._place.device)
+        own: tuple[list[float], float, float, float] = ([], 0.0, 0.0, 0.0)
+        for turn in range(comm.size if phase == "alone" else 1):
+            comm.maximum(0)
+            if phase != "alone" or turn == comm.rank:
+                own = self._timed(step, batches, warm_up)
+        everyone = comm.gather_object(own)
         if everyone is None:
             return None
         times, taken_by, calls_of, bytes_of = zip(*everyone, strict=True)
@@ -128,11 +134,29 @@ class Point:
             max(bytes_of),
         )
 
+    def _timed(
+        self, step: steps.Step, batches: Sequence[torch.Tensor], warm_up: int
+    ) -> tuple[list[float], float, float, float]:
+        """Of this rank: seconds of every step, of those that count together, and their calls and bytes per step."""
+        seconds, sent, begun = [], (0, 0), 0.0
+        for number, batch in enumerate(batches):
+            start = time.perf_counter()
+            if number == warm_up:
+                sent, begun = steps.traffic(self._comm), start
+            step(batch)
+            if self._place.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        taken, counting = time.perf_counter() - begun, len(batches) - warm_up
+        calls, size = ((now - then) / counting for now, then in zip(steps.traffic(self._comm), sent, strict=True))
+        return seconds, taken, calls, size
+
     def _step(self, phase: str) -> steps.Step:
-        if phase not in self._steps:
+        what = "local" if phase == "alone" else phase
+        if what not in self._steps:
             makers = {"local": self._local, "gather": self._gather, "dnn": self._dnn, "coherent": self._coherent}
-            self._steps[phase] = makers[phase]()
-        return self._steps[phase]
+            self._steps[what] = makers[what]()
+        return self._steps[what]
 
     def _local(self) -> steps.Step:
         if self._team is None:
@@ -162,6 +186,10 @@ class Point:
         everything = {**self._samples, **{s: splits["train"] for s, splits in read.items()}}
         samples = SideBySide([everything[s] for s in sorted(everything)])
         return steps.data_parallel(self._team, self._problem, samples, self._stack)
+
+
+_SECTIONS = {"local": "local", "alone": "local", "gather": "aggregation", "dnn": "aggregation", "coherent": "coherent"}
+"""By phase the section of the configuration that has its batch size."""
 
 
 def _steps_per_epoch(rows: int, batch_size: int) -> int:

@@ -119,15 +119,21 @@ def _problem(order: Order) -> Problem:
 
 
 def _point(comm: Comm, order: Order, problem: Problem, ranks: int, stack: contextlib.ExitStack) -> Point | None:
-    """Collective over all ranks: a point on the first ``ranks`` of them; None on the others."""
+    """Collective over all ranks: a point on the first ``ranks`` of them; None on the others.
+
+    Raises:
+        UserError: on all ranks.
+    """
     part = comm.split(0 if comm.rank < ranks else None)
-    if part is None:
-        return None
+    return comm.on_all(lambda: None if part is None else _point_of(part, order, problem, ranks, stack))
+
+
+def _point_of(part: Comm, order: Order, problem: Problem, ranks: int, stack: contextlib.ExitStack) -> Point:
     reader = BoxReader(problem.info.path)
     if order.study.kind == "weak":
         reader = RepeatedReader(problem.info.path, stored=problem.info.image_shape[1:])
         problem = grow(order.config, problem, ranks)
-    return Point(part, order.config, problem, reader, stack)
+    return Point(part, order.config, order.study.phases, problem, reader, stack)
 
 
 def _sizes(study: Study, ranks: int) -> list[int]:

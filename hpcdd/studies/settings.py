@@ -18,7 +18,7 @@ from ..configuration import Source
 from ..errors import UserError
 from ..settings import Settings
 
-Phase = Literal["local", "gather", "dnn", "coherent"]
+Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
 
 
 class Study(Settings):
@@ -34,7 +34,8 @@ class Study(Settings):
 
     phases: tuple[Phase, ...] = Field(default=("local", "gather", "dnn", "coherent"), min_length=1)
     """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: all decisions on
-    the training split come to root."""
+    the training split come to root. ``alone``: as ``local``, but one rank after the other, while the rest sleep: the
+    difference is what ranks that share a host's memory and caches cost each other."""
 
     repeats: PositiveInt = 5
     """How often everything takes a turn."""
@@ -87,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="hpcdd scale",
-        usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--repeats R] [--section.key VALUE ...]",
+        usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--phases P,P,...] [--repeats R] "
+        "[--section.key VALUE ...]",
         description="Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
         "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + fields,
         epilog="example: mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
@@ -97,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="FILE", help="default: STUDY.jsonl, in this folder")
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
+    parser.add_argument("--phases", metavar="P,P,...", help="instead of the study's")
     parser.add_argument("--repeats", metavar="R", help="instead of the study's")
     return parser
 
@@ -119,6 +122,8 @@ def order(arguments: Sequence[str]) -> Order:
     options: dict[str, Any] = {}
     if own.ranks is not None:
         options["ranks"] = [int(n) if n.isdecimal() else n for n in own.ranks.split(",")]
+    if own.phases is not None:
+        options["phases"] = own.phases.split(",")
     if own.repeats is not None:
         options["repeats"] = int(own.repeats) if own.repeats.isdecimal() else own.repeats
     problems, study = [], None

@@ -27,7 +27,14 @@ def study(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "aggregation": {"hidden": [16]},
         "coherent": {"batch_size": 20},
     }
-    content = {"kind": "weak", "repeats": 2, "warm_up": 1, "steps": 2, "config": config}
+    content = {
+        "kind": "weak",
+        "phases": ["local", "alone", "gather", "dnn", "coherent"],
+        "repeats": 2,
+        "warm_up": 1,
+        "steps": 2,
+        "config": config,
+    }
     path.write_text(yaml.safe_dump(content))
     return path
 
@@ -44,18 +51,16 @@ def test_points_are_measured_once(mpi: Launcher, study: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     lines = record.read(path)
     assert lines[: len(first)] == first
-    assert sorted(record.key(line)[1:] for line in lines) == sorted(
-        (phase, ranks, repeat)
-        for phase in ("local", "gather", "dnn", "coherent")
-        for ranks in RANKS
-        for repeat in (0, 1)
-    )
+    phases = ("local", "alone", "gather", "dnn", "coherent")
+    expected = {(phase, ranks, repeat) for phase in phases for ranks in RANKS for repeat in (0, 1)}
+    assert len(lines) == len(expected)
+    assert {record.key(line)[1:] for line in lines} == expected
     for line in lines:
         assert line["subdomains"] == 2 * line["ranks"] == sum(place[3] for place in line["places"])
         assert [step["warm_up"] for step in line["steps"]] == [True, False, False]
         assert all(0 < step["fastest"] <= step["slowest"] for step in line["steps"])
         assert line["seconds"] >= 0.99 * sum(step["fastest"] for step in line["steps"][1:])
-        message = {"local": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
+        message = {"local": (0, 0), "alone": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
         if line["phase"] in message:
             assert (line["calls_per_step"], line["bytes_per_step"]) == message[line["phase"]]
     done = mpi.hpcdd(1, ["scale", study], tmp_path)
@@ -66,4 +71,14 @@ def test_a_study_for_more_ranks_than_there_are(mpi: Launcher, study: Path, tmp_p
     done = mpi.hpcdd(2, ["scale", study, "--ranks", "4,8"], tmp_path)
     assert done.returncode == 2
     assert done.stderr == "hpcdd: ranks is [4, 8], but this job has 2; start it with `mpirun -n 4` or more\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_point_that_can_not_be_ends_the_whole_job(mpi: Launcher, study: Path, tmp_path: Path) -> None:
+    """Two ranks would share a batch of three samples; the third rank is in no point."""
+    words = ["--coherent.parallelism", "data", "--shared_batches", "fast", "--coherent.batch_size", "3"]
+    done = mpi.hpcdd(3, ["scale", study, "--ranks", "1,2", *words], tmp_path, timeout=60)
+    assert done.returncode == 2
+    message = "hpcdd: coherent.batch_size is 3, but 2 ranks share each batch; use 4 or more (rank 0, 1)\n"
+    assert done.stderr == message
     assert list(tmp_path.iterdir()) == []
