@@ -9,10 +9,10 @@ A phase takes
     global    epochs (steps (t(CNN) + messages) + v e(CNN))
 
 with t a training step on this rank's rows of a batch, e the evaluation of one sample, v validation samples and n those
-of all splits. The efficiency on N ranks is T(1) / (N T(N)), T being the sum over all phases; weakly, with a problem that
-grows with N, T(1) / T(N). Not in T: starting, reading, what torch loads and compiles at the first step, checkpoints,
-and the evaluation of the finished models. Messages don't overlap with the computation here, although gradients of
-replicas do in part; so their times are upper bounds.
+of all splits. The efficiency on N ranks is T(1) / (N T(N)), T being the sum over all phases; weakly, with a problem
+that grows with N, it is T(1) / T(N). Not in T: starting, reading, what torch loads and compiles at the first step,
+checkpoints, and the evaluation of the finished models. Messages don't overlap with the computation here, although
+gradients of replicas do in part; so their times are upper bounds.
 """
 
 from __future__ import annotations
