@@ -36,7 +36,13 @@ def run(arguments: Sequence[str], out: TextIO = sys.stdout) -> None:
         raise UserError("report: name a file of `hpcdd scale`; see `hpcdd report --help`")
     sources = [Path(word) for word in rest]
     folder = Path(own.output or sources[0].with_name(f"{sources[0].stem}-report"))
-    scalings = analyse([line for source in sources for line in record.read(source)])
+    # Two files may hold the same repeat of the same series: both count.
+    lines = [
+        {**line, "repeat": (number, line["repeat"])}
+        for number, source in enumerate(sources)
+        for line in record.read(source)
+    ]
+    scalings = analyse(lines)
     if not scalings:
         raise UserError(f"{', '.join(map(str, sources))}: there is no measurement in it yet")
     with writing(folder):

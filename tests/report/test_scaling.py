@@ -138,6 +138,19 @@ def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) 
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path in paths:
+        path.write_text("".join(json.dumps(item) + "\n" for item in known()))
+    out = io.StringIO()
+    command.run([*map(str, paths), "--output", str(tmp_path / "both")], out)
+    assert [line.split()[2:4] for line in out.getvalue().splitlines() if line.split()[:2] == ["local", "step"]] == [
+        ["1", "4"],
+        ["2", "4"],
+        ["4", "4"],
+    ]
+
+
 def test_an_empty_file_has_no_report(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text("")
