@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -68,12 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not first:
         return 0
     try:
-        return _plain(command, arguments)
+        code = _plain(command, arguments)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _report(error)
     except StopRequest as error:
         _report(error)
         return 128 + error.signum  # nothing is saved that could be gone on with
+    except BrokenPipeError:  # whoever reads has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python's last flush complains
+        return 128 + signal.SIGPIPE
 
 
 def _plain(command: str, arguments: Sequence[str]) -> int:

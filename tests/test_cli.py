@@ -196,3 +196,14 @@ def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
     done = hpcdd(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
+    """As `hpcdd info | head -1` does."""
+    command = [sys.executable, "-m", "hpcdd", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
