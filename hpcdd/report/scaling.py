@@ -2,7 +2,7 @@
 
 With T(n) the seconds of a step on n ranks, and n0 the smallest measured number of ranks: strong scaling has efficiency
 n0 T(n0) / (n T(n)), weak scaling, where the problem grows with n, T(n0) / T(n); the speed-up over n0 ranks is n / n0
-times the efficiency. Ratios are taken within a repeat, where both took turns; then median and quartiles.
+times the efficiency. Ratios are of equal repeats, which took turns if one job measured both; median and quartiles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Of at least one value."""
-        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
         return cls(low, median, high)
 
 

@@ -85,7 +85,7 @@ class Point:
         self._steps: dict[str, steps.Step] = {}
 
     def facts(self) -> dict[str, Any]:
-        """Of the point, for its record; the same on all ranks."""
+        """Of the point, for its record; the same on all ranks, but for this rank's ``reading_seconds``."""
         problem, config = self._problem, self._config
         rows = problem.samples["train"]
         return {
@@ -102,7 +102,9 @@ class Point:
                 "local": config.local.epochs * _steps_per_epoch(rows, config.local.batch_size),
                 "gather": 1,
                 "dnn": config.aggregation.epochs * _steps_per_epoch(rows, config.aggregation.batch_size),
-                "coherent": config.coherent.epochs * _steps_per_epoch(rows, config.coherent.batch_size),
+                "coherent": len(config.coherent.starts)
+                * config.coherent.epochs
+                * _steps_per_epoch(rows, config.coherent.batch_size),
             },
             "reading_seconds": self._reading,
         }
@@ -121,6 +123,7 @@ class Point:
             comm.maximum(0)
             if phase != "alone" or turn == comm.rank:
                 own = self._timed(step, batches, warm_up)
+        comm.maximum(0)  # who has finished sleeps; in the gather it would take time from those who have not
         everyone = comm.gather_object(own)
         if everyone is None:
             return None
@@ -145,7 +148,7 @@ class Point:
                 sent, begun = steps.traffic(self._comm), start
             step(batch)
             if self._place.device.startswith("cuda"):
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(self._place.device)
             seconds.append(time.perf_counter() - start)
         taken, counting = time.perf_counter() - begun, len(batches) - warm_up
         calls, size = ((now - then) / counting for now, then in zip(steps.traffic(self._comm), sent, strict=True))

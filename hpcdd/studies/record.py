@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -56,9 +57,11 @@ def append(path: Path, line: Line) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # another job may append to the same file; closing gives it free
             file.seek(0)
             content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

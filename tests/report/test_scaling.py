@@ -14,7 +14,7 @@ from PIL import Image
 
 from hpcdd.errors import UserError
 from hpcdd.report import command
-from hpcdd.report.scaling import analyse
+from hpcdd.report.scaling import Spread, analyse
 
 PHASES = ("local", "gather", "dnn", "coherent")
 IN_RUN = {"local": 100, "gather": 1, "dnn": 50, "coherent": 200}
@@ -75,6 +75,12 @@ def test_efficiency_speed_up_and_the_whole_run(kind: str) -> None:
     grown = 4 if kind == "weak" else 1
     run = [(80 + 0.1 + 1 + 160), (20 + 0.1 + 1 + 80) * grown]
     assert found.efficiency["run"][4].median == pytest.approx(run[0] / run[1] / (1 if kind == "weak" else 4))
+
+
+@pytest.mark.parametrize("values", [[1.0, 3.0], [0.1, 2.0], [0.9, 1.0, 1.4]])
+def test_quartiles_lie_within_the_data(values: list[float]) -> None:
+    spread = Spread.of(values)
+    assert min(values) <= spread.low < spread.median < spread.high <= max(values)
 
 
 def test_what_is_missing_is_left_out() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,18 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
         record.append(path, line(repeat))
     assert record.read(path) == [line(repeat) for repeat in range(3)]
     assert [record.key(found) for found in record.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
+
+
+def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
+    path, each = tmp_path / "s.jsonl", 50
+    program = (
+        "import sys; from pathlib import Path; from hpcdd.studies import record\n"
+        "for n in range(int(sys.argv[2])): record.append(Path(sys.argv[1]), {'job': sys.argv[3], 'n': n})"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", program, str(path), str(each), job]) for job in "ab"]
+    assert [job.wait(60) for job in jobs] == [0, 0]
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert sorted((found["job"], found["n"]) for found in lines) == [(job, n) for job in "ab" for n in range(each)]
 
 
 def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
