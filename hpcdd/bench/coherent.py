@@ -28,6 +28,7 @@ from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
 from ..phases.optimizers import make_optimizer
 from ..problem import Problem, pose
+from ..turns import quartiles, rotated
 from .network import Network, torch_group
 from .steps import Step, data_parallel, model_parallel, scratch, traffic
 from .steps import batches as make_batches
@@ -95,8 +96,7 @@ def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps:
             calls, size = ((now - then) / steps for now, then in zip(traffic(comm), before, strict=True))
             contender.calls, contender.bytes = contender.calls + calls, contender.bytes + size
         for number in range(rounds):
-            names = list(contenders)
-            for name in names[number % len(names) :] + names[: number % len(names)]:  # nobody is always first
+            for name in rotated(list(contenders), number):
                 contenders[name].seconds.append(_timed(comm, contenders[name].step, batches))
         with probe.attached():
             for batch in batches * rounds:
@@ -203,7 +203,7 @@ def _print(team: Team, problem: Problem, network: Network, contenders: dict[str,
     )
     for name, contender in contenders.items():
         ratios = [ddp / own for ddp, own in zip(reference.seconds, contender.seconds, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        low, middle, high = quartiles(ratios)
         spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
         fewer = f"{reference.bytes / contender.bytes:,.1f}" if contender.bytes else "-"
         calls = "-" if contender is reference else f"{contender.calls:g}"

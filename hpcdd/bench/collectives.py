@@ -28,7 +28,8 @@ from ..plan.machine import FittedCollective, MeasuredCollective
 from ..plan.machine_file import added, joined, save
 from ..plan.network import COLLECTIVES
 from ..problem import Problem, pose
-from .ladder import cores_of_host, quartiles, ranks_by_host, rungs, spread, this_machine
+from ..turns import quartiles
+from .ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
 
 LADDER = tuple(8 << (3 * k) for k in range(8))
 """Bytes: 8, 64, 512, ... 16 MiB."""

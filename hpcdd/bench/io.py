@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import statistics
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from ..data.reading import Array, BoxReader
 from ..data.write import LIBVER, ImageWriter
 from ..decomposition import Box, Decomposition
 from ..errors import UserError
+from ..turns import quartiles
 
 LAYOUTS = ("contiguous", "whole images", "boxes", "boxes, unchecked")
 NUMPY = "numpy slice"
@@ -143,5 +143,5 @@ def _print(case: Case, speeds: dict[str, list[float]], out: TextIO) -> None:
 
 
 def _spread(values: Sequence[float]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+    low, middle, high = quartiles(values)
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
@@ -41,12 +40,6 @@ def ranks_by_host(mesh: Mesh, size: int) -> dict[str, int]:
 def this_machine(cores: int) -> Machine:
     """The machine of this job, without results."""
     return Machine(host=Host.here(cores), mpi_library=mpi.mpi_library(), torch=torch.__version__)
-
-
-def quartiles(values: Sequence[float]) -> Quartiles:
-    """Lower quartile, median and upper quartile of seconds; above zero."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
-    return max(low, 1e-9), max(middle, 1e-9), max(high, 1e-9)
 
 
 def spread(values: Quartiles, unit: float) -> str:

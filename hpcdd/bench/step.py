@@ -37,8 +37,9 @@ from ..plan.machine_file import added, joined, save
 from ..plan.memory import ready_bytes
 from ..plan.work import Precision, Work, Workload
 from ..problem import Problem, pose
+from ..turns import quartiles, rotated
 from . import steps
-from .ladder import cores_of_host, quartiles, ranks_by_host, rungs, spread, this_machine
+from .ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
 
 _MOST_SUMMANDS = 8
 """Subdomains of one rank, in the measurement of a head; beyond, its time grows in proportion."""
@@ -214,11 +215,10 @@ def _measure(comm: Comm, pieces: Sequence[Piece], rounds: int, device: str) -> l
     """Seconds per step of each piece in each round, of the slowest rank."""
     seconds: list[list[float]] = [[] for _ in pieces]
     for number in range(-1, rounds):  # the first one warms up
-        order = list(range(len(pieces)))
-        for index in order[number % len(order) :] + order[: number % len(order)]:  # nobody is always first
-            taken = _timed(comm, pieces[index], device)
+        for piece, its in rotated(list(zip(pieces, seconds, strict=True)), number):
+            taken = _timed(comm, piece, device)
             if number >= 0:
-                seconds[index].append(taken)
+                its.append(taken)
     return seconds
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..turns import quartiles
+
 Line = dict[str, Any]
 RUN = "run"
 """A whole run: the steps of all measured phases, as often as the configuration wants them."""
@@ -30,8 +32,7 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Of at least one value."""
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
-        return cls(low, median, high)
+        return cls(*quartiles(values))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..data.reading import BoxReader
 from ..errors import UserError
 from ..mpi import mpi_library
 from ..problem import Problem, pose
+from ..turns import rotated
 from . import record
 from .point import Point, Timing
 from .settings import Order, Study
@@ -46,7 +47,7 @@ def run(comm: Comm, order: Order) -> None:
     wanted = [
         (ranks, phase, repeat)
         for repeat in range(study.repeats)
-        for ranks in _rotated(sizes, repeat)
+        for ranks in rotated(sizes, repeat)
         for phase in study.phases
         if (name, phase, ranks, repeat) not in measured
     ]
@@ -142,11 +143,6 @@ def _sizes(study: Study, ranks: int) -> list[int]:
     if not possible:
         raise UserError(f"ranks is {wanted}, but this job has {ranks}; start it with `mpirun -n {wanted[0]}` or more")
     return possible
-
-
-def _rotated(sizes: Sequence[int], by: int) -> list[int]:
-    """Nobody is always first."""
-    return [*sizes[by % len(sizes) :], *sizes[: by % len(sizes)]]
 
 
 def _any(ranks: int, wanted: Collection[tuple[int, str, int]]) -> bool:

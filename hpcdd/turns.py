@@ -1,0 +1,31 @@
+"""Measuring by turns: nobody is always first, and what all turns say together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def rotated(items: Sequence[T], by: int) -> list[T]:
+    """The same items, beginning with another one in each round.
+
+    >>> rotated("abc", 4)
+    ['b', 'c', 'a']
+    """
+    first = by % len(items)
+    return [*items[first:], *items[:first]]
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of at least one value; none lies beyond the values.
+
+    >>> quartiles([1.0, 3.0])
+    (1.5, 2.0, 2.5)
+    """
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
