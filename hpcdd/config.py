@@ -52,6 +52,14 @@ class TrainingSettings(Settings):
     """Epochs without a new best accuracy on the validation split after which training ends with the best
     parameters; needs a validation split. Default: train all epochs and keep the last parameters."""
 
+    def batch_of(self, samples: int) -> int:
+        """Samples of each batch of a split: all of a split that has fewer than ``batch_size``."""
+        return min(self.batch_size, samples)
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Steps over a split; its last, smaller batch is dropped."""
+        return samples // self.batch_of(samples)
+
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:
         if self.optimizer != "sgd" and self.momentum != type(self).model_fields["momentum"].default:

@@ -213,7 +213,7 @@ def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: 
     }
     least = 1 if config.shared_batches == "exact" else 2  # batch norm needs two
     for section, ranks in sharing.items():
-        size = min(getattr(config, section).batch_size, problem.samples["train"])
+        size = getattr(config, section).batch_of(problem.samples["train"])
         if ranks > 1 and size < least * ranks:
             return f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
     return ""

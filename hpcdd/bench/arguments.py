@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..command_line import COMMON, positive
 from ..errors import UserError
 
 _COHERENT = """\
@@ -63,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
         default=(16, 32, 64),
         help="ladder of model sizes: widths of the global CNN (default: 16,32,64)",
     )
-    coherent.add_argument("--rounds", type=_positive, default=9, help="rounds in which all take a turn (default: 9)")
-    coherent.add_argument("--steps", type=_positive, default=5, help="steps of a turn (default: 5)")
+    coherent.add_argument("--rounds", type=positive, default=9, help="rounds in which all take a turn (default: 9)")
+    coherent.add_argument("--steps", type=positive, default=5, help="steps of a turn (default: 5)")
     collectives = _command(
         which,
         "collectives",
@@ -73,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         usage="mpirun -n N hpcdd bench collectives [CONFIG] [--output FILE] [--section.key VALUE ...]",
         example="mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json",
     )
-    collectives.add_argument("--rounds", type=_positive, default=5, help="rounds in which both take turns (default: 5)")
+    collectives.add_argument("--rounds", type=positive, default=5, help="rounds in which both take turns (default: 5)")
     collectives.add_argument("--output", type=Path, help=_OUTPUT)
     io = _command(
         which,
@@ -83,8 +84,8 @@ def parser() -> argparse.ArgumentParser:
         usage="hpcdd bench io [FILE|CONFIG] [--rounds R] [--mib M] [--section.key VALUE ...]",
         example="hpcdd bench io cifar10.h5 --decomposition.grid 4,4",
     )
-    io.add_argument("--rounds", type=_positive, default=15, help="rounds in which all take a turn (default: 15)")
-    io.add_argument("--mib", type=_positive, default=96, help="MiB of images in each file (default: 96)")
+    io.add_argument("--rounds", type=positive, default=15, help="rounds in which all take a turn (default: 15)")
+    io.add_argument("--mib", type=positive, default=96, help="MiB of images in each file (default: 96)")
     step = _command(
         which,
         "step",
@@ -93,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
         usage="mpirun -n N hpcdd bench step [CONFIG] [--output FILE] [--section.key VALUE ...]",
         example="mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json",
     )
-    step.add_argument("--rounds", type=_positive, default=7, help="rounds in which all take a turn (default: 7)")
-    step.add_argument("--steps", type=_positive, default=10, help="steps of a turn (default: 10)")
+    step.add_argument("--rounds", type=positive, default=7, help="rounds in which all take a turn (default: 7)")
+    step.add_argument("--steps", type=positive, default=10, help="steps of a turn (default: 10)")
     step.add_argument("--output", type=Path, help=_OUTPUT)
     return top
 
@@ -130,9 +131,7 @@ def _command(
         usage=usage,
         description=description,
         epilog=f"example: {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
+        **COMMON,
     )
 
 
@@ -141,9 +140,3 @@ def _widths(text: str) -> tuple[int, ...]:
     if min(widths) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers from 1, with commas")
     return widths
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)

@@ -76,7 +76,8 @@ def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps:
     comm, settings = team.workers, team.config.coherent
     reader, everything = BoxReader(problem.info.path), range(team.mesh.num_subdomains)
     samples = problem.read(reader, everything, team.place.device)
-    batches = make_batches(len(problem.labels("train")), settings.batch_size, steps, team.place.device)
+    rows = problem.samples["train"]
+    batches = make_batches(rows, settings.batch_of(rows), steps, team.place.device)
     whole = SideBySide([samples[s]["train"] for s in everything])
     own = SideBySide([samples[s]["train"] for s in team.place.subdomains])
     probe = _Probe(team)

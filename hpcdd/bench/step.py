@@ -139,7 +139,7 @@ def make_pieces(
 
     def sizes(*settings: TrainingSettings) -> list[int]:
         """Of whole batches, and of the share of one that each of four replicas would have."""
-        whole = {min(one.batch_size, rows) for one in settings}
+        whole = {one.batch_of(rows) for one in settings}
         return sorted({*whole, max(2, min(whole) // 4)})
 
     phases: list[CNNTrainingSettings] = [config.local, *([config.coherent] if config.coherent.starts else [])]
@@ -159,7 +159,7 @@ def make_pieces(
         for size in sizes(config.baseline):
             add(workload.global_cnn(size), _global(team, problem, images, stack))
         add(workload.global_evaluation(), _evaluation(create_global_cnn(team, problem).to(device), images))
-    add(workload.dnn(min(config.aggregation.batch_size, rows)), steps.dnn_on_root(team, problem))
+    add(workload.dnn(config.aggregation.batch_of(rows)), steps.dnn_on_root(team, problem))
     if config.coherent.starts:
         most = min(len(problem.decomposition), _MOST_SUMMANDS)
         small, *_, full = sizes(config.coherent)
@@ -227,8 +227,7 @@ def _timed(comm: Comm, piece: Piece, device: str) -> float:
     start = time.perf_counter()
     for batch in piece.batches:
         piece.step(batch)
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    steps.finish(device)
     return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(piece.batches)
 
 

@@ -88,10 +88,15 @@ def scratch(team: Team, problem: Problem) -> PartOfCoherent:
 
 
 def batches(rows: int, batch_size: int, number: int, device: str) -> list[torch.Tensor]:
-    """Some batches of row numbers, the same on every rank; as large as a training's, at most ``rows``."""
+    """Some batches of numbers of ``rows`` rows, the same on every rank."""
     generator = torch.Generator().manual_seed(0)
-    size = (min(batch_size, rows),)
-    return [torch.randint(rows, size, generator=generator).to(device) for _ in range(number)]
+    return [torch.randint(rows, (batch_size,), generator=generator).to(device) for _ in range(number)]
+
+
+def finish(device: str) -> None:
+    """Waits for what a GPU still has to do."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def traffic(comm: Comm) -> tuple[int, int]:

@@ -24,6 +24,16 @@ FRACTION_BITS = 40
 2**-41 at most, less than float32 rounds a number of size 2**-17."""
 
 
+def to_fixed(summand: torch.Tensor) -> torch.Tensor:
+    """A summand in fixed point, int64."""
+    return (summand.double() * 2.0**FRACTION_BITS).round_().to(torch.int64)
+
+
+def from_fixed(total: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The reverse, of a sum."""
+    return (total.double() * 2.0**-FRACTION_BITS).to(dtype)
+
+
 class Reduction:
     """How the summands of all ranks become one sum on every rank; each call is one collective of n + 1 numbers.
 
@@ -56,7 +66,7 @@ class Reduction:
         self._flag.value = float(total[-1])
         result = total[:-1].to(first.device)
         if self._ordered:
-            result = (result.double() * 2.0**-FRACTION_BITS).to(first.dtype)
+            result = from_fixed(result, first.dtype)
         return result.view(first.shape)
 
     def _sum_own(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -70,7 +80,7 @@ class Reduction:
                     f"phase {self._comm.phase_name}: a summand of the DNN's first layer is {largest}; try a smaller "
                     "learning rate, or the one_cycle schedule (it starts low)"
                 )
-            fixed += (summand.double() * 2.0**FRACTION_BITS).round_().to(torch.int64)
+            fixed += to_fixed(summand)
         return fixed
 
 

@@ -95,8 +95,8 @@ class Meter:
         self, phase: str, subdomain: int, settings: TrainingSettings, samples: int, device: torch.device
     ) -> None:
         self.phase, self.subdomain, self.epochs = phase, subdomain, settings.epochs
-        self.batch_size = min(settings.batch_size, samples)
-        self.steps_per_epoch = samples // self.batch_size
+        self.batch_size = settings.batch_of(samples)
+        self.steps_per_epoch = settings.steps_per_epoch(samples)
         self.validation: tuple[float, float] | tuple[None, None] = (None, None)
         self.learning_rate = 0.0
         self.history: list[Status] = []

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..command_line import COMMON, positive
 from ..errors import UserError
 
 _DESCRIPTION = """\
@@ -25,23 +26,21 @@ def parser() -> argparse.ArgumentParser:
         epilog="example:\n  mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json\n"
         "  mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json\n"
         "  hpcdd plan configs/quickstart.yaml -n 4 --machine machine.json --picture plan.png",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
+        **COMMON,
     )
-    made.add_argument("-n", dest="ranks", type=_positive, metavar="N", help="number of ranks")
+    made.add_argument("-n", dest="ranks", type=positive, metavar="N", help="number of ranks")
     made.add_argument(
         "--machine", type=Path, help="machine file, made by `hpcdd bench step` and `hpcdd bench collectives`"
     )
     made.add_argument(
         "--ranks-per-host",
-        type=_positive,
+        type=positive,
         metavar="R",
         help="ranks on each host (default: the most that the machine file was measured with; without one all N)",
     )
     made.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         metavar="T",
         help="threads of each rank (default: OMP_NUM_THREADS, else the cores of a host divided by its ranks)",
     )
@@ -62,9 +61,3 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if own.ranks is None:
         raise UserError("plan needs the number of ranks: `hpcdd plan [CONFIG] -n N`")
     return own, rest
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)

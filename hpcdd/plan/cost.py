@@ -188,11 +188,10 @@ class Costs:
 
     def _rows(self, settings: TrainingSettings, shared: int) -> int:
         """Samples of a batch on the rank that has most of it."""
-        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+        return split_evenly(settings.batch_of(self._problem.samples["train"]), shared)[0][1]
 
     def _steps(self, settings: TrainingSettings) -> int:
-        samples = self._problem.samples["train"]
-        return settings.epochs * (samples // min(settings.batch_size, samples))
+        return settings.epochs * settings.steps_per_epoch(self._problem.samples["train"])
 
 
 def total(phases: Iterable[Phase]) -> float:

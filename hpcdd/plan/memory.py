@@ -211,7 +211,7 @@ class Memories:
         return min(needed, 2 * needed // windows)
 
     def _rows(self, settings: TrainingSettings, shared: int) -> int:
-        return split_evenly(min(settings.batch_size, self._problem.samples["train"]), shared)[0][1]
+        return split_evenly(settings.batch_of(self._problem.samples["train"]), shared)[0][1]
 
 
 def ready_bytes(device: str) -> int:

@@ -84,7 +84,7 @@ def dnn_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of a training step of the DNN: none where root trains it."""
     if config.aggregation.placement == "root":
         return []
-    rows = min(config.aggregation.batch_size, problem.samples["train"])
+    rows = config.aggregation.batch_of(problem.samples["train"])
     return [sum_over_subdomains(config, problem, rows, Layout.of(len(problem.decomposition), ranks).across)]
 
 
@@ -93,7 +93,7 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
     layout = Layout.of(len(problem.decomposition), ranks)
     if config.coherent.parallelism == "data":
         return _shared(config, networks.coherent(config, problem), layout.workers)
-    batch = min(config.coherent.batch_size, problem.samples["train"])
+    batch = config.coherent.batch_of(problem.samples["train"])
     rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
     found = [sum_over_subdomains(config, problem, rows, layout.across)]
     if layout.replicas > 1:

@@ -14,7 +14,7 @@ from ..models.coherent import Coherent, prepare_cnn
 from ..models.dnn import DNN, rest_of
 from ..models.registry import create
 from ..parallel.coherent import PartOfCoherent, PartOfDNN
-from ..parallel.reduction import FRACTION_BITS
+from ..parallel.reduction import from_fixed, to_fixed
 from ..phases.coherent import feature_widths
 from ..problem import Problem
 
@@ -41,14 +41,14 @@ class OwnSum:
         if self._ordered:
             mine = torch.zeros(first.shape, dtype=torch.int64, device=first.device)
             for summand in summands:
-                mine += (summand.double() * 2.0**FRACTION_BITS).round_().to(torch.int64)
+                mine += to_fixed(summand)
         else:
             mine = torch.stack(list(summands)).sum(0)
         message = torch.cat([mine.view(-1), mine.new_zeros(1)])
         total = torch.empty_like(message)
         result = total[:-1]
         if self._ordered:
-            result = (result.double() * 2.0**-FRACTION_BITS).to(first.dtype)
+            result = from_fixed(result, first.dtype)
         return result.view(first.shape)
 
 

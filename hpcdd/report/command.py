@@ -12,6 +12,7 @@ from typing import TextIO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import yaml_text
+from ..command_line import COMMON
 from ..errors import UserError
 from ..files import write_bytes, writing
 from ..studies import record
@@ -61,9 +62,7 @@ def parser() -> argparse.ArgumentParser:
         usage="hpcdd report SCALING.jsonl ... [--output FOLDER]",
         description=__doc__ + "\nSpeed-up and efficiency with ideal lines, time by phase, bytes per rank.",
         epilog="example: hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
+        **COMMON,
     )
     made.add_argument("--output", metavar="FOLDER", help="default: SCALING-report beside the first file")
     return made

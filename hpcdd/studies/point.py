@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,12 +98,12 @@ class Point:
                 "coherent": coherent_parameters(problem, config),
             },
             "in_run": {
-                "local": config.local.epochs * _steps_per_epoch(rows, config.local.batch_size),
+                "local": config.local.epochs * config.local.steps_per_epoch(rows),
                 "gather": 1,
-                "dnn": config.aggregation.epochs * _steps_per_epoch(rows, config.aggregation.batch_size),
+                "dnn": config.aggregation.epochs * config.aggregation.steps_per_epoch(rows),
                 "coherent": len(config.coherent.starts)
                 * config.coherent.epochs
-                * _steps_per_epoch(rows, config.coherent.batch_size),
+                * config.coherent.steps_per_epoch(rows),
             },
             "reading_seconds": self._reading,
         }
@@ -116,8 +115,9 @@ class Point:
             On root; None elsewhere.
         """
         comm = self._comm
-        step, size = self._step(phase), getattr(self._config, _SECTIONS[phase]).batch_size
-        batches = steps.batches(self._problem.samples["train"], size, warm_up + counting, self._place.device)
+        step, rows = self._step(phase), self._problem.samples["train"]
+        size = getattr(self._config, _SECTIONS[phase]).batch_of(rows)
+        batches = steps.batches(rows, size, warm_up + counting, self._place.device)
         own: tuple[list[float], float, float, float] = ([], 0.0, 0.0, 0.0)
         for turn in range(comm.size if phase == "alone" else 1):
             comm.maximum(0)
@@ -147,8 +147,7 @@ class Point:
             if number == warm_up:
                 sent, begun = steps.traffic(self._comm), start
             step(batch)
-            if self._place.device.startswith("cuda"):
-                torch.cuda.synchronize(self._place.device)
+            steps.finish(self._place.device)
             seconds.append(time.perf_counter() - start)
         taken, counting = time.perf_counter() - begun, len(batches) - warm_up
         calls, size = ((now - then) / counting for now, then in zip(steps.traffic(self._comm), sent, strict=True))
@@ -193,10 +192,6 @@ class Point:
 
 _SECTIONS = {"local": "local", "alone": "local", "gather": "aggregation", "dnn": "aggregation", "coherent": "coherent"}
 """By phase the section of the configuration that has its batch size."""
-
-
-def _steps_per_epoch(rows: int, batch_size: int) -> int:
-    return max(1, math.floor(rows / batch_size))
 
 
 def _idle(_: torch.Tensor) -> None:

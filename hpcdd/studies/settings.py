@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from .. import configuration
+from ..command_line import COMMON
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
@@ -93,9 +94,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
         "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + fields,
         epilog="example: mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
+        **COMMON,
     )
     parser.add_argument("--output", metavar="FILE", help="default: STUDY.jsonl, in this folder")
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
