@@ -129,16 +129,21 @@ class Comm:
         try:
             result = work()
         except UserError as error:
-            problem = _agreed_kind(error), str(error)
+            problem = _agreed_kind(error), str(error), error.agreed
         problems = self.allgather_object(problem)
-        ranks: dict[str, list[int]] = {}
+        ranks: dict[tuple[str, bool], list[int]] = {}
         for rank, found in enumerate(problems):
             if found is not None:
-                ranks.setdefault(found[1], []).append(rank)
+                ranks.setdefault(found[1:], []).append(rank)
         if ranks:
             kinds = {found[0] for found in problems if found is not None}
             kind = kinds.pop() if len(kinds) == 1 else UserError
-            raise kind("\n".join(f"{text} (rank {', '.join(map(str, who))})" for text, who in ranks.items()))
+            texts = [
+                text if agreed else f"{text} (rank {', '.join(map(str, who))})" for (text, agreed), who in ranks.items()
+            ]
+            together = kind("\n".join(texts))
+            together.agreed = True
+            raise together
         return cast(T, result)
 
     def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:

@@ -172,7 +172,10 @@ def mistakes(error: ValidationError, nearest: Callable[[str], str] = nearest) ->
         nearest: the hint for an unknown name.
     """
     texts: dict[KeyPath, tuple[str, list[str]]] = {}
+    within = {details["loc"][:depth] for details in error.errors() for depth in range(1, len(details["loc"]))}
     for details in error.errors():
+        if details["type"] == "too_short" and details["loc"] in within:
+            continue  # only because what is wrong in it was left out
         message = details["msg"].removeprefix("Value error, ")
         # A contradiction between sections has no place of its own; it begins with the name of a field.
         place = _place(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))

@@ -13,6 +13,8 @@ class UserError(ValueError):
     """
 
     exit_code = 2
+    agreed = False
+    """Whether all ranks of a communicator have raised it together, and its message names them."""
 
 
 class ReadError(UserError):

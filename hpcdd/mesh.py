@@ -13,7 +13,7 @@ from .decomposition import split_evenly
 from .errors import UserError
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
-_MOST_THREADS = 1024
+MOST_THREADS = 1024
 """More than any host has cores for; what starts as many as memory is asked for ends without a word."""
 
 
@@ -149,12 +149,12 @@ def threads_of(mine: Collection[int], working: Sequence[Collection[int]], enviro
         environment: a number in its OMP_NUM_THREADS wins.
 
     Raises:
-        UserError: OMP_NUM_THREADS is no number from 1 to :data:`_MOST_THREADS`.
+        UserError: OMP_NUM_THREADS is no number from 1 to :data:`MOST_THREADS`.
     """
     if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
-        if not wish.isdecimal() or not 1 <= int(wish) <= _MOST_THREADS:
+        if not wish.isdecimal() or not 1 <= int(wish) <= MOST_THREADS:
             raise UserError(
-                f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1 to {_MOST_THREADS}, "
+                f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1 to {MOST_THREADS}, "
                 "or unset it"
             )
         return int(wish)

@@ -21,7 +21,7 @@ from .. import mesh
 from ..comm import Array, Comm
 from ..config import Config
 from ..data.reading import BoxReader
-from ..data.samples import SideBySide
+from ..data.samples import Batches, SideBySide
 from ..errors import UserError
 from ..parallel.share import Flag
 from ..parallel.team import Team, form_team
@@ -30,7 +30,7 @@ from ..phases.optimizers import make_optimizer
 from ..problem import Problem, pose
 from ..turns import quartiles, rotated
 from .network import Network, torch_group
-from .steps import Step, data_parallel, model_parallel, scratch, traffic
+from .steps import Step, as_trained, data_parallel, model_parallel, scratch, traffic
 from .steps import batches as make_batches
 
 REFERENCE = "DDP (gloo)"
@@ -89,7 +89,7 @@ def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps:
         for kind in ("exact", "fast"):
             step = data_parallel(_with(team, shared_batches=kind), problem, whole, stack)
             contenders[f"data-parallel, {kind}"] = Contender(step)
-        contenders[REFERENCE] = _distributed_data_parallel(team, problem, whole)
+        contenders[REFERENCE] = _distributed_data_parallel(team, problem, as_trained(whole, stack))
         for contender in contenders.values():  # to warm up, and to count
             before = traffic(comm)
             for batch in batches:
@@ -114,7 +114,7 @@ def _with(team: Team, **settings: str) -> Team:
 # -- the contenders ----------------------------------------------------------------------------------------------------
 
 
-def _distributed_data_parallel(team: Team, problem: Problem, samples: SideBySide) -> Contender:
+def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -> Contender:
     """The one-model form in DistributedDataParallel, and the loop that its documentation shows."""
     inner = assemble(team, problem, scratch(team, problem)).to(team.place.device).train()
     network = nn.parallel.DistributedDataParallel(inner)

@@ -162,8 +162,8 @@ def make_pieces(
     add(workload.dnn(config.aggregation.batch_of(rows)), steps.dnn_on_root(team, problem))
     if config.coherent.starts:
         most = min(len(problem.decomposition), _MOST_SUMMANDS)
-        small, *_, full = sizes(config.coherent)
-        for summands, size in sorted({(1, full), (most, full), (1, small)}):
+        both = sizes(config.coherent)
+        for summands, size in sorted({(1, both[-1]), (most, both[-1]), (1, both[0])}):
             add(workload.head(summands, size), _head(_alone(team, range(summands)), problem))
     return found
 
@@ -190,8 +190,10 @@ def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.E
     optimizer = make_optimizer(network, settings)
     training = stack.enter_context(Steps(network.train(), optimizer, Share(), bf16=settings.precision == "bf16"))
 
+    seen = steps.as_trained(images, stack)
+
     def step(rows: torch.Tensor) -> None:
-        training.step(images, rows)
+        training.step(seen, rows)
 
     return step
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ..comm import Comm
-from ..data.samples import Samples, SideBySide, Subimages
+from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages
 from ..models.dnn import create_dnn
 from ..parallel.coherent import PartOfCoherent
 from ..parallel.layers import shared_layers
@@ -43,7 +43,7 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
         stack.enter_context(shared_layers(network, share))
         optimizer = make_optimizer(network, settings)
         steps = Steps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
-        trainings.append((stack.enter_context(steps), its))
+        trainings.append((stack.enter_context(steps), as_trained(its, stack)))
 
     def step(batch: torch.Tensor) -> None:
         for steps, its in trainings:
@@ -69,7 +69,8 @@ def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: con
     settings = team.config.coherent
     steps = Steps(part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16")
     stack.enter_context(steps)
-    return lambda batch: _ignore(steps.step(samples, batch))
+    seen = as_trained(samples, stack)
+    return lambda batch: _ignore(steps.step(seen, batch))
 
 
 def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
@@ -79,12 +80,18 @@ def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: cont
     settings = team.config.coherent
     steps = Steps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
     stack.enter_context(steps)
-    return lambda batch: _ignore(steps.step(samples, batch))
+    seen = as_trained(samples, stack)
+    return lambda batch: _ignore(steps.step(seen, batch))
 
 
 def scratch(team: Team, problem: Problem) -> PartOfCoherent:
     """This rank's part of the untrained coherent model, on its device."""
     return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
+
+
+def as_trained(samples: AnySamples, stack: contextlib.ExitStack) -> Batches:
+    """The samples as one epoch of a training sees them: in its views, where there is augmentation."""
+    return stack.enter_context(samples.epoch(0, 0))[1]
 
 
 def batches(rows: int, batch_size: int, number: int, device: str) -> list[torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,13 +36,7 @@ def run(arguments: Sequence[str], out: TextIO = sys.stdout) -> None:
         raise UserError("report: name a file of `hpcdd scale`; see `hpcdd report --help`")
     sources = [Path(word) for word in rest]
     folder = Path(own.output or sources[0].with_name(f"{sources[0].stem}-report"))
-    # Two files may hold the same repeat of the same series: both count.
-    lines = [
-        {**line, "repeat": (number, line["repeat"])}
-        for number, source in enumerate(sources)
-        for line in record.read(source)
-    ]
-    scalings = analyse(lines)
+    scalings = analyse([record.read(source) for source in sources])
     if not scalings:
         raise UserError(f"{', '.join(map(str, sources))}: there is no measurement in it yet")
     with writing(folder):
@@ -72,10 +65,10 @@ def write(scalings: Sequence[Scaling], sources: Sequence[Path], folder: Path) ->
     """Writes ``report.html`` and, for each series, a figure as PNG and SVG; the page needs no other file."""
     figures = []
     for scaling in scalings:
-        stem = folder / re.sub(r"[^\w.+-]", "_", f"{scaling.name}-{scaling.kind}-{scaling.series}")
+        stem = folder / f"{scaling.name}-{scaling.kind}-{scaling.series}"
         _, svg = draw(scaling, stem)
         figures.append(svg.read_text()[svg.read_text().index("<svg") :])
-    # Names come from files that others may have written: they are escaped, and don't lead to other folders.
+    # Texts come from files that others may have written: they are escaped.
     templates = Environment(loader=PackageLoader("hpcdd.report", "."), autoescape=True, undefined=StrictUndefined)
     page = templates.get_template("page.html").render(
         title=", ".join(dict.fromkeys(f"{scaling.name}: {scaling.kind} scaling" for scaling in scalings)),
@@ -95,13 +88,12 @@ def rows(scaling: Scaling) -> list[list[str]]:
     for phase in [*scaling.phases, *(p for p in scaling.seconds if p not in scaling.phases)]:
         for n, seconds in scaling.seconds[phase].items():
             efficiency, speed_up = scaling.efficiency[phase].get(n), scaling.speed_up(phase).get(n)
-            repeats = len({line["repeat"] for line in scaling.lines if line["ranks"] == n})
             size = scaling.bytes[phase][n] if phase in scaling.bytes else None
             found.append(
                 [
                     WORDS[phase],
                     f"{n:,}",
-                    str(repeats),
+                    str(scaling.repeats[phase][n]),
                     f"{seconds.median:.4g}",
                     _words(efficiency),
                     "-" if speed_up is None else f"{speed_up.median:.2f}",
@@ -116,21 +108,36 @@ def notes(scaling: Scaling) -> list[str]:
     found = []
     if len(scaling.machines()) > 1:
         found.append("Not all points were measured on like machines with like software: ratios between them mix both.")
-    crowded = [n for n in scaling.ranks if _crowded(scaling, n)]
-    if crowded:
-        found.append(f"On {', '.join(map(str, crowded))} ranks there were more threads than cores.")
+    if several := [n for n in scaling.ranks if len({str(line.layout) for line in _of(scaling, n)}) > 1]:
+        found.append(f"On {_listed(several)} ranks several layouts or machines were measured, which the figures mix.")
+    if scaling.apart:
+        found.append(
+            f"No job has measured {_listed(scaling.apart)} ranks together with {scaling.base}: ratios are to the "
+            "median of what was measured at another time."
+        )
+    if crowded := [n for n in scaling.ranks if any(map(_crowded, _of(scaling, n)))]:
+        found.append(f"On {_listed(crowded)} ranks there were more threads than cores.")
+    if spare := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
+        found.append(f"On {_listed(spare)} ranks some had nothing to do; efficiency counts them as well.")
     if scaling.base > 1:
         found.append(f"The smallest measured number of ranks is {scaling.base}: efficiency is relative to it.")
     return found
 
 
-def _crowded(scaling: Scaling, ranks: int) -> bool:
-    line = next(line for line in scaling.lines if line["ranks"] == ranks)
+def _of(scaling: Scaling, ranks: int) -> list[record.Line]:
+    return [line for line in scaling.lines if line.ranks == ranks]
+
+
+def _crowded(line: record.Line) -> bool:
     by_host: dict[str, int] = {}
-    for host, device, threads, subdomains in line["places"]:
+    for host, device, threads, subdomains in line.places:
         if device == "cpu" and subdomains:
             by_host[host] = by_host.get(host, 0) + threads
-    return any(threads > line["machine"]["cores"] for threads in by_host.values())
+    return any(threads > line.machine.cores_in_affinity_mask for threads in by_host.values())
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _words(spread: Spread | None) -> str:
@@ -139,4 +146,4 @@ def _words(spread: Spread | None) -> str:
 
 def _settings(scaling: Scaling) -> str:
     first = scaling.lines[0]
-    return yaml_text.dump({**first["study"], "config": first["config"]})
+    return yaml_text.dump({**first.study, "config": first.config})

@@ -81,8 +81,10 @@ def _time(axes: Axes, scaling: Scaling) -> None:
         axes.bar(places, heights, bottom=bottom, color=COLOURS[phase], label=WORDS[phase].removesuffix(" step"))
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
-    axes.set(title="time of a run by phase", xlabel="ranks", ylabel="seconds", ylim=(0, 1.2 * max([*bottom, 1e-9])))
-    axes.legend(ncols=max(1, len(phases)), loc="upper center")
+    axes.set(title="time of a run's steps by phase", xlabel="ranks", ylabel="seconds")
+    axes.set_ylim(0, 1.2 * max([*bottom, 1e-9]))
+    if phases:
+        axes.legend(ncols=len(phases), loc="upper center")
 
 
 def _bytes(axes: Axes, scaling: Scaling) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import mesh
+from .. import mesh, storage
 from ..bench import steps
 from ..comm import Comm
 from ..config import Config
@@ -29,7 +29,8 @@ class Timing:
     """One turn of one phase, on root.
 
     Attributes:
-        slowest, fastest: seconds of each step on the slowest and on the fastest rank, those of the warm-up first.
+        slowest, fastest: seconds of each step on the slowest and on the fastest of the ranks that work in it, those of
+            the warm-up first.
         seconds: of the steps that count together, on the rank that took longest.
         calls, bytes: MPI calls per step, and payload bytes sent and received: of the rank that has most.
     """
@@ -39,6 +40,10 @@ class Timing:
     seconds: float
     calls: float
     bytes: float
+
+
+_OfRank = tuple[list[float], float, float, float]
+"""Of one rank: seconds of every step, of those that count together, and their calls and bytes per step."""
 
 
 class Point:
@@ -76,12 +81,23 @@ class Point:
         self._place = self._mesh.places[comm.rank]
         torch.set_num_threads(self._place.threads)
         self._team = form_team(comm, self._mesh, config, Flag())
+        self._storage = storage.decide(comm, config, problem, self._mesh).of(comm.rank)
+        if self._storage.where == "stream":
+            raise UserError(
+                "scale measures steps on samples in memory, and these would be streamed from the file; use "
+                "data.storage memory, or a smaller data.subset"
+            )
         start = time.perf_counter()
-        data = problem.read(reader, self._place.subdomains, self._place.device)
+        data = problem.read(reader, self._place.subdomains, self._place.device, self._storage)
         self._samples = {s: splits["train"] for s, splits in data.items()}
         self._reading = time.perf_counter() - start
         self._reader = reader
         self._steps: dict[str, steps.Step] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know of the ranks, see :meth:`hpcdd.mesh.Mesh.warnings`."""
+        return self._mesh.warnings()
 
     def facts(self) -> dict[str, Any]:
         """Of the point, for its record; the same on all ranks, but for this rank's ``reading_seconds``."""
@@ -91,8 +107,7 @@ class Point:
             "subdomains": len(problem.decomposition),
             "image_shape": list(problem.info.image_shape),
             "replicas": self._mesh.replicas,
-            "hosts": self._mesh.hosts,
-            "places": [[place.host, place.device, place.threads, len(place.subdomains)] for place in self._mesh.places],
+            "places": [(place.host, place.device, place.threads, len(place.subdomains)) for place in self._mesh.places],
             "parameters": {
                 "local": list(dict.fromkeys(problem.widths.local_parameters)),
                 "coherent": coherent_parameters(problem, config),
@@ -118,16 +133,16 @@ class Point:
         step, rows = self._step(phase), self._problem.samples["train"]
         size = getattr(self._config, _SECTIONS[phase]).batch_of(rows)
         batches = steps.batches(rows, size, warm_up + counting, self._place.device)
-        own: tuple[list[float], float, float, float] = ([], 0.0, 0.0, 0.0)
+        own: _OfRank | None = None
         for turn in range(comm.size if phase == "alone" else 1):
             comm.maximum(0)
             if phase != "alone" or turn == comm.rank:
-                own = self._timed(step, batches, warm_up)
+                own = None if step is _idle else self._timed(step, batches, warm_up)
         comm.maximum(0)  # who has finished sleeps; in the gather it would take time from those who have not
         everyone = comm.gather_object(own)
         if everyone is None:
             return None
-        times, taken_by, calls_of, bytes_of = zip(*everyone, strict=True)
+        times, taken_by, calls_of, bytes_of = zip(*[found for found in everyone if found is not None], strict=True)
         by_step = list(zip(*times, strict=True))
         return Timing(
             [max(of_ranks) for of_ranks in by_step],
@@ -137,10 +152,7 @@ class Point:
             max(bytes_of),
         )
 
-    def _timed(
-        self, step: steps.Step, batches: Sequence[torch.Tensor], warm_up: int
-    ) -> tuple[list[float], float, float, float]:
-        """Of this rank: seconds of every step, of those that count together, and their calls and bytes per step."""
+    def _timed(self, step: steps.Step, batches: Sequence[torch.Tensor], warm_up: int) -> _OfRank:
         seconds, sent, begun = [], (0, 0), 0.0
         for number, batch in enumerate(batches):
             start = time.perf_counter()
@@ -184,7 +196,7 @@ class Point:
             samples = SideBySide(list(self._samples.values()))
             return steps.model_parallel(self._team, self._problem, samples, self._stack)
         others = [s for s in range(self._mesh.num_subdomains) if s not in self._samples]
-        read = self._problem.read(self._reader, others, self._place.device)
+        read = self._problem.read(self._reader, others, self._place.device, self._storage)
         everything = {**self._samples, **{s: splits["train"] for s, splits in read.items()}}
         samples = SideBySide([everything[s] for s in sorted(everything)])
         return steps.data_parallel(self._team, self._problem, samples, self._stack)

@@ -7,33 +7,128 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError as Invalid
 
 from ..errors import UserError
 from ..files import writing
+from .settings import Phase
 
 FORMAT = 1
-Line = dict[str, Any]
-Key = tuple[str, str, int, int]
-"""Series (see :func:`hpcdd.studies.scale.series`), phase, ranks, repeat."""
-
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "series": str,
-    "phase": str,
-    "ranks": int,
-    "repeat": int,
-    "seconds": (int, float),
-    "steps": list,
-}
+Key = tuple[str, str, int, int, str]
+"""Series (see :func:`hpcdd.studies.scale.series`), phase, ranks, repeat, layout."""
+Text = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 
 
-def key(line: Line) -> Key:
-    """What tells one measurement from all others."""
-    return line["series"], line["phase"], line["ranks"], line["repeat"]
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
-def read(path: Path) -> list[Line]:
+class Layout(_Part):
+    """What must be alike for a measurement to be the same one.
+
+    Attributes:
+        ranks_by_host: how many of its ranks each host has, the fullest first.
+        processors, devices: of all of them, each once.
+        mpi_library, torch: what they say of themselves.
+    """
+
+    ranks_by_host: list[PositiveInt]
+    processors: list[str]
+    devices: list[str]
+    mpi_library: str
+    torch: str
+
+
+class Step(_Part):
+    """Seconds of one step on the slowest and on the fastest of the ranks that work in it."""
+
+    slowest: NonNegativeFloat
+    fastest: NonNegativeFloat
+    warm_up: bool
+
+
+class Machine(BaseModel):
+    """Facts of :func:`hpcdd.environment.facts`; those that a report reads."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    platform: str
+    cores: PositiveInt
+    cores_in_affinity_mask: PositiveInt
+    memory_bytes: PositiveInt
+    mpi_library: str
+    packages: dict[str, str]
+
+
+class Line(_Part):
+    """One turn of a phase on some ranks.
+
+    Attributes:
+        series, phase, ranks, repeat, layout: see :data:`Key`.
+        name, kind, study, config: of the study.
+        job: identity of the job that measured it; within a job all points take turns.
+        seconds: of the steps that count, together, on the rank that took longest.
+        counting_steps: how many these are.
+        steps: all of them, those of the warm-up first.
+        calls_per_step, bytes_per_step: of the rank that has most.
+        threads: of each rank.
+        time: of the end.
+        subdomains, image_shape, replicas, parameters: of the problem on so many ranks.
+        places: host, device, threads and number of subdomains of each rank.
+        in_run: how often a run of the configuration does each phase's step.
+        reading_seconds: of root.
+        machine: see there; of root's host.
+        job_ranks: ranks of the job, some of which may have slept.
+    """
+
+    hpcdd_scaling: Literal[1] = 1
+    series: Text
+    phase: Phase
+    ranks: PositiveInt
+    repeat: NonNegativeInt
+    layout: Layout
+    name: Text
+    kind: Literal["strong", "weak"]
+    job: str
+    seconds: PositiveFloat
+    counting_steps: PositiveInt
+    steps: list[Step]
+    calls_per_step: NonNegativeFloat
+    bytes_per_step: NonNegativeFloat
+    threads: PositiveInt
+    time: str
+    subdomains: PositiveInt
+    image_shape: list[PositiveInt]
+    replicas: PositiveInt
+    places: list[tuple[str, str, PositiveInt, NonNegativeInt]]
+    parameters: dict[str, Any]
+    in_run: dict[Phase, NonNegativeFloat]
+    reading_seconds: NonNegativeFloat
+    machine: Machine
+    job_ranks: PositiveInt
+    study: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """What tells one measurement from all others."""
+        return key(self.series, self.phase, self.ranks, self.repeat, self.layout)
+
+
+def key(series: str, phase: str, ranks: int, repeat: int, layout: Layout) -> Key:
+    """See :attr:`Line.key`."""
+    return series, phase, ranks, repeat, layout.model_dump_json()
+
+
+def read(path: Path, *, may_be_missing: bool = False) -> list[Line]:
     """All lines of a file; a last one that a killed job has left half written is not one.
+
+    Args:
+        path: of the file.
+        may_be_missing: then it counts as empty.
 
     Raises:
         UserError: it can't be read, or a line is no measurement.
@@ -41,10 +136,32 @@ def read(path: Path) -> list[Line]:
     try:
         content = path.read_bytes()
     except OSError as error:
+        if may_be_missing and isinstance(error, FileNotFoundError):
+            return []
         raise UserError(
             f"{path} can't be read: {error.strerror}; name a file that `hpcdd scale` has written"
         ) from error
     return list(_parse(path, content))
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before anything is measured; leaves nothing behind.
+
+    Raises:
+        WriteError: nothing can be appended to the file.
+    """
+    with writing(path):
+        there = path.exists()
+        new = [folder for folder in path.parents if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+            if not there:
+                path.unlink()
+        finally:
+            for folder in new:
+                if folder.exists():
+                    folder.rmdir()
 
 
 def append(path: Path, line: Line) -> None:
@@ -53,7 +170,7 @@ def append(path: Path, line: Line) -> None:
     Raises:
         WriteError: it can't be written.
     """
-    text = json.dumps(line, allow_nan=False).encode() + b"\n"
+    text = line.model_dump_json().encode() + b"\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -77,7 +194,11 @@ def _parse(path: Path, content: bytes) -> Iterator[Line]:
             raise UserError(f"{wrong}: {error}; take the line out, or name another file") from error
         if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
             raise UserError(f"{wrong} of format {FORMAT}; name another file")
-        for name, kind in _FIELDS.items():
-            if not isinstance(line.get(name), kind):
-                raise UserError(f"{wrong}: its field {name!r} is missing or of a wrong kind; take the line out")
-        yield line
+        try:
+            yield Line.model_validate_json(text)
+        except Invalid as error:
+            first = error.errors()[0]
+            name, why = ".".join(map(str, first["loc"])), first["msg"]
+            raise UserError(
+                f"{wrong}: its field {name!r} is missing or of a wrong kind ({why}); take the line out"
+            ) from error

@@ -11,9 +11,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
+import socket
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from typing import Any
+
+import torch
 
 from .. import environment
 from ..comm import Comm
@@ -41,31 +46,39 @@ def run(comm: Comm, order: Order) -> None:
     study = order.study
     os.environ["OMP_NUM_THREADS"] = str(study.threads)
     problem = comm.on_root(lambda: _problem(order))
-    measured = comm.on_root(lambda: _measured(order.output))
-    name = series(order)
     sizes = comm.on_root(lambda: _sizes(study, comm.size))
+    layouts = dict(zip(sizes, _layouts(comm, order, sizes), strict=True))
+    name = series(order)
+    measured = comm.on_root(lambda: {line.key for line in record.read(order.output, may_be_missing=True)})
     wanted = [
         (ranks, phase, repeat)
         for repeat in range(study.repeats)
         for ranks in rotated(sizes, repeat)
         for phase in study.phases
-        if (name, phase, ranks, repeat) not in measured
+        if record.key(name, phase, ranks, repeat, layouts[ranks]) not in measured
     ]
     if not wanted:
         if comm.is_root:
             print(f"{order.output} has all {study.repeats} repeats on {_words(sizes)} ranks already", flush=True)
         return
+    comm.on_root(lambda: record.check_writable(order.output))
+    job = comm.on_root(lambda: secrets.token_hex(8))
     with contextlib.ExitStack() as stack:
         points = {ranks: _point(comm, order, problem, ranks, stack) for ranks in sizes if _any(ranks, wanted)}
+        if comm.is_root:
+            texts = [text for point in points.values() if point is not None for text in point.warnings]
+            print("".join(f"warning: {text}\n" for text in dict.fromkeys(texts)), end="", flush=True)
         facts = comm.on_root(lambda: {**environment.facts(), "mpi_library": mpi_library()})
         for ranks, phase, repeat in wanted:
             point = points[ranks]
             timing = point.measure(phase, study.warm_up, study.steps) if point is not None else None
             comm.maximum(0)  # the others sleep meanwhile
+            line = None
             if point is not None and timing is not None:
-                line = _line(order, name, ranks, phase, repeat, timing)
-                line |= {**point.facts(), "machine": facts, "job_ranks": comm.size}
-            comm.on_root(lambda: record.append(order.output, line))  # noqa: B023 - called at once
+                line = _line(order, phase, ranks, repeat, timing) | {
+                    **point.facts(), "layout": layouts[ranks], "job": job, "machine": facts, "job_ranks": comm.size
+                }  # fmt: skip
+            comm.on_root(lambda: record.append(order.output, record.Line.model_validate(line)))  # noqa: B023 - at once
             if comm.is_root and timing is not None:
                 print(
                     f"{phase} on {ranks} rank{'s' * (ranks > 1)}, repeat {repeat}: "
@@ -81,11 +94,11 @@ def series(order: Order) -> str:
     return hashlib.sha256(json.dumps([study, config], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _line(order: Order, name: str, ranks: int, phase: str, repeat: int, timing: Timing) -> record.Line:
+def _line(order: Order, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
+    """What :class:`hpcdd.studies.record.Line` says of the study and of the turn."""
     study = order.study
     return {
-        "hpcdd_scaling": record.FORMAT,
-        "series": name,
+        "series": series(order),
         "name": order.config.name,
         "kind": study.kind,
         "phase": phase,
@@ -94,7 +107,7 @@ def _line(order: Order, name: str, ranks: int, phase: str, repeat: int, timing: 
         "seconds": timing.seconds,
         "counting_steps": study.steps,
         "steps": [
-            {"slowest": slow, "fastest": fast, "warm_up": number < study.warm_up}
+            record.Step(slowest=slow, fastest=fast, warm_up=number < study.warm_up)
             for number, (slow, fast) in enumerate(zip(timing.slowest, timing.fastest, strict=True))
         ],
         "calls_per_step": timing.calls,
@@ -106,12 +119,33 @@ def _line(order: Order, name: str, ranks: int, phase: str, repeat: int, timing: 
     }
 
 
+def _layouts(comm: Comm, order: Order, sizes: Sequence[int]) -> list[record.Layout]:
+    """Collective: of the first so many ranks, for each of the sizes."""
+    on_gpu = order.config.device != "cpu" and torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_gpu else "cpu"
+    everyone = comm.allgather_object((socket.gethostname(), environment.processor(), device))
+    return [
+        record.Layout(
+            ranks_by_host=sorted(Counter(host for host, _, _ in everyone[:ranks]).values(), reverse=True),
+            processors=sorted({processor for _, processor, _ in everyone[:ranks]}),
+            devices=sorted({device for _, _, device in everyone[:ranks]}),
+            mpi_library=mpi_library(),
+            torch=torch.__version__,
+        )
+        for ranks in sizes
+    ]
+
+
 def _problem(order: Order) -> Problem:
     config = order.config
     if config.aggregation.placement != "root" and {"gather", "dnn"} & set(order.study.phases):
         raise UserError(
             "phases gather and dnn are measured where root trains the DNN, but aggregation.placement is "
             f"{config.aggregation.placement!r}; leave them out of phases, or use root"
+        )
+    if "coherent" in order.study.phases and not config.coherent.starts:
+        raise UserError(
+            "phase coherent is measured, but coherent.starts is []; name a start, or leave coherent out of phases"
         )
     problem = pose(config)
     if order.study.kind == "weak":
@@ -147,10 +181,6 @@ def _sizes(study: Study, ranks: int) -> list[int]:
 
 def _any(ranks: int, wanted: Collection[tuple[int, str, int]]) -> bool:
     return any(of == ranks for of, _, _ in wanted)
-
-
-def _measured(path: Path) -> set[record.Key]:
-    return {record.key(line) for line in record.read(path)} if path.exists() else set()
 
 
 def _words(sizes: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
@@ -17,6 +17,7 @@ from ..command_line import COMMON
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
+from ..mesh import MOST_THREADS
 from ..settings import Settings
 
 Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
@@ -47,7 +48,7 @@ class Study(Settings):
     steps: PositiveInt = 10
     """Steps of each turn that count."""
 
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     """Threads of each rank (they count as OMP_NUM_THREADS): the same on any number of ranks."""
 
     config: dict[str, Any] = Field(default_factory=dict)
@@ -116,6 +117,8 @@ def order(arguments: Sequence[str]) -> Order:
         own, rest = parser().parse_known_args(arguments[1:])
     except argparse.ArgumentError as error:
         raise UserError(f"scale: {error}; see `hpcdd scale --help`") from error
+    if rest and not rest[0].startswith("-"):
+        raise UserError(f"scale: takes one file, the study; {rest[0]!r} is another word")
     source = configuration.read(path)
     tree = dict(source.tree)
     options: dict[str, Any] = {}
@@ -136,7 +139,9 @@ def order(arguments: Sequence[str]) -> Order:
     if isinstance(inner, dict):
         lines = {place[1:]: line for place, line in source.lines.items() if place[0] == "config" and len(place) > 1}
         try:
-            config = configuration.parse(rest, Source(inner, lines, source.path))[0]
+            config, print_config = configuration.parse(rest, Source(inner, lines, source.path))
+            if print_config:
+                problems.append("command line: --print_config belongs to `hpcdd train`")
         except UserError as error:
             problems.append(str(error))
     if study is None or problems:

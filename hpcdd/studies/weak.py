@@ -19,7 +19,7 @@ from ..data.reading import Array, BoxReader, Padding, Rows
 from ..decomposition import Box, Decomposition
 from ..errors import UserError
 from ..models.width import match_widths
-from ..problem import Problem
+from ..problem import Problem, bytes_on_root, check_memory
 
 
 def factors(ranks: int, grid: Sequence[int]) -> tuple[int, ...]:
@@ -46,12 +46,23 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
         ranks: n.
 
     Raises:
-        UserError: the decomposition can't be repeated, since it is no grid or has a coarse subdomain.
+        UserError: the decomposition can't be repeated so that each rank has as much to do as before, since it is no
+            grid, or has a coarse subdomain, overlap, or boxes of several sizes; or root has no memory for it.
     """
     grid = problem.decomposition.grid
     if grid is None or problem.decomposition.coarse is not None:
         found = "decomposition.coarse is true" if grid is not None else "decomposition.boxes are set"
         raise UserError(f"a weak study repeats a grid of subdomains, but {found}; use decomposition.grid alone")
+    if any(problem.decomposition.overlap):
+        raise UserError(
+            "a weak study needs boxes of one size on any number of ranks, but with decomposition.overlap "
+            f"{list(problem.decomposition.overlap)} those at the image's edge are smaller; use overlap 0"
+        )
+    if len({box.shape for box in problem.decomposition.boxes}) > 1:
+        raise UserError(
+            f"a weak study needs boxes of one size, but decomposition.grid {list(grid)} cuts images of "
+            f"{list(problem.info.image_shape[1:])} pixels into several; use divisors of them"
+        )
     by = factors(ranks, grid)
     image = tuple(n * f for n, f in zip(problem.info.image_shape[1:], by, strict=True))
     decomposition = Decomposition.from_grid(
@@ -61,6 +72,9 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
     shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
     model = config.model.model_copy(update={"local_width": problem.widths.local_width})
     widths = match_widths(model, info.image_shape, shapes, info.num_classes)
+    if config.aggregation.placement == "root":
+        samples = sum(problem.samples.values())
+        check_memory(bytes_on_root(samples, len(decomposition), info.num_classes), problem.root_available)
     return dataclasses.replace(problem, info=info, decomposition=decomposition, widths=widths)
 
 

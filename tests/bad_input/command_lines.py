@@ -75,6 +75,45 @@ COMMAND_LINES = [
         "line out, or name another file",
         text("kind: weak\n"),
     ),
+    Row(
+        "two files for a study",
+        ("scale", "c.yaml", "d.yaml"),
+        "scale: takes one file, the study; 'd.yaml' is another word",
+        text("kind: strong"),
+    ),
+    Row(
+        "a study to be printed",
+        ("scale", "c.yaml", "--print_config"),
+        "command line: --print_config belongs to `hpcdd train`",
+        text("kind: strong"),
+    ),
+    Row(
+        "unknown phase, too many threads",
+        ("scale", "c.yaml", "--phases", "foo"),
+        "command line: phases[0] is 'foo': input should be 'local', 'alone', 'gather', 'dnn' or 'coherent'\n"
+        "c.yaml:2: threads is 100000: input should be less than or equal to 1024",
+        text("kind: strong\nthreads: 100000"),
+    ),
+    Row(
+        "a phase that the problem lacks",
+        ("scale", "c.yaml", "--data.file", "good.h5", "--coherent.starts", "[]"),
+        "phase coherent is measured, but coherent.starts is []; name a start, or leave coherent out of phases",
+        text("kind: strong"),
+    ),
+    Row(
+        "weak study with overlap",
+        ("scale", "c.yaml", "--data.file", "good.h5", "--decomposition.overlap", "1"),
+        "a weak study needs boxes of one size on any number of ranks, but with decomposition.overlap [1, 1] those at "
+        "the image's edge are smaller; use overlap 0",
+        text("kind: weak"),
+    ),
+    Row(
+        "study written to a folder that can't be",
+        ("scale", "c.yaml", "--data.file", "good.h5", "--model.name", "vgg2", "--output", "/proc/none/s.jsonl"),
+        "/proc/none/s.jsonl can't be written: No such file or directory",
+        text("kind: strong"),
+        exit_code=74,
+    ),
     Row("report of nothing", ("report",), "report: name a file of `hpcdd scale`; see `hpcdd report --help`"),
     Row("option of report", ("report", "a", "--svg"), "report: --svg is unknown; see `hpcdd report --help`"),
     Row(

@@ -83,6 +83,8 @@ def _agreement(comm: Comm) -> None:
     ranks = ", ".join(map(str, range(comm.size)))
     with pytest.raises(UserError, match=rf"^no GPU \(rank {ranks}\)$"):
         comm.on_all(wrong_alike)
+    with pytest.raises(UserError, match=rf"^no GPU \(rank {ranks}\)$"):
+        comm.on_all(lambda: comm.on_all(wrong_alike))
 
 
 def _counting(comm: Comm) -> None:

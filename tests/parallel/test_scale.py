@@ -20,7 +20,7 @@ def study(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {
         "name": "small",
         "data": {"file": str(tiny)},
-        "decomposition": {"grid": [1, 2], "overlap": 1},
+        "decomposition": {"grid": [1, 2]},
         "augmentation": {"mirror": [1]},
         "model": {"name": "vgg2", "width": 8},
         "local": {"batch_size": 20},
@@ -54,15 +54,17 @@ def test_points_are_measured_once(mpi: Launcher, study: Path, tmp_path: Path) ->
     phases = ("local", "alone", "gather", "dnn", "coherent")
     expected = {(phase, ranks, repeat) for phase in phases for ranks in RANKS for repeat in (0, 1)}
     assert len(lines) == len(expected)
-    assert {record.key(line)[1:] for line in lines} == expected
+    assert {line.key[1:4] for line in lines} == expected
     for line in lines:
-        assert line["subdomains"] == 2 * line["ranks"] == sum(place[3] for place in line["places"])
-        assert [step["warm_up"] for step in line["steps"]] == [True, False, False]
-        assert all(0 < step["fastest"] <= step["slowest"] for step in line["steps"])
-        assert line["seconds"] >= 0.99 * sum(step["fastest"] for step in line["steps"][1:])
+        assert line.subdomains == 2 * line.ranks == sum(place[3] for place in line.places)
+        assert [step.warm_up for step in line.steps] == [True, False, False]
+        assert all(1e-6 < step.fastest <= step.slowest for step in line.steps)
+        assert line.seconds >= 0.99 * sum(step.fastest for step in line.steps[1:])
+        assert line.layout.ranks_by_host == [line.ranks]
         message = {"local": (0, 0), "alone": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
-        if line["phase"] in message:
-            assert (line["calls_per_step"], line["bytes_per_step"]) == message[line["phase"]]
+        if line.phase in message:
+            assert (line.calls_per_step, line.bytes_per_step) == message[line.phase]
+    assert len({line.job for line in lines}) == 2
     done = mpi.hpcdd(1, ["scale", study], tmp_path)
     assert done.stdout == "weak.jsonl has all 2 repeats on 1 ranks already\n"
 

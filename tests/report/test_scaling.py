@@ -15,37 +15,21 @@ from PIL import Image
 from hpcdd.errors import UserError
 from hpcdd.report import command
 from hpcdd.report.scaling import Spread, analyse
+from hpcdd.studies.record import Line
+
+from ..studies import lines
 
 PHASES = ("local", "gather", "dnn", "coherent")
-IN_RUN = {"local": 100, "gather": 1, "dnn": 50, "coherent": 200}
 
 
-def line(phase: str, ranks: int, repeat: int, seconds: float, **more: Any) -> dict[str, Any]:
+def line(phase: str, ranks: int, repeat: int, seconds: float, **more: Any) -> Line:
     """A measurement of ten steps."""
-    fields = {
-        "hpcdd_scaling": 1,
-        "series": "abc",
-        "name": "known",
-        "kind": "strong",
-        "phase": phase,
-        "ranks": ranks,
-        "repeat": repeat,
-        "seconds": 10 * seconds,
-        "counting_steps": 10,
-        "steps": [],
-        "calls_per_step": 1,
-        "bytes_per_step": 1000 if phase == "coherent" else 0,
-        "threads": 1,
-        "in_run": IN_RUN,
-        "study": {"kind": "strong"},
-        "config": {"name": "known"},
-        "places": [["a", "cpu", 1, 1]] * ranks,
-        "machine": {"platform": "P", "cores": 4, "memory_bytes": 1 << 30, "mpi_library": "M", "packages": {}},
-    }
-    return {**fields, **more}
+    sent = 1000 if phase == "coherent" else 0
+    fields = {"series": "abc", "phase": phase, "ranks": ranks, "repeat": repeat, "bytes_per_step": sent}
+    return lines.line(**fields, seconds=10 * seconds, **more)
 
 
-def known(kind: str = "strong") -> list[dict[str, Any]]:
+def known(kind: str = "strong") -> list[Line]:
     """Local: perfect. Coherent: 80% on 2, 50% on 4 ranks. DNN: as on one. The second repeat takes twice as long."""
     seconds = {
         "local": {1: 0.8, 2: 0.4, 4: 0.2},
@@ -62,9 +46,19 @@ def known(kind: str = "strong") -> list[dict[str, Any]]:
     ]
 
 
+def changed(item: Line, **more: Any) -> Line:
+    """The same line with other fields."""
+    return Line.model_validate_json(json.dumps({**item.model_dump(mode="json"), **more}))
+
+
+def write(path: Path, items: list[Line]) -> None:
+    """A file of lines."""
+    path.write_text("".join(item.model_dump_json() + "\n" for item in items))
+
+
 @pytest.mark.parametrize("kind", ["strong", "weak"])
 def test_efficiency_speed_up_and_the_whole_run(kind: str) -> None:
-    (found,) = analyse(known(kind))
+    (found,) = analyse([known(kind)])
     assert (found.ranks, found.phases, found.base) == ([1, 2, 4], list(PHASES), 1)
     of_local, of_coherent = found.efficiency["local"], found.efficiency["coherent"]
     assert [of_local[n].median for n in (1, 2, 4)] == pytest.approx([1, 1, 1])
@@ -84,8 +78,8 @@ def test_quartiles_lie_within_the_data(values: list[float]) -> None:
 
 
 def test_what_is_missing_is_left_out() -> None:
-    lines = [item for item in known() if (item["phase"], item["ranks"]) != ("dnn", 2) and item["ranks"] > 1]
-    (found,) = analyse(lines)
+    some = [item for item in known() if (item.phase, item.ranks) != ("dnn", 2) and item.ranks > 1]
+    (found,) = analyse([some])
     assert found.base == 2
     assert list(found.run_seconds) == [4]
     assert found.efficiency["coherent"][4].median == pytest.approx(0.5 * 0.5 / 0.4)
@@ -94,12 +88,16 @@ def test_what_is_missing_is_left_out() -> None:
 
 
 def test_series_do_not_mix_and_machines_are_told() -> None:
-    other = [{**item, "series": "other", "name": "second"} for item in known("weak")]
-    first, second = analyse([*known(), *other])
+    other = [changed(item, series="other", name="second") for item in known("weak")]
+    first, second = analyse([[*known(), *other]])
     assert (first.name, second.name) == ("known", "second")
     assert command.notes(first) == []
-    mixed = [{**item, "machine": {**item["machine"], "cores": item["ranks"] // 2}} for item in known()]
-    (found,) = analyse(mixed)
+    mixed = []
+    for item in known():
+        cores = max(1, item.ranks // 2)
+        machine = {**item.machine.model_dump(), "cores": cores, "cores_in_affinity_mask": cores}
+        mixed.append(changed(item, machine=machine, threads=2, places=[["a", "cpu", 2, 1]] * item.ranks))
+    (found,) = analyse([mixed])
     notes = command.notes(found)
     assert "not all points" in notes[0].lower()
     assert notes[1] == "On 1, 2, 4 ranks there were more threads than cores."
@@ -122,13 +120,14 @@ class _Page(HTMLParser):
 
 def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
-    evil = [{**item, "name": "a<script>", "series": "weak1"} for item in known("weak")]
-    path.write_text("".join(json.dumps(item) + "\n" for item in [*known(), *evil]))
+    layout = {**lines.LAYOUT, "processors": ["P<script>"]}
+    evil = [changed(item, layout=layout, series="weak1") for item in known("weak")]
+    write(path, [*known(), *evil])
     out = io.StringIO()
     command.run([str(path)], out)
     folder = tmp_path / "s-report"
     assert out.getvalue().splitlines()[-1] == f"report: {folder / 'report.html'}"
-    stems = {"known-strong-abc", "a_script_-weak-weak1"}
+    stems = {"known-strong-abc", "known-weak-weak1"}
     assert {p.name for p in folder.iterdir()} == {"report.html", *(f"{s}.{k}" for s in stems for k in ("png", "svg"))}
     for stem in stems:
         assert min(Image.open(folder / f"{stem}.png").size) > 600
@@ -147,7 +146,7 @@ def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) 
 def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
     paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path in paths:
-        path.write_text("".join(json.dumps(item) + "\n" for item in known()))
+        write(path, known())
     out = io.StringIO()
     command.run([*map(str, paths), "--output", str(tmp_path / "both")], out)
     assert [line.split()[2:4] for line in out.getvalue().splitlines() if line.split()[:2] == ["local", "step"]] == [
@@ -155,6 +154,45 @@ def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
         ["2", "4"],
         ["4", "4"],
     ]
+
+
+def test_points_of_several_jobs_are_compared_by_the_median_and_that_is_told() -> None:
+    """One file and one job for each number of ranks."""
+    files = [[changed(item, job=f"j{n}") for item in known() if item.ranks == n] for n in (1, 2, 4)]
+    (found,) = analyse(files)
+    base = 0.8 * 1.5  # median of one and two times 0.8
+    expected = [base / 0.5 / 2, base / 1.0 / 2]
+    assert (found.efficiency["coherent"][2].low, found.efficiency["coherent"][2].high) == pytest.approx(
+        (min(expected) + 0.25 * abs(expected[0] - expected[1]), max(expected) - 0.25 * abs(expected[0] - expected[1]))
+    )
+    assert found.apart == [2, 4]
+    assert any("No job has measured 2, 4 ranks together with 1" in note for note in command.notes(found))
+    (together,) = analyse([known()])
+    assert together.apart == []
+
+
+def test_a_study_of_one_phase_and_one_repeat_has_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    write(path, [item for item in known() if item.phase == "coherent" and item.repeat == 0 and item.ranks == 2])
+    command.run([str(path)], io.StringIO())
+    write(path, [changed(item, phase="alone") for item in known() if item.phase == "local"])
+    out = io.StringIO()
+    command.run([str(path)], out)
+    assert "whole run" not in out.getvalue()
+
+
+def test_repeats_are_counted_by_phase_and_idle_ranks_are_told() -> None:
+    some = [item for item in known() if item.phase == "local" or item.repeat == 0]
+    places = [["a", "cpu", 1, 1]] * 3 + [["a", "cpu", 1, 0]]
+    (found,) = analyse([[changed(item, places=places) if item.ranks == 4 else item for item in some]])
+    assert (found.repeats["local"][4], found.repeats["coherent"][4]) == (2, 1)
+    assert "On 4 ranks some had nothing to do; efficiency counts them as well." in command.notes(found)
+
+
+def test_layouts_that_mix_are_told() -> None:
+    both = [*known(), *(changed(item, layout={**lines.LAYOUT, "ranks_by_host": [1, 1]}) for item in known()[2:4])]
+    (found,) = analyse([both])
+    assert "On 2 ranks several layouts or machines were measured, which the figures mix." in command.notes(found)
 
 
 def test_an_empty_file_has_no_report(tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hpcdd.errors import UserError
+from hpcdd.errors import UserError, WriteError
 from hpcdd.studies import record
 
+from . import lines
 
-def line(repeat: int) -> dict[str, Any]:
-    fields = {"series": "a", "phase": "local", "ranks": 2, "repeat": repeat, "seconds": 0.5, "steps": []}
-    return {"hpcdd_scaling": record.FORMAT, **fields}
+
+def line(repeat: int) -> record.Line:
+    return lines.line(repeat=repeat)
 
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
@@ -24,19 +24,29 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
     for repeat in range(3):
         record.append(path, line(repeat))
     assert record.read(path) == [line(repeat) for repeat in range(3)]
-    assert [record.key(found) for found in record.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
+    assert [found.key[:4] for found in record.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
+
+
+def test_the_same_turn_on_another_layout_is_another_measurement() -> None:
+    one, two = (lines.line(layout={**lines.LAYOUT, "ranks_by_host": hosts}) for hosts in ([2], [1, 1]))
+    faster = lines.line(layout={**lines.LAYOUT, "ranks_by_host": [2], "processors": ["Q"]})
+    assert len({one.key, two.key, faster.key}) == 3
+    assert one.key == lines.line(layout=one.layout.model_dump(), job="another", seconds=2.0).key
 
 
 def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     path, each = tmp_path / "s.jsonl", 50
     program = (
         "import sys; from pathlib import Path; from hpcdd.studies import record\n"
-        "for n in range(int(sys.argv[2])): record.append(Path(sys.argv[1]), {'job': sys.argv[3], 'n': n})"
+        "line = record.Line.model_validate_json(sys.argv[4])\n"
+        "for n in range(int(sys.argv[2])):\n"
+        "    record.append(Path(sys.argv[1]), line.model_copy(update={'job': sys.argv[3], 'repeat': n}))"
     )
-    jobs = [subprocess.Popen([sys.executable, "-c", program, str(path), str(each), job]) for job in "ab"]
+    start = [sys.executable, "-c", program, str(path), str(each)]
+    jobs = [subprocess.Popen([*start, job, line(0).model_dump_json()]) for job in "ab"]
     assert [job.wait(60) for job in jobs] == [0, 0]
-    lines = [json.loads(text) for text in path.read_text().splitlines()]
-    assert sorted((found["job"], found["n"]) for found in lines) == [(job, n) for job in "ab" for n in range(each)]
+    found = sorted((line.job, line.repeat) for line in record.read(path))
+    assert found == [(job, n) for job in "ab" for n in range(each)]
 
 
 def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
@@ -66,6 +76,34 @@ def test_something_else_is_refused_and_left_alone(tmp_path: Path, text: bytes, w
         record.read(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("counting_steps", 0), ("seconds", 0), ("seconds", "1"), ("ranks", 0), ("ranks", True), ("phase", "foo"),
+        ("name", "$\\frac$"), ("name", "../a"), ("in_run", {"local": -1}), ("places", [["a", "cpu", 1]]),
+        ("machine", {}),
+    ],
+)  # fmt: skip
+def test_what_no_job_has_written_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps(lines.fields(**{name: value}) if name != "ranks" else {**lines.fields(), name: value}))
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(UserError, match=rf"its field '{name}.*' is missing or of a wrong kind \("):
+        record.read(path)
+
+
+def test_what_can_not_be_written_is_found_before_and_nothing_is_left(tmp_path: Path) -> None:
+    for wrong in (tmp_path, Path("/proc/none/s.jsonl"), tmp_path / ("n" * 300)):
+        with pytest.raises(WriteError, match="can't be written"):
+            record.check_writable(wrong)
+    record.check_writable(tmp_path / "new" / "folder" / "s.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    record.append(tmp_path / "s.jsonl", line(0))
+    record.check_writable(tmp_path / "s.jsonl")
+    assert record.read(tmp_path / "s.jsonl") == [line(0)]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read: No such file"):
         record.read(tmp_path / "s.jsonl")
+    assert record.read(tmp_path / "s.jsonl", may_be_missing=True) == []

@@ -1,0 +1,27 @@
+"""What is measured is what a training does."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpcdd.bench.steps import as_trained
+from hpcdd.config import Config
+from hpcdd.data.reading import BoxReader
+from hpcdd.problem import pose
+
+
+@pytest.mark.parametrize("mirror", [[], [1]], ids=["plain", "augmented"])
+def test_batches_are_seen_in_the_views_of_an_epoch(tiny: Path, mirror: list[int]) -> None:
+    tree = {"data": {"file": str(tiny)}, "augmentation": {"mirror": mirror}, "model": {"name": "vgg2", "width": 8}}
+    problem = pose(Config.model_validate(tree))
+    samples = problem.read(BoxReader(tiny), [0], "cpu")[0]["train"]
+    rows = torch.arange(100)
+    with contextlib.ExitStack() as stack:
+        seen = as_trained(samples, stack).batch(rows)[0]
+    plain = samples.batch(rows)[0]
+    changed = (seen != plain).flatten(1).any(1).float().mean()
+    assert 0.2 < changed < 0.8 if mirror else changed == 0
