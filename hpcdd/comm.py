@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from . import launch
 from .environment import Startup
-from .errors import UserError, WriteError
+from .errors import UserError, agreed, agreed_kind
 from .mpi import abort, finalize, library, sleep_until
 from .traffic import Ledger, Traffic
 
@@ -117,7 +117,7 @@ class Comm:
             try:
                 outcome = (work(), None)
             except UserError as error:
-                outcome = (None, _agreed_kind(error)(str(error)))
+                outcome = (None, agreed_kind(error)(str(error)))
         result, problem = self.broadcast_object(outcome)
         if problem is not None:
             raise problem
@@ -129,20 +129,8 @@ class Comm:
         try:
             result = work()
         except UserError as error:
-            problem = _agreed_kind(error), str(error), error.agreed
-        problems = self.allgather_object(problem)
-        ranks: dict[tuple[str, bool], list[int]] = {}
-        for rank, found in enumerate(problems):
-            if found is not None:
-                ranks.setdefault(found[1:], []).append(rank)
-        if ranks:
-            kinds = {found[0] for found in problems if found is not None}
-            kind = kinds.pop() if len(kinds) == 1 else UserError
-            texts = [
-                text if agreed else f"{text} (rank {', '.join(map(str, who))})" for (text, agreed), who in ranks.items()
-            ]
-            together = kind("\n".join(texts))
-            together.agreed = True
+            problem = agreed_kind(error), str(error), error.agreed
+        if together := agreed(self.allgather_object(problem)):
             raise together
         return cast(T, result)
 
@@ -296,11 +284,6 @@ class Comm:
         sys.stdout.flush()
         sys.stderr.flush()
         abort(exit_code, self.revoke)
-
-
-def _agreed_kind(error: UserError) -> type[UserError]:
-    """What an error is on all ranks, once they know of it."""
-    return WriteError if isinstance(error, WriteError) else UserError
 
 
 def world() -> Comm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -29,6 +30,34 @@ class WriteError(UserError):
     """Something that can't be written: a full disk, a lost permission. What was written before stays whole."""
 
     exit_code = 74  # EX_IOERR of sysexits.h
+
+
+Found = tuple[type[UserError], str, bool]
+"""Of one rank: the kind of an error, its text, and whether it is :attr:`UserError.agreed` already."""
+
+
+def agreed_kind(error: UserError) -> type[UserError]:
+    """What an error is on all ranks, once they know of it."""
+    return WriteError if isinstance(error, WriteError) else UserError
+
+
+def agreed(found: Sequence[Found | None]) -> UserError | None:
+    """One error from what all ranks have found, each text once with its ranks; None where nothing is wrong.
+
+    Args:
+        found: in rank order; None of a rank that has found nothing.
+    """
+    ranks: dict[tuple[str, bool], list[int]] = {}
+    for rank, problem in enumerate(found):
+        if problem is not None:
+            ranks.setdefault(problem[1:], []).append(rank)
+    if not ranks:
+        return None
+    kinds = {problem[0] for problem in found if problem is not None}
+    texts = [text if known else f"{text} (rank {', '.join(map(str, who))})" for (text, known), who in ranks.items()]
+    error = (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(texts))
+    error.agreed = True
+    return error
 
 
 class DamagedError(Exception):
