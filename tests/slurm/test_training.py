@@ -168,7 +168,7 @@ def test_a_chain_of_jobs_measures_the_points_and_makes_the_report(cluster: Clust
     for job in jobs:
         assert cluster.exit_code(job) == 0, (tmp_path / f"scaling-{job}.out").read_text()
     lines = record.read(tmp_path / "study.jsonl")
-    assert [line["ranks"] for line in lines] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert [line.ranks for line in lines] == [1, 1, 1, 1, 2, 2, 2, 2]
     assert "report: study-report/report.html" in (tmp_path / f"scaling-{jobs[-1]}.out").read_text()
 
 
