@@ -1,0 +1,115 @@
+"""Statements and their tests, against values that were worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hpcdd.errors import UserError
+from hpcdd.studies.expectations import Statement, holm, judge
+
+
+def rows(*differences: list[float]) -> list[list[dict[str, float]]]:
+    """Of each row the runs, in which dnn is above average by the differences."""
+    return [[{"average": 0.5, "dnn": 0.5 + d} for d in row] for row in differences]
+
+
+def of(text: str, *differences: list[float]):  # type: ignore[no-untyped-def]
+    """The judgement of one statement."""
+    (found,) = judge([Statement.parse(text)], rows(*differences))
+    return found
+
+
+def one_sided_of_two_degrees(t: float) -> float:
+    """P(T > t) of Student's distribution with two degrees of freedom, which has a closed form."""
+    return 0.5 - t / (2 * math.sqrt(2 + t * t))
+
+
+def test_the_paired_test_is_that_of_the_textbook() -> None:
+    (row,) = of("dnn > average", [0.01, 0.02, 0.03]).rows
+    assert row.mean == pytest.approx(0.02)
+    assert row.deviation == pytest.approx(0.01)
+    t = 0.02 / (0.01 / math.sqrt(3))
+    assert row.t == pytest.approx(t)
+    assert row.p == pytest.approx(one_sided_of_two_degrees(t))
+    assert row.corrected == pytest.approx(row.p)
+    assert row.verdict == "as expected"  # p = 0.0371
+    (below,) = of("dnn >= average", [0.01, 0.02, 0.03]).rows
+    assert below.p == pytest.approx(1 - one_sided_of_two_degrees(t))
+
+
+@pytest.mark.parametrize(
+    ("text", "differences", "verdict"),
+    [
+        ("dnn > average", [0.02, 0.021, 0.022], "as expected"),
+        ("dnn > average", [0.02, -0.01, 0.0], "not told apart"),
+        ("dnn > average", [0.02, -0.01, -0.01], "otherwise"),
+        ("dnn > average", [-0.02, -0.021, -0.022], "otherwise"),
+        ("dnn > average", [0.02], "not told apart"),
+        ("dnn > average", [0.02, 0.02], "not told apart"),
+        ("dnn >= average", [0.02, -0.01, -0.01], "as expected"),
+        ("dnn >= average", [-0.02, 0.01, 0.0], "not told apart"),
+        ("dnn >= average", [-0.02, -0.021, -0.022], "otherwise"),
+        ("dnn >= average", [-0.02], "not told apart"),
+        ("dnn > global", [0.02, 0.021], "not measured"),
+    ],
+)
+def test_verdicts(text: str, differences: list[float], verdict: str) -> None:
+    found = of(text, differences)
+    assert found.rows[0].verdict == verdict
+    assert found.pooled.verdict == verdict
+
+
+def test_there_is_no_test_without_an_estimate_of_the_deviation() -> None:
+    single, equal, nothing = of("dnn > average", [0.02], [0.1, 0.1, 0.1], []).rows
+    assert [c.p for c in (single, equal, nothing)] == [None, None, None]
+    assert (single.deviation, equal.deviation) == (None, pytest.approx(0))
+    assert (nothing.mean, nothing.n) == (None, 0)
+
+
+def test_pooled_is_over_all_pairs() -> None:
+    whole = of("dnn > average", [0.01, 0.02], [0.03]).pooled
+    assert whole.n == 3
+    assert whole.p == pytest.approx(one_sided_of_two_degrees(0.02 / (0.01 / math.sqrt(3))))
+
+
+def test_a_run_that_lacks_a_strategy_makes_no_pair() -> None:
+    (found,) = judge([Statement.parse("dnn > average")], [[{"dnn": 0.6}, {"dnn": 0.7, "average": 0.5}]])
+    assert found.rows[0].differences == (0.2,)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; none below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_families_of_corrections() -> None:
+    """Rows are corrected over rows and statements, pooled tests over statements."""
+    statements = [Statement.parse("dnn > average"), Statement.parse("dnn >= average")]
+    first, second = judge(statements, rows([0.01, 0.02, 0.03], [0.01, 0.02, 0.04]))
+    p = [c.p for c in (*first.rows, *second.rows)]
+    assert [c.corrected for c in (*first.rows, *second.rows)] == holm([x for x in p if x is not None])
+    assert [first.pooled.corrected, second.pooled.corrected] == holm([first.pooled.p, second.pooled.p])
+    assert min(c.corrected for c in first.rows if c.corrected) == pytest.approx(4 * min(x for x in p if x is not None))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dnn", "is no statement"),
+        ("dnn < average", "is no statement"),
+        ("dnn > average > majority", "is no statement"),
+        ("dnm > average", "dnm is no strategy"),
+        ("dnn > dnn", "with itself"),
+    ],
+)
+def test_mistakes(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Statement.parse(text)
+
+
+def test_a_statement_is_read_as_it_is_written() -> None:
+    assert str(Statement.parse(" coherent_transfer>=dnn ")) == "coherent_transfer >= dnn"
