@@ -31,6 +31,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.results = path / "results.json"
         self.model = path / "model.h5"
+        self.decisions = path / "decisions.h5"
         self.lock = path / "lock"
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"

@@ -34,6 +34,14 @@ RULES: dict[str, Rule] = {"average": probability, "majority": vote, "log_pool": 
 """By their names in results.json: local logits, float (..., K), and S -> the subdomain's summand, float64 (..., K)."""
 
 
+def distribution(rule: str, total: torch.Tensor) -> torch.Tensor:
+    """The scores of a rule (..., K) as probabilities, which add up to 1 and have the same order.
+
+    The pool's are the normalised geometric mean; those of the vote 2/3 shares of the votes and 1/3 mean probability.
+    """
+    return total.softmax(-1) if rule == "log_pool" else total / total.sum(-1, keepdim=True)
+
+
 def scores(rule: Rule, logits: torch.Tensor) -> torch.Tensor:
     """The scores of a rule, float64 (n, K), from all local decisions (n, S, K)."""
     return rule(logits, logits.shape[1]).sum(1)

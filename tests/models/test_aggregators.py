@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from hpcdd.models.aggregators import RULES, Rule, log_probability, probability, scores, vote
+from hpcdd.models.aggregators import RULES, Rule, distribution, log_probability, probability, scores, vote
 
 
 def logits_of(*probabilities: list[float]) -> torch.Tensor:
@@ -103,3 +103,13 @@ def test_extreme_logits_give_finite_scores(rule: Rule) -> None:
     logits = torch.tensor([[[1e4, 0.0, -1e4], [0.0, 5.0, -1e30]]])
     assert scores(rule, logits).isfinite().all()
     assert decision(rule, logits) == [0]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_scores_become_probabilities_of_the_same_order(name: str) -> None:
+    logits = 5 * torch.randn(50, 4, 6, generator=torch.Generator().manual_seed(0))
+    total = scores(RULES[name], logits)
+    found = distribution(name, total)
+    torch.testing.assert_close(found.sum(1), torch.ones(50, dtype=torch.float64))
+    assert bool((found >= 0).all())
+    assert found.argsort(1).equal(total.argsort(1))
