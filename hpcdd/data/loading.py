@@ -16,7 +16,7 @@ from .augmentation import Augmentation, AugmentedSamples, Region
 from .format import DatasetInfo
 from .order import BlockShuffle, Shuffle
 from .reading import BoxReader
-from .samples import Samples, Subimages
+from .samples import Samples, Subimages, with_channels_last
 from .split import Indices, labels_of
 from .stream import Places, StreamedSamples
 
@@ -98,7 +98,8 @@ class Loader:
 
     def _read(self, subdomain: Subdomain, name: str, parts: Sequence[Indices | None]) -> list[torch.Tensor]:
         block = subdomain.block if subdomain.is_coarse else None
-        return [torch.from_numpy(images) for images in self.reader.read_rows(name, subdomain.box, parts, block)]
+        parts_read = self.reader.read_rows(name, subdomain.box, parts, block)
+        return [with_channels_last(torch.from_numpy(images)) for images in parts_read]
 
     def _views(self, subdomain: Subdomain, rows: Indices | None, labels: torch.Tensor) -> AugmentedSamples:
         """Training samples with what their views need."""
@@ -107,7 +108,7 @@ class Loader:
         regions = self.augmentation.regions(subdomain.box, self.info.image_shape[1:])
         for region in dict.fromkeys(regions):
             (images,) = self.reader.read_rows(self.rows["train"][0], region.box, [rows], padding=region.padding)
-            read[region] = torch.from_numpy(images).to(self._kept)
+            read[region] = with_channels_last(torch.from_numpy(images)).to(self._kept)
         plain = self._samples(read[regions[0]], labels, "train")
         return AugmentedSamples(
             plain.inputs,

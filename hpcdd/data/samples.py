@@ -11,13 +11,37 @@ import torch
 
 from .order import Shuffle
 
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+_FORM = {4: torch.channels_last, 5: torch.channels_last_3d}
+_PIECE = 1 << 22
+"""Bytes that are moved at once."""
 Rows = torch.Tensor | slice
 
 
 def channels_last(axes: int) -> torch.memory_format:
     """The memory format in which convolutions over ``axes`` spatial axes run fastest."""
-    return _CHANNELS_LAST[axes + 2]
+    return _FORM[axes + 2]
+
+
+def with_channels_last(images: torch.Tensor) -> torch.Tensor:
+    """The images (n, C, *spatial) in the memory format of :func:`channels_last`, in their own memory.
+
+    What was there as (n, C, *spatial), contiguous, is overwritten; besides, a piece of bounded size is taken.
+    """
+    each = max(1, _PIECE // max(1, images[:1].nbytes))
+    rows = images.flatten(1)
+    for piece, its in zip(torch.split(images, each), torch.split(rows, each), strict=True):
+        its.copy_(_matrix(piece.contiguous(memory_format=_FORM[images.ndim])))
+    return _images(rows, images.shape[1:])
+
+
+def _matrix(images: torch.Tensor) -> torch.Tensor:
+    """Images (n, C, *spatial) as rows (n, pixels), channels last: a view where they are so in memory."""
+    return images.movedim(1, -1).flatten(1)
+
+
+def _images(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """What :func:`_matrix` has made rows of, as images of ``shape`` (C, *spatial) again: a view."""
+    return rows.view(len(rows), *shape[1:], shape[0]).movedim(-1, 1)
 
 
 class Batches(Protocol):
@@ -129,15 +153,22 @@ class Samples:
 
     def pixels(self, rows: Rows) -> torch.Tensor:
         """Inputs of some rows as they are stored, where they are kept."""
-        return self.inputs[rows]
+        inputs = self.inputs
+        if isinstance(rows, slice) or inputs.ndim == 2 or not inputs.is_contiguous(memory_format=_FORM[inputs.ndim]):
+            return inputs[rows]
+        # As rows of a matrix they are copied at the speed of the memory.
+        bits = torch.int16 if inputs.dtype == torch.uint16 else inputs.dtype  # torch can't select of uint16
+        taken = _matrix(inputs.view(bits)).index_select(0, rows).view(inputs.dtype)
+        return _images(taken, inputs.shape[1:])
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Inputs for the network, on the device, from what :meth:`pixels` gives."""
         pixels = pixels.to(self.labels.device)
         if self.mean is None or self.std is None:
             return pixels
-        images = pixels.to(torch.float32, memory_format=_CHANNELS_LAST[pixels.ndim])
-        return images.sub(self.mean).div_(self.std)
+        matrix = _matrix(pixels.to(memory_format=_FORM[pixels.ndim]))
+        mean, std = (_matrix(v.expand(1, *pixels.shape[1:])) for v in (self.mean, self.std))
+        return _images(matrix.to(torch.float32, copy=True).sub_(mean).div_(std), pixels.shape[1:])
 
 
 @dataclass(frozen=True)

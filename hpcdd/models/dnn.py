@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ..config import AggregationSettings
 from ..seeding import seed_of
+from .layers import Dropout
 
 _STREAM = "initial DNN parameters"
 
@@ -54,7 +55,7 @@ def rest_of(units: Sequence[int], dropout: float) -> nn.Sequential:
     """The layers after the first one, from ``units[0]`` hidden units to ``units[-1]`` classes."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(units):
-        layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(before, after)]
+        layers += [nn.ReLU(), Dropout(dropout), nn.Linear(before, after)]
     return nn.Sequential(*layers)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .layers import batch_norm, conv3x3, halve
+from .layers import Dropout, batch_norm, conv3x3, halve
 
 
 class VGG(nn.Module):
@@ -37,7 +37,7 @@ class VGG(nn.Module):
             for channels_in in (channels, out):
                 layers += [conv3x3(axes, channels_in, out), nn.ReLU(inplace=True), batch_norm(axes, out)]
             pool, shape = halve(shape)
-            layers += [pool, nn.Dropout(first + (last - first) * block / blocks)]
+            layers += [pool, Dropout(first + (last - first) * block / blocks)]
             channels = out
         self.features = nn.Sequential(*layers)
         self.dense = nn.Sequential(
@@ -45,7 +45,7 @@ class VGG(nn.Module):
             nn.Linear(channels * math.prod(shape), channels),
             nn.ReLU(inplace=True),
             nn.BatchNorm1d(channels),
-            nn.Dropout(last),
+            Dropout(last),
         )
         self.classifier = nn.Linear(channels, num_classes)
 

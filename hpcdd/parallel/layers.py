@@ -12,6 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..models.layers import Dropout
 from .share import Share
 
 
@@ -26,7 +27,7 @@ def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
         for module in list(network.modules()):
             for name, child in list(module._modules.items()):  # named_children gives a child once, wherever it stands
                 if isinstance(child, nn.Dropout):
-                    setattr(module, name, SharedDropout(child.p, share).train(child.training))
+                    setattr(module, name, SharedDropout(child, share).train(child.training))
                 elif isinstance(child, _BatchNorm):
                     setattr(module, name, SharedBatchNorm.of(child, share))
                 else:
@@ -40,9 +41,10 @@ def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
 class SharedDropout(nn.Module):
     """Dropout whose mask is drawn for the whole batch on every rank; each rank uses its rows of it."""
 
-    def __init__(self, p: float, share: Share) -> None:
+    def __init__(self, dropout: nn.Dropout, share: Share) -> None:
         super().__init__()
-        self.p, self.share = p, share
+        self.p, self.share = dropout.p, share
+        self._factors = dropout.factors if isinstance(dropout, Dropout) else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As torch's, on this rank's rows (b, ...) of the batch."""
@@ -50,8 +52,9 @@ class SharedDropout(nn.Module):
             return x
         dense = x.contiguous() if x.ndim < 4 else x
         whole = torch.empty_like(dense[:1].expand(self.share.total, *x.shape[1:]), memory_format=_format_of(dense))
-        mask = whole.bernoulli_(1 - self.p)[self.share.rows].div_(1 - self.p)
-        return x * mask
+        if self._factors is not None and x.device.type == "cpu":
+            return x * self._factors(whole)[self.share.rows]
+        return x * whole.bernoulli_(1 - self.p)[self.share.rows].div_(1 - self.p)
 
 
 class SharedBatchNorm(_BatchNorm):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdd.data.samples import Samples, channels_last
+from hpcdd.data import samples as module
+from hpcdd.data.samples import Samples, channels_last, with_channels_last
 
 
 def random_images(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -53,6 +54,25 @@ def test_batches_lie_channels_last(axes: int) -> None:
     assert inputs.is_contiguous(memory_format=channels_last(axes))
     assert inputs.stride()[1] == 1
     assert torch.equal(inputs, images[1:5].float())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("shape", [(10, 3, 5, 6), (10, 1, 5, 6), (10, 2, 4, 3, 5), (0, 2, 4, 4)], ids=str)
+def test_images_turned_in_their_own_memory_give_the_same_batches(
+    shape: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PIECE", 200)  # of several images, and of less than one
+    images, labels = random_images(dtype, shape), torch.arange(len(torch.empty(shape))) % 3
+    before, memory = images.clone(), images.data_ptr()
+    turned = with_channels_last(images)
+    assert turned.data_ptr() == memory
+    assert torch.equal(turned, before)
+    assert turned.is_contiguous(memory_format=channels_last(len(shape) - 2))
+    statistics = [1.5] * shape[1], [3.0] * shape[1]
+    for rows in (torch.tensor([9, 0, 3, 3])[: len(labels)], slice(2, 7)):
+        one, other = (Samples.of_images(its, labels, *statistics, "cpu").batch(rows)[0] for its in (turned, before))
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
 
 
 def test_the_training_split_gets_mean_0_and_std_1() -> None:

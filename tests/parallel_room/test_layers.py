@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hpcdd.models.layers import Dropout
 from hpcdd.parallel.layers import SharedBatchNorm, SharedDropout, shared_layers
 from hpcdd.parallel.share import Share
 
@@ -158,6 +159,7 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
         close(own.running_var, reference.running_var, 1e-5)
 
 
+@pytest.mark.parametrize("kind", [nn.Dropout, Dropout], ids=["torch's", "own"])
 @pytest.mark.parametrize("ranks", [2, 3, 7], ids=lambda n: f"{n} ranks")
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
     ids=str,
 )
 def test_dropout_masks_are_rows_of_the_whole_batchs(
-    shape: tuple[int, ...], memory: torch.memory_format, p: float, ranks: int
+    shape: tuple[int, ...], memory: torch.memory_format, p: float, ranks: int, kind: type[nn.Dropout]
 ) -> None:
     x, slope = batch(shape, 0).float().to(memory_format=memory), batch(shape, 1).float()
 
@@ -181,11 +183,11 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
         (first + second).backward(slope[rows])
         return first.detach(), second.detach(), own.grad
 
-    expected = dropped(nn.Dropout(p), torch.arange(7))
+    expected = dropped(kind(p), torch.arange(7))
     for rank in range(ranks):
         share = Share(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]  # it sends nothing
         rows = share.take(torch.arange(7))
-        found = dropped(SharedDropout(p, share), rows)
+        found = dropped(SharedDropout(kind(p), share), rows)
         assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
     if p:
         assert not torch.equal(expected[0], expected[1])
@@ -193,7 +195,7 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
 
 def test_dropout_does_nothing_in_evaluation_mode() -> None:
     x, before = batch((7, 3), 0), torch.get_rng_state()
-    assert SharedDropout(0.5, Share()).eval()(x) is x
+    assert SharedDropout(nn.Dropout(0.5), Share()).eval()(x) is x
     assert torch.equal(torch.get_rng_state(), before)
 
 
