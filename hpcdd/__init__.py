@@ -5,4 +5,23 @@ for Convolutional Neural Networks by Domain Decomposition", arXiv 2408.14442. Im
 imports neither torch nor MPI.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .inference.classifier import Classifier
+
 __version__ = "0.1.0"
+
+
+def load(path: str | Path, strategy: str | None = None, own: str | None = None) -> Classifier:
+    """A trained model as a torch module; see :func:`hpcdd.inference.load.load`.
+
+    >>> model = load("runs/quickstart-001")  # doctest: +SKIP
+    >>> model.predict_proba(images)  # doctest: +SKIP
+    """
+    from .inference.load import load as _load
+
+    return _load(path, strategy, own)

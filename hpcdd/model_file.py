@@ -3,7 +3,8 @@
 ::
 
     /                 attributes hpcdd_model_format = 1, config (YAML), name, class_names, mean, std, image_shape,
-                      local_width
+                      dtype (of the stored pixels), local_width; preparation (JSON, see hpcdd.data.preparation), if the
+                      data set has one
     /boxes            (S, 2, axes) int64: first pixel, and one past the last, of each subdomain's box
     /blocks           (S, axes) int64: pixels of it that are averaged to one
     /local/0000/...   parameters and buffers of CNN_0 by their torch names, and so on
@@ -21,18 +22,18 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 from torch import nn
 
 from .config import Config
 from .configuration import from_yaml, to_yaml
-from .data.coarse import average
 from .data.format import DatasetInfo
-from .data.samples import Samples
+from .data.preparation import Preparation, from_json
+from .decisions import STRATEGIES
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .files import written_whole
 from .hdf5 import first_outside, new_hdf5, open_hdf5
+from .models.aggregators import RULES
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
 from .models.registry import create
@@ -68,7 +69,9 @@ def write_model(
         file.attrs["name"] = info.name
         file.attrs["class_names"] = list(info.class_names)
         file.attrs["mean"], file.attrs["std"] = info.mean, info.std
-        file.attrs["image_shape"] = info.image_shape
+        file.attrs["image_shape"], file.attrs["dtype"] = info.image_shape, info.dtype
+        if info.preparation is not None:
+            file.attrs["preparation"] = info.preparation.to_json()
         file.attrs["local_width"] = local_width
         subdomains = decomposition.subdomains
         file["boxes"] = np.array([(s.box.start, s.box.stop) for s in subdomains], np.int64)
@@ -85,6 +88,8 @@ class Model:
         config: the configuration that it was trained with.
         class_names: K names.
         image_shape: (C, *spatial) of the images that it takes.
+        dtype: of their pixels; None in a file that was written before it was recorded.
+        preparation: how a file of an image becomes such an image; None where the data set has none.
         subdomains: what each local CNN sees.
         mean, std: (C,), in units of the stored values.
         local_cnns: CNN_0 ... CNN_{S-1}, in evaluation mode.
@@ -96,6 +101,8 @@ class Model:
     config: Config
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...]
+    dtype: str | None
+    preparation: Preparation | None
     subdomains: tuple[Subdomain, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -104,29 +111,13 @@ class Model:
     coherent: dict[str, Coherent]
     global_cnn: nn.Module | None
 
-    def subimages(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What each local CNN sees, float32 (n, C, *shape of subdomain s), of images as they are stored."""
-        cut = []
-        for subdomain in self.subdomains:
-            pixels = images[subdomain.box.index]
-            if subdomain.is_coarse:
-                pixels = torch.from_numpy(average(pixels.numpy(), subdomain.block))
-            cut.append(self._normalised(pixels))
-        return cut
-
-    def whole(self, images: torch.Tensor) -> torch.Tensor:
-        """What the global CNN sees of images as they are stored."""
-        return self._normalised(images)
-
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        labels = torch.zeros(len(pixels), dtype=torch.int64)
-        return Samples.of_images(pixels, labels, self.mean, self.std, "cpu").batch(slice(None))[0]
-
-    def local_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The local decisions, float32 (n, S, K), on images (n, C, *spatial) as they are stored in a dataset file."""
-        with torch.no_grad():
-            pairs = zip(self.local_cnns, self.subimages(images), strict=True)
-            return torch.stack([cnn(inputs) for cnn, inputs in pairs], dim=1)
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names, as in results.json, of all that this model can decide by."""
+        trained = {"dnn", *(f"coherent_{start}" for start in self.coherent)}
+        if self.global_cnn is not None:
+            trained.add("global")
+        return tuple(name for name in STRATEGIES if name in RULES or name in trained)
 
 
 def read_model(path: Path, own: str | None = None) -> Model:
@@ -193,4 +184,18 @@ def _read(path: Path, file: h5py.File, own: str | None) -> Model:
     local = tuple(cnn.eval() for cnn in cnns("local"))
     combine = dnn("dnn", [len(names)] * len(local)).eval()
     mean, std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
-    return Model(config, names, image_shape, subdomains, mean, std, local, combine, coherent, global_cnn)
+    dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
+    return Model(
+        config,
+        names,
+        image_shape,
+        None if dtype is None else str(dtype),
+        None if preparation is None else from_json(str(preparation)),
+        subdomains,
+        mean,
+        std,
+        local,
+        combine,
+        coherent,
+        global_cnn,
+    )

@@ -28,7 +28,8 @@ from hpcdd.data.samples import Samples
 from hpcdd.data.write import Split, write_dataset
 from hpcdd.decomposition import Box, Decomposition, Subdomain
 from hpcdd.errors import UserError
-from hpcdd.model_file import read_model, write_model
+from hpcdd.inference.classifier import Classifier, Subimages
+from hpcdd.model_file import Model, read_model, write_model
 from hpcdd.models.coherent import Coherent, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.registry import create
@@ -127,6 +128,17 @@ def stored_images(info: DatasetInfo) -> torch.Tensor:
         return torch.from_numpy(file["test/images"][:])
 
 
+def subimages_of(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
+    return Subimages(model.subdomains, model.mean, model.std)(images)
+
+
+def local_logits(model: Model, images: torch.Tensor) -> torch.Tensor:
+    """Float32 (n, S, K)."""
+    with torch.no_grad():
+        pairs = zip(model.local_cnns, subimages_of(model, images), strict=True)
+        return torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1)
+
+
 def data_of(case: str, tmp_path: Path, tiny: Path) -> DatasetInfo:
     return volumes(tmp_path / "volumes.h5") if case.startswith("3D") else inspect(tiny)
 
@@ -159,7 +171,7 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
     before = images.clone()
 
     model = read_model(path)
-    logits = model.local_logits(images)
+    logits = local_logits(model, images)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     assert logits.std(0).min() > 0  # they do depend on the image
     assert torch.equal(images, before)
@@ -180,7 +192,7 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
 def test_subimages_are_those_that_a_run_reads(tmp_path: Path, tiny: Path, case: str) -> None:
     info = data_of(case, tmp_path, tiny)
     networks = written(tmp_path / "model.h5", info, CASES[case])
-    found = read_model(tmp_path / "model.h5").subimages(stored_images(info))
+    found = subimages_of(read_model(tmp_path / "model.h5"), stored_images(info))
     assert networks.decomposition.coarse is not None
     for images, samples in zip(found, subimages(info, networks.decomposition), strict=True):
         assert torch.equal(images, samples.batch(slice(None))[0])
@@ -202,7 +214,7 @@ def test_the_coherent_model_is_the_same_before_and_after(tmp_path: Path, tiny: P
         assert found.features == features
         assert not any(module.training for module in found.modules())
         with torch.no_grad():
-            answers.append(found(model.subimages(stored_images(info))))
+            answers.append(found(subimages_of(model, stored_images(info))))
             torch.testing.assert_close(answers[-1], expected.eval()(inputs), rtol=1e-5, atol=1e-6)
         check_states(found, expected)
     assert not torch.allclose(*answers)
@@ -219,9 +231,9 @@ def test_the_global_cnn_is_the_same_before_and_after(tmp_path: Path, tiny: Path,
     check_states(model.global_cnn, networks.global_cnn)
     labels = torch.from_numpy(info.labels["test"])
     inputs, _ = Samples.of_images(images, labels, info.mean, info.std, "cpu").batch(slice(None))
-    assert torch.equal(model.whole(images), inputs)
     with torch.no_grad():
-        torch.testing.assert_close(model.global_cnn(model.whole(images)), networks.global_cnn.eval()(inputs))
+        expected = networks.global_cnn.eval()(inputs).double().softmax(1)
+    torch.testing.assert_close(Classifier(model, "global").predict_proba(images), expected)
 
 
 def check_states(found: nn.Module, expected: nn.Module) -> None:
@@ -270,7 +282,7 @@ def test_the_data_set_is_not_needed_any_more(tmp_path: Path) -> None:
     written(tmp_path / "model.h5", replace(info, name="renamed"), CASES["3D"])
     info.path.unlink()
     images = torch.zeros(2, 2, 6, 5, 4, dtype=torch.int16)
-    assert read_model(tmp_path / "model.h5").local_logits(images).shape == (2, 4, 3)
+    assert Classifier(read_model(tmp_path / "model.h5")).local_probabilities(images).shape == (2, 4, 3)
 
 
 def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: Path) -> None:
@@ -279,7 +291,7 @@ def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: P
     results = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        results.append(read_model(tmp_path / "model.h5").local_logits(images))
+        results.append(Classifier(read_model(tmp_path / "model.h5")).local_probabilities(images))
     assert torch.equal(*results)
 
 

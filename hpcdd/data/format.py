@@ -2,7 +2,8 @@
 
 ::
 
-    /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence; optional: fingerprint
+    /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence; optional: preparation
+                      (JSON: how files became images, see hpcdd.data.preparation), fingerprint
     /train/images     (n, C, *spatial), uint8, int8, uint16, int16 or float32
     /train/labels     (n,) int64, 0 <= label < K
     /train/coarse     optional, then in every split: the images averaged, attribute block (axes,) int64
@@ -36,7 +37,17 @@ from ..errors import UserError
 from ..hdf5 import open_hdf5
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
-from .structure import attribute_of, check_checksums, check_coarse, check_split, numbers_of, strings_of, text_of
+from .preparation import Preparation
+from .structure import (
+    attribute_of,
+    check_checksums,
+    check_coarse,
+    check_split,
+    numbers_of,
+    preparation_of,
+    strings_of,
+    text_of,
+)
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
@@ -63,6 +74,7 @@ class DatasetInfo:
         labels: int64 (n,) by split, for the splits that are there.
         mean, std: (C,) of the training split, in units of the stored values.
         source, licence: where it comes from and on what terms.
+        preparation: how files became images; None where images were no files of their own.
         coarse: block of pixels along each spatial axis that the stored coarse images average to one; None without.
         rows_at_once: training images that lie together in the file, see :func:`rows_at_once`.
         fingerprint: tells the content from any other: SHA-256 of all of the above but the path, and of the checksums of
@@ -79,6 +91,7 @@ class DatasetInfo:
     std: tuple[float, ...]
     source: str
     licence: str
+    preparation: Preparation | None
     coarse: tuple[int, ...] | None
     rows_at_once: int
     fingerprint: str
@@ -196,6 +209,7 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
     mean, std = (numbers_of(file, key, channels, faults) for key in ("mean", "std"))
     if any(not value > 0 for value in std):
         faults.append(f"attribute std is {list(std)}; every channel's must be positive")
+    preparation = preparation_of(file, next(iter(shapes.values()), None), faults)
     if faults:
         raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))
     info = DatasetInfo(
@@ -209,6 +223,7 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
         std=std,
         source=text_of(attribute_of(file, "source", "")),
         licence=text_of(attribute_of(file, "licence", "")),
+        preparation=preparation,
         coarse=blocks["train"],
         rows_at_once=at_once["train"],
         fingerprint="",
@@ -224,6 +239,8 @@ def _fingerprint(info: DatasetInfo, file: h5py.File) -> str:
             *("source", "licence", "coarse", "rows_at_once"),
         )
     }
+    if info.preparation is not None:  # files without one keep the fingerprint that they had before there were any
+        header["preparation"] = info.preparation.to_json()
     names = [(split, name) for split in info.labels for name in ("images", "coarse") if name in file[split]]
     checksums = [read_checksums(file[split], name) for split, name in names]
     known = [values.astype("<u8").tobytes() for values in checksums if values is not None]

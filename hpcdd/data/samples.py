@@ -44,6 +44,13 @@ def _images(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return rows.view(len(rows), *shape[1:], shape[0]).movedim(-1, 1)
 
 
+def normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """What a CNN sees of pixels (n, C, *spatial) as they are stored: float32, by mean and deviation (1, C, 1, ...)."""
+    matrix = _matrix(pixels.to(memory_format=_FORM[pixels.ndim]))
+    mean, std = (_matrix(v.expand(1, *pixels.shape[1:])) for v in (mean, std))
+    return _images(matrix.to(torch.float32, copy=True).sub_(mean).div_(std), pixels.shape[1:])
+
+
 class Batches(Protocol):
     """What gives batches of samples."""
 
@@ -166,9 +173,7 @@ class Samples:
         pixels = pixels.to(self.labels.device)
         if self.mean is None or self.std is None:
             return pixels
-        matrix = _matrix(pixels.to(memory_format=_FORM[pixels.ndim]))
-        mean, std = (_matrix(v.expand(1, *pixels.shape[1:])) for v in (self.mean, self.std))
-        return _images(matrix.to(torch.float32, copy=True).sub_(mean).div_(std), pixels.shape[1:])
+        return normalised(pixels, self.mean, self.std)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..hdf5 import leads_outside
 from .checksums import SUFFIX, grid_of_chunks
 from .coarse import coarse_shape, misfit
+from .preparation import Preparation, from_json
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 """Dtypes of pixels; all are exact in float32, in which CNNs compute."""
@@ -137,3 +138,19 @@ def numbers_of(file: h5py.File, key: str, channels: int, faults: list[str]) -> t
         faults.append(f"attribute {key} must hold {channels} finite numbers, one per channel")
         return ()
     return tuple(float(v) for v in value.reshape(-1))
+
+
+def preparation_of(file: h5py.File, image_shape: tuple[int, ...] | None, faults: list[str]) -> Preparation | None:
+    """The attribute ``preparation``; None where there is none, or none that makes images of this shape."""
+    value = attribute_of(file, "preparation")
+    if value is None:
+        return None
+    try:
+        found = from_json(text_of(value))
+    except ValueError as error:
+        faults.append(f"attribute preparation is not what `hpcdd prepare` writes ({str(error).splitlines()[0]})")
+        return None
+    if image_shape is not None and (made := found.image_shape) != image_shape:
+        faults.append(f"attribute preparation makes images {made}, but those in the file are {image_shape}")
+        return None
+    return found

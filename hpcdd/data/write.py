@@ -18,6 +18,7 @@ from .checksums import SUFFIX, checksums_of
 from .chunks import rows_of_chunk
 from .coarse import average, coarse_shape, misfit
 from .format import FORMAT, DatasetInfo, described, inspect
+from .preparation import Preparation
 from .structure import DTYPES
 
 Array = npt.NDArray[Any]
@@ -96,6 +97,7 @@ def write_dataset(
     source: str = "",
     licence: str = "",
     command: str = "",
+    preparation: Preparation | None = None,
     compression: int = 4,
     coarse: Sequence[int] | None = None,
     chunk: Sequence[int] | None = None,
@@ -106,6 +108,7 @@ def write_dataset(
         path: the file to make; one that is there is replaced at the end.
         splits: ``train``, ``test`` and optionally ``validation``.
         name, class_names, source, licence, command: recorded as attributes.
+        preparation: how files became the images, if each was a file.
         compression: gzip level, 0 to 9; 0 stores the pixels as they are.
         coarse: block of pixels along each spatial axis; the images averaged in such blocks are stored as well.
         chunk: pixels along each spatial axis that are stored together (see :mod:`hpcdd.data.chunks`); default: whole
@@ -120,6 +123,8 @@ def write_dataset(
     """
     check_out(path)
     attributes = {"name": name, "source": source, "licence": licence, "command": command}
+    if preparation is not None:
+        attributes["preparation"] = preparation.to_json()
     try:
         with written_whole(path) as temporary:
             with new_hdf5(temporary, libver=LIBVER) as file:

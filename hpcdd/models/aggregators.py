@@ -29,6 +29,9 @@ def log_probability(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
     return logits.double().log_softmax(-1) / num_subdomains
 
 
+UNIT = 2.0**-40
+"""Of a score: that of the fixed point in which ranks add them up (:mod:`hpcdd.parallel.reduction`)."""
+
 Rule = Callable[[torch.Tensor, int], torch.Tensor]
 RULES: dict[str, Rule] = {"average": probability, "majority": vote, "log_pool": log_probability}
 """By their names in results.json: local logits, float (..., K), and S -> the subdomain's summand, float64 (..., K)."""
@@ -43,5 +46,8 @@ def distribution(rule: str, total: torch.Tensor) -> torch.Tensor:
 
 
 def scores(rule: Rule, logits: torch.Tensor) -> torch.Tensor:
-    """The scores of a rule, float64 (n, K), from all local decisions (n, S, K)."""
-    return rule(logits, logits.shape[1]).sum(1)
+    """The scores of a rule, float64 (n, K), from all local decisions (n, S, K).
+
+    Summands are rounded as ranks round them: two very sure CNNs that disagree are undecided there, and so here.
+    """
+    return (rule(logits, logits.shape[1]) / UNIT).round().sum(1) * UNIT

@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from hpcdd.models.aggregators import RULES, Rule, distribution, log_probability, probability, scores, vote
+from hpcdd.models.aggregators import RULES, UNIT, Rule, distribution, log_probability, probability, scores, vote
+from hpcdd.parallel.reduction import FRACTION_BITS, from_fixed, to_fixed
 
 
 def logits_of(*probabilities: list[float]) -> torch.Tensor:
@@ -95,7 +96,7 @@ def test_a_subdomain_adds_what_depends_on_its_own_logits_alone(rule: Rule) -> No
     logits = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
     alone = torch.stack([rule(logits[:, s], 3) for s in range(3)])
     torch.testing.assert_close(rule(logits, 3).transpose(0, 1), alone, rtol=1e-12, atol=0)
-    torch.testing.assert_close(alone.sum(0), scores(rule, logits), rtol=0, atol=1e-12)
+    torch.testing.assert_close(alone.sum(0), scores(rule, logits), rtol=0, atol=3 * UNIT)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
@@ -113,3 +114,12 @@ def test_scores_become_probabilities_of_the_same_order(name: str) -> None:
     torch.testing.assert_close(found.sum(1), torch.ones(50, dtype=torch.float64))
     assert bool((found >= 0).all())
     assert found.argsort(1).equal(total.argsort(1))
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_one_process_decides_as_ranks_do(rule: Rule) -> None:
+    """Also where CNNs are so sure that less than a unit of the fixed point tells two classes apart."""
+    assert UNIT == 2.0**-FRACTION_BITS
+    logits = torch.tensor([[[0.0, 40.0, 5.0], [31.0, 0.0, 3.0]], [[1.5, 0.2, 0.1], [-1.0, 0.3, 2.0]]])
+    fixed = sum(to_fixed(rule(logits[:, s], 2)) for s in range(2))
+    assert torch.equal(scores(rule, logits), from_fixed(torch.as_tensor(fixed), torch.float64))

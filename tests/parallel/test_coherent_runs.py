@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
+import hpcdd
 from hpcdd.configuration import from_yaml
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import Box
 from hpcdd.mesh import assign
-from hpcdd.model_file import Model, read_model
 from hpcdd.plan import messages, networks
 from hpcdd.plan.memory import Memories
 from hpcdd.plan.work import Workload
@@ -152,16 +151,11 @@ def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
 
 def test_the_whole_model_is_in_the_file(runs: dict[str, Path], tiny: Path) -> None:
     """What the data-parallel form trained on every rank, and replicas on several, is one model for one process."""
-    images = torch.from_numpy(BoxReader(tiny).read("test", Box((0, 0), (12, 12))))
-    labels = torch.from_numpy(inspect(tiny).labels["test"])
-
-    def accuracy(model: Model) -> float:
-        with torch.inference_mode():
-            return float((model.coherent["transfer"](model.subimages(images)).argmax(1) == labels).double().mean())
-
+    images, labels = BoxReader(tiny).read("test", Box((0, 0), (12, 12))), inspect(tiny).labels["test"]
     for form in ("data", "replicas", "distributed"):
         stated = results_of(runs[form])["accuracy"]["test"]["coherent_transfer"]
-        assert accuracy(read_model(runs[form] / "model.h5")) == pytest.approx(stated), form
+        found = hpcdd.load(runs[form], "coherent_transfer").predict_proba(images).argmax(1)
+        assert float((found == labels).mean()) == stated, form
 
 
 def test_features_coarse_3d_early_stopping_and_the_baseline(mpi: Launcher, tmp_path: Path) -> None:
@@ -191,13 +185,11 @@ def test_features_coarse_3d_early_stopping_and_the_baseline(mpi: Launcher, tmp_p
     assert len(accuracy["local"]) == 5
     assert results["decomposition"]["coarse"] == [1, 2, 2]
     assert results["communication"]["global"]["calls_per_step"] > 1
-    model = read_model(tmp_path / "run" / "model.h5")
-    assert model.global_cnn is not None
-    images = torch.from_numpy(BoxReader(tmp_path / "volumes.h5").read("test", Box((0, 0, 0), (6, 8, 7))))
-    labels = torch.from_numpy(inspect(tmp_path / "volumes.h5").labels["test"])
-    with torch.inference_mode():
-        stated = float((model.global_cnn(model.whole(images)).argmax(1) == labels).double().mean())
-    assert stated == pytest.approx(accuracy["global"])
+    images = BoxReader(tmp_path / "volumes.h5").read("test", Box((0, 0, 0), (6, 8, 7)))
+    labels = inspect(tmp_path / "volumes.h5").labels["test"]
+    for strategy in hpcdd.load(tmp_path / "run").strategies:
+        found = hpcdd.load(tmp_path / "run", strategy).predict_proba(images).argmax(1)
+        assert float((found == labels).mean()) == accuracy[strategy], strategy
 
 
 # -- what ends it early ------------------------------------------------------------------------------------------------

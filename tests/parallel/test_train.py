@@ -11,13 +11,12 @@ import pytest
 import torch
 import yaml
 
+import hpcdd
 from hpcdd import configuration
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import Box
 from hpcdd.model_file import read_model
-from hpcdd.models.aggregators import RULES, scores
-from hpcdd.models.dnn import features_of
 
 from ..launchers import Launcher, find
 
@@ -168,22 +167,12 @@ def test_metrics_have_a_line_per_epoch_and_subdomain(runs: dict[int, Path]) -> N
 
 def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: Path) -> None:
     """Someone without hpcdd's phases rebuilds the test accuracies from model.h5 and the images."""
-    model, info = read_model(runs[3] / "model.h5"), inspect(tiny)
-    images = torch.from_numpy(BoxReader(tiny).read("test", Box((0, 0), (12, 12))))
-    labels = torch.from_numpy(info.labels["test"])
-    logits = model.local_logits(images)
+    images, labels = BoxReader(tiny).read("test", Box((0, 0), (12, 12))), inspect(tiny).labels["test"]
     accuracy = results_of(runs[3])["accuracy"]["test"]
-
-    def hits(scores: torch.Tensor) -> float:
-        return float((scores.argmax(1) == labels).double().mean())
-
-    assert [hits(logits[:, s]) for s in range(SUBDOMAINS)] == pytest.approx(accuracy["local"])
-    for name, rule in RULES.items():
-        assert hits(scores(rule, logits)) == pytest.approx(accuracy[name])
-    features = model.config.aggregation.features
-    assert hits(model.dnn(features_of(logits, features).flatten(1))) == pytest.approx(accuracy["dnn"])
-    for start, coherent in model.coherent.items():
-        assert hits(coherent(model.subimages(images))) == pytest.approx(accuracy[f"coherent_{start}"])
+    for strategy in ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch"):
+        probabilities, local = hpcdd.load(runs[3], strategy).decide(images)
+        assert float((probabilities.argmax(1) == labels).mean()) == accuracy[strategy]
+        assert (local.argmax(2) == labels[:, None]).mean(0).tolist() == accuracy["local"]
 
 
 def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...seeding import seed_of
+from ..preparation import Preparation
 from ..split import Indices, stratified
 from ..write import Split
 
@@ -82,6 +83,7 @@ class Imported:
         name: of the data set; empty for that of the source.
         source: where it comes from; empty for the source's path.
         synthetic: whether the images were computed, which is said wherever they are shown.
+        preparation: how its files became images, where each is a file; in a form for other files.
         notes: what a user should know of the source, a line each: counts of files that were passed over, for one.
     """
 
@@ -90,4 +92,5 @@ class Imported:
     name: str = ""
     source: str = ""
     synthetic: bool = False
+    preparation: Preparation | None = None
     notes: list[str] = field(default_factory=list)

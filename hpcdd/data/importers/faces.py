@@ -59,4 +59,5 @@ def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None) -
     labels = [subjects.index(subject) for subject, _ in faces]
     images = work.collect(tree, [name for _, name in faces], labels, made.decode)
     notes = [f"passed over {count} {why} files" for why, count in sorted(passed.items())]
-    return Imported({"train": images}, tuple(subjects), "extended Yale B", notes=notes)
+    preparation = made.preparation(images.image_shape)
+    return Imported({"train": images}, tuple(subjects), "extended Yale B", notes=notes, preparation=preparation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from . import classes
@@ -48,4 +49,5 @@ def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None, m
             another size than the first.
     """
     made = form(size, fit, mode)
-    return classes.read(open_tree(source), SUFFIXES, "images", made.decode, work)
+    imported = classes.read(open_tree(source), SUFFIXES, "images", made.decode, work)
+    return replace(imported, preparation=made.preparation(imported.splits["train"].image_shape))

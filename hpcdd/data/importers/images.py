@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
+from ..preparation import PicturePreparation
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif"})
 FITS = ("resize", "crop", "pad")
@@ -31,6 +32,19 @@ class Form:
     size: tuple[int, int] | None = None
     fit: str = "resize"
     mode: str | None = None
+
+    @classmethod
+    def of(cls, preparation: PicturePreparation) -> Form:
+        """The form that the images of a data set were given."""
+        if preparation.fit is None:
+            return cls(mode=preparation.mode)
+        return cls(preparation.size, preparation.fit, preparation.mode)
+
+    def preparation(self, image_shape: tuple[int, ...]) -> PicturePreparation:
+        """What the images of a data set have really become: those of (C, H, W)."""
+        channels, height, width = image_shape
+        fit = None if self.size is None else self.fit
+        return PicturePreparation(size=(height, width), fit=fit, mode="L" if channels == 1 else "RGB")
 
     def decode(self, content: bytes, where: str) -> npt.NDArray[Any]:
         """One image as uint8 (1, H, W) if it is grey, else (3, H, W) RGB.

@@ -7,6 +7,8 @@ import gzip
 import io
 import math
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from ...decomposition import by
 from ...errors import UserError
+from ..preparation import VolumePreparation
 from . import classes
 from .collection import Imported
 from .resample import resample
@@ -24,6 +27,7 @@ from .work import Work
 
 SUMMARY = "NIfTI volumes (.nii, .nii.gz) in folders named after their classes"
 EXAMPLES = ("hpcdd prepare nifti COVID19_1110/studies ct.h5 --window -1000 400 --size 64 128 128 --grid 2,2,2",)
+SUFFIXES = (".nii", ".nii.gz")
 WINDOW = (-1000.0, 400.0)
 """The default window in Hounsfield units: from air to soft tissue, in which lungs are looked at."""
 
@@ -74,10 +78,14 @@ def read(source: Path, work: Work, *, window: tuple[float, float], size: list[in
             f"--size is {' '.join(map(str, size))}; use three positive numbers, at most {MOST_BYTES:,} voxels"
         )
     decoder = partial(decode, window=(low, high), size=size)
-    return classes.read(open_tree(source), (".nii", ".nii.gz"), "volumes", decoder, work)
+    imported = classes.read(open_tree(source), SUFFIXES, "volumes", decoder, work)
+    _, depth, height, width = imported.splits["train"].image_shape
+    shape = (depth, height, width)
+    preparation = VolumePreparation(size=shape, resampled=size is not None, window=(low, high))
+    return replace(imported, preparation=preparation)
 
 
-def decode(content: bytes, where: str, window: tuple[float, float], size: list[int] | None) -> Array:
+def decode(content: bytes, where: str, window: tuple[float, float], size: Sequence[int] | None) -> Array:
     """One volume as uint8 (1, D, H, W), turned as radiologists look at it: D from feet to head, H from front to back,
     W from the patient's right to the left.
 

@@ -1,0 +1,61 @@
+"""How a file of one image became an image of a data set, in a form that travels with the data set and its models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        """What :func:`from_json` reads."""
+        return self.model_dump_json()
+
+
+class PicturePreparation(_Described):
+    """Of a picture in a format that Pillow knows, see :class:`hpcdd.data.importers.images.Form`."""
+
+    kind: Literal["picture"] = "picture"
+    size: tuple[PositiveInt, PositiveInt]
+    """(H, W) of all images, pixels."""
+    fit: Literal["resize", "crop", "pad"] | None
+    """How others are brought to this size; None: they are not, all files of the data set had it."""
+    mode: Literal["L", "RGB"]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return 1 if self.mode == "L" else 3, *self.size
+
+
+class VolumePreparation(_Described):
+    """Of a NIfTI volume, see :func:`hpcdd.data.importers.nifti.decode`."""
+
+    kind: Literal["volume"] = "volume"
+    size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(D, H, W) of all volumes, voxels."""
+    resampled: bool
+    """Whether others are brought to this size; else all files of the data set had it."""
+    window: tuple[float, float]
+    """Intensities that become 0 and 255."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(1, D, H, W)."""
+        return 1, *self.size
+
+
+Preparation = PicturePreparation | VolumePreparation
+_ADAPTER: TypeAdapter[Preparation] = TypeAdapter(Annotated[Preparation, Field(discriminator="kind")])
+
+
+def from_json(text: str) -> Preparation:
+    """What ``to_json`` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return _ADAPTER.validate_json(text)

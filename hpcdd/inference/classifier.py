@@ -1,0 +1,172 @@
+"""A trained model as one network: from images as they are stored to the probabilities of the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..data.coarse import average_of_tensor
+from ..data.samples import normalised
+from ..decisions import final
+from ..decomposition import Subdomain
+from ..errors import UserError
+from ..model_file import Model
+from ..models.aggregators import RULES, distribution, scores
+from ..models.dnn import features_of
+
+Images = TypeVar("Images", torch.Tensor, npt.NDArray[Any])
+_BATCH = 512
+_BATCH_PIXELS = 1 << 21
+"""Of a batch, over all channels; what a CNN makes of a pixel is hundreds of bytes."""
+
+
+class Subimages(nn.Module):
+    """What CNNs see of images as they are stored: boxes cut out, averaged in blocks where one says so, normalised.
+
+    Args:
+        subdomains: what each CNN sees.
+        mean, std: (C,), in units of the stored values.
+    """
+
+    def __init__(self, subdomains: Sequence[Subdomain], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.subdomains = tuple(subdomains)
+        shape = (1, len(mean), *[1] * len(subdomains[0].shape))
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(shape))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(shape))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """(n, C, *spatial) -> float32 (n, C, *shape of subdomain s) for each s."""
+        cut = [average_of_tensor(images[s.box.index], s.block) for s in self.subdomains]
+        return [normalised(pixels, self.mean, self.std) for pixels in cut]
+
+
+class Classifier(nn.Module):
+    """One strategy of a trained model, in evaluation mode.
+
+    Attributes:
+        classes: K names.
+        strategies: all strategies that the model was trained for, by their names in results.json.
+        strategy: the one that decides here.
+        image_shape: (C, *spatial) of the images that it takes.
+        dtype: of their pixels; None where the model's file does not tell.
+        local: the local CNNs; their decisions are asked for beside those of any strategy.
+        network: what decides beside them, or instead of them: the DNN, the coherent model or the global CNN; nothing
+            for a rule.
+
+    Args:
+        model: what was trained.
+        strategy: default: the one that the training leads up to.
+
+    Raises:
+        UserError: the model was not trained for this strategy.
+    """
+
+    def __init__(self, model: Model, strategy: str | None = None) -> None:
+        super().__init__()
+        self.classes, self.strategies = model.class_names, model.strategies
+        self.strategy = final(self.strategies) if strategy is None else strategy
+        if self.strategy not in self.strategies:
+            raise UserError(
+                f"strategy {self.strategy!r} is none that this model was trained for; it has "
+                f"{', '.join(self.strategies)}"
+            )
+        self.image_shape, self.dtype = model.image_shape, model.dtype
+        self.features = model.config.aggregation.features
+        self.subimages = Subimages(model.subdomains, model.mean, model.std)
+        self.local = nn.ModuleList(model.local_cnns)
+        networks = {"dnn": model.dnn, "global": model.global_cnn}
+        networks |= {f"coherent_{start}": coherent for start, coherent in model.coherent.items()}
+        self.network = networks.get(self.strategy)
+        self.eval()
+
+    @property
+    def combines(self) -> bool:
+        """Whether the strategy combines the decisions of the local CNNs."""
+        return self.strategy in RULES or self.strategy == "dnn"
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Probabilities, float64 (n, K), of images (n, C, *spatial) with pixels as a dataset file stores them.
+
+        In float32, classes of which two very sure CNNs speak would have the same probability.
+
+        Raises:
+            UserError: the images have another shape or dtype.
+        """
+        self._check(images)
+        if self.combines:
+            return self._combined(self._local_logits(images))
+        assert self.network is not None
+        if self.strategy == "global":
+            logits: torch.Tensor = self.network(normalised(images, self.subimages.mean, self.subimages.std))
+        else:
+            logits = self.network(self.subimages(images))
+        return logits.double().softmax(-1)
+
+    def predict_proba(self, images: Images) -> Images:
+        """As :meth:`forward`, of any number of images, in batches and without gradients.
+
+        Args:
+            images: array, or tensor on any device.
+
+        Returns:
+            Probabilities, float64 (n, K): an array for an array, a tensor on the same device for a tensor.
+        """
+        return self._in_batches(lambda batch: (self(batch),), images)[0]
+
+    def local_probabilities(self, images: Images) -> Images:
+        """What each local CNN says on its own, float64 (n, S, K); otherwise as :meth:`predict_proba`."""
+        return self._in_batches(lambda batch: (self._local_logits(batch).double().softmax(-1),), images)[0]
+
+    def decide(self, images: Images) -> tuple[Images, Images]:
+        """:meth:`predict_proba` and :meth:`local_probabilities`; the local CNNs are asked once."""
+
+        def both(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            logits = self._local_logits(batch)
+            return self._combined(logits) if self.combines else self(batch), logits.double().softmax(-1)
+
+        probabilities, local = self._in_batches(both, images)
+        return probabilities, local
+
+    def _local_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Float32 (n, S, K)."""
+        self._check(images)
+        pairs = zip(self.local, self.subimages(images), strict=True)
+        return torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1)
+
+    def _combined(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.strategy in RULES:
+            return distribution(self.strategy, scores(RULES[self.strategy], logits))
+        assert self.network is not None
+        decided: torch.Tensor = self.network(features_of(logits, self.features).flatten(1))
+        return decided.double().softmax(-1)
+
+    def _check(self, images: torch.Tensor) -> None:
+        if images.ndim != 1 + len(self.image_shape) or tuple(images.shape[1:]) != self.image_shape:
+            raise UserError(
+                f"images have the shape {tuple(images.shape)}; (n, {', '.join(map(str, self.image_shape))}) is "
+                "needed, channels first"
+            )
+        dtype = str(images.dtype).removeprefix("torch.")
+        if self.dtype is not None and dtype != self.dtype:
+            raise UserError(f"images are {dtype}; {self.dtype} is needed, with values as the data set stores them")
+
+    def _in_batches(
+        self, ask: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], images: Images
+    ) -> tuple[Images, ...]:
+        if isinstance(images, np.ndarray):
+            tensors = self._in_batches(ask, torch.from_numpy(np.ascontiguousarray(images)))
+            return tuple(tensor.numpy() for tensor in tensors)
+        rows = max(1, min(_BATCH, _BATCH_PIXELS // math.prod(self.image_shape)))
+        device = self.subimages.mean.device
+        with torch.inference_mode():
+            batches = [ask(batch.to(device)) for batch in torch.split(images, rows)]
+            return tuple(torch.cat(parts).to(images.device) for parts in zip(*batches, strict=True))

@@ -1,0 +1,48 @@
+"""``hpcdd.load``: a trained model as an ordinary torch module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UserError
+from ..model_file import read_model
+from ..run_directory import RunDirectory
+from .classifier import Classifier
+
+
+def load(path: str | Path, strategy: str | None = None, own: str | None = None) -> Classifier:
+    """Loads a model from the directory of a run that is complete, or from its model.h5 alone.
+
+    Args:
+        path: of the directory or the file.
+        strategy: by what it is to decide, named as in results.json; default: the coherent model, by transfer before
+            from scratch, and without one the DNN.
+        own: ``package.module:factory`` that may be imported and called, where the CNNs are the user's own.
+
+    Returns:
+        The model on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: no such model, one that is not complete, a damaged one, or a strategy that it was not trained for.
+    """
+    return Classifier(read_model(model_of(Path(path)), own), strategy)
+
+
+def model_of(path: Path) -> Path:
+    """The model.h5 of a run directory; any other path as it is.
+
+    Raises:
+        UserError: a folder that is no run, or one whose run is not complete.
+    """
+    try:
+        if not path.is_dir():
+            return path
+        condition = RunDirectory(path).condition()
+    except OSError as error:  # too long a name, for one
+        raise UserError(f"{path} can't be a run: {error.strerror}") from error
+    if condition in ("begun", "unfinished"):
+        raise UserError(f"{path} is a run that is not complete; go on with `hpcdd train --resume --output {path}`")
+    model = RunDirectory(path).model
+    if not model.exists():  # a run that was copied without its checkpoints is one
+        raise UserError(f"{path} is a folder without model.h5; name the directory of a run")
+    return model
