@@ -33,7 +33,7 @@ _OUTPUT = "machine file that takes the results beside those that it has, for `hp
 _STEP = """\
 Seconds of each kind of training step of a configuration, messages apart: of the CNN of each shape of subimage, of the
 DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
-floating point operations.
+floating point operations. And of each local CNN beside a plain PyTorch loop, as a good engineer writes it, on one rank.
 """
 NAMES = ("coherent", "collectives", "io", "step")
 

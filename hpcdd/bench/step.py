@@ -1,4 +1,5 @@
-"""``bench step``: seconds of each kind of training step of a configuration on this machine, messages apart.
+"""``bench step``: seconds of each kind of training step of a configuration on this machine, messages apart; and a local
+CNN's beside those of a plain PyTorch loop (:mod:`hpcdd.bench.plain`).
 
 Pieces are those of :mod:`hpcdd.plan.work`, of which a run's steps are sums. They are measured on 1, 2, 4, ... and all
 ranks at the same time, since the ranks of a host share its memory, its caches and, where there are more of them than
@@ -38,7 +39,7 @@ from ..plan.memory import ready_bytes
 from ..plan.work import Precision, Work, Workload
 from ..problem import Problem, pose
 from ..turns import quartiles, rotated
-from . import steps
+from . import plain, steps
 from .ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
 
 _MOST_SUMMANDS = 8
@@ -114,6 +115,9 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
             sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
     if comm.is_root:
         _print(results, runtime_bytes)
+        _print_beside(own, problem, workload, rounds, number)
+    sleep_until(comm.mpi.Ibarrier().Test)
+    if comm.is_root:
         machine = added(machine, steps=results, runtime_bytes=runtime_bytes)
     comm.on_root(lambda: None if output is None else save(machine, output))
 
@@ -143,8 +147,7 @@ def make_pieces(
         return sorted({*whole, max(2, min(whole) // 4)})
 
     phases: list[CNNTrainingSettings] = [config.local, *([config.coherent] if config.coherent.starts else [])]
-    kinds = {problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}
-    for s in sorted(kinds.values()):
+    for s in kinds(problem):
         samples = problem.read(reader, [s], device)[s]["train"]
         for precision in sorted({phase.precision for phase in phases}):
             step = steps.local(_alone(team, [s], precision), problem, {s: samples}, stack)
@@ -166,6 +169,11 @@ def make_pieces(
         for summands, size in sorted({(1, both[-1]), (most, both[-1]), (1, both[0])}):
             add(workload.head(summands, size), _head(_alone(team, range(summands)), problem))
     return found
+
+
+def kinds(problem: Problem) -> list[int]:
+    """The first subdomain of each shape of subimages."""
+    return sorted({problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}.values())
 
 
 def _alone(team: Team, subdomains: Sequence[int], precision: Precision | None = None) -> Team:
@@ -246,3 +254,17 @@ def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
             f"{step.flops / 1e9:>9.3f}{step.flops / 1e9 / step.seconds[1]:>9.1f}  {step.network}",
             flush=True,
         )
+
+
+def _print_beside(team: Team, problem: Problem, workload: Workload, rounds: int, number: int) -> None:
+    """On root, with one rank at work: every kind of local CNN beside a plain loop."""
+    device, as_stored = team.place.device, dataclasses.replace(problem, augmentation=None)
+    size, precision = team.config.local.batch_of(problem.samples["train"]), team.config.local.precision
+    print(
+        "\na local CNN's step in hpcdd's training and in a plain PyTorch loop, by turns, one rank at work, without\n"
+        "views: median (quartiles); and where hpcdd's time goes\n"
+    )
+    for s in kinds(problem):
+        samples = as_stored.read(BoxReader(problem.info.path), [s], device)[s]["train"]
+        found = plain.compare(team.config, problem, s, samples, device, rounds, number)
+        print(f"{workload.local_cnn(s, size, precision).network}, batch {size}\n  {found}", flush=True)

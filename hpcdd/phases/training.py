@@ -21,6 +21,7 @@ from ..parallel.gradients import GradientAverage
 from ..parallel.share import Share, never
 from ..seeding import WHOLE, seed_of
 from .optimizers import advance, make_optimizer, make_schedule
+from .parts import part
 from .state import Patience, State
 from .status import Hooks, Meter
 from .streams import Streams
@@ -69,14 +70,17 @@ class Steps:
             Mean loss, logits (rows, K) and labels (rows,) of this rank's rows.
         """
         self._share.flag.board()
-        inputs, labels = samples.batch(self._share.take(batch))
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
+        with part("input"):
+            inputs, labels = samples.batch(self._share.take(batch))
+        with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
             logits = self._network(inputs)
             loss = functional.cross_entropy(logits, labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        (loss * self._share.weight).backward()  # type: ignore[no-untyped-call]
-        self._gradients.finish()
-        self._optimizer.step()
+        with part("backward"):
+            self._optimizer.zero_grad(set_to_none=True)
+            (loss * self._share.weight).backward()  # type: ignore[no-untyped-call]
+            self._gradients.finish()
+        with part("optimizer"):
+            self._optimizer.step()
         return loss, logits, labels
 
 

@@ -70,7 +70,8 @@ def test_every_piece_of_work_is_measured_alone_and_by_all_ranks(machine: Machine
         assert (step.threads, step.device, step.precision) == (1, "cpu", "fp32")
     whole, part = (next(s.flops for s in machine.steps if s.kind == "cnn" and s.batch == b) for b in (50, 12))
     assert whole / part == pytest.approx(50 / 12)
-    assert outputs["step"].count("vgg2 of width 16 on 1 x 12 x 6 uint8, 3 classes") == 2 * 3
+    assert outputs["step"].count("vgg2 of width 16 on 1 x 12 x 6 uint8, 3 classes") == 2 * 3 + 1
+    assert outputs["step"].count("plain / hpcdd") == 1
 
 
 def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Machine, outputs: dict[str, str]) -> None:

@@ -1,0 +1,211 @@
+"""hpcdd's local training beside a plain PyTorch loop, in one process, by turns.
+
+The plain loop is what a good engineer writes for one subimage's CNN: all images normalised once and kept as float32,
+channels last, no DataLoader, a fused optimizer, the same schedule, the loss summed without reading it. Network, initial
+parameters, batch size and threads are the same; its dropout is torch's. hpcdd's side is
+:func:`hpcdd.phases.training.train` as in a run, with all that it does between steps: its step boundaries begin the
+turns of the plain loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..config import Config, LocalSettings
+from ..data.samples import Subimages
+from ..errors import StopRequest
+from ..models.layers import Dropout
+from ..phases.local import create_local_cnn
+from ..phases.optimizers import make_optimizer, make_schedule
+from ..phases.parts import PARTS, marked
+from ..phases.status import Hooks
+from ..phases.training import train
+from ..problem import Problem
+from ..turns import quartiles
+from .ladder import spread
+from .steps import finish
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One subdomain's step.
+
+    Attributes:
+        ours, plain: seconds of a step, of each round.
+        parts: of hpcdd's step, seconds by part (:data:`hpcdd.phases.parts.PARTS`, and ``bookkeeping``).
+    """
+
+    ours: list[float]
+    plain: list[float]
+    parts: dict[str, float]
+
+    def __str__(self) -> str:
+        low, middle, high = quartiles([b / a for a, b in zip(self.ours, self.plain, strict=True)])
+        whole = sum(self.parts.values())
+        return (
+            f"hpcdd {spread(quartiles(self.ours), 1e-3)} ms, plain {spread(quartiles(self.plain), 1e-3)} ms, "
+            f"plain / hpcdd {middle:.3f} ({low:.3f} to {high:.3f})\n  "
+            + ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in self.parts.items())
+        )
+
+
+def compare(
+    config: Config, problem: Problem, subdomain: int, training: Subimages, device: str, rounds: int, steps: int
+) -> Comparison:
+    """Trains one local CNN twice, by turns of so many steps.
+
+    Args:
+        config: of the run.
+        problem: what is to be solved.
+        subdomain: s.
+        training: its training split, without views.
+        device: of both.
+        rounds: turns of each that count; one more warms up.
+        steps: of a turn.
+    """
+    settings = config.local.model_copy(update={"early_stopping": None})
+    plain = _Plain(settings, _network(config, problem, subdomain, device, torchs=True), training)
+    ours = _Turns(steps, rounds + 1, lambda: finish(device), plain.step)
+    _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, ours)
+    clock = _Clock(device)
+    measured = _Turns(steps, rounds + 1, lambda: finish(device), lambda: None)
+    with marked(clock.part):
+        _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, measured)
+    number = steps * (rounds + 1)
+    parts = {name: clock.seconds[name] / number for name in PARTS}
+    parts["bookkeeping"] = sum(measured.seconds) / len(measured.seconds) - sum(parts.values())
+    return Comparison(ours.seconds[1:], ours.others[1:], parts)
+
+
+def _network(config: Config, problem: Problem, subdomain: int, device: str, *, torchs: bool = False) -> nn.Module:
+    """The local CNN with its initial parameters; with torch's own dropout."""
+    shape, classes, width = problem.subimage_shape(subdomain), problem.info.num_classes, problem.widths.local_width
+    network = create_local_cnn(config, subdomain, shape, classes, width)
+    if torchs:
+        for module in list(network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, Dropout):
+                    setattr(module, name, nn.Dropout(child.p))
+    return network.to(device)
+
+
+def _train(
+    config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: _Turns
+) -> None:
+    """Hpcdd's training, until all turns are measured."""
+    epochs = 1 + turns.steps_in_all // settings.steps_per_epoch(len(samples))
+    bf16 = settings.precision == "bf16"
+    with contextlib.suppress(StopRequest):
+        train(
+            network,
+            samples,
+            None,
+            settings.model_copy(update={"epochs": max(epochs, settings.epochs)}),
+            seed=config.seed,
+            phase="local",
+            subdomain=subdomain,
+            bf16=bf16,
+            hooks=Hooks(step=turns.boundary),
+        )
+
+
+@dataclass
+class _Turns:
+    """Measures turns of steps from their boundaries, and lets another loop do as many steps after each turn.
+
+    Attributes:
+        steps: of a turn.
+        rounds: turns of each.
+        wait: until the device has done its work.
+        other: one step of the other loop.
+        seconds, others: of a step, by turn.
+    """
+
+    steps: int
+    rounds: int
+    wait: Callable[[], None]
+    other: Callable[[], None]
+    seconds: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    _done: int = -1
+    _begun: float = 0.0
+
+    @property
+    def steps_in_all(self) -> int:
+        return self.steps * self.rounds
+
+    def boundary(self) -> None:
+        """To be called before each step.
+
+        Raises:
+            StopRequest: all turns are measured.
+        """
+        self._done += 1
+        if self._done and self._done % self.steps == 0:
+            self.wait()
+            self.seconds.append((time.perf_counter() - self._begun) / self.steps)
+            self.others.append(self._others())
+            if len(self.seconds) == self.rounds:
+                raise StopRequest(signal.SIGTERM, "bench")
+        if self._done % self.steps == 0:
+            self._begun = time.perf_counter()
+
+    def _others(self) -> float:
+        start = time.perf_counter()
+        for _ in range(self.steps):
+            self.other()
+        self.wait()
+        return (time.perf_counter() - start) / self.steps
+
+
+class _Plain:
+    """The plain loop, one step after the other."""
+
+    def __init__(self, settings: LocalSettings, network: nn.Module, training: Subimages) -> None:
+        images, self._labels = training.batch(slice(None))
+        self._images, self._network, self._size = images, network.train(), settings.batch_of(len(training))
+        self._bf16 = settings.precision == "bf16"
+        self._optimizer = make_optimizer(network, settings)
+        self._schedule = make_schedule(self._optimizer, settings, 1 << 30)
+        self._loss = torch.zeros((), device=images.device)
+        self._batches = self._epochs()
+
+    def _epochs(self) -> Iterator[torch.Tensor]:
+        while True:
+            order = torch.randperm(len(self._labels), device=self._labels.device)
+            yield from torch.split(order, self._size)[: len(order) // self._size]
+
+    def step(self) -> None:
+        """One step."""
+        batch = next(self._batches)
+        with torch.autocast(self._labels.device.type, torch.bfloat16, enabled=self._bf16):
+            loss = functional.cross_entropy(self._network(self._images[batch]), self._labels[batch])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+        self._loss += loss.detach()
+
+
+class _Clock:
+    """Seconds by part, until the device has done its work."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._device = device
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Adds the ``with`` block's time to one part's."""
+        start = time.perf_counter()
+        yield
+        finish(self._device)
+        self.seconds[name] += time.perf_counter() - start

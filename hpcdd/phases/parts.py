@@ -1,0 +1,30 @@
+"""Where the time of a training step goes: its parts, marked for whoever measures them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+PARTS = ("input", "forward", "backward", "optimizer")
+"""Of a step. What lies between steps is bookkeeping; messages are waited for inside forward and backward."""
+
+Marker = Callable[[str], AbstractContextManager[object]]
+_NOTHING = nullcontext()
+_marker: Marker | None = None
+
+
+@contextlib.contextmanager
+def marked(marker: Marker) -> Iterator[None]:
+    """Inside the ``with`` block every part of a step runs inside ``marker(its name)``."""
+    global _marker  # noqa: PLW0603 - steps of any phase are marked, and those who measure don't nest
+    _marker = marker
+    try:
+        yield
+    finally:
+        _marker = None
+
+
+def part(name: str) -> AbstractContextManager[object]:
+    """Marks a part of a step, one of :data:`PARTS`; free where nobody measures."""
+    return _NOTHING if _marker is None else _marker(name)

@@ -1,0 +1,74 @@
+"""A local CNN's step beside that of a plain loop: both do the same work, by turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hpcdd.bench import plain
+from hpcdd.config import Config
+from hpcdd.data.reading import BoxReader
+from hpcdd.models.layers import Dropout
+from hpcdd.phases import parts
+from hpcdd.problem import pose
+
+ROUNDS, STEPS = 3, 2
+
+
+@pytest.fixture
+def config(tiny: Path) -> Config:
+    return Config.model_validate(
+        {
+            "data": {"file": str(tiny)},
+            "decomposition": {"grid": [1, 2]},
+            "model": {"name": "vgg2", "local_width": 2},
+            "local": {"epochs": 1, "batch_size": 20, "early_stopping": None},
+        }
+    )
+
+
+def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    ours, theirs = plain.train.__globals__["Steps"].step, plain._Plain.step
+    monkeypatch.setattr(plain.train.__globals__["Steps"], "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
+    monkeypatch.setattr(plain._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
+    problem = pose(config)
+    samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]
+    found = plain.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)
+    assert order[: 2 * STEPS * (ROUNDS + 1)] == (["hpcdd"] * STEPS + ["plain"] * STEPS) * (ROUNDS + 1)
+    assert len(found.ours) == len(found.plain) == ROUNDS
+    assert min(*found.ours, *found.plain) > 0
+    assert list(found.parts) == [*parts.PARTS, "bookkeeping"]
+    assert min(found.parts.values()) > 0
+    assert "plain / hpcdd" in str(found)
+
+
+def test_the_plain_network_starts_alike_with_torchs_dropout(config: Config) -> None:
+    problem = pose(config)
+    ours, theirs = (plain._network(config, problem, 0, "cpu", torchs=torchs) for torchs in (False, True))
+    kinds = [{type(m) for m in network.modules() if isinstance(m, nn.Dropout)} for network in (ours, theirs)]
+    assert kinds == [{Dropout}, {nn.Dropout}]
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_nobody_measures_the_parts_outside_of_the_block() -> None:
+    names: list[str] = []
+
+    class Marker:
+        def __init__(self, name: str) -> None:
+            names.append(name)
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    with parts.marked(Marker), parts.part("input"):
+        pass
+    with parts.part("forward"):
+        pass
+    assert names == ["input"]
