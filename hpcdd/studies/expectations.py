@@ -8,16 +8,16 @@ and seed. Of the paired differences A - B, mean, sample standard deviation and t
 * over all rows and seeds at once, pooled: a test with more power, which takes the rows as further samples of one
   difference. The p values of all statements are corrected together.
 
-``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no difference
-or one above zero. Verdicts, at a level of 5%:
+``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no
+difference or one above zero. Verdicts, at a level of 5%:
 
-=============================  ===============================  ================================================
-verdict                        ``A > B``                        ``A >= B``
-=============================  ===============================  ================================================
-as expected                    mean above 0, p at most 5%       mean 0 or above
-not told apart                 mean above 0, p larger, no test  mean below 0, p above 5% or no test
-otherwise                      mean 0 or below                  mean below 0, p at most 5%
-=============================  ===============================  ================================================
+==============  =====================================  ===================================
+verdict         ``A > B``                              ``A >= B``
+==============  =====================================  ===================================
+as expected     mean above 0, p at most 5%             mean 0 or above
+not told apart  mean above 0, p above 5%, or no test   mean below 0, p above 5%, or no test
+otherwise       mean 0 or below                        mean below 0, p at most 5%
+==============  =====================================  ===================================
 
 There is no test of a single pair, nor of differences that are all equal, whose deviation is no estimate.
 """
@@ -28,7 +28,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from ..errors import UserError
 
@@ -43,9 +43,9 @@ Verdict = Literal["as expected", "not told apart", "otherwise", "not measured"]
 class Statement:
     """``left > right`` or ``left >= right``, of test accuracies."""
 
-    left: str
+    left: Strategy
     relation: Literal[">", ">="]
-    right: str
+    right: Strategy
 
     @classmethod
     def parse(cls, text: str) -> Statement:
@@ -65,7 +65,7 @@ class Statement:
             raise UserError(f"{text!r}: {unknown[0]} is no strategy; the strategies are {', '.join(NAMES)}")
         if left == right:
             raise UserError(f"{text!r} compares {left} with itself")
-        return cls(left, ">" if relation == ">" else ">=", right)
+        return cls(cast(Strategy, left), ">" if relation == ">" else ">=", cast(Strategy, right))
 
     def __str__(self) -> str:
         return f"{self.left} {self.relation} {self.right}"

@@ -1,0 +1,125 @@
+"""Figures of a study, each on one pair of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from ..studies.expectations import Strategy
+from ..studies.tables import Row, Table
+from .study_texts import HEADINGS, in_words
+
+# Colours that people with any colour vision tell apart (Okabe and Ito 2008), and a marker for each.
+LOOKS: dict[Strategy, tuple[str, str]] = {
+    "local": ("#999999", "|"),
+    "average": ("#56B4E9", "o"),
+    "majority": ("#0072B2", "v"),
+    "log_pool": ("#CC79A7", "^"),
+    "dnn": ("#E69F00", "s"),
+    "coherent_transfer": ("#009E73", "D"),
+    "coherent_scratch": ("#D55E00", "P"),
+    "global": ("#8C6D1F", "X"),
+}
+
+
+def rows_of(table: Table) -> list[Row]:
+    """Those with a result."""
+    return [row for row in table.rows if row.complete]
+
+
+def height(table: Table) -> float:
+    """Inches that a figure with a line for each row needs."""
+    return 1.5 + max(2, len(rows_of(table))) * max(0.3, 0.1 * len(table.columns))
+
+
+def strategies(axes: Axes, table: Table) -> None:
+    """Accuracy of each strategy by row: mean over the seeds, bars of one sample standard deviation."""
+    rows = rows_of(table)
+    columns = [name for name in table.columns if name != "local"]
+    for place, name in enumerate(columns):
+        shift = 0.7 * ((place + 0.5) / len(columns) - 0.5)
+        cells = [(y + shift, row.accuracy[name]) for y, row in enumerate(rows)]
+        there = [(y, cell.mean, cell.deviation or 0.0) for y, cell in cells if cell.mean is not None]
+        _errorbar(axes, name, [m for _, m, _ in there], [y for y, _, _ in there], xerr=[d for _, _, d in there])
+    for y in range(1, len(rows)):
+        axes.axhline(y - 0.5, color="gray", lw=0.5, alpha=0.5)
+    _row_axis(axes, rows)
+    axes.set_xlabel("test accuracy")
+    _legend(axes)
+
+
+def local_range(axes: Axes, table: Table) -> None:
+    """By row the test accuracies of the CNNs of single subimages, from lowest to highest; beside it the DNN's."""
+    rows = rows_of(table)
+    for y, row in enumerate(rows):
+        if row.local_range is not None:
+            low, high = row.local_range
+            axes.barh(y, high - low, left=low, height=0.35, color=LOOKS["local"][0], label="" if y else "local CNNs")
+    for name in ("local", "dnn"):
+        cells = [(y, row.accuracy[name].mean) for y, row in enumerate(rows)]
+        there = [(y, mean) for y, mean in cells if mean is not None]
+        colour, marker = ("black", "|") if name == "local" else LOOKS["dnn"]
+        label = "their mean" if name == "local" else "DNN"
+        axes.plot([m for _, m in there], [y for y, _ in there], marker, color=colour, ms=7, label=label)
+    _row_axis(axes, rows)
+    axes.set_xlabel("test accuracy")
+    _legend(axes)
+
+
+def costs(axes: Axes, table: Table) -> None:
+    """Accuracy against the processor seconds that lead to it, a point for each row; means over the seeds."""
+    for name in table.columns:
+        if name == "local":
+            continue
+        points = [
+            (cost, accuracy, row.accuracy[name].deviation or 0.0)
+            for row in rows_of(table)
+            if (cost := row.core_seconds[name].mean) is not None and (accuracy := row.accuracy[name].mean) is not None
+        ]
+        _errorbar(axes, name, [c for c, _, _ in points], [a for _, a, _ in points], yerr=[d for _, _, d in points])
+    axes.set_xscale("log")
+    axes.set(xlabel="processor seconds, all ranks", ylabel="test accuracy")
+    _legend(axes)
+
+
+def differences(axes: Axes, table: Table) -> None:
+    """By statement the paired differences of all runs, and their mean over all."""
+    for y, judgement in enumerate(table.judgements):
+        pairs = [d for comparison in judgement.rows for d in comparison.differences]
+        # One below the other in the order of the runs: equal differences would hide each other.
+        heights = [y + 0.5 * ((i + 0.5) / len(pairs) - 0.5) for i in range(len(pairs))]
+        axes.plot(pairs, heights, "o", color="#0072B2", ms=4, alpha=0.7, label="" if y else "a run")
+        if judgement.pooled.mean is not None:
+            mean = [judgement.pooled.mean] * 2
+            axes.plot(mean, [y - 0.35, y + 0.35], color="#D55E00", lw=2, label="" if y else "mean")
+    axes.axvline(0, color="gray", lw=1)
+    axes.set_yticks(range(len(table.judgements)), [_broken(in_words(j.statement)) for j in table.judgements])
+    axes.set_ylim(len(table.judgements) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("difference of test accuracies in one run")
+    _legend(axes)
+
+
+def _errorbar(axes: Axes, name: Strategy, x: Sequence[float], y: Sequence[float], **errors: Sequence[float]) -> None:
+    if x:
+        colour, marker = LOOKS[name]
+        axes.errorbar(x, y, fmt=marker, color=colour, ms=5, capsize=2, elinewidth=1, label=HEADINGS[name], **errors)  # type: ignore[arg-type]
+
+
+def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.set_yticks(range(len(rows)), [row.name or "all" for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
+
+
+def _broken(text: str) -> str:
+    """A statement in up to three lines."""
+    for word in (" above ", " at least "):
+        text = text.replace(word, f"\n{word.strip()} ")
+    return text
