@@ -23,6 +23,7 @@ from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
 from .errors import RESUME, DivergedError, ReadError, StopRequest, UserError, WriteError
 from .files import write_bytes, writing
+from .findings import Findings, Pieces
 from .lock import Lock
 from .mesh import Mesh
 from .mpi import end_within, is_loss, mpi_library
@@ -67,6 +68,7 @@ class Archive:
         comm.on_root(lambda: resume.check_facts(job, facts))
         with contextlib.ExitStack() as opened:
             self._open = opened
+            self._findings: Findings | None = None
             self.directory, self._record, self.evaluated, left = comm.on_root(lambda: self._take(job, facts))
             self.log = comm.on_all(lambda: run_directory.start_log(self.directory.log(comm.rank)))
             opened.callback(run_directory.end_log)
@@ -113,11 +115,17 @@ class Archive:
 
     # -- a run's documents -------------------------------------------------------------------------------------------
 
-    def remember(self, phase: str, found: dict[str, Any]) -> None:
+    @property
+    def pieces(self) -> dict[str, Pieces]:
+        """On root, by phase what those in ``evaluated`` contribute to decisions.h5."""
+        return {} if self._findings is None else self._findings.pieces
+
+    def remember(self, phase: str, found: dict[str, Any], pieces: Pieces) -> None:
         """On root: what a phase's evaluation found; should it not be writable, a resumed run evaluates again."""
+        assert self._findings is not None
         self.evaluated[phase] = found
         try:
-            self.directory.write_evaluated(self._record["run"], self.evaluated)
+            self._findings.add(phase, found, pieces)
         except WriteError as error:
             self.warn(str(error))
 
@@ -143,13 +151,11 @@ class Archive:
         directory.tidy()
         run = secrets.token_hex(8) if job.record is None else job.record["run"]
         record = resume.record_of(self._resolved, run, **facts)
-        evaluated = directory.evaluated(run)
-        if job.record and (outdated := tuple(resume.PHASES[name] for name in resume.grown(job.record, job.config))):
-            # Before the record says that there are more epochs.
-            evaluated = {phase: found for phase, found in evaluated.items() if not phase.startswith(outdated)}
-            directory.write_evaluated(run, evaluated)
+        self._findings = Findings(directory.checkpoints, run)
+        if job.record and (outdated := [resume.PHASES[name] for name in resume.grown(job.record, job.config)]):
+            self._findings.drop(outdated)  # before the record says that there are more epochs
         directory.write_record(record)
-        return directory, record, evaluated, left
+        return directory, record, dict(self._findings.phases), left
 
     def _write_documents(self, mesh: Mesh) -> None:
         facts = {

@@ -1,4 +1,4 @@
-"""The end of a run: model.h5, results.json, and the table on the terminal."""
+"""The end of a run: model.h5, decisions.h5, results.json, and the table on the terminal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from .models.storage import State
 from .parallel.coherent import PartOfCoherent, PartOfDNN, collect_dnn
 from .parallel.team import Team
 from .phases.coherent import coherent_parameters, feature_widths
+from .phases.examine import EXAMINED
+from .phases.examples import decisions_of
 from .phases.gather import gather_parameters
 from .phases.local import LocalResult, create_local_cnn
 from .problem import Problem
@@ -58,7 +60,7 @@ def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
 
 
 def record(session: Session, trained: Trained) -> None:
-    """Collective: the parameters come to root, which writes model.h5 and results.json and prints the table.
+    """Collective: the parameters come to root, which writes the run's files and prints the table.
 
     Raises:
         WriteError: on all ranks, if something can't be written.
@@ -75,12 +77,22 @@ def record(session: Session, trained: Trained) -> None:
         for _ in states:  # this rank's part of the collectives, if it has not had it
             pass
         comm.on_root(lambda: _raise(fault))
+        comm.on_root(lambda: _write_decisions(session))
         everyone = comm.gather_object(_costs(session, trained))
     content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
     session.archive.log.info("complete")
     if content is not None and comm.is_root:
         session.close_display()
         results.print_results(content, session.directory.path, sys.stdout)
+
+
+def _write_decisions(session: Session) -> None:
+    """On root: decisions.h5, from what each phase has contributed."""
+    pieces = {place: values for of_phase in session.archive.pieces.values() for place, values in of_phase.items()}
+    features = session.config.aggregation.features
+    found = decisions_of(session.problem, EXAMINED, features, session.examined, pieces)
+    with writing(session.directory.decisions):
+        found.write(session.directory.decisions)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from . import resume, survival
 from .comm import Comm
 from .data.samples import Subimages
 from .errors import StopRequest
+from .evaluations import Evaluations, Found
+from .findings import Pieces
 from .models.dnn import features_of
 from .mpi import is_loss
 from .parallel.coherent import spread_dnn
@@ -21,6 +23,7 @@ from .phases.aggregate import fresh_dnn, train_dnn, train_dnn_together
 from .phases.baseline import global_accuracies, train_global_cnn
 from .phases.coherent import evaluate_coherent, feature_widths, train_coherent
 from .phases.evaluate import dnn_accuracy, rule_accuracies
+from .phases.examine import EXAMINED, Examination
 from .phases.gather import gather_logits
 from .phases.local import train_local_cnns
 from .phases.state import finished
@@ -99,6 +102,7 @@ class Run:
 
     Attributes:
         samples: by subdomain of this rank and split, the subimages on this rank's device.
+        evaluations: what is found of it.
         trained: what is trained and found so far.
         decided: whether an earlier job has trained and evaluated the DNN; local decisions are not wanted then.
     """
@@ -108,7 +112,8 @@ class Run:
         self.comm, self.config = session.comm, session.config
         self.problem, self.team = session.problem, session.team
         self.samples: dict[int, dict[str, Subimages]] = {}
-        self.trained = Trained(accuracy={split: {} for split in self.problem.samples})
+        self.evaluations = Evaluations(session)
+        self.trained = Trained(self.evaluations.accuracy)
         self.decided = False
         self._history: list[Status] = []
 
@@ -175,7 +180,7 @@ class Run:
     def aggregation(self) -> None:
         """The rules and the DNN combine the local decisions."""
         session, team, config, problem = self.session, self.team, self.config, self.problem
-        if self.decided and self._recalled("dnn"):
+        if self.decided and self.evaluations.recall("dnn", 0):
             if self.comm.is_root:
                 session.telemetry.history(self._history)
             return
@@ -196,18 +201,24 @@ class Run:
                 if logits is not None:
                     dnn = train_dnn(config, logits, labels, session.hooks(alone=True), session.archive.of_dnn())
             del logits
+        found: Found = {}
         with session.phase("evaluation"):
-            if team is None:
-                return
-            if self.trained.dnn is None:
-                self.trained.dnn = spread_dnn(team, dnn, dnn_template(config, self.problem, "logits"), team.reduction())
-            found: dict[str, dict[str, Any]] = {}
-            for split, values in labels.items():
-                decisions = {s: logits[split] for s, logits in own.items()}
-                seen = [features_of(logits, config.aggregation.features) for logits in decisions.values()]
-                found[split] = rule_accuracies(team, decisions, values)
-                found[split]["dnn"] = dnn_accuracy(self.trained.dnn, seen, values)
-            self._remember("dnn", found)
+            if team is not None:
+                if self.trained.dnn is None:
+                    template = dnn_template(config, self.problem, "logits")
+                    self.trained.dnn = spread_dnn(team, dnn, template, team.reduction())
+                for split, values in labels.items():
+                    decisions = {s: logits[split] for s, logits in own.items()}
+                    found[split] = rule_accuracies(team, decisions, values)
+                    found[split]["dnn"] = dnn_accuracy(self.trained.dnn, self._seen(decisions), values)
+
+        def examine(examination: Examination) -> Pieces:
+            assert self.trained.dnn is not None
+            decisions = {s: logits[EXAMINED] for s, logits in own.items()}
+            by_rules = examination.rules(decisions)
+            return by_rules | examination.dnn("dnn", self.trained.dnn, self._seen(decisions))
+
+        self.evaluations.take("dnn", found, examine)
 
     def coherent(self, start: str) -> None:
         """All local CNNs and the DNN are trained on as one model."""
@@ -231,15 +242,17 @@ class Run:
                     if by_data
                     else session.archive.of_parts(phase, team, team.workers),
                 )
-        if self._recalled(phase):
+        if self.evaluations.recall(phase, self.trained.steps.get(phase, 0)):
             return
+        found: Found = {}
+        seen: list[torch.Tensor] = []
         with session.phase("evaluation"):
             if team is not None:
-                evaluated = evaluate_coherent(team, self.problem, self.trained.models[start], self.samples, hooks.step)
-                found: dict[str, dict[str, Any]] = {}
+                model = self.trained.models[start]
+                evaluated, seen = evaluate_coherent(team, self.problem, model, self.samples, hooks.step, EXAMINED)
                 for split, (accuracy, parts) in evaluated.items():
                     found[split] = {phase: accuracy} | ({} if parts is None else {f"{phase}_parts": parts})
-                self._remember(phase, found)
+        self.evaluations.take(phase, found, lambda it: it.dnn(phase, self.trained.models[start].dnn, seen))
 
     def baseline(self) -> None:
         """The global CNN on whole images, to compare with."""
@@ -260,33 +273,21 @@ class Run:
                 self.trained.global_cnn, self.trained.steps["global"] = train_global_cnn(
                     team, self.problem, images, hooks, keeper
                 )
-        if self._recalled("global"):
+        if self.evaluations.recall("global", self.trained.steps.get("global", 0)):
             return
+        found: Found = {}
+        logits = torch.empty(0)
         with session.phase("evaluation"):
             if team is not None and self.trained.global_cnn is not None:
-                found = global_accuracies(team, self.problem, self.trained.global_cnn, images, hooks.step)
-                self._remember("global", {split: {"global": accuracy} for split, accuracy in found.items()})
+                accuracies, logits = global_accuracies(
+                    team, self.problem, self.trained.global_cnn, images, hooks.step, EXAMINED
+                )
+                found = {split: {"global": accuracy} for split, accuracy in accuracies.items()}
+        self.evaluations.take("global", found, lambda it: it.whole("global", logits))
 
-    def _remember(self, phase: str, found: dict[str, dict[str, Any]]) -> None:
-        """Takes over what an evaluation found, by split; root keeps it for a resumed run, with what the gather cost."""
-        session = self.session
-        for split, accuracies in found.items():
-            self.trained.accuracy[split] |= accuracies
-        if self.comm.is_root:
-            costs = {}
-            if phase == "dnn" and "gather" in session.seconds:
-                costs["gather"] = {"seconds": session.seconds["gather"], **asdict(self.comm.traffic["gather"])}
-            session.archive.remember(phase, {"accuracy": found, "costs": costs})
-
-    def _recalled(self, phase: str) -> bool:
-        """Takes over what an earlier job has found, unless this one has trained the network on; on all ranks."""
-        if not self.comm.broadcast_object(
-            phase in self.session.archive.evaluated and not self.trained.steps.get(phase, 0)
-        ):
-            return False
-        for split, accuracies in self.session.archive.evaluated[phase]["accuracy"].items():
-            self.trained.accuracy[split] |= accuracies
-        return True
+    def _seen(self, decisions: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+        """What the DNN sees of this rank's local decisions."""
+        return [features_of(logits, self.config.aggregation.features) for logits in decisions.values()]
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
         return self.problem.read(self.session.reader, subdomains, self.session.place.device, self.session.storage)

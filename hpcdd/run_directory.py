@@ -36,7 +36,6 @@ class RunDirectory:
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"
         self.heartbeats = path / "heartbeats"
-        self._evaluated = self.checkpoints / "evaluated.json"
         self._records = [self.checkpoints / "run.json", self.checkpoints / "run-copy.json"]
 
     def log(self, rank: int) -> Path:
@@ -98,28 +97,6 @@ class RunDirectory:
             self.checkpoints.mkdir(exist_ok=True)
             for path in self._records:
                 write_sealed(path, content)
-
-    def evaluated(self, run: str) -> dict[str, Any]:
-        """By phase what the evaluations of a run have found; empty where nothing whole is there: it is found again.
-
-        Args:
-            run: identity of the run.
-        """
-        with contextlib.suppress(FileNotFoundError, DamagedError):
-            content = read_sealed(self._evaluated)
-            if content["run"] == run:
-                phases: dict[str, Any] = content["phases"]
-                return phases
-        return {}
-
-    def write_evaluated(self, run: str, phases: dict[str, Any]) -> None:
-        """Writes what :meth:`evaluated` reads.
-
-        Raises:
-            WriteError: it can't be written.
-        """
-        with writing(self._evaluated):
-            write_sealed(self._evaluated, {"run": run, "phases": phases})
 
     def remove(self) -> None:
         """Takes everything away that :func:`make` and later the job have made; for a new run, under its lock.

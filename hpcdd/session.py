@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from . import environment, launch, mesh, results, storage
@@ -21,6 +24,7 @@ from .errors import StopRequest, UserError
 from .files import writing
 from .parallel.share import Flag
 from .parallel.team import form_team
+from .phases.examine import EXAMINED, examined_rows
 from .phases.optimizers import check_precision
 from .phases.status import Hooks, Status
 from .problem import check_shares, pose
@@ -82,6 +86,14 @@ class Session:
         if comm.is_root:
             results.print_plan(self.mesh, self.problem, sys.stdout, self._storages)
         comm.startup.mark("problem")
+
+    @cached_property
+    def examined(self) -> npt.NDArray[np.int64]:
+        """Samples of the split :data:`EXAMINED` that are examined, ascending."""
+        problem = self.problem
+        return examined_rows(
+            self.config, problem.samples[EXAMINED], len(problem.decomposition), problem.info.num_classes
+        )
 
     def __enter__(self) -> Self:
         self.stop.__enter__()

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ThreadComm:
-    """The part of :class:`hpcdd.comm.Comm` that training steps use; sums are taken in the order of the ranks."""
+    """The part of :class:`hpcdd.comm.Comm` that trainings and examinations use; sums are in the order of the ranks."""
 
     def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list[Any]) -> None:
         self.rank, self.size = rank, size
@@ -41,6 +41,11 @@ class ThreadComm:
 
     def allgather(self, part: Array) -> Array:
         return np.stack(self._exchange("Allgather", part.copy(), self.size * part.nbytes))
+
+    def gather(self, part: Array, counts: list[int]) -> Array | None:
+        parts = self._exchange("Gatherv", part.reshape(-1).copy(), sum(counts) * part.itemsize)
+        assert [part.size for part in parts] == list(counts)
+        return np.concatenate(parts) if self.is_root else None
 
     def sum(self, values: Array, result: Array) -> None:
         self.finish_sum(self.start_sum(values, result))

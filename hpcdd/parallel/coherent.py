@@ -49,13 +49,17 @@ class PartOfDNN(nn.Module):
     def forward(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """The outputs (n, F) of this rank's CNNs, in the order of the subdomains -> logits (n, K) on every rank."""
         with torch.autocast(outputs[0].device.type, enabled=False):
-            summands = [
-                functional.linear(output.to(block.dtype), block)
-                for output, block in zip(outputs, self.blocks.values(), strict=True)
-            ]
-            hidden = SumOverSubdomains.apply(self.reduction, *summands) + self.bias  # type: ignore[no-untyped-call]
-            logits: torch.Tensor = self.rest(hidden)
+            logits: torch.Tensor = self.rest(self.hidden(outputs))
         return logits
+
+    def hidden(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The first layer, (n, hidden) on every rank, without the activation that follows; one message."""
+        summands = [
+            functional.linear(output.to(block.dtype), block)
+            for output, block in zip(outputs, self.blocks.values(), strict=True)
+        ]
+        total: torch.Tensor = SumOverSubdomains.apply(self.reduction, *summands)  # type: ignore[no-untyped-call]
+        return total + self.bias
 
     def copy(self) -> PartOfDNN:
         """The same part with parameters of its own."""

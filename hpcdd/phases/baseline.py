@@ -75,9 +75,19 @@ def create_global_cnn(team: Team, problem: Problem) -> nn.Module:
 
 
 def global_accuracies(
-    team: Team, problem: Problem, network: nn.Module, samples: Mapping[str, Subimages], step: Callable[[], None]
-) -> dict[str, float]:
-    """Collective over the workers: the global CNN's accuracy by split; ``step`` is called before each batch."""
+    team: Team,
+    problem: Problem,
+    network: nn.Module,
+    samples: Mapping[str, Subimages],
+    step: Callable[[], None],
+    examined: str = "test",
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Collective over the workers; arguments as for :func:`hpcdd.phases.coherent.evaluate_coherent`.
+
+    Returns:
+        The global CNN's accuracy by split; and its logits on the split ``examined``, float32 (n, K) on the CPU.
+    """
     share = team.share_of_workers()
     logits = {split: logits_of(network, its, step, share) for split, its in samples.items()}
-    return {split: float((logits[split].argmax(1) == problem.labels(split)).double().mean()) for split in logits}
+    right = {split: values.argmax(1) == problem.labels(split) for split, values in logits.items()}
+    return {split: float(values.double().mean()) for split, values in right.items()}, logits[examined]

@@ -190,8 +190,13 @@ def assemble(team: Team, problem: Problem, part: PartOfCoherent) -> Coherent:
 
 
 def evaluate_coherent(
-    team: Team, problem: Problem, part: PartOfCoherent, samples: Mapping[int, BySplit], step: Callable[[], None]
-) -> dict[str, tuple[float, dict[str, Any] | None]]:
+    team: Team,
+    problem: Problem,
+    part: PartOfCoherent,
+    samples: Mapping[int, BySplit],
+    step: Callable[[], None],
+    examined: str = "test",
+) -> tuple[dict[str, tuple[float, dict[str, Any] | None]], list[torch.Tensor]]:
     """Collective over the workers.
 
     Args:
@@ -200,20 +205,25 @@ def evaluate_coherent(
         part: this rank's part of the model.
         samples: by subdomain of this rank and split.
         step: called before each batch.
+        examined: a split.
 
     Returns:
         By split the accuracy of the model; and what the local CNNs have become by being trained together: the
         accuracies of :func:`rule_accuracies` on their own logits, None where the DNN sees penultimate features and the
-        CNNs' last layers have not been trained with the rest.
+        CNNs' last layers have not been trained with the rest. Besides, what the DNN sees of each of this rank's CNNs
+        on the split ``examined``, float32 (n, F).
     """
     classes = part.features != "penultimate"
     share = team.share_of_replicas()
     dnn = part.dnn.cpu()
     found: dict[str, tuple[float, dict[str, Any] | None]] = {}
+    kept: list[torch.Tensor] = []
     for split in problem.samples:
         labels = problem.labels(split)
         outputs = {int(s): logits_of(cnn, samples[int(s)][split], step, share) for s, cnn in part.cnns.items()}
         seen = [features_of(output, part.features) for output in outputs.values()]
         rules = rule_accuracies(team, outputs, labels) if classes else None
         found[split] = dnn_accuracy(dnn, seen, labels), rules
-    return found
+        if split == examined:
+            kept = seen
+    return found, kept

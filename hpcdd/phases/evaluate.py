@@ -16,7 +16,7 @@ from ..parallel.coherent import PartOfDNN
 from ..parallel.reduction import Reduction
 from ..parallel.team import Team
 
-_ROWS = 8192
+ROWS = 8192
 """Samples in a piece."""
 
 
@@ -36,8 +36,8 @@ def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torc
     everyone = {s: share for of_rank in comm.allgather_object(own) for s, share in of_rank.items()}
     add = Reduction(comm, "ordered")
     decisions: list[torch.Tensor] = []
-    for start in range(0, len(labels), _ROWS):
-        pieces = [values[start : start + _ROWS] for values in logits.values()]
+    for start in range(0, len(labels), ROWS):
+        pieces = [values[start : start + ROWS] for values in logits.values()]
         summands = [torch.stack([rule(piece, num_subdomains) for rule in RULES.values()]) for piece in pieces]
         decisions.append(add(summands).argmax(-1))
     decided = torch.cat(decisions, dim=1)
@@ -60,7 +60,7 @@ def dnn_accuracy(dnn: PartOfDNN, outputs: Sequence[torch.Tensor], labels: torch.
     """
     dnn.eval()
     with torch.inference_mode():
-        pieces = zip(*[torch.split(output, _ROWS) for output in outputs], strict=True)
+        pieces = zip(*[torch.split(output, ROWS) for output in outputs], strict=True)
         decisions = torch.cat([dnn(piece).argmax(1) for piece in pieces])
     return _share_of(decisions, labels)
 

@@ -55,9 +55,9 @@ def test_accuracies_by_hand() -> None:
     assert dnn_accuracy_of(dnn, logits, torch.tensor([0, 1, 0, 1])) == 1.0
 
 
-@pytest.mark.parametrize("rows", [evaluate._ROWS, 1000, 2001, 7])
+@pytest.mark.parametrize("rows", [evaluate.ROWS, 1000, 2001, 7])
 def test_accuracies_in_pieces_are_those_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_ROWS", rows)
+    monkeypatch.setattr(evaluate, "ROWS", rows)
     logits, labels = one_knows(2001)
     dnn = create_dnn(AggregationSettings(hidden=(16,)), [4, 4, 4], 4, seed=0).eval()
     with torch.no_grad():

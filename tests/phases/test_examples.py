@@ -1,0 +1,74 @@
+"""Which samples are shown, and that their images are the stored ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcdd.config import Config, DataSettings
+from hpcdd.findings import Pieces
+from hpcdd.phases import examples
+from hpcdd.phases.examples import choose, decisions_of
+from hpcdd.problem import pose
+
+from ..artificial import decisions
+
+
+def pieces_of(n: int, num_classes: int = 3) -> tuple[np.ndarray, Pieces]:
+    found = decisions(n, num_classes=num_classes)
+    strategies = {f"strategies/{name}": values for name, values in found.strategies.items()}
+    return found.labels, {**strategies, "local/decisions": found.local, "local/confidence": found.confidence}
+
+
+def test_reasons_are_true_and_the_clearest_cases_come_first() -> None:
+    labels, pieces = pieces_of(900)
+    shown, reasons = choose(labels, pieces)
+    assert len(shown) == len(set(shown.tolist())) == len(reasons) == 3 * examples.MOST - 10
+    right = (pieces["local/decisions"] == labels[:, None]).sum(1)
+    final, majority = (pieces[f"strategies/{name}"].argmax(1) == labels for name in ("coherent_transfer", "majority"))
+    by_reason = {reason: shown[[r == reason for r in reasons]] for reason in ("example", "rescued", "lost")}
+    assert np.bincount(labels[by_reason["example"]]).tolist() == [2, 2, 2]
+    rescued, lost = by_reason["rescued"], by_reason["lost"]
+    assert len(rescued) == len(lost) == examples.MOST
+    assert final[rescued].all()
+    assert (right[rescued] < 2).all()
+    assert (np.diff(right[rescued]) >= 0).all()
+    assert not final[lost].any()
+    assert majority[lost].all()
+    assert (np.diff(right[lost]) <= 0).all()
+
+
+def test_of_many_classes_each_is_shown_once_while_there_is_room() -> None:
+    labels, pieces = pieces_of(30)
+    labels = np.arange(30) % 15
+    _, reasons = choose(labels, pieces)
+    assert reasons.count("example") <= examples.MOST
+    first = choose(labels, pieces)[0][[reason == "example" for reason in reasons]]
+    assert len(set(labels[first].tolist())) >= min(len(first), 13)
+
+
+def test_images_are_whole_and_as_they_are_stored(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(data=DataSettings(file=str(tiny), classes=("two", "four")))
+    problem = pose(config)
+    rows = np.arange(4, 44)
+    labels, pieces = pieces_of(40, num_classes=2)
+    assert labels.tolist() == problem.labels("test")[4:44].tolist()
+    pieces["strategies/majority"][0], pieces["strategies/coherent_transfer"][0] = [0.9, 0.1], [0.1, 0.9]  # lost
+    found = decisions_of(problem, "test", "logits", rows, pieces)
+    assert (found.samples, found.is_whole, found.class_names) == (60, False, ("two", "four"))
+    _, of_split = problem.rows["test"]
+    assert of_split is not None
+    with h5py.File(tiny) as file:
+        stored = file["test/images"][:][of_split[rows[found.shown]]]
+    assert found.images.dtype == np.uint8
+    np.testing.assert_array_equal(found.images, stored)
+    assert set(found.reasons) == {"example", "rescued", "lost"}
+
+    monkeypatch.setattr(examples, "_BYTES", 4 * 144 + 10)
+    few = decisions_of(problem, "test", "logits", rows, pieces)
+    assert len(few.images) == len(few.reasons) == 4
+    assert set(few.reasons) == {"example", "rescued", "lost"}
+    np.testing.assert_array_equal(few.images, found.images[:4])
