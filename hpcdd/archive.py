@@ -17,11 +17,12 @@ from typing import Any, Self
 
 from . import environment, results, resume, run_directory
 from .checkpoints.keeper import Journal, Keeper
+from .checkpoints.reuse import take_over
 from .checkpoints.snapshot import by_number
 from .comm import Comm
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, DivergedError, ReadError, StopRequest, UserError, WriteError
+from .errors import RESUME, DivergedError, InUseError, ReadError, RunError, StopRequest, UserError, WriteError
 from .files import write_bytes, writing
 from .findings import Findings, Pieces
 from .lock import Lock
@@ -52,7 +53,7 @@ class Archive:
         Args:
             comm: all ranks.
             job: the same on every rank.
-            facts: for the record: ``dataset``, ``by_blocks``, ``device``; root's count.
+            facts: for the record, see :class:`hpcdd.resume.Job`; root's count.
             mesh: who does what.
 
         Raises:
@@ -76,7 +77,7 @@ class Archive:
             self.journal = Journal(self.warn)
             if comm.is_root and left is not None:
                 self.warn(f"{left} has left {self.directory.path} without an end")
-            if comm.is_root and job.record is not None:
+            if comm.is_root and job.record is not None and not job.study:
                 print(f"going on with {self.directory.path}", flush=True)
             self._keeper = partial(
                 Keeper,
@@ -95,9 +96,9 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not isinstance(error, StopRequest):
-            told = isinstance(error, UserError | DivergedError)
+            told = isinstance(error, UserError | DivergedError | RunError)
             self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
-        agreed = isinstance(error, StopRequest | UserError) and not isinstance(error, ReadError)
+        agreed = isinstance(error, StopRequest | UserError | RunError) and not isinstance(error, ReadError)
         if error is not None and not agreed and not is_loss(error):
             self._broken = True
         self._open.close()
@@ -129,6 +130,12 @@ class Archive:
         except WriteError as error:
             self.warn(str(error))
 
+    @property
+    def reused(self) -> dict[str, str]:
+        """By phase the run directory whose result was taken over."""
+        found: dict[str, str] = self._record["reused"]
+        return found
+
     def complete(self) -> None:
         """On root: the run is complete.
 
@@ -147,10 +154,13 @@ class Archive:
         self._open.callback(self._release, lock)
         present = directory.record()  # what was decided before the lock was held may be outdated
         if (present or {}).get("run") != (job.record or {}).get("run"):
-            raise UserError(f"another job has begun in {directory.path} meanwhile; start again")
+            raise InUseError(f"another job has begun in {directory.path} meanwhile; start again")
         directory.tidy()
         run = secrets.token_hex(8) if job.record is None else job.record["run"]
-        record = resume.record_of(self._resolved, run, **facts)
+        record = resume.record_of(self._resolved, run, **facts, reused=(job.record or {}).get("reused", {}))
+        for phase, donor in job.donors.items():
+            if take_over(phase, RunDirectory(donor), directory, record):
+                record["reused"][phase] = str(donor)
         self._findings = Findings(directory.checkpoints, run)
         if job.record and (outdated := [resume.PHASES[name] for name in resume.grown(job.record, job.config)]):
             self._findings.drop(outdated)  # before the record says that there are more epochs

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import launch
-from .environment import Startup
+from .environment import Beside, Startup
 from .errors import UserError, agreed, agreed_kind
 from .mpi import abort, finalize, library, sleep_until
 from .traffic import Ledger, Traffic
@@ -47,6 +47,7 @@ class Comm:
         family: every communicator of the job that this rank belongs to.
         diminished: whether ranks have been lost and the rest goes on, see :mod:`hpcdd.survival`.
         startup: where the time before this rank's first step goes.
+        beside: what else works on this rank's host.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Comm:
         self.family.append(mpi)
         self.diminished = False
         self.startup = Startup()
+        self.beside = Beside()
 
     def revoke(self) -> None:
         """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""
@@ -107,6 +109,17 @@ class Comm:
         with self.counted("Split", 0):
             mpi = self.mpi.Split(library().UNDEFINED if color is None else color, self.rank)
         return None if color is None else type(self)(mpi, self.ledger, self.crowded, self.family)
+
+    def duplicate(self) -> Self:
+        """Collective: the same ranks, with clocks and counters that begin now; for one of several runs."""
+        made = type(self)(self.mpi.Dup())
+        made.startup, made.beside = Startup(again=True), self.beside
+        return made
+
+    def free(self) -> None:
+        """Collective: gives back this communicator and all that were split off; an MPI library has a limited number."""
+        for mpi in self.family:
+            mpi.Free()
 
     # -- agreement ---------------------------------------------------------------------------------------------------
 

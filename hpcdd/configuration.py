@@ -68,11 +68,23 @@ def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool
     file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     options, print_config, problems = parse_options(argv)
     source = read(QUICKSTART if file is None else Path(file)) if file is not None or base is None else base
-    config, more = _validate(_merged(source.tree, options))
+    config, more = _validate(merged(source.tree, options))
     problems += [_describe(source, options, place, text) for place, text in more]
     if problems or config is None:
         raise UserError("\n".join(problems))
     return config, print_config
+
+
+def validated(source: Source, options: Tree) -> Config:
+    """The configuration that stands in ``source``, part of which came from ``options`` of the command line.
+
+    Raises:
+        UserError: with a line for each mistake.
+    """
+    config, problems = _validate(source.tree)
+    if config is None:
+        raise UserError("\n".join(_describe(source, options, place, text) for place, text in problems))
+    return config
 
 
 def to_yaml(config: Config) -> str:
@@ -121,7 +133,7 @@ def read(path: Path) -> Source:
     return Source({key: value for key, value in tree.items() if key not in empty}, lines, path)
 
 
-def _merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
+def merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
     """Field by field; a field that is a mapping itself (model.options) is replaced as a whole."""
     result = dict(tree)
     for key, value in over.items():

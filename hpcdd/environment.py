@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +105,49 @@ def seconds_since_launch() -> float:
 
 
 class Startup:
-    """What this process does between its launch and its first training step.
+    """What this process does between its launch, or a later beginning, and its first training step.
+
+    Args:
+        again: whether it begins now: the process has done other work before.
 
     Attributes:
         seconds: by cause, in the order of events.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, again: bool = False) -> None:
         self.seconds: dict[str, float] = {}
+        self._begin = time.time() - (0.0 if again else seconds_since_launch())
+        self._worked = time.process_time() if again else 0.0
+        if again:  # what was in memory at most counts from now on; without this file, from the launch
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+
+    @property
+    def age(self) -> float:
+        """Seconds since the beginning."""
+        return time.time() - self._begin
+
+    @property
+    def worked(self) -> float:
+        """Seconds of processor time since the beginning."""
+        return time.process_time() - self._worked
 
     def mark(self, cause: str) -> None:
         """What has happened since the last mark had this cause; only the first mark of a cause counts."""
-        self.seconds.setdefault(cause, seconds_since_launch() - sum(self.seconds.values()))
+        self.seconds.setdefault(cause, self.age - sum(self.seconds.values()))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Ranks of other groups of the job, which work on this rank's host at the same time.
+
+    Attributes:
+        masks: of each of them the cores that it may use.
+        before: how many of them have a smaller number than this rank.
+    """
+
+    masks: tuple[frozenset[int], ...] = ()
+    before: int = 0
 
 
 def _version(name: str) -> str | None:

@@ -32,13 +32,17 @@ class WriteError(UserError):
     exit_code = 74  # EX_IOERR of sysexits.h
 
 
+class InUseError(UserError):
+    """A run directory in which another job is at work."""
+
+
 Found = tuple[type[UserError], str, bool]
 """Of one rank: the kind of an error, its text, and whether it is :attr:`UserError.agreed` already."""
 
 
 def agreed_kind(error: UserError) -> type[UserError]:
     """What an error is on all ranks, once they know of it."""
-    return WriteError if isinstance(error, WriteError) else UserError
+    return next((kind for kind in (WriteError, InUseError) if isinstance(error, kind)), UserError)
 
 
 def agreed(found: Sequence[Found | None]) -> UserError | None:
@@ -68,6 +72,18 @@ class DivergedError(ArithmeticError):
     """A loss that is no longer finite. Met by one rank alone, which ends the whole job with this message."""
 
     exit_code = 3
+
+
+class RunError(Exception):
+    """What has ended one run of a study, on all its ranks alike; other runs go on.
+
+    Attributes:
+        exit_code: that a job of this run alone would have had.
+    """
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 RESUME = 75

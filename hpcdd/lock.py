@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import InUseError
 from .files import writing
 
 BEAT = 5.0
@@ -54,7 +54,7 @@ class Lock:
             Who left it behind, if it had to be taken over.
 
         Raises:
-            UserError: another job holds it.
+            InUseError: another job holds it.
             WriteError: it can't be written.
         """
         left = None
@@ -64,7 +64,7 @@ class Lock:
                 if owner is None:
                     continue  # it has just gone
                 if self._lives(owner):
-                    raise UserError(
+                    raise InUseError(
                         f"{self._path.parent} is in use by {_words(owner)}; wait for its end, or name another --output"
                     )
                 self._remove(owner)

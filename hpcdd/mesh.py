@@ -128,15 +128,16 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     working = [rank for rank in node if assigned[rank][0]]
 
     def find_place() -> Place:
-        threads = threads_of(mine, [masks[rank] for rank in working], os.environ)
+        threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.beside.masks], os.environ)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
-        position = sum(1 for rank in working if rank < comm.rank)
+        position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
         return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica)
 
     places = comm.allgather_object(comm.on_all(find_place))
-    cores = frozenset().union(*[masks[rank] for rank in working])
-    comm.crowded = comm.maximum(sum(places[rank].threads for rank in working) > len(cores)) > 0
+    cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)
+    others = len(comm.beside.masks) * places[comm.rank].threads
+    comm.crowded = comm.maximum(sum(places[rank].threads for rank in working) + others > len(cores)) > 0
     return Mesh(num_subdomains, tuple(places))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def record(session: Session, trained: Trained) -> None:
         everyone = comm.gather_object(_costs(session, trained))
     content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
     session.archive.log.info("complete")
-    if content is not None and comm.is_root:
+    if content is not None and comm.is_root and not session.job.study:
         session.close_display()
         results.print_results(content, session.directory.path, sys.stdout)
 
@@ -160,7 +161,7 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs
                 trained.steps[phase] += earlier.steps
     session.seconds["local"] = [seconds for of_rank in everyone for seconds in of_rank.local]
     session.seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
-    session.seconds["total"] = environment.seconds_since_launch()
+    session.seconds["total"] = session.comm.startup.age
     communication = results.traffic_of([of_rank.traffic for of_rank in everyone], trained.steps)
     for found in session.archive.evaluated.values():
         for phase, cost in found["costs"].items():
@@ -179,6 +180,8 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs
         memory=[of_rank.memory for of_rank in everyone],
         startup=[of_rank.startup for of_rank in everyone],
     )
+    if session.archive.reused:
+        content["reused"] = {phase: Path(donor).name for phase, donor in session.archive.reused.items()}
     with writing(session.directory.results):
         results.write_json(session.directory.results, content)
     session.archive.complete()

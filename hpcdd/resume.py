@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,19 @@ class Job:
         config: with ``output`` set where a run is gone on with.
         print_only: whether the configuration is only to be printed.
         record: of the run that is gone on with, None for a new one: ``run`` (its identity), ``config``, ``dataset``
-            (fingerprint), ``by_blocks`` (the order in which samples are visited), ``device`` (kind), ``complete``.
+            (fingerprint), ``by_blocks`` (the order in which samples are visited), ``device`` (kind), ``replicas`` and
+            ``workers`` (ranks of the last job that share batches), ``reused`` (by phase the run directory whose result
+            was taken over), ``complete``.
+        study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
+        donors: by phase the directory of a run whose result is taken over where it is the same, see
+            :mod:`hpcdd.checkpoints.reuse`.
     """
 
     config: Config
     print_only: bool
     record: dict[str, Any] | None = None
+    study: bool = False
+    donors: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -76,11 +83,8 @@ def settle(argv: Sequence[str]) -> Job:
     run = None if folder is None else RunDirectory(folder)
     condition = "empty" if run is None else run.condition()
     record = run.record() if run is not None and condition in ("unfinished", "complete") else None
-    if record is not None and record["format"] != FORMAT:
-        raise UserError(
-            f"{folder} is a run of format {record['format']} (hpcdd {record['hpcdd']}); this hpcdd goes on with format "
-            f"{FORMAT}"
-        )
+    if folder is not None and record is not None:
+        check_record(folder, record)
     if not named:
         config, print_only = configuration.parse(
             words, None if record is None else configuration.Source(record["config"])
@@ -108,6 +112,19 @@ def settle(argv: Sequence[str]) -> Job:
     return Job(config, print_only, record)
 
 
+def check_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run of another format.
+
+    Raises:
+        UserError: naming both.
+    """
+    if record["format"] != FORMAT:
+        raise UserError(
+            f"{folder} is a run of format {record['format']} (hpcdd {record['hpcdd']}); this hpcdd goes on with format "
+            f"{FORMAT}"
+        )
+
+
 def again(job: Job, path: Path | None) -> Job:
     """The same job gone on with; to be called on root.
 
@@ -126,7 +143,7 @@ def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
     Args:
         config: as it was resolved.
         run: identity.
-        facts: ``dataset``, ``by_blocks``, ``device``.
+        facts: ``dataset``, ``by_blocks``, ``device``, ``replicas``, ``workers``, ``reused``.
     """
     content = config.model_dump(mode="json", exclude={"output"})
     return {"format": FORMAT, "hpcdd": __version__, "run": run, "config": content, **facts, "complete": False}

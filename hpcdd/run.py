@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,6 @@ import torch
 from . import resume, survival
 from .comm import Comm
 from .data.samples import Subimages
-from .errors import StopRequest
 from .evaluations import Evaluations, Found
 from .findings import Pieces
 from .models.dnn import features_of
@@ -32,21 +30,28 @@ from .record import Trained, dnn_template, record
 from .resume import Job
 from .seeding import WHOLE
 from .session import Session
+from .stop import Stop
 
 _WHOLE = range(WHOLE, WHOLE + 1)
 
 
-def train(comm: Comm, job: Job) -> None:
+def train(comm: Comm, job: Job, above: Stop | None = None) -> None:
     """The whole way of the data, from the dataset file to results.json; called by all ranks.
+
+    Args:
+        comm: all ranks of the run.
+        job: the same on every rank.
+        above: of the whole job, where the run's ranks are a group of it.
 
     Raises:
         UserError: on all ranks, before any training.
         DivergedError: on the rank that met it.
+        RunError: in a study, on all ranks, instead of that and of what else a rank has met while none waited for it.
         StopRequest: on all ranks.
         WriteError: on all ranks, if the results can't be written.
     """
     if not job.config.run.survive:
-        _train(comm, job)
+        _train(comm, job, above=above)
         return
     comm.on_root(survival.check)
     where: list[Path] = []
@@ -74,9 +79,9 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
     return comm.on_root(lambda: resume.again(job, paths[0] if paths else None))
 
 
-def _train(comm: Comm, job: Job, where: list[Path] | None = None) -> None:
+def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> None:
     """As :func:`train`, without surviving; the run directory is appended to ``where`` once it is open."""
-    with Session(comm, job) as session:
+    with Session(comm, job, above) as session:
         run = Run(session)
         session.open_directory()
         if where is not None:
@@ -155,8 +160,9 @@ class Run:
         """
         session, problem, team = self.session, self.problem, self.team
         session.begin("local", range(len(problem.decomposition)))
-        with session.phase("local"):
-            with contextlib.suppress(StopRequest):  # root waits for everyone's last status
+        apart = session.mesh.replicas == 1
+        with session.phase("local", apart=apart):
+            with session.kept(apart=apart):  # root waits for everyone's last status
                 if team is not None:
                     share = team.share_of_replicas()
                     self.trained.local = train_local_cnns(
@@ -197,7 +203,7 @@ class Run:
         else:
             with session.phase("gather"):
                 logits = gather_logits(self.comm, session.mesh, list(own.values()), problem.samples, num_classes)
-            with session.phase("dnn"):
+            with session.phase("dnn", apart=True):
                 if logits is not None:
                     dnn = train_dnn(config, logits, labels, session.hooks(alone=True), session.archive.of_dnn())
             del logits

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -16,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from . import environment, launch, mesh, results, storage
+from . import launch, mesh, results, storage
 from .archive import Archive
 from .comm import Comm
 from .data.reading import BoxReader
-from .errors import StopRequest, UserError
+from .errors import DivergedError, RunError, StopRequest, UserError
 from .files import writing
 from .parallel.share import Flag
 from .parallel.team import form_team
@@ -41,9 +43,10 @@ class Session:
     Args:
         comm: all ranks.
         job: the same on every rank.
+        above: of the whole job, where ``comm`` is a group of it.
 
     Attributes:
-        comm: see above.
+        comm, job: see above.
         config: of the job.
         problem: what is to be solved.
         mesh, place: who owns what, and this rank's place.
@@ -59,12 +62,12 @@ class Session:
         UserError: on all ranks, if anything does not fit; nothing has been written then.
     """
 
-    def __init__(self, comm: Comm, job: Job) -> None:
+    def __init__(self, comm: Comm, job: Job, above: Stop | None = None) -> None:
         config = job.config
-        self.comm, self.config, self._job = comm, config, job
+        self.comm, self.config, self.job = comm, config, job
         # A job that goes on without ranks that have died has started long ago.
-        self.seconds: dict[str, Any] = {"start": 0.0 if comm.diminished else environment.seconds_since_launch()}
-        self.core_seconds: dict[str, float] = {"start": time.process_time()}
+        self.seconds: dict[str, Any] = {"start": 0.0 if comm.diminished else comm.startup.age}
+        self.core_seconds: dict[str, float] = {"start": comm.startup.worked}
         self.problem = comm.on_root(lambda: pose(config))
         self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
         self.place = self.mesh.places[comm.rank]
@@ -77,13 +80,14 @@ class Session:
         self._display: Display = NoDisplay()
         self._metrics: Metrics | None = None
         self._steps = 0
+        self._failure: tuple[str, int] | None = None
         self._open = contextlib.ExitStack()
         interval = comm.on_root(self._open_display)
         channel = comm.side_channel()
-        self.stop = Stop(comm, channel)
+        self.stop = Stop(comm, channel, above)
         self.telemetry = Telemetry(comm, channel, self._sink, interval)
         self.team = form_team(comm, self.mesh, config, Flag(self.stop.wanted))
-        if comm.is_root:
+        if comm.is_root and not job.study:
             results.print_plan(self.mesh, self.problem, sys.stdout, self._storages)
         comm.startup.mark("problem")
 
@@ -113,8 +117,10 @@ class Session:
             "dataset": self.problem.info.fingerprint,
             "by_blocks": self._storages.by_blocks,
             "device": self.place.device.partition(":")[0],
+            "replicas": self.mesh.replicas,
+            "workers": sum(1 for place in self.mesh.places if place.subdomains),
         }
-        self.archive = self._open.enter_context(Archive(self.comm, self._job, facts, self.mesh))
+        self.archive = self._open.enter_context(Archive(self.comm, self.job, facts, self.mesh))
         self.directory = self.archive.directory
         self.comm.on_root(self._open_metrics)
         self.archive.watch(self._movement, lambda: f"step {self._steps}")
@@ -129,7 +135,7 @@ class Session:
             if not self.comm.is_root:
                 self._open.close()
             self.comm.maximum(0)  # all have closed their files there
-            if self.comm.is_root and self._job.record is None:
+            if self.comm.is_root and self.job.record is None:
                 self.directory.remove()
             raise
 
@@ -162,20 +168,55 @@ class Session:
         self._display.close()
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, *, apart: bool = False) -> Iterator[None]:
         """A phase that all ranks end together: traffic and seconds of both kinds are recorded under ``name``.
+
+        Args:
+            name: of the phase.
+            apart: whether no rank waits for another one before its end.
 
         Raises:
             StopRequest: on all ranks alike at the end, if any rank wants to stop.
+            RunError: in a study, on all ranks alike at the end, with what :meth:`kept` has kept on any.
         """
         start, worked = time.perf_counter(), time.process_time()
         with self.comm.phase(name):
-            with contextlib.suppress(StopRequest):  # the others hear of it, and all agree
+            with self.kept(apart=apart):
                 yield
             with self.comm.phase("agreement"):
+                if self.job.study:
+                    self._agree_on_failure()
                 self.stop.agree(name)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         self.core_seconds[name] = self.core_seconds.get(name, 0.0) + time.process_time() - worked
+
+    @contextlib.contextmanager
+    def kept(self, *, apart: bool) -> Iterator[None]:
+        """What ends the block is kept for the end of the phase, where all ranks hear of it.
+
+        A request to stop is; in a study so is a divergence, which all ranks meet that train together, and where this
+        rank works ``apart``, whatever it meets. Anything else ends the whole job: others wait for a message from here.
+        """
+        try:
+            yield
+        except StopRequest:
+            pass
+        except Exception as error:
+            if not self.job.study or not (apart or isinstance(error, DivergedError)):
+                raise
+            where = f"rank {self.comm.rank} of {self.comm.size} on {socket.gethostname()}"
+            if isinstance(error, DivergedError):
+                self._failure = str(error), error.exit_code
+            elif isinstance(error, UserError):
+                self._failure = f"{where}: {error}", error.exit_code
+            else:
+                self._failure = f"{where} failed in phase {self.comm.phase_name}\n{traceback.format_exc().rstrip()}", 1
+
+    def _agree_on_failure(self) -> None:
+        if not self.comm.maximum(int(self._failure is not None), self.stop.poll):
+            return
+        found = [failure for failure in self.comm.allgather_object(self._failure) if failure is not None]
+        raise RunError("\n".join(dict.fromkeys(text for text, _ in found)), max(code for _, code in found))
 
     def hooks(self, *, alone: bool, heard: bool = True) -> Hooks:
         """What a training calls.

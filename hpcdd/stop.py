@@ -38,11 +38,13 @@ class Stop:
     Args:
         comm: all ranks.
         channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
+        above: of the job, where these ranks are a group of it: it has the handlers, and all groups stop together.
     """
 
-    def __init__(self, comm: Comm, channel: MPI.Comm) -> None:
+    def __init__(self, comm: Comm, channel: MPI.Comm, above: Stop | None = None) -> None:
         self._comm = comm
         self._channel = channel
+        self._above = above
         self._about = library().Status()
         self._signum = 0
         self._since = 0.0
@@ -52,7 +54,8 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+        if self._above is None:
+            self._before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,6 +81,9 @@ class Stop:
 
     def poll(self) -> None:
         """Takes other ranks' requests in and passes an own one on; does not raise."""
+        if self._above is not None:
+            self._above.poll()
+            self._signum = self._signum or self._above._signum
         if self._comm.size > 1 and self._channel.Iprobe(tag=_TAG, status=self._about):
             message = np.zeros(1, np.int64)
             # From that rank: under srun over two nodes MPICH 5 was seen to hang in a receive from any.

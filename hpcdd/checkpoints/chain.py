@@ -58,6 +58,15 @@ class Chain:
         """
         return [self._read_piece(manifest["pieces"], subdomain) for subdomain in subdomains]
 
+    def verify(self, manifest: Mapping[str, Any]) -> None:
+        """Reads all pieces of a checkpoint.
+
+        Raises:
+            DamagedError: as for :meth:`read`.
+        """
+        for key in manifest["pieces"]:
+            self._read_piece(manifest["pieces"], WHOLE if key == _key(WHOLE) else int(key))
+
     def write(self, position: Position, subdomain: int, piece: bytes) -> dict[str, Entry]:
         """Writes one piece.
 

@@ -22,6 +22,8 @@ from .share import Flag
 FRACTION_BITS = 40
 """Fixed point of an ordered sum: int64 in units of 2**-40, so that |h| can reach 2**22 and a summand is rounded by
 2**-41 at most, less than float32 rounds a number of size 2**-17."""
+_DIVERGED = 1 << 48
+"""In the flag's place, beyond all that a flag holds: a rank has no summand that could be added."""
 
 
 def to_fixed(summand: torch.Tensor) -> torch.Tensor:
@@ -54,15 +56,20 @@ class Reduction:
         """Tensors of one shape and dtype from this rank's subdomains -> the sum over all ranks' ones.
 
         Raises:
-            DivergedError: a summand that is NaN or beyond what fixed point can hold.
+            DivergedError: on all ranks, a summand that is NaN or beyond what fixed point can hold.
         """
-        first = summands[0]
-        mine = self._sum_own(summands)
+        first, problem = summands[0], self._problem(summands)
+        mine = torch.zeros(first.shape, dtype=torch.int64) if problem else self._sum_own(summands)
         message = torch.empty(mine.numel() + 1, dtype=mine.dtype, pin_memory=first.device.type == "cuda")
         message[:-1].copy_(mine.view(-1))
-        message[-1] = self._flag.value
+        message[-1] = _DIVERGED if problem else self._flag.value
         total = torch.empty_like(message)
         self._comm.sum(message.numpy(), total.numpy())
+        if self._ordered and total[-1] >= _DIVERGED:
+            raise DivergedError(
+                f"phase {self._comm.phase_name}: {problem or 'another rank has a summand that is not finite'}; try "
+                "a smaller learning rate, or the one_cycle schedule (it starts low)"
+            )
         self._flag.value = float(total[-1])
         result = total[:-1].to(first.device)
         if self._ordered:
@@ -74,14 +81,16 @@ class Reduction:
             return torch.stack(list(summands)).sum(0) if len(summands) > 1 else summands[0].contiguous()
         fixed = torch.zeros(summands[0].shape, dtype=torch.int64, device=summands[0].device)
         for summand in summands:
-            largest = float(summand.abs().max()) if summand.numel() else 0.0
-            if not largest < self._limit / len(summands):  # not: NaN compares false
-                raise DivergedError(
-                    f"phase {self._comm.phase_name}: a summand of the DNN's first layer is {largest}; try a smaller "
-                    "learning rate, or the one_cycle schedule (it starts low)"
-                )
             fixed += to_fixed(summand)
         return fixed
+
+    def _problem(self, summands: Sequence[torch.Tensor]) -> str:
+        """What can't be added in fixed point; empty where all can. Told to all in the message, lest they wait."""
+        if not self._ordered:
+            return ""
+        largest = [float(summand.abs().max()) if summand.numel() else 0.0 for summand in summands]
+        wrong = [value for value in largest if not value < self._limit / len(summands)]  # not: NaN compares false
+        return f"a summand of the DNN's first layer is {wrong[0]}" if wrong else ""
 
 
 class SumOverSubdomains(Function):

@@ -1,0 +1,73 @@
+"""A study of runs as it stands in a YAML file: data, no code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt, field_validator
+
+from ..settings import Settings
+from .expectations import Statement, Strategy
+
+Cases = Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class Table(Settings):
+    """How the report shows a study."""
+
+    columns: tuple[Strategy, ...] | None = None
+    """Strategies side by side. Default: all that were run."""
+
+
+class Variant(Settings):
+    """What one variant of a study changes."""
+
+    title: str | None = None
+    """Instead of the study's."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields that win over those of the study's ``config``."""
+
+    matrix: dict[str, Values | Cases | None] = Field(default_factory=dict)
+    """Axes instead of those of the same name, and more; null takes an axis away."""
+
+    ranks: PositiveInt | None = None
+    """Instead of the study's."""
+
+    expect: tuple[str, ...] | None = None
+    """Instead of the study's."""
+
+    table: Table | None = None
+    """Instead of the study's."""
+
+
+class Description(Settings):
+    """Runs that differ in a few fields, and what is expected of them."""
+
+    title: str = ""
+    """Of its report. Default: the name of the file."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """What all runs have in common, as for ``hpcdd train``; without it the defaults of every field."""
+
+    matrix: dict[str, Values | Cases] = Field(min_length=1)
+    """By full name of a field (decomposition.grid) a list of its values; or by a name of your own a mapping from the
+    label of a case to the fields that change together in it. Every combination is a run; ``seed`` makes repeats."""
+
+    ranks: PositiveInt | None = None
+    """Ranks of a run. Default: as many as it has subdomains. A job with fewer gives a run all it has."""
+
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    """By name other values for title, config, matrix, ranks, expect and table; ``--variant NAME`` takes them."""
+
+    expect: tuple[str, ...] = ()
+    """What the test accuracies are expected to show, such as `dnn > average` or `coherent_transfer >= dnn`."""
+
+    table: Table = Table()
+    """How the report shows the study: ``columns``, the strategies side by side."""
+
+    @field_validator("expect")
+    @classmethod
+    def _statements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(Statement.parse(text)) for text in value)

@@ -1,0 +1,148 @@
+"""The study directory: which runs a study has, which of them are done, and which have failed.
+
+::
+
+    study.json          the study and its runs
+    runs/ID/            run directories, as of `hpcdd train`
+    failed/ID.json      why a run has failed: {"error": "...", "exit_code": n}
+    claims/JOB/         which group of a job has taken which run; of jobs that are at work
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import resume
+from ..errors import UserError
+from ..files import write_bytes, writing
+from ..resume import Job
+from ..run_directory import RunDirectory
+from . import index, outcome
+from .index import Entry, Index, TableOf
+from .order import Order, Run
+from .outcome import Condition
+
+
+
+class StudyDirectory:
+    """Names of the files of a study.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.claims = path / "claims"
+
+    def run(self, run_id: str) -> RunDirectory:
+        """The directory of one run."""
+        return RunDirectory(self.path / outcome.RUNS / run_id)
+
+    def failure(self, run_id: str) -> dict[str, Any] | None:
+        """Why a run has failed: ``error`` and ``exit_code``; None where it has not."""
+        try:
+            content = json.loads(self._failed(run_id).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            content = {"error": f"{self._failed(run_id)} is damaged: {error}", "exit_code": 1}
+        return dict(content)
+
+    def fail(self, run_id: str, error: str, exit_code: int) -> None:
+        """Records that a run has failed.
+
+        Raises:
+            WriteError: that can't be written.
+        """
+        path = self._failed(run_id)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, (json.dumps({"error": error, "exit_code": exit_code}, indent=1) + "\n").encode())
+
+    def forgive(self, run_id: str) -> None:
+        """Forgets that a run has failed."""
+        self._failed(run_id).unlink(missing_ok=True)
+
+    def condition(self, run: Run) -> Condition:
+        """Of one run.
+
+        Raises:
+            UserError: its folder holds something else, or its record is damaged.
+        """
+        if self.failure(run.id) is not None:
+            return "failed"
+        directory = self.run(run.id)
+        found = directory.condition()
+        if found == "foreign":
+            raise UserError(f"{directory.path} is not empty and holds no run; move it away, or name another --output")
+        if found == "complete":
+            return "complete" if self.job(run).done else "unfinished"
+        return "not begun" if found == "empty" else "unfinished"
+
+    def job(self, run: Run, donors: Mapping[str, Path] | None = None) -> Job:
+        """What is to be done for one run.
+
+        Args:
+            run: which.
+            donors: see :class:`hpcdd.resume.Job`.
+
+        Raises:
+            UserError: the run was begun with something else.
+        """
+        directory = self.run(run.id)
+        config = run.config.model_copy(update={"output": str(directory.path), "progress": "off"})
+        record = directory.record()
+        if record is not None:
+            resume.check_record(directory.path, record)
+            if problems := list(resume.differences(record["config"], config, directory)):
+                raise UserError("\n".join(problems))
+        return Job(config, print_only=False, record=record, study=True, donors=donors or {})
+
+    def begin(self, order: Order) -> None:
+        """Makes the folder, or takes up an unfinished study; writes study.json.
+
+        Raises:
+            UserError: it can't be made, is none of this study, or one of its runs was begun with something else.
+        """
+        try:
+            present = self.path.is_dir() and any(self.path.iterdir())
+            if present and not (self.path / index.NAME).exists():
+                raise UserError(
+                    f"output is {self.path}, a folder that is not empty and holds no study; name another --output"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the study directory can't be made: {error}; name another one with --output") from error
+        problems: dict[str, None] = {}
+        for run in order.runs:
+            try:
+                self.condition(run)
+            except UserError as error:
+                problems |= dict.fromkeys(str(error).splitlines())
+        if problems:
+            raise UserError("\n".join(problems))
+        index.write(self.path, index_of(order))
+
+    def _failed(self, run_id: str) -> Path:
+        return self.path / outcome.FAILED / f"{run_id}.json"
+
+
+def index_of(order: Order) -> Index:
+    """The content of study.json."""
+    description = order.description
+    return Index(
+        name=order.name,
+        title=description.title or order.name,
+        variant=order.variant,
+        config=order.base,
+        matrix=description.matrix,
+        expect=description.expect,
+        table=TableOf(columns=description.table.columns),
+        runs=tuple(
+            Entry(id=run.id, fields=run.combination.fields, labels=run.combination.labels) for run in order.runs
+        ),
+    )
