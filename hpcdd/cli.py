@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from . import __version__, launch
-from .errors import DivergedError, ReadError, StopRequest, UserError
+from .errors import DivergedError, FailedRunsError, ReadError, StopRequest, UserError
 
 if TYPE_CHECKING:
     from .comm import Comm
@@ -28,6 +28,7 @@ without messages, and a dense network that combines their decisions.
 commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
+  study    train every run of a study, in groups of ranks (under mpirun)
   scale    measure a point of a strong or weak scaling study (under mpirun)
   report   figures and an HTML page of a scaling study
   plan     who would do what on N ranks, and at what cost; nothing is trained
@@ -40,12 +41,13 @@ examples:
   hpcdd train --help                   every setting, with its meaning and default
   hpcdd prepare folder cifar10 cifar10.h5
 
-exit codes: 0 done; 1 a defect or a fault on one rank; 2 a mistake of the user; 3 a loss became NaN or infinite;
+exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have failed; 2 a mistake of the user;
+3 a loss became NaN or infinite;
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "scale", "report", "plan", "bench", "info")
-_WITH_MPI = ("train", "scale", "bench")
+COMMANDS = ("train", "prepare", "study", "scale", "report", "plan", "bench", "info")
+_WITH_MPI = ("train", "study", "scale", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
-    if command in _WITH_MPI and not {"-h", "--help"} & set(arguments) and [command, *arguments[:1]] != ["bench", "io"]:
-        work = {"train": _train, "scale": _scale, "bench": _bench}[command]
+    if command in _WITH_MPI and not _is_plain(command, arguments):
+        work = {"train": _train, "study": _study, "scale": _scale, "bench": _bench}[command]
         return _run_on_all_ranks(work, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
@@ -82,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
+def _is_plain(command: str, arguments: Sequence[str]) -> bool:
+    """Whether a command that works on all ranks needs one process only, with these arguments."""
+    plain = {"--help", "-h", *(["--dry-run"] if command == "study" else [])}
+    return bool(plain & set(arguments)) or [command, *arguments[:1]] == ["bench", "io"]
+
+
 def _plain(command: str, arguments: Sequence[str]) -> int:
     if command == "--version":
         print(f"hpcdd {__version__}")
@@ -91,6 +99,8 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from . import configuration
 
         configuration.parse(["--help"])
+    elif command == "study":
+        _plain_study(arguments)
     elif command == "scale":
         from .studies import settings
 
@@ -187,6 +197,28 @@ def _scale(comm: Comm, arguments: Sequence[str]) -> None:
     from .studies import scale
 
     scale.run(comm, order)
+
+
+def _study(comm: Comm, arguments: Sequence[str]) -> None:
+    from .studies import order
+
+    wanted = comm.on_root(lambda: order.order(arguments)[0])
+    from .studies import study
+
+    failed = study.run(comm, wanted)
+    if failed:
+        raise FailedRunsError(f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above")
+
+
+def _plain_study(arguments: Sequence[str]) -> None:
+    """Help, and ``--dry-run``."""
+    from .studies import order
+
+    if {"-h", "--help"} & set(arguments):
+        order.parser().parse_args(["--help"])
+    from .studies import dry_run
+
+    dry_run.run(*order.order(arguments))
 
 
 def _report_of(arguments: Sequence[str]) -> None:

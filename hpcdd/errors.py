@@ -36,6 +36,12 @@ class InUseError(UserError):
     """A run directory in which another job is at work."""
 
 
+class FailedRunsError(UserError):
+    """Runs of a study have failed, each with a message of its own; the others are complete."""
+
+    exit_code = 1
+
+
 Found = tuple[type[UserError], str, bool]
 """Of one rank: the kind of an error, its text, and whether it is :attr:`UserError.agreed` already."""
 

@@ -94,7 +94,8 @@ def decide(comm: Comm, config: Config, problem: Problem, mesh: Mesh, by_blocks: 
             change the order.
     """
     place = mesh.places[comm.rank]
-    choice = comm.on_all(lambda: _choose(config, problem, mesh, place) if place.subdomains else None)
+    others = len(comm.beside.masks)
+    choice = comm.on_all(lambda: _choose(config, problem, mesh, place, others) if place.subdomains else None)
     storages = Storages(config.data.storage, tuple(comm.allgather_object(choice)))
     if by_blocks is None:
         return storages
@@ -133,11 +134,12 @@ def choose(setting: str, needed: int, host: int, device: int | None) -> Where:
     return "memory" if needed <= host else "stream"
 
 
-def _choose(config: Config, problem: Problem, mesh: Mesh, place: Place) -> Choice:
+def _choose(config: Config, problem: Problem, mesh: Mesh, place: Place, others: int) -> Choice:
+    """Of one rank, on whose host so many ranks of other groups work as well."""
     here = [other for other in mesh.places if other.host == place.host and other.subdomains]
     own = None if config.data.memory is None else config.data.memory << 20
     free = environment.available_memory()
-    host = free // (2 * len(here)) if own is None else own
+    host = free // (2 * (len(here) + others)) if own is None else own
     device = None
     if place.device != "cpu":
         sharing = sum(1 for other in here if other.device_id == place.device_id)

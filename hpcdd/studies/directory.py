@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .. import resume
 from ..errors import UserError
@@ -24,7 +24,6 @@ from . import index, outcome
 from .index import Entry, Index, TableOf
 from .order import Order, Run
 from .outcome import Condition
-
 
 
 class StudyDirectory:

@@ -10,27 +10,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints import reuse
 from ..files import writing
 from .directory import StudyDirectory
-from .order import Run
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run in the queue.
-
-    Attributes:
-        run: see there.
-        results: by phase the identity of a result that others need as well, see :mod:`hpcdd.checkpoints.reuse`.
-    """
-
-    run: Run
-    results: Mapping[str, str] = field(default_factory=dict)
+from .share import Posed
 
 
 @dataclass(frozen=True)
@@ -43,7 +30,7 @@ class Taken:
         trains: identities of results that this group trains for others, too.
     """
 
-    entry: Entry
+    entry: Posed
     donors: dict[str, Path]
     trains: tuple[str, ...]
 
@@ -59,7 +46,7 @@ class Queue:
     """
 
     def __init__(
-        self, directory: StudyDirectory, job: str, entries: Sequence[Entry], offering: Sequence[Entry]
+        self, directory: StudyDirectory, job: str, entries: Sequence[Posed], offering: Sequence[Posed]
     ) -> None:
         self._directory, self._entries, self._offering = directory, list(entries), offering
         self._folder = directory.claims / job
@@ -79,10 +66,7 @@ class Queue:
                 continue
             donors = self._donors(entry)
             trains = [result for phase, result in entry.results.items() if phase not in donors]
-            held: list[str] = []
-            for result in trains:
-                if self._claim("result", result):
-                    held.append(result)
+            held = [result for result in trains if self._claim("result", result)]
             if len(held) < len(trains):
                 self._release(held)
                 continue
@@ -104,14 +88,14 @@ class Queue:
         """The run is over, in whatever way: what it has not trained may be trained by others."""
         self._release(taken.trains)
 
-    def _donors(self, entry: Entry) -> dict[str, Path]:
+    def _donors(self, entry: Posed) -> dict[str, Path]:
         found = {}
         for phase, result in entry.results.items():
             if (donor := self._donor(phase, result, entry)) is not None:
                 found[phase] = donor
         return found
 
-    def _donor(self, phase: str, result: str, entry: Entry) -> Path | None:
+    def _donor(self, phase: str, result: str, entry: Posed) -> Path | None:
         if result not in self._known:
             for other in self._offering:
                 directory = self._directory.run(other.run.id)
@@ -135,19 +119,6 @@ class Queue:
 
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / f"{kind}-{name}"
-
-
-def shared(results: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Of the results of all runs those that at least two of them need.
-
-    Args:
-        results: by run and phase, the identity.
-    """
-    every = [result for of_run in results.values() for result in of_run.values()]
-    return {
-        run: {phase: result for phase, result in of_run.items() if every.count(result) > 1}
-        for run, of_run in results.items()
-    }
 
 
 def close(directory: StudyDirectory, job: str, *, complete: bool) -> None:

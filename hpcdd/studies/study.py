@@ -1,0 +1,117 @@
+"""``hpcdd study``: all runs of a study, by groups of a job's ranks; what is done is not done again."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..comm import Comm
+from ..errors import RESUME, StopRequest
+from ..mpi import end_within
+from ..stop import Stop
+from . import groups, queue
+from .directory import StudyDirectory
+from .groups import Stage
+from .order import Order
+from .share import Posed, posed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job does; the same on every rank.
+
+    Attributes:
+        job: its identity.
+        entries: all runs of the study.
+        stages: those that it trains.
+    """
+
+    job: str
+    entries: tuple[Posed, ...]
+    stages: tuple[Stage, ...]
+
+
+def run(comm: Comm, order: Order) -> int:
+    """Called by all ranks; trains what is left to do, and root prints.
+
+    Returns:
+        The number of the chosen runs that have failed.
+
+    Raises:
+        UserError: on all ranks: something is wrong with a run's configuration or data, before any work; or what ends
+            the whole study.
+        StopRequest: on all ranks.
+    """
+    directory = StudyDirectory(order.output)
+    with Stop(comm, comm.side_channel()) as stop:
+        plan = comm.on_root(lambda: _begin(directory, order, comm.size))
+        if limits := [limit for run in order.runs if (limit := run.config.run.stall_timeout) is not None]:
+            end_within(
+                max(limits), f"another rank hangs at its end; {order.output} is closed", RESUME
+            )  # idle ranks too
+        busy: list[str] = []
+        try:
+            for stage in plan.stages:
+                if comm.is_root:
+                    print(_words(stage, comm.size), flush=True)
+                busy += groups.work(comm, stop, directory, plan.job, stage, plan.entries)
+        except StopRequest as request:
+            more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
+            text = f"; {more}; the same command goes on with it"
+            raise StopRequest(request.signum, "study", text) from None
+        text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
+    if comm.is_root:
+        print(text, flush=True)
+    return failed
+
+
+def _begin(directory: StudyDirectory, order: Order, ranks: int) -> Plan:
+    """On root: checks every run, makes the study directory, and plans what is left to do."""
+    entries = posed(order.runs, order.ranks, ranks)
+    directory.begin(order)
+    chosen = {run.id for run in order.chosen}
+    if order.retry:
+        for run in order.chosen:
+            directory.forgive(run.id)
+    left = [
+        entry
+        for entry in entries
+        if entry.run.id in chosen and directory.condition(entry.run) in ("unfinished", "not begun")
+    ]
+    return Plan(secrets.token_hex(8), tuple(entries), tuple(groups.stages(left, ranks)))
+
+
+def _words(stage: Stage, ranks: int) -> str:
+    idle = ranks - stage.groups * stage.size
+    runs, size = len(stage.entries), f"{stage.size} rank{'s' * (stage.size > 1)}"
+    text = f"{runs} run{'s' * (runs > 1)} on {stage.groups} group{'s' * (stage.groups > 1)} of {size}"
+    return text + (f"; {idle} of {ranks} ranks have nothing to do and sleep" if idle else "")
+
+
+def _end(directory: StudyDirectory, order: Order, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:
+    """On root: takes the job's claims away.
+
+    Returns:
+        A table of the chosen runs that are not complete, with their condition below what has come of all; and how many
+        have failed.
+    """
+    conditions = {run.id: directory.condition(run) for run in order.chosen}
+    queue.close(directory, plan.job, complete=set(conditions.values()) == {"complete"})
+    counts = Counter(
+        "in use by another job" if run in busy and conditions[run] != "complete" else conditions[run]
+        for run in conditions
+    )
+    lines = [
+        f"{len(conditions)} run{'s' * (len(conditions) > 1)} in {directory.path}: "
+        + ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))
+    ]
+    for run, condition in conditions.items():
+        if condition == "failed":
+            failure = directory.failure(run) or {}
+            first = (str(failure.get("error", "")).splitlines() or [""])[0]
+            lines.append(f"  failed  {run}: {first} ({directory.path / 'failed' / run}.json; --retry runs it again)")
+        elif run in busy and condition != "complete":
+            lines.append(f"  in use  {run}: another job is at work there")
+    return "\n".join(lines), counts["failed"]
