@@ -123,7 +123,19 @@ def test_what_fixed_point_can_not_hold_has_diverged(wrong: float) -> None:
         for summands in ([bad], [bad, fine], [fine, bad]):
             with pytest.raises(DivergedError, match=r"phase coherent_scratch: a summand .* is (nan|inf|[\d.e+]+);"):
                 add(summands)
-    assert comm.traffic["coherent_scratch"].calls == 0
+    assert comm.traffic["coherent_scratch"].calls == 3  # all ranks are to hear of it
+
+
+def test_all_ranks_hear_of_a_summand_that_can_not_be_added() -> None:
+    def add(comm: ThreadComm) -> str:
+        summand = torch.full((3,), math.inf if comm.rank == 1 else 1.0)
+        with pytest.raises(DivergedError) as caught:
+            Reduction(comm, "ordered")([summand])
+        return str(caught.value)
+
+    other, own, _ = on_ranks(3, add)
+    assert "a summand of the DNN's first layer is inf;" in own
+    assert "another rank has a summand that is not finite;" in other
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
