@@ -218,7 +218,8 @@ def _plain_study(arguments: Sequence[str]) -> None:
         order.parser().parse_args(["--help"])
     from .studies import dry_run
 
-    dry_run.run(*order.order(arguments))
+    wanted, own = order.order(arguments)
+    dry_run.run(wanted, own.machine)
 
 
 def _report_of(arguments: Sequence[str]) -> None:

@@ -1,16 +1,154 @@
-"""``hpcdd study --dry-run``: the runs of a study, and what they will cost; nothing is trained."""
+"""``hpcdd study --dry-run``: the runs of a study, and what they are expected to cost; nothing is trained."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..config import Config, TrainingSettings
+from ..phases.coherent import coherent_parameters
+from ..plan import machine_file, messages, networks
+from ..plan.clock import Clock
+from ..plan.command import memories_of, mesh_of, most_on_a_host
+from ..plan.cost import Costs, Phase, total
+from ..plan.machine import Machine
+from ..plan.memory import ready_bytes
+from ..plan.work import Workload
+from ..problem import Problem
 from .order import Order
-from .share import posed
+from .share import Posed, alike, posed
 
 
-def run(order: Order, own: argparse.Namespace, out: TextIO = sys.stdout) -> None:
-    """Prints a table of the runs."""
-    for entry in posed(order.chosen, order.ranks, None):
-        print(entry.run.id, entry.ranks, entry.subdomains, file=out)
+@dataclass(frozen=True)
+class Cost:
+    """Of one run.
+
+    Attributes:
+        parameters: of all its networks that are trained.
+        steps: training steps by phase; of all CNNs together, in the local phase.
+        bytes: that a rank sends and receives in a step of the coherent phase; None without one.
+        memory: of the fullest rank, bytes.
+        phases: with their seconds; empty without a machine file.
+    """
+
+    parameters: int
+    steps: dict[str, int]
+    bytes: int | None
+    memory: int
+    phases: tuple[Phase, ...]
+
+    def without(self, phases: Sequence[str]) -> Cost:
+        """What is left where the results of some phases are taken over."""
+        steps = {phase: number for phase, number in self.steps.items() if phase not in phases}
+        left = tuple(phase for phase in self.phases if phase.name not in phases)
+        return Cost(self.parameters, steps, self.bytes, self.memory, left)
+
+
+def run(order: Order, machine: Path | None, out: TextIO = sys.stdout) -> None:
+    """Prints a table of the chosen runs.
+
+    Args:
+        order: what is asked for.
+        machine: file of a machine, for seconds; None without.
+        out: where to print.
+
+    Raises:
+        UserError: a run can't be posed, or the machine file lacks something.
+    """
+    measured = None if machine is None else machine_file.load(machine)
+    entries = posed(order.chosen, order.ranks, None)
+    torch.set_num_threads(1)
+    ready = (measured.runtime_bytes if measured is not None else None) or ready_bytes("cpu")
+    known: dict[tuple[str, int], Cost] = {}
+    trained: set[str] = set()
+    rows: list[tuple[Posed, Cost, list[str]]] = []
+    for entry, problem in entries:
+        key = alike(entry.run.config), entry.ranks
+        if key not in known:
+            known[key] = cost_of(entry.run.config, problem, entry.ranks, measured, ready)
+        reused = [phase for phase, result in entry.results.items() if result in trained]
+        trained |= set(entry.results.values())
+        rows.append((entry, known[key].without(reused), reused))
+    _print(order, rows, out, seconds=measured is not None)
+
+
+def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | None, ready: int) -> Cost:
+    """What one run costs on so many ranks.
+
+    Args:
+        config, problem: of the run.
+        ranks: that it gets.
+        machine: where it would run, for seconds.
+        ready: bytes of a rank that is ready to train.
+
+    Raises:
+        UserError: the machine file lacks something.
+    """
+    mesh, workload = mesh_of(config, problem, machine, ranks, None, None), Workload(config, problem)
+    place = mesh.places[0]
+    phases: tuple[Phase, ...] = ()
+    if machine is not None:
+        clock = Clock(machine, workload, place.threads, most_on_a_host(mesh), place.device_id)
+        phases = tuple(Costs(clock).phases(ranks))
+    starts = config.coherent.starts
+    sent = messages.bytes_of(messages.coherent_step(config, problem, ranks)) if starts else None
+    memory = max(memory.total for memory, _ in memories_of(workload, mesh, machine, ready))
+    return Cost(_parameters(config, problem), _steps(config, problem), sent, memory, phases)
+
+
+def _parameters(config: Config, problem: Problem) -> int:
+    dnn = sum(p.numel() for p in networks.dnn(config, problem).parameters())
+    trained = sum(problem.widths.local_parameters) + dnn
+    trained += len(config.coherent.starts) * coherent_parameters(problem, config)
+    return trained + (problem.widths.global_parameters if config.baseline.enabled else 0)
+
+
+def _steps(config: Config, problem: Problem) -> dict[str, int]:
+    def of(settings: TrainingSettings) -> int:
+        return settings.epochs * settings.steps_per_epoch(problem.samples["train"])
+
+    steps = {"local": len(problem.decomposition) * of(config.local), "dnn": of(config.aggregation)}
+    steps |= {f"coherent_{start}": of(config.coherent) for start in config.coherent.starts}
+    return steps | ({"global": of(config.baseline)} if config.baseline.enabled else {})
+
+
+def _print(order: Order, rows: Sequence[tuple[Posed, Cost, list[str]]], out: TextIO, *, seconds: bool) -> None:
+    title = f"{order.description.title or order.name}: {len(rows)} run{'s' * (len(rows) > 1)}, {order.output}"
+    table = Table("run", title=Text(title), title_justify="left")
+    for column in ("ranks", "CNNs", "parameters", "steps", "bytes/step", "MiB", *(["seconds"] if seconds else [])):
+        table.add_column(column, justify="right")
+    table.add_column("taken over")
+    for entry, cost, reused in rows:
+        table.add_row(
+            entry.run.id,
+            str(entry.ranks),
+            str(entry.subdomains),
+            f"{cost.parameters:,}",
+            f"{sum(cost.steps.values()):,}",
+            "" if cost.bytes is None else f"{cost.bytes:,}",
+            f"{cost.memory / 2**20:,.0f}",
+            *([f"{total(cost.phases):,.0f}"] if seconds else []),
+            ", ".join(reused),
+        )
+    Console(file=out, width=180, highlight=False, force_terminal=False).print(table)
+    steps = sum(sum(cost.steps.values()) for _, cost, _ in rows)
+    print(
+        f"in all {steps:,} training steps, what is taken over from another run counted once; at most "
+        f"{max(entry.ranks for entry, _, _ in rows)} ranks of {max(c.memory for _, c, _ in rows) / 2**20:,.0f} MiB",
+        file=out,
+    )
+    if seconds:
+        work = sum(entry.ranks * total(cost.phases) for entry, cost, _ in rows)
+        longest = max(total(cost.phases) for _, cost, _ in rows)
+        print(f"{work / 3600:,.2f} hours of all ranks together; the longest run takes {longest:,.0f} s", file=out)
+    else:
+        print("no times without a machine file, see `hpcdd plan --help`; name one with --machine FILE", file=out)
+    out.flush()

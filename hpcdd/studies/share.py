@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..checkpoints.reuse import identity
+from ..config import Config
 from ..errors import UserError
 from ..mesh import assign
 from ..problem import Problem, pose, problem_of_shares
 from .order import Run
 
-_ALIKE = {"name", "seed", "output", "progress", "device", "checkpoint", "run"}
-"""What makes no difference to whether a run can be posed."""
+_ALIKE = {"name", "seed", "output", "progress", "checkpoint", "run"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Posed:
     results: Mapping[str, str] = field(default_factory=dict)
 
 
-def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[Posed]:
+def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[Posed, Problem]]:
     """Poses every run.
 
     Args:
@@ -42,17 +42,20 @@ def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[Pose
         ranks: of a run; None: as many as it has subdomains.
         most: ranks of the job; None: as many as are needed.
 
+    Returns:
+        What each run needs, and its problem; runs that differ in their seeds alone have one.
+
     Raises:
         UserError: with every mistake, each text once, with a run that has it.
     """
-    found, problems = [], dict[str, list[str]]()
-    for run, problem in problems_of(runs, problems):
+    found, mistakes = [], dict[str, list[str]]()
+    for run, problem in _problems(runs, mistakes):
         total = len(problem.decomposition)
-        mine = min(ranks or total, most or ranks or total)
-        working = [replica for block, replica in assign(total, mine) if block]
-        replicas, workers = 1 + max(working), len(working)
+        size = min(ranks or total, most or ranks or total)
+        replica_numbers = [replica for block, replica in assign(total, size) if block]
+        workers, replicas = len(replica_numbers), 1 + max(replica_numbers)
         if wrong := problem_of_shares(run.config, problem, workers, replicas):
-            problems.setdefault(wrong, []).append(run.id)
+            mistakes.setdefault(wrong, []).append(run.id)
             continue
         record = {
             "config": run.config.model_dump(mode="json"),
@@ -61,30 +64,30 @@ def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[Pose
             "workers": workers,
         }
         phases = ["local", *(["global"] if run.config.baseline.enabled else [])]
-        found.append(Posed(run, mine, total, {phase: identity(phase, record) for phase in phases}))
-    if problems:
+        found.append((Posed(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
+    if mistakes:
         lines = [
             f"run {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}"
-            for text, ids in problems.items()
+            for text, ids in mistakes.items()
         ]
         raise UserError("\n".join(lines))
-    counts = Counter(result for entry in found for result in entry.results.values())
+    needed = Counter(result for entry, _ in found for result in entry.results.values())
     return [
-        replace(entry, results={phase: result for phase, result in entry.results.items() if counts[result] > 1})
-        for entry in found
+        (replace(entry, results={phase: result for phase, result in entry.results.items() if needed[result] > 1}), its)
+        for entry, its in found
     ]
 
 
-def problems_of(runs: Sequence[Run], mistakes: dict[str, list[str]]) -> Iterator[tuple[Run, Problem]]:
-    """Of every run its problem; runs that differ in their seeds alone have one.
+def alike(config: Config) -> str:
+    """What is equal for runs that differ in nothing but their seed, and in what does not matter to their cost."""
+    return json.dumps(config.model_dump(mode="json", exclude=_ALIKE))
 
-    Args:
-        runs: of the study.
-        mistakes: takes the texts of those that can't be posed, with the runs that have them.
-    """
+
+def _problems(runs: Sequence[Run], mistakes: dict[str, list[str]]) -> Iterator[tuple[Run, Problem]]:
+    """Of every run its problem; ``mistakes`` takes the texts of those that can't be posed, with their runs."""
     known: dict[str, Problem | str] = {}
     for run in runs:
-        key = json.dumps(run.config.model_dump(mode="json", exclude=_ALIKE))
+        key = alike(run.config)
         if key not in known:
             try:
                 known[key] = pose(run.config)

@@ -69,7 +69,7 @@ def run(comm: Comm, order: Order) -> int:
 
 def _begin(directory: StudyDirectory, order: Order, ranks: int) -> Plan:
     """On root: checks every run, makes the study directory, and plans what is left to do."""
-    entries = posed(order.runs, order.ranks, ranks)
+    entries = [entry for entry, _ in posed(order.runs, order.ranks, ranks)]
     directory.begin(order)
     chosen = {run.id for run in order.chosen}
     if order.retry:
