@@ -168,6 +168,8 @@ def _varied(description: Description, variant: str) -> Description:
         raise UserError(f"command line: --variant {variant} is unknown; {hint}")
     chosen = description.variants[variant]
     matrix = {name: axis for name, axis in {**description.matrix, **chosen.matrix}.items() if axis is not None}
+    if "seed" in matrix:
+        matrix["seed"] = matrix.pop("seed")  # repeats stay beside each other
     given = {name: getattr(chosen, name) for name in ("title", "ranks", "expect", "table")}
     return Description.model_validate(
         {
