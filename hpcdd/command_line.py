@@ -76,8 +76,9 @@ def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
     options = vars(given)
     print_config = bool(options.pop("print_config"))
     problems = list(_unknown(unknown))
-    if options.pop("resume"):
-        problems.append("command line: --resume belongs to `hpcdd train`")
+    problems += [
+        f"command line: --{word} belongs to `hpcdd train`" for word in ("resume", "profile") if options.pop(word)
+    ]
     tree: Tree = {}
     fields = _fields()
     for name, text in options.items():
@@ -101,7 +102,7 @@ def nearest(name: str, prefix: str = "") -> str:
     """
     names = [full for full, field in _fields().items() if "." in full or not (section_of(field) and prefix)]
     if prefix:
-        names += ["resume", "print_config", "version"]
+        names += ["resume", "profile", "print_config", "version"]
     section, _, last = name.rpartition(".")
     same = [full for full in names if full.rpartition(".")[2] == last]
     close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)
@@ -144,7 +145,7 @@ def _fields() -> dict[str, FieldInfo]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hpcdd train",
-        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--resume] [--print_config]",
+        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--resume] [--profile] [--print_config]",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -155,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="Go on with the run in --output, or else with the newest unfinished runs/NAME-K; without CONFIG with its "
         "own configuration. (An --output that holds an unfinished run is gone on with also without --resume.)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="Leave a trace of ten steps of every phase and rank in the run directory's profile/, for Perfetto.",
     )
     group: argparse._ActionsContainer = parser
     for name, field in _fields().items():

@@ -48,6 +48,7 @@ class Job:
         study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
         donors: by phase the directory of a run whose result is taken over where it is the same, see
             :mod:`hpcdd.checkpoints.reuse`.
+        profile: whether every rank leaves traces of some steps, see :mod:`hpcdd.trace`.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Job:
     record: dict[str, Any] | None = None
     study: bool = False
     donors: Mapping[str, Path] = field(default_factory=dict)
+    profile: bool = False
 
     @property
     def done(self) -> bool:
@@ -68,8 +70,8 @@ def settle(argv: Sequence[str]) -> Job:
     Raises:
         UserError: with every mistake; also where a run is there that can't be gone on with so.
     """
-    words = [word for word in argv if word != "--resume"]
-    wanted = len(words) < len(argv)
+    words = [word for word in argv if word not in ("--resume", "--profile")]
+    wanted, profile = "--resume" in argv, "--profile" in argv
     named = bool(words) and not words[0].startswith("-")
     if named:
         config, print_only = configuration.parse(words)
@@ -90,7 +92,7 @@ def settle(argv: Sequence[str]) -> Job:
             words, None if record is None else configuration.Source(record["config"])
         )
     if run is None or print_only:
-        return Job(config, print_only)
+        return Job(config, print_only, profile=profile)
     if condition == "foreign":
         raise UserError(
             f"output is {folder}, a folder that is not empty and holds no run; nothing is overwritten, name another one"
@@ -109,7 +111,7 @@ def settle(argv: Sequence[str]) -> Job:
         problems = list(differences(record["config"], config, run))
         if problems:
             raise UserError("\n".join(problems))
-    return Job(config, print_only, record)
+    return Job(config, print_only, record, profile=profile)
 
 
 def check_record(folder: Path, record: Mapping[str, Any]) -> None:

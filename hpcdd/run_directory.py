@@ -36,6 +36,7 @@ class RunDirectory:
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"
         self.heartbeats = path / "heartbeats"
+        self.profile = path / "profile"
         self._records = [self.checkpoints / "run.json", self.checkpoints / "run-copy.json"]
 
     def log(self, rank: int) -> Path:

@@ -35,6 +35,7 @@ from .progress.telemetry import Telemetry
 from .results import Metrics
 from .resume import Job
 from .stop import Stop, occasion
+from .trace import Tracer
 
 
 class Session:
@@ -81,6 +82,7 @@ class Session:
         self._metrics: Metrics | None = None
         self._steps = 0
         self._failure: tuple[str, int] | None = None
+        self._tracer: Tracer | None = None
         self._open = contextlib.ExitStack()
         interval = comm.on_root(self._open_display)
         channel = comm.side_channel()
@@ -123,6 +125,8 @@ class Session:
         self.archive = self._open.enter_context(Archive(self.comm, self.job, facts, self.mesh))
         self.directory = self.archive.directory
         self.comm.on_root(self._open_metrics)
+        if self.job.profile:
+            self._tracer = self._make_tracer()
         self.archive.watch(self._movement, lambda: f"step {self._steps}")
         self.comm.startup.mark("directory")
 
@@ -155,6 +159,14 @@ class Session:
             self._metrics = Metrics(self.directory.metrics)
         self._open.callback(self._metrics.close)
 
+    def _make_tracer(self) -> Tracer:
+        def folder() -> None:
+            with writing(self.directory.profile):
+                self.directory.profile.mkdir(exist_ok=True)
+
+        self.comm.on_root(folder)
+        return Tracer(self.directory.profile, self.comm.rank, self.place.device, self.archive.log)
+
     def _movement(self) -> tuple[int, ...]:
         """Changes while this rank works."""
         return self._steps, self.reader.bytes_read, sum(traffic.calls for traffic in list(self.comm.traffic.values()))
@@ -183,6 +195,8 @@ class Session:
         with self.comm.phase(name):
             with self.kept(apart=apart):
                 yield
+            if self._tracer is not None:
+                self._tracer.end()
             with self.comm.phase("agreement"):
                 if self.job.study:
                     self._agree_on_failure()
@@ -230,6 +244,8 @@ class Session:
             if self._steps == 1:
                 self.comm.startup.mark("first_step")
             self._steps += 1
+            if self._tracer is not None:
+                self._tracer.step(self.comm.phase_name)
             if alone:
                 self.stop.check()
             else:

@@ -14,15 +14,20 @@ _NOTHING = nullcontext()
 _marker: Marker | None = None
 
 
-@contextlib.contextmanager
-def marked(marker: Marker) -> Iterator[None]:
-    """Inside the ``with`` block every part of a step runs inside ``marker(its name)``."""
+def mark(marker: Marker | None) -> None:
+    """From now on every part of a step runs inside ``marker(its name)``; None: nobody measures."""
     global _marker  # noqa: PLW0603 - steps of any phase are marked, and those who measure don't nest
     _marker = marker
+
+
+@contextlib.contextmanager
+def marked(marker: Marker) -> Iterator[None]:
+    """As :func:`mark`, inside the ``with`` block."""
+    mark(marker)
     try:
         yield
     finally:
-        _marker = None
+        mark(None)
 
 
 def part(name: str) -> AbstractContextManager[object]:

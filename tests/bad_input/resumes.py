@@ -158,6 +158,11 @@ RESUMES = [
         "command line: --resume belongs to `hpcdd train`",
     ),
     Row(
+        "profile of a benchmark",
+        ("bench", "coherent", "--profile"),
+        "command line: --profile belongs to `hpcdd train`",
+    ),
+    Row(
         "checkpoints at odd times",
         given("--checkpoint.every", "often"),
         "command line: checkpoint.every is 'often'; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`",

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from hpcdd.phases.parts import PARTS
+from hpcdd.trace import STEPS
+
 from ..launchers import Launcher
 
 PROGRAM = Path(__file__).parent / "startup.py"
@@ -38,3 +41,17 @@ def test_a_start(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
     startup = json.loads((tmp_path / "run/results.json").read_text())["startup"]
     assert list(startup) == CAUSES
     assert all(0 <= seconds < 30 for seconds in startup.values())
+
+
+def test_profile_leaves_traces_of_every_training_phase_and_rank(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
+    words = ["--data.file", tiny, "--decomposition.grid", "1,2", "--model.local_width", "2", "--local.batch_size", "50"]
+    epochs = ["--local.epochs", "3", "--aggregation.epochs", "1", "--coherent.epochs", "1"]
+    done = mpi.hpcdd(2, ["train", *words, *epochs, "--output", "run", "--profile"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    traces = sorted(path.name for path in (tmp_path / "run/profile").iterdir())
+    # The DNN (two batches) and the coherent model (as many) have fewer steps than are let pass.
+    assert traces == ["local-rank-0000.json", "local-rank-0001.json"]
+    for name in traces:
+        events = json.loads((tmp_path / "run/profile" / name).read_text())["traceEvents"]
+        marked = [event["name"] for event in events if event.get("cat") == "user_annotation"]
+        assert [marked.count(part) for part in PARTS] == [STEPS] * len(PARTS)
