@@ -36,6 +36,7 @@ class StudyDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.claims = path / "claims"
+        self.failures = path / outcome.FAILED
 
     def run(self, run_id: str) -> RunDirectory:
         """The directory of one run."""
@@ -127,7 +128,7 @@ class StudyDirectory:
         index.write(self.path, index_of(order))
 
     def _failed(self, run_id: str) -> Path:
-        return self.path / outcome.FAILED / f"{run_id}.json"
+        return self.failures / f"{run_id}.json"
 
 
 def index_of(order: Order) -> Index:

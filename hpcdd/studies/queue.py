@@ -8,6 +8,7 @@ trained does something else, or waits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -130,3 +131,5 @@ def close(directory: StudyDirectory, job: str, *, complete: bool) -> None:
         complete: whether every run of the study is complete.
     """
     shutil.rmtree(directory.claims if complete else directory.claims / job, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another job's are there, or nothing is
+        directory.claims.rmdir()

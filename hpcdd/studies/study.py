@@ -94,24 +94,21 @@ def _end(directory: StudyDirectory, order: Order, plan: Plan, busy: Sequence[str
     """On root: takes the job's claims away.
 
     Returns:
-        A table of the chosen runs that are not complete, with their condition below what has come of all; and how many
-        have failed.
+        What has come of the chosen runs, with a line for each that has failed or is in use; and how many have failed.
     """
-    conditions = {run.id: directory.condition(run) for run in order.chosen}
+    conditions: dict[str, str] = {run.id: directory.condition(run) for run in order.chosen}
     queue.close(directory, plan.job, complete=set(conditions.values()) == {"complete"})
-    counts = Counter(
-        "in use by another job" if run in busy and conditions[run] != "complete" else conditions[run]
-        for run in conditions
-    )
-    lines = [
-        f"{len(conditions)} run{'s' * (len(conditions) > 1)} in {directory.path}: "
-        + ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))
-    ]
+    conditions |= {run: "in use by another job" for run in busy if conditions[run] == "unfinished"}
+    counts = Counter(conditions.values())
+    words = ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))
+    lines = [f"{len(conditions)} run{'s' * (len(conditions) > 1)} in {directory.path}: {words}"]
     for run, condition in conditions.items():
         if condition == "failed":
             failure = directory.failure(run) or {}
             first = (str(failure.get("error", "")).splitlines() or [""])[0]
-            lines.append(f"  failed  {run}: {first} ({directory.path / 'failed' / run}.json; --retry runs it again)")
-        elif run in busy and condition != "complete":
-            lines.append(f"  in use  {run}: another job is at work there")
+            lines.append(f"  failed  {run}: {first}")
+        elif condition.startswith("in use"):
+            lines.append(f"  in use  {run}")
+    if counts["failed"]:
+        lines.append(f"{directory.failures}/*.json say more; --retry runs these runs again")
     return "\n".join(lines), counts["failed"]
