@@ -28,7 +28,7 @@ class _Part(BaseModel):
 
 
 class _Accuracy(_Part):
-    test: dict[str, _Rate | list[_Rate] | dict[str, _Rate]]
+    test: dict[str, _Rate | list[_Rate] | dict[str, _Rate | list[_Rate]]]
 
 
 class _Dataset(_Part):
