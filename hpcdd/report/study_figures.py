@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from ..studies.expectations import Strategy
 from ..studies.tables import Row, Table
@@ -28,9 +30,9 @@ def rows_of(table: Table) -> list[Row]:
     return [row for row in table.rows if row.complete]
 
 
-def height(table: Table) -> float:
+def height(table: Table, per_row: float) -> float:
     """Inches that a figure with a line for each row needs."""
-    return 1.5 + max(2, len(rows_of(table))) * max(0.3, 0.1 * len(table.columns))
+    return 1.6 + per_row * max(2, len(rows_of(table)))
 
 
 def strategies(axes: Axes, table: Table) -> None:
@@ -79,6 +81,8 @@ def costs(axes: Axes, table: Table) -> None:
         ]
         _errorbar(axes, name, [c for c, _, _ in points], [a for _, a, _ in points], yerr=[d for _, _, d in points])
     axes.set_xscale("log")
+    for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        place(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.set(xlabel="processor seconds, all ranks", ylabel="test accuracy")
     _legend(axes)
 
@@ -86,7 +90,7 @@ def costs(axes: Axes, table: Table) -> None:
 def differences(axes: Axes, table: Table) -> None:
     """By statement the paired differences of all runs, and their mean over all."""
     for y, judgement in enumerate(table.judgements):
-        pairs = [d for comparison in judgement.rows for d in comparison.differences]
+        pairs = judgement.pooled.differences
         # One below the other in the order of the runs: equal differences would hide each other.
         heights = [y + 0.5 * ((i + 0.5) / len(pairs) - 0.5) for i in range(len(pairs))]
         axes.plot(pairs, heights, "o", color="#0072B2", ms=4, alpha=0.7, label="" if y else "a run")
@@ -108,14 +112,17 @@ def _errorbar(axes: Axes, name: Strategy, x: Sequence[float], y: Sequence[float]
 
 
 def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
-    axes.set_yticks(range(len(rows)), [row.name or "all" for row in rows])
+    # A name that is long would leave no room for the values.
+    axes.set_yticks(range(len(rows)), [textwrap.fill(row.name or "all", 15) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
 
 def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
+    """Below the axes, where it hides nothing."""
+    figure = axes.get_figure(root=True)
+    if figure is not None and axes.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
 
 def _broken(text: str) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from ..studies.expectations import NAMES, Comparison, Statement, Strategy
+from ..studies.expectations import LEVEL, NAMES, Comparison, Judgement, Statement, Strategy
 from ..studies.tables import Cell, Table, heading
 
 HEADINGS: dict[Strategy, str] = {
@@ -71,6 +71,17 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
         above = comparison.mean is not None and comparison.mean > 0
         return f"{'as expected' if above else 'below in the mean'}, not told apart by {n}"
     return comparison.verdict
+
+
+def in_rows(judgement: Judgement) -> str:
+    """In how many rows the mean is as expected, and how many of them the tests tell apart."""
+    measured = [comparison for comparison in judgement.rows if comparison.mean is not None]
+    told = sum(c.corrected is not None and c.corrected <= LEVEL for c in measured)
+    if judgement.statement.relation == ">":
+        right = sum(c.mean is not None and c.mean > 0 for c in measured)
+        return f"above in {right} of {len(measured)}, {told} told apart"
+    right = sum(c.mean is not None and c.mean >= 0 for c in measured)
+    return f"at least in {right} of {len(measured)}, {told} told to be below"
 
 
 def difference(comparison: Comparison) -> str:

@@ -6,7 +6,8 @@ and seed. Of the paired differences A - B, mean, sample standard deviation and t
 * for each row of the table over its seeds. The p values of all rows and statements of the study are corrected together
   by Holm's method;
 * over all rows and seeds at once, pooled: a test with more power, which takes the rows as further samples of one
-  difference. The p values of all statements are corrected together.
+  difference. Runs that share their local CNNs have some pairs twice, such as average and majority vote; these count
+  once. The p values of all statements are corrected together.
 
 ``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no
 difference or one above zero. Verdicts, at a level of 5%:
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
@@ -69,6 +70,19 @@ class Statement:
 
     def __str__(self) -> str:
         return f"{self.left} {self.relation} {self.right}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run has to say.
+
+    Attributes:
+        accuracy: of each strategy that it has, on the test split.
+        origin: equal in runs that have their local CNNs in common; None of a run that has none in common.
+    """
+
+    accuracy: Mapping[Strategy, float]
+    origin: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -129,15 +143,15 @@ class Judgement:
     pooled: Comparison
 
 
-def judge(statements: Sequence[Statement], rows: Sequence[Sequence[Mapping[str, float]]]) -> list[Judgement]:
+def judge(statements: Sequence[Statement], rows: Sequence[Sequence[Measured]]) -> list[Judgement]:
     """Compares what is expected with what was measured.
 
     Args:
         statements: of the study.
-        rows: by row and run, the test accuracy of each strategy that the run has.
+        rows: by row and run.
     """
-    by_row = [[_compare(statement, row) for row in rows] for statement in statements]
-    pooled = [_compare(statement, [run for row in rows for run in row]) for statement in statements]
+    by_row = [[_compare(statement, _pairs(statement, row)) for row in rows] for statement in statements]
+    pooled = [_compare(s, _pairs(s, [run for row in rows for run in row], once=True)) for s in statements]
     corrected = iter(_corrected([comparison for of_statement in by_row for comparison in of_statement]))
     return [
         Judgement(statement, tuple(next(corrected) for _ in rows), whole)
@@ -159,9 +173,20 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _compare(statement: Statement, runs: Sequence[Mapping[str, float]]) -> Comparison:
-    left, right = statement.left, statement.right
-    pairs = [(run[left], run[right]) for run in runs if left in run and right in run]
+def _pairs(statement: Statement, runs: Sequence[Measured], once: bool = False) -> list[tuple[float, float]]:
+    """Both accuracies of each run that has both; ``once``: what runs have in common is left out behind the first."""
+    pairs, seen = [], set()
+    for run in runs:
+        if statement.left in run.accuracy and statement.right in run.accuracy:
+            pair = run.accuracy[statement.left], run.accuracy[statement.right]
+            if once and run.origin is not None and (run.origin, pair) in seen:
+                continue
+            seen.add((run.origin, pair))
+            pairs.append(pair)
+    return pairs
+
+
+def _compare(statement: Statement, pairs: Sequence[tuple[float, float]]) -> Comparison:
     # Accuracies are ratios of counts: differences that agree to 12 digits are equal.
     differences = tuple(round(a - b, 12) for a, b in pairs)
     comparison = Comparison(statement, differences)

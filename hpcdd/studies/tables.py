@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .expectations import NAMES, Judgement, Statement, Strategy, judge
+from .expectations import NAMES, Judgement, Measured, Statement, Strategy, judge
 from .outcome import Outcome, Results, Run
 
 _PHASES = {
@@ -64,8 +65,11 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Its labels in a line; of a study without axes, empty."""
-        return ", ".join(self.labels.values())
+        """Its labels in a line, numbers with their axis; of a study without axes, empty."""
+        return ", ".join(
+            f"{heading(axis)} {label}" if re.fullmatch(r"[\d.e+-]+", label) else label
+            for axis, label in self.labels.items()
+        )
 
     @property
     def complete(self) -> int:
@@ -115,10 +119,7 @@ def tabulate(outcome: Outcome) -> Table:
     there = {name for run in outcome.complete if run.results for name in NAMES if _has(run.results, name)}
     columns = list(outcome.index.table.columns or [name for name in NAMES if name in there])
     rows = [_row(dict(zip(axes, labels, strict=True)), runs) for labels, runs in by_labels.items()]
-    measured: list[list[dict[str, float]]] = [
-        [{name: value for name in NAMES if (value := results.strategy(name)) is not None} for results in _complete(row)]
-        for row in rows
-    ]
+    measured = [[_measured(outcome, run) for run in row.runs if run.results is not None] for row in rows]
     statements = [Statement.parse(text) for text in outcome.index.expect]
     return Table(outcome, axes, columns, rows, judge(statements, measured))
 
@@ -147,8 +148,12 @@ def _row(labels: dict[str, str], runs: Sequence[Run]) -> Row:
     return Row(labels, tuple(runs), accuracy, cost, parameters, (min(local), max(local)) if local else None)
 
 
-def _complete(row: Row) -> list[Results]:
-    return [run.results for run in row.runs if run.results is not None]
+def _measured(outcome: Outcome, run: Run) -> Measured:
+    assert run.results is not None
+    accuracy = {name: value for name in NAMES if (value := run.results.strategy(name)) is not None}
+    # Runs of one seed in which every local CNN has the same accuracy have the same local CNNs.
+    local = run.results.local
+    return Measured(accuracy, (outcome.index.seed(run.entry), *local) if local else None)
 
 
 def _has(results: Results, name: str) -> bool:

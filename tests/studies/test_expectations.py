@@ -7,12 +7,12 @@ import math
 import pytest
 
 from hpcdd.errors import UserError
-from hpcdd.studies.expectations import Statement, holm, judge
+from hpcdd.studies.expectations import Measured, Statement, holm, judge
 
 
-def rows(*differences: list[float]) -> list[list[dict[str, float]]]:
+def rows(*differences: list[float]) -> list[list[Measured]]:
     """Of each row the runs, in which dnn is above average by the differences."""
-    return [[{"average": 0.5, "dnn": 0.5 + d} for d in row] for row in differences]
+    return [[Measured({"average": 0.5, "dnn": 0.5 + d}) for d in row] for row in differences]
 
 
 def of(text: str, *differences: list[float]):  # type: ignore[no-untyped-def]
@@ -74,8 +74,21 @@ def test_pooled_is_over_all_pairs() -> None:
     assert whole.p == pytest.approx(one_sided_of_two_degrees(0.02 / (0.01 / math.sqrt(3))))
 
 
+def test_what_runs_have_in_common_counts_once_when_pooled() -> None:
+    """Two runs of one seed with the same local CNNs, which differ in what the DNN sees."""
+    twice = [
+        [Measured({"average": 0.6, "majority": 0.5 + s, "dnn": 0.7 + f + s}, origin=s) for s in (0.01, 0.02)]
+        for f in (0, 0.1)
+    ]
+    rules, dnn = judge([Statement.parse("average > majority"), Statement.parse("dnn > average")], twice)
+    assert (rules.pooled.n, dnn.pooled.n) == (2, 4)
+    assert [c.n for c in rules.rows] == [2, 2]
+
+
 def test_a_run_that_lacks_a_strategy_makes_no_pair() -> None:
-    (found,) = judge([Statement.parse("dnn > average")], [[{"dnn": 0.6}, {"dnn": 0.7, "average": 0.5}]])
+    (found,) = judge(
+        [Statement.parse("dnn > average")], [[Measured({"dnn": 0.6}), Measured({"dnn": 0.7, "average": 0.5})]]
+    )
     assert found.rows[0].differences == (0.2,)
 
 
