@@ -54,6 +54,7 @@ def strategies(axes: Axes, table: Table) -> None:
 def local_range(axes: Axes, table: Table) -> None:
     """By row the test accuracies of the CNNs of single subimages, from lowest to highest; beside it the DNN's."""
     rows = rows_of(table)
+    axes.use_sticky_edges = False  # else a bar ends at the frame
     for y, row in enumerate(rows):
         if row.local_range is not None:
             low, high = row.local_range

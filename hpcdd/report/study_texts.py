@@ -93,10 +93,11 @@ def difference(comparison: Comparison) -> str:
 
 
 def p_value(comparison: Comparison) -> str:
-    """The corrected p value, or that there is no test."""
+    """The corrected p value and what for, or that there is no test."""
     if comparison.corrected is None:
         return "no test"
-    return "< 0.0001" if comparison.corrected < 1e-4 else f"{comparison.corrected:.4f}"
+    value = "< 0.0001" if comparison.corrected < 1e-4 else f"{comparison.corrected:.4f}"
+    return f"{value} ({'above' if comparison.statement.relation == '>' else 'below'})"
 
 
 def notes(table: Table) -> list[str]:

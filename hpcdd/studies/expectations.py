@@ -5,9 +5,11 @@ and seed. Of the paired differences A - B, mean, sample standard deviation and t
 
 * for each row of the table over its seeds. The p values of all rows and statements of the study are corrected together
   by Holm's method;
-* over all rows and seeds at once, pooled: a test with more power, which takes the rows as further samples of one
-  difference. Runs that share their local CNNs have some pairs twice, such as average and majority vote; these count
-  once. The p values of all statements are corrected together.
+* over all rows and seeds at once, pooled: a test with more power. Rows may differ, so that the deviation is that within
+  rows: of N differences d in R rows, the mean of all is compared with s / sqrt(N), where s^2 is the sum of the squared
+  distances from the means of their rows, over N - R degrees of freedom. (In one row this is the ordinary test.) Runs
+  that share their local CNNs have some pairs in common, such as average and majority vote; these count once. The p
+  values of all statements are corrected together.
 
 ``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no
 difference or one above zero. Verdicts, at a level of 5%:
@@ -20,11 +22,12 @@ not told apart  mean above 0, p above 5%, or no test   mean below 0, p above 5%,
 otherwise       mean 0 or below                        mean below 0, p at most 5%
 ==============  =====================================  ===================================
 
-There is no test of a single pair, nor of differences that are all equal, whose deviation is no estimate.
+There is no test of single pairs, nor of differences that are equal within each row, whose deviation is no estimate.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
@@ -91,17 +94,22 @@ class Comparison:
 
     Attributes:
         statement: what is expected.
-        differences: left - right, of each pair.
+        groups: left - right of each pair, by row; of a single row, one group.
         t: the statistic of the paired t test, None where there is no test.
         p: one-sided, against the statement's hypothesis; uncorrected.
         corrected: by Holm's method.
     """
 
     statement: Statement
-    differences: tuple[float, ...]
+    groups: tuple[tuple[float, ...], ...]
     t: float | None = None
     p: float | None = None
     corrected: float | None = None
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """Those of all rows."""
+        return tuple(difference for group in self.groups for difference in group)
 
     @property
     def n(self) -> int:
@@ -109,14 +117,22 @@ class Comparison:
         return len(self.differences)
 
     @property
+    def freedom(self) -> int:
+        """Degrees of freedom: pairs less the rows that they are in."""
+        return self.n - sum(bool(group) for group in self.groups)
+
+    @property
     def mean(self) -> float | None:
         """Of the differences; None without any."""
-        return statistics.fmean(self.differences) if self.differences else None
+        return statistics.fmean(self.differences) if self.n else None
 
     @property
     def deviation(self) -> float | None:
-        """Sample standard deviation of the differences; None of less than two."""
-        return statistics.stdev(self.differences) if self.n > 1 else None
+        """Of the differences from the means of their rows; None where no row has two."""
+        if not self.freedom:
+            return None
+        squares = [(d - statistics.fmean(group)) ** 2 for group in self.groups for d in group]
+        return math.sqrt(math.fsum(squares) / self.freedom)
 
     @property
     def verdict(self) -> Verdict:
@@ -150,8 +166,8 @@ def judge(statements: Sequence[Statement], rows: Sequence[Sequence[Measured]]) -
         statements: of the study.
         rows: by row and run.
     """
-    by_row = [[_compare(statement, _pairs(statement, row)) for row in rows] for statement in statements]
-    pooled = [_compare(s, _pairs(s, [run for row in rows for run in row], once=True)) for s in statements]
+    by_row = [[_compare(statement, [row]) for row in rows] for statement in statements]
+    pooled = [_compare(statement, rows) for statement in statements]
     corrected = iter(_corrected([comparison for of_statement in by_row for comparison in of_statement]))
     return [
         Judgement(statement, tuple(next(corrected) for _ in rows), whole)
@@ -173,29 +189,28 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _pairs(statement: Statement, runs: Sequence[Measured], once: bool = False) -> list[tuple[float, float]]:
-    """Both accuracies of each run that has both; ``once``: what runs have in common is left out behind the first."""
-    pairs, seen = [], set()
-    for run in runs:
-        if statement.left in run.accuracy and statement.right in run.accuracy:
+def _compare(statement: Statement, rows: Sequence[Sequence[Measured]]) -> Comparison:
+    groups: list[list[float]] = []
+    seen = set()
+    for row in rows:
+        groups.append([])
+        for run in row:
+            if statement.left not in run.accuracy or statement.right not in run.accuracy:
+                continue
             pair = run.accuracy[statement.left], run.accuracy[statement.right]
-            if once and run.origin is not None and (run.origin, pair) in seen:
+            if run.origin is not None and (run.origin, pair) in seen:
                 continue
             seen.add((run.origin, pair))
-            pairs.append(pair)
-    return pairs
-
-
-def _compare(statement: Statement, pairs: Sequence[tuple[float, float]]) -> Comparison:
-    # Accuracies are ratios of counts: differences that agree to 12 digits are equal.
-    differences = tuple(round(a - b, 12) for a, b in pairs)
-    comparison = Comparison(statement, differences)
-    if len(set(differences)) < 2:
+            # Accuracies are ratios of counts: differences that agree to 12 digits are equal.
+            groups[-1].append(round(pair[0] - pair[1], 12))
+    comparison = Comparison(statement, tuple(map(tuple, groups)))
+    if comparison.mean is None or not comparison.deviation or all(len(set(group)) < 2 for group in groups):
         return comparison
     from scipy import stats
 
-    tested = stats.ttest_1samp(differences, 0.0, alternative="greater" if statement.relation == ">" else "less")
-    return replace(comparison, t=float(tested.statistic), p=float(tested.pvalue))
+    t = comparison.mean / (comparison.deviation / math.sqrt(comparison.n))
+    p = stats.t.sf(t if statement.relation == ">" else -t, comparison.freedom)
+    return replace(comparison, t=t, p=float(p))
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -66,7 +66,7 @@ def study(
     for values in itertools.product(*matrix.values()):
         fields = dict(zip(matrix, values, strict=True))
         labels = {axis: "x".join(map(str, v)) if isinstance(v, list) else str(v) for axis, v in fields.items()}
-        name = ",".join(f"{axis.rsplit('.', 1)[-1]}={label}" for axis, label in labels.items())
+        name = ",".join(f"{axis.rsplit('.', 1)[-1]}={label}" for axis, label in labels.items()).replace("/", "-")
         entries.append(Entry(id=name, fields=fields, labels=labels))
         found = measured(labels, int(fields.get("seed", 0)))
         if isinstance(found, str):

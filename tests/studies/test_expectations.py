@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
 
 from hpcdd.errors import UserError
 from hpcdd.studies.expectations import Measured, Statement, holm, judge
@@ -68,10 +71,25 @@ def test_there_is_no_test_without_an_estimate_of_the_deviation() -> None:
     assert (nothing.mean, nothing.n) == (None, 0)
 
 
-def test_pooled_is_over_all_pairs() -> None:
-    whole = of("dnn > average", [0.01, 0.02], [0.03]).pooled
-    assert whole.n == 3
-    assert whole.p == pytest.approx(one_sided_of_two_degrees(0.02 / (0.01 / math.sqrt(3))))
+def test_pooled_is_over_all_pairs_and_rows_may_differ() -> None:
+    whole = of("dnn > average", [0.01, 0.03], [0.21], [0.11, 0.13]).pooled
+    # Squared distances from the means of the rows: 2 times 0.01^2, 0, 2 times 0.01^2; two degrees of freedom.
+    assert (whole.n, whole.freedom) == (5, 2)
+    assert whole.mean == pytest.approx(0.098)
+    assert whole.deviation == pytest.approx(math.sqrt(4e-4 / 2))
+    assert whole.p == pytest.approx(one_sided_of_two_degrees(0.098 / (whole.deviation / math.sqrt(5))))
+    assert whole.verdict == "as expected"
+    assert of("dnn > average", [0.01], [0.02], [0.03]).pooled.p is None  # no row has two seeds
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9))
+def test_in_one_row_it_is_scipys(differences: list[float]) -> None:
+    found = of("dnn >= average", differences)
+    row = found.rows[0]
+    assume(row.p is not None and row.deviation is not None and row.deviation > 1e-6)
+    expected = stats.ttest_rel([0.5 + d for d in differences], [0.5] * len(differences), alternative="less")
+    assert row.p == pytest.approx(expected.pvalue, abs=1e-6)
+    assert found.pooled.p == row.p
 
 
 def test_what_runs_have_in_common_counts_once_when_pooled() -> None:
