@@ -176,13 +176,19 @@ def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
     return bool(wrong & set(re.findall(r"\w+", text)))
 
 
-def mistakes(error: ValidationError, nearest: Callable[[str], str] = nearest) -> dict[KeyPath, str]:
+def mistakes(
+    error: ValidationError,
+    nearest: Callable[[str], str] = nearest,
+    place_of: Callable[[KeyPath], KeyPath] | None = None,
+) -> dict[KeyPath, str]:
     """One text for each place: pydantic reports every member of a union on its own.
 
     Args:
         error: what pydantic has found.
         nearest: the hint for an unknown name.
+        place_of: the part of an error's location that names a field; default: as in a :class:`Config`.
     """
+    place_of = place_of or _place
     texts: dict[KeyPath, tuple[str, list[str]]] = {}
     within = {details["loc"][:depth] for details in error.errors() for depth in range(1, len(details["loc"]))}
     for details in error.errors():
@@ -190,7 +196,7 @@ def mistakes(error: ValidationError, nearest: Callable[[str], str] = nearest) ->
             continue  # only because what is wrong in it was left out
         message = details["msg"].removeprefix("Value error, ")
         # A contradiction between sections has no place of its own; it begins with the name of a field.
-        place = _place(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
+        place = place_of(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
         name = ".".join(map(str, place))
         if details["type"] == "extra_forbidden":
             texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []

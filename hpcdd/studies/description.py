@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic_core import PydanticCustomError
 
+from ..errors import UserError
 from ..settings import Settings
 from .expectations import Statement, Strategy
 
-Cases = Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-Values = Annotated[list[Any], Field(min_length=1)]
+
+def _axis(value: Any) -> Any:
+    cases = isinstance(value, dict) and all(isinstance(fields, dict) for fields in value.values())
+    if not value or not (isinstance(value, list) or cases):
+        raise PydanticCustomError("axis", "use a list of values, or cases such as {label: {field: value}}")
+    return value
+
+
+def _matrix(value: Any) -> Any:
+    if not value or not isinstance(value, dict):
+        raise PydanticCustomError("matrix", "name at least one field with a list of its values")
+    return value
+
+
+Axis = Annotated[Any, BeforeValidator(_axis)]
+"""Values of one field, or cases; see :mod:`hpcdd.studies.matrix`."""
 
 
 class Table(Settings):
@@ -29,7 +45,7 @@ class Variant(Settings):
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields that win over those of the study's ``config``."""
 
-    matrix: dict[str, Values | Cases | None] = Field(default_factory=dict)
+    matrix: dict[str, Axis | None] = Field(default_factory=dict)
     """Axes instead of those of the same name, and more; null takes an axis away."""
 
     ranks: PositiveInt | None = None
@@ -51,7 +67,7 @@ class Description(Settings):
     config: dict[str, Any] = Field(default_factory=dict)
     """What all runs have in common, as for ``hpcdd train``; without it the defaults of every field."""
 
-    matrix: dict[str, Values | Cases] = Field(min_length=1)
+    matrix: Annotated[dict[str, Axis], BeforeValidator(_matrix)]
     """By full name of a field (decomposition.grid) a list of its values; or by a name of your own a mapping from the
     label of a case to the fields that change together in it. Every combination is a run; ``seed`` makes repeats."""
 
@@ -70,4 +86,7 @@ class Description(Settings):
     @field_validator("expect")
     @classmethod
     def _statements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(Statement.parse(text)) for text in value)
+        try:
+            return tuple(str(Statement.parse(text)) for text in value)
+        except UserError as error:
+            raise ValueError(f"expect: {error}") from error

@@ -109,6 +109,8 @@ class StudyDirectory:
             UserError: it can't be made, is none of this study, or one of its runs was begun with something else.
         """
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"output is {self.path}, which is a file; name a folder with --output")
             present = self.path.is_dir() and any(self.path.iterdir())
             if present and not (self.path / index.NAME).exists():
                 raise UserError(
@@ -120,7 +122,8 @@ class StudyDirectory:
         problems: dict[str, None] = {}
         for run in order.runs:
             try:
-                self.condition(run)
+                if self.condition(run) != "not begun":
+                    self.job(run)
             except UserError as error:
                 problems |= dict.fromkeys(str(error).splitlines())
         if problems:

@@ -140,9 +140,10 @@ def _print(order: Order, rows: Sequence[tuple[Posed, Cost, list[str]]], out: Tex
         )
     Console(file=out, width=180, highlight=False, force_terminal=False).print(table)
     steps = sum(sum(cost.steps.values()) for _, cost, _ in rows)
+    most, memory = max(entry.ranks for entry, _, _ in rows), max(cost.memory for _, cost, _ in rows)
     print(
-        f"in all {steps:,} training steps, what is taken over from another run counted once; at most "
-        f"{max(entry.ranks for entry, _, _ in rows)} ranks of {max(c.memory for _, c, _ in rows) / 2**20:,.0f} MiB",
+        f"in all {steps:,} training steps, what is taken over from another run counted once; on {most} "
+        f"rank{'s' * (most > 1)} at most, of {memory / 2**20:,.0f} MiB",
         file=out,
     )
     if seconds:

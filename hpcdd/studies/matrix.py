@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..command_line import Tree
+from ..configuration import merged
 
 Axis = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 """Values of one field, or by label several fields that change together."""
@@ -35,15 +36,14 @@ class Combination:
 
     def tree(self, base: Tree) -> Tree:
         """The whole configuration: ``base`` with what this run changes."""
-        tree = dict(base)
+        over: Tree = {}
         for name, value in self.fields.items():
             section, _, key = name.partition(".")
-            below = tree.get(section)
-            if not key:
-                tree[section] = value
+            if key:
+                over.setdefault(section, {})[key] = value
             else:
-                tree[section] = {**(below if isinstance(below, dict) else {}), key: value}
-        return tree
+                over[section] = value
+        return merged(base, over)
 
 
 def expand(matrix: Mapping[str, Axis]) -> list[Combination]:

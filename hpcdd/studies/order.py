@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from ..command_line import COMMON, Tree, parse_options, positive
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
-from .description import Description
+from ..settings import Settings
+from ..yaml_text import KeyPath
+from .description import Description, Table, Variant
 from .matrix import Combination, expand
 
 _OWN = {
@@ -144,7 +146,7 @@ def order(arguments: Sequence[str]) -> tuple[Order, argparse.Namespace]:
         raise UserError("\n".join(dict.fromkeys([*problems, *more])))
     chosen = tuple(run for run in runs if own.only is None or fnmatch.fnmatchcase(run.id, own.only))
     if not chosen:
-        raise UserError(f"command line: --only {own.only} matches none of the {len(runs)} runs, such as {runs[0].id}")
+        raise UserError(f"command line: --only {own.only} matches no run; their names are like {runs[0].id}")
     output = Path(own.output or Path("studies") / (name if own.variant is None else f"{name}-{own.variant}"))
     ranks = own.ranks or description.ranks
     return Order(description, name, own.variant, base, tuple(runs), chosen, ranks, output, own.retry), own
@@ -155,8 +157,7 @@ def _describe(source: Source) -> Description:
     try:
         return Description.model_validate(tree)
     except ValidationError as error:
-        # What belongs to a variant or an axis is placed there; only the first two names have lines of their own.
-        found = configuration.mistakes(error, _nearest)
+        found = configuration.mistakes(error, _nearest, _place)
         raise UserError("\n".join(f"{source.where(place)}: {text}" for place, text in found.items())) from error
 
 
@@ -221,11 +222,20 @@ def _configured(
                     lines[place] = line
         content = Source(combination.tree(base), lines, source.path)
         try:
-            runs.append(Run(combination, configuration.validated(content, overrides)))
+            runs.append(Run(combination, configuration.validated(content, _without(overrides, combination.fields))))
         except UserError as error:
             for text in str(error).splitlines():
                 problems.setdefault(text, []).append(combination.id)
     return runs, [_of_runs(text, ids, len(combinations)) for text, ids in problems.items()]
+
+
+def _without(tree: Tree, names: Collection[str]) -> Tree:
+    """Without fields that the matrix sets."""
+    return {
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in names} if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if key not in names
+    }
 
 
 def _of_runs(text: str, ids: Sequence[str], number: int) -> str:
@@ -240,7 +250,15 @@ def _sections(tree: Mapping[str, object]) -> Tree:
     return {key: value for key, value in tree.items() if value is not None}
 
 
+def _place(location: KeyPath) -> KeyPath:
+    """The part of an error's location that names a field, of the study or of a variant, or an axis."""
+    within = 2 if location[0] == "variants" else 0
+    return location[: within + (2 if location[within : within + 1] in (("matrix",), ("table",)) else 1)]
+
+
 def _nearest(name: str) -> str:
-    fields = Description.model_fields
-    close = difflib.get_close_matches(name, fields, n=1)
+    names = name.split(".")
+    models: list[type[Settings]] = [Description, Table, Variant, Table]
+    fields = models[min(len(names), 4) - 1].model_fields
+    close = difflib.get_close_matches(names[-1], fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(fields)}"

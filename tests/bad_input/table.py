@@ -8,6 +8,7 @@ from .datasets import DATASETS
 from .resumes import RESUMES
 from .runs import RUNS
 from .sources import SOURCES
+from .studies import STUDIES
 from .untrusted import UNTRUSTED
 
-TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *RESUMES, *SOURCES, *UNTRUSTED)
+TABLE = (*CONFIGURATIONS, *COMMAND_LINES, *DATASETS, *RUNS, *RESUMES, *SOURCES, *STUDIES, *UNTRUSTED)

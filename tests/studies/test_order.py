@@ -1,0 +1,130 @@
+"""Study files and command lines: what is to be done."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from hpcdd.errors import UserError
+from hpcdd.studies import dry_run
+from hpcdd.studies.directory import StudyDirectory, index_of
+from hpcdd.studies.order import Order, order
+
+TEXT = """
+title: A trial
+config:
+  data:
+  model: {name: vgg1, width: 8}
+  local: {epochs: 2}
+matrix:
+  decomposition.grid: [[2, 2], [1, 2]]
+  coherent.dropout_scale: [1.0, 0.5]
+  seed: [0, 1]
+expect: [dnn > average]
+variants:
+  quick:
+    title: A short trial
+    config:
+      local: {batch_size: 64}
+    matrix:
+      coherent.dropout_scale: null
+      aggregation.features: [logits, probabilities]
+      seed: [3]
+    ranks: 2
+    table: {columns: [average, dnn]}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> str:
+    path = tmp_path / "a trial.yaml"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def ordered(*words: str) -> Order:
+    return order(words)[0]
+
+
+def test_a_study(study: str) -> None:
+    found = ordered(study, "--local.epochs", "3", "--only", "*grid=2x2*seed=1")
+    assert (found.name, found.output, found.ranks, found.retry) == ("a-trial", Path("studies/a-trial"), None, False)
+    assert len(found.runs) == 8
+    assert [run.id for run in found.chosen] == [
+        "grid=2x2,dropout_scale=1.0,seed=1",
+        "grid=2x2,dropout_scale=0.5,seed=1",
+    ]
+    config = found.chosen[1].config
+    assert (config.name, config.seed, config.local.epochs, config.coherent.dropout_scale) == ("a-trial", 1, 3, 0.5)
+    assert config.model.width == 8
+    content = index_of(found)
+    assert (content.title, content.variant, content.expect) == ("A trial", None, ("dnn > average",))
+    assert content.config["local"] == {"epochs": 3}
+    assert content.axes == ["decomposition.grid", "coherent.dropout_scale"]
+    assert content.seed(content.runs[1]) == 1
+
+
+def test_a_variant_changes_what_it_names(study: str) -> None:
+    found = ordered(study, "--variant", "quick", "--output", "x", "--retry")
+    assert (found.output, found.ranks, found.retry, found.variant) == (Path("x"), 2, True, "quick")
+    assert ordered(study, "--variant", "quick", "--ranks", "3").ranks == 3
+    assert [run.id for run in found.runs] == [
+        f"grid={grid},features={features},seed=3" for grid in ("2x2", "1x2") for features in ("logits", "probabilities")
+    ]
+    assert (found.runs[0].config.local.epochs, found.runs[0].config.local.batch_size) == (2, 64)
+    content = index_of(found)
+    assert (content.title, content.expect) == ("A short trial", ("dnn > average",))
+    assert content.table.columns == ("average", "dnn")
+
+
+def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("config:\n  local: {epoch: 1}\nmatrix:\n  seed: [0, -1]\n  local.batch_size: [8, 1]\n")
+    with pytest.raises(UserError) as caught:
+        ordered(str(path), "--seed", "3", "--zyx", "1")
+    assert str(caught.value).splitlines() == [
+        "command line: --zyx is unknown; --help lists every field",
+        "command line: --seed has no effect: the study's matrix sets it in every run",
+        f"{path}:2: local.epoch is unknown; did you mean local.epochs?",
+        f"{path}:5: local.batch_size is 1: input should be greater than or equal to 2 "
+        "(run seed=0,batch_size=1 and seed=-1,batch_size=1)",
+        f"{path}:4: seed is -1: input should be greater than or equal to 0 "
+        "(run seed=-1,batch_size=8 and seed=-1,batch_size=1)",
+    ]
+
+
+def test_a_dry_run_counts_what_is_shared_once(study: str) -> None:
+    out = io.StringIO()
+    dry_run.run(ordered(study, "--data.subset", "256", "--only", "*seed=0"), None, out)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if "│" in line]
+    # Two epochs of two steps for each CNN, ten of two for the DNN, and five of two of the coherent model.
+    assert [(row[0], row[1], row[2], row[4], row[7]) for row in rows] == [
+        ("grid=2x2,dropout_scale=1.0,seed=0", "4", "4", str(4 * 4 + 20 + 10), ""),
+        ("grid=2x2,dropout_scale=0.5,seed=0", "4", "4", str(20 + 10), "local"),
+        ("grid=1x2,dropout_scale=1.0,seed=0", "2", "2", str(2 * 4 + 20 + 10), ""),
+        ("grid=1x2,dropout_scale=0.5,seed=0", "2", "2", str(20 + 10), "local"),
+    ]
+    assert f"in all {46 + 30 + 38 + 30} training steps" in out.getvalue()
+
+
+def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) -> None:
+    first = ordered(study, "--output", str(tmp_path / "out"))
+    directory = StudyDirectory(first.output)
+    directory.begin(first)
+    directory.begin(first)  # it goes on
+    assert {directory.condition(run) for run in first.runs} == {"not begun"}
+    run = first.runs[0]
+    directory.fail(run.id, "a reason", 3)
+    assert (directory.condition(run), directory.failure(run.id)) == ("failed", {"error": "a reason", "exit_code": 3})
+    directory.forgive(run.id)
+    assert directory.condition(run) == "not begun"
+    folder = directory.run(run.id)
+    folder.path.mkdir(parents=True)
+    content = run.config.model_dump(mode="json", exclude={"output"})
+    folder.write_record({"format": 1, "run": "r", "config": content, "complete": False})
+    assert directory.condition(run) == "unfinished"
+    changed = ordered(study, "--output", str(tmp_path / "out"), "--local.batch_size", "32")
+    with pytest.raises(UserError, match=r"local.batch_size was 128 in .* and is 32 now; a run goes on with what it"):
+        directory.begin(changed)

@@ -1,0 +1,139 @@
+"""Who takes which run, and who waits for another one's result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcdd.checkpoints.reuse import identity
+from hpcdd.config import Config
+from hpcdd.findings import Findings
+from hpcdd.studies import queue
+from hpcdd.studies.directory import StudyDirectory
+from hpcdd.studies.groups import stages
+from hpcdd.studies.matrix import Combination
+from hpcdd.studies.order import Run
+from hpcdd.studies.queue import Queue
+from hpcdd.studies.share import Posed, posed
+
+
+def entry(name: str, ranks: int = 1, **results: str) -> Posed:
+    return Posed(Run(Combination(name, {}, {}), Config()), ranks, 4, results)
+
+
+def complete(directory: StudyDirectory, name: str, phase: str) -> None:
+    """The phase of a run has come to its end."""
+    run = directory.run(name)
+    run.checkpoints.mkdir(parents=True)
+    run.write_record({"run": name, "replicas": 1, "complete": False})
+    Findings(run.checkpoints, name).add(phase, {}, {})
+
+
+def test_groups_of_one_size_work_at_one_time_the_largest_first() -> None:
+    entries = [entry("a", 2), entry("b", 4), entry("c", 2), entry("d", 2), entry("e", 4)]
+    first, second = stages(entries, 9)
+    assert (first.size, first.groups, [e.run.id for e in first.entries]) == (4, 2, ["b", "e"])
+    assert (second.size, second.groups, [e.run.id for e in second.entries]) == (2, 3, ["a", "c", "d"])
+    assert [first.group(rank) for rank in range(9)] == [0, 0, 0, 0, 1, 1, 1, 1, None]
+    assert [second.group(rank) for rank in range(9)] == [0, 0, 1, 1, 2, 2, None, None, None]
+
+
+def test_every_run_is_taken_once(tmp_path: Path) -> None:
+    entries = [entry(name) for name in "abc"]
+    directory = StudyDirectory(tmp_path)
+    one, other = (Queue(directory, "job", entries, entries) for _ in range(2))
+    found = [one.take(), other.take(), one.take(), other.take(), one.take()]
+    assert [taken.entry.run.id if taken else None for taken in found] == ["a", "b", "c", None, None]
+    assert not one.left
+    again = Queue(directory, "another job", entries, entries).take()
+    assert again is not None
+    assert again.entry.run.id == "a"
+
+
+def test_who_needs_a_result_that_is_being_trained_does_something_else(tmp_path: Path) -> None:
+    entries = [entry("a", local="L"), entry("b", local="L"), entry("c", local="M", **{"global": "G"})]
+    entries.append(entry("d", **{"global": "G"}))
+    directory = StudyDirectory(tmp_path)
+    one, other = (Queue(directory, "job", entries, entries) for _ in range(2))
+    first, second = one.take(), other.take()
+    assert first is not None
+    assert second is not None
+    assert (first.entry.run.id, first.trains) == ("a", ("L",))
+    assert (second.entry.run.id, second.trains) == ("c", ("M", "G"))
+    assert one.take() is None
+    assert one.left
+    complete(directory, "a", "dnn")
+    third = one.take()
+    assert third is not None
+    assert (third.entry.run.id, third.trains, third.donors) == ("b", (), {"local": tmp_path / "runs/a"})
+    other.end(second)  # it has failed before the global CNN
+    fourth = other.take()
+    assert fourth is not None
+    assert (fourth.entry.run.id, fourth.trains, fourth.donors) == ("d", ("G",), {})
+    assert [q.take() for q in (one, other)] == [None, None]
+    assert not other.left
+
+
+def test_claims_are_taken_away_at_the_end(tmp_path: Path) -> None:
+    directory = StudyDirectory(tmp_path)
+    for job in ("a", "b"):
+        Queue(directory, job, [], [])
+    queue.close(directory, "a", complete=False)
+    assert [path.name for path in directory.claims.iterdir()] == ["b"]
+    queue.close(directory, "c", complete=True)
+    assert not directory.claims.exists()
+
+
+RECORD: dict[str, Any] = {"config": Config().model_dump(mode="json"), "dataset": "f", "replicas": 1, "workers": 4}
+
+
+def changed(field: str, value: object) -> dict[str, Any]:
+    section, _, key = field.rpartition(".")
+    if field in RECORD:
+        return {**RECORD, field: value}
+    config = RECORD["config"]
+    return {
+        **RECORD,
+        "config": {**config, section: {**config[section], key: value}} if section else {**config, key: value},
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "phases"),
+    [
+        ("seed", 1, ("local", "global")),
+        ("dataset", "other", ("local", "global")),
+        ("data.subset", 100, ("local", "global")),
+        ("data.file", "elsewhere.h5", ()),
+        ("data.storage", "memory", ()),
+        ("augmentation.shift", 1, ("local", "global")),
+        ("model.width", 8, ("local", "global")),
+        ("model.local_width", 8, ("local",)),
+        ("decomposition.overlap", 1, ("local",)),
+        ("local.epochs", 9, ("local",)),
+        ("baseline.epochs", 9, ("global",)),
+        ("aggregation.epochs", 9, ()),
+        ("coherent.epochs", 9, ()),
+        ("replicas", 2, ("local",)),
+        ("workers", 2, ("global",)),
+        ("shared_batches", "fast", ("global",)),  # four workers share its batches; a local CNN has one rank
+        ("reduction", "fast", ()),
+        ("name", "other", ()),
+    ],
+)
+def test_a_result_is_what_decides_it(field: str, value: object, phases: tuple[str, ...]) -> None:
+    other = changed(field, value)
+    found = [phase for phase in ("local", "global") if identity(phase, other) != identity(phase, RECORD)]
+    assert found == list(phases)
+
+
+def test_only_what_several_runs_need_is_shared() -> None:
+    def run(name: str, **changes: object) -> Run:
+        return Run(Combination(name, {}, {}), Config.model_validate({"data": {"subset": 100}, **changes}))
+
+    runs = [run("a"), run("b", coherent={"epochs": 1}), run("c", seed=1), run("d", baseline={"enabled": True})]
+    found = {entry.run.id: (entry.ranks, dict(entry.results)) for entry, _ in posed(runs, None, 3)}
+    (local,) = {results["local"] for name, (_, results) in found.items() if name != "c"}
+    assert found == {"a": (3, {"local": local}), "b": (3, {"local": local}), "c": (3, {}), "d": (3, {"local": local})}
