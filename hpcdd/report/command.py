@@ -1,4 +1,4 @@
-"""``hpcdd report``: figures and one HTML page from the files of ``hpcdd scale``."""
+"""``hpcdd report``: figures and one HTML page of a study of runs, or from the files of ``hpcdd scale``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..command_line import COMMON
 from ..errors import UserError
 from ..files import write_bytes, writing
 from ..studies import record
+from . import study
 from .figures import WORDS, draw
 from .scaling import Scaling, Spread, analyse
 
@@ -33,8 +34,13 @@ def run(arguments: Sequence[str], out: TextIO = sys.stdout) -> None:
     if unknown := [word for word in rest if word.startswith("-")]:
         raise UserError(f"report: {unknown[0]} is unknown; see `hpcdd report --help`")
     if not rest:
-        raise UserError("report: name a file of `hpcdd scale`; see `hpcdd report --help`")
+        raise UserError("report: name a study directory, or a file of `hpcdd scale`; see `hpcdd report --help`")
     sources = [Path(word) for word in rest]
+    if any(source.is_dir() for source in sources):
+        if len(sources) > 1:
+            raise UserError(f"report: {', '.join(rest)}: name one study directory, or files of `hpcdd scale`")
+        study.report(sources[0], Path(own.output or sources[0]), out)
+        return
     folder = Path(own.output or sources[0].with_name(f"{sources[0].stem}-report"))
     scalings = analyse([record.read(source) for source in sources])
     if not scalings:
@@ -52,12 +58,14 @@ def parser() -> argparse.ArgumentParser:
     """Of ``hpcdd report``."""
     made = argparse.ArgumentParser(
         prog="hpcdd report",
-        usage="hpcdd report SCALING.jsonl ... [--output FOLDER]",
-        description=__doc__ + "\nSpeed-up and efficiency with ideal lines, time by phase, bytes per rank.",
-        epilog="example: hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
+        usage="hpcdd report STUDYDIR|SCALING.jsonl ... [--output FOLDER]",
+        description=__doc__ + "\nOf a study: its table (also as CSV and LaTeX), and what is expected beside what was\n"
+        "measured. Of scaling: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
+        epilog="examples:\n  hpcdd report studies/quick\n"
+        "  hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
         **COMMON,
     )
-    made.add_argument("--output", metavar="FOLDER", help="default: SCALING-report beside the first file")
+    made.add_argument("--output", metavar="FOLDER", help="default: STUDYDIR, or SCALING-report beside the first file")
     return made
 
 

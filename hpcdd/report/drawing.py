@@ -1,0 +1,90 @@
+"""Figures of a page: matplotlib is set up here and nowhere else.
+
+Each is small and has one pair of axes, so that a phone shows them one below the other and a wide screen side by side.
+As files they are black on white; inside the page their ground is transparent and their foreground ``currentColor``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE = (4.6, 3.2)
+"""Inches."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        name: of its files, without their ending.
+        alternative: what it shows, for who can't see it.
+        svg: to stand in the page.
+    """
+
+    name: str
+    alternative: str
+    svg: Markup
+
+
+class Figures:
+    """Draws figures and keeps them in the order in which they were drawn.
+
+    Args:
+        folder: where the page will stand; files go into ``figures/`` there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "figures"
+        self._drawn: list[Figure] = []
+
+    def __iter__(self) -> Iterator[Figure]:
+        return iter(self._drawn)
+
+    @contextlib.contextmanager
+    def draw(self, name: str, alternative: str, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
+        """Axes to draw on; when the block ends well, ``NAME.png`` and ``NAME.svg`` are written.
+
+        Args:
+            name: of the files; once in a page.
+            alternative: what the figure shows, for who can't see it.
+            size: width and height in inches.
+
+        Raises:
+            OSError: a file can't be written.
+        """
+        import matplotlib as mpl
+        from matplotlib.figure import Figure as Canvas
+
+        # Text stays text: it can be found, and read aloud. Names within the drawing differ from figure to figure.
+        with mpl.rc_context(
+            {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+        ):
+            figure = Canvas(figsize=size, layout="constrained")
+            yield figure.subplots()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(self._folder / f"{name}.png", dpi=150)
+            figure.savefig(self._folder / f"{name}.svg", metadata={"Date": None})
+            drawing = io.StringIO()
+            figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+        self._drawn.append(Figure(name, alternative, _inline(drawing.getvalue(), alternative)))
+
+
+def _inline(svg: str, alternative: str) -> Markup:
+    """An SVG file as an element of a page; what is black takes the colour of the text around it."""
+    element = re.sub(r"#000000\b|\bblack\b", "currentColor", svg[svg.index("<svg") :])
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, count=1, flags=re.DOTALL)
+    return Markup(
+        element.replace("<svg ", f'<svg role="img" fill="currentColor" aria-label="{escape(alternative)}" ', 1)
+    )

@@ -1,0 +1,51 @@
+"""One HTML page of several sections: it needs no network and no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..files import write_bytes
+
+
+class Section:
+    """A part of a page.
+
+    Args:
+        title: its heading.
+        template: file beside this one, e.g. ``study.html``.
+        context: what the template speaks of.
+    """
+
+    def __init__(self, title: str, template: str, **context: Any) -> None:
+        self.title = title
+        self.template = template
+        self.context = context
+
+
+def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes a page; of a single section the heading is left out, for it is the page's.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    # Texts come from files that others may have written: they are escaped.
+    templates = Environment(
+        loader=PackageLoader("hpcdd.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = [
+        (
+            section.title if len(sections) > 1 else None,
+            Markup(templates.get_template(section.template).render(section.context)),
+        )
+        for section in sections
+    ]
+    write_bytes(path, templates.get_template("base.html").render(title=title, parts=parts).encode())

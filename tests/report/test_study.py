@@ -1,0 +1,117 @@
+"""The page of a study, and its tables on the terminal, from made studies."""
+
+from __future__ import annotations
+
+import io
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcdd.errors import UserError
+from hpcdd.report import command, study
+
+from ..studies import made
+
+
+def measured(labels: dict[str, str], seed: int) -> dict[str, Any]:
+    """The DNN is below the average; the vote is below too."""
+    base = 0.6 - 0.1 * (labels.get("decomposition.grid") == "4x4") + 0.01 * seed
+    return {"local": [base] * 4, "average": base, "majority": base - 0.01 - seed / 1000, "dnn": base - 0.1 + seed / 99}
+
+
+def page(folder: Path, values: Any = measured, **more: Any) -> str:
+    """The text of a study's page, written into the study's directory."""
+    out = io.StringIO()
+    command.run([str(made.study(folder, values, **more))], out)
+    assert out.getvalue().endswith(f"report: {folder / 'report.html'}\n")
+    return (folder / "report.html").read_text()
+
+
+def text_of(html: str) -> str:
+    """Without tags and drawings."""
+    words = re.sub(r"<[^>]+>", " ", re.sub(r"<(svg|style|head).*?</\1>", "", html, flags=re.DOTALL))
+    return " ".join(unescape(words).split())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A study of two rows, its folder and its page."""
+    folder = tmp_path_factory.mktemp("study")
+    return folder, page(folder)
+
+
+def test_the_table_stands_beside_what_is_expected(written: tuple[Path, str]) -> None:
+    text = text_of(written[1])
+    assert "6 of 6 runs are complete: 2 rows of the table, 3 seeds." in text
+    assert "2x2 0.6100 ± 0.0100 0.6100 ± 0.0100 0.5990 ± 0.0090" in text
+    assert "Otherwise than expected: DNN above average." in text
+    assert "DNN above average otherwise -0.0899 ± 0.0101" in text
+    assert (
+        "average above majority vote as expected +0.0110 ± 0.0010 < 0.0001 (above) above in 2 of 2, 2 told apart"
+        in text
+    )
+
+
+def test_figures_are_drawn_and_stand_in_the_page(written: tuple[Path, str]) -> None:
+    folder, html = written
+    names = ["strategies", "local", "costs", "differences"]
+    assert html.count("<svg") == len(names)
+    for name in names:
+        for ending in ("png", "svg"):
+            assert (folder / "figures" / f"{name}.{ending}").stat().st_size > 2000
+
+
+def test_tables_to_take_away(written: tuple[Path, str]) -> None:
+    folder, html = written
+    for name in ("table.csv", "table.tex", "runs.csv"):
+        assert (folder / "tables" / name).read_text().count("\n") >= 3
+        assert f'href="tables/{name}"' in html
+
+
+def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
+    html = page(tmp_path, lambda labels, s: "<script>alert(1)</script>" if s == 1 else measured(labels, s),
+                title="<script>a</script>", matrix={"<b>case</b>": ["<i>"], "seed": [0, 1, 2]})  # fmt: skip
+    assert "<script>" not in html
+    assert not re.search(r"<b>case|<i>\W", html.replace("<i>above", "").replace("<i>at", ""))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_failed_runs_are_told(tmp_path: Path) -> None:
+    text = text_of(page(tmp_path, lambda labels, s: ["the loss is NaN", None, measured(labels, s)][s]))
+    assert "4 of 6 runs have no result (2 failed, 2 not complete)" in text
+    assert "grid=2x2,seed=0 failed the loss is NaN" in text
+    assert "grid=4x4,seed=1 not begun" in text
+    assert "not told apart by 2 pairs" in text
+
+
+def test_a_study_that_has_only_begun(tmp_path: Path) -> None:
+    html = page(tmp_path, lambda *_: None)
+    assert "0 of 6 runs are complete" in text_of(html)
+    assert "<svg" not in html
+    assert not (tmp_path / "figures").exists()
+
+
+def test_the_terminal_has_the_same(written: tuple[Path, str]) -> None:
+    out = io.StringIO()
+    study.show(study.read(written[0]), out)
+    shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
+    assert "a made study: test accuracy" in shown
+    assert "2x2 0.6100 ± 0.0100 0.6100 ± 0.0100 0.5990 ± 0.0090 0.5201 ± 0.0201" in shown
+    assert "DNN above average otherwise -0.0899 ± 0.0101 1.0000 (above) above in 0 of 2, 0 told apart" in shown
+
+
+def test_the_page_may_stand_elsewhere(tmp_path: Path) -> None:
+    folder = made.study(tmp_path / "study", measured)
+    command.run([str(folder), "--output", str(tmp_path / "page")], io.StringIO())
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "figures", "tables"}
+    assert {path.name for path in folder.iterdir()} == {"study.json", "runs"}
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no directory of a study"):
+        command.run([str(tmp_path)], io.StringIO())
+    with pytest.raises(UserError, match="name one study directory"):
+        command.run([str(tmp_path), "a.jsonl"], io.StringIO())
