@@ -60,7 +60,7 @@ class Archive:
             UserError: on all ranks: another job is at work there, or the run was begun with something else.
             WriteError: on all ranks.
         """
-        self._comm, self._config = comm, job.config
+        self._comm, self._job, self._config = comm, job, job.config
         self._broken = False
         data = job.config.data
         if data.file != EMBEDDED_NAME:  # it runs again from any folder
@@ -237,7 +237,7 @@ class Archive:
         if text:
             for line in text.splitlines():
                 self.log.error("%s", line)
-            more = f"the job is ended; go on with `hpcdd train --resume --output {self.directory.path}`"
+            more = f"the job is ended; {self._job.go_on(self.directory.path)}"
             sys.stderr.write("".join(f"hpcdd: {line}\n" for line in [*text.splitlines(), more]))
             sys.stderr.flush()
             time.sleep(0.5)  # as in hpcdd.cli: mpirun may end before it has passed on what was printed last

@@ -58,6 +58,10 @@ class Job:
     donors: Mapping[str, Path] = field(default_factory=dict)
     profile: bool = False
 
+    def go_on(self, folder: Path) -> str:
+        """What to do where it has ended too early, in words; ``folder`` is its run directory."""
+        return "go on with " + ("the same command" if self.study else f"`hpcdd train --resume --output {folder}`")
+
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""

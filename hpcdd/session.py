@@ -123,6 +123,9 @@ class Session:
             "workers": sum(1 for place in self.mesh.places if place.subdomains),
         }
         self.archive = self._open.enter_context(Archive(self.comm, self.job, facts, self.mesh))
+        if self.comm.is_root and self.job.study:  # where nothing is printed of it
+            for warning in self.mesh.warnings():
+                self.archive.log.warning("%s", warning)
         self.directory = self.archive.directory
         self.comm.on_root(self._open_metrics)
         if self.job.profile:
@@ -151,8 +154,9 @@ class Session:
         except StopRequest as request:
             why = occasion(request.signum, os.environ, time.time())
             self.archive.log.warning("%s; %s", request, why)
-            go_on = f"go on with `hpcdd train --resume --output {self.directory.path}`"
-            raise StopRequest(request.signum, request.phase, f" ({why}); {go_on}") from None
+            raise StopRequest(
+                request.signum, request.phase, f" ({why}); {self.job.go_on(self.directory.path)}"
+            ) from None
 
     def _open_metrics(self) -> None:
         with writing(self.directory.metrics):

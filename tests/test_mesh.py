@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcdd import comm
+from hpcdd import mesh as mesh_module
+from hpcdd.environment import Beside
 from hpcdd.errors import UserError
 from hpcdd.mesh import Mesh, Place, assign, build, choose_device, threads_of
 
@@ -182,3 +184,20 @@ def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -
         world = comm.world()
         assert build(world, 3, "cpu").places[0].threads == threads
         assert world.crowded == crowded
+
+
+def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, cores = comm.world(), frozenset({0, 1, 2, 3})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr(mesh_module, "visible_gpus", lambda: ["a", "b", "c", "d"])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    (alone,) = build(world, 3, "auto").places
+    assert (alone.threads, alone.device) == (4, "cuda:0")
+    assert not world.crowded
+    world.beside = Beside((cores, cores, frozenset({7})), before=2)
+    (one_of_three,) = build(world, 3, "auto").places
+    assert (one_of_three.threads, one_of_three.device) == (1, "cuda:2")
+    assert not world.crowded
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    build(world, 3, "auto")
+    assert world.crowded  # eight threads on five cores

@@ -111,12 +111,8 @@ class StudyDirectory:
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"output is {self.path}, which is a file; name a folder with --output")
-            present = self.path.is_dir() and any(self.path.iterdir())
-            if present and not (self.path / index.NAME).exists():
-                raise UserError(
-                    f"output is {self.path}, a folder that is not empty and holds no study; name another --output"
-                )
             self.path.mkdir(parents=True, exist_ok=True)
+            self._check(order)
         except OSError as error:
             raise UserError(f"the study directory can't be made: {error}; name another one with --output") from error
         problems: dict[str, None] = {}
@@ -129,6 +125,22 @@ class StudyDirectory:
         if problems:
             raise UserError("\n".join(problems))
         index.write(self.path, index_of(order))
+
+    def _check(self, order: Order) -> None:
+        """Refuses a folder that holds something else; another job may just be making this very study there."""
+        if (self.path / index.NAME).exists():
+            present = index.read(self.path)
+            if (present.name, present.variant) != (order.name, order.variant):
+                of = "" if present.variant is None else f", variant {present.variant}"
+                raise UserError(
+                    f"output is {self.path}, which holds the study {present.name}{of}; name another --output"
+                )
+            return
+        own = {outcome.RUNS, outcome.FAILED, self.claims.name}
+        if any(path.name not in own and not path.name.startswith(f".{index.NAME}.") for path in self.path.iterdir()):
+            raise UserError(
+                f"output is {self.path}, a folder that is not empty and holds no study; name another --output"
+            )
 
     def _failed(self, run_id: str) -> Path:
         return self.failures / f"{run_id}.json"

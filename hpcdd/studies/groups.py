@@ -131,11 +131,9 @@ class _Group:
             job, entries, offering = self._order
             queue = self._comm.on_root(lambda: Queue(self._directory, job, entries, offering))
             while (taken := self._next(queue)) is not None:
-                try:
-                    self._train(taken)
-                finally:
-                    if self._comm.is_root:
-                        queue.end(taken)
+                self._train(taken)
+                if self._comm.is_root:
+                    queue.end(taken)
         except StopRequest:
             pass  # all ranks of the job agree on it
         except UserError as error:
@@ -148,7 +146,7 @@ class _Group:
         taken, problem = None, None
         if self._comm.is_root:
             try:
-                while (taken := queue.take()) is None and queue.left and not self._stop.wanted():
+                while not self._stop.wanted() and (taken := queue.take()) is None and queue.left:
                     time.sleep(_PAUSE)
                     self._stop.poll()
             except UserError as error:

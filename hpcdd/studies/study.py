@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from ..comm import Comm
 from ..errors import RESUME, StopRequest
 from ..mpi import end_within
-from ..stop import Stop
+from ..stop import Stop, occasion
 from . import groups, queue
 from .directory import StudyDirectory
 from .groups import Stage
@@ -59,8 +61,8 @@ def run(comm: Comm, order: Order) -> int:
                 busy += groups.work(comm, stop, directory, plan.job, stage, plan.entries)
         except StopRequest as request:
             more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
-            text = f"; {more}; the same command goes on with it"
-            raise StopRequest(request.signum, "study", text) from None
+            why = occasion(request.signum, os.environ, time.time())
+            raise StopRequest(request.signum, "study", f" ({why}); {more}; go on with the same command") from None
         text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
     if comm.is_root:
         print(text, flush=True)
@@ -87,7 +89,9 @@ def _words(stage: Stage, ranks: int) -> str:
     idle = ranks - stage.groups * stage.size
     runs, size = len(stage.entries), f"{stage.size} rank{'s' * (stage.size > 1)}"
     text = f"{runs} run{'s' * (runs > 1)} on {stage.groups} group{'s' * (stage.groups > 1)} of {size}"
-    return text + (f"; {idle} of {ranks} ranks have nothing to do and sleep" if idle else "")
+    one = idle == 1
+    sleepers = f"; {idle} of {ranks} ranks {'has' if one else 'have'} nothing to do and sleep{'s' * one}"
+    return text + (sleepers if idle else "")
 
 
 def _end(directory: StudyDirectory, order: Order, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:

@@ -109,8 +109,9 @@ def test_all_jobs_end_as_they_should(done: tuple[Path, list[int], list[str]]) ->
     assert [errors[number] for number in (0, 1, 2, 3, 8)] == [""] * 5
     assert errors[4] == "hpcdd: 5 runs have failed; see above\n"
     assert errors[5] == errors[6] == "hpcdd: 1 run has failed; see above\n"
-    assert "hpcdd: asked to stop by SIGTERM in phase study; the run is not complete; 4 runs in stopped: " in errors[7]
-    assert errors[7].endswith("; the same command goes on with it\n")
+    assert "hpcdd: asked to stop by SIGTERM in phase study; the run is not complete (terminated: " in errors[7]
+    assert "); 4 runs in stopped: " in errors[7]
+    assert errors[7].endswith("; go on with the same command\n")
 
 
 def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
