@@ -30,7 +30,7 @@ commands:
   prepare  make a dataset file from a data set as its publisher ships it
   study    train every run of a study, in groups of ranks (under mpirun)
   scale    measure a point of a strong or weak scaling study (under mpirun)
-  report   figures and an HTML page of a scaling study
+  report   tables, figures and an HTML page of a study or a scaling study
   plan     who would do what on N ranks, and at what cost; nothing is trained
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
@@ -206,6 +206,10 @@ def _study(comm: Comm, arguments: Sequence[str]) -> None:
     from .studies import study
 
     failed = study.run(comm, wanted)
+    if comm.is_root:  # nobody waits for it
+        from .report import study as page
+
+        page.report(wanted.output, wanted.output, sys.stdout)
     if failed:
         raise FailedRunsError(f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter
+from typing import TYPE_CHECKING
 
 from ..studies.expectations import Strategy
 from ..studies.tables import Row, Table
 from .study_texts import HEADINGS, in_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Colours that people with any colour vision tell apart (Okabe and Ito 2008), and a marker for each.
 LOOKS: dict[Strategy, tuple[str, str]] = {
@@ -72,6 +73,8 @@ def local_range(axes: Axes, table: Table) -> None:
 
 def costs(axes: Axes, table: Table) -> None:
     """Accuracy against the processor seconds that lead to it, a point for each row; means over the seeds."""
+    from matplotlib.ticker import LogFormatter
+
     for name in table.columns:
         if name == "local":
             continue

@@ -119,7 +119,7 @@ def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
 ) -> None:
     folder = done[0] / "undisturbed"
     assert conditions(folder) == dict.fromkeys(IDS, "complete")
-    assert sorted(path.name for path in folder.iterdir()) == ["runs", "study.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "runs", "study.json", "tables"]
     assert [run.fields["coherent.dropout_scale"] for run in index.read(folder).runs] == [1.0, 0.5, 1.0, 0.5]
     check_same_run(folder / "runs" / IDS[1], done[0] / "alone")
     for donor, receiver in ((IDS[0], IDS[1]), (IDS[2], IDS[3])):
@@ -189,5 +189,5 @@ def test_two_jobs_at_once_do_every_run_once(mpi: Launcher, tiny: Path, tmp_path:
     assert sorted(completed) == [f"seed={seed}" for seed in range(4)]
     start = time.monotonic()
     again = mpi.hpcdd(1, ["study", study, "--output", "both", "--retry"], tmp_path)
-    assert again.stdout.splitlines() == ["4 runs in both: 4 complete"]
+    assert again.stdout.splitlines()[0] == "4 runs in both: 4 complete"
     assert time.monotonic() - start < 60
