@@ -16,12 +16,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 from torch import nn
 
 from .config import Config
@@ -120,6 +122,79 @@ class Model:
         return tuple(name for name in STRATEGIES if name in RULES or name in trained)
 
 
+class ModelFile:
+    """A model file that is open: what it says of itself, and its networks one at a time.
+
+    Attributes:
+        config, class_names, image_shape, dtype, preparation, subdomains, mean, std: as of :class:`Model`.
+        local_width: channels of the local CNNs' first block.
+    """
+
+    def __init__(self, file: h5py.File, config: Config) -> None:
+        self._file, self.config = file, config
+        self.class_names = tuple(str(name) for name in file.attrs["class_names"])
+        self.image_shape = tuple(int(n) for n in file.attrs["image_shape"])
+        dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
+        self.dtype = None if dtype is None else str(dtype)
+        self.preparation = None if preparation is None else from_json(str(preparation))
+        boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:]]
+        blocks = [tuple(map(int, block)) for block in file["blocks"][:]]
+        self.subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
+        self.mean, self.std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
+        self.local_width = int(file.attrs["local_width"])
+
+    def local_cnn(self, subdomain: int) -> nn.Module:
+        """CNN_s as the local phase has left it, in evaluation mode; likewise below."""
+        return self._cnn(f"local/{subdomain:04d}", subdomain)
+
+    def coherent_cnn(self, start: str, subdomain: int) -> nn.Module:
+        """CNN_s as a part of the coherent model."""
+        made = self._cnn(f"coherent_{start}/local/{subdomain:04d}", subdomain)
+        return prepare_cnn(made, self.config.coherent_features, dropout_scale=1.0).eval()
+
+    def global_cnn(self) -> nn.Module:
+        """The global CNN."""
+        made = create(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
+        made.load_state_dict(read_state(self._file["global"]))
+        return made.eval()
+
+    def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
+        """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees so many features of each CNN."""
+        made = DNN(widths, self.config.aggregation.hidden, len(self.class_names), self.config.aggregation.dropout)
+        made.load_state_dict(read_state(self._file[folder]))
+        return made.eval()
+
+    def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
+        """Some columns of a DNN's first layer, (hidden, stop - start); no others are read."""
+        return torch.from_numpy(self._file[f"{folder}/first.weight"][:, start:stop])
+
+    def without_columns(self, folder: str) -> dict[str, torch.Tensor]:
+        """The other parameters of a DNN, by their torch names."""
+        names = [name for name in self._file[folder] if name != "first.weight"]
+        return {name: torch.from_numpy(np.array(self._file[f"{folder}/{name}"])) for name in names}
+
+    def _cnn(self, place: str, subdomain: int) -> nn.Module:
+        shape = (self.image_shape[0], *self.subdomains[subdomain].shape)
+        made = create(self.config.model, shape, len(self.class_names), self.local_width)
+        made.load_state_dict(read_state(self._file[place]))
+        return made.eval()
+
+
+@contextlib.contextmanager
+def open_model(path: Path, own: str | None = None) -> Iterator[ModelFile]:
+    """Opens a model file; arguments and errors as for :func:`read_model`."""
+    with open_hdf5(
+        path, str(path), "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
+    ) as file:
+        try:
+            yield _checked(path, file, own)
+        except UserError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} is damaged as a model file ({reason}); copy it again") from error
+
+
 def read_model(path: Path, own: str | None = None) -> Model:
     """Builds the networks and loads their parameters.
 
@@ -131,19 +206,32 @@ def read_model(path: Path, own: str | None = None) -> Model:
     Raises:
         UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files.
     """
-    with open_hdf5(
-        path, str(path), "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
-    ) as file:
-        try:
-            return _read(path, file, own)
-        except UserError:
-            raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is damaged as a model file ({reason}); copy it again") from error
+    with open_model(path, own) as file:
+        config, every = file.config, range(len(file.subdomains))
+        num_classes = len(file.class_names)
+        coherent: dict[str, Coherent] = {}
+        for start in config.coherent.starts:
+            cnns = [file.coherent_cnn(start, s) for s in every]
+            widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in cnns]
+            dnn = file.dnn(f"coherent_{start}/dnn", widths)
+            coherent[start] = Coherent(cnns, dnn, config.coherent_features).eval()
+        return Model(
+            config,
+            file.class_names,
+            file.image_shape,
+            file.dtype,
+            file.preparation,
+            file.subdomains,
+            file.mean,
+            file.std,
+            tuple(file.local_cnn(s) for s in every),
+            file.dnn("dnn", [num_classes] * len(every)),
+            coherent,
+            file.global_cnn() if config.baseline.enabled else None,
+        )
 
 
-def _read(path: Path, file: h5py.File, own: str | None) -> Model:
+def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
     version = file.attrs.get("hpcdd_model_format")
     if np.ndim(version) or version != FORMAT:
         found = "no attribute hpcdd_model_format" if version is None else f"its format is {version}"
@@ -153,49 +241,4 @@ def _read(path: Path, file: h5py.File, own: str | None) -> Model:
     config = from_yaml(str(file.attrs["config"]))
     if config.model.is_own and config.model.name != own:
         raise UserError(f"{path} asks for code: the CNN {config.model.name!r}; if you trust it, admit it by that name")
-    names = tuple(str(name) for name in file.attrs["class_names"])
-    image_shape = tuple(int(n) for n in file.attrs["image_shape"])
-    boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:]]
-    blocks = [tuple(map(int, block)) for block in file["blocks"][:]]
-    subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
-    width = int(file.attrs["local_width"])
-
-    def cnns(folder: str) -> list[nn.Module]:
-        made = [create(config.model, (image_shape[0], *s.shape), len(names), width) for s in subdomains]
-        for s, cnn in enumerate(made):
-            cnn.load_state_dict(read_state(file[f"{folder}/{s:04d}"]))
-        return made
-
-    def dnn(folder: str, widths: list[int]) -> DNN:
-        made = DNN(widths, config.aggregation.hidden, len(names), config.aggregation.dropout)
-        made.load_state_dict(read_state(file[folder]))
-        return made
-
-    coherent: dict[str, Coherent] = {}
-    for start in config.coherent.starts:
-        features, parts = config.coherent_features, cnns(f"coherent_{start}/local")
-        prepared = [prepare_cnn(cnn, features, dropout_scale=1.0) for cnn in parts]
-        widths = [c.classifier.in_features if isinstance(c, Penultimate) else len(names) for c in prepared]
-        coherent[start] = Coherent(prepared, dnn(f"coherent_{start}/dnn", widths), features).eval()
-    global_cnn = None
-    if config.baseline.enabled:
-        global_cnn = create(config.model, image_shape, len(names), config.model.width).eval()
-        global_cnn.load_state_dict(read_state(file["global"]))
-    local = tuple(cnn.eval() for cnn in cnns("local"))
-    combine = dnn("dnn", [len(names)] * len(local)).eval()
-    mean, std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
-    dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
-    return Model(
-        config,
-        names,
-        image_shape,
-        None if dtype is None else str(dtype),
-        None if preparation is None else from_json(str(preparation)),
-        subdomains,
-        mean,
-        std,
-        local,
-        combine,
-        coherent,
-        global_cnn,
-    )
+    return ModelFile(file, config)
