@@ -39,7 +39,9 @@ def test_every_script_can_be_read_and_copied_by_itself(script: Path) -> None:
     assert "module load" not in re.sub(r"(?m)^#.*", "", text)
 
 
-@pytest.mark.parametrize("name", ["train.sbatch", "train_gpu.sbatch", "train_preemptible.sbatch", "study.sbatch"])
+@pytest.mark.parametrize(
+    "name", ["train.sbatch", "train_gpu.sbatch", "train_preemptible.sbatch", "study.sbatch", "runs.sbatch"]
+)
 def test_a_training_is_warned_before_its_time_is_over(name: str) -> None:
     text = (JOBS / name).read_text()
     assert "\n#SBATCH --signal=USR1@120\n" in text

@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoints.reuse import SHARED
 from ..comm import Comm
 from ..environment import Beside
 from ..errors import InUseError, ReadError, RunError, StopRequest, UserError
@@ -211,7 +210,8 @@ class _Group:
 
 
 def _reused(taken: Taken) -> str:
-    texts = [f"{NAMES[phase]} of {taken.donors[phase].name}" for phase in SHARED if phase in taken.donors]
+    words = {"local": "the local CNNs", "global": NAMES["global"]}
+    texts = [f"{words[phase]} of {donor.name}" for phase, donor in taken.donors.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 
 

@@ -20,13 +20,16 @@ def lines_of(folder: Path, pattern: str) -> list[list[str]]:
     return sorted(line.rstrip("|").split("|") for line in log.read_text().splitlines() if "|" in line)
 
 
-def test_options_go_to_sbatch_and_words_to_hpcdd(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "command", "name"), [("train", "train", "hpcdd"), ("runs", "study", "runs")])
+def test_options_go_to_sbatch_and_words_to_hpcdd(
+    cluster: Cluster, tmp_path: Path, script: str, command: str, name: str
+) -> None:
     options = ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=2")
     words = ("configs/x.yaml", "--local.epochs", "5", "--coherent.starts", "[]", "--name", "a  b")
-    job = cluster.submit(tmp_path, *options, JOBS / "train.sbatch", *words, HPCDD_VENV=stand_in(tmp_path, SHOW))
+    job = cluster.submit(tmp_path, *options, JOBS / f"{script}.sbatch", *words, HPCDD_VENV=stand_in(tmp_path, SHOW))
     assert cluster.exit_code(job) == 0
-    found = lines_of(tmp_path, f"hpcdd-{job}.out")
-    assert found == [[node, "2", "", "train", *words] for node in ("n1", "n1", "n2", "n2")]
+    found = lines_of(tmp_path, f"{name}-{job}.out")
+    assert found == [[node, "2", "", command, *words] for node in ("n1", "n1", "n2", "n2")]
 
 
 def test_each_rank_has_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
