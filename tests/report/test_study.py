@@ -14,6 +14,7 @@ from hpcdd.errors import UserError
 from hpcdd.report import command, study
 
 from ..studies import made
+from . import browser
 
 
 def measured(labels: dict[str, str], seed: int) -> dict[str, Any]:
@@ -115,3 +116,39 @@ def test_mistakes(tmp_path: Path) -> None:
         command.run([str(tmp_path)], io.StringIO())
     with pytest.raises(UserError, match="name one study directory"):
         command.run([str(tmp_path), "a.jsonl"], io.StringIO())
+
+
+UNREADABLE = {
+    "pixels wide": '<div style="width: 1700px">wide</div>',
+    "cut: cut off": '<div style="width: 9px; overflow: hidden; white-space: nowrap">cut off</div>',
+    "text of 7 pixels": '<svg viewBox="0 0 300 200" width="300"><text y="50" font-size="7">a</text></svg>',
+    "text leaves": '<svg viewBox="0 0 300 200" width="300"><text x="290" y="50" fill="gray">leaves</text></svg>',
+    "pale: this": '<p style="color: #ddd">this</p>',
+    "nothing is not defined": "<script>nothing()</script>",
+    "127.0.0.1": '<link rel="stylesheet" href="http://127.0.0.1:9/x.css">',
+}
+"""By what is found in it, a part of a page that the check of the others has to find fault with."""
+
+
+def test_people_can_read_it(tmp_path: Path) -> None:
+    """Many rows and columns, long names, failed runs."""
+
+    def all_strategies(labels: dict[str, str], seed: int) -> Any:
+        if labels["network"].startswith("a network") and seed == 1:
+            return "the training loss of subdomain 3 is nan in epoch 2; " * 3
+        more = {"log_pool": 0.62, "coherent_transfer": 0.8 + seed / 99, "coherent_scratch": 0.7, "global": 0.75}
+        return measured(labels, seed) | more
+
+    matrix = {
+        "network": ["VGG", "a network with a rather long name"],
+        "decomposition.grid": [[2, 2], [4, 4]],
+        "decomposition.overlap": [0, 4],
+        "seed": [0, 1, 2],
+    }
+    page(tmp_path, all_strategies, matrix=matrix, expect=["dnn > average", "coherent_transfer >= dnn"])
+    with browser.chromium() as opened:
+        assert browser.findings(opened, tmp_path / "report.html") == []
+        bad = tmp_path / "bad.html"
+        bad.write_text(f"<!DOCTYPE html><body>{''.join(UNREADABLE.values())}")
+        found = "; ".join(browser.findings(opened, bad))
+        assert [message for message in UNREADABLE if message not in found] == []
