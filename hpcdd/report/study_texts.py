@@ -70,6 +70,10 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
     if comparison.verdict == "not told apart":
         above = comparison.mean is not None and comparison.mean > 0
         return f"{'as expected' if above else 'below in the mean'}, not told apart by {n}"
+    # Whether chance may be behind what nobody expected: the same test for a mean below zero, uncorrected.
+    if comparison.verdict == "otherwise" and comparison.statement.relation == ">":
+        told = comparison.p is not None and 1 - comparison.p <= LEVEL
+        return "otherwise" if told else f"otherwise, not told apart by {n}"
     return comparison.verdict
 
 

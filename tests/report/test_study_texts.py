@@ -58,6 +58,8 @@ def test_what_few_seeds_do_not_tell_apart(tmp_path: Path) -> None:
     above, below = table(tmp_path, noisy, expect=["dnn > average", "dnn >= majority"]).judgements
     assert texts.verdict(above.rows[0]) == "as expected, not told apart by 3 seeds"
     assert texts.verdict(below.rows[0]) == "below in the mean, not told apart by 3 seeds"
+    (reverse,) = table(tmp_path / "reverse", noisy, expect=["average > dnn"]).judgements
+    assert texts.verdict(reverse.rows[0]) == "otherwise, not told apart by 3 seeds"
     assert texts.verdict(below.pooled, "pair") == "below in the mean, not told apart by 6 pairs"
 
 
