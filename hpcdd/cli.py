@@ -28,6 +28,7 @@ without messages, and a dense network that combines their decisions.
 commands:
   train    train a model (under mpirun); without arguments the packaged quick-start on an embedded data set
   prepare  make a dataset file from a data set as its publisher ships it
+  evaluate all strategies and metrics of a trained model on a data set (under mpirun or alone)
   study    train every run of a study, in groups of ranks (under mpirun)
   scale    measure a point of a strong or weak scaling study (under mpirun)
   report   tables, figures and an HTML page of a study or a scaling study
@@ -46,8 +47,8 @@ exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have f
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "study", "scale", "report", "plan", "bench", "info")
-_WITH_MPI = ("train", "study", "scale", "bench")
+COMMANDS = ("train", "prepare", "evaluate", "study", "scale", "report", "plan", "bench", "info")
+_WITH_MPI = ("train", "evaluate", "study", "scale", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "train")
     command, arguments = words[0], words[1:]
     if command in _WITH_MPI and not _is_plain(command, arguments):
-        work = {"train": _train, "study": _study, "scale": _scale, "bench": _bench}[command]
+        work = {"train": _train, "evaluate": _evaluate, "study": _study, "scale": _scale, "bench": _bench}[command]
         return _run_on_all_ranks(work, arguments)
     # What follows needs no MPI; under mpirun one process is enough for it.
     if not first:
@@ -99,6 +100,10 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
         from . import configuration
 
         configuration.parse(["--help"])
+    elif command == "evaluate":
+        from .inference import arguments as of_evaluate
+
+        of_evaluate.parser().parse_args(["--help"])
     elif command == "study":
         _plain_study(arguments)
     elif command == "scale":
@@ -188,6 +193,12 @@ def _bench(comm: Comm, arguments: Sequence[str]) -> None:
         collectives.run(comm, config, own.rounds, own.output)
     else:
         step.run(comm, config, own.rounds, own.steps, own.output)
+
+
+def _evaluate(comm: Comm, arguments: Sequence[str]) -> None:
+    from .inference import evaluate
+
+    evaluate.run(comm, arguments)
 
 
 def _scale(comm: Comm, arguments: Sequence[str]) -> None:

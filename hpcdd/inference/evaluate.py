@@ -1,0 +1,217 @@
+"""``hpcdd evaluate``: all strategies of a trained model on a data set, on any number of ranks or alone.
+
+Each rank reads the CNNs of its own subdomains, their columns of the DNN's first layer and their boxes, and nothing
+else; what follows is the evaluation and the examination at the end of a run's phases.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from .. import environment, mesh, metrics, results, storage
+from ..comm import Comm
+from ..config import Config
+from ..data.reading import BoxReader
+from ..data.samples import channels_last
+from ..decisions import Decisions
+from ..files import writing
+from ..findings import Pieces
+from ..model_file import ModelFile, open_model
+from ..models.dnn import DNN, features_of
+from ..parallel.coherent import PartOfCoherent, PartOfDNN
+from ..parallel.share import Flag
+from ..parallel.team import Team, form_team
+from ..phases.baseline import global_accuracies
+from ..phases.coherent import evaluate_coherent, feature_widths
+from ..phases.evaluate import dnn_accuracy, rule_accuracies
+from ..phases.examine import Examination, examined_rows
+from ..phases.examples import decisions_of
+from ..phases.training import logits_of
+from ..problem import Problem
+from .arguments import Order, order
+from .load import model_of
+from .posing import check_output, pose
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The same on every rank: what is wanted, the run's configuration, the problem, and which samples are examined."""
+
+    order: Order
+    config: Config
+    problem: Problem
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """This rank's part of all networks, in evaluation mode."""
+
+    local: dict[int, nn.Module]
+    dnn: PartOfDNN
+    coherent: dict[str, PartOfCoherent]
+    global_cnn: nn.Module | None
+
+
+def run(comm: Comm, arguments: Sequence[str]) -> None:
+    """Called by all ranks; root prints, and writes what is wanted.
+
+    Raises:
+        UserError: on all ranks, if model and data set do not go together.
+        WriteError: on all ranks.
+    """
+    start = time.perf_counter()
+    task = comm.on_root(lambda: _task(order(arguments)))
+    config, problem, split = task.config, task.problem, task.order.split
+    place_of = mesh.build(comm, len(problem.decomposition), config.device)
+    place = place_of.places[comm.rank]
+    torch.set_num_threads(place.threads)
+    kept = storage.decide(comm, config, problem, place_of).of(comm.rank)
+    team = form_team(comm, place_of, config, Flag())
+    parts = comm.on_all(lambda: None if team is None else _read(task, team))
+    reader = BoxReader(problem.info.path)
+    samples = comm.on_all(lambda: problem.read(reader, place.subdomains, place.device, kept))
+    wanted = parts is not None and parts.global_cnn is not None
+    images = comm.on_all(lambda: problem.read_whole(reader, place.device, kept) if wanted else {})
+    accuracy: dict[str, Any] = {}
+    pieces: Pieces = {}
+    if team is not None and parts is not None:
+        labels, examination, share = problem.labels(split), Examination(team, task.rows), team.share_of_replicas()
+        logits = {s: logits_of(cnn, samples[s][split], share=share) for s, cnn in parts.local.items()}
+        seen = [features_of(values, config.aggregation.features) for values in logits.values()]
+        accuracy |= rule_accuracies(team, logits, labels) | {"dnn": dnn_accuracy(parts.dnn, seen, labels)}
+        pieces |= examination.rules(logits) | examination.dnn("dnn", parts.dnn, seen)
+        for name, model in parts.coherent.items():
+            found, seen = evaluate_coherent(team, problem, model, samples, lambda: None, split)
+            accuracy[name], of_parts = found[split]
+            accuracy |= {} if of_parts is None else {f"{name}_parts": of_parts}
+            pieces |= examination.dnn(name, model.dnn, seen)
+        if parts.global_cnn is not None:
+            of_splits, whole = global_accuracies(team, problem, parts.global_cnn, images, lambda: None, split)
+            accuracy["global"] = of_splits[split]
+            pieces |= examination.whole("global", whole)
+    seconds = time.perf_counter() - start
+    comm.on_root(lambda: _tell(task, accuracy, pieces, seconds, comm.size))
+
+
+def _task(wanted: Order) -> _Task:
+    """On root."""
+    check_output(wanted.output)
+    with open_model(model_of(wanted.run), wanted.own) as model:
+        config, problem = pose(wanted, model)
+    rows = examined_rows(
+        config,
+        problem.samples[wanted.split],
+        len(problem.decomposition),
+        problem.info.num_classes,
+        most_rows=problem.samples[wanted.split],
+        most_bytes=environment.available_memory() // 4,
+    )
+    return _Task(wanted, config, problem, rows)
+
+
+def _read(task: _Task, team: Team) -> _Parts:
+    """This rank's part of the model, from its file."""
+    config, problem, own = task.config, task.problem, team.place.subdomains
+    axes = len(problem.decomposition.image)
+
+    def ready(cnn: nn.Module) -> nn.Module:
+        # As in the training, so that the same kernels give the same bits.
+        cnn.to(team.place.device, memory_format=channels_last(axes))  # type: ignore[call-overload]  # torch's stub lacks it
+        return cnn
+
+    with open_model(model_of(task.order.run), task.order.own) as model:
+        coherent = {}
+        for start in config.coherent.starts:
+            cnns = {s: ready(model.coherent_cnn(start, s)) for s in own}
+            dnn = _part_of_dnn(model, f"coherent_{start}/dnn", feature_widths(problem, config.coherent_features), team)
+            coherent[f"coherent_{start}"] = PartOfCoherent(cnns, dnn, config.coherent_features).eval()
+        return _Parts(
+            {s: ready(model.local_cnn(s)) for s in own},
+            _part_of_dnn(model, "dnn", feature_widths(problem, "logits"), team),
+            coherent,
+            ready(model.global_cnn()) if config.baseline.enabled else None,
+        )
+
+
+def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> PartOfDNN:
+    """This rank's part of a DNN; of the first layer its own columns alone are read."""
+    settings = model.config.aggregation
+    starts = list(itertools.accumulate(widths, initial=0))
+    blocks = {s: model.columns(folder, starts[s], starts[s + 1]) for s in team.place.subdomains}
+    state = model.without_columns(folder)
+    bias = state.pop("first.bias")
+    with torch.device("meta"):
+        rest = DNN(widths, settings.hidden, len(model.class_names), settings.dropout).rest
+    rest = rest.to_empty(device="cpu")
+    rest.load_state_dict({name.removeprefix("rest."): values for name, values in state.items()})
+    return PartOfDNN(blocks, bias, rest, team.reduction()).eval()
+
+
+# -- root tells -------------------------------------------------------------------------------------------------------
+
+
+def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float, ranks: int) -> None:
+    """On root: the table, and the files."""
+    found = decisions_of(task.problem, task.order.split, task.config.aggregation.features, task.rows, pieces)
+    # The accuracy is that of all samples, also where some were examined.
+    by_strategy = {
+        name: {**metrics.summary(values, found.labels), "accuracy": accuracy[name]}
+        for name, values in found.strategies.items()
+    }
+    content = {
+        "format": FORMAT,
+        "model": str(task.order.run),
+        "dataset": found.dataset,
+        "file": str(task.problem.info.path),
+        "split": found.split,
+        "samples": found.samples,
+        "examined": len(found.rows),
+        "accuracy": accuracy,
+        "metrics": by_strategy,
+        "seconds": seconds,
+        "ranks": ranks,
+    }
+    if (folder := task.order.output) is not None:
+        with writing(folder):
+            found.write(folder / "decisions.h5")
+            results.write_json(folder / "evaluation.json", content)
+    _print(task, found, content, sys.stdout)
+
+
+def _print(task: _Task, found: Decisions, content: dict[str, Any], out: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{task.order.run} on {found.dataset}: {found.split}, {found.samples:,} samples"
+    table = Table("strategy", title=Text(title), title_justify="left")
+    for words in metrics.SUMMARY.values():
+        table.add_column(words, justify="right")
+    fine = len(task.problem.decomposition.boxes)
+    for s, share in enumerate(content["accuracy"]["local"]):
+        table.add_row(f"local CNN {s}" if s < fine else f"coarse CNN {s}", f"{share:.4f}")
+    table.add_section()
+    for name, words in results.STRATEGIES.items():
+        if name in content["metrics"]:
+            table.add_row(words, *[f"{content['metrics'][name][key]:.4f}" for key in metrics.SUMMARY])
+    # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
+    Console(file=out, width=120, highlight=False, force_terminal=False).print(table)
+    if not found.is_whole:
+        print(f"all but the accuracies: of {len(found.rows):,} samples, drawn; root has no room for more", file=out)
+    print(f"{content['seconds']:.1f} seconds on {content['ranks']} rank{'s' if content['ranks'] > 1 else ''}", file=out)
+    if task.order.output is not None:
+        print(f"evaluation: {task.order.output / 'evaluation.json'}", file=out)
+    out.flush()

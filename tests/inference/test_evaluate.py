@@ -1,0 +1,183 @@
+"""``hpcdd evaluate``: the same numbers as the run's own, on any number of ranks; data sets that don't fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from hpcdd import cli, comm, decisions, metrics
+from hpcdd.data.write import write_dataset
+from hpcdd.errors import UserError
+from hpcdd.inference import evaluate
+from hpcdd.inference.arguments import order
+from hpcdd.inference.load import load
+
+from ..conftest import make_split
+from ..launchers import Launcher
+from .conftest import STRATEGIES, Run
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def evaluated(folder: Path, *words: object) -> dict[str, Any]:
+    """Evaluates in this process, alone."""
+    evaluate.run(comm.world(), [*map(str, words), "--output", str(folder)])
+    content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    return content
+
+
+def test_alone_it_finds_what_the_run_has_found(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluated(tmp_path / "e", run.path)
+    assert found["accuracy"] == run.accuracy
+    assert set(found["metrics"]) == set(STRATEGIES)
+    assert {name: values["accuracy"] for name, values in found["metrics"].items()} == {
+        name: run.accuracy[name] for name in STRATEGIES
+    }
+    printed = capsys.readouterr().out
+    assert "tiny: test, 90 samples" in printed
+    assert f"{run.accuracy['coherent_transfer']:.4f}" in printed
+    assert f"{found['metrics']['dnn']['log_loss']:.4f}" in printed
+    assert "coarse CNN 4" in printed
+
+
+def test_the_decisions_of_the_run_are_those_of_the_evaluation(run: Run, tmp_path: Path) -> None:
+    evaluated(tmp_path / "e", run.path)
+    before, after = (decisions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
+    assert before.is_whole
+    for field in ("rows", "labels", "local", "confidence", "shown", "images"):
+        np.testing.assert_array_equal(getattr(before, field), getattr(after, field))
+    for kind in ("strategies", "ablation", "gradient"):
+        one, other = getattr(before, kind), getattr(after, kind)
+        assert list(one) == list(other)
+        for name, values in one.items():
+            # The baseline shares its batches between the ranks.
+            np.testing.assert_allclose(values, other[name], rtol=0, atol=1e-6 if name == "global" else 0)
+
+
+def test_decisions_are_those_of_results_and_of_the_loaded_model(run: Run) -> None:
+    found = decisions.read(run.path / "decisions.h5")
+    for name in STRATEGIES:
+        assert metrics.accuracy(found.decided(name), found.labels) == run.accuracy[name]
+    local = [metrics.accuracy(found.local[:, s], found.labels) for s in range(5)]
+    assert local == run.accuracy["local"]
+    images, labels = run.test_split()
+    np.testing.assert_array_equal(found.labels, labels)
+    for name in ("average", "majority", "log_pool", "dnn", "coherent_transfer"):
+        np.testing.assert_allclose(load(run.path, name).predict_proba(images), found.strategies[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [3, 7])
+def test_on_any_number_of_ranks(every_mpi: Launcher, run: Run, tmp_path: Path, ranks: int) -> None:
+    """Seven ranks for five subdomains: two have nothing to do."""
+    if every_mpi.kind != "mpich" and ranks == 7:
+        pytest.skip("once is enough")
+    done = every_mpi.hpcdd(ranks, ["evaluate", run.path, "--output", "e"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "e/evaluation.json").read_text())["accuracy"] == run.accuracy
+    found, before = (decisions.read(folder / "decisions.h5") for folder in (tmp_path / "e", run.path))
+    for kind in ("strategies", "ablation", "gradient"):
+        for name, values in getattr(before, kind).items():
+            if name != "global":
+                np.testing.assert_array_equal(values, getattr(found, kind)[name])
+
+
+def test_the_training_split_is_that_of_the_run(run: Run, tmp_path: Path) -> None:
+    found = evaluated(tmp_path / "e", run.path, "--split", "train")
+    assert (found["split"], found["samples"]) == ("train", 60)
+    results = json.loads((run.path / "results.json").read_text())
+    assert found["accuracy"] == results["accuracy"]["train"]
+
+
+def test_another_data_set_is_normalised_as_the_training_was(run: Run, tmp_path: Path) -> None:
+    """Its own mean and deviation are others; the same test images give the same decisions."""
+    splits = {"train": make_split(90, seed=5), "validation": make_split(30, seed=6), "test": make_split(90, seed=1)}
+    splits["train"] = type(splits["train"]).from_array(255 - make_split(90, seed=5).images[:], np.arange(90) % 3)
+    write_dataset(tmp_path / "f.h5", splits, name="other", class_names=["two", "three", "four"])
+    found = evaluated(tmp_path / "e", run.path / "model.h5", "--data", tmp_path / "f.h5")
+    assert found["dataset"] == "other"
+    assert found["accuracy"] == run.accuracy
+    whole = evaluated(tmp_path / "v", run.path, "--data", tmp_path / "f.h5", "--split", "validation")
+    assert whole["samples"] == 30
+
+
+def test_where_root_has_no_room_some_samples_are_drawn_and_accuracies_are_of_all(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examined = evaluate.examined_rows
+    monkeypatch.setattr(evaluate, "examined_rows", lambda *given, **_: examined(*given, most_rows=40))
+    found = evaluated(tmp_path / "e", run.path)
+    assert (found["samples"], found["examined"]) == (90, 40)
+    assert found["accuracy"] == run.accuracy
+    assert found["metrics"]["dnn"]["accuracy"] == run.accuracy["dnn"]
+    assert "all but the accuracies: of 40 samples" in capsys.readouterr().out
+
+
+def _data(folder: Path, **change: Any) -> Path:
+    names = change.pop("class_names", ["two", "three", "four"])
+    splits = {"train": make_split(30, **change), "test": make_split(12, **change)}
+    write_dataset(folder / "bad.h5", splits, name="bad", class_names=names)
+    return folder / "bad.h5"
+
+
+def test_data_sets_that_do_not_fit_are_refused_with_both_sides(run: Run, tmp_path: Path) -> None:
+    def refused(*words: object) -> str:
+        with pytest.raises(UserError) as error:
+            evaluate.run(comm.world(), list(map(str, words)))
+        return str(error.value)
+
+    other = _data(tmp_path, class_names=["four", "three", "two"])
+    text = refused(run.path, "--data", other)
+    assert "has the classes four, three, two (3), the model knows two, three, four (3)" in text
+    (tmp_path / "bad.h5").unlink()
+    other = _data(tmp_path, shape=(1, 12, 14))
+    assert "has images of shape [1, 12, 14], the model takes [1, 12, 12]" in refused(run.path, "--data", other)
+    (tmp_path / "bad.h5").unlink()
+    assert "--split is 'validation', but" in refused(run.path, "--split", "validation")
+    assert "is not there" in refused(run.path, "--data", tmp_path / "none.h5")
+    assert "folder without model.h5" in refused(tmp_path)
+    assert "the directory of a run; name another folder" in refused(run.path, "--output", run.path)
+    assert "which can't be made" in refused(run.path, "--output", run.data / "e")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(run.path / "model.h5", moved)
+    with h5py.File(moved / "model.h5", "r+") as file:
+        text = file.attrs["config"].replace(str(run.data), str(tmp_path / "gone.h5"))
+        file.attrs["config"] = text
+    assert "the data set of the run is not there any more" in refused(moved / "model.h5")
+    with h5py.File(moved / "model.h5", "r+") as file:
+        del file["dnn/first.weight"]
+    assert "damaged as a model file" in refused(moved / "model.h5", "--data", run.data)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the directory of a run as the first word"),
+        (["run", "--spilt", "test"], "'--spilt' is not known"),
+        (["run", "--split", "tets"], "invalid choice: 'tets'"),
+        (["run", "more"], "'more' is not known"),
+    ],
+)
+def test_wrong_words(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        order(words)
+
+
+def test_help_needs_neither_torch_nor_mpi(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.main(["evaluate", "--help"])
+    assert done.value.code == 0
+    assert "evaluation.json and decisions.h5" in capsys.readouterr().out
