@@ -73,6 +73,8 @@ class Session:
         self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
         self.place = self.mesh.places[comm.rank]
         torch.set_num_threads(self.place.threads)
+        if job.study and self.place.device != "cpu":  # what it had in memory at most counts anew for every run
+            torch.cuda.reset_peak_memory_stats(self.place.device)
         comm.on_all(self._check_place)
         by_blocks = None if job.record is None else job.record["by_blocks"]
         self._storages = storage.decide(comm, config, self.problem, self.mesh, by_blocks)
@@ -272,6 +274,9 @@ class Session:
         check_shares(self.config, self.problem, self.mesh)
 
     def _open_display(self) -> float:
+        """On root; of many runs at a time none draws."""
+        if self.job.study:
+            return self._display.interval
         self._display = make_display(self.config.progress, launch.from_environment(), sys.stdout)
         return self._display.interval
 

@@ -94,7 +94,7 @@ class StudyDirectory:
             UserError: the run was begun with something else.
         """
         directory = self.run(run.id)
-        config = run.config.model_copy(update={"output": str(directory.path), "progress": "off"})
+        config = run.config.model_copy(update={"output": str(directory.path)})
         record = directory.record()
         if record is not None:
             resume.check_record(directory.path, record)

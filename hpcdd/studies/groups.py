@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from ..comm import Comm
 from ..environment import Beside
 from ..errors import InUseError, ReadError, RunError, StopRequest, UserError
@@ -192,6 +194,7 @@ class _Group:
                 seconds = time.monotonic() - start
                 self._say(f"run {run.id} is complete after {seconds:.1f} s: {self._accuracies(run.id)}")
         gc.collect()  # networks that refer to themselves, before the next ones are made
+        torch.cuda.empty_cache()  # other groups may work on the same GPU; without one nothing is done
 
     def _fail_alone(self, taken: Taken) -> None:
         """Records on one rank that the run has failed: the job ends."""

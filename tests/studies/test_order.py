@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hpcdd.errors import UserError
 from hpcdd.studies import dry_run
 from hpcdd.studies.directory import StudyDirectory, index_of
 from hpcdd.studies.order import Order, order
+
+from ..plan.machines import machine
 
 TEXT = """
 title: A trial
@@ -107,6 +110,19 @@ def test_a_dry_run_counts_what_is_shared_once(study: str) -> None:
         ("grid=1x2,dropout_scale=0.5,seed=0", "2", "2", str(20 + 10), "local"),
     ]
     assert f"in all {46 + 30 + 38 + 30} training steps" in out.getvalue()
+
+
+def test_a_dry_run_tells_hours_with_a_machine(study: str, tmp_path: Path) -> None:
+    path, out = tmp_path / "machine.json", io.StringIO()
+    path.write_text(machine().model_dump_json())
+    dry_run.run(ordered(study, "--data.subset", "256", "--only", "*1x2*seed=0"), path, out)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if "│" in line]
+    first, second = (float(row[7]) for row in rows)
+    assert first > second > 0  # without the local phase
+    last = re.search(r"^(\S+) hours of all ranks together; the longest run takes (\S+) s$", out.getvalue(), re.M)
+    assert last is not None
+    assert float(last[2]) == first
+    assert float(last[1]) == pytest.approx(2 * (first + second) / 3600, abs=0.006)
 
 
 def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) -> None:
