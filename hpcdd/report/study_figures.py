@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -116,8 +117,9 @@ def _errorbar(axes: Axes, name: Strategy, x: Sequence[float], y: Sequence[float]
 
 
 def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
-    # A name that is long would leave no room for the values.
-    axes.set_yticks(range(len(rows)), [textwrap.fill(row.name or "all", 15) for row in rows])
+    # A name that is long would leave no room for the values; a number stays beside its axis.
+    names = [re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", row.name) or "all" for row in rows]
+    axes.set_yticks(range(len(rows)), [textwrap.fill(name, 15) for name in names])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
