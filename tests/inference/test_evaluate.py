@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from hpcdd import cli, comm, decisions, metrics
-from hpcdd.data.write import write_dataset
+from hpcdd.data.format import inspect
+from hpcdd.data.write import Split, write_dataset
 from hpcdd.errors import UserError
 from hpcdd.inference import evaluate
 from hpcdd.inference.arguments import order
@@ -103,11 +104,15 @@ def test_the_training_split_is_that_of_the_run(run: Run, tmp_path: Path) -> None
 
 def test_another_data_set_is_normalised_as_the_training_was(run: Run, tmp_path: Path) -> None:
     """Its own mean and deviation are others; the same test images give the same decisions."""
-    splits = {"train": make_split(90, seed=5), "validation": make_split(30, seed=6), "test": make_split(90, seed=1)}
-    splits["train"] = type(splits["train"]).from_array(255 - make_split(90, seed=5).images[:], np.arange(90) % 3)
+    bright = np.random.default_rng(5).integers(100, 256, (90, 1, 12, 12)).astype(np.uint8)
+    train = Split.from_array(bright, np.arange(90) % 3)
+    splits = {"train": train, "validation": make_split(30, seed=6), "test": make_split(90, seed=1)}
     write_dataset(tmp_path / "f.h5", splits, name="other", class_names=["two", "three", "four"])
+    assert inspect(tmp_path / "f.h5").mean != inspect(run.data).mean
     found = evaluated(tmp_path / "e", run.path / "model.h5", "--data", tmp_path / "f.h5")
     assert found["dataset"] == "other"
+    before, after = (decisions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
+    np.testing.assert_array_equal(before.strategies["coherent_transfer"], after.strategies["coherent_transfer"])
     assert found["accuracy"] == run.accuracy
     whole = evaluated(tmp_path / "v", run.path, "--data", tmp_path / "f.h5", "--split", "validation")
     assert whole["samples"] == 30
