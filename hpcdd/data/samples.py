@@ -41,7 +41,7 @@ def _matrix(images: torch.Tensor) -> torch.Tensor:
 
 def _images(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """What :func:`_matrix` has made rows of, as images of ``shape`` (C, *spatial) again: a view."""
-    return rows.view(len(rows), *shape[1:], shape[0]).movedim(-1, 1)
+    return rows.view(rows.shape[0], *shape[1:], shape[0]).movedim(-1, 1)  # len() would fix the number in an export
 
 
 def normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
