@@ -58,6 +58,7 @@ class Classifier(nn.Module):
         strategy: the one that decides here.
         image_shape: (C, *spatial) of the images that it takes.
         dtype: of their pixels; None where the model's file does not tell.
+        preparation: how a file becomes such an image; None where the data set does not tell.
         local: the local CNNs; their decisions are asked for beside those of any strategy.
         network: what decides beside them, or instead of them: the DNN, the coherent model or the global CNN; nothing
             for a rule.
@@ -79,7 +80,7 @@ class Classifier(nn.Module):
                 f"strategy {self.strategy!r} is none that this model was trained for; it has "
                 f"{', '.join(self.strategies)}"
             )
-        self.image_shape, self.dtype = model.image_shape, model.dtype
+        self.image_shape, self.dtype, self.preparation = model.image_shape, model.dtype, model.preparation
         self.features = model.config.aggregation.features
         self.subimages = Subimages(model.subdomains, model.mean, model.std)
         self.local = nn.ModuleList(model.local_cnns)
@@ -92,6 +93,11 @@ class Classifier(nn.Module):
     def combines(self) -> bool:
         """Whether the strategy combines the decisions of the local CNNs."""
         return self.strategy in RULES or self.strategy == "dnn"
+
+    @property
+    def rows(self) -> int:
+        """Images of a batch."""
+        return max(1, min(_BATCH, _BATCH_PIXELS // math.prod(self.image_shape)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities, float64 (n, K), of images (n, C, *spatial) with pixels as a dataset file stores them.
@@ -165,8 +171,7 @@ class Classifier(nn.Module):
         if isinstance(images, np.ndarray):
             tensors = self._in_batches(ask, torch.from_numpy(np.ascontiguousarray(images)))
             return tuple(tensor.numpy() for tensor in tensors)
-        rows = max(1, min(_BATCH, _BATCH_PIXELS // math.prod(self.image_shape)))
         device = self.subimages.mean.device
         with torch.inference_mode():
-            batches = [ask(batch.to(device)) for batch in torch.split(images, rows)]
+            batches = [ask(batch.to(device)) for batch in torch.split(images, self.rows)]
             return tuple(torch.cat(parts).to(images.device) for parts in zip(*batches, strict=True))

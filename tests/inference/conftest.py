@@ -50,13 +50,13 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("inference")
     config = {
         "name": "tiny",
-        "data": {"file": str(tiny), "subset": 60},
+        "data": {"file": str(tiny), "subset": 240},
         "decomposition": {"grid": [2, 2], "overlap": 1, "coarse": True},
         "model": {"name": "vgg2", "width": 8},
-        "local": {"epochs": 1, "batch_size": 16},
-        "aggregation": {"epochs": 2, "batch_size": 16},
-        "coherent": {"epochs": 1, "batch_size": 16, "starts": ["transfer", "scratch"]},
-        "baseline": {"enabled": True, "epochs": 1, "batch_size": 16},
+        "local": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
+        "aggregation": {"epochs": 2, "batch_size": 8},
+        "coherent": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "starts": ["transfer", "scratch"]},
+        "baseline": {"enabled": True, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     mpi = next(iter(find().values()))

@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -150,6 +150,17 @@ class _Folder(Tree):
                 return file.read()
         except OSError as error:
             raise UserError(f"{self.where(name)} can't be read: {error.strerror or error}") from error
+
+
+class Files(_Folder):
+    """Files that were named one by one, in that order; hidden ones as well.
+
+    Args:
+        names: paths.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.path, self.files = Path(), tuple(names)
 
 
 class _Zip(Tree):

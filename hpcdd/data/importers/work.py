@@ -69,9 +69,9 @@ class Work:
 
         def rows(indices: npt.NDArray[np.int64], leave_out: LeaveOut) -> Iterator[Array]:
             size = int(np.prod(shape)) * dtype.itemsize
-            per_block, group = max(1, _BLOCK_BYTES // size), max(1, min(_GROUP, _GROUP_BYTES // size))
+            per_block = max(1, _BLOCK_BYTES // size)
             block: list[Array] = []
-            for position, image in enumerate(self._decoded(tree, [files[i] for i in indices], group, fitting)):
+            for position, image in enumerate(self.images(tree, [files[i] for i in indices], size, fitting)):
                 if isinstance(image, UserError):
                     self.bad.append(str(image))
                     leave_out(position)
@@ -108,8 +108,22 @@ class Work:
                 return error
             raise UserError(f"{error}; mend or remove it, or leave bad files out with --skip-bad") from error
 
-    def _decoded(self, tree: Tree, files: Sequence[str], group: int, decode: Decoder) -> Iterator[Array | UserError]:
-        """Images in the order of the files, some of them decoded ahead, ``group`` of them at a time."""
+    def images(self, tree: Tree, files: Sequence[str], size: int, decode: Decoder) -> Iterator[Array | UserError]:
+        """Images in the order of the files, some of them decoded ahead.
+
+        Args:
+            tree: where the files are.
+            files: names.
+            size: bytes of an image; small ones are decoded several at a time.
+            decode: makes an image of a file.
+
+        Yields:
+            The image; or what is wrong with its file, if ``skip_bad`` is set.
+
+        Raises:
+            UserError: a bad file, unless ``skip_bad`` is set.
+        """
+        group = max(1, min(_GROUP, _GROUP_BYTES // size))
         waiting: deque[Future[list[Array | UserError]]] = deque()
         with tree.reader() as read, ThreadPoolExecutor(self.threads) as pool:
 

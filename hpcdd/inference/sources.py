@@ -1,0 +1,188 @@
+"""Where new images come from: files, folders and archives of them, dataset files; batch by batch, for one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.format import EMBEDDED_NAME, DatasetInfo, inspect, resolve
+from ..data.importers import images as pictures
+from ..data.importers import nifti
+from ..data.importers.tree import Files, Tree, open_tree
+from ..data.importers.work import Decoder, Work
+from ..data.preparation import VolumePreparation
+from ..data.reading import BoxReader
+from ..decomposition import Box
+from ..errors import UserError
+from .classifier import Classifier
+
+Array = npt.NDArray[Any]
+_DATASETS = (".h5", ".hdf5")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+UNKNOWN = -1
+"""The label of an image whose class is not known."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images for the model.
+
+    Attributes:
+        names: n of them, as the user may find the image.
+        images: (n, C, *spatial), as the data set stored its own.
+        labels: int64 (n,), :data:`UNKNOWN` where the class is not known or none of the model's.
+    """
+
+    names: list[str]
+    images: Array
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """A split of a dataset file."""
+
+    info: DatasetInfo
+    split: str
+
+    def batches(self, model: Classifier, _: Work) -> Iterator[Batch]:
+        reader, image = BoxReader(self.info.path), self.info.image_shape[1:]
+        whole = Box((0,) * len(image), image)
+        numbers = [model.classes.index(name) if name in model.classes else UNKNOWN for name in self.info.class_names]
+        labels = np.array(numbers, np.int64)[self.info.labels[self.split]]
+        for start in range(0, len(labels), model.rows):
+            rows = np.arange(start, min(start + model.rows, len(labels)))
+            (images,) = reader.read_rows(self.split, whole, [rows])
+            names = [f"{self.info.path.name}:{self.split}[{row}]" for row in rows]
+            yield Batch(names, images, labels[rows])
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Files of one image each."""
+
+    tree: Tree
+    files: Sequence[str]
+    decode: Decoder
+
+    def batches(self, model: Classifier, work: Work) -> Iterator[Batch]:
+        def fitting(content: bytes, where: str) -> Array:
+            image = self.decode(content, where)
+            if image.shape != model.image_shape:
+                raise UserError(
+                    f"{where} has the shape {image.shape}, but the model takes {model.image_shape} (channels first), "
+                    "as all files of its data set were; bring it to that size"
+                )
+            return image
+
+        names: list[str] = []
+        images: list[Array] = []
+        for name, image in zip(
+            self.files, work.images(self.tree, self.files, math.prod(model.image_shape), fitting), strict=True
+        ):
+            if isinstance(image, UserError):
+                work.bad.append(str(image))
+                continue
+            names.append(self.tree.where(name))
+            images.append(image)
+            if len(images) == model.rows:
+                yield self._batch(names, images, model)
+                names, images = [], []
+        if images:
+            yield self._batch(names, images, model)
+
+    def _batch(self, names: list[str], images: list[Array], model: Classifier) -> Batch:
+        folders = [Path(name).parent.name for name in names]
+        labels = [model.classes.index(folder) if folder in model.classes else UNKNOWN for folder in folders]
+        return Batch(names, np.stack(images), np.array(labels, np.int64))
+
+
+Source = _Dataset | _Images
+
+
+def open_sources(paths: Sequence[str], model: Classifier, split: str) -> list[Source]:
+    """Opens and checks all that the user has named, before anything is decided.
+
+    Args:
+        paths: images, folders or archives of images, dataset files.
+        model: that is to decide.
+        split: of dataset files.
+
+    Returns:
+        The sources in the order of the paths; files that follow each other are one source.
+
+    Raises:
+        UserError: a path that is not there or is nothing for this model.
+    """
+    opened: list[Source] = []
+    for path in paths:
+        if path == EMBEDDED_NAME or path.lower().endswith(_DATASETS):
+            opened.append(_dataset(resolve(path), model, split))
+            continue
+        decode, suffixes = _form(model, path)
+        found = _images(path, decode, suffixes)
+        before = opened[-1] if opened else None
+        if isinstance(found.tree, Files) and isinstance(before, _Images) and isinstance(before.tree, Files):
+            files = (*before.files, *found.files)
+            opened[-1] = _Images(Files(files), files, decode)
+        else:
+            opened.append(found)
+    return opened
+
+
+def _images(path: str, decode: Decoder, suffixes: Sequence[str]) -> _Images:
+    try:
+        if Path(path).is_dir():
+            tree = open_tree(Path(path))
+        elif not Path(path).exists():
+            raise UserError(f"{path} is not there; name an image, a folder of images or a dataset file (.h5)")
+        elif not Path(path).is_file():
+            raise UserError(f"{path} is no file, but a device or a pipe; name an image")
+        elif not path.lower().endswith(_ARCHIVES):
+            return _Images(Files([path]), [path], decode)
+        else:
+            tree = open_tree(Path(path))
+    except OSError as error:  # too long a name, for one
+        raise UserError(f"{path} can't be a file or folder: {error.strerror}") from error
+    files = [name for name in tree.files if name.lower().endswith(tuple(suffixes))]
+    if not files:
+        raise UserError(f"{path} holds no images that the model could take ({', '.join(sorted(suffixes))})")
+    return _Images(tree, files, decode)
+
+
+def _form(model: Classifier, path: str) -> tuple[Decoder, Sequence[str]]:
+    """How a file becomes an image for this model, and the endings by which such files are found in a folder."""
+    preparation, shape = model.preparation, model.image_shape
+    if isinstance(preparation, VolumePreparation):
+        size = preparation.size if preparation.resampled else None
+        return partial(nifti.decode, window=preparation.window, size=size), nifti.SUFFIXES
+    if preparation is not None:
+        return pictures.Form.of(preparation).decode, sorted(pictures.SUFFIXES)
+    if len(shape) != 3 or shape[0] not in (1, 3) or model.dtype not in (None, "uint8"):
+        raise UserError(
+            f"{path}: the model's data set was not made of files with an image each, but of {model.dtype} arrays "
+            f"{shape} (channels first), which is nothing that a picture becomes; name a dataset file (.h5)"
+        )
+    return pictures.Form(mode="L" if shape[0] == 1 else "RGB").decode, sorted(pictures.SUFFIXES)
+
+
+def _dataset(path: Path, model: Classifier, split: str) -> _Dataset:
+    try:
+        info = inspect(path)
+    except UserError as error:
+        raise UserError(str(error).replace("data.file: ", "")) from error
+    if split not in info.labels:
+        raise UserError(f"{path} has no {split} split; it has {', '.join(info.labels)}")
+    if info.image_shape != model.image_shape or model.dtype not in (None, info.dtype):
+        raise UserError(
+            f"{path} holds images {info.image_shape} {info.dtype}, but the model takes {model.image_shape} "
+            f"{model.dtype or info.dtype}; prepare it as the model's data set was"
+        )
+    return _Dataset(info, split)
