@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         "already is not done again, so that the same command goes on with a study that was stopped.\n\n"
         "fields of STUDY, a YAML file:\n" + fields,
         epilog="examples:\n  hpcdd study configs/studies/quick.yaml --dry-run\n"
-        "  mpirun -n 8 hpcdd study configs/studies/quick.yaml --variant tiny",
+        "  mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",
         **COMMON,
     )
     made.add_argument("--variant", metavar="NAME", help="one of the study's variants (default: none)")

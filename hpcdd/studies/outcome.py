@@ -58,8 +58,6 @@ class Results(_Part):
     parameters: _Parameters
     accuracy: _Accuracy
     core_seconds: dict[str, NonNegativeFloat]
-    ranks: PositiveInt
-    devices: list[str]
 
     @property
     def local(self) -> list[float]:
