@@ -174,6 +174,10 @@ class RunSettings(Settings):
     """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.
     Needs Open MPI 5 in its fault-tolerant mode (ULFM, see the README)."""
 
+    tensorboard: bool = False
+    """Whether loss, accuracy and learning rate at the end of every epoch are also written for TensorBoard, into the
+    folder tensorboard of the run directory. Needs the extra `tensorboard`."""
+
 
 class Config(Settings):
     """A whole run."""

@@ -32,6 +32,7 @@ class RunDirectory:
         self.results = path / "results.json"
         self.model = path / "model.h5"
         self.decisions = path / "decisions.h5"
+        self.tensorboard = path / "tensorboard"
         self.lock = path / "lock"
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"
@@ -66,7 +67,7 @@ class RunDirectory:
         if record is not None:
             return "complete" if record["complete"] else "unfinished"
         own = {path.name for path in (self.config, self.environment, self.metrics, self.lock, self.logs)}
-        own |= {f"{self.lock.name}.takeover", self.checkpoints.name, self.heartbeats.name}
+        own |= {f"{self.lock.name}.takeover", self.checkpoints.name, self.heartbeats.name, self.tensorboard.name}
         return "begun" if names <= own else "foreign"
 
     def record(self) -> dict[str, Any] | None:

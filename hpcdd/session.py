@@ -30,6 +30,8 @@ from .phases.examine import EXAMINED, examined_rows
 from .phases.optimizers import check_precision
 from .phases.status import Hooks, Status
 from .problem import check_shares, pose
+from .progress import board
+from .progress.board import Board
 from .progress.display import Display, NoDisplay, make_display
 from .progress.telemetry import Telemetry
 from .results import Metrics
@@ -69,6 +71,8 @@ class Session:
         # A job that goes on without ranks that have died has started long ago.
         self.seconds: dict[str, Any] = {"start": 0.0 if comm.diminished else comm.startup.age}
         self.core_seconds: dict[str, float] = {"start": comm.startup.worked}
+        if config.run.tensorboard:
+            comm.on_root(board.check)
         self.problem = comm.on_root(lambda: pose(config))
         self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
         self.place = self.mesh.places[comm.rank]
@@ -82,6 +86,7 @@ class Session:
         self.reader = BoxReader(self.problem.info.path)
         self._display: Display = NoDisplay()
         self._metrics: Metrics | None = None
+        self._board: Board | None = None
         self._steps = 0
         self._failure: tuple[str, int] | None = None
         self._tracer: Tracer | None = None
@@ -164,6 +169,9 @@ class Session:
         with writing(self.directory.metrics):
             self._metrics = Metrics(self.directory.metrics)
         self._open.callback(self._metrics.close)
+        if self.config.run.tensorboard:
+            with writing(self.directory.tensorboard):
+                self._board = Board(self.directory.tensorboard)
 
     def _make_tracer(self) -> Tracer:
         def folder() -> None:
@@ -285,3 +293,5 @@ class Session:
         self._display.show(status, end_of_epoch and not earlier)
         if end_of_epoch and self._metrics is not None:
             self._metrics.add(status)
+        if end_of_epoch and self._board is not None:
+            self._board.add(status)

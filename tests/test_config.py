@@ -224,6 +224,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "checkpoint.every": ("3 epochs", "3 epochs"),
     "run.stall_timeout": ("20", 20.0),
     "run.survive": ("true", True),
+    "run.tensorboard": ("true", True),
     "data.file": ("a,b [c].h5", "a,b [c].h5"),
     "data.validation_fraction": ("1e-1", 0.1),
     "data.subset": ("500", 500),
