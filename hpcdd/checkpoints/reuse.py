@@ -49,6 +49,14 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]
 
 
+def has(phase: str, donor: RunDirectory, result: str) -> bool:
+    """Whether a run has a result, by an identity that was found before any work: without order and device."""
+    offered = offers(phase, donor)
+    return offered is not None and result == identity(
+        phase, {key: value for key, value in offered.items() if key not in ("by_blocks", "device")}
+    )
+
+
 def offers(phase: str, donor: RunDirectory) -> dict[str, Any] | None:
     """The record of a run that has brought a phase to its end; None where it has not, or it can't be read."""
     try:

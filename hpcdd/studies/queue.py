@@ -100,7 +100,7 @@ class Queue:
         if result not in self._known:
             for other in self._offering:
                 directory = self._directory.run(other.run.id)
-                if other is not entry and other.results.get(phase) == result and reuse.offers(phase, directory):
+                if other is not entry and other.results.get(phase) == result and reuse.has(phase, directory, result):
                     self._known[result] = directory.path
                     break
         return self._known.get(result)

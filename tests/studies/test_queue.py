@@ -23,11 +23,19 @@ def entry(name: str, ranks: int = 1, **results: str) -> Posed:
     return Posed(Run(Combination(name, {}, {}), Config()), ranks, 4, results)
 
 
-def complete(directory: StudyDirectory, name: str, phase: str) -> None:
+def record(seed: int, replicas: int = 1) -> dict[str, Any]:
+    config = Config(seed=seed).model_dump(mode="json")
+    return {"config": config, "dataset": "f", "replicas": replicas, "workers": 4}
+
+
+L, M, G = identity("local", record(1)), identity("local", record(2)), identity("global", record(2))
+
+
+def complete(directory: StudyDirectory, name: str, phase: str, record: dict[str, Any]) -> None:
     """The phase of a run has come to its end."""
     run = directory.run(name)
-    run.checkpoints.mkdir(parents=True)
-    run.write_record({"run": name, "replicas": 1, "complete": False})
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    run.write_record({**record, "run": name, "by_blocks": False, "device": "cpu", "complete": False})
     Findings(run.checkpoints, name).add(phase, {}, {})
 
 
@@ -53,25 +61,27 @@ def test_every_run_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_who_needs_a_result_that_is_being_trained_does_something_else(tmp_path: Path) -> None:
-    entries = [entry("a", local="L"), entry("b", local="L"), entry("c", local="M", **{"global": "G"})]
-    entries.append(entry("d", **{"global": "G"}))
+    entries = [entry("a", local=L), entry("b", local=L), entry("c", local=M, **{"global": G})]
+    entries.append(entry("d", **{"global": G}))
     directory = StudyDirectory(tmp_path)
     one, other = (Queue(directory, "job", entries, entries) for _ in range(2))
     first, second = one.take(), other.take()
     assert first is not None
     assert second is not None
-    assert (first.entry.run.id, first.trains) == ("a", ("L",))
-    assert (second.entry.run.id, second.trains) == ("c", ("M", "G"))
+    assert (first.entry.run.id, first.trains) == ("a", (L,))
+    assert (second.entry.run.id, second.trains) == ("c", (M, G))
     assert one.take() is None
     assert one.left
-    complete(directory, "a", "dnn")
+    complete(directory, "a", "dnn", record(1, replicas=2))  # trained by another job, and equal to rounding only
+    assert one.take() is None
+    complete(directory, "a", "dnn", record(1))
     third = one.take()
     assert third is not None
     assert (third.entry.run.id, third.trains, third.donors) == ("b", (), {"local": tmp_path / "runs/a"})
     other.end(second)  # it has failed before the global CNN
     fourth = other.take()
     assert fourth is not None
-    assert (fourth.entry.run.id, fourth.trains, fourth.donors) == ("d", ("G",), {})
+    assert (fourth.entry.run.id, fourth.trains, fourth.donors) == ("d", (G,), {})
     assert [q.take() for q in (one, other)] == [None, None]
     assert not other.left
 
