@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
+from hpcdd import decisions
+
 from ..launchers import Launcher, find
 
 FAULTY, CHAIN = (Path(__file__).parent / name for name in ("faulty.py", "chain.py"))
@@ -72,6 +74,11 @@ def check_same(run: Path, expected: Path) -> None:
         per_step = before["communication"][phase].get("calls_per_step")
         assert results["communication"][phase].get("calls_per_step") == per_step
         assert results["core_seconds"][phase] > 0
+    decided, expected_ones = (decisions.read(path / "decisions.h5") for path in (run, expected))
+    for kind in ("strategies", "ablation", "gradient"):
+        for name, values in getattr(expected_ones, kind).items():
+            assert np.array_equal(getattr(decided, kind)[name], values), (kind, name)
+    assert np.array_equal(decided.confidence, expected_ones.confidence)
     assert len(results["seconds"]["local"]) == 4
     assert min(results["seconds"]["local"]) > 0
     assert set(before["seconds"]) <= set(results["seconds"])

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import hpcdd
-from hpcdd import configuration
+from hpcdd import configuration, decisions, metrics
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import Box
@@ -93,6 +93,20 @@ def test_the_same_losses_bit_by_bit_on_1_to_5_ranks(runs: dict[int, Path]) -> No
     assert len(first) == 4
     for ranks, run in runs.items():
         assert coherent_losses(run) == first, f"{ranks} ranks"
+
+
+def test_the_same_decisions_bit_by_bit_on_1_to_5_ranks_and_the_accuracies_of_results(runs: dict[int, Path]) -> None:
+    first = decisions.read(runs[1] / "decisions.h5")
+    assert {"dnn", "coherent_transfer", "coherent_scratch"} < first.ablation.keys()
+    for ranks, run in runs.items():
+        found, stated = decisions.read(run / "decisions.h5"), results_of(run)["accuracy"]["test"]
+        for name in found.strategies:
+            assert metrics.accuracy(found.decided(name), found.labels) == stated[name], (ranks, name)
+        assert [metrics.accuracy(of_one, found.labels) for of_one in found.local.T] == stated["local"]
+        for kind in ("strategies", "ablation", "gradient"):
+            for name, values in getattr(first, kind).items():
+                assert values.tobytes() == getattr(found, kind)[name].tobytes(), (ranks, kind, name)
+        assert (found.shown.tolist(), found.reasons) == (first.shown.tolist(), first.reasons)
 
 
 def test_the_other_mpi_gives_the_same(every_mpi: Launcher, config: Path, runs: dict[int, Path], tmp_path: Path) -> None:
