@@ -33,6 +33,7 @@ commands:
   scale    measure a point of a strong or weak scaling study (under mpirun)
   report   tables, figures and an HTML page of a study or a scaling study
   predict  classes of new images, by a trained model
+  export   a trained model as one graph: ONNX, or an exported program of PyTorch
   plan     who would do what on N ranks, and at what cost; nothing is trained
   bench    measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy
   info     what is installed here, and what is wrong with it
@@ -48,7 +49,7 @@ exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have f
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C.
 """
 
-COMMANDS = ("train", "prepare", "evaluate", "study", "scale", "report", "predict", "plan", "bench", "info")
+COMMANDS = ("train", "prepare", "evaluate", "study", "scale", "report", "predict", "export", "plan", "bench", "info")
 _WITH_MPI = ("train", "evaluate", "study", "scale", "bench")
 
 
@@ -125,6 +126,11 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
 
         with _stoppable("predict"):
             predict.run(arguments)
+    elif command == "export":
+        from .inference import export
+
+        with _stoppable("export"):
+            export.run(arguments)
     elif command == "plan":
         from .plan import arguments as of_plan
 

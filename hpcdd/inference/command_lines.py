@@ -73,6 +73,23 @@ def of_predict() -> argparse.ArgumentParser:
     return made
 
 
+def of_export() -> argparse.ArgumentParser:
+    """Of ``hpcdd export``."""
+    made = _Parser(
+        prog="hpcdd export",
+        description="A trained model as one graph, from images as the data set stores them to the probabilities of the "
+        "classes,\nfor batches of any size. It is checked against the model itself before it is written. ONNX needs "
+        "pip install 'hpcdd[export]'.",
+        epilog="examples:\n"
+        "  hpcdd export runs/quickstart-001 quickstart.onnx\n"
+        "  hpcdd export runs/quickstart-001 average.pt2 --strategy average",
+        **_HELP,
+    )
+    _add_model(made)
+    made.add_argument("out", type=Path, metavar="OUT", help="file to make: .onnx, or .pt2 for torch.export.load")
+    return made
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a complete run, or its model.h5 alone")
     parser.add_argument(

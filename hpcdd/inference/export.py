@@ -1,0 +1,169 @@
+"""``hpcdd export``: a trained model as one graph, from images as they are stored to probabilities, for other programs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..files import write_bytes, writing, written_whole
+from . import command_lines
+from .classifier import Classifier
+from .load import load
+
+TOLERANCE = 1e-5
+"""The most by which a probability of the graph may differ from the model's own."""
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_INPUT, _OUTPUT = "images", "probabilities"
+
+Array = npt.NDArray[Any]
+
+
+def run(words: Sequence[str]) -> None:
+    """Exports, checks and says what was made.
+
+    Args:
+        words: what follows ``export`` on the command line.
+
+    Raises:
+        UserError: no such model or strategy, another kind of file, or a graph that does not decide as the model does.
+        WriteError: the file can't be written.
+        SystemExit: after ``--help``.
+    """
+    own = command_lines.parse(command_lines.of_export(), words)
+    kind = own.out.suffix.lower()
+    if kind not in (".onnx", ".pt2"):
+        raise UserError(f"{own.out} is neither ONNX nor an exported program of PyTorch; name a file .onnx or .pt2")
+    if kind == ".onnx" and (missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]):
+        raise UserError(f"ONNX needs {', '.join(missing)}, which are not installed; run pip install 'hpcdd[export]'")
+    if own.out.is_dir() or not own.out.absolute().parent.is_dir():
+        raise UserError(f"{own.out} is a folder, or lies in none; name a file in a folder that exists")
+    model = load(own.run, own.strategy, own.own)
+    deviation = (to_onnx if kind == ".onnx" else to_pt2)(model, own.out)
+    shape = ", ".join(map(str, model.image_shape))
+    print(
+        f"{own.out}: {model.strategy}, {model.dtype} {_INPUT} (n, {shape}) to float64 {_OUTPUT} "
+        f"(n, {len(model.classes)}), {own.out.stat().st_size:,} bytes\n"
+        f"  greatest deviation from the model's own probabilities: {deviation:.1e}"
+    )
+
+
+def to_onnx(model: Classifier, path: Path) -> float:
+    """Writes an ONNX file, whose metadata name the classes; checked with onnxruntime before it gets its name.
+
+    Args:
+        model: on the CPU; what its strategy does not need is taken out of it.
+        path: of the file.
+
+    Returns:
+        The greatest deviation from the model's own probabilities.
+
+    Raises:
+        UserError: the model can't be exported, or deviates by more than :data:`TOLERANCE`.
+        WriteError: the file can't be written.
+    """
+    import onnxruntime
+
+    with _quiet():
+        made = torch.onnx.export(
+            _exported(model),
+            dynamo=True,
+            verbose=False,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            dynamic_shapes=({0: "n"},),
+        )
+    assert made is not None
+    made.model.metadata_props.update(_description(model))
+    with writing(path), written_whole(path) as temporary:
+        made.save(str(temporary))
+        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        return _checked(model, lambda images: np.asarray(session.run([_OUTPUT], {_INPUT: images})[0]))
+
+
+def to_pt2(model: Classifier, path: Path) -> float:
+    """Writes an exported program for ``torch.export.load``; otherwise as :func:`to_onnx`."""
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(_exported(model), buffer, extra_files=_description(model))
+        buffer.seek(0)
+        program = torch.export.load(buffer).module()
+    with torch.inference_mode():
+        deviation = _checked(model, lambda images: np.asarray(program(torch.from_numpy(images)).numpy()))
+    with writing(path):
+        write_bytes(path, buffer.getvalue())
+    return deviation
+
+
+def _exported(model: Classifier) -> torch.export.ExportedProgram:
+    if model.dtype is None:
+        raise UserError(
+            "the model's file does not tell the dtype of its images, it is of an older hpcdd; train it anew"
+        )
+    if not model.combines:
+        model.local = nn.ModuleList()  # torch exports also what nothing uses
+    example = torch.from_numpy(_examples(model, 2))
+    batch = torch.export.Dim("n", min=1)
+    try:
+        return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
+    except Exception as error:  # torch raises whatever the user's own CNN makes it stumble over
+        reason = str(error).strip().splitlines()
+        raise UserError(f"this model can't be exported by torch.export: {reason[0] if reason else error!r}") from error
+
+
+def _checked(model: Classifier, ask: Callable[[Array], Array]) -> float:
+    """The greatest deviation of a graph on several sizes of batches.
+
+    Raises:
+        UserError: it is more than :data:`TOLERANCE`.
+    """
+    found = 0.0
+    for count in (1, 3, min(16, model.rows + 1)):
+        images = _examples(model, count)
+        expected, answer = model.predict_proba(images), ask(images)
+        found = max(found, float(np.abs(answer - expected).max()))
+    if not found <= TOLERANCE:  # not: NaN compares false
+        raise UserError(
+            f"the exported graph deviates by {found:.1e} from the model, {TOLERANCE:g} is allowed; not written"
+        )
+    return found
+
+
+def _examples(model: Classifier, count: int) -> Array:
+    """Noise (n, C, *spatial) with mean and deviation of the data set's pixels, and of its dtype."""
+    mean, std = (np.asarray(values) for values in (model.subimages.mean, model.subimages.std))
+    noise = mean + std * np.random.default_rng(count).standard_normal((count, *model.image_shape))
+    dtype = np.dtype(model.dtype)
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        noise = np.clip(np.rint(noise), limits.min, limits.max)
+    return noise.astype(dtype)
+
+
+def _description(model: Classifier) -> dict[str, str]:
+    return {"classes": json.dumps(model.classes), "strategy": model.strategy, "dtype": str(model.dtype)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn and log of what is theirs to mend."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

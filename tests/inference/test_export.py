@@ -1,0 +1,94 @@
+"""``hpcdd export``: one graph that decides as the model does, read by programs that don't know hpcdd."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import hpcdd
+from hpcdd import cli
+from hpcdd.data.format import inspect
+from hpcdd.errors import UserError
+from hpcdd.inference import export
+
+from ..test_model_file import CASES, volumes, written
+from .conftest import STRATEGIES, Run
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_accuracy_of_the_onnx_file_is_that_of_the_run(
+    run: Run, strategy: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    assert cli.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
+    out, err = capfd.readouterr()
+    first, second = out.splitlines()
+    assert first == (
+        f"{path}: {strategy}, uint8 images (n, 1, 12, 12) to float64 probabilities (n, 3), "
+        f"{path.stat().st_size:,} bytes"
+    )
+    assert float(second.rpartition(" ")[2]) <= 1e-5
+    assert err == ""
+    session = onnxruntime.InferenceSession(str(path))
+    images, labels = run.test_split()
+    (probabilities,) = session.run(None, {"images": images})
+    assert int((probabilities.argmax(1) == labels).sum()) / len(labels) == run.accuracy[strategy]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["two", "three", "four"]
+    assert session.get_inputs()[0].shape == ["n", 1, 12, 12]
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("strategy", ["majority", "coherent_transfer"])
+def test_an_exported_program(run: Run, strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    assert cli.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
+    images, _ = run.test_split()
+    program = (
+        "import sys, numpy, torch; program = torch.export.load(sys.argv[1]).module(); "
+        "images = torch.from_numpy(numpy.load('images.npy')); numpy.save('out.npy', program(images).detach().numpy()); "
+        "assert not any(name.startswith('hpcdd') for name in sys.modules)"
+    )
+    np.save(tmp_path / "images.npy", images)
+    subprocess.run([sys.executable, "-c", program, path], cwd=tmp_path, check=True)
+    expected = hpcdd.load(run.path, strategy).predict_proba(images)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
+
+
+def test_volumes_of_integers_with_a_coarse_subdomain(tmp_path: Path) -> None:
+    written(tmp_path / "model.h5", volumes(tmp_path / "volumes.h5"), CASES["3D coarse"])
+    model = hpcdd.load(tmp_path / "model.h5")
+    assert model.dtype == "int16"
+    assert export.to_onnx(model, tmp_path / "volumes.onnx") <= 1e-5
+
+
+def test_a_residual_network(tmp_path: Path, tiny: Path) -> None:
+    written(tmp_path / "model.h5", inspect(tiny), CASES["resnet"])
+    assert export.to_onnx(hpcdd.load(tmp_path / "model.h5"), tmp_path / "resnet.onnx") <= 1e-5
+
+
+def test_a_graph_that_deviates_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = hpcdd.load(run.path, "global")
+    own = model.predict_proba
+    monkeypatch.setattr(model, "predict_proba", lambda images: own(images) + 1e-4)
+    with pytest.raises(UserError, match=r"deviates by 1\.0e-04 from the model, 1e-05 is allowed; not written"):
+        export.to_pt2(model, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+    with torch.inference_mode():  # what nothing uses is not in it
+        assert not model.local
+
+
+def test_what_is_not_installed_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name != "onnx" else object())
+    assert cli.main(["export", str(run.path), str(tmp_path / "model.onnx")]) == 2
+    assert capsys.readouterr().err == (
+        "hpcdd: ONNX needs onnxscript, onnxruntime, which are not installed; run pip install 'hpcdd[export]'\n"
+    )
