@@ -1,4 +1,4 @@
-"""``hpcdd export``: a trained model as one graph, from images as they are stored to probabilities, for other programs."""
+"""``hpcdd export``: a trained model as one graph for other programs, from stored pixels to probabilities."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def to_pt2(model: Classifier, path: Path) -> float:
 def _exported(model: Classifier) -> torch.export.ExportedProgram:
     if model.dtype is None:
         raise UserError(
-            "the model's file does not tell the dtype of its images, it is of an older hpcdd; train it anew"
+            "the model's file does not tell the dtype of its images, as it is of an older hpcdd; train anew"
         )
     if not model.combines:
         model.local = nn.ModuleList()  # torch exports also what nothing uses
