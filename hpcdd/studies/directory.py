@@ -5,7 +5,7 @@
     study.json          the study and its runs
     runs/ID/            run directories, as of `hpcdd train`
     failed/ID.json      why a run has failed: {"error": "...", "exit_code": n}
-    claims/JOB/         which group of a job has taken which run; of jobs that are at work
+    claims/JOB/         which group of a job has taken which run; of jobs at work, or killed
 """
 
 from __future__ import annotations

@@ -122,14 +122,8 @@ class Queue:
         return self._folder / f"{kind}-{name}"
 
 
-def close(directory: StudyDirectory, job: str, *, complete: bool) -> None:
-    """Takes the claims of a job away; of all jobs, where nothing is left to do.
-
-    Args:
-        directory: of the study.
-        job: identity of the job.
-        complete: whether every run of the study is complete.
-    """
-    shutil.rmtree(directory.claims if complete else directory.claims / job, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another job's are there, or nothing is
+def close(directory: StudyDirectory, job: str) -> None:
+    """Takes the claims of a job away; another job's stay, since it may be at work."""
+    shutil.rmtree(directory.claims / job, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there are others
         directory.claims.rmdir()

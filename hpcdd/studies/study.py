@@ -101,7 +101,7 @@ def _end(directory: StudyDirectory, order: Order, plan: Plan, busy: Sequence[str
         What has come of the chosen runs, with a line for each that has failed or is in use; and how many have failed.
     """
     conditions: dict[str, str] = {run.id: directory.condition(run) for run in order.chosen}
-    queue.close(directory, plan.job, complete=set(conditions.values()) == {"complete"})
+    queue.close(directory, plan.job)
     conditions |= {run: "in use by another job" for run in busy if conditions[run] == "unfinished"}
     counts = Counter(conditions.values())
     words = ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))

@@ -90,9 +90,9 @@ def test_claims_are_taken_away_at_the_end(tmp_path: Path) -> None:
     directory = StudyDirectory(tmp_path)
     for job in ("a", "b"):
         Queue(directory, job, [], [])
-    queue.close(directory, "a", complete=False)
+    queue.close(directory, "a")
     assert [path.name for path in directory.claims.iterdir()] == ["b"]
-    queue.close(directory, "c", complete=True)
+    queue.close(directory, "b")
     assert not directory.claims.exists()
 
 
