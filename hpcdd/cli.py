@@ -18,6 +18,8 @@ from . import __version__, launch
 from .errors import DivergedError, FailedRunsError, ReadError, StopRequest, UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .comm import Comm
     from .config import Config
 
@@ -186,7 +188,22 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
     from . import run
 
     comm.startup.mark("imports")
-    run.train(comm, job)
+    directory = run.train(comm, job)
+    if job.config.run.report:
+        if comm.is_root:
+            _report_at_end(directory)
+        comm.maximum(0)  # the others sleep meanwhile
+
+
+def _report_at_end(directory: Path) -> None:
+    """The report of a run or a study, which stays as it is if there can't be one."""
+    try:
+        from .report import command
+
+        command.write([directory], directory)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else error
+        print(f"hpcdd: warning: no report ({why}); `hpcdd report {directory}` makes it", file=sys.stderr, flush=True)
 
 
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:
@@ -229,10 +246,9 @@ def _study(comm: Comm, arguments: Sequence[str]) -> None:
     from .studies import study
 
     failed = study.run(comm, wanted)
-    if comm.is_root:  # nobody waits for it
-        from .report import study as page
-
-        page.report(wanted.output, wanted.output, sys.stdout)
+    if comm.is_root:
+        _report_at_end(wanted.output)
+    comm.maximum(0)  # the others sleep meanwhile
     if failed:
         raise FailedRunsError(f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above")
 

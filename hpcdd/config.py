@@ -170,6 +170,9 @@ class RunSettings(Settings):
     """Seconds after which a rank that does not move (a hung node, GPU or file system) is named and the job ended, so
     that it can be gone on with; longer than the longest single step and the longest piece of reading. null: never."""
 
+    report: bool = True
+    """Whether a run ends by writing its report: report.html and figures/ in the run directory."""
+
     survive: bool = False
     """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.
     Needs Open MPI 5 in its fault-tolerant mode (ULFM, see the README)."""

@@ -35,13 +35,16 @@ from .stop import Stop
 _WHOLE = range(WHOLE, WHOLE + 1)
 
 
-def train(comm: Comm, job: Job, above: Stop | None = None) -> None:
+def train(comm: Comm, job: Job, above: Stop | None = None) -> Path:
     """The whole way of the data, from the dataset file to results.json; called by all ranks.
 
     Args:
         comm: all ranks of the run.
         job: the same on every rank.
         above: of the whole job, where the run's ranks are a group of it.
+
+    Returns:
+        The run directory.
 
     Raises:
         UserError: on all ranks, before any training.
@@ -51,8 +54,7 @@ def train(comm: Comm, job: Job, above: Stop | None = None) -> None:
         WriteError: on all ranks, if the results can't be written.
     """
     if not job.config.run.survive:
-        _train(comm, job, above=above)
-        return
+        return _train(comm, job, above=above)
     comm.on_root(survival.check)
     where: list[Path] = []
     whole = True
@@ -60,8 +62,7 @@ def train(comm: Comm, job: Job, above: Stop | None = None) -> None:
         try:
             if not whole:
                 job = _regroup(comm, job, where)
-            _train(comm, job, where)
-            return
+            return _train(comm, job, where)
         except Exception as error:
             if not is_loss(error):
                 raise
@@ -79,7 +80,7 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
     return comm.on_root(lambda: resume.again(job, paths[0] if paths else None))
 
 
-def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> None:
+def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> Path:
     """As :func:`train`, without surviving; the run directory is appended to ``where`` once it is open."""
     with Session(comm, job, above) as session:
         run = Run(session)
@@ -97,6 +98,7 @@ def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | 
             if job.config.baseline.enabled:
                 run.baseline()
             record(session, run.trained)
+        return session.directory.path
 
 
 class Run:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..decomposition import Box, Decomposition, by
+from ..decomposition import Decomposition, by
 from ..errors import UserError
 from ..files import written_whole
 from .format import DatasetInfo, open_dataset
+from .slices import colours, slices
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,9 +47,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
     rows = [np.flatnonzero(info.labels["train"] == label)[: _SAMPLES[axes]] for label in range(shown)]
     with open_dataset(info.path) as file:
         images = file["train/images"]
-        pictures = [
-            [picture for row in chosen for picture in _pictures(images[row], info, decomposition)] for chosen in rows
-        ]
+        pictures = [[picture for row in chosen for picture in _pictures(images[row], decomposition)] for chosen in rows]
     title = f"{info.name}: {by(info.image_shape[1:])} pixels, {info.num_classes} classes"
     if shown < info.num_classes:
         title += f", the first {shown} of them"
@@ -71,59 +70,29 @@ def of_one(info: DatasetInfo, decomposition: Decomposition, owners: Sequence[int
     """
     with open_dataset(info.path) as file:
         image = file["train/images"][0]
-    pictures = list(_pictures(image, info, decomposition, owners, 4 * _EDGE))
+    pictures = list(_pictures(image, decomposition, owners, 4 * _EDGE))
     name = info.class_names[int(info.labels["train"][0])]
     return _sheet([pictures], [str(name)], title, info.source.startswith("synthetic"))
 
 
 def _pictures(
     image: Array,
-    info: DatasetInfo,
     decomposition: Decomposition | None,
     owners: Sequence[int] | None = None,
     edge: int = _EDGE,
 ) -> Iterator[Image]:
     """An image (C, H, W), or the three middle slices of a volume (C, D, H, W), with boxes."""
-    shades = _shades(image, info)
-    spatial = image.shape[1:]
-    boxes = list(enumerate(decomposition.boxes)) if decomposition is not None else []
-    colours = list(range(len(boxes))) if owners is None else owners
-    if len(spatial) == 2:
-        yield _picture(shades, [(box.start, box.stop, colours[number]) for number, box in boxes], edge)
-        return
-    for axis in range(3):
-        middle = spatial[axis] // 2
-        kept = [a for a in range(3) if a != axis]
-        # Of depth the last slice is the head, which belongs to the top of a picture.
-        cut, flip = shades.take(middle, axis + 1), axis > 0
-        cut = cut[:, ::-1] if flip else cut
-        met = [(number, box) for number, box in boxes if box.start[axis] <= middle < box.stop[axis]]
-        yield _picture(cut, [(*_seen(box, kept, spatial, flip), colours[number]) for number, box in met], edge)
-
-
-def _seen(box: Box, axes: Sequence[int], spatial: Sequence[int], flip: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First and last pixels of a box in a slice along two axes, the first of which may be turned over."""
-    start, stop = ([corner[a] for a in axes] for corner in (box.start, box.stop))
-    if flip:
-        n = spatial[axes[0]]
-        start[0], stop[0] = n - stop[0], n - start[0]
-    return tuple(start), tuple(stop)
-
-
-def _shades(image: Array, info: DatasetInfo) -> Array:
-    """Uint8 of the same shape: bytes as they are, other values from their least to their greatest."""
-    if info.dtype == "uint8":
-        return image
-    low, high = float(image.min()), float(image.max())
-    return np.asarray((image.astype(np.float32) - low) * (255 / max(high - low, 1e-30)), np.uint8)
+    boxes = decomposition.boxes if decomposition is not None else ()
+    for shown in slices(image, boxes):
+        coloured = [(first, last, n if owners is None else owners[n]) for n, first, last in shown.boxes]
+        yield _picture(shown.pixels, coloured, edge)
 
 
 def _picture(shades: Array, boxes: Sequence[tuple[Sequence[int], Sequence[int], int]], edge: int) -> Image:
     """Pixels (C, H, W), enlarged by a whole number or made smaller, under outlines of boxes (first, last, colour)."""
     from PIL import Image, ImageDraw
 
-    pixels = shades.transpose(1, 2, 0) if len(shades) == 3 else shades[0]
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    picture = Image.fromarray(colours(shades))
     longest = max(picture.size)
     factor = float(-(-edge // longest)) if longest < edge else min(1.0, 2 * edge / longest)
     size = tuple(max(1, round(n * factor)) for n in picture.size)

@@ -12,15 +12,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
+
+from ..files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = (4.6, 3.2)
 """Inches."""
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be found, and read aloud
+    "font.size": 9,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "legend.facecolor": "none",  # its text takes the page's colour, its ground must as well
+    "legend.edgecolor": "gray",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,11 @@ class Figures:
     def __iter__(self) -> Iterator[Figure]:
         return iter(self._drawn)
 
+    @property
+    def last(self) -> Figure:
+        """The one that was drawn last."""
+        return self._drawn[-1]
+
     @contextlib.contextmanager
     def draw(self, name: str, alternative: str, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
         """Axes to draw on; when the block ends well, ``NAME.png`` and ``NAME.svg`` are written.
@@ -67,17 +83,16 @@ class Figures:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
 
-        # Text stays text: it can be found, and read aloud. Names within the drawing differ from figure to figure.
-        with mpl.rc_context(
-            {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
-        ):
+        # Names within the drawing differ from figure to figure.
+        with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
             figure = Canvas(figsize=size, layout="constrained")
             yield figure.subplots()
             self._folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(self._folder / f"{name}.png", dpi=150)
-            figure.savefig(self._folder / f"{name}.svg", metadata={"Date": None})
             drawing = io.StringIO()
             figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+            whole = drawing.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
+            write_bytes(self._folder / f"{name}.svg", whole.encode())
         self._drawn.append(Figure(name, alternative, _inline(drawing.getvalue(), alternative)))
 
 

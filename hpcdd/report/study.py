@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import yaml_text
-from ..files import write_bytes, writing
+from ..files import write_bytes
 from ..studies import outcome
 from ..studies.expectations import Judgement
 from ..studies.tables import Table, tabulate
 from . import study_figures as draw
 from . import study_texts as texts
 from .drawing import SIZE, Figure, Figures
-from .page import Section, write_page
+from .page import Section
 
 FILES = {"table.csv": texts.table_csv, "table.tex": texts.latex, "runs.csv": texts.runs_csv}
 """What people take into their own papers, written into ``tables/`` beside the page."""
@@ -26,26 +26,6 @@ def read(folder: Path) -> Table:
         UserError: it is none, or a file in it is damaged.
     """
     return tabulate(outcome.read(folder))
-
-
-def report(folder: Path, output: Path, out: TextIO) -> None:
-    """Prints the tables of a study, writes its page and says where it is.
-
-    Args:
-        folder: of the study.
-        output: where ``report.html``, ``figures/`` and ``tables/`` are written.
-        out: takes the tables.
-
-    Raises:
-        UserError: it is no study, or a file in it is damaged.
-        WriteError: the page can't be written.
-    """
-    table = read(folder)
-    show(table, out)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        write_page(output / "report.html", table.outcome.index.title, [section(table, output)])
-    print(f"report: {output / 'report.html'}", file=out, flush=True)
 
 
 def section(table: Table, folder: Path) -> Section:

@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING
 
 from ..studies.expectations import Strategy
 from ..studies.tables import Row, Table
+from .looks import LOOKS
 from .study_texts import HEADINGS, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Colours that people with any colour vision tell apart (Okabe and Ito 2008), and a marker for each.
-LOOKS: dict[Strategy, tuple[str, str]] = {
-    "local": ("#999999", "|"),
-    "average": ("#56B4E9", "o"),
-    "majority": ("#0072B2", "v"),
-    "log_pool": ("#CC79A7", "^"),
-    "dnn": ("#E69F00", "s"),
-    "coherent_transfer": ("#009E73", "D"),
-    "coherent_scratch": ("#D55E00", "P"),
-    "global": ("#8C6D1F", "X"),
-}
 
 
 def rows_of(table: Table) -> list[Row]:

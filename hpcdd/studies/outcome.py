@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic import ValidationError as Invalid
@@ -73,6 +73,9 @@ class Results(_Part):
         return found if isinstance(found, float) else None
 
 
+R = TypeVar("R", bound=Results)
+
+
 @dataclass(frozen=True)
 class Run:
     """A run of the study.
@@ -123,16 +126,21 @@ def read(folder: Path) -> Outcome:
 def _run(folder: Path, entry: Entry) -> Run:
     directory = RunDirectory(folder / RUNS / entry.id)
     if directory.results.exists():
-        return Run(entry, "complete", results=_results(directory.results))
+        return Run(entry, "complete", results=read_results(directory.results, Results))
     failed = folder / FAILED / f"{entry.id}.json"
     if failed.exists():
         return Run(entry, "failed", error=_error(failed))
     return Run(entry, "not begun" if directory.condition() == "empty" else "unfinished")
 
 
-def _results(path: Path) -> Results:
+def read_results(path: Path, kind: type[R]) -> R:
+    """A results.json, as far as ``kind`` names it.
+
+    Raises:
+        UserError: it can't be read, or is not what it should be.
+    """
     try:
-        return Results.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
     except Invalid as error:

@@ -29,7 +29,7 @@ _FINDINGS = """() => {
   }
   for (const svg of document.querySelectorAll('svg')) {
     const frame = svg.getBoundingClientRect();
-    if (frame.width < 200 || frame.height < 100) found.push(`a figure of ${frame.width} x ${frame.height} pixels`);
+    if (frame.width < 200 || frame.height < 60) found.push(`a figure of ${frame.width} x ${frame.height} pixels`);
     for (const text of svg.querySelectorAll('text')) {
       const place = text.getBoundingClientRect();
       if (place.left < frame.left - 1 || place.right > frame.right + 1 ||
@@ -50,7 +50,7 @@ _CONTRAST = """() => {
   };
   const ground = matchMedia('(prefers-color-scheme: dark)').matches ? 0 : 1;
   return [...document.querySelectorAll('p, td, th, h1, svg text')]
-    .filter(part => part.textContent.trim())
+    .filter(part => part.textContent.trim() && !part.closest('#over'))
     .filter(part => Math.abs(ground - light(getComputedStyle(part)[part.closest('svg') ? 'fill' : 'color'])) < 0.4)
     .map(part => part.textContent.slice(0, 60));
 }"""

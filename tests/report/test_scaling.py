@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from hpcdd.errors import UserError
-from hpcdd.report import command
+from hpcdd.report import command, scaling_page
 from hpcdd.report.scaling import Spread, analyse
 from hpcdd.studies.record import Line
 
 from ..studies import lines
+from . import browser
 
 PHASES = ("local", "gather", "dnn", "coherent")
 
@@ -84,21 +85,21 @@ def test_what_is_missing_is_left_out() -> None:
     assert list(found.run_seconds) == [4]
     assert found.efficiency["coherent"][4].median == pytest.approx(0.5 * 0.5 / 0.4)
     assert 2 not in found.efficiency["run"]
-    assert any("relative to it" in note for note in command.notes(found))
+    assert any("relative to it" in note for note in scaling_page.notes(found))
 
 
 def test_series_do_not_mix_and_machines_are_told() -> None:
     other = [changed(item, series="other", name="second") for item in known("weak")]
     first, second = analyse([[*known(), *other]])
     assert (first.name, second.name) == ("known", "second")
-    assert command.notes(first) == []
+    assert scaling_page.notes(first) == []
     mixed = []
     for item in known():
         cores = max(1, item.ranks // 2)
         machine = {**item.machine.model_dump(), "cores": cores, "cores_in_affinity_mask": cores}
         mixed.append(changed(item, machine=machine, threads=2, places=[["a", "cpu", 2, 1]] * item.ranks))
     (found,) = analyse([mixed])
-    notes = command.notes(found)
+    notes = scaling_page.notes(found)
     assert "not all points" in notes[0].lower()
     assert notes[1] == "On 1, 2, 4 ranks there were more threads than cores."
 
@@ -128,19 +129,25 @@ def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) 
     folder = tmp_path / "s-report"
     assert out.getvalue().splitlines()[-1] == f"report: {folder / 'report.html'}"
     stems = {"known-strong-abc", "known-weak-weak1"}
-    assert {p.name for p in folder.iterdir()} == {"report.html", *(f"{s}.{k}" for s in stems for k in ("png", "svg"))}
-    for stem in stems:
-        assert min(Image.open(folder / f"{stem}.png").size) > 600
-        assert ET.parse(folder / f"{stem}.svg").getroot().tag.endswith("svg")
+    kinds = [f"{what}.{kind}" for what in ("speed-up", "efficiency", "time", "bytes") for kind in ("png", "svg")]
+    assert {p.name for p in folder.iterdir()} == {"report.html", "figures"}
+    assert {p.name for p in (folder / "figures").iterdir()} == {f"{stem}-{kind}" for stem in stems for kind in kinds}
+    for path_of in (folder / "figures").iterdir():
+        if path_of.suffix == ".png":
+            assert min(Image.open(path_of).size) > 450
+        else:
+            assert ET.parse(path_of).getroot().tag.endswith("svg")
     page = _Page()
     page.feed((folder / "report.html").read_text())
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 8
     assert "script" not in page.tags
     assert "0.800 (0.800 to 0.800)" in page.cells
     assert "1,000" in page.cells
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    before = {p.name: p.read_bytes() for p in folder.rglob("*.*")}
     command.run([str(path)], out)
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in folder.rglob("*.*")} == before
+    with browser.chromium() as opened:
+        assert browser.findings(opened, folder / "report.html") == []
 
 
 def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
@@ -166,7 +173,7 @@ def test_points_of_several_jobs_are_compared_by_the_median_and_that_is_told() ->
         (min(expected) + 0.25 * abs(expected[0] - expected[1]), max(expected) - 0.25 * abs(expected[0] - expected[1]))
     )
     assert found.apart == [2, 4]
-    assert any("No job has measured 2, 4 ranks together with 1" in note for note in command.notes(found))
+    assert any("No job has measured 2, 4 ranks together with 1" in note for note in scaling_page.notes(found))
     (together,) = analyse([known()])
     assert together.apart == []
 
@@ -186,13 +193,13 @@ def test_repeats_are_counted_by_phase_and_idle_ranks_are_told() -> None:
     places = [["a", "cpu", 1, 1]] * 3 + [["a", "cpu", 1, 0]]
     (found,) = analyse([[changed(item, places=places) if item.ranks == 4 else item for item in some]])
     assert (found.repeats["local"][4], found.repeats["coherent"][4]) == (2, 1)
-    assert "On 4 ranks some had nothing to do; efficiency counts them as well." in command.notes(found)
+    assert "On 4 ranks some had nothing to do; efficiency counts them as well." in scaling_page.notes(found)
 
 
 def test_layouts_that_mix_are_told() -> None:
     both = [*known(), *(changed(item, layout={**lines.LAYOUT, "ranks_by_host": [1, 1]}) for item in known()[2:4])]
     (found,) = analyse([both])
-    assert "On 2 ranks several layouts or machines were measured, which the figures mix." in command.notes(found)
+    assert "On 2 ranks several layouts or machines were measured, which the figures mix." in scaling_page.notes(found)
 
 
 def test_an_empty_file_has_no_report(tmp_path: Path) -> None:

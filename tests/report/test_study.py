@@ -112,9 +112,9 @@ def test_the_page_may_stand_elsewhere(tmp_path: Path) -> None:
 
 
 def test_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no directory of a study"):
+    with pytest.raises(UserError, match="holds neither a run nor a study"):
         command.run([str(tmp_path)], io.StringIO())
-    with pytest.raises(UserError, match="name one study directory"):
+    with pytest.raises(UserError, match="say where with --output"):
         command.run([str(tmp_path), "a.jsonl"], io.StringIO())
 
 

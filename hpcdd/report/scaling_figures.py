@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from .scaling import RUN, Scaling, Spread
@@ -34,23 +31,8 @@ _SCALING = ("local", "alone", "coherent", RUN)
 """What is expected to gain from ranks; the DNN is root's alone."""
 
 
-def draw(scaling: Scaling, stem: Path) -> list[Path]:
-    """Writes ``STEM.png`` and ``STEM.svg``: speed-up, efficiency, time by phase, and bytes, against ranks."""
-    with mpl.rc_context({"svg.hashsalt": "hpcdd", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
-        figure = Figure(figsize=(10, 7.5), layout="constrained")
-        ((speed_up, efficiency), (time, size)) = figure.subplots(2, 2)
-        _speed_up(speed_up, scaling)
-        _efficiency(efficiency, scaling)
-        _time(time, scaling)
-        _bytes(size, scaling)
-        figure.suptitle(f"{scaling.name}: {scaling.kind} scaling", fontweight="bold")
-        paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-        figure.savefig(paths[0], dpi=150)
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
-
-
-def _speed_up(axes: Axes, scaling: Scaling) -> None:
+def speed_up(axes: Axes, scaling: Scaling) -> None:
+    """Over the smallest number of ranks, with the ideal line."""
     _rank_axis(axes, scaling)
     axes.plot(scaling.ranks, [n / scaling.base for n in scaling.ranks], "--", color="gray", label="ideal")
     for phase in _SCALING:
@@ -58,21 +40,23 @@ def _speed_up(axes: Axes, scaling: Scaling) -> None:
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     over = "one rank" if scaling.base == 1 else f"{scaling.base} ranks"
-    axes.set(title="speed-up" if scaling.kind == "strong" else "scaled speed-up", ylabel=f"over {over}")
+    axes.set_ylabel(f"{'speed-up' if scaling.kind == 'strong' else 'scaled speed-up'} over {over}")
     axes.legend()
 
 
-def _efficiency(axes: Axes, scaling: Scaling) -> None:
+def efficiency(axes: Axes, scaling: Scaling) -> None:
+    """Median and quartiles."""
     _rank_axis(axes, scaling)
     axes.axhline(1, ls="--", color="gray", label="ideal")
     for phase in _SCALING:
         _curve(axes, phase, scaling.efficiency.get(phase, {}))
     axes.set_ylim(0, max(1.1, axes.get_ylim()[1]))
-    axes.set(title="parallel efficiency (median, quartiles)", ylabel="efficiency")
+    axes.set_ylabel("parallel efficiency")
     axes.legend()
 
 
-def _time(axes: Axes, scaling: Scaling) -> None:
+def time(axes: Axes, scaling: Scaling) -> None:
+    """Seconds that the steps of a run take, phase upon phase."""
     places = range(len(scaling.run_seconds))
     bottom = [0.0] * len(places)
     phases = list(next(iter(scaling.run_seconds.values()), {}))
@@ -81,13 +65,14 @@ def _time(axes: Axes, scaling: Scaling) -> None:
         axes.bar(places, heights, bottom=bottom, color=COLOURS[phase], label=WORDS[phase].removesuffix(" step"))
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
-    axes.set(title="time of a run's steps by phase", xlabel="ranks", ylabel="seconds")
+    axes.set(xlabel="ranks", ylabel="seconds")
     axes.set_ylim(0, 1.2 * max([*bottom, 1e-9]))
     if phases:
         axes.legend(ncols=len(phases), loc="upper center")
 
 
-def _bytes(axes: Axes, scaling: Scaling) -> None:
+def size(axes: Axes, scaling: Scaling) -> None:
+    """Bytes that a rank sends and receives per step."""
     _rank_axis(axes, scaling)
     for phase, by_ranks in scaling.bytes.items():
         sent = {n: size for n, size in by_ranks.items() if size}
@@ -98,7 +83,7 @@ def _bytes(axes: Axes, scaling: Scaling) -> None:
         low, high = axes.get_ylim()
         axes.set_ylim(low / 2, high * 2)
         axes.legend()
-    axes.set(title="messages of a rank (the one with most)", ylabel="bytes per step")
+    axes.set_ylabel("bytes per step")
 
 
 def _curve(axes: Axes, phase: str, by_ranks: Mapping[int, Spread]) -> None:
@@ -121,3 +106,12 @@ def _rank_axis(axes: Axes, scaling: Scaling) -> None:
 
 def _plain(value: float, _: object) -> str:
     return f"{value:,g}"
+
+
+DRAWN: dict[str, tuple[str, Callable[[Axes, Scaling], None]]] = {
+    "speed-up": ("Speed-up with the ideal line", speed_up),
+    "efficiency": ("Parallel efficiency: median and quartiles of the repeats", efficiency),
+    "time": ("Time of a run's steps by phase", time),
+    "bytes": ("Messages of the rank that has most", size),
+}
+"""By name of the figure what it shows, and who draws it."""

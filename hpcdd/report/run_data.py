@@ -1,0 +1,135 @@
+"""What a run directory says of its run, read from there alone: no data set, no checkpoint, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from .. import decisions
+from ..config import Config
+from ..configuration import from_yaml
+from ..decisions import Decisions
+from ..decomposition import Box, Decomposition
+from ..errors import UserError
+from ..phases.status import NAMES
+from ..run_directory import RunDirectory
+from ..studies.outcome import Results, read_results
+
+PHASES = tuple(NAMES)
+"""The phases that train, in their order."""
+
+
+class Line(BaseModel):
+    """A line of metrics.jsonl: the end of an epoch; see :class:`hpcdd.phases.status.Status`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    phase: str
+    subdomain: NonNegativeInt | None
+    epoch: PositiveInt
+    loss: float | None
+    accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    seconds: NonNegativeFloat
+
+
+class RunResults(Results):
+    """What the page of a run reads of its results.json."""
+
+    name: str
+    seed: int
+    width: dict[str, PositiveInt]
+    seconds: dict[str, NonNegativeFloat | list[NonNegativeFloat]]
+    communication: dict[str, dict[str, NonNegativeFloat]]
+    replicas: PositiveInt
+    hosts: PositiveInt
+    threads_per_rank: PositiveInt
+    memory: list[NonNegativeInt]
+
+    def seconds_of(self, phase: str) -> float | None:
+        """Of a phase on the ranks that took longest; None where it was not run. Of ``local``, of the slowest CNN."""
+        found = self.seconds.get(phase)
+        return max(found, default=0.0) if isinstance(found, list) else found
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A complete run.
+
+    Attributes:
+        folder: its directory.
+        config: that it was trained with.
+        results: of results.json.
+        lines: of metrics.jsonl.
+        decisions: of decisions.h5.
+        decomposition: of the images.
+    """
+
+    folder: Path
+    config: Config
+    results: RunResults
+    lines: tuple[Line, ...]
+    decisions: Decisions
+    decomposition: Decomposition
+
+    @property
+    def phases(self) -> list[str]:
+        """Those that trained something, in their order."""
+        present = {line.phase for line in self.lines}
+        return [phase for phase in PHASES if phase in present]
+
+    @property
+    def tiles(self) -> tuple[Box, ...]:
+        """Of each box what is its own: with overlap, less than what its CNN sees."""
+        return self.decomposition.cores
+
+    def curves(self, phase: str) -> Iterator[tuple[int | None, list[Line]]]:
+        """By subdomain (None: of a network of all) the lines of a phase, ascending by epoch."""
+        of_phase = [line for line in self.lines if line.phase == phase]
+        for subdomain in sorted({line.subdomain for line in of_phase}, key=lambda s: -1 if s is None else s):
+            yield subdomain, sorted((x for x in of_phase if x.subdomain == subdomain), key=lambda x: x.epoch)
+
+
+def read(folder: Path) -> RunData:
+    """Reads a run directory.
+
+    Raises:
+        UserError: it is none, its run is not complete, or a file in it is damaged.
+    """
+    directory = RunDirectory(folder)
+    if not directory.results.exists():
+        if folder.is_dir() and directory.config.exists():
+            raise UserError(f"{folder} holds a run that is not complete; go on with it: `hpcdd train --resume`")
+        raise UserError(
+            f"{folder} holds neither a run nor a study; name a folder that `hpcdd train` or `hpcdd study` has made"
+        )
+    results = read_results(directory.results, RunResults)
+    try:
+        config = from_yaml(directory.config.read_text())
+        decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory.config} can't be read: {error}") from error
+    found = decisions.read(directory.decisions)
+    if found.local.shape[1] != len(decomposition) or found.images.shape[1:] != tuple(results.dataset.image_shape):
+        raise UserError(f"{directory.decisions} is of another run than {directory.config}; copy the whole folder again")
+    return RunData(folder, config, results, _lines(directory.metrics), found, decomposition)
+
+
+def _lines(path: Path) -> tuple[Line, ...]:
+    try:
+        texts = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+    found = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            found.append(Line.model_validate_json(text))
+        except ValidationError as error:
+            first: Any = error.errors()[0]
+            raise UserError(f"{path}:{number} is damaged: {first['msg']}; copy it again, or remove the line") from error
+    return tuple(line for line in found if line.phase in PHASES)

@@ -1,0 +1,202 @@
+"""What the page of a run says in numbers and words; pure, but for what the run's files say."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import metrics
+from ..decisions import Decisions
+from ..decomposition import by
+from ..metrics import SUMMARY
+from ..phases.status import NAMES
+from ..results import STRATEGIES
+from .run_data import RunData
+from .study_texts import HEADINGS
+
+_NORMAL_95 = 1.959964
+"""Quantile of the normal distribution at 97.5%."""
+_MOST_PAIRS = 10
+
+
+@dataclass(frozen=True)
+class Share:
+    """Accuracy of a strategy with its uncertainty: Wilson's 95% interval of a binomial proportion.
+
+    Attributes:
+        name: of the strategy.
+        accuracy, low, high: in [0, 1].
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+
+    @property
+    def short(self) -> str:
+        """In a few words."""
+        return HEADINGS[self.name]  # type: ignore[index]  # decisions.STRATEGIES are among them
+
+
+def shares(found: Decisions) -> list[Share]:
+    """Of every strategy, in their order."""
+    return [
+        Share(name, accuracy, *wilson(accuracy, len(found.labels)))
+        for name in found.strategies
+        for accuracy in [metrics.accuracy(found.decided(name), found.labels)]
+    ]
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval, 95%, of a proportion (E. B. Wilson, JASA 22, 1927).
+
+    Args:
+        share: observed, in [0, 1].
+        n: observations, at least one.
+    """
+    z2 = _NORMAL_95**2 / n
+    middle = (share + z2 / 2) / (1 + z2)
+    half = _NORMAL_95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def head(run: RunData) -> list[str]:
+    """What was trained on what, and how it ended, in sentences."""
+    results, config, found = run.results, run.config, run.decisions
+    data, boxes = results.dataset, len(run.decomposition.boxes)
+    grid = "given" if run.decomposition.grid is None else by(run.decomposition.grid)
+    share = next(share for share in shares(found) if share.name == found.final)
+    total, devices = results.seconds_of("total") or 0.0, sorted({kind.partition(":")[0] for kind in results.devices})
+    coarse = " and a coarse one" if run.decomposition.coarse is not None else ""
+    overlap = f", overlap {by(run.decomposition.overlap)}" if any(run.decomposition.overlap) else ""
+    return [
+        f"{config.model.name} of width {results.width['local']} on each of {boxes} subimages ({grid}{overlap}){coarse} "
+        f"of {data.name}: {data.train:,} training and {data.test:,} test images of {by(data.image_shape)}, "
+        f"{data.classes} classes.",
+        f"The {STRATEGIES[found.final]}: {share.accuracy:.4f} of the {found.split} images are decided right "
+        f"(95% interval {share.low:.4f} to {share.high:.4f}).",
+        f"{results.ranks} rank{'s' if results.ranks > 1 else ''} on {results.hosts} host"
+        f"{'s' if results.hosts > 1 else ''} ({', '.join(devices)}, {results.threads_per_rank} thread"
+        f"{'s' if results.threads_per_rank > 1 else ''} each), {total:,.0f} seconds, seed {results.seed}.",
+    ]
+
+
+def notes(run: RunData) -> list[str]:
+    """What a reader should know before believing the figures."""
+    found, results = run.decisions, run.results
+    told = []
+    if not found.is_whole:
+        told.append(
+            f"Of {found.samples:,} {found.split} images {len(found.rows):,} were examined, drawn with the seed; what "
+            "is said of single strategies, classes and subimages is of these."
+        )
+    if not run.config.coherent.starts:
+        told.append("The coherent model was not trained (coherent.starts is []).")
+    if all(line.validation_loss is None for line in run.lines):
+        told.append("There is no validation split: curves show the training split alone (data.validation_fraction).")
+    if results.replicas > 1:
+        told.append(f"Each local CNN was trained by {results.replicas} ranks on shared batches.")
+    return told
+
+
+def table_of_strategies(found: Decisions) -> list[list[str]]:
+    """Of every strategy: words, accuracy with its interval, and the other numbers of :data:`SUMMARY`."""
+    rows = []
+    for share in shares(found):
+        numbers = metrics.summary(found.strategies[share.name], found.labels)
+        others = [f"{numbers[key]:.4f}" for key in SUMMARY if key != "accuracy"]
+        interval = f"{share.accuracy:.4f} ({share.low:.4f} to {share.high:.4f})"
+        rows.append([STRATEGIES[share.name], interval, *others])
+    return rows
+
+
+def pairs(found: Decisions) -> list[list[str]]:
+    """Neighbouring strategies by accuracy, and McNemar's exact test of whether the better one is better.
+
+    The test is two-sided, of the images on which one of both is right (Q. McNemar, Psychometrika 12, 1947).
+    """
+    from scipy.stats import binomtest
+
+    right = {share: found.decided(share.name) == found.labels for share in shares(found)}
+    order = sorted(right, key=lambda share: -share.accuracy)
+    rows = []
+    for better, worse in itertools.pairwise(order):
+        gains = int((right[better] & ~right[worse]).sum())
+        losses = int((~right[better] & right[worse]).sum())
+        p = binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
+        verdict = "better" if p <= 0.05 else "not told apart"
+        rows.append([better.short, worse.short, f"{gains:,}", f"{losses:,}", _p(p), verdict])
+    return rows
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def most_confused(matrix: Any, names: Sequence[str]) -> list[list[str]]:
+    """The pairs of classes that are most often taken for each other: true, decided, how often, of how many."""
+    off = matrix.copy()
+    np.fill_diagonal(off, 0)
+    order = np.argsort(-off, axis=None, kind="stable")[:_MOST_PAIRS]
+    places = [np.unravel_index(place, off.shape) for place in order]
+    return [
+        [names[i], names[j], f"{off[i, j]:,}", f"{off[i, j] / matrix[i].sum():.1%}"] for i, j in places if off[i, j] > 0
+    ]
+
+
+def costs(run: RunData) -> list[list[str]]:
+    """By phase: trainable parameters, seconds, processor seconds of all ranks, messages of the rank that has most."""
+    results, rows = run.results, []
+    counts = {
+        "local": sum(results.parameters.local),
+        "dnn": results.parameters.dnn,
+        "coherent_transfer": results.parameters.coherent,
+        "coherent_scratch": results.parameters.coherent,
+        "global": results.parameters.of_global,
+    }
+    names = {"read": "reading", "gather": "gather", **NAMES, "evaluation": "evaluation", "examination": "examination"}
+    for phase, words in names.items():
+        seconds = results.seconds_of(phase)
+        if seconds is None:
+            continue
+        sent, count = results.communication.get(phase, {}), counts.get(phase)
+        per_step = sent.get("bytes_per_step")
+        rows.append(
+            [
+                {"local": "the local CNNs"}.get(phase, words),
+                "" if count is None else f"{count:,}",
+                f"{seconds:,.1f}",
+                f"{results.core_seconds.get(phase, 0.0):,.1f}",
+                f"{int(sent.get('calls', 0)):,}",
+                f"{int(sent.get('bytes', 0)):,}",
+                "" if per_step is None else f"{per_step:,.0f}",
+            ]
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How far the subdomains moved a strategy's decisions, means over the examined samples.
+
+    Attributes:
+        overall: (S,).
+        by_class: (K, S), over the samples that are decided to be of each class; NaN without any.
+    """
+
+    overall: Any
+    by_class: Any
+
+
+def influence(values: Any, decided: Any, num_classes: int) -> Influence:
+    """Means of an (n, S) of ``/influence``; ``decided`` is (n,)."""
+    means = np.full((num_classes, values.shape[1]), np.nan)
+    for k in np.unique(decided):
+        means[k] = values[decided == k].mean(0)
+    return Influence(values.mean(0), means)

@@ -1,0 +1,156 @@
+"""Figures of a run, each on one pair of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ..metrics import Array as Floats
+from ..metrics import Calibration
+from .looks import INK, LOOKS, OVER, PAPER
+from .run_data import Line, RunData
+from .run_facts import Share
+
+Value = Callable[[Line], float | None]
+_SINGLE = 8
+"""Local CNNs whose curves are drawn one by one; of more, a band."""
+_NUMBERS, _COLOURS = 10, 100
+"""Classes up to which a confusion matrix has numbers, and up to which it is drawn."""
+_FEW = 5
+"""Decisions of like confidence that say something; fewer are not drawn."""
+_CLASSES = 24
+"""Bars of classes; of more classes the worst ones are shown."""
+
+
+def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
+    """A value of every training against epochs or seconds; one phase follows the other.
+
+    Args:
+        axes: to draw on.
+        run: of which.
+        value: of a line of metrics.jsonl; lines without one are left out.
+        seconds: whether against seconds; of each phase they are those of its own training.
+    """
+    offset = 0.0
+    for phase in run.phases:
+        found = [
+            [
+                (offset + (line.seconds if seconds else line.epoch), y)
+                for line in lines
+                if (y := value(line)) is not None
+            ]
+            for _, lines in run.curves(phase)
+        ]
+        colour = "#56B4E9" if phase == "local" else LOOKS[phase][0]
+        label = {"local": "local CNNs", "global": "global CNN", "dnn": "DNN"}.get(phase, phase.replace("_", ", "))
+        _bundle(axes, [points for points in found if points], colour, label)
+        ends = [line.seconds if seconds else line.epoch for _, lines in run.curves(phase) for line in lines]
+        offset += max(ends)
+        if phase != run.phases[-1]:
+            axes.axvline(offset, color="gray", lw=0.6, ls=":")
+    axes.set_xlabel("seconds of training, phase after phase" if seconds else "epochs, phase after phase")
+    if not seconds:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8)
+
+
+def _bundle(axes: Axes, found: Sequence[Sequence[tuple[float, float]]], colour: str, label: str) -> None:
+    """One curve, or some thin ones, or a band from the lowest to the highest with the mean."""
+    marker = {"marker": "o", "ms": 2.5} if max(map(len, found), default=0) < 30 else {}
+    if len(found) <= _SINGLE:
+        for number, points in enumerate(found):
+            x, y = zip(*points, strict=True)
+            width = 1.6 if len(found) == 1 else 0.9
+            axes.plot(x, y, color=colour, lw=width, label=label if not number else None, **marker)  # type: ignore[arg-type]
+        return
+    together = [points for points in found if len(points) == max(map(len, found))]
+    places = np.mean([[a for a, _ in points] for points in together], axis=0)
+    values = np.array([[b for _, b in points] for points in together])
+    axes.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.3, lw=0)
+    axes.plot(places, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean, and all", **marker)  # type: ignore[arg-type]
+
+
+def strategies(axes: Axes, shares: Sequence[Share], local: Sequence[float]) -> None:
+    """Accuracy of each strategy with its interval; the local CNNs as a bar from the lowest to the highest.
+
+    Args:
+        axes: to draw on.
+        shares: of each strategy, the first one at the top.
+        local: accuracy of each local CNN.
+    """
+    axes.use_sticky_edges = False  # else the bar ends at the frame
+    axes.barh(0, max(local) - min(local), left=min(local), height=0.3, color=LOOKS["local"][0])
+    axes.plot(local, [0] * len(local), "|", color="black", ms=8)
+    for y, share in enumerate(shares, start=1):
+        colour, marker = LOOKS[share.name]
+        error = [[share.accuracy - share.low], [share.high - share.accuracy]]
+        axes.errorbar(share.accuracy, y, xerr=error, fmt=marker, color=colour, ms=6, capsize=3)
+    axes.set_yticks(range(len(shares) + 1), ["local CNNs", *(share.short for share in shares)])
+    axes.set_ylim(len(shares) + 0.6, -0.6)
+    axes.set_xlabel("accuracy")
+
+
+def confusion(axes: Axes, matrix: Floats, names: Sequence[str]) -> None:
+    """Of each true class (row) the share that is decided to be of each class (column); few classes with numbers."""
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="none")
+    axes.grid(visible=False)
+    number = len(names)
+    if number <= _NUMBERS:
+        for i, j in np.argwhere(matrix > 0):
+            colour = PAPER if shares[i, j] > 0.5 else INK
+            axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=colour, gid=OVER)
+    if number <= 30:
+        axes.set_xticks(range(number), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(number), names, fontsize=8)
+    axes.set(xlabel="decided", ylabel="true")
+
+
+def is_drawn(num_classes: int) -> bool:
+    """Whether a confusion matrix of so many classes can be read."""
+    return num_classes <= _COLOURS
+
+
+def recalls(axes: Axes, recall: Floats, names: Sequence[str]) -> None:
+    """Accuracy of each class, or of the worst ones, the best at the top."""
+    order = [k for k in np.argsort(recall) if not np.isnan(recall[k])][:_CLASSES]
+    axes.barh(range(len(order)), recall[order], color=LOOKS["coherent_transfer"][0], height=0.7)
+    axes.set_yticks(range(len(order)), [names[k] for k in order], fontsize=8)
+    axes.set(xlim=(0, 1), xlabel="accuracy within the class", ylim=(-0.6, len(order) - 0.4))
+
+
+def classes_height(num_classes: int) -> float:
+    """Inches of a figure with a bar for each class."""
+    return 0.9 + 0.2 * max(4, min(num_classes, _CLASSES))
+
+
+def reliability(axes: Axes, by_name: Sequence[tuple[str, str, Calibration]]) -> None:
+    """Accuracy against confidence.
+
+    Args:
+        axes: to draw on.
+        by_name: name, words and calibration of each strategy.
+    """
+    axes.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="as sure as right")
+    for name, words, found in by_name:
+        colour, marker = LOOKS[name]
+        some = found.count >= _FEW
+        label = f"{words} (error {found.expected_error:.3f})"
+        axes.plot(found.confidence[some], found.accuracy[some], color=colour, marker=marker, ms=5, label=label)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+    axes.legend(fontsize=8, loc="upper left")
+
+
+def heat(axes: Axes, values: Floats, rows: Sequence[str]) -> None:
+    """Mean influence by class (row) and subdomain (column)."""
+    most = float(np.abs(values).max()) or 1.0
+    shown = axes.imshow(values, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto", interpolation="none")
+    axes.grid(visible=False)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(16, values.shape[1])))
+    axes.set_xlabel("subdomain")
+    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8)
+    bar.outline.set_edgecolor("gray")

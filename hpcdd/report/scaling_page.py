@@ -1,0 +1,122 @@
+"""The page of scaling studies: speed-up and efficiency, time by phase, bytes per rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from .. import yaml_text
+from ..errors import UserError
+from ..studies import record
+from .drawing import Figures
+from .page import Section
+from .scaling import Scaling, Spread, analyse
+from .scaling_figures import DRAWN, WORDS
+
+
+def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section]:
+    """Prints a table for each series of measurements, and draws its figures.
+
+    Args:
+        sources: files of ``hpcdd scale``; series that several of them hold are put together.
+        output: where the page will stand; figures go into ``figures/`` there.
+        out: takes the tables.
+
+    Raises:
+        UserError: a file is no record of measurements, or none has any.
+        OSError: a figure can't be written.
+    """
+    scalings = analyse([record.read(source) for source in sources])
+    if not scalings:
+        raise UserError(f"{', '.join(map(str, sources))}: there is no measurement in it yet")
+    for scaling in scalings:
+        for row in rows(scaling):
+            print("  ".join(f"{cell:>16}" for cell in row), file=out)
+    return [_section(scaling, output) for scaling in scalings]
+
+
+def _section(scaling: Scaling, output: Path) -> Section:
+    figures, captions, stem = Figures(output), {}, f"{scaling.name}-{scaling.kind}-{scaling.series}"
+    for name, (words, function) in DRAWN.items():
+        with figures.draw(f"{stem}-{name}", f"{words}, against ranks") as axes:
+            function(axes, scaling)
+        captions[f"{stem}-{name}"] = f"{words}."
+    return Section(
+        f"{scaling.name}: {scaling.kind} scaling",
+        "scaling.html",
+        notes=notes(scaling),
+        base=scaling.base,
+        rows=rows(scaling),
+        figures=list(figures),
+        captions=captions,
+        machines=scaling.machines(),
+        settings=_settings(scaling),
+    )
+
+
+def rows(scaling: Scaling) -> list[list[str]]:
+    """Of the table: phase, ranks, repeats, seconds, efficiency, speed-up, bytes."""
+    found = []
+    for phase in [*scaling.phases, *(p for p in scaling.seconds if p not in scaling.phases)]:
+        for n, seconds in scaling.seconds[phase].items():
+            efficiency, speed_up = scaling.efficiency[phase].get(n), scaling.speed_up(phase).get(n)
+            size = scaling.bytes[phase][n] if phase in scaling.bytes else None
+            found.append(
+                [
+                    WORDS[phase],
+                    f"{n:,}",
+                    str(scaling.repeats[phase][n]),
+                    f"{seconds.median:.4g}",
+                    _words(efficiency),
+                    "-" if speed_up is None else f"{speed_up.median:.2f}",
+                    "" if size is None else f"{size:,.0f}",
+                ]
+            )
+    return found
+
+
+def notes(scaling: Scaling) -> list[str]:
+    """What a reader should know before believing the figures."""
+    found = []
+    if len(scaling.machines()) > 1:
+        found.append("Not all points were measured on like machines with like software: ratios between them mix both.")
+    if several := [n for n in scaling.ranks if len({str(line.layout) for line in _of(scaling, n)}) > 1]:
+        found.append(f"On {_listed(several)} ranks several layouts or machines were measured, which the figures mix.")
+    if scaling.apart:
+        found.append(
+            f"No job has measured {_listed(scaling.apart)} ranks together with {scaling.base}: ratios are to the "
+            "median of what was measured at another time."
+        )
+    if crowded := [n for n in scaling.ranks if any(map(_crowded, _of(scaling, n)))]:
+        found.append(f"On {_listed(crowded)} ranks there were more threads than cores.")
+    if spare := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
+        found.append(f"On {_listed(spare)} ranks some had nothing to do; efficiency counts them as well.")
+    if scaling.base > 1:
+        found.append(f"The smallest measured number of ranks is {scaling.base}: efficiency is relative to it.")
+    return found
+
+
+def _of(scaling: Scaling, ranks: int) -> list[record.Line]:
+    return [line for line in scaling.lines if line.ranks == ranks]
+
+
+def _crowded(line: record.Line) -> bool:
+    by_host: dict[str, int] = {}
+    for host, device, threads, subdomains in line.places:
+        if device == "cpu" and subdomains:
+            by_host[host] = by_host.get(host, 0) + threads
+    return any(threads > line.machine.cores_in_affinity_mask for threads in by_host.values())
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _words(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+
+
+def _settings(scaling: Scaling) -> str:
+    first = scaling.lines[0]
+    return yaml_text.dump({**first.study, "config": first.config})

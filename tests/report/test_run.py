@@ -1,0 +1,142 @@
+"""The page of a run: what it says is what the run's files say; it can be read; hostile and odd runs make it as well."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpcdd import decisions
+from hpcdd.errors import UserError
+from hpcdd.report import command, run_facts
+from hpcdd.report.run_data import read
+
+from . import browser, made_run
+
+KINDS: dict[str, dict[str, Any]] = {
+    "overlap, a coarse subdomain, from scratch as well": {
+        "overlap": 1, "coarse": True, "starts": ("transfer", "scratch"), "image_shape": (3, 12, 16),
+    },
+    "volumes": {"grid": (2, 2, 2), "image_shape": (1, 8, 10, 12), "num_classes": 2},
+    "one subdomain, no coherent phase, nothing watched": {"grid": (1, 1), "starts": (), "validation": False},
+    "more subdomains and classes than are shown": {"grid": (8, 8), "image_shape": (1, 16, 16), "num_classes": 110},
+}  # fmt: skip
+
+
+def page(folder: Path, output: Path | None = None) -> str:
+    out = StringIO()
+    command.run([str(folder), *([] if output is None else ["--output", str(output)])], out)
+    path = (output or folder) / "report.html"
+    assert out.getvalue().endswith(f"report: {path}\n")
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    with browser.chromium() as started:
+        yield started
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_people_can_read_it(kind: dict[str, Any], opened: Any, tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run", **kind)
+    text = page(folder)
+    assert browser.findings(opened, folder / "report.html") == []
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
+    assert text.count("<svg ") == len(names)
+    always = {"strategies", "classes", "calibration", "images", "influence", "influence-classes"}
+    always |= {f"{what}-{against}" for what in ("loss", "accuracy") for against in ("epochs", "seconds")}
+    assert names >= always
+    assert ("confusion" in names) == (kind.get("num_classes", 3) <= 100)
+
+
+def test_it_says_what_the_files_say(tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run")
+    text = re.sub(r"<svg .*?</svg>", "", page(folder), flags=re.DOTALL)
+    found = decisions.read(folder / "decisions.h5")
+    for name, probabilities in found.strategies.items():
+        accuracy = float((probabilities.argmax(1) == found.labels).mean())
+        assert f"{accuracy:.4f} (" in text, name
+    assert "4 ranks on 1 host" in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "900" in text
+
+
+def test_it_is_made_of_the_run_directory_alone_wherever_that_is(tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run")
+    taken = tmp_path / "laptop"
+    taken.mkdir()
+    for name in ("config.yaml", "results.json", "metrics.jsonl", "decisions.h5"):
+        shutil.copy(folder / name, taken / name)
+    output = tmp_path / "elsewhere"
+    assert "stripes" in page(taken, output)
+    assert sorted(path.name for path in taken.iterdir()) == sorted(
+        ["config.yaml", "results.json", "metrics.jsonl", "decisions.h5"]
+    )
+
+
+def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
+    text = page(made_run.run(tmp_path / "run", dataset='<script>alert("1")</script> & $x_1$'))
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "results.json").unlink(), "holds a run that is not complete"),
+        (lambda folder: (folder / "decisions.h5").write_bytes(b"no"), "decisions.h5"),
+        (lambda folder: (folder / "metrics.jsonl").write_text('{"phase": 1}\n'), "metrics.jsonl:1 is damaged"),
+        (lambda folder: (folder / "results.json").write_text("{}"), "results.json is damaged"),
+        (lambda folder: made_run.decisions(9, 3).write(folder / "decisions.h5"), "is of another run"),
+        (shutil.rmtree, "run"),
+    ],
+    ids=["unfinished", "no HDF5", "a bad line", "no results", "another run's decisions", "nothing"],
+)
+def test_mistakes(spoil: Any, message: str, tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run")
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        page(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_wilsons_interval() -> None:
+    low, high = run_facts.wilson(0.5, 10)  # 0.2366 to 0.7634 by the formula
+    assert (low, high) == pytest.approx((0.23659, 0.76341), abs=1e-5)
+    assert run_facts.wilson(0.0, 4) == pytest.approx((0.0, 0.48990), abs=1e-5)
+    assert run_facts.wilson(1.0, 4) == pytest.approx((0.51010, 1.0), abs=1e-5)
+
+
+def test_mcnemars_test_and_confusions(tmp_path: Path) -> None:
+    found = decisions.read(made_run.run(tmp_path / "run") / "decisions.h5")
+    rows = run_facts.pairs(found)
+    assert len(rows) == len(found.strategies) - 1
+    assert all(int(row[2]) >= int(row[3]) for row in rows)
+    matrix = np.array([[5, 3, 0], [1, 9, 0], [0, 2, 0]])
+    assert run_facts.most_confused(matrix, ["a", "b", "c"]) == [
+        ["a", "b", "3", "37.5%"], ["c", "b", "2", "100.0%"], ["b", "a", "1", "10.0%"],
+    ]  # fmt: skip
+
+
+def test_influence_by_class() -> None:
+    values, decided = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]), np.array([0, 0, 2])
+    found = run_facts.influence(values, decided, 3)
+    assert found.overall.tolist() == [3.0, 2.0]
+    assert found.by_class[0].tolist() == [2.0, 3.0]
+    assert np.isnan(found.by_class[1]).all()
+    assert found.by_class[2].tolist() == [5.0, 0.0]
+
+
+def test_curves_go_by_phase_and_subdomain(tmp_path: Path) -> None:
+    run = read(made_run.run(tmp_path / "run"))
+    assert run.phases == ["local", "dnn", "coherent_transfer"]
+    assert [s for s, _ in run.curves("local")] == [0, 1, 2, 3]
+    assert [line.epoch for _, lines in run.curves("dnn") for line in lines] == [1, 2, 3]
