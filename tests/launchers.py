@@ -29,6 +29,13 @@ started: Counter[str] = Counter()
 """Jobs that the tests have started under mpirun, by implementation, under Slurm, and over virtual hosts."""
 
 
+def without_report(words: Sequence[str | Path]) -> list[str]:
+    """The words of a command; a ``train`` that says nothing of its report draws none, which would take seconds."""
+    texts = [str(word) for word in words]
+    silent = "train" in texts and not {"--run.report", "--help"} & set(texts)
+    return [*texts, "--run.report", "false"] if silent else texts
+
+
 @dataclass(frozen=True)
 class Launcher:
     """One mpirun.
@@ -46,9 +53,12 @@ class Launcher:
     options: tuple[str, ...] = ()
 
     def start(self, ranks: int, words: Sequence[str | Path], cwd: Path, **variables: str) -> subprocess.Popen[str]:
-        """Starts ``mpirun -n RANKS python WORDS``; standard output and error are pipes."""
+        """Starts ``mpirun -n RANKS python WORDS``; standard output and error are pipes.
+
+        A ``train`` draws no report, see :func:`without_report`.
+        """
         started[self.kind] += 1
-        command = [self.mpirun, *self.options, "-n", str(ranks), sys.executable, *map(str, words)]
+        command = [self.mpirun, *self.options, "-n", str(ranks), sys.executable, *without_report(words)]
         return subprocess.Popen(
             command,
             cwd=cwd,

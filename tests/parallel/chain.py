@@ -17,6 +17,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hpcdd import cli, comm, mpi
+from tests.launchers import without_report
 from tests.parallel.faulty import planted
 
 
@@ -34,7 +35,7 @@ def main() -> None:
                 if job["fault"] is not None:
                     phase, rank, words = job["fault"]
                     stack.enter_context(planted(phase, words, part.rank, chosen=part.rank == rank))
-                code = cli.main(job["words"])
+                code = cli.main(without_report(job["words"]))
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append(error.getvalue())
     mpi._END.clear()  # the jobs had other ranks than this one has

@@ -19,6 +19,10 @@ def test_quick_start(mpi: Launcher, tmp_path: Path, seed: int) -> None:
     done = mpi.hpcdd(4, words, tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 240  # half a minute to two, as the machine is
+    if not words:
+        report = tmp_path / "runs" / "quickstart-001" / "report.html"
+        assert done.stdout.endswith(f"report: {report.relative_to(tmp_path)}\n")
+        assert "quickstart" in report.read_text()
     accuracy = json.loads((tmp_path / "runs" / "quickstart-001" / "results.json").read_text())["accuracy"]["test"]
     assert accuracy["dnn"] >= 0.84
     assert seed != 0 or accuracy["coherent_transfer"] > accuracy["dnn"]

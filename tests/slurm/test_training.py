@@ -17,7 +17,7 @@ from ..programs import JOBS, hpcdd, stand_in
 from .cluster import Cluster
 
 ON_BOTH = ("--nodes=2", "--ntasks-per-node=1")
-QUIET = ("--progress", "off")
+QUIET = ("--progress", "off", "--run.report", "false")
 
 
 @pytest.fixture(scope="module")
