@@ -190,20 +190,7 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
     comm.startup.mark("imports")
     directory = run.train(comm, job)
     if job.config.run.report:
-        if comm.is_root:
-            _report_at_end(directory)
-        comm.maximum(0)  # the others sleep meanwhile
-
-
-def _report_at_end(directory: Path) -> None:
-    """The report of a run or a study, which stays as it is if there can't be one."""
-    try:
-        from .report import command
-
-        command.write([directory], directory)
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else error
-        print(f"hpcdd: warning: no report ({why}); `hpcdd report {directory}` makes it", file=sys.stderr, flush=True)
+        _report_at_end(comm, directory)
 
 
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:
@@ -246,9 +233,7 @@ def _study(comm: Comm, arguments: Sequence[str]) -> None:
     from .studies import study
 
     failed = study.run(comm, wanted)
-    if comm.is_root:
-        _report_at_end(wanted.output)
-    comm.maximum(0)  # the others sleep meanwhile
+    _report_at_end(comm, wanted.output)
     if failed:
         raise FailedRunsError(f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above")
 
@@ -263,6 +248,12 @@ def _plain_study(arguments: Sequence[str]) -> None:
 
     wanted, own = order.order(arguments)
     dry_run.run(wanted, own.machine)
+
+
+def _report_at_end(comm: Comm, folder: Path) -> None:
+    from .report import at_end
+
+    comm.on_root(lambda: at_end.write(folder))  # for which the others sleep
 
 
 def _report_of(arguments: Sequence[str]) -> None:

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd import __version__, cli
+from hpcdd import __version__
 from hpcdd.configuration import from_yaml
-from hpcdd.errors import UserError
-from hpcdd.report import command
 
 HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "info", "bench")]]
 
@@ -209,17 +207,3 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert process.returncode == 141
-
-
-@pytest.mark.parametrize("error", [UserError("there is no room"), RuntimeError("a defect")], ids=["room", "defect"])
-def test_a_run_without_its_report_is_complete_all_the_same(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(command, "write", fail)
-    cli._report_at_end(Path("runs/x"))
-    told = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", f"hpcdd: warning: no report ({told}); `hpcdd report runs/x` makes it\n")

@@ -46,7 +46,9 @@ class RunResults(Results):
     width: dict[str, PositiveInt]
     seconds: dict[str, NonNegativeFloat | list[NonNegativeFloat]]
     communication: dict[str, dict[str, NonNegativeFloat]]
+    ranks: PositiveInt
     replicas: PositiveInt
+    devices: list[str]
     hosts: PositiveInt
     threads_per_rank: PositiveInt
     memory: list[NonNegativeInt]

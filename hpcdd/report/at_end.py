@@ -1,0 +1,22 @@
+"""The report at the end of a run or a study."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..errors import UserError
+from . import command
+
+
+def write(folder: Path) -> None:
+    """Writes the report of a run or a study into its directory; if there can't be one, they stay what they are.
+
+    Args:
+        folder: of what is complete: for want of a report it does not fail.
+    """
+    try:
+        command.write([folder], folder)
+    except Exception as error:
+        why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        print(f"hpcdd: warning: no report ({why}); `hpcdd report {folder}` makes it", file=sys.stderr, flush=True)
