@@ -14,7 +14,7 @@ import pytest
 from hpcdd import __version__
 from hpcdd.configuration import from_yaml
 
-HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "info", "bench")]]
+HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "evaluate", "info", "bench")]]
 
 
 def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:

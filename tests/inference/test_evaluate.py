@@ -181,7 +181,7 @@ def test_wrong_words(words: list[str], message: str) -> None:
         order(words)
 
 
-def test_help_needs_neither_torch_nor_mpi(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_says_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main(["evaluate", "--help"])
     assert done.value.code == 0
