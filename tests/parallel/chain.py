@@ -1,8 +1,10 @@
 """``mpirun -n N python chain.py JOBS.json``: many jobs of hpcdd one after the other in one, each on some of its ranks.
 
-JOBS.json is a list of ``{"ranks": n, "words": [...], "fault": [phase, rank, what] | null}``, see :mod:`.faulty` for
-faults that let their process live. To start N processes takes longer than a small job. The exit codes are written to
-``codes.json``, what root has printed on standard error to ``errors.json``.
+JOBS.json is a list of ``{"ranks": n, "words": [...], "fault": [phase, rank, what] | null, "folder": PATH}``, see
+:mod:`.faulty` for faults that let their process live; FOLDER is the job's current folder. To start N processes takes
+longer than a small job. The exit codes are written to ``codes.json``, what the ranks have printed on standard error,
+in rank order, to ``errors.json``, and the moments at which all ranks have ended and the seconds of the jobs to
+``ends.json`` and ``seconds.json``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -23,25 +26,28 @@ from tests.parallel.faulty import planted
 
 def main() -> None:
     everyone = comm.world()
-    codes, errors = [], []
+    codes, errors, ends, seconds = [], [], [], []
     for job in json.loads(Path(sys.argv[1]).read_text()):
         within = everyone.rank < job["ranks"]
         part = everyone.split(0 if within else None)
-        code, error = 0, io.StringIO()
+        code, error, start = 0, io.StringIO(), time.perf_counter()
         if part is not None:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(mock.patch.object(comm, "world", lambda part=part: comm.Comm(part.mpi.Dup())))
                 stack.enter_context(contextlib.redirect_stderr(error))
+                stack.enter_context(contextlib.chdir(job["folder"]))
                 if job["fault"] is not None:
                     phase, rank, words = job["fault"]
                     stack.enter_context(planted(phase, words, part.rank, chosen=part.rank == rank))
                 code = cli.main(without_report(job["words"]))
         codes.append(everyone.maximum(code))  # the others sleep
-        errors.append(error.getvalue())
+        ends.append(time.time())
+        seconds.append(time.perf_counter() - start)
+        errors.append("".join(everyone.allgather_object(error.getvalue())))
     mpi._END.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
-        Path("codes.json").write_text(json.dumps(codes))
-        Path("errors.json").write_text(json.dumps(errors))
+        for name, values in (("codes", codes), ("errors", errors), ("ends", ends), ("seconds", seconds)):
+            Path(f"{name}.json").write_text(json.dumps(values))
 
 
 if __name__ == "__main__":

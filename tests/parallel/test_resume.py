@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,19 @@ def check_same(run: Path, expected: Path) -> None:
 Job = tuple[int, list[str | Path], tuple[str, int, str] | None]
 
 
-def run_chain(mpi: Launcher, folder: Path, jobs: list[Job], ranks: int = 5) -> tuple[list[int], list[str]]:
-    """Runs jobs (ranks, words, fault) one after the other in one mpirun; their exit codes, and what they complained."""
-    content = [{"ranks": n, "words": [str(word) for word in words], "fault": fault} for n, words, fault in jobs]
+def run_chain(
+    mpi: Launcher, folder: Path, jobs: Sequence[Job], ranks: int = 5, folders: Sequence[Path] | None = None
+) -> tuple[list[int], list[str]]:
+    """Runs jobs (ranks, words, fault) one after the other in one mpirun, each in ``folder`` or in one of its own.
+
+    Returns:
+        Their exit codes, and what they complained; the rest is in files in ``folder``, see ``chain.py``.
+    """
+    places = [folder] * len(jobs) if folders is None else folders
+    content = [
+        {"ranks": n, "words": [str(word) for word in words], "fault": fault, "folder": str(place)}
+        for (n, words, fault), place in zip(jobs, places, strict=True)
+    ]
     (folder / "jobs.json").write_text(json.dumps(content))
     done = mpi.run(ranks, [CHAIN, "jobs.json"], folder, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from hpcdd.decomposition import Box
 from hpcdd.model_file import read_model
 
 from ..launchers import Launcher, find
+from .test_resume import Job, run_chain
 
 SUBDOMAINS = 4
 
@@ -44,13 +45,10 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Run directories by number of ranks, 1 to 5."""
+    """Run directories by number of ranks, 1 to 5; one mpirun starts the ranks for all."""
     folder = tmp_path_factory.mktemp("runs")
-    mpi = next(iter(find().values()))
-    for ranks in range(1, 6):
-        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / str(ranks)], folder)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+    jobs: list[Job] = [(ranks, ["train", config, "--output", folder / str(ranks)], None) for ranks in range(1, 6)]
+    assert run_chain(next(iter(find().values())), folder, jobs) == ([0] * 5, [""] * 5)
     return {ranks: folder / str(ranks) for ranks in range(1, 6)}
 
 
