@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """Of ``hpcdd evaluate``."""
     made = argparse.ArgumentParser(
         prog="hpcdd evaluate",
-        usage="mpirun -n N hpcdd evaluate RUN [--data FILE] [--split SPLIT] [--output FOLDER]",
+        usage="hpcdd evaluate RUN [--data FILE] [--split SPLIT] [--output FOLDER]",
         description=_DESCRIPTION,
         epilog="examples:\n  hpcdd evaluate runs/quickstart-001\n"
         "  mpirun -n 4 hpcdd evaluate runs/quickstart-001 --data other.h5 --output evaluation",
