@@ -14,6 +14,7 @@ import torch
 
 import hpcdd
 from hpcdd import cli
+from hpcdd.config import CoherentSettings
 from hpcdd.data.format import inspect
 from hpcdd.errors import UserError
 from hpcdd.inference import export
@@ -71,6 +72,15 @@ def test_volumes_of_integers_with_a_coarse_subdomain(tmp_path: Path) -> None:
 def test_a_residual_network(tmp_path: Path, tiny: Path) -> None:
     written(tmp_path / "model.h5", inspect(tiny), CASES["resnet"])
     assert export.to_onnx(hpcdd.load(tmp_path / "model.h5"), tmp_path / "resnet.onnx") <= 1e-5
+
+
+def test_a_coherent_model_on_penultimate_features(tmp_path: Path, tiny: Path) -> None:
+    settings = CoherentSettings(features="penultimate", starts=("transfer",), dnn_start="fresh")
+    config = CASES["coarse"].model_copy(update={"coherent": settings})
+    written(tmp_path / "model.h5", inspect(tiny), config)
+    model = hpcdd.load(tmp_path / "model.h5")
+    assert model.strategy == "coherent_transfer"
+    assert export.to_onnx(model, tmp_path / "penultimate.onnx") <= 1e-5
 
 
 def test_a_graph_that_deviates_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
