@@ -1,24 +1,71 @@
-"""Rows of every kind as jobs: the message stands there once, whatever the number of ranks."""
+"""Rows of every kind on ranks, and some as jobs: the message stands there once, whatever the number of ranks."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ..launchers import Launcher
+from ..launchers import Launcher, find
+from ..parallel.test_resume import Job, run_chain
 from .outcome import normalised, printed, snapshot
 from .row import Row, write_good
 from .table import TABLE
 
-ROWS = [row for row in TABLE if row.mpirun]
+ROWS = [row for row in TABLE if row.mpirun and not row.variables]
+JOBS = [row for row in TABLE if row.mpirun and row.variables]  # one process has one environment
+JOBS += [row for row in ROWS if row.name in ("unknown command", "several mistakes at once")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a row: its folder before and after, exit code, what all ranks said, and seconds."""
+
+    folder: Path
+    before: dict[str, bytes | None]
+    after: dict[str, bytes | None]
+    code: int
+    said: str
+    seconds: float
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """By name of the row; the ranks are started once for all rows."""
+    ranks, folder = request.param, tmp_path_factory.mktemp("rows")
+    folders = [folder / str(number) for number in range(len(ROWS))]
+    jobs: list[Job] = []
+    for row, place in zip(ROWS, folders, strict=True):
+        place.mkdir()
+        with contextlib.chdir(place):
+            write_good(Path("good.h5"))
+            row.make()
+        jobs.append((ranks, list(row.words), None))
+    before = [snapshot(place) for place in folders]
+    codes, errors = run_chain(next(iter(find().values())), folder, jobs, ranks, folders)
+    seconds = json.loads((folder / "seconds.json").read_text())
+    after = [snapshot(place) for place in folders]
+    found = map(Outcome, folders, before, after, codes, errors, seconds)
+    return {row.name: outcome for row, outcome in zip(ROWS, found, strict=True)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_wrong_input_on_ranks(outcomes: dict[str, Outcome], row: Row) -> None:
+    outcome = outcomes[row.name]
+    assert normalised(outcome.said, outcome.folder) == printed(row.message)
+    assert outcome.code == row.exit_code
+    assert outcome.seconds < 5
+    assert outcome.after == outcome.before
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", JOBS, ids=lambda row: row.name)
 def test_a_wrong_input_under_mpirun(
     mpi: Launcher, row: Row, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

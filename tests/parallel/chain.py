@@ -36,6 +36,7 @@ def main() -> None:
                 stack.enter_context(mock.patch.object(comm, "world", lambda part=part: comm.Comm(part.mpi.Dup())))
                 stack.enter_context(contextlib.redirect_stderr(error))
                 stack.enter_context(contextlib.chdir(job["folder"]))
+                stack.enter_context(mock.patch.object(sys, "path", [job["folder"], *sys.path]))  # as `python -m` does
                 if job["fault"] is not None:
                     phase, rank, words = job["fault"]
                     stack.enter_context(planted(phase, words, part.rank, chosen=part.rank == rank))
