@@ -97,7 +97,7 @@ def test_on_any_number_of_ranks(every_mpi: Launcher, run: Run, tmp_path: Path, r
 
 def test_the_training_split_is_that_of_the_run(run: Run, tmp_path: Path) -> None:
     found = evaluated(tmp_path / "e", run.path, "--split", "train")
-    assert (found["split"], found["samples"]) == ("train", 60)
+    assert (found["split"], found["samples"]) == ("train", 240)
     results = json.loads((run.path / "results.json").read_text())
     assert found["accuracy"] == results["accuracy"]["train"]
 
