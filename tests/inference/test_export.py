@@ -23,7 +23,8 @@ from ..test_model_file import CASES, volumes, written
 from .conftest import STRATEGIES, Run
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+# A start from scratch ends in the same graph as one by transfer.
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "coherent_scratch"])
 def test_the_accuracy_of_the_onnx_file_is_that_of_the_run(
     run: Run, strategy: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +47,7 @@ def test_the_accuracy_of_the_onnx_file_is_that_of_the_run(
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
-@pytest.mark.parametrize("strategy", ["majority", "coherent_transfer"])
+@pytest.mark.parametrize("strategy", ["coherent_transfer"])
 def test_an_exported_program(run: Run, strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     assert cli.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
