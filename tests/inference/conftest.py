@@ -46,7 +46,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every strategy, a coarse subdomain and boxes that overlap, on two ranks; right a third of the time to nearly always."""
+    """Every strategy, a coarse subdomain and boxes that overlap, on two ranks; right seldom to nearly always."""
     folder = tmp_path_factory.mktemp("inference")
     config = {
         "name": "tiny",
