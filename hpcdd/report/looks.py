@@ -1,6 +1,11 @@
-"""Colours and markers that all figures share."""
+"""Colours, markers and the place of legends that all figures share."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOOKS = {
     "local": ("#999999", "|"),
@@ -19,3 +24,10 @@ INK, PAPER = "#010101", "#fefefe"
 
 OVER = "over"
 """Group id of texts that stand over an image and not on the page's ground."""
+
+
+def legend(axes: Axes) -> None:
+    """Puts the legend, where there is something to tell, below the axes: there it hides nothing."""
+    figure = axes.get_figure(root=True)
+    if figure is not None and axes.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..metrics import Array as Floats
 from ..metrics import Calibration
-from .looks import INK, LOOKS, OVER, PAPER
+from .looks import INK, LOOKS, OVER, PAPER, legend
 from .run_data import Line, RunData
 from .run_facts import Share
 
@@ -54,7 +54,7 @@ def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
     axes.set_xlabel("seconds of training, phase after phase" if seconds else "epochs, phase after phase")
     if not seconds:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8)
+    legend(axes)
 
 
 def _bundle(axes: Axes, found: Sequence[Sequence[tuple[float, float]]], colour: str, label: str) -> None:
@@ -141,7 +141,7 @@ def reliability(axes: Axes, by_name: Sequence[tuple[str, str, Calibration]]) -> 
         label = f"{words} (error {found.expected_error:.3f})"
         axes.plot(found.confidence[some], found.accuracy[some], color=colour, marker=marker, ms=5, label=label)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
-    axes.legend(fontsize=8, loc="upper left")
+    legend(axes)
 
 
 def heat(axes: Axes, values: Floats, rows: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..studies.expectations import Strategy
 from ..studies.tables import Row, Table
-from .looks import LOOKS
+from .looks import LOOKS, legend
 from .study_texts import HEADINGS, in_words
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def strategies(axes: Axes, table: Table) -> None:
         axes.axhline(y - 0.5, color="gray", lw=0.5, alpha=0.5)
     _row_axis(axes, rows)
     axes.set_xlabel("test accuracy")
-    _legend(axes)
+    legend(axes)
 
 
 def local_range(axes: Axes, table: Table) -> None:
@@ -58,7 +58,7 @@ def local_range(axes: Axes, table: Table) -> None:
         axes.plot([m for _, m in there], [y for y, _ in there], marker, color=colour, ms=7, label=label)
     _row_axis(axes, rows)
     axes.set_xlabel("test accuracy")
-    _legend(axes)
+    legend(axes)
 
 
 def costs(axes: Axes, table: Table) -> None:
@@ -78,7 +78,7 @@ def costs(axes: Axes, table: Table) -> None:
     for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         place(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.set(xlabel="processor seconds, all ranks", ylabel="test accuracy")
-    _legend(axes)
+    legend(axes)
 
 
 def differences(axes: Axes, table: Table) -> None:
@@ -96,7 +96,7 @@ def differences(axes: Axes, table: Table) -> None:
     axes.set_ylim(len(table.judgements) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("difference of test accuracies in one run")
-    _legend(axes)
+    legend(axes)
 
 
 def _errorbar(axes: Axes, name: Strategy, x: Sequence[float], y: Sequence[float], **errors: Sequence[float]) -> None:
@@ -111,13 +111,6 @@ def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(rows)), [textwrap.fill(name, 15) for name in names])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-
-
-def _legend(axes: Axes) -> None:
-    """Below the axes, where it hides nothing."""
-    figure = axes.get_figure(root=True)
-    if figure is not None and axes.get_legend_handles_labels()[1]:
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
 
 def _broken(text: str) -> str:
