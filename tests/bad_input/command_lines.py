@@ -114,7 +114,16 @@ COMMAND_LINES = [
         text("kind: strong"),
         exit_code=74,
     ),
-    Row("report of nothing", ("report",), "report: name a file of `hpcdd scale`; see `hpcdd report --help`"),
+    Row(
+        "report of nothing",
+        ("report",),
+        "report: name a run directory, a study directory, or a file of `hpcdd scale`; see `hpcdd report --help`",
+    ),
+    Row(
+        "one page of a run and something else",
+        ("report", ".", "good.h5"),
+        "report: 2 paths make one page; say where with --output FOLDER (or name one path at a time)",
+    ),
     Row("option of report", ("report", "a", "--svg"), "report: --svg is unknown; see `hpcdd report --help`"),
     Row(
         "report of something else",
