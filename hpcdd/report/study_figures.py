@@ -22,8 +22,9 @@ def rows_of(table: Table) -> list[Row]:
 
 
 def height(table: Table, per_row: float) -> float:
-    """Inches that a figure with a line for each row needs."""
-    return 1.6 + per_row * max(2, len(rows_of(table)))
+    """Inches that a figure with a line for each row needs: so many for each, or what the longest name takes."""
+    names = max((_name(row).count("\n") + 1 for row in rows_of(table)), default=1)
+    return 1.6 + max(per_row, 0.17 * names) * max(2, len(rows_of(table)))
 
 
 def strategies(axes: Axes, table: Table) -> None:
@@ -106,11 +107,14 @@ def _errorbar(axes: Axes, name: Strategy, x: Sequence[float], y: Sequence[float]
 
 
 def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
-    # A name that is long would leave no room for the values; a number stays beside its axis.
-    names = [re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", row.name) or "all" for row in rows]
-    axes.set_yticks(range(len(rows)), [textwrap.fill(name, 15) for name in names])
+    axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+
+
+def _name(row: Row) -> str:
+    """In lines, since a long one would leave no room for the values; a number stays beside its axis."""
+    return textwrap.fill(re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", row.name) or "all", 15)
 
 
 def _broken(text: str) -> str:

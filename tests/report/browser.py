@@ -20,9 +20,17 @@ SCHEMES = ("light", "dark")
 
 _FINDINGS = """() => {
   const found = [], root = document.documentElement;
+  const inner = text => {  // without the room above and below its letters
+    const { left, right, top, bottom } = text.getBoundingClientRect(), rest = (bottom - top) / 8;
+    return { left: left + 1, right: right - 1, top: top + rest, bottom: bottom - rest };
+  };
   document.querySelectorAll('details').forEach(part => part.open = true);
   if (root.scrollWidth > window.innerWidth) found.push(`the page is ${root.scrollWidth} pixels wide`);
   for (const part of document.querySelectorAll('body *:not(svg *)')) {
+    const scrolls = part.parentElement.closest('.wide, pre');
+    const place = part.getBoundingClientRect();
+    if (!scrolls && (place.left < 0 || place.right > window.innerWidth + 0.5))
+      found.push(`leaves the page: ${part.textContent.slice(0, 60)}`);
     const hidden = ['hidden', 'clip'].includes(getComputedStyle(part).overflowX);
     if (hidden && part.scrollWidth > part.clientWidth && part.tagName !== 'svg')
       found.push(`cut: ${part.textContent.slice(0, 60)}`);
@@ -30,31 +38,58 @@ _FINDINGS = """() => {
   for (const svg of document.querySelectorAll('svg')) {
     const frame = svg.getBoundingClientRect();
     if (frame.width < 200 || frame.height < 60) found.push(`a figure of ${frame.width} x ${frame.height} pixels`);
-    for (const text of svg.querySelectorAll('text')) {
-      const place = text.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent, text, inner(text)]);
+    for (const [words, text, place] of texts) {
       if (place.left < frame.left - 1 || place.right > frame.right + 1 ||
           place.top < frame.top - 1 || place.bottom > frame.bottom + 1)
-        found.push(`text leaves its figure: ${text.textContent}`);
+        found.push(`text leaves its figure: ${words}`);
       const size = parseFloat(getComputedStyle(text).fontSize) * frame.width / svg.viewBox.baseVal.width;
-      if (size < 8.5) found.push(`text of ${size} pixels: ${text.textContent}`);
+      if (size < 8.5) found.push(`text of ${size} pixels: ${words}`);
     }
+    texts.forEach(([words, , one], n) => texts.slice(n + 1).forEach(([others, , other]) => {
+      if (one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom)
+        found.push(`texts over each other: ${words} and ${others}`);
+    }));
   }
   return found;
 }"""
 """Of a page what is cut, too wide or too small; what is folded is unfolded first."""
 
 _CONTRAST = """() => {
-  const light = colour => {
-    const parts = colour.match(/[\\d.]+/g).map(Number);
-    return (0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]) / 255;
+  const parts = colour => {
+    const [red, green, blue, alpha = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [red, green, blue, alpha];
   };
-  const ground = matchMedia('(prefers-color-scheme: dark)').matches ? 0 : 1;
-  return [...document.querySelectorAll('p, td, th, h1, svg text')]
-    .filter(part => part.textContent.trim() && !part.closest('#over'))
-    .filter(part => Math.abs(ground - light(getComputedStyle(part)[part.closest('svg') ? 'fill' : 'color'])) < 0.4)
-    .map(part => part.textContent.slice(0, 60));
+  const over = (upper, lower, share) => [0, 1, 2].map(i => share * upper[i] + (1 - share) * lower[i]);
+  const luminance = colour => [0, 1, 2].map(i => colour[i] / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const dark = matchMedia('(prefers-color-scheme: dark)').matches;
+  const paper = dark ? [18, 18, 18] : [255, 255, 255];  // Chromium's own, which the page does not change
+  const painted = part => {
+    const style = getComputedStyle(part), drawn = part instanceof SVGGeometryElement;
+    if (part instanceof SVGSVGElement || part instanceof HTMLElement) return parts(style.backgroundColor);
+    if (!drawn || style.fill === 'none') return [0, 0, 0, 0];
+    const colour = parts(style.fill);
+    return [...colour.slice(0, 3), colour[3] * style.fillOpacity * style.opacity];
+  };
+  const pale = [];
+  for (const part of document.querySelectorAll('p, td, th, h1, h2, h3, a, figcaption, summary, pre, svg text')) {
+    if (!part.textContent.trim() || part.closest('#over')) continue;
+    const style = getComputedStyle(part), drawn = part.closest('svg');
+    const place = part.getBoundingClientRect();
+    const below = document.elementsFromPoint(place.left + place.width / 2, place.top + place.height / 2);
+    const ground = below.filter(other => !(other instanceof SVGTextContentElement)).reverse()
+      .reduce((sum, other) => over(painted(other), sum, painted(other)[3]), paper);
+    const ink = parts(drawn ? style.fill : style.color);
+    const share = ink[3] * (drawn ? style.fillOpacity * style.opacity : 1);
+    const [one, other] = [luminance(over(ink, ground, share)), luminance(ground)].sort((a, b) => b - a);
+    const contrast = (one + 0.05) / (other + 0.05);
+    if (contrast < 4.5) pale.push(`contrast ${contrast.toFixed(1)}: ${part.textContent.slice(0, 60)}`);
+  }
+  return pale;
 }"""
-"""Texts that are hardly to be told from the ground."""
+"""Texts that are hardly to be told from what is painted below them, by the measure of the W3C (WCAG 2, level AA)."""
 
 
 @contextlib.contextmanager
@@ -83,7 +118,9 @@ def findings(browser: Browser, page: Path) -> list[str]:
             opened.on("request", lambda request, said=said: said.append(request.url))
             opened.goto(page.as_uri())
             said.remove(page.as_uri())
-            pale = [f"pale: {text}" for text in opened.evaluate(_CONTRAST)]
-            found += [f"{width}, {scheme}: {text}" for text in [*said, *opened.evaluate(_FINDINGS), *pale]]
+            wrong = opened.evaluate(_FINDINGS)
+            tall = opened.evaluate("document.documentElement.scrollHeight")
+            opened.set_viewport_size({"width": width, "height": tall})  # what is out of sight has nothing below it
+            found += [f"{width}, {scheme}: {text}" for text in [*said, *wrong, *opened.evaluate(_CONTRAST)]]
             opened.close()
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,6 @@ def page(folder: Path, output: Path | None = None) -> str:
     path = (output or folder) / "report.html"
     assert out.getvalue().endswith(f"report: {path}\n")
     return path.read_text()
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Any]:
-    with browser.chromium() as started:
-        yield started
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -119,7 +119,7 @@ class _Page(HTMLParser):
             self.cells.append(data.strip())
 
 
-def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) -> None:
+def test_the_report_is_one_page_and_four_figures_for_each_series(opened: Any, tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     layout = {**lines.LAYOUT, "processors": ["P<script>"]}
     evil = [changed(item, layout=layout, series="weak1") for item in known("weak")]
@@ -146,8 +146,7 @@ def test_the_report_is_one_page_and_two_figures_for_each_series(tmp_path: Path) 
     before = {p.name: p.read_bytes() for p in folder.rglob("*.*")}
     command.run([str(path)], out)
     assert {p.name: p.read_bytes() for p in folder.rglob("*.*")} == before
-    with browser.chromium() as opened:
-        assert browser.findings(opened, folder / "report.html") == []
+    assert browser.findings(opened, folder / "report.html") == []
 
 
 def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
