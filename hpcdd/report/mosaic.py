@@ -20,6 +20,8 @@ WIDTH = 4.6
 """Inches of a mosaic, as of any figure."""
 _LINE = 0.17
 """Inches of a line of text."""
+_LETTER = 0.085
+"""Inches of a letter."""
 _TINTS = "PuOr_r"
 """From purple over white to orange, which people with any colour vision tell apart; without its dark ends."""
 _TINT, _STRONGEST = 0.6, 0.36
@@ -59,6 +61,13 @@ def size(tiles: Sequence[Tile], decomposition: Decomposition, columns: int | Non
 def _head(tiles: Sequence[Tile]) -> float:
     """Inches above each image, for its title."""
     return _LINE * (0.7 + max(1 + tile.title.count("\n") for tile in tiles))
+
+
+def letters(decomposition: Decomposition) -> int:
+    """How long a word may be that fits on every box of a figure."""
+    widths = [(box.stop[-1] - box.start[-1]) / decomposition.image[-1] for box in decomposition.cores]
+    inches = min(widths) * WIDTH / _per_row(decomposition, across(decomposition))
+    return max(3, int(inches / _LETTER))
 
 
 def draw(axes: Axes, tiles: Sequence[Tile], decomposition: Decomposition, columns: int | None = None) -> None:

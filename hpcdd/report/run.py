@@ -171,7 +171,7 @@ def _influence(run: RunData, figures: Figures) -> list[Figure]:
     if classes <= _HEAT[0] and ablation.by_class.shape[1] <= _HEAT[1]:
         with figures.draw("influence-matrix", words, (SIZE[0], draw.classes_height(classes))) as axes:
             names = [_short(name) for name in found.class_names]
-            draw.heat(axes, 100 * np.nan_to_num(ablation.by_class), names)
+            draw.heat(axes, 100 * ablation.by_class, names)
         drawn.append(figures.last)
     return drawn
 
@@ -180,14 +180,14 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
     """Single images by the reason why they are shown: explanation, figure."""
     found, decomposition = run.decisions, run.decomposition
     decided, influence = found.decided(found.final), found.ablation[found.final]
-    drawn = []
+    letters, drawn = mosaic.letters(decomposition), []
     for reason, told in _REASONS.items():
         chosen = [n for n, its in enumerate(found.reasons) if its == reason]
         tiles = []
         for n in chosen[: _MOST_SINGLE if len(decomposition.image) == 2 else 3]:
             row = found.shown[n]
             truth, choice = (_short(found.class_names[k]) for k in (found.labels[row], decided[row]))
-            votes = [_initials(found.class_names[k]) for k in found.local[row]] if _written(found) else []
+            votes = [_plain(found.class_names[k])[:letters] for k in found.local[row]] if _written(found) else []
             names = truth if truth == choice else f"{truth}\n→ {choice}"
             tiles.append(Tile(found.images[n], names, _scaled(influence[row]), votes))
         if not tiles:
@@ -235,10 +235,10 @@ def _example(found: Decisions, label: int, otherwise: Any) -> Any:
 
 
 def _short(name: str) -> str:
-    """A class name that fits above an image; dollars would begin a formula."""
-    plain = name.replace("$", r"\$")
-    return plain if len(plain) <= 18 else f"{plain[:17]}…"
+    """A class name that fits above an image."""
+    return _plain(name if len(name) <= 18 else f"{name[:17]}…")
 
 
-def _initials(name: str) -> str:
-    return name[:5].replace("$", r"\$")
+def _plain(name: str) -> str:
+    """As matplotlib should draw it: dollars would begin a formula."""
+    return name.replace("$", r"\$")

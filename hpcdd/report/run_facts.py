@@ -130,7 +130,7 @@ def pairs(found: Decisions) -> list[list[str]]:
         gains = int((right[better] & ~right[worse]).sum())
         losses = int((~right[better] & right[worse]).sum())
         p = binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
-        verdict = "better" if p <= 0.05 else "not told apart"
+        verdict = "equal" if gains == losses else "better" if p <= 0.05 else "not told apart"
         rows.append([better.short, worse.short, f"{gains:,}", f"{losses:,}", _p(p), verdict])
     return rows
 
