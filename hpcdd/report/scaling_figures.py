@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from .looks import legend
 from .scaling import RUN, Scaling, Spread
 
 # Colours that people with any colour vision tell apart (Okabe and Ito 2008).
@@ -41,7 +42,7 @@ def speed_up(axes: Axes, scaling: Scaling) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     over = "one rank" if scaling.base == 1 else f"{scaling.base} ranks"
     axes.set_ylabel(f"{'speed-up' if scaling.kind == 'strong' else 'scaled speed-up'} over {over}")
-    axes.legend()
+    legend(axes)
 
 
 def efficiency(axes: Axes, scaling: Scaling) -> None:
@@ -52,7 +53,7 @@ def efficiency(axes: Axes, scaling: Scaling) -> None:
         _curve(axes, phase, scaling.efficiency.get(phase, {}))
     axes.set_ylim(0, max(1.1, axes.get_ylim()[1]))
     axes.set_ylabel("parallel efficiency")
-    axes.legend()
+    legend(axes)
 
 
 def time(axes: Axes, scaling: Scaling) -> None:
@@ -66,9 +67,8 @@ def time(axes: Axes, scaling: Scaling) -> None:
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
     axes.set(xlabel="ranks", ylabel="seconds")
-    axes.set_ylim(0, 1.2 * max([*bottom, 1e-9]))
-    if phases:
-        axes.legend(ncols=len(phases), loc="upper center")
+    axes.set_ylim(0, 1.05 * max([*bottom, 1e-9]))
+    legend(axes)
 
 
 def size(axes: Axes, scaling: Scaling) -> None:
@@ -82,7 +82,7 @@ def size(axes: Axes, scaling: Scaling) -> None:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         axes.set_ylim(low / 2, high * 2)
-        axes.legend()
+        legend(axes)
     axes.set_ylabel("bytes per step")
 
 
