@@ -189,8 +189,7 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
 
     comm.startup.mark("imports")
     directory = run.train(comm, job)
-    if job.config.run.report:
-        _report_at_end(comm, directory)
+    _report_at_end(comm, directory, job.config.run.report)
 
 
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:
@@ -233,7 +232,7 @@ def _study(comm: Comm, arguments: Sequence[str]) -> None:
     from .studies import study
 
     failed = study.run(comm, wanted)
-    _report_at_end(comm, wanted.output)
+    _report_at_end(comm, wanted.output, any(one.config.run.report for one in wanted.runs))
     if failed:
         raise FailedRunsError(f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above")
 
@@ -250,10 +249,11 @@ def _plain_study(arguments: Sequence[str]) -> None:
     dry_run.run(wanted, own.machine)
 
 
-def _report_at_end(comm: Comm, folder: Path) -> None:
-    from .report import at_end
+def _report_at_end(comm: Comm, folder: Path, wanted: bool) -> None:
+    if wanted:
+        from .report import at_end
 
-    comm.on_root(lambda: at_end.write(folder))  # for which the others sleep
+        comm.on_root(lambda: at_end.write(folder))  # for which the others sleep
 
 
 def _report_of(arguments: Sequence[str]) -> None:

@@ -171,7 +171,8 @@ class RunSettings(Settings):
     that it can be gone on with; longer than the longest single step and the longest piece of reading. null: never."""
 
     report: bool = True
-    """Whether a run ends by writing its report: report.html and figures/ in the run directory."""
+    """Whether a run ends by writing its report: report.html and figures/ in the run directory. (Of a study: whether the
+    study does; its runs have none of their own.)"""
 
     survive: bool = False
     """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.

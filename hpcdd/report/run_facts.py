@@ -63,7 +63,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     z2 = _NORMAL_95**2 / n
     middle = (share + z2 / 2) / (1 + z2)
     half = _NORMAL_95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return min(share, middle - half), max(share, middle + half)  # but for rounding they are that at 0 and 1
 
 
 def head(run: RunData) -> list[str]:

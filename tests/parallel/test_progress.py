@@ -35,7 +35,7 @@ def on_a_terminal(mpi: Launcher, command: str, cwd: Path) -> str:
     mpirun = f"{mpi.mpirun} -n 2 {sys.executable} -m hpcdd train"
     child = pexpect.spawn(
         "/bin/sh",
-        ["-c", command.replace("MPIRUN", mpirun)],
+        ["-c", re.sub(r"MPIRUN (\S+)", rf"{mpirun} \1 --run.report false", command)],
         cwd=str(cwd),
         env={**os.environ, **mpi.environment, "TERM": "xterm-256color"},
         dimensions=(40, 120),

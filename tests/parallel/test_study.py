@@ -24,6 +24,7 @@ BASE = {
     "aggregation": {"epochs": 1, "batch_size": 16},
     "coherent": {"epochs": 1, "batch_size": 16},
     "baseline": {"epochs": 1, "batch_size": 16},
+    "run": {"report": False},
 }
 TWO_SIZES = {"decomposition.grid": [[1, 2], [3, 1]], "coherent.dropout_scale": [1.0, 0.5]}
 CASES = {
@@ -72,7 +73,7 @@ def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
     assert "planted in phase coherent" in defect.stderr
     alone = ["train", str(folder / "undisturbed/runs" / IDS[1] / "config.yaml"), "--output", "alone"]
     jobs: list[Any] = [
-        (5, ["study", study, "--output", "undisturbed"], None),
+        (5, ["study", study, "--output", "undisturbed", "--run.report", "true"], None),
         (2, alone, None),
         (1, ["study", study, "--output", "on-one"], None),
         (5, ["study", study, "--output", "killed"], None),

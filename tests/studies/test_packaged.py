@@ -91,7 +91,7 @@ def test_problems_can_be_posed(path: Path, tmp_path: Path, monkeypatch: pytest.M
             images[classes:] = 1
             some = Split.from_array(images, np.arange(2 * classes) % classes)
             write_dataset(Path(name), {"train": some, "test": some}, name=name, class_names=[*map(str, range(classes))])
-        found = posed(wanted.runs, wanted.ranks, None)
+        found = [entry for entry, _ in posed(wanted.runs, wanted.ranks, None)]
         assert {entry.subdomains for entry in found} == {
             int(np.prod(entry.run.config.decomposition.grid or ())) for entry in found
         }
