@@ -180,14 +180,14 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
     """Single images by the reason why they are shown: explanation, figure."""
     found, decomposition = run.decisions, run.decomposition
     decided, influence = found.decided(found.final), found.ablation[found.final]
-    letters, drawn = mosaic.letters(decomposition), []
+    brief, drawn = _brief(found.class_names, mosaic.letters(decomposition)), []
     for reason, told in _REASONS.items():
         chosen = [n for n, its in enumerate(found.reasons) if its == reason]
         tiles = []
         for n in chosen[: _MOST_SINGLE if len(decomposition.image) == 2 else 3]:
             row = found.shown[n]
             truth, choice = (_short(found.class_names[k]) for k in (found.labels[row], decided[row]))
-            votes = [_plain(found.class_names[k])[:letters] for k in found.local[row]] if _written(found) else []
+            votes = [brief[k] for k in found.local[row]] if _written(found) else []
             names = truth if truth == choice else f"{truth}\n→ {choice}"
             tiles.append(Tile(found.images[n], names, _scaled(influence[row]), votes))
         if not tiles:
@@ -237,6 +237,12 @@ def _example(found: Decisions, label: int, otherwise: Any) -> Any:
 def _short(name: str) -> str:
     """A class name that fits above an image."""
     return _plain(name if len(name) <= 18 else f"{name[:17]}…")
+
+
+def _brief(names: Sequence[str], letters: int) -> list[str]:
+    """Class names that fit on a box; where some would look alike so cut, the classes' numbers."""
+    cut = [_plain(name[:letters]) for name in names]
+    return cut if len(set(cut)) == len(cut) else [str(k) for k in range(len(cut))]
 
 
 def _plain(name: str) -> str:

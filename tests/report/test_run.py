@@ -14,6 +14,7 @@ import pytest
 from hpcdd import decisions
 from hpcdd.errors import UserError
 from hpcdd.report import command, run_facts
+from hpcdd.report import run as run_page
 from hpcdd.report.run_data import read
 
 from . import browser, made_run
@@ -99,6 +100,12 @@ def test_mistakes(spoil: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         page(folder)
     assert not (folder / "report.html").exists()
+
+
+def test_votes_that_are_cut_can_be_told_apart() -> None:
+    assert run_page._brief(["$hip", "automobile"], 5) == ["\\$hip", "autom"]
+    assert run_page._brief(["class 0", "class 1"], 5) == ["0", "1"]
+    assert run_page._brief(["class 0", "class 1"], 7) == ["class 0", "class 1"]
 
 
 def test_wilsons_interval() -> None:
