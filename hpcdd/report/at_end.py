@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from ..errors import UserError
-from . import command
 
 
 def write(folder: Path) -> None:
@@ -16,6 +15,8 @@ def write(folder: Path) -> None:
         folder: of what is complete: for want of a report it does not fail.
     """
     try:
+        from . import command  # which fails where there is no matplotlib; ranks but root don't need it
+
         command.write([folder], folder)
     except Exception as error:
         why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hpcdd.errors import UserError
-from hpcdd.report import at_end, command
+from hpcdd.report import at_end, command, page
+
+from . import made_run
 
 
 @pytest.mark.parametrize("error", [UserError("there is no room"), RuntimeError("a defect")], ids=["room", "defect"])
@@ -22,3 +28,26 @@ def test_a_run_without_its_report_is_complete_all_the_same(
     told = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", f"hpcdd: warning: no report ({told}); `hpcdd report runs/x` makes it\n")
+
+
+def test_so_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = made_run.run(tmp_path / "run")
+    monkeypatch.setattr(page, "write_bytes", fail)
+    at_end.write(folder)
+    why = f"{folder} can't be written: No space left on device"
+    assert capsys.readouterr().err == f"hpcdd: warning: no report ({why}); `hpcdd report {folder}` makes it\n"
+    assert not (folder / "report.html").exists()
+
+
+def test_so_without_matplotlib() -> None:
+    program = (
+        "import sys; from pathlib import Path; sys.modules['matplotlib'] = None\n"
+        "from hpcdd.report import at_end; at_end.write(Path('runs/x'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("hpcdd: warning: no report (ModuleNotFoundError: import of matplotlib")
+    assert done.stderr.count("\n") == 1
