@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 LOOKS = {
     "local": ("#999999", "|"),
@@ -31,3 +32,11 @@ def legend(axes: Axes) -> None:
     figure = axes.get_figure(root=True)
     if figure is not None and axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Writes a logarithmic axis' numbers without formulas, whose letters a browser sets one by one in its own font."""
+    from matplotlib.ticker import LogFormatter
+
+    for place in (axis.set_major_formatter, axis.set_minor_formatter):
+        place(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))

@@ -17,6 +17,7 @@ from . import mosaic
 from . import run_facts as facts
 from . import run_figures as draw
 from .drawing import SIZE, Figure, Figures
+from .looks import plain_numbers
 from .mosaic import Tile
 from .page import Section
 from .run_data import RunData, read
@@ -111,6 +112,7 @@ def _curves(run: RunData, figures: Figures) -> list[Figure]:
                 axes.set_ylabel(words)
                 if name == "loss":
                     axes.set_yscale("log")
+                    plain_numbers(axes.yaxis)
             drawn.append(figures.last)
     return drawn
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..studies.expectations import Strategy
 from ..studies.tables import Row, Table
-from .looks import LOOKS, legend
+from .looks import LOOKS, legend, plain_numbers
 from .study_texts import HEADINGS, in_words
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ def local_range(axes: Axes, table: Table) -> None:
 
 def costs(axes: Axes, table: Table) -> None:
     """Accuracy against the processor seconds that lead to it, a point for each row; means over the seeds."""
-    from matplotlib.ticker import LogFormatter
-
     for name in table.columns:
         if name == "local":
             continue
@@ -76,8 +74,7 @@ def costs(axes: Axes, table: Table) -> None:
         ]
         _errorbar(axes, name, [c for c, _, _ in points], [a for _, a, _ in points], yerr=[d for _, _, d in points])
     axes.set_xscale("log")
-    for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        place(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    plain_numbers(axes.xaxis)
     axes.set(xlabel="processor seconds, all ranks", ylabel="test accuracy")
     legend(axes)
 

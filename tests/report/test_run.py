@@ -45,6 +45,7 @@ def test_people_can_read_it(kind: dict[str, Any], opened: Any, tmp_path: Path) -
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
     assert text.count("<svg ") == len(names)
+    assert "\N{MULTIPLICATION SIGN}" not in text, "a formula on an axis"
     always = {"strategies", "classes", "calibration", "images", "influence", "influence-classes"}
     always |= {f"{what}-{against}" for what in ("loss", "accuracy") for against in ("epochs", "seconds")}
     assert names >= always
