@@ -83,7 +83,7 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
         if (path / index.NAME).exists():
             table = study.read(path)
             study.show(table, out)
-            found.append(study.section(table, place))
+            found.append(study.section(table, place, output))
         else:
             found.append(of_run.section(path, place))
     if files := [path for path in paths if path not in folders]:

@@ -28,12 +28,13 @@ def read(folder: Path) -> Table:
     return tabulate(outcome.read(folder))
 
 
-def section(table: Table, folder: Path) -> Section:
+def section(table: Table, folder: Path, page: Path) -> Section:
     """Draws the figures into ``figures/`` and writes the files of :data:`FILES` into ``tables/``.
 
     Args:
         table: of the study.
-        folder: where the page will stand.
+        folder: for both.
+        page: folder of the page, at or above it.
 
     Raises:
         OSError: a file can't be written.
@@ -60,7 +61,7 @@ def section(table: Table, folder: Path) -> Section:
         missing=[[run.entry.id, run.condition, run.error or ""] for run in table.outcome.missing],
         figures=_figures(table, folder),
         captions=_CAPTIONS,
-        files=[f"tables/{name}" for name in FILES],
+        files=[(tables / name).relative_to(page).as_posix() for name in FILES],
         settings=yaml_text.dump({"config": index.config, "matrix": index.matrix}),
     )
 
