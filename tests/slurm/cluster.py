@@ -91,13 +91,13 @@ class Cluster:
         pairs = (word.partition("=") for word in self.call("scontrol", "-o", "show", "job", job).split())
         return {name: value for name, _, value in pairs}
 
-    def exit_code(self, job: str, timeout: float = 180) -> int:
+    def exit_code(self, job: str, timeout: float = 300) -> int:
         """Waits for the end of a job; the exit code of its script."""
         self.wait(lambda: self.about(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), timeout)
         return int(self.about(job)["ExitCode"].partition(":")[0])
 
     @staticmethod
-    def wait(until: Callable[[], bool], timeout: float = 120) -> None:
+    def wait(until: Callable[[], bool], timeout: float = 300) -> None:
         """Returns once the condition holds."""
         end = time.monotonic() + timeout
         while not until():
