@@ -41,25 +41,6 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"command line: {message}")
 
 
-COMMON: dict[str, Any] = {
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
-    "allow_abbrev": False,
-    "exit_on_error": False,
-}
-"""How the parsers of all commands are made; what they don't know belongs to the configuration."""
-
-
-def positive(text: str) -> int:
-    """A number from 1, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
-
-
 def parse_options(argv: Sequence[str]) -> tuple[Tree, bool, list[str]]:
     """Reads options; ``--help`` prints the documentation of every field and exits.
 

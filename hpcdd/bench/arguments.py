@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..command_line import COMMON, positive
 from ..errors import UserError
+from ..parsers import COMMON, positive
 
 _COHERENT = """\
 A training step of the coherent model, model-parallel and data-parallel, beside PyTorch's DistributedDataParallel:

@@ -7,9 +7,10 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import UserError
+from ..parsers import LAYOUT, StrictParser
 from .importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 
 _DESCRIPTION = """\
@@ -61,26 +62,17 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     return arguments, {name: getattr(arguments, name) for name in vars(own.parse_args([]))}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports what is wrong as the rest of hpcdd does: one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        kind = self.prog.rpartition(" ")[2]
-        raise UserError(f"prepare {kind}: {message}; see `hpcdd prepare {kind} --help`")
-
-
 def _parsers(kind: str) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """The options of a kind alone, and the whole parser of the kind."""
     importer = IMPORTERS[kind]
     own = argparse.ArgumentParser(add_help=False)
     importer.add_arguments(own.add_argument_group(f"options of {kind}"))
-    parser = _Parser(
+    parser = StrictParser(
         prog=f"hpcdd prepare {kind}",
         description=f"Makes a dataset file from {importer.SUMMARY}.",
         epilog="\n".join([f"example{'s' * (len(importer.EXAMPLES) > 1)}:", *(f"  {e}" for e in importer.EXAMPLES)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
         parents=[own],
+        **LAYOUT,
     )
     if kind in WITHOUT_SOURCE:
         parser.set_defaults(source=None)

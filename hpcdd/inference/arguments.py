@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..command_line import COMMON
 from ..data.format import SPLITS
 from ..errors import UserError
+from ..parsers import COMMON
 
 _DESCRIPTION = """\
 Accuracy and further metrics of every strategy of a trained model on a data set. Each rank loads the CNNs of its own

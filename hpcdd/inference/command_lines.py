@@ -7,20 +7,11 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from ..errors import UserError
+from ..parsers import LAYOUT, StrictParser
 
 FORMATS = ("table", "csv", "json")
-_HELP: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports what is wrong as the rest of hpcdd does: one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        command = self.prog.removeprefix("hpcdd ")
-        raise UserError(f"{command}: {message}; see `{self.prog} --help`")
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
@@ -41,7 +32,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
 
 def of_predict() -> argparse.ArgumentParser:
     """Of ``hpcdd predict``."""
-    made = _Parser(
+    made = StrictParser(
         prog="hpcdd predict",
         description="Classes of new images: what a trained model decides, how sure it is, and how the local CNNs vote "
         "on\ntheir own. Images are prepared as `hpcdd prepare` did those of the data set. One process, no MPI.",
@@ -49,7 +40,7 @@ def of_predict() -> argparse.ArgumentParser:
         "  hpcdd predict runs/flowers-001 rose.jpg holiday/*.jpg\n"
         "  hpcdd predict runs/flowers-001 flower_photos --format csv --output flowers.csv\n"
         "  hpcdd predict runs/quickstart-001 data.h5 --split test --strategy majority",
-        **_HELP,
+        **LAYOUT,
     )
     _add_model(made)
     made.add_argument(
@@ -75,7 +66,7 @@ def of_predict() -> argparse.ArgumentParser:
 
 def of_export() -> argparse.ArgumentParser:
     """Of ``hpcdd export``."""
-    made = _Parser(
+    made = StrictParser(
         prog="hpcdd export",
         description="A trained model as one graph, from images as the data set stores them to the probabilities of the "
         "classes,\nfor batches of any size. It is checked against the model itself before it is written. ONNX needs "
@@ -83,7 +74,7 @@ def of_export() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  hpcdd export runs/quickstart-001 quickstart.onnx\n"
         "  hpcdd export runs/quickstart-001 average.pt2 --strategy average",
-        **_HELP,
+        **LAYOUT,
     )
     _add_model(made)
     made.add_argument("out", type=Path, metavar="OUT", help="file to make: .onnx, or .pt2 for torch.export.load")

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..command_line import COMMON, positive
 from ..errors import UserError
+from ..parsers import COMMON, positive
 
 _DESCRIPTION = """\
 Says who would do what on N ranks, and at what cost: boxes, owners, parameters, memory of each rank, messages of a step.

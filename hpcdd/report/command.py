@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ..command_line import COMMON
 from ..errors import UserError
 from ..files import writing
+from ..parsers import COMMON
 from ..studies import index
 from . import run as of_run
 from . import scaling_page, study

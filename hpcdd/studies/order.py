@@ -6,7 +6,6 @@ import argparse
 import difflib
 import fnmatch
 import re
-import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from .. import configuration
-from ..command_line import COMMON, Tree, parse_options, positive
+from ..command_line import Tree, parse_options
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
+from ..parsers import COMMON, documented, positive
 from ..settings import Settings
 from ..yaml_text import KeyPath
 from .description import Description, Table, Variant
@@ -78,22 +78,13 @@ class Order:
 
 def parser() -> argparse.ArgumentParser:
     """Of ``hpcdd study``; what it does not know belongs to the configuration."""
-    fields = "\n".join(
-        textwrap.fill(
-            " ".join((field.description or "").replace("``", "").split()),
-            width=100,
-            initial_indent=f"  {name:<9} ",
-            subsequent_indent=" " * 12,
-        )
-        for name, field in Description.model_fields.items()
-    )
     made = argparse.ArgumentParser(
         prog="hpcdd study",
         usage="mpirun -n N hpcdd study STUDY [--variant NAME] [--output STUDYDIR] [--only PATTERN] [--ranks R] "
         "[--retry] [--section.key VALUE ...]\n       hpcdd study STUDY --dry-run [--machine FILE] [...]",
         description="Trains every run of a study. The N ranks work in groups of as many as a run needs; what is done\n"
         "already is not done again, so that the same command goes on with a study that was stopped.\n\n"
-        "fields of STUDY, a YAML file:\n" + fields,
+        "fields of STUDY, a YAML file:\n" + documented(Description),
         epilog="examples:\n  hpcdd study configs/studies/quick.yaml --dry-run\n"
         "  mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",
         **COMMON,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from .. import configuration
-from ..command_line import COMMON
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
 from ..mesh import MOST_THREADS
+from ..parsers import COMMON, documented
 from ..settings import Settings
 
 Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
@@ -79,21 +78,12 @@ class Order:
 
 def parser() -> argparse.ArgumentParser:
     """Of ``hpcdd scale``; what it does not know belongs to the configuration."""
-    fields = "\n".join(
-        textwrap.fill(
-            " ".join((field.description or "").replace("``", "").split()),
-            width=100,
-            initial_indent=f"  {name:<9} ",
-            subsequent_indent=" " * 12,
-        )
-        for name, field in Study.model_fields.items()
-    )
     parser = argparse.ArgumentParser(
         prog="hpcdd scale",
         usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--phases P,P,...] [--repeats R] "
         "[--section.key VALUE ...]",
         description="Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
-        "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + fields,
+        "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + documented(Study),
         epilog="example: mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
         **COMMON,
     )

@@ -1,0 +1,48 @@
+"""How the parsers of all commands are made."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+COMMON: dict[str, Any] = {**LAYOUT, "exit_on_error": False}
+"""For parsers that leave what they don't know to the configuration."""
+
+
+class StrictParser(argparse.ArgumentParser):
+    """Reports what is wrong as the rest of hpcdd does: in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{self.prog.removeprefix('hpcdd ')}: {message}; see `{self.prog} --help`")
+
+
+def positive(text: str) -> int:
+    """A number from 1, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def documented(model: type[BaseModel]) -> str:
+    """The fields of a YAML file with their documentation, for ``--help``."""
+    return "\n".join(
+        textwrap.fill(
+            " ".join((field.description or "").replace("``", "").split()),
+            width=100,
+            initial_indent=f"  {name:<9} ",
+            subsequent_indent=" " * 12,
+        )
+        for name, field in model.model_fields.items()
+    )
