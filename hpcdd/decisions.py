@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from .errors import UserError
 from .files import written_whole
-from .hdf5 import first_outside, new_hdf5, open_hdf5
+from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5
 
 FORMAT = 1
 STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
@@ -135,28 +135,18 @@ def read(path: Path) -> Decisions:
     Raises:
         UserError: it is not there, not such a file, of another format, or damaged.
     """
-    with open_hdf5(
-        path,
-        str(path),
-        "decisions.h5 of a run",
-        "name decisions.h5 of a run",
-        "copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`",
-    ) as file:
-        try:
-            version = file.attrs.get("hpcdd_decisions_format")
-            if np.ndim(version) or version != FORMAT:
-                found = "no attribute hpcdd_decisions_format" if version is None else f"its format is {version}"
-                raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")
-            if fault := first_outside(file):
-                raise UserError(f"{path}: {fault}; a file of decisions holds its data itself")
-            return _checked(file)
-        except UserError:
-            raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"{path} is damaged ({reason}); copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`"
-            ) from error
+    again = "copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`"
+    with (
+        open_hdf5(path, str(path), "decisions.h5 of a run", "name decisions.h5 of a run", again) as file,
+        damage_told(lambda reason: f"{path} is damaged ({reason}); {again}"),
+    ):
+        version = file.attrs.get("hpcdd_decisions_format")
+        if np.ndim(version) or version != FORMAT:
+            found = "no attribute hpcdd_decisions_format" if version is None else f"its format is {version}"
+            raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")
+        if fault := first_outside(file):
+            raise UserError(f"{path}: {fault}; a file of decisions holds its data itself")
+        return _checked(file)
 
 
 def _checked(file: h5py.File) -> Decisions:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,21 @@ def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> It
                 f"{where} is truncated: it has {size:,} of {int(end[1]):,} bytes; copy or make it again"
             ) from error
         raise UserError(f"{where} can't be read: {reason}; it may be truncated, copy or make it again") from error
+
+
+@contextlib.contextmanager
+def damage_told(told: Callable[[str], str]) -> Iterator[None]:
+    """What is raised where the content of an open file is not what it should be becomes a UserError.
+
+    Args:
+        told: its text, from the reason.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(told((str(error) or type(error).__name__).splitlines()[0])) from error
 
 
 def leads_outside(group: h5py.Group, name: str) -> str | None:

@@ -34,7 +34,7 @@ from .decisions import STRATEGIES
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .files import written_whole
-from .hdf5 import first_outside, new_hdf5, open_hdf5
+from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5
 from .models.aggregators import RULES
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
@@ -183,16 +183,12 @@ class ModelFile:
 @contextlib.contextmanager
 def open_model(path: Path, own: str | None = None) -> Iterator[ModelFile]:
     """Opens a model file; arguments and errors as for :func:`read_model`."""
-    with open_hdf5(
-        path, str(path), "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
-    ) as file:
-        try:
-            yield _checked(path, file, own)
-        except UserError:
-            raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is damaged as a model file ({reason}); copy it again") from error
+    what, foreign, again = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
+    with (
+        open_hdf5(path, str(path), what, foreign, again) as file,
+        damage_told(lambda reason: f"{path} is damaged as a model file ({reason}); copy it again"),
+    ):
+        yield _checked(path, file, own)
 
 
 def read_model(path: Path, own: str | None = None) -> Model:

@@ -13,11 +13,12 @@ from .. import decisions
 from ..config import Config
 from ..configuration import from_yaml
 from ..decisions import Decisions
-from ..decomposition import Box, Decomposition
+from ..decomposition import Decomposition
 from ..errors import UserError
 from ..phases.status import NAMES
 from ..run_directory import RunDirectory
-from ..studies.outcome import Results, read_results
+from ..studies.index import parsed
+from ..studies.outcome import Results
 
 PHASES = tuple(NAMES)
 """The phases that train, in their order."""
@@ -85,11 +86,6 @@ class RunData:
         present = {line.phase for line in self.lines}
         return [phase for phase in PHASES if phase in present]
 
-    @property
-    def tiles(self) -> tuple[Box, ...]:
-        """Of each box what is its own: with overlap, less than what its CNN sees."""
-        return self.decomposition.cores
-
     def curves(self, phase: str) -> Iterator[tuple[int | None, list[Line]]]:
         """By subdomain (None: of a network of all) the lines of a phase, ascending by epoch."""
         of_phase = [line for line in self.lines if line.phase == phase]
@@ -110,7 +106,7 @@ def read(folder: Path) -> RunData:
         raise UserError(
             f"{folder} holds neither a run nor a study; name a folder that `hpcdd train` or `hpcdd study` has made"
         )
-    results = read_results(directory.results, RunResults)
+    results = parsed(directory.results, RunResults)
     try:
         config = from_yaml(directory.config.read_text())
         decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as Invalid
@@ -14,6 +14,7 @@ from ..files import write_bytes, writing
 from .expectations import Strategy
 
 NAME = "study.json"
+M = TypeVar("M", bound=BaseModel)
 Identity = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=200)]
 """Of a run; also the name of its folder, so that it can lead nowhere else."""
 
@@ -105,9 +106,21 @@ def read(folder: Path) -> Index:
     """
     path = folder / NAME
     try:
-        return Index.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no directory of a study: there is no {NAME} in it") from error
+        return parsed(path, Index)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UserError(f"{folder} is no directory of a study: there is no {NAME} in it") from error
+        raise
+
+
+def parsed(path: Path, kind: type[M]) -> M:
+    """A JSON file that another program may have written, as far as ``kind`` names its content.
+
+    Raises:
+        UserError: it can't be read, or is not what it should be.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
     except Invalid as error:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
-from pydantic import ValidationError as Invalid
 
 from ..errors import UserError
 from ..run_directory import RunDirectory
@@ -73,9 +72,6 @@ class Results(_Part):
         return found if isinstance(found, float) else None
 
 
-R = TypeVar("R", bound=Results)
-
-
 @dataclass(frozen=True)
 class Run:
     """A run of the study.
@@ -126,27 +122,11 @@ def read(folder: Path) -> Outcome:
 def _run(folder: Path, entry: Entry) -> Run:
     directory = RunDirectory(folder / RUNS / entry.id)
     if directory.results.exists():
-        return Run(entry, "complete", results=read_results(directory.results, Results))
+        return Run(entry, "complete", results=index.parsed(directory.results, Results))
     failed = folder / FAILED / f"{entry.id}.json"
     if failed.exists():
         return Run(entry, "failed", error=_error(failed))
     return Run(entry, "not begun" if directory.condition() == "empty" else "unfinished")
-
-
-def read_results(path: Path, kind: type[R]) -> R:
-    """A results.json, as far as ``kind`` names it.
-
-    Raises:
-        UserError: it can't be read, or is not what it should be.
-    """
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from error
-    except Invalid as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is damaged or of another format: {where}: {first['msg']}") from error
 
 
 def _error(path: Path) -> str:
