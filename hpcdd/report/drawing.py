@@ -63,11 +63,6 @@ class Figures:
     def __iter__(self) -> Iterator[Figure]:
         return iter(self._drawn)
 
-    @property
-    def last(self) -> Figure:
-        """The one that was drawn last."""
-        return self._drawn[-1]
-
     @contextlib.contextmanager
     def draw(self, name: str, alternative: str, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
         """Axes to draw on; when the block ends well, ``NAME.png`` and ``NAME.svg`` are written.

@@ -14,10 +14,9 @@ from matplotlib.patches import Rectangle
 from ..data.coarse import average
 from ..data.slices import Array, Slice, colours, shades, slices
 from ..decomposition import Decomposition
+from .drawing import SIZE, Figures
 from .looks import INK, OVER, PAPER
 
-WIDTH = 4.6
-"""Inches of a mosaic, as of any figure."""
 _LINE = 0.17
 """Inches of a line of text."""
 _LETTER = 0.085
@@ -44,18 +43,51 @@ class Tile:
     words: Sequence[str] = field(default_factory=tuple)
 
 
-def across(decomposition: Decomposition) -> int:
-    """Tiles in a row: of volumes, whose three slices stand side by side, one."""
+def across(decomposition: Decomposition, most: int | None = None) -> int:
+    """Tiles in a row: of volumes, whose three slices stand side by side, one.
+
+    Args:
+        decomposition: of the images.
+        most: without a coarse subdomain, which takes the place of one; default: as many as can be written on.
+    """
     if len(decomposition.image) == 3:
         return 1
-    return (2 if len(decomposition.boxes) > 4 else 3) - (decomposition.coarse is not None)
+    return (most or (2 if len(decomposition.boxes) > 4 else 3)) - (decomposition.coarse is not None)
 
 
-def size(tiles: Sequence[Tile], decomposition: Decomposition, columns: int | None = None) -> tuple[float, float]:
-    """Inches of a figure with these tiles."""
-    columns = columns or across(decomposition)
-    rows = -(-len(tiles) // columns)
-    return WIDTH, rows * (WIDTH / _per_row(decomposition, columns) * _tall(decomposition) + _head(tiles))
+def draw(
+    figures: Figures,
+    name: str,
+    alternative: str,
+    tiles: Sequence[Tile],
+    decomposition: Decomposition,
+    most: int | None = None,
+) -> None:
+    """Draws a figure of tiles in rows.
+
+    Args:
+        figures: that take it.
+        name, alternative: see :meth:`Figures.draw`.
+        tiles: at least one.
+        decomposition: whose boxes are outlined, or whose cores are tinted.
+        most: see :func:`across`.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    columns = across(decomposition, most)
+    pictures = _pictures_of(decomposition)
+    place = SIZE[0] / (columns * pictures)  # inches of a picture, with its margin
+    tall, head, rows = _tall(decomposition), _head(tiles) / place, -(-len(tiles) // columns)
+    with figures.draw(name, alternative, (SIZE[0], rows * (tall + head) * place)) as axes:
+        for number, tile in enumerate(tiles):
+            left, top = (number % columns) * pictures, number // columns * (tall + head) + head
+            axes.text(left + 0.02, top - 0.04, tile.title, va="bottom", ha="left", fontsize=8)
+            for shift, (shown, numbered) in enumerate(_pictures(tile, decomposition)):
+                _picture(axes, shown, numbered, tile, decomposition, (left + shift, top), tall)
+        axes.set(xlim=(0, columns * pictures), ylim=(rows * (tall + head), 0), aspect="equal")
+        axes.grid(visible=False)
+        axes.set_axis_off()
 
 
 def _head(tiles: Sequence[Tile]) -> float:
@@ -66,36 +98,13 @@ def _head(tiles: Sequence[Tile]) -> float:
 def letters(decomposition: Decomposition) -> int:
     """How long a word may be that fits on every box of a figure."""
     widths = [(box.stop[-1] - box.start[-1]) / decomposition.image[-1] for box in decomposition.cores]
-    inches = min(widths) * WIDTH / _per_row(decomposition, across(decomposition))
+    inches = min(widths) * SIZE[0] / (across(decomposition) * _pictures_of(decomposition))
     return max(3, int(inches / _LETTER))
 
 
-def draw(axes: Axes, tiles: Sequence[Tile], decomposition: Decomposition, columns: int | None = None) -> None:
-    """Draws tiles in rows.
-
-    Args:
-        axes: of a figure of :func:`size`.
-        tiles: at least one.
-        decomposition: whose boxes are outlined, or whose cores are tinted.
-        columns: tiles in a row; default: :func:`across`.
-    """
-    columns = columns or across(decomposition)
-    pictures = _per_row(decomposition, columns) // columns
-    tall, head = _tall(decomposition), _head(tiles) / (WIDTH / _per_row(decomposition, columns))
-    rows = -(-len(tiles) // columns)
-    for number, tile in enumerate(tiles):
-        left, top = (number % columns) * pictures, number // columns * (tall + head) + head
-        axes.text(left + 0.02, top - 0.04, tile.title, va="bottom", ha="left", fontsize=8)
-        for place, (shown, numbered) in enumerate(_pictures(tile, decomposition)):
-            _picture(axes, shown, numbered, tile, decomposition, (left + place, top), tall)
-    axes.set(xlim=(0, columns * pictures), ylim=(rows * (tall + head), 0), aspect="equal")
-    axes.grid(visible=False)
-    axes.set_axis_off()
-
-
-def _per_row(decomposition: Decomposition, columns: int) -> int:
-    """Pictures side by side: of a volume three, and one more for the coarse subdomain."""
-    return columns * ((3 if len(decomposition.image) == 3 else 1) + (decomposition.coarse is not None))
+def _pictures_of(decomposition: Decomposition) -> int:
+    """Pictures of a tile side by side: of a volume three, and one more for the coarse subdomain."""
+    return (3 if len(decomposition.image) == 3 else 1) + (decomposition.coarse is not None)
 
 
 def _tall(decomposition: Decomposition) -> float:

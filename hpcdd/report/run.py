@@ -42,7 +42,7 @@ def section(folder: Path, output: Path) -> Section:
         UserError: it holds no complete run, or a file in it is damaged.
         OSError: a figure can't be written.
     """
-    run, figures = read(folder), Figures(output)
+    run = read(folder)
     found = run.decisions
     matrix = metrics.confusion(found.decided(found.final), found.labels, len(found.class_names))
     return Section(
@@ -62,10 +62,10 @@ def section(folder: Path, output: Path) -> Section:
         pairs=facts.pairs(found),
         confused=facts.most_confused(matrix, found.class_names),
         costs=facts.costs(run),
-        quality=_quality(run, figures, matrix),
-        curves=_curves(run, figures),
-        influence=[*_images(run, figures), *_influence(run, figures)],
-        single=_single(run, figures),
+        quality=_quality(run, Figures(output), matrix),
+        curves=_curves(run, Figures(output)),
+        influence=_influence(run, Figures(output)),
+        single=_single(run, Figures(output)),
         settings=to_yaml(run.config),
         environment=yaml_text.dump(_environment(run)),
     )
@@ -76,26 +76,8 @@ def _environment(run: RunData) -> dict[str, Any]:
     return {"devices": results.devices, "memory of each rank, MiB": [round(b / 2**20) for b in results.memory]}
 
 
-def _images(run: RunData, figures: Figures) -> list[Figure]:
-    """Examples with the boxes on them."""
-    found, decomposition = run.decisions, run.decomposition
-    examples = [number for number, reason in enumerate(found.reasons) if reason == "example"] or [0]
-    chosen = examples[: _MOST_EXAMPLES if len(decomposition.image) == 2 else 3]
-    tiles = [Tile(found.images[n], _short(found.class_names[found.labels[found.shown[n]]])) for n in chosen]
-    words = f"{len(tiles)} images with the boxes of their subimages"
-    with figures.draw("images", words, mosaic.size(tiles, decomposition, _columns(run))) as axes:
-        mosaic.draw(axes, tiles, decomposition, _columns(run))
-    return [figures.last]
-
-
-def _columns(run: RunData) -> int:
-    """Tiles in a row where nothing is written on them."""
-    return 1 if len(run.decomposition.image) == 3 else 2 if run.decomposition.coarse is not None else 3
-
-
-def _curves(run: RunData, figures: Figures) -> list[Figure]:
+def _curves(run: RunData, figures: Figures) -> Figures:
     """Loss and accuracy against epochs and seconds; the validation split's where there is one."""
-    drawn = []
     watched = any(line.validation_loss is not None for line in run.lines)
     for name, words, value in (
         ("loss", "training loss", lambda line: line.loss),
@@ -113,39 +95,39 @@ def _curves(run: RunData, figures: Figures) -> list[Figure]:
                 if name == "loss":
                     axes.set_yscale("log")
                     plain_numbers(axes.yaxis)
-            drawn.append(figures.last)
-    return drawn
+    return figures
 
 
-def _quality(run: RunData, figures: Figures, matrix: Any) -> list[Figure]:
+def _quality(run: RunData, figures: Figures, matrix: Any) -> Figures:
     """Strategies, confusion, classes, calibration."""
-    found, drawn = run.decisions, []
+    found = run.decisions
     shares = facts.shares(found)
     local = (found.local == found.labels[:, None]).mean(0).tolist()
     with figures.draw("strategies", "accuracy of each strategy", (SIZE[0], 1.2 + 0.3 * len(shares))) as axes:
         draw.strategies(axes, shares, local)
-    drawn.append(figures.last)
     names = [_short(name) for name in found.class_names]
     if draw.is_drawn(len(names)):
         with figures.draw("confusion", "confusion matrix of the final strategy", (SIZE[0], SIZE[0])) as axes:
             draw.confusion(axes, matrix, names)
-        drawn.append(figures.last)
     with figures.draw("classes", "accuracy of each class", (SIZE[0], draw.classes_height(len(names)))) as axes:
         draw.recalls(axes, metrics.by_class(matrix).recall, names)
-    drawn.append(figures.last)
     with figures.draw("calibration", "accuracy against confidence", (SIZE[0], 4.0)) as axes:
         sure = [
             (name, HEADINGS[name], metrics.calibration(found.strategies[name], found.labels))  # type: ignore[index]
             for name in dict.fromkeys(("average", "dnn", found.final))
         ]
         draw.reliability(axes, sure)
-    drawn.append(figures.last)
-    return drawn
+    return figures
 
 
-def _influence(run: RunData, figures: Figures) -> list[Figure]:
-    """Means over all images and over each class: drawn over an image, and as a matrix."""
-    found, decomposition, drawn = run.decisions, run.decomposition, []
+def _influence(run: RunData, figures: Figures) -> Figures:
+    """Examples with the boxes on them; means over all images and over each class: over an image, and as a matrix."""
+    found, decomposition = run.decisions, run.decomposition
+    examples = [number for number, reason in enumerate(found.reasons) if reason == "example"] or [0]
+    chosen = examples[: _MOST_EXAMPLES if len(decomposition.image) == 2 else 3]
+    tiles = [Tile(found.images[n], _short(found.class_names[found.labels[found.shown[n]]])) for n in chosen]
+    words = f"{len(tiles)} images with the boxes of their subimages"
+    mosaic.draw(figures, "images", words, tiles, decomposition, most=3)
     decided, classes = found.decided(found.final), len(found.class_names)
     ablation = facts.influence(found.ablation[found.final], decided, classes)
     gradient = facts.influence(found.gradient[found.final], decided, classes)
@@ -154,12 +136,7 @@ def _influence(run: RunData, figures: Figures) -> list[Figure]:
         Tile(picture, f"all images: {form}", _scaled(its.overall), _numbers(its.overall, unit))
         for form, its, unit in (("replaced by its mean", ablation, 100.0), ("gradient", gradient, 1.0))
     ]
-    columns = 1 if len(decomposition.image) == 3 or decomposition.coarse is not None else 2
-    with figures.draw(
-        "influence", "mean influence of each subimage", mosaic.size(tiles, decomposition, columns)
-    ) as axes:
-        mosaic.draw(axes, tiles, decomposition, columns)
-    drawn.append(figures.last)
+    mosaic.draw(figures, "influence", "mean influence of each subimage", tiles, decomposition, most=2)
     most = float(np.nanmax(np.abs(ablation.by_class))) or 1.0
     tiles = []
     for k in [k for k in range(classes) if not np.isnan(ablation.by_class[k, 0])][:_MOST_CLASSES]:
@@ -167,22 +144,20 @@ def _influence(run: RunData, figures: Figures) -> list[Figure]:
         title = _short(found.class_names[k])
         tiles.append(Tile(_example(found, k, picture), title, _scaled(of_class, most), _numbers(of_class, 100.0)))
     words = "mean influence of each subimage on decisions for each class"
-    with figures.draw("influence-classes", words, mosaic.size(tiles, decomposition)) as axes:
-        mosaic.draw(axes, tiles, decomposition)
-    drawn.append(figures.last)
+    mosaic.draw(figures, "influence-classes", words, tiles, decomposition)
     if classes <= _HEAT[0] and ablation.by_class.shape[1] <= _HEAT[1]:
         with figures.draw("influence-matrix", words, (SIZE[0], draw.classes_height(classes))) as axes:
             names = [_short(name) for name in found.class_names]
             draw.heat(axes, 100 * ablation.by_class, names)
-        drawn.append(figures.last)
-    return drawn
+    return figures
 
 
 def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
     """Single images by the reason why they are shown: explanation, figure."""
     found, decomposition = run.decisions, run.decomposition
     decided, influence = found.decided(found.final), found.ablation[found.final]
-    brief, drawn = _brief(found.class_names, mosaic.letters(decomposition)), []
+    brief = _brief(found.class_names, mosaic.letters(decomposition))
+    reasons: list[str] = []
     for reason, told in _REASONS.items():
         chosen = [n for n, its in enumerate(found.reasons) if its == reason]
         tiles = []
@@ -194,10 +169,9 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
             tiles.append(Tile(found.images[n], names, _scaled(influence[row]), votes))
         if not tiles:
             continue
-        with figures.draw(f"single-{reason}", told, mosaic.size(tiles, decomposition)) as axes:
-            mosaic.draw(axes, tiles, decomposition)
-        drawn.append((told, figures.last))
-    return drawn
+        mosaic.draw(figures, f"single-{reason}", told, tiles, decomposition)
+        reasons.append(told)
+    return list(zip(reasons, figures, strict=True))
 
 
 _REASONS = {
