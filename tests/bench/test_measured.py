@@ -90,7 +90,8 @@ def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Mach
 
 
 def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_path: Path) -> None:
-    """Loosely, since the machine may do other work meanwhile; README, "Planning", has exact ratios."""
+    """Time only as far as mistaken units go (a batch has 50 samples), since the machine may do other
+    work meanwhile; README, "Planning", has exact ratios."""
     done = next(iter(find().values())).hpcdd(RANKS, ["train", config, "--output", "run"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -107,6 +108,6 @@ def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_pa
     sent = messages.coherent_step(settings, workload.problem, RANKS)
     assert messages.bytes_of(sent) == results["communication"]["coherent_transfer"]["bytes_per_step"]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    for phase in ("local", "coherent_transfer"):  # the first epoch loads and compiles what torch needs
-        speed = next(line["samples_per_second"] for line in reversed(lines) if line["phase"] == phase)
-        assert 0.2 < (phases[phase].compute + phases[phase].sending) * speed / 50 < 5, phase
+    for phase in ("local", "coherent_transfer"):
+        speed = max(line["samples_per_second"] for line in lines if line["phase"] == phase)
+        assert 1 / 20 < (phases[phase].compute + phases[phase].sending) * speed / 50 < 20, phase
