@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from .data.samples import Subimages
 from .evaluations import Evaluations, Found
 from .findings import Pieces
 from .models.dnn import features_of
+from .models.storage import on_host
 from .mpi import is_loss
 from .parallel.coherent import spread_dnn
 from .phases.aggregate import fresh_dnn, train_dnn, train_dnn_together
@@ -147,7 +147,7 @@ class Run:
                 template = dnn_template(config, self.problem, "logits")
                 whole = None
                 if self.comm.is_root:
-                    whole = copy.deepcopy(template).to_empty(device="cpu").eval()
+                    whole = on_host(template).eval()
                     history = finished(whole, config.aggregation, archive.of_dnn())
                 self.decided = self.comm.broadcast_object(history is not None)
                 if self.decided and team is not None:

@@ -28,6 +28,7 @@ from ..files import writing
 from ..findings import Pieces
 from ..model_file import ModelFile, open_model
 from ..models.dnn import DNN, features_of
+from ..models.storage import on_host
 from ..parallel.coherent import PartOfCoherent, PartOfDNN
 from ..parallel.share import Flag
 from ..parallel.team import Team, form_team
@@ -155,7 +156,7 @@ def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Tea
     bias = state.pop("first.bias")
     with torch.device("meta"):
         rest = DNN(widths, settings.hidden, len(model.class_names), settings.dropout).rest
-    rest = rest.to_empty(device="cpu")
+    rest = on_host(rest)
     rest.load_state_dict({name.removeprefix("rest."): values for name, values in state.items()})
     return PartOfDNN(blocks, bias, rest, team.reduction()).eval()
 

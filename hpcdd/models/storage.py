@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 State = Mapping[str, torch.Tensor]
 Bytes = npt.NDArray[np.uint8]
 
@@ -39,6 +42,19 @@ def unpack(buffer: Bytes, template: State) -> dict[str, torch.Tensor]:
         state[name] = torch.from_numpy(buffer[start:stop].copy()).view(tensor.dtype).reshape(tensor.shape)
         start = stop
     return state
+
+
+def on_host(template: Network) -> Network:
+    """A copy of a network that may be on device ``meta``, on the CPU, whose parameters and buffers are still to be set.
+
+    ``Module.to_empty`` does the same, but for networks on ``meta`` it imports what torch knows of symbolic shapes: half
+    a second of processor time on every rank.
+    """
+    network = copy.deepcopy(template)
+    state = network.state_dict()
+    empty = {name: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for name, t in state.items()}
+    network.load_state_dict(empty, assign=True)
+    return network
 
 
 def _datasets(group: h5py.Group) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..mesh import Mesh
 from ..models.coherent import Penultimate, output_of
 from ..models.dnn import DNN
-from ..models.storage import pack, unpack
+from ..models.storage import on_host, pack, unpack
 from .reduction import Reduction, SumOverSubdomains
 from .team import Team
 
@@ -123,7 +123,7 @@ def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: Reduction)
     comm.broadcast(buffer)
     state = unpack(buffer, common)
     bias = state.pop("bias")
-    rest = copy.deepcopy(template.rest).to_empty(device="cpu")
+    rest = on_host(template.rest)
     rest.load_state_dict(state)
     return PartOfDNN({int(s): block for s, block in unpack(own, columns).items()}, bias, rest, reduction)
 
@@ -136,7 +136,7 @@ def collect_dnn(team: Team, part: PartOfDNN, template: DNN) -> DNN | None:
     gathered = comm.gather(own, sizes)
     if gathered is None:
         return None
-    dnn = copy.deepcopy(template).to_empty(device="cpu")
+    dnn = on_host(template)
     columns = _blocks(dnn, range(mesh.num_subdomains))
     with torch.no_grad():
         for s, block in unpack(gathered, columns).items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -10,17 +12,38 @@ from torch import nn
 from ..config import TrainingSettings
 from ..errors import UserError
 
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+
+def eager(kind: type[Kind]) -> type[Kind]:
+    """An optimizer of torch without what serves torch.compile, which hpcdd does not use.
+
+    Torch wraps these methods only for its compiler, and the wrappers import that at the first call: a second of
+    processor time and a hundred megabytes on every rank. Where a version of torch has no wrapper, its method is taken
+    as it is.
+
+    Args:
+        kind: class of torch.optim. Unchanged; its hooks and its profiling come with its constructor, as ever.
+
+    Returns:
+        A class of the same name whose steps are the same, bit by bit.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(methods["step"])  # all that the wrapper does beside
+    return type(kind.__name__, (kind,), methods)
+
 
 def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """The optimizer that the settings name, in its fused form, on the network's parameters."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return torch.optim.SGD(
+        return eager(torch.optim.SGD)(
             network.parameters(), rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
         )
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(network.parameters(), rate, weight_decay=decay, fused=True)
+    kind: type[torch.optim.Adam] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return eager(kind)(network.parameters(), rate, weight_decay=decay, fused=True)
 
 
 def make_schedule(

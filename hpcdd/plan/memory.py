@@ -31,6 +31,7 @@ from ..config import TrainingSettings
 from ..data.loading import Where
 from ..data.order import WINDOW_BYTES
 from ..decomposition import split_evenly
+from ..phases.optimizers import make_optimizer
 from . import networks
 from .messages import Layout
 from .work import Precision, Workload
@@ -217,7 +218,7 @@ class Memories:
 def ready_bytes(device: str) -> int:
     """Bytes of this process in the host's memory once it has trained a CNN of a few parameters.
 
-    What torch loads and compiles at the first step is in it, and MPI if it is started; nothing of any data set.
+    What torch loads at the first step is in it, and MPI if it is started; nothing of any data set.
     """
     for module in ("hpcdd.progress.display", "hpcdd.model_file", "hpcdd.phases.baseline", "hpcdd.checkpoints.keeper"):
         importlib.import_module(module)
@@ -227,7 +228,7 @@ def ready_bytes(device: str) -> int:
         )
         classifier = nn.Sequential(nn.Flatten(), nn.Linear(8 * 4 * 4, 3))
         both = nn.Sequential(network, classifier).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(both.parameters(), fused=True)
+        optimizer = make_optimizer(both, TrainingSettings())
         images = torch.rand(4, 1, 8, 8, device=device).to(memory_format=torch.channels_last)
         for _ in range(2):
             loss = functional.cross_entropy(both(images), torch.tensor([0, 1, 2, 0], device=device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from hpcdd.models.resnet import ResNet
-from hpcdd.models.storage import pack, read_state, unpack, write_state
+from hpcdd.models.storage import on_host, pack, read_state, unpack, write_state
 from hpcdd.models.vgg import VGG
 
 
@@ -85,3 +86,15 @@ def test_special_values_and_other_dtypes(tmp_path: Path) -> None:
 def test_an_empty_state() -> None:
     assert pack({}).size == 0
     assert unpack(pack({}), {}) == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_without_memory_gets_some(kind: str) -> None:
+    original = trained(kind)
+    on_meta = copy.deepcopy(original).to("meta")
+    network = on_host(on_meta)
+    assert {tensor.device.type for tensor in on_meta.state_dict().values()} == {"meta"}
+    for (name, parameter), like in zip(network.named_parameters(), original.parameters(), strict=True):
+        assert (parameter.stride(), parameter.requires_grad) == (like.stride(), like.requires_grad), name
+    network.load_state_dict(original.state_dict())
+    assert_same(network.state_dict(), original.state_dict())

@@ -4,7 +4,7 @@ import sys
 
 from hpcdd import cli
 
-WATCHED = ("PIL", "jinja2", "matplotlib", "multiprocessing.pool", "nibabel", "rich", "torch")
+WATCHED = ("PIL", "jinja2", "matplotlib", "multiprocessing.pool", "nibabel", "rich", "sympy", "torch", "torch._dynamo")
 
 if __name__ == "__main__":
     code = cli.main(sys.argv[1:])

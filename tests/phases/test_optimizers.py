@@ -11,7 +11,7 @@ from torch import nn
 
 from hpcdd.config import TrainingSettings
 from hpcdd.errors import UserError
-from hpcdd.phases.optimizers import check_precision, make_optimizer, make_schedule
+from hpcdd.phases.optimizers import check_precision, eager, make_optimizer, make_schedule
 from hpcdd.phases.status import Hooks
 from hpcdd.phases.training import evaluate, train
 
@@ -95,6 +95,34 @@ def test_a_single_step(optimizer: str, schedule: str) -> None:
     assert steps == [2]  # before the step and after it
     assert parameters(network).isfinite().all()
     assert not torch.equal(parameters(network), before)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_steps_are_those_of_torch_bit_by_bit(kind: type[torch.optim.Optimizer]) -> None:
+    """Through hooks, a schedule and a state that is given back in between."""
+    seen: list[type] = []
+    ends = []
+    for own in (True, False):
+        torch.manual_seed(0)
+        network, samples = small(), ring(32)
+        options = {"lr": 0.05, "weight_decay": 0.1, "fused": True}
+        if kind is torch.optim.SGD:
+            options |= {"momentum": 0.9, "nesterov": True}
+        optimizer = (eager(kind) if own else kind)(network.parameters(), **options)
+        optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(type(optimizer)))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=8, cycle_momentum=False)
+        for step in range(8):
+            optimizer.zero_grad()
+            assert all(p.grad is None for p in network.parameters())
+            nn.functional.cross_entropy(network(samples.inputs), samples.labels).backward()
+            optimizer.step()
+            schedule.step()
+            if step == 3:
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        ends.append(parameters(network))
+    assert torch.equal(*ends)
+    assert not torch.equal(ends[0], parameters(small()))
+    assert (len(seen), len(set(seen))) == (16, 2)
 
 
 def test_momentum_is_what_was_asked_for_under_every_schedule() -> None:
