@@ -104,7 +104,7 @@ class Decomposition:
         grid: subdomains along each axis; None where the boxes were given one by one.
         overlap: pixels along each axis by which a box reaches over an interior side of its core.
         cores: those of a grid tile the image.
-        boxes: the cores grown by the overlap: what the local CNNs see.
+        boxes: the cores grown by the overlap, and to one shape if they are uniform: what the local CNNs see.
         coarse: block of pixels that the coarse subdomain averages to one; None without a coarse subdomain.
     """
 
@@ -195,7 +195,25 @@ class Decomposition:
             made = cls.from_boxes(image, settings.boxes)
         else:
             made = cls.from_grid(image, (2,) * len(image) if settings.grid is None else settings.grid, settings.overlap)
+        made = made.with_uniform_boxes() if settings.uniform else made
         return made.with_coarse() if settings.coarse else made
+
+    def with_uniform_boxes(self) -> Self:
+        """The same with boxes of one shape, so that all local CNNs are of one shape.
+
+        Along an axis every box becomes as long as the longest one: it grows on both sides alike, and where it meets the
+        image's border, on the other side.
+        """
+        largest = [max(box.shape[axis] for box in self.boxes) for axis in range(len(self.image))]
+
+        def grown(box: Box) -> Box:
+            starts = [
+                min(max(0, start - (n - (stop - start)) // 2), limit - n)
+                for start, stop, n, limit in zip(box.start, box.stop, largest, self.image, strict=True)
+            ]
+            return Box(tuple(starts), tuple(start + n for start, n in zip(starts, largest, strict=True)))
+
+        return replace(self, boxes=tuple(map(grown, self.boxes)))
 
     def with_coarse(self) -> Self:
         """The same with one more subdomain: the whole image, averaged down to at most the size of the largest box.

@@ -102,6 +102,10 @@ class DecompositionSettings(Settings):
     overlap: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     """Pixels by which a box reaches over each interior side of its core: one number, or one per spatial axis."""
 
+    uniform: bool = False
+    """Boxes of one shape where a grid would not give them: along each axis as long as the longest box, inside the
+    image. Then all local CNNs are of one shape, and those of a rank can be trained together (local.together)."""
+
     boxes: tuple[Interval, ...] | None = None
     """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
 
@@ -116,6 +120,8 @@ class DecompositionSettings(Settings):
                 problems.append("decomposition.boxes and decomposition.grid are both set; use one of them")
             if self.overlap not in (0, ()):
                 problems.append("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
+            if self.uniform:
+                problems.append("decomposition.uniform grows the boxes of a grid, but decomposition.boxes are set")
             if not self.boxes:
                 problems.append("decomposition.boxes is empty; name at least one box")
         return consistent(problems, self)

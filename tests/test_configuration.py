@@ -142,6 +142,7 @@ def test_the_yaml_names_every_field_but_output_and_runs_as_a_file(file: File) ->
         ("decomposition: {gird: [3]}", "c.yaml:1: decomposition.gird is unknown; did you mean decomposition.grid?"),
         ("local: {learning_rate: .inf}", "c.yaml:1: local.learning_rate is '.inf': input should be a valid number"),
         ("decomposition: {boxes: [[[0], [4]]], grid: [2]}", "decomposition.boxes and decomposition.grid are both set"),
+        ("decomposition: {boxes: [[[0], [4]]], uniform: true}", "decomposition.uniform grows the boxes of a grid"),
         ("decomposition: {boxes: [[[0], [4]]], overlap: 1}", "decomposition.overlap grows the cores of a grid"),
         ("model: {name: resnet20, dropout: [0, 0]}", "c.yaml:1: model.dropout has no effect on 'resnet20'"),
         ("name: a\nmodel: {name: resnet21}", "c.yaml:2: model.name is 'resnet21'; resnetM has M = 6n+2 layers"),

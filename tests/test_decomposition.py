@@ -182,6 +182,8 @@ def test_from_settings() -> None:
     coarse = Decomposition.from_settings(DecompositionSettings(grid=(1, 3), overlap=1, coarse=True), (8, 9))
     assert coarse == Decomposition.from_grid((8, 9), (1, 3), 1).with_coarse()
     assert coarse.coarse == (1, 2)
+    uniform = Decomposition.from_settings(DecompositionSettings(grid=(3,), uniform=True), (28,))
+    assert [box.shape for box in uniform.boxes] == [(10,), (10,), (10,)]
     explicit = Decomposition.from_settings(DecompositionSettings(boxes=[[[0, 1], [2, 3]]], coarse=True), (8, 8))
     assert explicit.coarse == (4, 4)
     with pytest.raises(ValueError, match=r"decomposition\.coarse is true"):
@@ -253,6 +255,26 @@ def test_the_coarse_subdomain_is_one_more_and_the_last(case: Grid) -> None:
         assert b == 1 or -(-n // (b - 1)) > most  # the finest that is small enough
     subimages = [np.zeros(box.shape) for box in both.boxes]
     assert both.assemble(subimages).shape == image
+
+
+@quickly
+@given(grids())
+def test_uniform_boxes_are_of_one_shape_inside_the_image_and_contain_those_of_the_grid(case: Grid) -> None:
+    image, grid, overlap = case
+    plain = Decomposition.from_grid(image, grid, overlap)
+    uniform = plain.with_uniform_boxes()
+    assert len({box.shape for box in uniform.boxes}) == 1
+    for before, after in zip(plain.boxes, uniform.boxes, strict=True):
+        assert all(0 <= a <= p for a, p in zip(after.start, before.start, strict=True))
+        assert all(q <= b <= n for q, b, n in zip(before.stop, after.stop, image, strict=True))
+    longest = [max(box.shape[axis] for box in plain.boxes) for axis in range(len(image))]
+    assert uniform.boxes[0].shape == tuple(longest)
+    assert (uniform.cores, uniform.with_uniform_boxes()) == (plain.cores, uniform)
+
+
+def test_uniform_boxes_grow_on_both_sides_and_away_from_the_border() -> None:
+    boxes = Decomposition.from_grid((28,), (3,), 2).with_uniform_boxes().boxes  # 12, 13 and 11 pixels before
+    assert [(box.start[0], box.stop[0]) for box in boxes] == [(0, 13), (8, 21), (15, 28)]
 
 
 def test_the_coarse_subdomain_of_explicit_boxes() -> None:
