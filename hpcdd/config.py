@@ -77,6 +77,11 @@ class CNNTrainingSettings(TrainingSettings):
 class LocalSettings(CNNTrainingSettings):
     """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
 
+    together: bool | Literal["auto"] = "auto"
+    """Whether a rank trains its CNNs of one shape together, each step one of all of them, instead of one after the
+    other. The results are the same to rounding, but their bits depend on which CNNs a rank has. `auto`: on a GPU, which
+    a small CNN leaves idle. On a CPU many small ones gain as well: `hpcdd bench step` measures it."""
+
 
 class AggregationSettings(TrainingSettings):
     """Aggregation: the DNN that is trained on the local CNNs' decisions."""
@@ -257,6 +262,10 @@ class Config(Settings):
                 f"coherent.features is {wanted!r}, but a start by transfer (coherent.starts) with coherent.dnn_start "
                 f"'trained' goes on with a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
                 "or like features"
+            )
+        if self.local.together is True and self.model.is_own:
+            problems.append(
+                f"local.together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
             )
         if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")

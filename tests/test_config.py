@@ -236,6 +236,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "decomposition.overlap": ("1,2", (1, 2)),
     "decomposition.boxes": (BOXES, (((0, 0), (4, 4)), ((4, 4), (8, 8)))),
     "decomposition.coarse": ("true", True),
+    "decomposition.uniform": ("true", True),
+    "local.together": ("true", True),
     "model.name": ("resnet8", "resnet8"),
     "model.width": ("5", 5),
     "model.local_width": ("3", 3),

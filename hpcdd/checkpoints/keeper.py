@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 
 from ..comm import Comm
@@ -77,6 +77,9 @@ class NoKeeper:
         """Never."""
         return False
 
+    def count(self, share: float) -> None:
+        """Does nothing."""
+
     def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
         """Does nothing."""
 
@@ -119,8 +122,8 @@ class Keeper(NoKeeper):
         self._last: Position | None = None  # that was saved, or tried
         self._whole: Position | None = None
         self._last_time = time.monotonic()
-        self._earlier = Costs()
-        self._begin = self._now(0)
+        self._earlier = self._spent = Costs()
+        self._share, self._begin = 1.0, self._now()
 
     @property
     def leads(self) -> bool:
@@ -140,6 +143,10 @@ class Keeper(NoKeeper):
     def due(self, epochs: int) -> bool:
         """Whether a checkpoint is due at the end of so many epochs; the same on all ranks."""
         return self._settings.epochs is not None and epochs % self._settings.epochs == 0
+
+    def count(self, share: float) -> None:
+        """From now on ``share`` of what this rank's clocks show is spent on this training; 1 to begin with."""
+        self._spent, self._begin, self._share = self._so_far(), self._now(), share
 
     def load(self) -> Snapshot | None:
         """The newest snapshot that is whole on all ranks; what is damaged is told, and the one before taken.
@@ -174,7 +181,7 @@ class Keeper(NoKeeper):
             present = snapshot()
             if present.position != self._last:
                 self._last = present.position
-                if problem := self._write(present, self._now(steps), validation_accuracy):
+                if problem := self._write(present, replace(self._so_far(), steps=steps), validation_accuracy):
                     self._journal.warn(f"a checkpoint in {self._chain.folder} can't be written: {problem}")
         self._last_time = time.monotonic()
 
@@ -185,10 +192,16 @@ class Keeper(NoKeeper):
             yield
         self._journal.seconds += time.perf_counter() - start
 
-    def _now(self, steps: int) -> Costs:
+    def _now(self) -> Costs:
         """The clocks and counters of this rank, as costs."""
         traffic = self._ledger.traffic.get(self._phase, Traffic())
-        return Costs(time.perf_counter(), time.process_time(), traffic.calls, traffic.bytes, steps)
+        return Costs(time.perf_counter(), time.process_time(), traffic.calls, traffic.bytes)
+
+    def _so_far(self) -> Costs:
+        """What this training has cost in this job."""
+        more = self._now() - self._begin
+        seconds, worked = self._share * more.seconds, self._share * more.core_seconds
+        return self._spent + replace(more, seconds=seconds, core_seconds=worked)
 
     def _agreed(self, positions: list[Position]) -> list[Position]:
         """Those that root sees: a shared file system may not show all ranks the same at the same moment."""
@@ -210,7 +223,7 @@ class Keeper(NoKeeper):
             self._journal.earlier[self._phase, min(self._reads)] = costs
         return found
 
-    def _write(self, snapshot: Snapshot, now: Costs, validation_accuracy: float | None) -> str | None:
+    def _write(self, snapshot: Snapshot, spent: Costs, validation_accuracy: float | None) -> str | None:
         """Writes this rank's pieces, and on the leader the manifest; what went wrong, on the leader."""
         entries: dict[str, Entry] = {}
         problem = None
@@ -220,7 +233,7 @@ class Keeper(NoKeeper):
                 entries |= self._chain.write(snapshot.position, subdomain, piece)
         except OSError as error:
             problem = str(error)
-        own = (entries, problem, now - self._begin)
+        own = (entries, problem, spent)
         everyone = [own] if self._comm is None else self._comm.gather_object(own)
         if everyone is None or not self.leads:
             return None
@@ -229,7 +242,7 @@ class Keeper(NoKeeper):
             core_seconds=sum(c.core_seconds for _, _, c in everyone),
             calls=max(c.calls for _, _, c in everyone),
             bytes=max(c.bytes for _, _, c in everyone),
-            steps=now.steps,
+            steps=spent.steps,
         )
         problem = next((text for _, text, _ in everyone if text is not None), None)
         if problem is None:

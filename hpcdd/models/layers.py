@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 _CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -38,25 +38,48 @@ def halve(shape: Sequence[int]) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout with cheaper random numbers: on the CPU torch's own take longer than a batch norm."""
+    """Dropout with cheaper random numbers: on the CPU torch's own take longer than a batch norm.
+
+    A random number has 16 bits, so that the rate is a multiple of 2^-16.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(n, ...) -> the same shape."""
         if not self.training or self.p == 0:
             return input
-        if input.device.type != "cpu":
-            return functional.dropout(input, self.p, True)
         return input * self.factors(input)
 
     def factors(self, x: torch.Tensor) -> torch.Tensor:
-        """Draws what dropout multiplies by on the CPU: 0, or the inverse of the share that stays on average.
+        """Draws what dropout multiplies x (n, ...) by, from torch's global random state."""
+        return self.factors_of(numbers(x.shape, x.device, [None])[0], x.dtype)
 
-        A random number has 16 bits, so that the rate is a multiple of 2^-16.
+    def factors_of(self, drawn: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """What dropout multiplies by: 0, or the inverse of the share that stays on average.
 
         Args:
-            x: of the shape, dtype and layout that are wanted; its memory has no gaps.
+            drawn: of :func:`numbers`, of any shape.
+            dtype: that is wanted.
         """
         dropped = min(round(self.p * _VALUES), _VALUES - 1)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        values = words.view(torch.int16)[: x.numel()].as_strided(x.shape, x.stride())
-        return (values >= dropped - _VALUES // 2).to(x.dtype).mul_(_VALUES / (_VALUES - dropped))
+        return (drawn >= dropped - _VALUES // 2).to(dtype).mul_(_VALUES / (_VALUES - dropped))
+
+
+def numbers(shape: Sequence[int], device: torch.device, generators: Sequence[torch.Generator | None]) -> torch.Tensor:
+    """Random numbers, as many from each generator; a sample's lie in memory channels last.
+
+    Args:
+        shape: (n, ...) of what each generator draws.
+        device: of the generators.
+        generators: S of them; None is torch's global random state.
+
+    Returns:
+        int16 (S, n, ...), each value of 16 bits alike.
+    """
+    size = math.prod(shape)
+    words = torch.empty(len(generators), -(-size // 4), dtype=torch.int64, device=device)
+    for row, generator in zip(words, generators, strict=True):
+        row.random_(-(2**63), None, generator=generator)
+    values = words.view(torch.int16)[:, :size]
+    if len(shape) < 3:
+        return values.view(-1, *shape)
+    return values.view(-1, shape[0], *shape[2:], shape[1]).movedim(-1, 2)

@@ -1,8 +1,9 @@
 """Local phase: one small CNN per subimage, trained in parallel and without messages.
 
 arXiv 2408.14442 and 2302.06564: the images are decomposed into subimages, and for each subimage a local CNN is
-trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other.
-Only where several ranks (replicas) train copies of one CNN do they exchange gradients, among themselves.
+trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other,
+or those of one shape together (:mod:`hpcdd.phases.together`). Only where several ranks (replicas) train copies of one
+CNN do they exchange gradients, among themselves.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..parallel.share import Share, broadcast_state
 from ..seeding import seed_of
 from .alike import checked
 from .status import Hooks
+from .together import Member, train_together
 from .training import logits_of, train
 
 
@@ -35,7 +37,7 @@ class LocalResult:
     Attributes:
         network: the CNN, on its rank's device, in evaluation mode.
         logits: its decisions by split, float32 (n, K) on the CPU; empty where they are not wanted.
-        seconds: for training and for the decisions, in this job.
+        seconds: for training and for the decisions, in this job; of a training together, its part.
         steps: of the training in this job.
     """
 
@@ -76,42 +78,104 @@ def train_local_cnns(
         DivergedError: a loss or a logit is NaN or infinite.
         StopRequest: from ``hooks.step``, or from the flag of ``share``.
     """
-    results, share = {}, share or Share()
-    for subdomain in place.subdomains:
+    results: dict[int, LocalResult] = {}
+    share = share or Share()
+    replicas = 1 if share.comm is None else share.comm.size
+    together = trains_together(config, place.device, replicas)
+    shapes = {s: samples[s]["train"].shape for s in place.subdomains}
+    for group in groups(shapes, together=together):
         start = time.perf_counter()
-        splits = samples[subdomain]
-        network = create_local_cnn(config, subdomain, splits["train"].shape, num_classes, width)
-        if share.comm is not None:
-            # The same already, unless the user's own factory draws from elsewhere.
-            broadcast_state(share.comm, network)
-            hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())})
-        network.to(place.device)
-        with shared_layers(network, share):
-            steps = train(
-                network,
-                splits["train"],
-                splits.get("validation"),
+        networks = {s: create_local_cnn(config, s, shapes[s], num_classes, width) for s in group}
+        for network in networks.values():
+            network.to(place.device)
+        if together:
+            steps = train_together(
+                [
+                    Member(s, network, samples[s]["train"], samples[s].get("validation"), keepers(s))
+                    for s, network in networks.items()
+                ],
                 config.local,
                 seed=config.seed,
-                phase="local",
-                subdomain=subdomain,
-                share=share,
-                bf16=config.local.precision == "bf16",
                 hooks=hooks,
-                keeper=keepers(subdomain),
             )
-        network.eval()
-        wanted = splits if decide else {}
-        with hooks.evaluation():
-            logits = {split: logits_of(network, its, hooks.step, share) for split, its in wanted.items()}
-        if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
-            # The last step may have broken what the losses up to it do not show.
-            raise DivergedError(
-                f"phase local: the trained CNN of subdomain {subdomain} gives logits that are not finite; "
-                "try a smaller local.learning_rate or local.precision fp32"
-            )
-        results[subdomain] = LocalResult(network, logits, time.perf_counter() - start, steps)
-    return results
+        else:
+            steps = {
+                s: _train_alone(config, s, net, samples[s], share, hooks, keepers(s)) for s, net in networks.items()
+            }
+        seconds = (time.perf_counter() - start) / len(group)
+        for s, network in networks.items():
+            start = time.perf_counter()
+            logits = _decisions(network.eval(), s, samples[s] if decide else {}, share, hooks)
+            results[s] = LocalResult(network, logits, seconds + time.perf_counter() - start, steps[s])
+    return {s: results[s] for s in place.subdomains}
+
+
+def groups(shapes: Mapping[int, tuple[int, ...]], *, together: bool) -> list[list[int]]:
+    """A rank's subdomains in the order in which their CNNs are trained: those of a list together.
+
+    Args:
+        shapes: by subdomain, (C, *spatial) of its subimages.
+        together: whether CNNs of one shape are.
+    """
+    alike: dict[object, list[int]] = {}
+    for s, shape in shapes.items():
+        alike.setdefault(shape if together else s, []).append(s)
+    return list(alike.values())
+
+
+def trains_together(config: Config, device: str, replicas: int) -> bool:
+    """Whether a rank trains its CNNs of one shape together: where the settings and its device let it.
+
+    Replicas don't: each has one CNN, and messages in every step. Neither are CNNs of the user's own, which may draw
+    random numbers that nobody knows of.
+    """
+    wanted = config.local.together
+    return (device != "cpu" if wanted == "auto" else wanted) and replicas == 1 and not config.model.is_own
+
+
+def _train_alone(
+    config: Config,
+    subdomain: int,
+    network: nn.Module,
+    samples: Mapping[str, Subimages],
+    share: Share,
+    hooks: Hooks,
+    keeper: NoKeeper,
+) -> int:
+    """One CNN by itself, or with its replicas on other ranks; the number of steps."""
+    if share.comm is not None:
+        # The same already, unless the user's own factory draws from elsewhere.
+        broadcast_state(share.comm, network)
+        hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())})
+    with shared_layers(network, share):
+        return train(
+            network,
+            samples["train"],
+            samples.get("validation"),
+            config.local,
+            seed=config.seed,
+            phase="local",
+            subdomain=subdomain,
+            share=share,
+            bf16=config.local.precision == "bf16",
+            hooks=hooks,
+            keeper=keeper,
+        )
+
+
+def _decisions(
+    network: nn.Module, subdomain: int, samples: Mapping[str, Subimages], share: Share, hooks: Hooks
+) -> dict[str, torch.Tensor]:
+    """A trained CNN's logits by split."""
+    with hooks.evaluation():
+        logits = {split: logits_of(network, its, hooks.step, share) for split, its in samples.items()}
+    if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
+        # The last step may have broken what the losses up to it do not show.
+        raise DivergedError(
+            f"phase local: the trained CNN of subdomain {subdomain} gives logits that are not finite; "
+            "try a smaller local.learning_rate or local.precision fp32"
+        )
+    return logits
 
 
 def create_local_cnn(

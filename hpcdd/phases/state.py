@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -15,7 +16,6 @@ from ..checkpoints.snapshot import Position, Snapshot
 from ..config import TrainingSettings
 from ..parallel.share import Share
 from .status import Meter, Status
-from .streams import Streams
 
 Tensors = dict[str, torch.Tensor]
 
@@ -55,17 +55,39 @@ class Patience:
             network.load_state_dict(self.state)
 
 
+class Memory(Protocol):
+    """What an optimizer remembers of one network."""
+
+    def tensors(self) -> Tensors:
+        """By KIND/NAME, e.g. ``exp_avg/0.weight``."""
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Takes what :meth:`tensors` gave; other kinds are left out."""
+
+
+class Draws(Protocol):
+    """Random streams of a training."""
+
+    @property
+    def states(self) -> Tensors:
+        """uint8, by subdomain (as text)."""
+
+    def restore(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Makes them as they were."""
+
+
 @dataclass(frozen=True)
 class State:
     """What a training consists of. Order and views of the samples and the learning rate follow from its position.
 
     Attributes:
-        network, optimizer, streams, meter, patience, share: those of :func:`hpcdd.phases.training.train`.
+        memory: of its optimizer.
+        network, streams, meter, patience, share: those of :func:`hpcdd.phases.training.train`.
     """
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
-    streams: Streams
+    memory: Memory
+    streams: Draws
     meter: Meter
     patience: Patience
     share: Share
@@ -76,8 +98,8 @@ class State:
         tensors = {
             **network_tensors("network", self.network.state_dict()),
             **network_tensors("best", patience.state),
-            **optimizer_tensors(self.network, self.optimizer),
-            **{f"stream/{s}": state for s, state in self.streams.states.items()},
+            **self.memory.tensors(),
+            **network_tensors("stream", self.streams.states),
         }
         facts = meter.facts(self.share.sum(meter.sums))
         facts["patience"] = [patience.best, patience.waited]
@@ -86,8 +108,8 @@ class State:
     def restore(self, saved: Snapshot) -> None:
         """Makes everything as it was; no message."""
         self.network.load_state_dict(named("network", saved.tensors))
-        restore_optimizer(self.network, self.optimizer, saved.tensors)
-        self.streams.states.update({int(s): state for s, state in named("stream", saved.tensors).items()})
+        self.memory.restore(saved.tensors)
+        self.streams.restore(named("stream", saved.tensors))
         counts = self.share.comm is None or self.share.comm.is_root
         self.meter.restore(*saved.position, saved.facts, counts=counts)
         self.patience.best, self.patience.waited = saved.facts["patience"]
@@ -128,27 +150,43 @@ def named(kind: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
     return {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{kind}/")}
 
 
-def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """What an optimizer remembers of each parameter, by KIND/NAME, e.g. ``exp_avg/0.weight``."""
-    found: Tensors = {}
-    for name, parameter in network.named_parameters():
-        for kind, value in optimizer.state.get(parameter, {}).items():
-            if value is not None:  # momentum before the first step
-                found[f"{kind}/{name}"] = value
-    return found
-
-
-def restore_optimizer(
-    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """Gives an optimizer back what :func:`optimizer_tensors` took; kinds that are not the optimizer's are left out."""
-    parameters = {name: (index, parameter) for index, (name, parameter) in enumerate(network.named_parameters())}
-    state: dict[int, dict[str, torch.Tensor]] = {}
+def of_parameters(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """(kind, name, value) of what an optimizer has remembered, among the tensors of a snapshot."""
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
-        if kind not in ("network", "best", "stream") and name in parameters:
+        if kind not in ("network", "best", "stream"):
+            yield kind, name, value
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What an optimizer of one network remembers.
+
+    Attributes:
+        network, optimizer: see there.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def tensors(self) -> Tensors:
+        """See :class:`Memory`."""
+        found: Tensors = {}
+        for name, parameter in self.network.named_parameters():
+            for kind, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:  # momentum before the first step
+                    found[f"{kind}/{name}"] = value
+        return found
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """See :class:`Memory`."""
+        parameters = {
+            name: (index, parameter) for index, (name, parameter) in enumerate(self.network.named_parameters())
+        }
+        state: dict[int, Tensors] = {}
+        for kind, name, value in of_parameters(tensors):
             index, parameter = parameters[name]
             # Moments lie in memory as their parameter does, or fused kernels would mix them up.
             like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
             state.setdefault(index, {})[kind] = like.detach().copy_(value)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})

@@ -23,23 +23,23 @@ class Streams:
         device: on which they draw.
 
     Attributes:
-        states: by subdomain torch's random state, uint8.
+        states: by subdomain (as text) torch's random state, uint8.
     """
 
     def __init__(self, networks: Mapping[int, nn.Module], device: torch.device) -> None:
         self._networks = dict(networks)
         self._device = device
-        self.states: dict[int, torch.Tensor] = {}
+        self.states: dict[str, torch.Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Self:
         for subdomain, network in self._networks.items():
 
-            def before(module: nn.Module, _inputs: Any, subdomain: int = subdomain) -> None:
+            def before(module: nn.Module, _inputs: Any, subdomain: str = str(subdomain)) -> None:
                 if module.training:
                     self._set(self.states[subdomain])
 
-            def after(module: nn.Module, _inputs: Any, _output: Any, subdomain: int = subdomain) -> None:
+            def after(module: nn.Module, _inputs: Any, _output: Any, subdomain: str = str(subdomain)) -> None:
                 if module.training:
                     self.states[subdomain] = self._get()
 
@@ -54,7 +54,11 @@ class Streams:
         """Starts all streams anew for an epoch."""
         for subdomain in self._networks:
             torch.manual_seed(seed_of(seed, purpose, subdomain=subdomain, epoch=epoch))
-            self.states[subdomain] = self._get()
+            self.states[str(subdomain)] = self._get()
+
+    def restore(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Makes them as :attr:`states` was."""
+        self.states.update(states)
 
     def _get(self) -> torch.Tensor:
         return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()

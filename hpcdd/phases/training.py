@@ -22,7 +22,7 @@ from ..parallel.share import Share, never
 from ..seeding import WHOLE, seed_of
 from .optimizers import advance, make_optimizer, make_schedule
 from .parts import part
-from .state import Patience, State
+from .state import OptimizerMemory, Patience, State
 from .status import Hooks, Meter
 from .streams import Streams
 
@@ -140,7 +140,7 @@ def train(
     schedule = make_schedule(optimizer, settings, meter.steps_per_epoch * settings.epochs)
     patience = Patience(settings.early_stopping)
     streams = Streams(parts or {subdomain: network}, device)
-    state = State(network, optimizer, streams, meter, patience, share)
+    state = State(network, OptimizerMemory(network, optimizer), streams, meter, patience, share)
     if (saved := keeper.load()) is not None:
         state.restore(saved)
         advance(schedule, meter.steps_in_all)

@@ -170,7 +170,8 @@ def memories_of(workload: Workload, mesh: Mesh, machine: Machine | None, ready: 
         boxes = tuple(problem.bytes_of([s]) for s in place.subdomains)
         key = (shapes, boxes, place.rank == 0)
         if key not in known:
-            known[key] = made.of(place.subdomains, where, is_root=place.rank == 0), where
+            memory = made.of(place.subdomains, where, is_root=place.rank == 0, device=place.device)
+            known[key] = memory, where
         found.append(known[key])
     return found
 

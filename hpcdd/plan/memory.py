@@ -31,6 +31,7 @@ from ..config import TrainingSettings
 from ..data.loading import Where
 from ..data.order import WINDOW_BYTES
 from ..decomposition import split_evenly
+from ..phases.local import groups, trains_together
 from ..phases.optimizers import make_optimizer
 from . import networks
 from .messages import Layout
@@ -97,13 +98,14 @@ class Memories:
         self._config, self._problem = self.workload.config, self.workload.problem
         self._layout = Layout.of(len(self._problem.decomposition), self.ranks)
 
-    def of(self, subdomains: Sequence[int], where: Where, *, is_root: bool) -> Memory:
+    def of(self, subdomains: Sequence[int], where: Where, *, is_root: bool, device: str = "cpu") -> Memory:
         """Of a rank that owns some subdomains, at its fullest moment.
 
         Args:
             subdomains: which.
             where: it keeps its samples.
             is_root: whether it is rank 0.
+            device: of the rank.
 
         Raises:
             UserError: the user's own network can't be gone through with shapes alone.
@@ -111,19 +113,22 @@ class Memories:
         if not subdomains:
             return Memory("local", self.runtime)
         cnns = {s: networks.local_cnn(self._problem, s) for s in subdomains}
-        moments = [self._local(cnns, where), self._dnn(cnns, where, is_root=is_root)]
+        moments = [self._local(cnns, where, device), self._dnn(cnns, where, is_root=is_root)]
         if self._config.coherent.starts:
             moments.append(self._coherent(cnns, where))
         if self._config.baseline.enabled:
             moments.append(self._global(cnns, where))
         return max(moments, key=lambda memory: memory.total)
 
-    def _local(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
-        """One CNN is trained after the other."""
-        settings, largest = self._config.local, max(cnns, key=lambda s: _bytes(cnns[s]))
+    def _local(self, cnns: dict[int, nn.Module], where: Where, device: str) -> Memory:
+        """One CNN is trained after the other, or those of one shape together."""
+        settings = self._config.local
+        shapes = {s: self._problem.subimage_shape(s) for s in cnns}
+        together = trains_together(self._config, device, self._layout.replicas)
+        largest = max(groups(shapes, together=together), key=lambda group: sum(_bytes(cnns[s]) for s in group))
         rows = self._rows(settings, self._layout.replicas)
-        step = self._step_of_cnns([largest], rows, settings.precision)
-        return self._moment("local", cnns, where, settings, cnns[largest], step)
+        step = self._step_of_cnns(largest, rows, settings.precision)
+        return self._moment("local", cnns, where, settings, nn.ModuleList([cnns[s] for s in largest]), step)
 
     def _dnn(self, cnns: dict[int, nn.Module], where: Where, *, is_root: bool) -> Memory:
         settings = self._config.aggregation

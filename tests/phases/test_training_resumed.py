@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hpcdd.checkpoints.keeper import Costs, Journal, Keeper
+from hpcdd.checkpoints.snapshot import Position, Snapshot
 from hpcdd.config import CheckpointSettings, TrainingSettings
 from hpcdd.data import order
 from hpcdd.data.loading import Storage
@@ -209,3 +210,18 @@ def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monk
         with pytest.raises(StopRequest):
             trained(tmp_path / str(stop), stop_at(stop))
         assert all(torch.equal(a, b) for a, b in zip(bits(trained(tmp_path / str(stop))), bits(expected), strict=True))
+
+
+def test_a_share_of_the_clocks_is_what_a_training_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    its = keeper(tmp_path)
+    for seconds, share in ((8.0, 0.5), (4.0, 0.0), (7.0, 0.25), (12.0, 1.0)):
+        clock[0] += seconds
+        its.count(share)
+    clock[0] += 1.0
+    its.save(lambda: Snapshot(Position(1, 0)), steps=5)
+    journal = Journal(print)
+    keeper(tmp_path, journal=journal).load()
+    cost = journal.earlier["local", 2]
+    assert (cost.seconds, cost.steps) == (8 + 0.5 * 4 + 0 * 7 + 0.25 * 12 + 1, 5)

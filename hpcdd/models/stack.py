@@ -1,0 +1,120 @@
+"""CNNs of one shape as one: every kernel works on all of them at once (torch.func.vmap over stacked parameters).
+
+A small CNN leaves most of a GPU idle, and on a CPU its layers take less time than starting them. A convolution of S
+CNNs becomes one grouped convolution, a batch norm one over all their channels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import Function
+from torch.func import functional_call, vmap
+
+from .layers import Dropout, numbers
+
+
+class Stack(nn.Module):
+    """S CNNs of one shape. Their own parameters and buffers become views into the stack's: to train it trains them.
+
+    Args:
+        cnns: from :func:`hpcdd.models.registry.create`, of hpcdd's own families, on one device.
+
+    Attributes:
+        cnns: the same; computing with one of them alone, in evaluation mode, sees what the stack has learnt.
+        generators: from which each draws its dropout, on the CNNs' device.
+        names: of the parameters in one CNN.
+        leaves: in the order of ``names``, those of all CNNs, (S, ...) each: what an optimizer gets.
+    """
+
+    def __init__(self, cnns: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.cnns = tuple(cnns)  # not registered: the parameters are the leaves
+        device = next(self.cnns[0].parameters()).device
+        self.generators = [torch.Generator(device) for _ in self.cnns]
+        self._template = (_on_meta(self.cnns[0], self.generators),)
+        self.names = [name for name, _ in self.cnns[0].named_parameters()]
+        self.leaves = nn.ParameterList(
+            [nn.Parameter(_joined([cnn.get_parameter(name) for cnn in self.cnns])) for name in self.names]
+        )
+        self._buffers_of_all = {
+            name: _joined([cnn.get_buffer(name) for cnn in self.cnns]) for name, _ in self.cnns[0].named_buffers()
+        }
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """In training mode: float (S, n, C, *spatial) -> the CNNs' logits, (S, n, K)."""
+        (template,) = self._template
+        template.train(self.training)
+
+        def of_one(parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], x: torch.Tensor) -> Any:
+            return functional_call(template, (parameters, buffers), (x,))
+
+        parameters = dict(zip(self.names, self.leaves, strict=True))
+        logits: torch.Tensor = vmap(of_one)(parameters, self._buffers_of_all, inputs)
+        return logits
+
+
+def _joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The tensors stacked, (S, ...), each in its own memory layout; they become views of it."""
+    tensors = list(tensors)
+    first = tensors[0]
+    whole = torch.empty_strided(
+        (len(tensors), *first.shape), (first.numel(), *first.stride()), dtype=first.dtype, device=first.device
+    )
+    with torch.no_grad():
+        for part, tensor in zip(whole, tensors, strict=True):
+            part.copy_(tensor)
+            tensor.data = part
+    return whole
+
+
+def _on_meta(cnn: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
+    """The CNN without memory, as what is called with each CNN's parameters; its dropout draws from the generators."""
+    with torch.device("meta"):
+        template = copy.deepcopy(cnn).to("meta")
+    for module in list(template.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, _StackedDropout(child, generators))
+    return template
+
+
+class _StackedDropout(nn.Module):
+    """Dropout inside vmap: each CNN multiplies by what it would have drawn alone."""
+
+    def __init__(self, dropout: Dropout, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self.dropout, self.generators = dropout, generators
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, ...) of each CNN -> the same shape."""
+        if not self.training or self.dropout.p == 0:
+            return x
+        return x * _Factors.apply(x, self.draw)  # type: ignore[no-any-return, no-untyped-call]
+
+    def draw(self, x: torch.Tensor) -> torch.Tensor:
+        """Factors for x (S, n, ...)."""
+        return self.dropout.factors_of(numbers(x.shape[1:], x.device, self.generators), x.dtype)
+
+
+class _Factors(Function):
+    """Dropout's factors: constants, which vmap lets each CNN draw."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Of one CNN that stands alone."""
+        return draw(x.unsqueeze(0)).squeeze(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: torch.Tensor) -> None:
+        """Nothing is differentiated."""
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        """Of all CNNs."""
+        return draw(x.movedim(in_dims[0], 0)), 0

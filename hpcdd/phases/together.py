@@ -1,0 +1,291 @@
+"""Local CNNs of one shape that a rank trains together: a step is one of all of them (:mod:`hpcdd.models.stack`).
+
+Each becomes what it would have become by itself, to rounding: its batches, views, random numbers, schedule, early
+stopping and record are its own. So are its checkpoints, which a training of it alone goes on from, and the other way
+round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..checkpoints.keeper import NoKeeper
+from ..checkpoints.snapshot import Position, Snapshot
+from ..config import LocalSettings
+from ..data.samples import AnySamples, Batches
+from ..errors import StopRequest
+from ..models.stack import Stack
+from ..mpi import is_loss
+from ..parallel.share import Share
+from ..seeding import seed_of
+from .optimizers import advance, make_optimizer, make_schedule
+from .parts import part
+from .state import Patience, State, Tensors, of_parameters
+from .status import Hooks, Meter
+from .training import evaluate
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the CNNs.
+
+    Attributes:
+        subdomain: s.
+        network: of hpcdd's own families, on the samples' device; trained in place.
+        training, validation: its splits.
+        keeper: of its checkpoints.
+    """
+
+    subdomain: int
+    network: nn.Module
+    training: AnySamples
+    validation: AnySamples | None
+    keeper: NoKeeper
+
+
+def train_together(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
+    """Trains CNNs of one shape as :func:`hpcdd.phases.training.train` trains each; no message.
+
+    Those that go on from checkpoints at different places are trained in groups, one for each place. Who stops early
+    leaves; the others go on.
+
+    Args:
+        members: with as many training samples each.
+        settings: of the phase.
+        seed: the run's seed.
+        hooks: called for each of them in turn, but ``step``, once for a step of all.
+
+    Returns:
+        By subdomain the number of steps in this job.
+
+    Raises:
+        DivergedError: the loss of one of them is NaN or infinite.
+        StopRequest: from ``hooks.step``; the states of all are saved.
+    """
+    saved: dict[int, Snapshot] = {}
+    places: dict[Position, list[Member]] = {}
+    for member in members:
+        found = member.keeper.load()
+        member.keeper.count(0)
+        if found is not None:
+            saved[member.subdomain] = found
+        places.setdefault(Position(0, 0) if found is None else found.position, []).append(member)
+    steps: dict[int, int] = {}
+    for _, group in sorted(places.items(), key=lambda item: item[0]):
+        steps |= _train(group, saved, settings, seed, hooks)
+    return {member.subdomain: steps[member.subdomain] for member in members}
+
+
+def _train(
+    members: list[Member], saved: Mapping[int, Snapshot], settings: LocalSettings, seed: int, hooks: Hooks
+) -> dict[int, int]:
+    """Those at one place."""
+    before: dict[int, int] = {}
+    steps: dict[int, int] = {}
+    while members:
+        group = _Group(members, settings, seed, hooks)
+        group.restore(saved, tell=not before)
+        before = before or dict(zip([m.subdomain for m in members], group.steps, strict=True))
+        group.run(before)
+        for member, state, number in zip(members, group.states, group.steps, strict=True):
+            member.keeper.count(0)
+            if state.patience.exhausted or group.complete:
+                state.patience.restore(member.network)
+                steps[member.subdomain] = number - before[member.subdomain]
+        saved = group.snapshots()
+        members = [member for member in members if member.subdomain not in steps]
+    return steps
+
+
+class _Group:
+    """CNNs that are trained together until one of them, or all, come to their end."""
+
+    def __init__(self, members: Sequence[Member], settings: LocalSettings, seed: int, hooks: Hooks) -> None:
+        self._members, self._settings, self._seed, self._hooks = members, settings, seed, hooks
+        self._stack = Stack([member.network for member in members])
+        self._optimizer = make_optimizer(self._stack, settings)
+        training = members[0].training
+        self._device = training.labels.device
+        self._meters = [Meter("local", member.subdomain, settings, len(training), self._device) for member in members]
+        epoch_steps = self._meters[0].steps_per_epoch
+        self._schedule = make_schedule(self._optimizer, settings, epoch_steps * settings.epochs)
+        self.states = [
+            State(
+                member.network,
+                _Slice(self._stack, number, self._optimizer),
+                _Draws(str(member.subdomain), self._stack.generators[number]),
+                self._meters[number],
+                Patience(settings.early_stopping),
+                Share(),
+            )
+            for number, member in enumerate(members)
+        ]
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of each since its training began."""
+        return [meter.steps_in_all for meter in self._meters]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are done."""
+        return self._meters[0].epoch == self._settings.epochs
+
+    def restore(self, saved: Mapping[int, Snapshot], *, tell: bool) -> None:
+        """Goes on from snapshots; ``tell``: of what earlier jobs did."""
+        for member, state in zip(self._members, self.states, strict=True):
+            if member.subdomain in saved:
+                state.restore(saved[member.subdomain])
+                if tell:
+                    self._hooks.history(state.meter.history)
+            member.keeper.count(1 / len(self._members))
+        advance(self._schedule, self._meters[0].steps_in_all)
+
+    def snapshots(self) -> dict[int, Snapshot]:
+        """Of all."""
+        return {member.subdomain: state.snapshot() for member, state in zip(self._members, self.states, strict=True)}
+
+    def run(self, before: Mapping[int, int]) -> None:
+        """Trains; ``before``: by subdomain the steps of earlier jobs."""
+
+        def save(number: int, accuracy: float | None = None) -> None:
+            member = self._members[number]
+            steps = self._meters[number].steps_in_all - before[member.subdomain]
+            member.keeper.save(self.states[number].snapshot, steps, accuracy)
+
+        def save_overdue() -> None:
+            for number, member in enumerate(self._members):
+                if member.keeper.overdue():
+                    save(number)
+
+        try:
+            while not self.complete and not any(state.patience.exhausted for state in self.states):
+                self._epoch(save_overdue)
+                self._evaluate()
+                for number, (member, state) in enumerate(zip(self._members, self.states, strict=True)):
+                    meter = state.meter
+                    state.patience.take(meter.validation[1], member.network)
+                    over = state.patience.exhausted
+                    self._hooks.epoch(meter.end_epoch(last=over))
+                    if over or meter.epoch == self._settings.epochs or member.keeper.due(meter.epoch):
+                        save(number, meter.validation[1])
+            self._hooks.step()
+        except Exception as error:
+            if isinstance(error, StopRequest) or is_loss(error):
+                for number in range(len(self._members)):
+                    save(number)
+            raise
+
+    def _epoch(self, save_overdue: Callable[[], None]) -> None:
+        meters, hooks = self._meters, self._hooks
+        epoch, first, size = meters[0].epoch, meters[0].steps, meters[0].batch_size
+        if not first:
+            for member, generator in zip(self._members, self._stack.generators, strict=True):
+                seed = seed_of(self._seed, "local dropout", subdomain=member.subdomain, epoch=epoch)
+                generator.manual_seed(seed)
+        view_seed = seed_of(self._seed, "local augmentation", epoch=epoch)
+        with ExitStack() as stack:
+            entered = []
+            for member in self._members:
+                order_seed = seed_of(self._seed, "local order", subdomain=member.subdomain, epoch=epoch)
+                entered.append(stack.enter_context(member.training.epoch(order_seed, view_seed, first * size)))
+            seen, sums = [samples for _, samples in entered], self._join_sums()
+            orders = torch.stack([order for order, _ in entered])
+            for batches in torch.split(orders, size, dim=1)[first : meters[0].steps_per_epoch]:
+                hooks.step()
+                for meter in meters:
+                    meter.learning_rate = self._optimizer.param_groups[0]["lr"]
+                if hooks.due():
+                    for meter in meters:
+                        hooks.status(meter.status())
+                self._step(seen, batches, sums)
+                for meter in meters:
+                    meter.steps += 1
+                self._schedule.step()
+                save_overdue()
+
+    def _step(self, seen: Sequence[Batches], batches: torch.Tensor, sums: torch.Tensor) -> None:
+        """One step of all.
+
+        Args:
+            seen: each one's training samples.
+            batches: int64 (S, b), which of them.
+            sums: float64 (S, 3), see :class:`Meter`.
+        """
+        bf16 = self._settings.precision == "bf16"
+        with part("input"):
+            found = [samples.batch(batch) for samples, batch in zip(seen, batches, strict=True)]
+            inputs, labels = torch.stack([images for images, _ in found]), torch.stack([its for _, its in found])
+        with part("forward"), torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
+            logits = self._stack(inputs)
+            each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+            losses = each.view(labels.shape).mean(1)
+        with part("backward"):
+            self._optimizer.zero_grad(set_to_none=True)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # the loss of one does not depend on the parameters of the others
+        with part("optimizer"):
+            self._optimizer.step()
+        size = labels.shape[1]
+        hits = (logits.detach().argmax(2) == labels).sum(1)
+        sums += torch.stack([losses.detach() * size, hits, torch.full_like(losses, size)], dim=1)
+
+    def _evaluate(self) -> None:
+        for member, meter in zip(self._members, self._meters, strict=True):
+            if member.validation is not None:
+                with self._hooks.evaluation():
+                    meter.validation = evaluate(member.network, member.validation, self._hooks.step)
+
+    def _join_sums(self) -> torch.Tensor:
+        """The meters' sums in one tensor, (S, 3): what is added there they have."""
+        sums = torch.stack([meter.sums for meter in self._meters])
+        for meter, row in zip(self._meters, sums, strict=True):
+            meter.sums = row
+        return sums
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The random stream of one of the CNNs, see :class:`hpcdd.phases.state.Draws`."""
+
+    subdomain: str
+    generator: torch.Generator
+
+    @property
+    def states(self) -> Tensors:
+        return {self.subdomain: self.generator.get_state()}
+
+    def restore(self, states: Mapping[str, torch.Tensor]) -> None:
+        self.generator.set_state(states[self.subdomain])
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What the stack's optimizer remembers of one of the CNNs, see :class:`hpcdd.phases.state.Memory`."""
+
+    stack: Stack
+    number: int
+    optimizer: torch.optim.Optimizer
+
+    def tensors(self) -> Tensors:
+        found: Tensors = {}
+        for name, leaf in zip(self.stack.names, self.stack.leaves, strict=True):
+            for kind, value in self.optimizer.state.get(leaf, {}).items():
+                if value is not None:
+                    found[f"{kind}/{name}"] = value[self.number] if value.shape == leaf.shape else value
+        return found
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        leaves = dict(zip(self.stack.names, self.stack.leaves, strict=True))
+        for kind, name, value in of_parameters(tensors):
+            leaf = leaves[name]
+            state = self.optimizer.state[leaf]
+            if value.shape == leaf.shape[1:]:
+                state.setdefault(kind, torch.zeros_like(leaf, requires_grad=False))[self.number] = value
+            else:  # the number of steps, which all have done
+                state[kind] = value.to(leaf.device, copy=True)
