@@ -10,10 +10,9 @@ turns of the plain loop.
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -30,6 +29,7 @@ from ..phases.status import Hooks
 from ..phases.training import train
 from ..problem import Problem
 from ..turns import quartiles
+from .alternate import Turns, long_enough
 from .ladder import spread
 from .steps import finish
 
@@ -71,12 +71,12 @@ def compare(
         rounds: turns of each that count; one more warms up.
         steps: of a turn.
     """
-    settings = config.local.model_copy(update={"early_stopping": None})
+    settings = config.local
     plain = _Plain(settings, _network(config, problem, subdomain, device, torchs=True), training)
-    ours = _Turns(steps, rounds + 1, lambda: finish(device), plain.step)
+    ours = Turns(steps, rounds + 1, lambda: finish(device), plain.step)
     _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, ours)
     clock = _Clock(device)
-    measured = _Turns(steps, rounds + 1, lambda: finish(device), lambda: None)
+    measured = Turns(steps, rounds + 1, lambda: finish(device), lambda: None)
     with marked(clock.part):
         _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, measured)
     number = steps * (rounds + 1)
@@ -98,72 +98,21 @@ def _network(config: Config, problem: Problem, subdomain: int, device: str, *, t
 
 
 def _train(
-    config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: _Turns
+    config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: Turns
 ) -> None:
     """Hpcdd's training, until all turns are measured."""
-    epochs = 1 + turns.steps_in_all // settings.steps_per_epoch(len(samples))
-    bf16 = settings.precision == "bf16"
     with contextlib.suppress(StopRequest):
         train(
             network,
             samples,
             None,
-            settings.model_copy(update={"epochs": max(epochs, settings.epochs)}),
+            long_enough(settings, len(samples), turns),
             seed=config.seed,
             phase="local",
             subdomain=subdomain,
-            bf16=bf16,
+            bf16=settings.precision == "bf16",
             hooks=Hooks(step=turns.boundary),
         )
-
-
-@dataclass
-class _Turns:
-    """Measures turns of steps from their boundaries, and lets another loop do as many steps after each turn.
-
-    Attributes:
-        steps: of a turn.
-        rounds: turns of each.
-        wait: until the device has done its work.
-        other: one step of the other loop.
-        seconds, others: of a step, by turn.
-    """
-
-    steps: int
-    rounds: int
-    wait: Callable[[], None]
-    other: Callable[[], None]
-    seconds: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)
-    _done: int = -1
-    _begun: float = 0.0
-
-    @property
-    def steps_in_all(self) -> int:
-        return self.steps * self.rounds
-
-    def boundary(self) -> None:
-        """To be called before each step.
-
-        Raises:
-            StopRequest: all turns are measured.
-        """
-        self._done += 1
-        if self._done and self._done % self.steps == 0:
-            self.wait()
-            self.seconds.append((time.perf_counter() - self._begun) / self.steps)
-            self.others.append(self._others())
-            if len(self.seconds) == self.rounds:
-                raise StopRequest(signal.SIGTERM, "bench")
-        if self._done % self.steps == 0:
-            self._begun = time.perf_counter()
-
-    def _others(self) -> float:
-        start = time.perf_counter()
-        for _ in range(self.steps):
-            self.other()
-        self.wait()
-        return (time.perf_counter() - start) / self.steps
 
 
 class _Plain:

@@ -39,11 +39,13 @@ from ..plan.memory import ready_bytes
 from ..plan.work import Precision, Work, Workload
 from ..problem import Problem, pose
 from ..turns import quartiles, rotated
-from . import plain, steps
+from . import plain, steps, together
 from .ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
 
 _MOST_SUMMANDS = 8
 """Subdomains of one rank, in the measurement of a head; beyond, its time grows in proportion."""
+_MOST_TOGETHER = 16
+"""CNNs in the measurement of a training together."""
 _ROWS = 4096
 """Samples with random features."""
 
@@ -257,14 +259,21 @@ def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
 
 
 def _print_beside(team: Team, problem: Problem, workload: Workload, rounds: int, number: int) -> None:
-    """On root, with one rank at work: every kind of local CNN beside a plain loop."""
+    """On root, with one rank at work: every kind of local CNN beside a plain loop, and together beside one by one."""
     device, as_stored = team.place.device, dataclasses.replace(problem, augmentation=None)
     size, precision = team.config.local.batch_of(problem.samples["train"]), team.config.local.precision
     print(
         "\na local CNN's step in hpcdd's training and in a plain PyTorch loop, by turns, one rank at work, without\n"
-        "views: median (quartiles); and where hpcdd's time goes\n"
+        "views: median (quartiles); and where hpcdd's time goes. Of CNNs of one shape also a step of up to\n"
+        f"{_MOST_TOGETHER} together (local.together true) and one after the other\n"
     )
     for s in kinds(problem):
         samples = as_stored.read(BoxReader(problem.info.path), [s], device)[s]["train"]
         found = plain.compare(team.config, problem, s, samples, device, rounds, number)
         print(f"{workload.local_cnn(s, size, precision).network}, batch {size}\n  {found}", flush=True)
+        everyone = range(len(problem.decomposition))
+        alike = [a for a in everyone if problem.subimage_shape(a) == problem.subimage_shape(s)][:_MOST_TOGETHER]
+        if len(alike) > 1 and not team.config.model.is_own:
+            own = as_stored.read(BoxReader(problem.info.path), alike, device)
+            trained = {a: splits["train"] for a, splits in own.items()}
+            print(f"  {together.compare(_alone(team, alike), problem, trained, rounds, number)}", flush=True)

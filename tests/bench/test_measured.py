@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def test_every_piece_of_work_is_measured_alone_and_by_all_ranks(machine: Machine
     assert whole / part == pytest.approx(50 / 12)
     assert outputs["step"].count("vgg2 of width 16 on 1 x 12 x 6 uint8, 3 classes") == 2 * 3 + 1
     assert outputs["step"].count("plain / hpcdd") == 1
+    assert len(re.findall(r"\n  2 of them together .* one after the other .* ratio ", outputs["step"])) == 1
 
 
 def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Machine, outputs: dict[str, str]) -> None:

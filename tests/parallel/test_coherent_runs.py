@@ -50,6 +50,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FORMS = {
     "ordered": (1, []),
+    "together": (2, ["--local.together", "true"]),
     "fast": (3, ["--reduction", "fast"]),
     "data": (2, ["--coherent.parallelism", "data"]),
     "data on one rank": (1, ["--coherent.parallelism", "data"]),
@@ -82,7 +83,7 @@ def losses(run: Path, phase: str) -> list[float]:
     return [value for line in found for value in (line["loss"], line["validation_loss"])]
 
 
-@pytest.mark.parametrize("form", ["fast", "data", "data on one rank", "replicas", "distributed"])
+@pytest.mark.parametrize("form", ["together", "fast", "data", "data on one rank", "replicas", "distributed"])
 def test_all_forms_have_the_same_losses_to_rounding(runs: dict[str, Path], form: str) -> None:
     """Dropout and batch norm included; single precision over 36 steps of Adam leaves that much."""
     for phase in ("local", "dnn", "coherent_transfer"):
