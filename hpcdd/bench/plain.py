@@ -3,7 +3,7 @@
 The plain loop is what a good engineer writes for one subimage's CNN: all images normalised once and kept as float32,
 channels last, no DataLoader, a fused optimizer, the same schedule, the loss summed without reading it. Network, initial
 parameters, batch size and threads are the same; its dropout is torch's. hpcdd's side is
-:func:`hpcdd.phases.training.train` as in a run, with all that it does between steps: its step boundaries begin the
+:func:`hpcdd.phases.local.train_cnns` as in a run, with all that it does between steps: its step boundaries begin the
 turns of the plain loop.
 """
 
@@ -18,15 +18,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..checkpoints.keeper import NoKeeper
 from ..config import Config, LocalSettings
 from ..data.samples import Subimages
 from ..errors import StopRequest
 from ..models.layers import Dropout
-from ..phases.local import create_local_cnn
+from ..parallel.share import Share
+from ..phases.local import create_local_cnn, train_cnns, trains_together
+from ..phases.members import Member
 from ..phases.optimizers import make_optimizer, make_schedule
 from ..phases.parts import PARTS, marked
 from ..phases.status import Hooks
-from ..phases.training import train
 from ..problem import Problem
 from ..turns import quartiles
 from .alternate import Turns, long_enough
@@ -100,19 +102,12 @@ def _network(config: Config, problem: Problem, subdomain: int, device: str, *, t
 def _train(
     config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: Turns
 ) -> None:
-    """Hpcdd's training, until all turns are measured."""
+    """Hpcdd's training as its device does it, until all turns are measured."""
+    own = config.model_copy(update={"local": long_enough(settings, len(samples), turns)})
+    member = Member(subdomain, network, samples, None, NoKeeper())
+    together = trains_together(config, samples.labels.device.type, 1)
     with contextlib.suppress(StopRequest):
-        train(
-            network,
-            samples,
-            None,
-            long_enough(settings, len(samples), turns),
-            seed=config.seed,
-            phase="local",
-            subdomain=subdomain,
-            bf16=settings.precision == "bf16",
-            hooks=Hooks(step=turns.boundary),
-        )
+        train_cnns(own, [member], Share(), Hooks(step=turns.boundary), together=together)
 
 
 class _Plain:

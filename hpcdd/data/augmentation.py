@@ -7,6 +7,7 @@ mirrored, the mirrored box. Beyond the border an image goes on as its reflection
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -136,6 +137,13 @@ class AugmentedSamples(Samples):
         device = self.inputs.device
         return replace(self, mirror=mirror.to(device), first=first.to(device))
 
+    def renew(self, other: Self) -> None:
+        """See :meth:`Samples.renew`."""
+        assert self.mirror is not None and self.first is not None  # noqa: PT018
+        assert other.mirror is not None and other.first is not None  # noqa: PT018
+        self.mirror.copy_(other.mirror)
+        self.first.copy_(other.first)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, *spatial) of a subimage."""
@@ -152,10 +160,12 @@ class AugmentedSamples(Samples):
             index = [slice(p, n - p) for p, n in zip(self.augmentation.shift, self.inputs.shape[2:], strict=True)]
             views = self.inputs[:, :, *index][rows]
         else:
-            views = self._views(rows, self.mirror[rows], self.first[rows])
+            cut = self._cut if self.inputs.device.type == "cpu" else self._gathered
+            views = cut(rows, self.mirror[rows], self.first[rows])
         return average_of_tensor(views, self.block)
 
-    def _views(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    def _cut(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """Window by window, the fastest way on a CPU."""
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
         size = self._view
@@ -172,3 +182,30 @@ class AugmentedSamples(Samples):
             cut: torch.Tensor = windows[rows[chosen], :, *offsets]  # type: ignore[index]  # mypy takes the star for objects
             views[chosen] = cut.flip([2 + axis for axis in axes])
         return views.view(stored)
+
+    def _gathered(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """Pixel by pixel out of every region: which samples are mirrored a GPU need not tell the host."""
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
+        size, axes, (mirrored, region_of) = self._view, range(len(self._view)), self._tables
+        flat = rows.view(-1, *[1 for _ in axes])
+        for axis, n in enumerate(size):
+            forward = torch.arange(n, device=mirror.device)
+            offset = torch.where(mirrored[mirror, axis, None], n - 1 - forward, forward) + first[:, axis, None]
+            flat = flat * self.inputs.shape[2 + axis] + offset.view(-1, *[n if axis == a else 1 for a in axes])
+        stored = self.inputs.dtype
+        bits = torch.int16 if stored == torch.uint16 else stored
+        regions = list(dict.fromkeys(self.regions))
+        found = [r.view(bits).movedim(1, -1).flatten(0, -2).index_select(0, flat.flatten()) for r in regions]
+        views, *others = (its.view(*flat.shape, -1).movedim(-1, 1) for its in found)
+        for number, its in enumerate(others, 1):
+            views = torch.where((region_of[mirror] == number).view(-1, 1, *[1 for _ in axes]), its, views)
+        return views.view(stored)
+
+    @functools.cached_property
+    def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each of the mirrors whether an axis is mirrored, and which of the different regions shows it."""
+        mirrors, axes, different = self.augmentation.mirrors, range(len(self._view)), list(dict.fromkeys(self.regions))
+        mirrored = [[axis in its for axis in axes] for its in mirrors]
+        numbers = [next(k for k, other in enumerate(different) if other is region) for region in self.regions]
+        return tuple(torch.tensor(table, device=self.inputs.device) for table in (mirrored, numbers))  # type: ignore[return-value]

@@ -150,6 +150,14 @@ class Samples:
         order, _ = self.order.draw(len(self), order_seed)
         yield order.to(self.inputs.device), self.in_epoch(view_seed)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether batches are made on the device alone, out of tensors that stay where they are."""
+        return self.inputs.device == self.labels.device
+
+    def renew(self, other: Self) -> None:
+        """Shows the views of another epoch's samples from now on, in the memory of these."""
+
     def in_epoch(self, _seed: int) -> Self:
         """The samples as one epoch of a training sees them: these, always."""
         return self

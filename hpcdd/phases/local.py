@@ -9,7 +9,7 @@ CNN do they exchange gradients, among themselves.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +25,9 @@ from ..parallel.layers import shared_layers
 from ..parallel.share import Share, broadcast_state
 from ..seeding import seed_of
 from .alike import checked
+from .members import Member
 from .status import Hooks
-from .together import Member, train_together
+from .together import train_together
 from .training import logits_of, train
 
 
@@ -85,27 +86,21 @@ def train_local_cnns(
     shapes = {s: samples[s]["train"].shape for s in place.subdomains}
     for group in groups(shapes, together=together):
         start = time.perf_counter()
-        networks = {s: create_local_cnn(config, s, shapes[s], num_classes, width) for s in group}
-        for network in networks.values():
-            network.to(place.device)
-        if together:
-            steps = train_together(
-                [
-                    Member(s, network, samples[s]["train"], samples[s].get("validation"), keepers(s))
-                    for s, network in networks.items()
-                ],
-                config.local,
-                seed=config.seed,
-                hooks=hooks,
+        members = [
+            Member(
+                s,
+                create_local_cnn(config, s, shapes[s], num_classes, width).to(place.device),
+                samples[s]["train"],
+                samples[s].get("validation"),
+                keepers(s),
             )
-        else:
-            steps = {
-                s: _train_alone(config, s, net, samples[s], share, hooks, keepers(s)) for s, net in networks.items()
-            }
+            for s in group
+        ]
+        steps = train_cnns(config, members, share, hooks, together=together)
         seconds = (time.perf_counter() - start) / len(group)
-        for s, network in networks.items():
-            start = time.perf_counter()
-            logits = _decisions(network.eval(), s, samples[s] if decide else {}, share, hooks)
+        for member in members:
+            start, s, network = time.perf_counter(), member.subdomain, member.network.eval()
+            logits = _decisions(network, s, samples[s] if decide else {}, share, hooks)
             results[s] = LocalResult(network, logits, seconds + time.perf_counter() - start, steps[s])
     return {s: results[s] for s in place.subdomains}
 
@@ -133,16 +128,22 @@ def trains_together(config: Config, device: str, replicas: int) -> bool:
     return (device != "cpu" if wanted == "auto" else wanted) and replicas == 1 and not config.model.is_own
 
 
-def _train_alone(
-    config: Config,
-    subdomain: int,
-    network: nn.Module,
-    samples: Mapping[str, Subimages],
-    share: Share,
-    hooks: Hooks,
-    keeper: NoKeeper,
-) -> int:
+def train_cnns(
+    config: Config, members: Sequence[Member], share: Share, hooks: Hooks, *, together: bool
+) -> dict[int, int]:
+    """Trains CNNs together or one after the other; arguments as for :func:`train_local_cnns`.
+
+    Returns:
+        By subdomain the number of steps in this job.
+    """
+    if together:
+        return train_together(members, config.local, seed=config.seed, hooks=hooks)
+    return {member.subdomain: _train_alone(config, member, share, hooks) for member in members}
+
+
+def _train_alone(config: Config, member: Member, share: Share, hooks: Hooks) -> int:
     """One CNN by itself, or with its replicas on other ranks; the number of steps."""
+    subdomain, network = member.subdomain, member.network
     if share.comm is not None:
         # The same already, unless the user's own factory draws from elsewhere.
         broadcast_state(share.comm, network)
@@ -150,8 +151,8 @@ def _train_alone(
     with shared_layers(network, share):
         return train(
             network,
-            samples["train"],
-            samples.get("validation"),
+            member.training,
+            member.validation,
             config.local,
             seed=config.seed,
             phase="local",
@@ -159,7 +160,7 @@ def _train_alone(
             share=share,
             bf16=config.local.precision == "bf16",
             hooks=hooks,
-            keeper=keeper,
+            keeper=member.keeper,
         )
 
 

@@ -20,6 +20,11 @@ def mark(marker: Marker | None) -> None:
     _marker = marker
 
 
+def measured() -> bool:
+    """Whether somebody measures: then every step goes through its parts, and none is replayed from a record."""
+    return _marker is not None
+
+
 @contextlib.contextmanager
 def marked(marker: Marker) -> Iterator[None]:
     """As :func:`mark`, inside the ``with`` block."""

@@ -9,44 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from ..checkpoints.keeper import NoKeeper
 from ..checkpoints.snapshot import Position, Snapshot
 from ..config import LocalSettings
-from ..data.samples import AnySamples, Batches
+from ..data.samples import Batches, Samples
 from ..errors import StopRequest
 from ..models.stack import Stack
 from ..mpi import is_loss
 from ..parallel.share import Share
 from ..seeding import seed_of
+from . import graphs, parts
+from .members import DrawsOfOne, Member, SliceOfMemory
 from .optimizers import advance, make_optimizer, make_schedule
 from .parts import part
-from .state import Patience, State, Tensors, of_parameters
+from .state import Patience, State
 from .status import Hooks, Meter
 from .training import evaluate
-
-
-@dataclass(frozen=True)
-class Member:
-    """One of the CNNs.
-
-    Attributes:
-        subdomain: s.
-        network: of hpcdd's own families, on the samples' device; trained in place.
-        training, validation: its splits.
-        keeper: of its checkpoints.
-    """
-
-    subdomain: int
-    network: nn.Module
-    training: AnySamples
-    validation: AnySamples | None
-    keeper: NoKeeper
 
 
 def train_together(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
@@ -113,13 +94,17 @@ class _Group:
         training = members[0].training
         self._device = training.labels.device
         self._meters = [Meter("local", member.subdomain, settings, len(training), self._device) for member in members]
+        self._sums = torch.zeros(len(members), 3, dtype=torch.float64, device=self._device)
+        self._seen: Sequence[Batches] = []
+        self._replayed: Sequence[Samples] | None = None
+        self._compute: Callable[[torch.Tensor], None] = self._gradients
         epoch_steps = self._meters[0].steps_per_epoch
         self._schedule = make_schedule(self._optimizer, settings, epoch_steps * settings.epochs)
         self.states = [
             State(
                 member.network,
-                _Slice(self._stack, number, self._optimizer),
-                _Draws(str(member.subdomain), self._stack.generators[number]),
+                SliceOfMemory(self._stack, number, self._optimizer),
+                DrawsOfOne(str(member.subdomain), self._stack.generators[number]),
                 self._meters[number],
                 Patience(settings.early_stopping),
                 Share(),
@@ -195,7 +180,8 @@ class _Group:
             for member in self._members:
                 order_seed = seed_of(self._seed, "local order", subdomain=member.subdomain, epoch=epoch)
                 entered.append(stack.enter_context(member.training.epoch(order_seed, view_seed, first * size)))
-            seen, sums = [samples for _, samples in entered], self._join_sums()
+            self._see([samples for _, samples in entered])
+            self._join_sums()
             orders = torch.stack([order for order, _ in entered])
             for batches in torch.split(orders, size, dim=1)[first : meters[0].steps_per_epoch]:
                 hooks.step()
@@ -204,23 +190,36 @@ class _Group:
                 if hooks.due():
                     for meter in meters:
                         hooks.status(meter.status())
-                self._step(seen, batches, sums)
+                self._compute(batches)
+                with part("optimizer"):
+                    self._optimizer.step()
                 for meter in meters:
                     meter.steps += 1
                 self._schedule.step()
                 save_overdue()
 
-    def _step(self, seen: Sequence[Batches], batches: torch.Tensor, sums: torch.Tensor) -> None:
-        """One step of all.
+    def _see(self, seen: Sequence[Batches]) -> None:
+        """Takes an epoch's samples for the steps that come."""
+        recorder = graphs.recorder_of(self._device, self._stack.generators)
+        fixed = [samples for samples in seen if isinstance(samples, Samples) and samples.fixed]
+        if recorder is None or len(fixed) < len(seen) or parts.measured():
+            self._seen, self._compute = seen, self._gradients
+        elif self._replayed is None:
+            self._seen, self._compute = seen, graphs.Replayed(self._gradients, recorder)
+            self._replayed = fixed
+        else:  # what was recorded goes on with this epoch's views
+            for ours, new in zip(self._replayed, fixed, strict=True):
+                ours.renew(new)
+
+    def _gradients(self, batches: torch.Tensor) -> None:
+        """Loss and gradients of all, and their meters; the same tensors in every step.
 
         Args:
-            seen: each one's training samples.
-            batches: int64 (S, b), which of them.
-            sums: float64 (S, 3), see :class:`Meter`.
+            batches: int64 (S, b), which of each one's training samples.
         """
         bf16 = self._settings.precision == "bf16"
         with part("input"):
-            found = [samples.batch(batch) for samples, batch in zip(seen, batches, strict=True)]
+            found = [samples.batch(batch) for samples, batch in zip(self._seen, batches, strict=True)]
             inputs, labels = torch.stack([images for images, _ in found]), torch.stack([its for _, its in found])
         with part("forward"), torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             logits = self._stack(inputs)
@@ -228,12 +227,10 @@ class _Group:
             losses = each.view(labels.shape).mean(1)
         with part("backward"):
             self._optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()  # type: ignore[no-untyped-call]  # the loss of one does not depend on the parameters of the others
-        with part("optimizer"):
-            self._optimizer.step()
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # one's loss does not depend on the others
         size = labels.shape[1]
         hits = (logits.detach().argmax(2) == labels).sum(1)
-        sums += torch.stack([losses.detach() * size, hits, torch.full_like(losses, size)], dim=1)
+        self._sums += torch.stack([losses.detach() * size, hits, torch.full_like(losses, size)], dim=1)
 
     def _evaluate(self) -> None:
         for member, meter in zip(self._members, self._meters, strict=True):
@@ -241,51 +238,8 @@ class _Group:
                 with self._hooks.evaluation():
                     meter.validation = evaluate(member.network, member.validation, self._hooks.step)
 
-    def _join_sums(self) -> torch.Tensor:
+    def _join_sums(self) -> None:
         """The meters' sums in one tensor, (S, 3): what is added there they have."""
-        sums = torch.stack([meter.sums for meter in self._meters])
-        for meter, row in zip(self._meters, sums, strict=True):
+        self._sums.copy_(torch.stack([meter.sums for meter in self._meters]))
+        for meter, row in zip(self._meters, self._sums, strict=True):
             meter.sums = row
-        return sums
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """The random stream of one of the CNNs, see :class:`hpcdd.phases.state.Draws`."""
-
-    subdomain: str
-    generator: torch.Generator
-
-    @property
-    def states(self) -> Tensors:
-        return {self.subdomain: self.generator.get_state()}
-
-    def restore(self, states: Mapping[str, torch.Tensor]) -> None:
-        self.generator.set_state(states[self.subdomain])
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """What the stack's optimizer remembers of one of the CNNs, see :class:`hpcdd.phases.state.Memory`."""
-
-    stack: Stack
-    number: int
-    optimizer: torch.optim.Optimizer
-
-    def tensors(self) -> Tensors:
-        found: Tensors = {}
-        for name, leaf in zip(self.stack.names, self.stack.leaves, strict=True):
-            for kind, value in self.optimizer.state.get(leaf, {}).items():
-                if value is not None:
-                    found[f"{kind}/{name}"] = value[self.number] if value.shape == leaf.shape else value
-        return found
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        leaves = dict(zip(self.stack.names, self.stack.leaves, strict=True))
-        for kind, name, value in of_parameters(tensors):
-            leaf = leaves[name]
-            state = self.optimizer.state[leaf]
-            if value.shape == leaf.shape[1:]:
-                state.setdefault(kind, torch.zeros_like(leaf, requires_grad=False))[self.number] = value
-            else:  # the number of steps, which all have done
-                state[kind] = value.to(leaf.device, copy=True)

@@ -13,6 +13,7 @@ from hpcdd.config import Config
 from hpcdd.data.reading import BoxReader
 from hpcdd.models.layers import Dropout
 from hpcdd.phases import parts
+from hpcdd.phases.training import Steps
 from hpcdd.problem import pose
 
 ROUNDS, STEPS = 3, 2
@@ -32,8 +33,8 @@ def config(tiny: Path) -> Config:
 
 def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    ours, theirs = plain.train.__globals__["Steps"].step, plain._Plain.step
-    monkeypatch.setattr(plain.train.__globals__["Steps"], "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
+    ours, theirs = Steps.step, plain._Plain.step
+    monkeypatch.setattr(Steps, "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
     monkeypatch.setattr(plain._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
     problem = pose(config)
     samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]

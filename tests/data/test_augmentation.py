@@ -49,6 +49,12 @@ def posed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Problem, np.n
     return pose(config), images
 
 
+@pytest.fixture(params=["_cut", "_gathered"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a CPU, and that of a GPU."""
+    monkeypatch.setattr(AugmentedSamples, "_cut", getattr(AugmentedSamples, request.param))
+
+
 def pixels(samples: AugmentedSamples, rows: torch.Tensor | slice = slice(None)) -> np.ndarray[Any, Any]:
     """The views, as they are stored."""
     normalised, _ = samples.batch(rows)
@@ -68,6 +74,7 @@ def reference(images: np.ndarray[Any, Any], augmentation: Augmentation, seed: in
     return np.stack(views)
 
 
+@pytest.mark.usefixtures("way")
 def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     """Boxes, the coarse subdomain, and the whole image of the baseline."""
     problem, images = posed
@@ -88,6 +95,19 @@ def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, n
             assert np.array_equal(part, views[:, :, *box.slices])
 
 
+def test_samples_take_over_the_views_of_another_epoch_in_their_own_memory(
+    posed: tuple[Problem, np.ndarray[Any, Any]],
+) -> None:
+    problem, _ = posed
+    samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"]
+    first, second = samples.in_epoch(1), samples.in_epoch(2)
+    kept = first.mirror
+    assert not np.array_equal(pixels(first), pixels(second))
+    first.renew(second)
+    assert np.array_equal(pixels(first), pixels(second))
+    assert first.mirror is kept
+
+
 def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     """Other splits; and the training images where decisions about them are made."""
     problem, images = posed
@@ -102,6 +122,7 @@ def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarra
         assert splits["train"].shape == splits["test"].shape == tuple(part.shape[1:])
 
 
+@pytest.mark.usefixtures("way")
 def test_a_batch_is_rows_of_the_epoch(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     problem, _ = posed
     samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(9)

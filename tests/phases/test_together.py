@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpcdd.checkpoints.keeper import Costs, Journal, Keeper, NoKeeper
 from hpcdd.config import CheckpointSettings, Config
+from hpcdd.data.augmentation import AugmentedSamples
+from hpcdd.data.loading import Storage
 from hpcdd.data.reading import BoxReader
 from hpcdd.errors import DivergedError, StopRequest
 from hpcdd.mesh import Place
+from hpcdd.phases import graphs, together
 from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_together
 from hpcdd.phases.status import Hooks, Status
 from hpcdd.problem import pose
@@ -38,14 +42,20 @@ class Run:
         subdomains: tuple[int, ...] = ALL,
         journal: Journal | None = None,
         every: str = "1000 epochs",
+        more: Mapping[str, Any] | None = None,
         **local: Any,
     ) -> None:
         settings = {"epochs": 2, "batch_size": 50, "together": together, "learning_rate": 1e-3, **local}
-        config = Config(
-            data={"file": str(tiny), "validation_fraction": 0.2}, model={"name": "vgg1", "width": 8}, local=settings
-        )
+        content = {
+            "data": {"file": str(tiny), "validation_fraction": 0.2},
+            "model": {"name": "vgg1", "width": 8},
+            "local": settings,
+            **(more or {}),
+        }
+        config = Config.model_validate(content)
         problem, place = pose(config), Place(0, "here", "cpu", "cpu", 1, subdomains)
-        samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu")
+        storage = Storage("stream", by_blocks=True) if config.data.storage == "stream" else None
+        samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu", storage)
         self.journal = journal or Journal(print)
         self.statuses: dict[int, list[Status]] = {}
         self.order: list[tuple[int, int]] = []
@@ -162,6 +172,92 @@ def test_each_has_its_part_of_the_costs(tiny: Path, tmp_path: Path) -> None:
     costs = [journal.earlier["local", s] for s in ALL]
     assert {cost.steps for cost in costs} == {3}
     assert sum((cost for cost in costs), Costs()).seconds < wall
+
+
+class OnPaper:
+    """Records as a GPU does: what is recorded is not done then; what is replayed sees the same tensors every time."""
+
+    def __init__(self) -> None:
+        self.warm = self.recorded = self.replayed = 0
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        self.warm += 1
+        work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.recorded += 1
+
+        def replay() -> None:
+            self.replayed += 1
+            work()
+
+        return replay
+
+
+VIEWS = {"augmentation": {"mirror": [1], "shift": 1}}
+
+
+@pytest.mark.parametrize("more", [{}, VIEWS], ids=["plain", "views"])
+def test_steps_are_recorded_once_and_replayed_over_all_epochs(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    """The same views, batches and sums of every epoch, though a record knows the tensors of the first one only."""
+    plain, recorders = Run(tiny, more=more, epochs=3), []
+
+    def recorder_of(device: torch.device, generators: Sequence[torch.Generator]) -> OnPaper:
+        assert (device.type, len(generators)) == ("cpu", 4)
+        recorders.append(OnPaper())
+        return recorders[-1]
+
+    monkeypatch.setattr(graphs, "recorder_of", recorder_of)
+    replayed = Run(tiny, more=more, epochs=3)
+    replayed.same_as(plain)
+    steps = replayed.results[0].steps
+    assert [(r.warm, r.recorded, r.replayed) for r in recorders if r.warm] == [(3, 1, steps - 3)]
+
+
+def test_what_is_streamed_is_not_recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = OnPaper()
+    monkeypatch.setattr(graphs, "recorder_of", lambda *_: recorder)
+    run = Run(tiny, more={"data": {"file": str(tiny), "validation_fraction": 0.2, "storage": "stream"}})
+    assert recorder.warm == recorder.recorded == 0
+    assert run.results[0].steps > 3
+
+
+class NeverWaiting(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU."""
+
+    WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert not name.startswith(self.WAITING), f"{name} waits for the device"
+        if name in ("index", "index_put"):
+            assert all(index is None or index.dtype != torch.bool for index in args[1]), "a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU does them; what it would wait for torch does on a CPU, too, and a mode sees it."""
+    steps = 0
+    gradients = together._Group._gradients
+
+    def watched(group: Any, batches: torch.Tensor) -> None:
+        nonlocal steps
+        with NeverWaiting():
+            gradients(group, batches)
+        steps += 1
+
+    with pytest.raises(AssertionError, match="waits for the device"), NeverWaiting():
+        torch.ones(3)[torch.tensor([True, False, True])].sum().item()
+    monkeypatch.setattr(together._Group, "_gradients", watched)
+    monkeypatch.setattr(AugmentedSamples, "_cut", AugmentedSamples._gathered)
+    run = Run(tiny, more=VIEWS)
+    assert steps == run.results[0].steps > 0
+    monkeypatch.undo()
+    monkeypatch.setattr(together._Group, "_gradients", watched)
+    with pytest.raises(AssertionError, match="waits for the device"):
+        Run(tiny, more=VIEWS)  # a CPU's way to cut views
 
 
 def test_a_divergence_names_its_cnn(tiny: Path) -> None:
