@@ -77,11 +77,6 @@ class CNNTrainingSettings(TrainingSettings):
 class LocalSettings(CNNTrainingSettings):
     """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
 
-    together: bool | Literal["auto"] = "auto"
-    """Whether a rank trains its CNNs of one shape together, each step one of all of them, instead of one after the
-    other. The results are the same to rounding, but their bits depend on which CNNs a rank has. `auto`: on a GPU, which
-    a small CNN leaves idle. On a CPU many small ones gain as well: `hpcdd bench step` measures it."""
-
 
 class AggregationSettings(TrainingSettings):
     """Aggregation: the DNN that is trained on the local CNNs' decisions."""
@@ -216,6 +211,11 @@ class Config(Settings):
     dropout's masks are those of the whole batch, as on one rank; `fast`, each rank's own, as in PyTorch's
     DistributedDataParallel."""
 
+    together: bool | Literal["auto"] = "auto"
+    """Whether a rank trains its CNNs of one shape together, each step one of all of them, instead of one after the
+    other. The results are the same to rounding, but their bits depend on which CNNs a rank has. `auto`: on a GPU, which
+    a small CNN leaves idle. On a CPU many small ones gain as well: `hpcdd bench step` measures it."""
+
     data: DataSettings = DataSettings()
     """The data set and its splits."""
 
@@ -263,9 +263,9 @@ class Config(Settings):
                 f"'trained' goes on with a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
                 "or like features"
             )
-        if self.local.together is True and self.model.is_own:
+        if self.together is True and self.model.is_own:
             problems.append(
-                f"local.together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
+                f"together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
             )
         if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")

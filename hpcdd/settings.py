@@ -104,7 +104,7 @@ class DecompositionSettings(Settings):
 
     uniform: bool = False
     """Boxes of one shape where a grid would not give them: along each axis as long as the longest box, inside the
-    image. Then all local CNNs are of one shape, and those of a rank can be trained together (local.together)."""
+    image. Then all local CNNs are of one shape, and those of a rank can be trained together (`together`)."""
 
     boxes: tuple[Interval, ...] | None = None
     """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""

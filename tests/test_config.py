@@ -237,7 +237,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "decomposition.boxes": (BOXES, (((0, 0), (4, 4)), ((4, 4), (8, 8)))),
     "decomposition.coarse": ("true", True),
     "decomposition.uniform": ("true", True),
-    "local.together": ("true", True),
+    "together": ("true", True),
     "model.name": ("resnet8", "resnet8"),
     "model.width": ("5", 5),
     "model.local_width": ("3", 3),

@@ -25,10 +25,10 @@ from ..errors import StopRequest
 from ..models.layers import Dropout
 from ..parallel.share import Share
 from ..phases.local import create_local_cnn, train_cnns, trains_together
-from ..phases.members import Member
 from ..phases.optimizers import make_optimizer, make_schedule
 from ..phases.parts import PARTS, marked
 from ..phases.status import Hooks
+from ..phases.together import Member
 from ..problem import Problem
 from ..turns import quartiles
 from .alternate import Turns, long_enough

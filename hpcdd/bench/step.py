@@ -265,7 +265,7 @@ def _print_beside(team: Team, problem: Problem, workload: Workload, rounds: int,
     print(
         "\na local CNN's step in hpcdd's training and in a plain PyTorch loop, by turns, one rank at work, without\n"
         "views: median (quartiles); and where hpcdd's time goes. Of CNNs of one shape also a step of up to\n"
-        f"{_MOST_TOGETHER} together (local.together true) and one after the other\n"
+        f"{_MOST_TOGETHER} together (`--together true`) and one after the other\n"
     )
     for s in kinds(problem):
         samples = as_stored.read(BoxReader(problem.info.path), [s], device)[s]["train"]

@@ -10,9 +10,8 @@ from ..data.samples import Subimages
 from ..errors import StopRequest
 from ..parallel.team import Team
 from ..phases.local import create_local_cnn
-from ..phases.members import Member
 from ..phases.status import Hooks
-from ..phases.together import train_together
+from ..phases.together import Member, train_together
 from ..problem import Problem
 from ..turns import quartiles
 from . import steps

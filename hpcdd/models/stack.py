@@ -7,7 +7,7 @@ CNNs becomes one grouped convolution, a batch norm one over all their channels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,45 +22,50 @@ class Stack(nn.Module):
     """S CNNs of one shape. Their own parameters and buffers become views into the stack's: to train it trains them.
 
     Args:
-        cnns: from :func:`hpcdd.models.registry.create`, of hpcdd's own families, on one device.
+        cnns: by subdomain; from :func:`hpcdd.models.registry.create`, of hpcdd's own families, or parts of such ones;
+            on one device.
 
     Attributes:
-        cnns: the same; computing with one of them alone, in evaluation mode, sees what the stack has learnt.
-        generators: from which each draws its dropout, on the CNNs' device.
-        names: of the parameters in one CNN.
-        leaves: in the order of ``names``, those of all CNNs, (S, ...) each: what an optimizer gets.
+        cnns: the same. To compute with one of them alone, in evaluation mode, is to see what the stack has learnt.
+        generators: by subdomain, from which its dropout draws, on the CNNs' device.
+        leaves: the parameters of all CNNs, (S, ...) each: what an optimizer gets.
+        where: for each CNN's own parameters, the leaf and the number in it.
     """
 
-    def __init__(self, cnns: Sequence[nn.Module]) -> None:
+    def __init__(self, cnns: Mapping[int, nn.Module]) -> None:
         super().__init__()
-        self.cnns = tuple(cnns)  # not registered: the parameters are the leaves
-        device = next(self.cnns[0].parameters()).device
-        self.generators = [torch.Generator(device) for _ in self.cnns]
-        self._template = (_on_meta(self.cnns[0], self.generators),)
-        self.names = [name for name, _ in self.cnns[0].named_parameters()]
-        self.leaves = nn.ParameterList(
-            [nn.Parameter(_joined([cnn.get_parameter(name) for cnn in self.cnns])) for name in self.names]
-        )
+        self.cnns = dict(cnns)  # not registered: the parameters are the leaves
+        networks = list(cnns.values())
+        names = [name for name, _ in networks[0].named_parameters()]
+        device = networks[0].get_parameter(names[0]).device
+        self.generators = {s: torch.Generator(device) for s in cnns}
+        self._template = (_on_meta(networks[0], list(self.generators.values())),)
+        self.leaves = nn.ParameterList()
+        self.where: dict[nn.Parameter, tuple[nn.Parameter, int]] = {}
+        for name in names:
+            each = [network.get_parameter(name) for network in networks]
+            leaf = nn.Parameter(_joined(each), each[0].requires_grad)
+            self.leaves.append(leaf)
+            self.where.update({parameter: (leaf, number) for number, parameter in enumerate(each)})
+        self._parameters_of_all = dict(zip(names, self.leaves, strict=True))
         self._buffers_of_all = {
-            name: _joined([cnn.get_buffer(name) for cnn in self.cnns]) for name, _ in self.cnns[0].named_buffers()
+            name: _joined([network.get_buffer(name) for network in networks]) for name, _ in networks[0].named_buffers()
         }
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """In training mode: float (S, n, C, *spatial) -> the CNNs' logits, (S, n, K)."""
+        """In training mode: float (S, n, C, *spatial) -> what the CNNs give, (S, n, K)."""
         (template,) = self._template
         template.train(self.training)
 
         def of_one(parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], x: torch.Tensor) -> Any:
             return functional_call(template, (parameters, buffers), (x,))
 
-        parameters = dict(zip(self.names, self.leaves, strict=True))
-        logits: torch.Tensor = vmap(of_one)(parameters, self._buffers_of_all, inputs)
-        return logits
+        outputs: torch.Tensor = vmap(of_one)(self._parameters_of_all, self._buffers_of_all, inputs)
+        return outputs
 
 
-def _joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """The tensors stacked, (S, ...), each in its own memory layout; they become views of it."""
-    tensors = list(tensors)
     first = tensors[0]
     whole = torch.empty_strided(
         (len(tensors), *first.shape), (first.numel(), *first.stride()), dtype=first.dtype, device=first.device

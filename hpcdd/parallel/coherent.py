@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from ..mesh import Mesh
 from ..models.coherent import Penultimate, output_of
-from ..models.dnn import DNN
+from ..models.dnn import DNN, features_of
+from ..models.stack import Stack
 from ..models.storage import on_host, pack, unpack
 from .reduction import Reduction, SumOverSubdomains
 from .team import Team
@@ -78,19 +79,39 @@ class PartOfCoherent(nn.Module):
         cnns: this rank's CNNs by subdomain, ascending.
         dnn: this rank's part of the DNN.
         features: what the DNN sees of each CNN.
+
+    Attributes:
+        stacks: of CNNs that compute together while they are trained, see :meth:`put_together`.
     """
 
     def __init__(self, cnns: Mapping[int, nn.Module], dnn: PartOfDNN, features: str) -> None:
         super().__init__()
+        self.stacks: tuple[Stack, ...] = ()
         self.cnns = nn.ModuleDict({str(s): cnn for s, cnn in cnns.items()})
         self.dnn = dnn
         self.features = features
 
     def forward(self, subimages: Sequence[torch.Tensor]) -> torch.Tensor:
         """This rank's subimages, float (n, C, *shape of subdomain s) for each s -> logits (n, K) on every rank."""
-        outputs = [output_of(c, images, self.features) for c, images in zip(self.cnns.values(), subimages, strict=True)]
-        logits: torch.Tensor = self.dnn(outputs)
+        seen = {int(s): images for s, images in zip(self.cnns, subimages, strict=True)}
+        outputs: dict[int, torch.Tensor] = {}
+        for stack in self.stacks if self.training else ():
+            found = stack(torch.stack([seen[s] for s in stack.cnns]))
+            outputs |= {s: features_of(its, self.features) for s, its in zip(stack.cnns, found, strict=True)}
+        for s, images in seen.items():
+            if s not in outputs:
+                outputs[s] = output_of(self.cnns[str(s)], images, self.features)
+        logits: torch.Tensor = self.dnn([outputs[s] for s in seen])
         return logits
+
+    def put_together(self, groups: Iterable[Sequence[int]]) -> None:
+        """From now on the CNNs of each group (of one shape, on the device of the training) are trained as one stack."""
+        self.stacks = tuple(Stack({s: self.cnns[str(s)] for s in group}).train() for group in groups if len(group) > 1)
+
+    def alone(self) -> dict[int, nn.Module]:
+        """The CNNs that are in no stack, by subdomain."""
+        stacked = {s for stack in self.stacks for s in stack.cnns}
+        return {int(s): cnn for s, cnn in self.cnns.items() if int(s) not in stacked}
 
     def local_cnns(self) -> dict[int, nn.Module]:
         """This rank's CNNs by subdomain, with their last layers."""

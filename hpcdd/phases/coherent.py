@@ -30,7 +30,7 @@ from .aggregate import fresh_dnn
 from .alike import checked
 from .evaluate import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
-from .local import create_local_cnn
+from .local import create_local_cnn, groups, trains_together
 from .status import Hooks
 from .training import logits_of, train
 
@@ -82,7 +82,9 @@ def train_coherent(
         hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())})
     else:
         inputs, network = dict(samples), part
-        parts = {WHOLE: part.dnn, **{int(s): cnn for s, cnn in part.cnns.items()}}
+        if trains_together(team.config, device, team.mesh.replicas):
+            part.put_together(groups({s: problem.subimage_shape(s) for s in team.place.subdomains}, together=True))
+        parts = {WHOLE: part.dnn, **part.alone()}
         share, alike = team.share_of_replicas(), part.dnn.alike()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
         hooks = checked(hooks, team.workers, {"the DNN's common layers": alike, **copies})
@@ -99,6 +101,7 @@ def train_coherent(
             seed=team.config.seed,
             phase=phase,
             parts=parts,
+            stacks=part.stacks,
             share=share,
             alike=alike,
             bf16=settings.precision == "bf16",
@@ -109,6 +112,7 @@ def train_coherent(
         cnns = {s: whole.cnns[s] for s in team.place.subdomains}
         columns = take_part(whole.dnn, team.place.subdomains, team.reduction())
         part = PartOfCoherent(cnns, columns, whole.features).to(device)
+    part.stacks = ()
     return part.eval(), steps
 
 

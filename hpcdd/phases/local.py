@@ -25,9 +25,8 @@ from ..parallel.layers import shared_layers
 from ..parallel.share import Share, broadcast_state
 from ..seeding import seed_of
 from .alike import checked
-from .members import Member
 from .status import Hooks
-from .together import train_together
+from .together import Member, train_together
 from .training import logits_of, train
 
 
@@ -124,7 +123,7 @@ def trains_together(config: Config, device: str, replicas: int) -> bool:
     Replicas don't: each has one CNN, and messages in every step. Neither are CNNs of the user's own, which may draw
     random numbers that nobody knows of.
     """
-    wanted = config.local.together
+    wanted = config.together
     return (device != "cpu" if wanted == "auto" else wanted) and replicas == 1 and not config.model.is_own
 
 

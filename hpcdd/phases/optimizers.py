@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from ..config import TrainingSettings
 from ..errors import UserError
+from ..models.stack import Stack
 
 Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
@@ -34,16 +36,25 @@ def eager(kind: type[Kind]) -> type[Kind]:
     return type(kind.__name__, (kind,), methods)
 
 
-def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, in its fused form, on the network's parameters."""
+def make_optimizer(
+    network: nn.Module, settings: TrainingSettings, stacks: Sequence[Stack] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, in its fused form, on the network's parameters.
+
+    Args:
+        network: what is trained.
+        settings: of the training.
+        stacks: whose leaves stand for parameters in the network.
+    """
+    sliced = {parameter for stack in stacks for parameter in stack.where}
+    parameters = [p for stack in stacks for p in stack.parameters()]
+    parameters += [p for p in network.parameters() if p not in sliced]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return eager(torch.optim.SGD)(
-            network.parameters(), rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
-        )
+        return eager(torch.optim.SGD)(parameters, rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
     kind: type[torch.optim.Adam] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return eager(kind)(network.parameters(), rate, weight_decay=decay, fused=True)
+    return eager(kind)(parameters, rate, weight_decay=decay, fused=True)
 
 
 def make_schedule(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -16,6 +14,7 @@ from ..checkpoints.snapshot import Position, Snapshot
 from ..config import TrainingSettings
 from ..parallel.share import Share
 from .status import Meter, Status
+from .streams import Streams
 
 Tensors = dict[str, torch.Tensor]
 
@@ -45,7 +44,11 @@ class Patience:
         if self._epochs is None or accuracy is None:
             return
         if accuracy > self.best:
-            self.best, self.waited, self.state = accuracy, 0, copy.deepcopy(network.state_dict())
+            self.best, self.waited, self.state = (
+                accuracy,
+                0,
+                {name: value.clone() for name, value in network.state_dict().items()},
+            )
         else:
             self.waited += 1
 
@@ -53,27 +56,6 @@ class Patience:
         """Gives the network the best epoch's parameters back."""
         if self.state:
             network.load_state_dict(self.state)
-
-
-class Memory(Protocol):
-    """What an optimizer remembers of one network."""
-
-    def tensors(self) -> Tensors:
-        """By KIND/NAME, e.g. ``exp_avg/0.weight``."""
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Takes what :meth:`tensors` gave; other kinds are left out."""
-
-
-class Draws(Protocol):
-    """Random streams of a training."""
-
-    @property
-    def states(self) -> Tensors:
-        """uint8, by subdomain (as text)."""
-
-    def restore(self, states: Mapping[str, torch.Tensor]) -> None:
-        """Makes them as they were."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +68,8 @@ class State:
     """
 
     network: nn.Module
-    memory: Memory
-    streams: Draws
+    memory: OptimizerMemory
+    streams: Streams
     meter: Meter
     patience: Patience
     share: Share
@@ -150,43 +132,44 @@ def named(kind: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
     return {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{kind}/")}
 
 
-def of_parameters(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """(kind, name, value) of what an optimizer has remembered, among the tensors of a snapshot."""
-    for key, value in tensors.items():
-        kind, _, name = key.partition("/")
-        if kind not in ("network", "best", "stream"):
-            yield kind, name, value
-
-
 @dataclass(frozen=True)
 class OptimizerMemory:
-    """What an optimizer of one network remembers.
+    """What an optimizer remembers of a network's parameters.
 
     Attributes:
         network, optimizer: see there.
+        where: for parameters that are slices of another one, which the optimizer has instead, that one and the number
+            of the slice (see :class:`hpcdd.models.stack.Stack`).
     """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    where: Mapping[nn.Parameter, tuple[nn.Parameter, int]] = field(default_factory=dict)
 
     def tensors(self) -> Tensors:
-        """See :class:`Memory`."""
+        """By KIND/NAME, e.g. ``exp_avg/0.weight``."""
         found: Tensors = {}
         for name, parameter in self.network.named_parameters():
-            for kind, value in self.optimizer.state.get(parameter, {}).items():
+            whole, number = self.where.get(parameter, (parameter, None))
+            for kind, value in self.optimizer.state.get(whole, {}).items():
                 if value is not None:  # momentum before the first step
-                    found[f"{kind}/{name}"] = value
+                    sliced = number is not None and value.shape == whole.shape
+                    found[f"{kind}/{name}"] = value[number] if sliced else value
         return found
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """See :class:`Memory`."""
-        parameters = {
-            name: (index, parameter) for index, (name, parameter) in enumerate(self.network.named_parameters())
-        }
-        state: dict[int, Tensors] = {}
-        for kind, name, value in of_parameters(tensors):
-            index, parameter = parameters[name]
-            # Moments lie in memory as their parameter does, or fused kernels would mix them up.
-            like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-            state.setdefault(index, {})[kind] = like.detach().copy_(value)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        """Takes what :meth:`tensors` gave; kinds that are not an optimizer's are left out."""
+        parameters = dict(self.network.named_parameters())
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind in ("network", "best", "stream") or name not in parameters:
+                continue
+            parameter = parameters[name]
+            whole, number = self.where.get(parameter, (parameter, None))
+            state = self.optimizer.state[whole]
+            if value.shape == parameter.shape and (value.ndim or kind != "step"):
+                # Moments lie in memory as their parameter does, or fused kernels would mix them up.
+                moment = state.setdefault(kind, torch.zeros_like(whole, requires_grad=False))
+                (moment if number is None else moment[number]).copy_(value)
+            else:  # the number of steps
+                state[kind] = value.to(whole.device, copy=True)

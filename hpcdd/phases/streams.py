@@ -21,27 +21,30 @@ class Streams:
     Args:
         networks: by subdomain.
         device: on which they draw.
-
-    Attributes:
-        states: by subdomain (as text) torch's random state, uint8.
+        generators: by subdomain, those from which other networks draw, in place of the global state.
     """
 
-    def __init__(self, networks: Mapping[int, nn.Module], device: torch.device) -> None:
-        self._networks = dict(networks)
+    def __init__(
+        self,
+        networks: Mapping[int, nn.Module],
+        device: torch.device,
+        generators: Mapping[int, torch.Generator] | None = None,
+    ) -> None:
+        self._networks, self._generators = dict(networks), dict(generators or {})
         self._device = device
-        self.states: dict[str, torch.Tensor] = {}
+        self._states: dict[int, torch.Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Self:
         for subdomain, network in self._networks.items():
 
-            def before(module: nn.Module, _inputs: Any, subdomain: str = str(subdomain)) -> None:
+            def before(module: nn.Module, _inputs: Any, subdomain: int = subdomain) -> None:
                 if module.training:
-                    self._set(self.states[subdomain])
+                    self._set(self._states[subdomain])
 
-            def after(module: nn.Module, _inputs: Any, _output: Any, subdomain: str = str(subdomain)) -> None:
+            def after(module: nn.Module, _inputs: Any, _output: Any, subdomain: int = subdomain) -> None:
                 if module.training:
-                    self.states[subdomain] = self._get()
+                    self._states[subdomain] = self._get()
 
             self._handles += [network.register_forward_pre_hook(before), network.register_forward_hook(after)]
         return self
@@ -54,11 +57,23 @@ class Streams:
         """Starts all streams anew for an epoch."""
         for subdomain in self._networks:
             torch.manual_seed(seed_of(seed, purpose, subdomain=subdomain, epoch=epoch))
-            self.states[str(subdomain)] = self._get()
+            self._states[subdomain] = self._get()
+        for subdomain, generator in self._generators.items():
+            generator.manual_seed(seed_of(seed, purpose, subdomain=subdomain, epoch=epoch))
+
+    @property
+    def states(self) -> dict[str, torch.Tensor]:
+        """By subdomain (as text) its random state, uint8."""
+        drawn = {subdomain: generator.get_state() for subdomain, generator in self._generators.items()}
+        return {str(subdomain): state for subdomain, state in (self._states | drawn).items()}
 
     def restore(self, states: Mapping[str, torch.Tensor]) -> None:
         """Makes them as :attr:`states` was."""
-        self.states.update(states)
+        for subdomain, state in states.items():
+            if (generator := self._generators.get(int(subdomain))) is not None:
+                generator.set_state(state)
+            else:
+                self._states[int(subdomain)] = state
 
     def _get(self) -> torch.Tensor:
         return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()

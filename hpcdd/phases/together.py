@@ -9,25 +9,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
+from ..checkpoints.keeper import NoKeeper
 from ..checkpoints.snapshot import Position, Snapshot
 from ..config import LocalSettings
-from ..data.samples import Batches, Samples
+from ..data.samples import AnySamples, Batches, Samples
 from ..errors import StopRequest
 from ..models.stack import Stack
 from ..mpi import is_loss
 from ..parallel.share import Share
 from ..seeding import seed_of
 from . import graphs, parts
-from .members import DrawsOfOne, Member, SliceOfMemory
 from .optimizers import advance, make_optimizer, make_schedule
 from .parts import part
-from .state import Patience, State
+from .state import OptimizerMemory, Patience, State
 from .status import Hooks, Meter
+from .streams import Streams
 from .training import evaluate
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the CNNs.
+
+    Attributes:
+        subdomain: s.
+        network: of hpcdd's own families, on the samples' device; trained in place.
+        training, validation: its splits.
+        keeper: of its checkpoints.
+    """
+
+    subdomain: int
+    network: nn.Module
+    training: AnySamples
+    validation: AnySamples | None
+    keeper: NoKeeper
 
 
 def train_together(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
@@ -89,7 +110,7 @@ class _Group:
 
     def __init__(self, members: Sequence[Member], settings: LocalSettings, seed: int, hooks: Hooks) -> None:
         self._members, self._settings, self._seed, self._hooks = members, settings, seed, hooks
-        self._stack = Stack([member.network for member in members])
+        self._stack = Stack({member.subdomain: member.network for member in members})
         self._optimizer = make_optimizer(self._stack, settings)
         training = members[0].training
         self._device = training.labels.device
@@ -103,13 +124,13 @@ class _Group:
         self.states = [
             State(
                 member.network,
-                SliceOfMemory(self._stack, number, self._optimizer),
-                DrawsOfOne(str(member.subdomain), self._stack.generators[number]),
-                self._meters[number],
+                OptimizerMemory(member.network, self._optimizer, self._stack.where),
+                Streams({}, self._device, {member.subdomain: self._stack.generators[member.subdomain]}),
+                meter,
                 Patience(settings.early_stopping),
                 Share(),
             )
-            for number, member in enumerate(members)
+            for member, meter in zip(members, self._meters, strict=True)
         ]
 
     @property
@@ -171,9 +192,8 @@ class _Group:
         meters, hooks = self._meters, self._hooks
         epoch, first, size = meters[0].epoch, meters[0].steps, meters[0].batch_size
         if not first:
-            for member, generator in zip(self._members, self._stack.generators, strict=True):
-                seed = seed_of(self._seed, "local dropout", subdomain=member.subdomain, epoch=epoch)
-                generator.manual_seed(seed)
+            for state in self.states:
+                state.streams.begin(self._seed, "local dropout", epoch)
         view_seed = seed_of(self._seed, "local augmentation", epoch=epoch)
         with ExitStack() as stack:
             entered = []
@@ -200,7 +220,7 @@ class _Group:
 
     def _see(self, seen: Sequence[Batches]) -> None:
         """Takes an epoch's samples for the steps that come."""
-        recorder = graphs.recorder_of(self._device, self._stack.generators)
+        recorder = graphs.recorder_of(self._device, list(self._stack.generators.values()))
         fixed = [samples for samples in seen if isinstance(samples, Samples) and samples.fixed]
         if recorder is None or len(fixed) < len(seen) or parts.measured():
             self._seen, self._compute = seen, self._gradients

@@ -16,6 +16,7 @@ from ..checkpoints.keeper import NoKeeper
 from ..config import TrainingSettings
 from ..data.samples import AnySamples, Batches
 from ..errors import StopRequest
+from ..models.stack import Stack
 from ..mpi import is_loss
 from ..parallel.gradients import GradientAverage
 from ..parallel.share import Share, never
@@ -94,6 +95,7 @@ def train(
     phase: str,
     subdomain: int = WHOLE,
     parts: Mapping[int, nn.Module] | None = None,
+    stacks: Sequence[Stack] = (),
     share: Share | None = None,
     alike: Sequence[nn.Parameter] = (),
     bf16: bool = False,
@@ -119,6 +121,7 @@ def train(
         subdomain: s, or :data:`hpcdd.seeding.WHOLE`.
         parts: by subdomain the modules inside ``network`` that have random streams of their own; default: all of it
             belongs to ``subdomain``.
+        stacks: of CNNs inside ``network`` that compute together; their subdomains are none of ``parts``.
         share: with whom batches are shared, and the flag that rides in the messages; default: nobody.
         alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
         bf16: mixed precision by autocast.
@@ -135,12 +138,14 @@ def train(
     """
     hooks, share, keeper = hooks or Hooks(), share or Share(), keeper or NoKeeper()
     device = training.labels.device
-    optimizer = make_optimizer(network, settings)
+    optimizer = make_optimizer(network, settings, stacks)
     meter = Meter(phase, subdomain, settings, len(training), device)
     schedule = make_schedule(optimizer, settings, meter.steps_per_epoch * settings.epochs)
     patience = Patience(settings.early_stopping)
-    streams = Streams(parts or {subdomain: network}, device)
-    state = State(network, OptimizerMemory(network, optimizer), streams, meter, patience, share)
+    generators = {s: generator for stack in stacks for s, generator in stack.generators.items()}
+    streams = Streams(parts or {subdomain: network}, device, generators)
+    where = {parameter: place for stack in stacks for parameter, place in stack.where.items()}
+    state = State(network, OptimizerMemory(network, optimizer, where), streams, meter, patience, share)
     if (saved := keeper.load()) is not None:
         state.restore(saved)
         advance(schedule, meter.steps_in_all)

@@ -33,11 +33,11 @@ def cnns(kind: str, number: int = 3) -> tuple[list[nn.Module], tuple[int, ...]]:
 def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
     stacked, shape = cnns(kind)
     alone = copy.deepcopy(stacked)
-    stack = Stack(stacked).train()
+    stack = Stack(dict(enumerate(stacked))).train()
     form = channels_last(len(shape) - 1)
     images = [torch.randn(32, *shape).to(memory_format=form) for _ in stacked]
     labels = torch.randint(0, 4, (3, 32))
-    for number, generator in enumerate(stack.generators):
+    for number, generator in stack.generators.items():
         generator.manual_seed(7 + number)
     logits = stack(torch.stack(images))
     losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(3, 32).mean(1)
@@ -59,7 +59,7 @@ def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
 def test_to_train_the_stack_trains_its_cnns_and_to_load_one_loads_into_the_stack() -> None:
     members, _ = cnns("vgg2 2D")
     before = [copy.deepcopy(cnn.state_dict()) for cnn in members]
-    stack = Stack(members)
+    stack = Stack(dict(enumerate(members)))
     for cnn, state in zip(members, before, strict=True):
         assert all(
             torch.equal(a, b) and a.stride() == b.stride()
@@ -71,14 +71,16 @@ def test_to_train_the_stack_trains_its_cnns_and_to_load_one_loads_into_the_stack
     for cnn, state in zip(members, before, strict=True):
         assert all(torch.equal(p, state[name] + 1) for name, p in cnn.named_parameters())
     members[1].load_state_dict(before[1])
-    for name, leaf in zip(stack.names, stack.leaves, strict=True):
-        assert torch.equal(leaf[1], before[1][name])
-        assert torch.equal(leaf[2], before[2][name] + 1)
+    for number, change in ((1, 0), (2, 1)):
+        for name, parameter in members[number].named_parameters():
+            leaf, place = stack.where[parameter]
+            assert place == number
+            assert torch.equal(leaf[number], before[number][name] + change)
 
 
 def test_dropout_is_off_in_evaluation_mode() -> None:
     members, shape = cnns("vgg2 2D")
-    stack = Stack(members).eval()
+    stack = Stack(dict(enumerate(members))).eval()
     images = torch.randn(3, 5, *shape)
     each = [cnn.eval()(its) for cnn, its in zip(members, images, strict=True)]
     torch.testing.assert_close(stack(images), torch.stack(each), rtol=1e-4, atol=1e-5)

@@ -50,7 +50,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FORMS = {
     "ordered": (1, []),
-    "together": (2, ["--local.together", "true"]),
+    "together": (2, ["--together", "true"]),
     "fast": (3, ["--reduction", "fast"]),
     "data": (2, ["--coherent.parallelism", "data"]),
     "data on one rank": (1, ["--coherent.parallelism", "data"]),

@@ -45,11 +45,12 @@ class Run:
         more: Mapping[str, Any] | None = None,
         **local: Any,
     ) -> None:
-        settings = {"epochs": 2, "batch_size": 50, "together": together, "learning_rate": 1e-3, **local}
+        settings = {"epochs": 2, "batch_size": 50, "learning_rate": 1e-3, **local}
         content = {
             "data": {"file": str(tiny), "validation_fraction": 0.2},
             "model": {"name": "vgg1", "width": 8},
             "local": settings,
+            "together": together,
             **(more or {}),
         }
         config = Config.model_validate(content)
@@ -284,4 +285,4 @@ def test_cnns_of_one_shape_are_a_group(tiny: Path) -> None:
     ],
 )
 def test_who_trains_together(setting: Any, device: str, replicas: int, name: str, expected: bool) -> None:
-    assert trains_together(Config(local={"together": setting}, model={"name": name}), device, replicas) is expected
+    assert trains_together(Config(together=setting, model={"name": name}), device, replicas) is expected
