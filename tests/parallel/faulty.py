@@ -110,7 +110,8 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
 
     if phase in TRAININGS:
         room = TRAININGS[phase]
-        with mock.patch.object(room, "train", in_the_middle(room.train)):  # type: ignore[attr-defined]
+        names = [name for name in ("train", "train_together") if hasattr(room, name)]
+        with mock.patch.multiple(room, **{name: in_the_middle(getattr(room, name)) for name in names}):
             yield
     elif chosen:
         other, name = OTHERS[phase]

@@ -122,6 +122,19 @@ STOPS = [
 ]
 
 
+def test_cnns_that_are_trained_together_go_on_as_well(config: Path, tmp_path: Path) -> None:
+    """To the bit on as many ranks, in the local and in the coherent phase."""
+    stops = [("local", 1, 7), ("coherent", 0, 24)]
+    words: list[str | Path] = ["train", config, "--progress", "off", "--together", "true", "--output"]
+    jobs: list[Job] = [(2, [*words, "whole"], None)]
+    for phase, rank, step in stops:
+        jobs += [(2, [*words, phase], (phase, rank, f"SIGTERM@{step}")), (2, [*words, phase, "--resume"], None)]
+    codes, errors = run_chain(next(iter(find().values())), tmp_path, jobs)
+    assert codes == [0, 75, 0, 75, 0], errors
+    for phase, _, _ in stops:
+        check_same(tmp_path / phase, tmp_path / "whole")
+
+
 def test_a_job_of_four_is_gone_on_with_on_any_number(
     every_mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
