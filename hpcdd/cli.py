@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .comm import Comm
-    from .config import Config
 
 _DESCRIPTION = """\
 Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and
@@ -117,7 +116,9 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
     elif command == "report":
         _report_of(arguments)
     elif command == "bench":
-        _plain_bench(arguments)
+        from .bench import command as bench
+
+        bench.run_alone(arguments)
     elif command == "prepare":
         from .data import prepare
 
@@ -193,21 +194,9 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
 
 
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:
-    from . import configuration
-    from .bench import arguments as command_line
-    from .bench import coherent, collectives, step
+    from .bench import command
 
-    def parse() -> tuple[argparse.Namespace, Config]:
-        own, rest = command_line.parse(arguments)
-        return own, configuration.parse(rest)[0]
-
-    own, config = comm.on_root(parse)
-    if own.what == "coherent":
-        coherent.run(comm, config, own.widths, own.rounds, own.steps)
-    elif own.what == "collectives":
-        collectives.run(comm, config, own.rounds, own.output)
-    else:
-        step.run(comm, config, own.rounds, own.steps, own.output)
+    command.run(comm, arguments)
 
 
 def _evaluate(comm: Comm, arguments: Sequence[str]) -> None:
@@ -262,17 +251,6 @@ def _report_of(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         command.parser().parse_args(["--help"])
     command.run(arguments)
-
-
-def _plain_bench(arguments: Sequence[str]) -> None:
-    """``bench io``, and the help of all benchmarks."""
-    from .bench import arguments as command_line
-
-    if {"-h", "--help"} & set(arguments):
-        command_line.parser().parse_known_args(list(arguments))
-    from .bench import io
-
-    io.run(*command_line.parse(arguments))
 
 
 def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Sequence[str]) -> int:

@@ -35,7 +35,14 @@ Seconds of each kind of training step of a configuration, messages apart: of the
 DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
 floating point operations. And of each local CNN beside a plain PyTorch loop, as a good engineer writes it, on one rank.
 """
-NAMES = ("coherent", "collectives", "io", "step")
+_TRAIN = """\
+A whole run of hpcdd, with checkpoints and records, beside a plain script that does the same work by hand with torch,
+h5py and mpi4py (hpcdd/bench/script.py), in one job, by turns: seconds whole and by phase, where hpcdd's time goes, and
+the run over the sum of its steps. A shortened run of both, which does not count, goes ahead.
+The script can't do everything: a configuration that asks for more is refused. Run directories lie in the current folder
+while they are needed.
+"""
+NAMES = ("coherent", "collectives", "io", "step", "train")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,6 +104,15 @@ def parser() -> argparse.ArgumentParser:
     step.add_argument("--rounds", type=positive, default=7, help="rounds in which all take a turn (default: 7)")
     step.add_argument("--steps", type=positive, default=10, help="steps of a turn (default: 10)")
     step.add_argument("--output", type=Path, help=_OUTPUT)
+    train = _command(
+        which,
+        "train",
+        "a whole run beside a plain script (under mpirun)",
+        _TRAIN,
+        usage="mpirun -n N hpcdd bench train [CONFIG] [--rounds R] [--section.key VALUE ...]",
+        example="mpirun -n 2 hpcdd bench train configs/quickstart.yaml --rounds 5",
+    )
+    train.add_argument("--rounds", type=positive, default=3, help="rounds in which both take a turn (default: 3)")
     return top
 
 

@@ -42,7 +42,7 @@ def this_machine(cores: int) -> Machine:
     return Machine(host=Host.here(cores), mpi_library=mpi.mpi_library(), torch=torch.__version__)
 
 
-def spread(values: Quartiles, unit: float) -> str:
+def spread(values: Quartiles, unit: float, digits: int = 1) -> str:
     """Median and quartiles in words; ``unit`` in seconds."""
-    low, middle, high = (value / unit for value in values)
-    return f"{middle:,.1f} ({low:,.1f} to {high:,.1f})"
+    low, middle, high = (f"{value / unit:,.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"

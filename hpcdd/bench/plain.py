@@ -92,11 +92,16 @@ def _network(config: Config, problem: Problem, subdomain: int, device: str, *, t
     shape, classes, width = problem.subimage_shape(subdomain), problem.info.num_classes, problem.widths.local_width
     network = create_local_cnn(config, subdomain, shape, classes, width)
     if torchs:
-        for module in list(network.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, Dropout):
-                    setattr(module, name, nn.Dropout(child.p))
+        take_torchs_dropout(network)
     return network.to(device)
+
+
+def take_torchs_dropout(network: nn.Module) -> None:
+    """Puts torch's own dropout in the place of hpcdd's, with the same rates."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.p))
 
 
 def _train(

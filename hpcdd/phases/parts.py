@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: its parts, marked for whoever measures them."""
+"""Where the time of a training goes: parts of its steps, and evaluation batches, marked for whoever measures them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 PARTS = ("input", "forward", "backward", "optimizer")
 """Of a step. What lies between steps is bookkeeping; messages are waited for inside forward and backward."""
+EVALUATION = "evaluation"
+"""A batch in evaluation mode."""
 
 Marker = Callable[[str], AbstractContextManager[object]]
 _NOTHING = nullcontext()
@@ -15,7 +17,7 @@ _marker: Marker | None = None
 
 
 def mark(marker: Marker | None) -> None:
-    """From now on every part of a step runs inside ``marker(its name)``; None: nobody measures."""
+    """From now on every part runs inside ``marker(its name)``; None: nobody measures."""
     global _marker  # noqa: PLW0603 - steps of any phase are marked, and those who measure don't nest
     _marker = marker
 
@@ -36,5 +38,5 @@ def marked(marker: Marker) -> Iterator[None]:
 
 
 def part(name: str) -> AbstractContextManager[object]:
-    """Marks a part of a step, one of :data:`PARTS`; free where nobody measures."""
+    """Marks one of :data:`PARTS` or :data:`EVALUATION`; free where nobody measures."""
     return _NOTHING if _marker is None else _marker(name)

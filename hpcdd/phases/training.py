@@ -22,7 +22,7 @@ from ..parallel.gradients import GradientAverage
 from ..parallel.share import Share, never
 from ..seeding import WHOLE, seed_of
 from .optimizers import advance, make_optimizer, make_schedule
-from .parts import part
+from .parts import EVALUATION, part
 from .state import OptimizerMemory, Patience, State
 from .status import Hooks, Meter
 from .streams import Streams
@@ -215,16 +215,17 @@ def logits_of(
         float32 (n, K) on the CPU of every rank.
     """
     share = share or Share()
-    part = share.part_of(len(samples))
+    rows = share.part_of(len(samples))
     network.eval()
-    parts = []
+    found = []
     with torch.inference_mode():
         # A share without rows takes part with an empty batch: others may wait for its messages.
-        for start in range(part.start, max(part.stop, part.start + 1), EVALUATION_BATCH):
+        for start in range(rows.start, max(rows.stop, rows.start + 1), EVALUATION_BATCH):
             step()
-            inputs, _ = samples.batch(slice(start, min(start + EVALUATION_BATCH, part.stop)))
-            parts.append(network(inputs).float())
-    return share.join(torch.cat(parts).cpu(), len(samples))
+            with part(EVALUATION):
+                inputs, _ = samples.batch(slice(start, min(start + EVALUATION_BATCH, rows.stop)))
+                found.append(network(inputs).float())
+    return share.join(torch.cat(found).cpu(), len(samples))
 
 
 def evaluate(

@@ -172,12 +172,13 @@ COMMAND_LINES = [
     Row(
         "nothing to measure",
         ("bench",),
-        "bench measures `coherent`, `collectives`, `io` or `step`, and none is named; see `hpcdd bench --help`",
+        "bench measures `coherent`, `collectives`, `io`, `step` or `train`, and none is named; "
+        "see `hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "bench measures `coherent`, `collectives`, `io` or `step`, and 'speed' is none of them; "
+        "bench measures `coherent`, `collectives`, `io`, `step` or `train`, and 'speed' is none of them; "
         "see `hpcdd bench --help`",
     ),
     Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),

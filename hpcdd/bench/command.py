@@ -1,0 +1,61 @@
+"""``hpcdd bench``: which benchmark is asked for. Each is imported where it is wanted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .. import configuration
+from ..config import Config
+from . import arguments as command_line
+
+if TYPE_CHECKING:
+    from ..comm import Comm
+
+
+def run(comm: Comm, arguments: Sequence[str]) -> None:
+    """Called by all ranks; root prints.
+
+    Args:
+        comm: all ranks.
+        arguments: the words behind ``hpcdd bench``.
+
+    Raises:
+        UserError: on all ranks.
+    """
+
+    def parse() -> tuple[argparse.Namespace, Config]:
+        own, rest = command_line.parse(arguments)
+        return own, configuration.parse(rest)[0]
+
+    own, config = comm.on_root(parse)
+    if own.what == "coherent":
+        from . import coherent
+
+        coherent.run(comm, config, own.widths, own.rounds, own.steps)
+    elif own.what == "collectives":
+        from . import collectives
+
+        collectives.run(comm, config, own.rounds, own.output)
+    elif own.what == "train":
+        from . import train
+
+        train.run(comm, config, own.rounds)
+    else:
+        from . import step
+
+        step.run(comm, config, own.rounds, own.steps, own.output)
+
+
+def run_alone(arguments: Sequence[str]) -> None:
+    """``bench io``, and the help of all benchmarks; needs neither torch nor MPI.
+
+    Raises:
+        UserError: naming every mistake.
+    """
+    if {"-h", "--help"} & set(arguments):
+        command_line.parser().parse_known_args(list(arguments))
+    from . import io
+
+    io.run(*command_line.parse(arguments))

@@ -1,0 +1,113 @@
+"""`bench train`: the plain script does the same work as a run, and the benchmark says so as a user runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import yaml
+
+from hpcdd import configuration
+from hpcdd.bench import script, train
+from hpcdd.data.reading import BoxReader
+from hpcdd.errors import UserError
+from hpcdd.problem import pose
+
+from ..launchers import Launcher
+
+
+@pytest.fixture
+def content(tiny: Path) -> dict[str, Any]:
+    return {
+        "data": {"file": str(tiny), "validation_fraction": 0.1},
+        "decomposition": {"grid": [1, 3]},
+        "model": {"name": "vgg2", "local_width": 8},
+        "local": {"epochs": 4, "batch_size": 30},
+        "aggregation": {"epochs": 6, "batch_size": 30, "hidden": [16]},
+        "coherent": {"epochs": 3, "batch_size": 30, "dropout_scale": 0.3},
+        "run": {"report": False},
+    }
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+\.\d+", text)]
+
+
+def test_both_sides_learn_the_same_and_nothing_is_left(content: dict[str, Any], mpi: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    done = mpi.hpcdd(2, ["bench", "train", "c.yaml", "--rounds", "2"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+    lines = {line[:22].strip(): _numbers(line[22:]) for line in done.stdout.splitlines()}
+    rows = {name: lines[name] for name in ("whole", *train.ROWS, "all else")}
+    for place in (0, 3):  # the medians of hpcdd and of the plain script
+        parts = [found[place] for name, found in rows.items() if name != "whole"]
+        assert 0 < max(parts) < rows["whole"][place] < 60
+        assert sum(parts) == pytest.approx(rows["whole"][place], rel=0.3, abs=0.1)
+    shares = dict(re.findall(r"(\w+) (\d+\.\d)%", done.stdout))
+    assert tuple(shares) == train.CATEGORIES
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.6)
+    (over_steps,) = re.findall(r"run / sum of its steps (\d\.\d{3})", done.stdout)
+    assert float(over_steps) > 1
+    for what in ("DNN", "coherent model"):
+        (both,) = re.findall(rf"test accuracy of the {what}: hpcdd (\S+), plain (\S+)$", done.stdout, re.MULTILINE)
+        ours, plain = map(float, both)
+        assert min(ours, plain) > 0.8  # by guessing 0.33
+        assert abs(ours - plain) < 0.15
+
+
+def test_the_sum_over_ranks_has_the_gradient_of_one_model() -> None:
+    own, others = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    own.requires_grad_()
+
+    class Ranks:
+        def Allreduce(self, values: npt.NDArray[np.float32], result: npt.NDArray[np.float32]) -> None:  # noqa: N802
+            result[...] = values + others.numpy()
+
+    total = script._SumOverRanks.apply(own, Ranks())  # type: ignore[no-untyped-call]
+    (total**3).sum().backward()
+    assert torch.equal(total, own + others)
+    assert own.grad is not None
+    assert torch.allclose(own.grad, 3 * (own + others).detach() ** 2)
+
+
+def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
+    problem = pose(configuration.Config.model_validate(content))
+    ours, plain = problem.read(BoxReader(problem.info.path), [0, 2], "cpu"), script._read(problem, [0, 2])
+    assert plain.keys() == {0, 2}
+    for s, splits in plain.items():
+        assert splits.keys() == {"train", "validation", "test"}
+        for split, images in splits.items():
+            assert torch.allclose(images, ours[s][split].batch(slice(None))[0])
+            assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"augmentation": {"shift": 1}}, "the plain script has no augmentation; leave it out"),
+        ({"augmentation": {"mirror": [1]}}, "the plain script has no augmentation; leave it out"),
+        ({"local": {"early_stopping": 2}}, "the plain script has no local.early_stopping; leave it out"),
+        ({"coherent": {"starts": []}}, r"coherent.starts is \[\]; the plain script knows \[transfer\]"),
+        ({"coherent": {"features": "penultimate"}}, "the plain script has no coherent.features penultimate"),
+        ({"output": "here"}, "--output has no effect: the run directories are removed"),
+        ({"decomposition": {"boxes": [[[0, 0], [12, 12]]]}}, None),
+    ],
+    ids=str,
+)
+def test_what_the_script_cannot_do_is_refused(
+    change: dict[str, Any], message: str | None, content: dict[str, Any]
+) -> None:
+    config = configuration.Config.model_validate(content | change)
+    if message is None:
+        train._pose(config, 1)
+        with pytest.raises(UserError, match="takes no replicas and no spare ranks: use at most 1"):
+            train._pose(config, 2)
+    else:
+        with pytest.raises(UserError, match=f"^bench train: {message}"):
+            train._pose(config, 1)
