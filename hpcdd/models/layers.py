@@ -12,6 +12,8 @@ _CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _VALUES = 1 << 16
+ALL_BITS = (-(1 << 63), None)
+"""Bounds of a random int64 whose bits are all random."""
 
 
 def conv3x3(axes: int, channels_in: int, channels_out: int, *, stride: int = 1, bias: bool = True) -> nn.Module:
@@ -51,35 +53,31 @@ class Dropout(nn.Dropout):
 
     def factors(self, x: torch.Tensor) -> torch.Tensor:
         """Draws what dropout multiplies x (n, ...) by, from torch's global random state."""
-        return self.factors_of(numbers(x.shape, x.device, [None])[0], x.dtype)
+        words = torch.empty(words_of(x.numel()), dtype=torch.int64, device=x.device)
+        return self.factors_of(words.random_(*ALL_BITS), x.shape, x.dtype)
 
-    def factors_of(self, drawn: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def factors_of(self, words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """What dropout multiplies by: 0, or the inverse of the share that stays on average.
 
         Args:
-            drawn: of :func:`numbers`, of any shape.
-            dtype: that is wanted.
+            words: random int64 (..., :func:`words_of` as many values), drawn with :data:`ALL_BITS`.
+            shape: (n, ...) of what is multiplied.
+            dtype: of the result.
+
+        Returns:
+            (..., *shape), in memory channels last.
         """
         dropped = min(round(self.p * _VALUES), _VALUES - 1)
-        return (drawn >= dropped - _VALUES // 2).to(dtype).mul_(_VALUES / (_VALUES - dropped))
+        values = words.view(torch.int16)[..., : math.prod(shape)]
+        found = torch.empty(values.shape, dtype=dtype, device=words.device)
+        # Compared straight into floats: a mask in between would cost as much again.
+        torch.ge(values, dropped - _VALUES // 2, out=found).mul_(_VALUES / (_VALUES - dropped))
+        several = words.shape[:-1]
+        if len(shape) < 3:
+            return found.view(*several, *shape)
+        return found.view(*several, shape[0], *shape[2:], shape[1]).movedim(-1, len(several) + 1)
 
 
-def numbers(shape: Sequence[int], device: torch.device, generators: Sequence[torch.Generator | None]) -> torch.Tensor:
-    """Random numbers, as many from each generator; a sample's lie in memory channels last.
-
-    Args:
-        shape: (n, ...) of what each generator draws.
-        device: of the generators.
-        generators: S of them; None is torch's global random state.
-
-    Returns:
-        int16 (S, n, ...), each value of 16 bits alike.
-    """
-    size = math.prod(shape)
-    words = torch.empty(len(generators), -(-size // 4), dtype=torch.int64, device=device)
-    for row, generator in zip(words, generators, strict=True):
-        row.random_(-(2**63), None, generator=generator)
-    values = words.view(torch.int16)[:, :size]
-    if len(shape) < 3:
-        return values.view(-1, *shape)
-    return values.view(-1, shape[0], *shape[2:], shape[1]).movedim(-1, 2)
+def words_of(values: int) -> int:
+    """Words of 64 bits that hold so many values of 16."""
+    return -(-values // 4)

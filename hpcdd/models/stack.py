@@ -15,7 +15,7 @@ from torch import nn
 from torch.autograd import Function
 from torch.func import functional_call, vmap
 
-from .layers import Dropout, numbers
+from .layers import ALL_BITS, Dropout, words_of
 
 
 class Stack(nn.Module):
@@ -103,7 +103,11 @@ class _StackedDropout(nn.Module):
 
     def draw(self, x: torch.Tensor) -> torch.Tensor:
         """Factors for x (S, n, ...)."""
-        return self.dropout.factors_of(numbers(x.shape[1:], x.device, self.generators), x.dtype)
+        shape = x.shape[1:]
+        words = torch.empty(len(self.generators), words_of(shape.numel()), dtype=torch.int64, device=x.device)
+        for row, generator in zip(words, self.generators, strict=True):
+            row.random_(*ALL_BITS, generator=generator)
+        return self.dropout.factors_of(words, shape, x.dtype)
 
 
 class _Factors(Function):
