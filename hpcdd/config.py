@@ -163,6 +163,14 @@ class CheckpointSettings(Settings):
         return self
 
 
+class CommSettings(Settings):
+    """How messages travel."""
+
+    gpu_aware: bool = False
+    """Whether MPI gets the GPU's own memory in training steps (the sum over subdomains, gradients), instead of copies
+    in the host's memory. Needs GPUs, and an MPI library that was built with CUDA."""
+
+
 class RunSettings(Settings):
     """How a job looks after itself."""
 
@@ -242,6 +250,9 @@ class Config(Settings):
 
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+
+    comm: CommSettings = CommSettings()
+    """How messages travel."""
 
     run: RunSettings = RunSettings()
     """How a job looks after itself."""

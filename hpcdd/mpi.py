@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -24,6 +25,25 @@ def is_loss(error: BaseException) -> bool:
     MPI = library()
     lost = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
     return isinstance(error, MPI.Exception) and error.Get_error_class() in lost
+
+
+def takes_gpu_memory() -> bool | None:
+    """Whether the MPI library says that it takes pointers into a GPU's memory; None where it does not say."""
+    symbols = ctypes.CDLL(library().__file__)  # mpi4py's own module: what it is linked with is found through it
+    if hasattr(symbols, "MPIX_Query_cuda_support"):
+        if symbols.MPIX_Query_cuda_support() == 1:
+            return True
+        if not hasattr(symbols, "MPIX_GPU_query_support"):
+            return False
+    if hasattr(symbols, "MPIX_GPU_query_support"):
+        supported = ctypes.c_int(0)
+        symbols.MPIX_GPU_query_support(_MPICH_CUDA, ctypes.byref(supported))
+        return bool(supported.value)
+    return None
+
+
+_MPICH_CUDA = 0
+"""MPIX_GPU_SUPPORT_CUDA in MPICH's mpi.h."""
 
 
 def end_within(seconds: float, what: str, exit_code: int) -> None:

@@ -223,6 +223,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "shared_batches": ("fast", "fast"),
     "checkpoint.every": ("3 epochs", "3 epochs"),
     "run.stall_timeout": ("20", 20.0),
+    "comm.gpu_aware": ("true", True),
     "run.report": ("false", False),
     "run.survive": ("true", True),
     "run.tensorboard": ("true", True),

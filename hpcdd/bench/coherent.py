@@ -24,6 +24,7 @@ from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
 from ..errors import UserError
 from ..parallel.share import Flag
+from ..parallel.staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
 from ..phases.optimizers import make_optimizer
@@ -150,7 +151,11 @@ class _Probe:
     """Times the coherent step's allreduce from the moment when the slowest rank is there, beside a bare MPI call."""
 
     def __init__(self, team: Team) -> None:
-        self._comm = team.across
+        self._comm, self._device, self._direct = (
+            team.across,
+            torch.device(team.place.device),
+            team.config.comm.gpu_aware,
+        )
         self._seconds: list[float] = []
         self._size = 0
 
@@ -164,7 +169,7 @@ class _Probe:
             start = time.perf_counter()
             original(values, result)
             self._seconds.append(time.perf_counter() - start)
-            self._size = values.size
+            self._size = len(values)
 
         self._comm.sum = timed  # type: ignore[method-assign]
         yield
@@ -185,6 +190,13 @@ class _Probe:
                 f"{ours * 1e6:.0f} us, {ours / step:.2%} of a step; a bare Allreduce of them: {theirs * 1e6:.0f} us",
                 flush=True,
             )
+            if self._device.type != "cpu":
+                copies = seconds_of_copies(Staging(direct=self._direct), self._size, torch.int64, self._device)
+                print(
+                    f"from the GPU to MPI and back: {copies * 1e6:.0f} us, {copies / step:.2%} of a step "
+                    f"(comm.gpu_aware {str(self._direct).lower()})",
+                    flush=True,
+                )
 
 
 def _print(team: Team, problem: Problem, network: Network, contenders: dict[str, Contender]) -> None:

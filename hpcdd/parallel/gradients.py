@@ -1,7 +1,7 @@
 """Averaging of gradients over the ranks that share batches, overlapped with the backward pass.
 
 Gradients are copied into flat buckets as they become ready, the last layers' first; each full bucket is on its way
-(a nonblocking allreduce of host memory) while the gradients of earlier layers are still being computed.
+(a nonblocking allreduce) while the gradients of earlier layers are still being computed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import nn
 
 from ..comm import Comm
 from .share import Flag, Share
+from .staging import Staging
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -24,13 +25,13 @@ _SMALLEST, _LARGEST = 1 << 14, 1 << 20
 
 
 class _Bucket:
-    """Gradients of some parameters in one host buffer, with one more number for the flag."""
+    """Gradients of some parameters in one buffer, with one more number for the flag."""
 
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.parameters = parameters
-        pinned = parameters[0].device.type == "cuda"
+    def __init__(self, parameters: list[nn.Parameter], staging: Staging) -> None:
+        self.parameters, self.staging, self.device = parameters, staging, parameters[0].device
         size = sum(p.numel() for p in parameters) + 1
-        self.mine, self.total = (torch.zeros(size, dtype=parameters[0].dtype, pin_memory=pinned) for _ in range(2))
+        self.mine, self.total = staging.pair(size, parameters[0].dtype, self.device)
+        self.mine.zero_()
         self.request: MPI.Request | None = None
         self.missing = len(parameters)
         self._starts: dict[nn.Parameter, int] = {}
@@ -40,13 +41,13 @@ class _Bucket:
             start += p.numel()
 
     def put(self, p: nn.Parameter) -> None:
-        self._piece(self.mine, p).copy_(p.grad)  # type: ignore[arg-type]  # it is there: this is its hook
+        self._piece(self.mine, p).copy_(p.grad, non_blocking=True)  # type: ignore[arg-type]  # it is there: its hook
         self.missing -= 1
 
     def take(self) -> None:
         for p in self.parameters:
             if p.grad is not None:
-                p.grad.copy_(self._piece(self.total, p))
+                p.grad.copy_(self._piece(self.total, p), non_blocking=True)
         self.mine.zero_()
         self.request, self.missing = None, len(self.parameters)
 
@@ -75,8 +76,9 @@ class GradientAverage:
             return
         special = set(alike)
         trainable = [p for p in network.parameters() if p.requires_grad]
-        self._buckets = [_Bucket(group) for group in groups([p for p in reversed(trainable) if p not in special])]
-        self._alike = _Bucket(group) if (group := [p for p in trainable if p in special]) else None
+        others = groups([p for p in reversed(trainable) if p not in special])
+        self._buckets = [_Bucket(group, Staging(direct=share.direct)) for group in others]
+        self._alike = _Bucket(group, Staging()) if (group := [p for p in trainable if p in special]) else None
         for bucket in [*self._buckets, *([self._alike] if self._alike else [])]:
             self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
 
@@ -107,6 +109,7 @@ class GradientAverage:
             if bucket is self._buckets[-1]:
                 flag.value = flag_sum
         if self._alike is not None:
+            self._alike.staging.ready(self._alike.device)
             everyone = torch.from_numpy(comm.allgather(self._alike.mine.numpy()))
             self._alike.total.copy_(everyone[0])
             for one in everyone[1:]:
@@ -123,7 +126,8 @@ class GradientAverage:
     def _start(self, bucket: _Bucket, comm: Comm, flag: Flag) -> None:
         if bucket is self._buckets[-1]:  # the first layers: by now the flag knows all that the forward pass brought
             bucket.mine[-1] = flag.value
-        bucket.request = comm.start_sum(bucket.mine.numpy(), bucket.total.numpy())
+        bucket.staging.ready(bucket.device)
+        bucket.request = comm.start_sum(bucket.staging.for_mpi(bucket.mine), bucket.staging.for_mpi(bucket.total))
 
 
 def groups(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:

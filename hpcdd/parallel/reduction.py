@@ -18,6 +18,7 @@ from torch.autograd import Function
 from ..comm import Comm
 from ..errors import DivergedError
 from .share import Flag
+from .staging import Staging
 
 FRACTION_BITS = 40
 """Fixed point of an ordered sum: int64 in units of 2**-40, so that |h| can reach 2**22 and a summand is rounded by
@@ -46,32 +47,44 @@ class Reduction:
         comm: ranks that together have each subdomain once; collective over them.
         kind: ``ordered`` or ``fast``.
         flag: rides as the last number.
+        staging: of the messages; default: through the host's memory.
     """
 
-    def __init__(self, comm: Comm, kind: Literal["ordered", "fast"], flag: Flag | None = None) -> None:
+    def __init__(
+        self, comm: Comm, kind: Literal["ordered", "fast"], flag: Flag | None = None, staging: Staging | None = None
+    ) -> None:
         self._comm, self._ordered, self._flag = comm, kind == "ordered", flag or Flag()
+        self._staging = staging or Staging()
         self._limit = 2.0 ** (62 - FRACTION_BITS) / comm.size
 
     def __call__(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
         """Tensors of one shape and dtype from this rank's subdomains -> the sum over all ranks' ones.
 
+        A GPU is waited for once, before the message.
+
         Raises:
             DivergedError: on all ranks, a summand that is NaN or beyond what fixed point can hold.
         """
-        first, problem = summands[0], self._problem(summands)
-        mine = torch.zeros(first.shape, dtype=torch.int64) if problem else self._sum_own(summands)
-        message = torch.empty(mine.numel() + 1, dtype=mine.dtype, pin_memory=first.device.type == "cuda")
-        message[:-1].copy_(mine.view(-1))
-        message[-1] = _DIVERGED if problem else self._flag.value
-        total = torch.empty_like(message)
-        self._comm.sum(message.numpy(), total.numpy())
-        if self._ordered and total[-1] >= _DIVERGED:
-            raise DivergedError(
-                f"phase {self._comm.phase_name}: {problem or 'another rank has a summand that is not finite'}; try "
-                "a smaller learning rate, or the one_cycle schedule (it starts low)"
-            )
+        first, staging = summands[0], self._staging
+        mine = self._sum_own(summands).view(-1)
+        message, total = staging.pair(mine.numel() + 1, mine.dtype, first.device)
+        flag = torch.full((1,), self._flag.value, dtype=mine.dtype, device=first.device)
+        if self._ordered:  # what can't be added is told to all in the message, lest they wait
+            wrong = ~(self._largest(summands) < self._limit / len(summands))  # not: NaN compares false
+            mine, flag = mine.masked_fill(wrong, 0), flag.masked_fill(wrong, _DIVERGED)
+        message[:-1].copy_(mine, non_blocking=True)
+        message[-1:].copy_(flag, non_blocking=True)
+        staging.ready(first.device)
+        self._comm.sum(staging.for_mpi(message), staging.for_mpi(total))
         self._flag.value = float(total[-1])
-        result = total[:-1].to(first.device)
+        if self._ordered and self._flag.value >= _DIVERGED:
+            own = message[-1] >= _DIVERGED
+            largest = f"a summand of the DNN's first layer is {float(self._largest(summands))}"
+            raise DivergedError(
+                f"phase {self._comm.phase_name}: {largest if own else 'another rank has a summand that is not finite'};"
+                " try a smaller learning rate, or the one_cycle schedule (it starts low)"
+            )
+        result = total[:-1].to(first.device, non_blocking=True)
         if self._ordered:
             result = from_fixed(result, first.dtype)
         return result.view(first.shape)
@@ -84,13 +97,11 @@ class Reduction:
             fixed += to_fixed(summand)
         return fixed
 
-    def _problem(self, summands: Sequence[torch.Tensor]) -> str:
-        """What can't be added in fixed point; empty where all can. Told to all in the message, lest they wait."""
-        if not self._ordered:
-            return ""
-        largest = [float(summand.abs().max()) if summand.numel() else 0.0 for summand in summands]
-        wrong = [value for value in largest if not value < self._limit / len(summands)]  # not: NaN compares false
-        return f"a summand of the DNN's first layer is {wrong[0]}" if wrong else ""
+    def _largest(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The largest magnitude in them, NaN if one is; on their device."""
+        if not summands[0].numel():
+            return torch.zeros((), device=summands[0].device)
+        return torch.stack([torch.linalg.vector_norm(summand, torch.inf) for summand in summands]).amax()
 
 
 class SumOverSubdomains(Function):

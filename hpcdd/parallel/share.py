@@ -77,16 +77,19 @@ class Share:
         comm: the ranks that share batches; None (or one rank) takes whole batches and sends nothing.
         flag: rides in the messages.
         exact: batch norm and dropout as on one rank, see ``shared_batches`` in :mod:`hpcdd.config`.
+        direct: gradients are sent from where they are, see :class:`hpcdd.parallel.staging.Staging`.
 
     Attributes:
         total: rows of the present batch.
         rows: which of them are this rank's.
     """
 
-    def __init__(self, comm: Comm | None = None, flag: Flag | None = None, exact: bool = True) -> None:
+    def __init__(
+        self, comm: Comm | None = None, flag: Flag | None = None, exact: bool = True, *, direct: bool = False
+    ) -> None:
         self.comm = comm if comm is not None and comm.size > 1 else None
         self.flag = flag or Flag()
-        self.exact = exact
+        self.exact, self.direct = exact, direct
         self.total, self.rows = 0, slice(0, 0)
 
     def part_of(self, n: int) -> slice:

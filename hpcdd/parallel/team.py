@@ -9,6 +9,7 @@ from ..config import Config
 from ..mesh import Mesh, Place
 from .reduction import Reduction
 from .share import Flag, Share
+from .staging import Staging
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,15 @@ class Team:
 
     def reduction(self) -> Reduction:
         """The sum over all subdomains."""
-        return Reduction(self.across, self.config.reduction, self.flag)
+        return Reduction(self.across, self.config.reduction, self.flag, Staging(direct=self.config.comm.gpu_aware))
 
     def share_of_replicas(self) -> Share:
         """Batches that the replicas of a subdomain share."""
-        return Share(self.replicas, self.flag, self.config.shared_batches == "exact")
+        return Share(self.replicas, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
     def share_of_workers(self) -> Share:
         """Batches that all workers share."""
-        return Share(self.workers, self.flag, self.config.shared_batches == "exact")
+        return Share(self.workers, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 
 def form_team(comm: Comm, mesh: Mesh, config: Config, flag: Flag) -> Team | None:

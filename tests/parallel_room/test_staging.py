@@ -1,0 +1,147 @@
+"""Messages through the host's memory and without it: the same numbers, and nobody reads what is still being written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hpcdd import mpi
+from hpcdd.comm import Comm, world
+from hpcdd.errors import DivergedError, UserError
+from hpcdd.parallel import staging
+from hpcdd.parallel.gradients import GradientAverage
+from hpcdd.parallel.reduction import Reduction
+from hpcdd.parallel.share import Flag, Share
+from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+class Stream:
+    """A GPU's stream that counts who waits for it."""
+
+    waited = 0
+
+    def synchronize(self) -> None:
+        Stream.waited += 1
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as staging sees one: its pinned memory is plain memory."""
+    Stream.waited = 0
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: Stream())
+    monkeypatch.setattr(staging, "_pinned", lambda size, dtype: torch.empty(size, dtype=dtype))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_pinned_buffers_are_given_out_again_and_a_gpu_is_waited_for() -> None:
+    its = Staging()
+    first, again = its.pair(5, torch.int64, GPU), its.pair(5, torch.int64, GPU)
+    assert all(a is b for a, b in zip(first, again, strict=True))
+    assert first[0] is not first[1]
+    assert its.pair(6, torch.int64, GPU)[0] is not first[0]
+    assert its.pair(5, torch.float32, GPU)[0].dtype == torch.float32
+    its.ready(CPU)
+    assert Stream.waited == 0
+    its.ready(GPU)
+    assert Stream.waited == 1
+
+
+def test_on_a_cpu_every_message_has_its_own_memory() -> None:
+    """What a step has received may still be read when the next one is sent."""
+    its = Staging()
+    assert its.pair(5, torch.int64, CPU)[1] is not its.pair(5, torch.int64, CPU)[1]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("kind", ["ordered", "fast"])
+def test_a_gpu_is_waited_for_once_in_a_step(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    ready = Staging.ready
+    monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
+    total = Reduction(world(), kind)([torch.ones(3, 2), torch.ones(3, 2)])
+    assert torch.equal(total, torch.full((3, 2), 2.0))
+    assert Stream.waited == 1
+
+
+class Recording(Comm):
+    """Notes what MPI gets."""
+
+    taken: list[type]
+
+    def sum(self, values: Any, result: Any) -> None:
+        self.taken.append(type(values))
+        super().sum(values, result)
+
+    def start_sum(self, values: Any, result: Any) -> Any:
+        self.taken.append(type(values))
+        return super().start_sum(values, result)
+
+
+def recording() -> Recording:
+    comm = Recording(world().mpi)
+    comm.taken = []
+    return comm
+
+
+@pytest.mark.parametrize("kind", ["ordered", "fast"])
+def test_the_devices_own_memory_gives_the_same_sum(kind: Any) -> None:
+    """MPI takes torch's tensors as they are; on a GPU it is the same call."""
+    summands = [torch.randn(7, 5), torch.randn(7, 5)]
+    comm, flag = recording(), Flag(lambda: True)
+    flag.board()
+    direct = Reduction(comm, kind, flag, Staging(direct=True))(summands)
+    assert torch.equal(direct, Reduction(world(), kind)(summands))
+    assert set(comm.taken) == {torch.Tensor}
+    assert flag.value == 1
+
+
+def test_a_summand_that_cannot_be_added_is_told_either_way() -> None:
+    for direct in (False, True):
+        for value, said in ((float("nan"), "nan"), (float("inf"), "inf"), (1e9, "1000000000")):
+            with pytest.raises(DivergedError, match=f"first layer is {said}"):
+                Reduction(world(), "ordered", staging=Staging(direct=direct))([torch.tensor([1.0, -value])])
+
+
+@pytest.mark.parallel(2)
+@pytest.mark.parametrize("direct", [False, True])
+def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
+    comm = recording()
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2)
+    share = Share(comm, Flag(), direct=direct)
+    with GradientAverage(network, share) as gradients:
+        share.take(torch.arange(4))
+        (network(torch.full((2, 3), float(comm.rank))).sum() * share.weight).backward()
+        gradients.finish()
+    assert network.weight.grad is not None
+    assert torch.equal(network.weight.grad, torch.full((2, 3), 1.0))
+    assert network.bias.grad is not None
+    assert torch.equal(network.bias.grad, torch.full((2,), 2.0))
+    assert [issubclass(kind, torch.Tensor) for kind in comm.taken] == [direct] * len(comm.taken) != []
+
+
+def test_gpu_awareness_is_refused_where_it_cannot_work() -> None:
+    with pytest.raises(UserError, match="on the CPU, where it has no effect"):
+        check_gpu_aware("cpu", lambda: True)
+    with pytest.raises(UserError, match="built without CUDA"):
+        check_gpu_aware("cuda:0", lambda: False)
+    check_gpu_aware("cuda:0", lambda: True)
+    check_gpu_aware("cuda:0", lambda: None)  # a library that does not say
+
+
+def test_these_mpi_libraries_say_that_they_were_built_without_cuda() -> None:
+    world()
+    assert mpi.takes_gpu_memory() is False
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_the_copies_of_a_message_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Down and up again, each as often, behind what the device was asked to do before."""
+    ready = Staging.ready
+    monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
+    assert 0 < seconds_of_copies(Staging(), 1000, torch.int64, CPU, number=7) < 1
+    assert Stream.waited == 2 * 7 + 1
