@@ -51,6 +51,13 @@ def normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> t
     return _images(matrix.to(torch.float32, copy=True).sub_(mean).div_(std), pixels.shape[1:])
 
 
+def onto(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The pixels on ``device``; from the host to a GPU through pinned memory, so that the host need not wait for it."""
+    if pixels.device.type == "cpu" and device.type == "cuda":
+        pixels = pixels.pin_memory()  # out of torch's cache, which takes it back when the copy is done
+    return pixels.to(device, non_blocking=True)
+
+
 class Batches(Protocol):
     """What gives batches of samples."""
 
@@ -178,7 +185,7 @@ class Samples:
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Inputs for the network, on the device, from what :meth:`pixels` gives."""
-        pixels = pixels.to(self.labels.device)
+        pixels = onto(pixels, self.labels.device)
         if self.mean is None or self.std is None:
             return pixels
         return normalised(pixels, self.mean, self.std)

@@ -91,3 +91,23 @@ def test_features_pass_as_they_are() -> None:
     inputs, targets = Samples(features, labels).batch(torch.tensor([5, 1]))
     assert torch.equal(inputs, features[[5, 1]])
     assert targets.tolist() == [5, 1]
+
+
+def test_from_the_host_to_a_gpu_pixels_go_through_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the host does not wait for them; where nothing moves, nothing is copied."""
+    done: list[object] = []
+    pixels = torch.arange(6, dtype=torch.uint8).view(1, 1, 2, 3)
+    assert module.onto(pixels, torch.device("cpu")) is pixels
+
+    def pin_memory(own: torch.Tensor) -> torch.Tensor:
+        done.append("pinned")
+        return own.clone()
+
+    def to(own: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        done.append((device.type, non_blocking))
+        return own
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert torch.equal(module.onto(pixels, torch.device("cuda", 0)), pixels)
+    assert done == ["pinned", ("cuda", True)]
