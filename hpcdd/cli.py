@@ -196,7 +196,9 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:
     from .bench import command
 
-    command.run(comm, arguments)
+    folder = command.run(comm, arguments)
+    if folder is not None:
+        _report_at_end(comm, folder, wanted=True)
 
 
 def _evaluate(comm: Comm, arguments: Sequence[str]) -> None:

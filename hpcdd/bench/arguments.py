@@ -42,7 +42,14 @@ the run over the sum of its steps. A shortened run of both, which does not count
 The script can't do everything: a configuration that asks for more is refused. Run directories lie in the current folder
 while they are needed.
 """
-NAMES = ("coherent", "collectives", "io", "step", "train")
+_HEADLINE = """\
+Test accuracy against seconds of training, on the same ranks and threads: the global CNN in PyTorch's
+DistributedDataParallel (gloo), trained by the section `baseline`; the local CNNs with their DNN; and the coherent model
+by transfer, which goes on from there. The clock counts training and all that belongs to it on the slowest rank, and
+stops while the test split is evaluated and samples are read.
+FOLDER takes headline.json and report.html with its figure, which `hpcdd report FOLDER` draws again.
+"""
+NAMES = ("coherent", "collectives", "headline", "io", "step", "train")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,6 +90,15 @@ def parser() -> argparse.ArgumentParser:
     )
     collectives.add_argument("--rounds", type=positive, default=5, help="rounds in which both take turns (default: 5)")
     collectives.add_argument("--output", type=Path, help=_OUTPUT)
+    headline = _command(
+        which,
+        "headline",
+        "accuracy against time, beside the global CNN in PyTorch's DDP (under mpirun)",
+        _HEADLINE,
+        usage="mpirun -n N hpcdd bench headline [CONFIG] --output FOLDER [--section.key VALUE ...]",
+        example="mpirun -n 2 hpcdd bench headline configs/cifar10_headline.yaml --output headline",
+    )
+    headline.add_argument("--output", type=Path, metavar="FOLDER", help="takes the results; has to be named")
     io = _command(
         which,
         "io",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import configuration
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from ..comm import Comm
 
 
-def run(comm: Comm, arguments: Sequence[str]) -> None:
+def run(comm: Comm, arguments: Sequence[str]) -> Path | None:
     """Called by all ranks; root prints.
 
     Args:
         comm: all ranks.
         arguments: the words behind ``hpcdd bench``.
+
+    Returns:
+        A folder of which a report is to be drawn; None where there is none.
 
     Raises:
         UserError: on all ranks.
@@ -38,6 +42,11 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
         from . import collectives
 
         collectives.run(comm, config, own.rounds, own.output)
+    elif own.what == "headline":
+        from . import headline
+
+        headline.run(comm, config, own.output)
+        return Path(own.output)
     elif own.what == "train":
         from . import train
 
@@ -46,6 +55,7 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
         from . import step
 
         step.run(comm, config, own.rounds, own.steps, own.output)
+    return None
 
 
 def run_alone(arguments: Sequence[str]) -> None:

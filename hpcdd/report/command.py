@@ -1,4 +1,4 @@
-"""``hpcdd report``: one HTML page, and its figures, of runs, of studies of runs, and of scaling studies."""
+"""``hpcdd report``: one HTML page, and its figures, of runs, of studies of runs, of scaling studies, of a headline."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ..bench import curves
 from ..errors import UserError
 from ..files import writing
 from ..parsers import COMMON
 from ..studies import index
 from . import run as of_run
 from . import scaling_page, study
+from .headline import section as of_headline
 from .page import Section, write_page
 
 
@@ -42,16 +44,19 @@ def parser() -> argparse.ArgumentParser:
     """Of ``hpcdd report``."""
     made = argparse.ArgumentParser(
         prog="hpcdd report",
-        usage="hpcdd report RUN|STUDYDIR|SCALING.jsonl ... [--output FOLDER]",
+        usage="hpcdd report RUN|STUDYDIR|HEADLINE|SCALING.jsonl ... [--output FOLDER]",
         description=__doc__ + "\nOf a run: images with their boxes, curves, strategies compared, which subimage "
         "decided.\nOf a study: its table (also as CSV and LaTeX), and what is expected beside what was measured.\n"
+        "Of HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
         "Of scaling: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
         epilog="examples:\n  hpcdd report runs/quickstart-001\n  hpcdd report studies/quick\n"
         "  hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
         **COMMON,
     )
     made.add_argument(
-        "--output", metavar="FOLDER", help="default: RUN or STUDYDIR itself, or SCALING-report beside the first file"
+        "--output",
+        metavar="FOLDER",
+        help="default: RUN, STUDYDIR or HEADLINE itself, or SCALING-report beside the first file",
     )
     return made
 
@@ -60,7 +65,8 @@ def write(paths: Sequence[Path], output: Path, out: TextIO = sys.stdout) -> None
     """Writes ``report.html``, ``figures/`` and, of studies, ``tables/``; prints the tables, and where the page is.
 
     Args:
-        paths: run directories, study directories and files of ``hpcdd scale``, in the order of the page.
+        paths: run directories, study directories, folders of ``hpcdd bench headline`` and files of ``hpcdd scale``,
+            in the order of the page.
         output: folder for the page.
         out: where to print.
 
@@ -84,6 +90,8 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
             table = study.read(path)
             study.show(table, out)
             found.append(study.section(table, place, output))
+        elif (path / curves.NAME).exists():
+            found.append(of_headline(path, place))
         else:
             found.append(of_run.section(path, place))
     if files := [path for path in paths if path not in folders]:

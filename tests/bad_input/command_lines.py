@@ -172,13 +172,13 @@ COMMAND_LINES = [
     Row(
         "nothing to measure",
         ("bench",),
-        "bench measures `coherent`, `collectives`, `io`, `step` or `train`, and none is named; "
+        "bench measures `coherent`, `collectives`, `headline`, `io`, `step` or `train`, and none is named; "
         "see `hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "bench measures `coherent`, `collectives`, `io`, `step` or `train`, and 'speed' is none of them; "
+        "bench measures `coherent`, `collectives`, `headline`, `io`, `step` or `train`, and 'speed' is none of them; "
         "see `hpcdd bench --help`",
     ),
     Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
@@ -192,6 +192,11 @@ COMMAND_LINES = [
         ("bench", "collectives"),
         "bench collectives measures messages between ranks, and this job has one rank; start it with "
         "`mpirun -n 2 hpcdd bench collectives`, or with more",
+    ),
+    Row(
+        "headline without a folder",
+        ("bench", "headline"),
+        "bench headline: name the folder of its results with --output FOLDER",
     ),
     Row("plan for nobody", ("plan", "c.yaml"), "plan needs the number of ranks: `hpcdd plan [CONFIG] -n N`"),
     Row(

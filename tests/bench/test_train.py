@@ -12,8 +12,9 @@ import pytest
 import torch
 import yaml
 
-from hpcdd import configuration
 from hpcdd.bench import script, train
+from hpcdd.bench.account import CATEGORIES
+from hpcdd.config import Config
 from hpcdd.data.reading import BoxReader
 from hpcdd.errors import UserError
 from hpcdd.problem import pose
@@ -50,7 +51,7 @@ def test_both_sides_learn_the_same_and_nothing_is_left(content: dict[str, Any], 
         assert 0 < max(parts) < rows["whole"][place] < 60
         assert sum(parts) == pytest.approx(rows["whole"][place], rel=0.3, abs=0.1)
     shares = dict(re.findall(r"(\w+) (\d+\.\d)%", done.stdout))
-    assert tuple(shares) == train.CATEGORIES
+    assert tuple(shares) == CATEGORIES
     assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.6)
     (over_steps,) = re.findall(r"run / sum of its steps (\d\.\d{3})", done.stdout)
     assert float(over_steps) > 1
@@ -77,7 +78,7 @@ def test_the_sum_over_ranks_has_the_gradient_of_one_model() -> None:
 
 
 def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
-    problem = pose(configuration.Config.model_validate(content))
+    problem = pose(Config.model_validate(content))
     ours, plain = problem.read(BoxReader(problem.info.path), [0, 2], "cpu"), script._read(problem, [0, 2])
     assert plain.keys() == {0, 2}
     for s, splits in plain.items():
@@ -103,7 +104,7 @@ def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
 def test_what_the_script_cannot_do_is_refused(
     change: dict[str, Any], message: str | None, content: dict[str, Any]
 ) -> None:
-    config = configuration.Config.model_validate(content | change)
+    config = Config.model_validate(content | change)
     if message is None:
         train._pose(config, 1)
         with pytest.raises(UserError, match="takes no replicas and no spare ranks: use at most 1"):

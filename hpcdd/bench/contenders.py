@@ -1,0 +1,148 @@
+"""The contenders of ``bench headline``: each gives its curve of test accuracy against seconds of training.
+
+Both are trained on the same samples in the views of hpcdd's augmentation, with hpcdd's layers and fused optimizers, and
+schedules as the configuration says. ``problem`` has the test split in the place of a validation split.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..data.reading import BoxReader
+from ..data.samples import Batches, SideBySide, Subimages
+from ..parallel.coherent import spread_dnn
+from ..parallel.share import broadcast_state
+from ..parallel.team import Team
+from ..phases.aggregate import train_dnn
+from ..phases.baseline import create_global_cnn
+from ..phases.coherent import train_coherent
+from ..phases.gather import gather_logits
+from ..phases.local import train_local_cnns
+from ..phases.optimizers import make_optimizer, make_schedule
+from ..phases.status import Hooks
+from ..phases.training import evaluate, logits_of
+from ..problem import Problem
+from ..record import dnn_template
+from ..seeding import seed_of
+from . import steps
+from .curves import Point
+from .stopwatch import Stopwatch, slowest
+
+Images = Mapping[str, Subimages]
+
+
+class Distributed:
+    """The global CNN in PyTorch's DistributedDataParallel over all ranks, as its documentation shows it.
+
+    Args:
+        team: of this rank; PyTorch's process group has the same ranks.
+        problem: what is to be solved.
+    """
+
+    def __init__(self, team: Team, problem: Problem) -> None:
+        self._team, self._settings = team, team.config.baseline
+        self._samples = problem.samples["train"]
+        self._network = create_global_cnn(team, problem).to(team.place.device)
+        self._model = nn.parallel.DistributedDataParallel(self._network)
+        self._optimizer = make_optimizer(self._model, self._settings)
+        every = self._settings.epochs * self._settings.steps_per_epoch(self._samples)
+        self._schedule = make_schedule(self._optimizer, self._settings, every)
+        self._share = team.share_of_workers()
+
+    def step(self, samples: Batches, batch: torch.Tensor) -> None:
+        """One step on a batch of row numbers, int64 (b,), of which this rank takes its share."""
+        inputs, labels = samples.batch(batch[self._share.part_of(len(batch))])
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
+            loss = functional.cross_entropy(self._model(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+
+    def train(self, images: Images) -> list[Point]:
+        """Collective: all epochs.
+
+        Args:
+            images: whole ones, by split.
+        """
+        seed, size = self._team.config.seed, self._settings.batch_of(self._samples)
+        number = self._settings.steps_per_epoch(self._samples)
+        points: list[Point] = []
+        watch = Stopwatch(self._team.workers, self._team.place.device)
+        for epoch in range(self._settings.epochs):
+            self._network.train()
+            order_seed = seed_of(seed, "global order", epoch=epoch)
+            view_seed = seed_of(seed, "global augmentation", epoch=epoch)
+            with images["train"].epoch(order_seed, view_seed) as (order, seen):
+                for batch in torch.split(order, size)[:number]:
+                    self.step(seen, batch)
+            seconds = watch.seconds
+            with watch.stopped():
+                broadcast_state(self._team.workers, self._network)  # batch norm's statistics are root's, as in DDP
+                _, accuracy = evaluate(self._network, images["validation"], share=self._share)
+            points.append(Point(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
+        return slowest(self._team.workers, points)
+
+
+def decomposed(team: Team, problem: Problem, samples: Mapping[int, Images]) -> tuple[list[Point], list[Point]]:
+    """Collective: local phase, gather, DNN and coherent phase by transfer, as in a run.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        samples: by subdomain of this rank and split.
+
+    Returns:
+        The curves of the DNN and of the coherent model, which goes on from there, on every rank.
+    """
+    config, place, comm, num_classes = team.config, team.place, team.workers, problem.info.num_classes
+    share, labels = team.share_of_replicas(), {split: problem.labels(split) for split in problem.samples}
+    unwatched = {s: {"train": splits["train"]} for s, splits in samples.items()}
+    watch = Stopwatch(comm, place.device)
+    width = problem.widths.local_width
+    local = train_local_cnns(config, place, unwatched, num_classes, width, Hooks(), share, decide=False)
+
+    def gathered(split: str) -> dict[str, torch.Tensor]:
+        own = [{split: logits_of(local[s].network, samples[s][split], share=share)} for s in samples]
+        return gather_logits(comm, team.mesh, own, {split: problem.samples[split]}, num_classes) or {}
+
+    logits = gathered("train")  # what the DNN learns from
+    with watch.stopped():
+        logits |= gathered("validation")
+    watch.together()
+    points: list[Point] = []
+    dnn = train_dnn(config, logits, labels, watch.hooks(points)) if comm.is_root else None
+    watch.together()
+    part = spread_dnn(team, dnn, dnn_template(config, problem, "logits"), team.reduction())
+    more: list[Point] = []
+
+    def read(subdomains: list[int]) -> Mapping[int, Images]:
+        with watch.stopped():
+            return problem.read(BoxReader(problem.info.path), subdomains, place.device)
+
+    networks = {s: result.network for s, result in local.items()}
+    train_coherent(team, problem, "transfer", networks, part, samples, read, watch.hooks(more))
+    return slowest(comm, points), slowest(comm, more)
+
+
+def warm_up(team: Team, problem: Problem, images: Images, samples: Mapping[int, Images]) -> None:
+    """Collective: a step of every kind that is thrown away, so that nobody's seconds have what comes but once."""
+    rows = problem.samples["train"]
+    device, config = team.place.device, team.config
+
+    def batch(size: int) -> torch.Tensor:
+        return steps.batches(rows, size, 1, device)[0]
+
+    own = {s: splits["train"] for s, splits in samples.items()}
+    with contextlib.ExitStack() as stack:
+        steps.local(team, problem, own, stack)(batch(config.local.batch_of(rows)))
+        if config.coherent.parallelism == "model":
+            together = steps.model_parallel(team, problem, SideBySide(list(own.values())), stack)
+            together(batch(config.coherent.batch_of(rows)))
+        seen = steps.as_trained(images["train"], stack)
+        Distributed(team, problem).step(seen, batch(config.baseline.batch_of(rows)))

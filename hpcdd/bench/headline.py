@@ -1,0 +1,144 @@
+"""``bench headline``: test accuracy against seconds of training, of hpcdd and of the global CNN in PyTorch's DDP.
+
+All in one job, on the same ranks and threads, one after the other. The clock counts training and all that belongs to
+it on the slowest rank: messages, waiting, the decisions that the DNN learns from, their gather, and how the coherent
+model is put together. It stops while the test split is evaluated and while samples are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from .. import environment, mesh, storage
+from ..comm import Comm
+from ..config import Config
+from ..data.reading import BoxReader
+from ..errors import UserError
+from ..files import writing
+from ..mpi import mpi_library
+from ..parallel.share import Flag
+from ..parallel.team import Team, form_team
+from ..phases.coherent import coherent_parameters
+from ..problem import Problem, check_shares, pose
+from . import curves
+from .contenders import Distributed, decomposed, warm_up
+from .curves import REFERENCE, WORDS, Headline
+from .network import torch_group
+
+_SECTIONS = ("local", "aggregation", "coherent", "baseline")
+
+
+def run(comm: Comm, config: Config, output: Path | None) -> None:
+    """Called by all ranks; root prints, and writes ``headline.json``.
+
+    Args:
+        comm: all ranks.
+        config: of the job; the global CNN is trained by its ``baseline`` section, enabled or not.
+        output: folder for the file.
+
+    Raises:
+        UserError: on all ranks, if the configuration does not go with it, or ``output`` holds a result already.
+        WriteError: on all ranks, if the folder or the file can't be written.
+    """
+    baseline = config.baseline.model_copy(update={"enabled": True})
+    config = config.model_copy(update={"output": None, "baseline": baseline})
+    folder, problem = comm.on_root(lambda: _begin(config, output))
+    the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
+    if not all(place.subdomains for place in the_mesh.places):
+        raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
+    comm.on_root(lambda: check_shares(config, problem, the_mesh))
+    if (size := config.baseline.batch_of(problem.samples["train"])) < 2 * comm.size:  # batch norm needs two
+        raise UserError(f"baseline.batch_size is {size}, but {comm.size} ranks share it; use {2 * comm.size} or more")
+    if storage.decide(comm, config, problem, the_mesh).by_blocks:
+        raise UserError("bench headline streams nothing; use data.storage memory, or a smaller data.subset")
+    torch.set_num_threads(the_mesh.places[comm.rank].threads)
+    team = form_team(comm, the_mesh, config, Flag())
+    assert team is not None
+    comm.on_root(lambda: _make(folder))
+    found = _measure(team, problem)
+    if comm.is_root:
+        _print(found)
+    comm.on_root(lambda: curves.write(folder, found))
+    if comm.is_root:
+        print(f"results: {folder / curves.NAME}", flush=True)
+
+
+def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
+    """On root: the folder, and the problem with the test split in the place of a validation split."""
+    if output is None:
+        raise UserError("bench headline: name the folder of its results with --output FOLDER")
+    if (output / curves.NAME).exists():
+        raise UserError(
+            f"bench headline: {output} holds {curves.NAME} already; nothing is overwritten, name another one"
+        )
+    if early := [name for name in _SECTIONS if getattr(config, name).early_stopping is not None]:
+        raise UserError(
+            f"bench headline: {early[0]}.early_stopping would stop by the test split, watched here; leave it out"
+        )
+    if "transfer" not in config.coherent.starts:
+        raise UserError(
+            f"bench headline: coherent.starts is {list(config.coherent.starts)}, but the start by "
+            "transfer is measured; use [transfer]"
+        )
+    if config.aggregation.placement != "root":
+        raise UserError(
+            "bench headline: aggregation.placement is 'distributed', but root trains the DNN here; use root"
+        )
+    posed = pose(config)
+    return output, dataclasses.replace(posed, rows={"train": posed.rows["train"], "validation": posed.rows["test"]})
+
+
+def _make(folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _measure(team: Team, problem: Problem) -> Headline:
+    """Collective."""
+    comm, device, reader = team.workers, team.place.device, BoxReader(problem.info.path)
+    samples = comm.on_all(lambda: problem.read(reader, team.place.subdomains, device))
+    images = comm.on_all(lambda: problem.read_whole(reader, device))
+    with torch_group(comm) as network:
+        warm_up(team, problem, images, samples)
+        of_global = Distributed(team, problem).train(images)
+    dnn, coherent = decomposed(team, problem, samples)
+    counts = problem.samples
+    return Headline(
+        name=team.config.name,
+        dataset=problem.info.name,
+        samples={"train": counts["train"], "test": counts["validation"]},
+        parameters={
+            "global": problem.widths.global_parameters,
+            "coherent": coherent_parameters(problem, team.config),
+        },
+        places=[(place.host, place.device, place.threads, len(place.subdomains)) for place in team.mesh.places],
+        network=str(network),
+        curves={"global": of_global, "dnn": dnn, "coherent_transfer": coherent},
+        machine={**environment.facts(), "processor": environment.processor(), "mpi_library": mpi_library()},
+        time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        config=team.config.model_dump(mode="json", exclude={"output"}),
+    )
+
+
+def _print(found: Headline) -> None:
+    ranks, threads = len(found.places), found.places[0][2]
+    print(
+        f"{found.name}: {found.dataset}, {found.samples['train']:,} training and {found.samples['test']:,} test "
+        f"samples; {ranks} rank{'s' * (ranks > 1)}, {threads} thread{'s' * (threads > 1)} each; parameters: global CNN "
+        f"{found.parameters['global']:,}, coherent model {found.parameters['coherent']:,}; gloo over {found.network}\n"
+        "seconds of training, on the slowest rank: with messages, waiting, the decisions that the DNN learns from and\n"
+        "their gather; without start-up, reading and evaluations on the test split, for which the clock stops\n"
+    )
+    for row in [["", "epochs", "seconds", "test accuracy"], *found.ends()]:
+        print(f"{row[0]:<28}{row[1]:>8}{row[2]:>12}{row[3]:>15}")
+    rows = found.times()
+    if not rows:
+        print("\nno contender reaches a test accuracy of 0.70", flush=True)
+        return
+    print("\nseconds until the test accuracy is reached at the end of an epoch\n")
+    for row in [["accuracy", *WORDS.values(), f"{WORDS[REFERENCE]} / coherent"], *rows]:
+        print(f"{row[0]:<9}" + "".join(f"{cell:>29}" for cell in row[1:]), flush=True)

@@ -1,0 +1,114 @@
+"""`bench headline`: curves as a user gets them, and what is read off them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpcdd import comm
+from hpcdd.bench import curves, headline
+from hpcdd.bench.curves import Headline, Point
+from hpcdd.bench.stopwatch import Stopwatch, slowest
+from hpcdd.config import Config
+from hpcdd.errors import UserError
+
+from ..launchers import Launcher
+from .headlines import made
+
+EPOCHS = {"global": 3, "dnn": 4, "coherent_transfer": 2}
+
+
+@pytest.fixture
+def content(tiny: Path) -> dict[str, Any]:
+    return {
+        "data": {"file": str(tiny)},
+        "decomposition": {"grid": [1, 2], "coarse": True},
+        "augmentation": {"mirror": [1], "shift": 1},
+        "model": {"name": "vgg2", "width": 8, "local_width": 8},
+        "local": {"epochs": 2, "batch_size": 30},
+        "aggregation": {"epochs": EPOCHS["dnn"], "batch_size": 30, "hidden": [16]},
+        "coherent": {"epochs": EPOCHS["coherent_transfer"], "batch_size": 30, "features": "penultimate"},
+        "baseline": {"epochs": EPOCHS["global"], "batch_size": 30},
+    }
+
+
+def test_times_are_read_off_the_curves() -> None:
+    found = made(**{"global": [0.6, 0.72, 0.81, 0.79], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
+    assert found.thresholds == [0.7, 0.75, 0.8]
+    assert found.times() == [
+        ["0.70", "20.0", "20.0", "20.0", "1.00"],
+        ["0.75", "30.0", "-", "40.0", "0.75"],
+        ["0.80", "30.0", "-", "40.0", "0.75"],
+    ]
+    assert found.ends()[0] == ["global CNN, DDP", "4", "40.0", "0.7900"]
+    assert made(**{"global": [0.69], "dnn": [0.1], "coherent_transfer": [0.2]}).times() == []
+    only = made(**{"global": [0.2], "dnn": [0.1], "coherent_transfer": [0.7]})
+    assert only.times() == [["0.70", "-", "-", "20.0", "-"]]
+
+
+def test_the_clock_stops_for_evaluations_alone() -> None:
+    world = comm.world()
+    watch = Stopwatch(world, "cpu")
+    with watch.stopped():
+        time.sleep(0.2)
+    assert watch.seconds < 0.15
+    time.sleep(0.05)
+    points: list[Point] = []
+    hooks = watch.hooks(points)
+    with hooks.evaluation():
+        time.sleep(0.2)
+    watch.together()
+    assert 0.05 <= watch.seconds < 0.2
+    assert slowest(world, [Point(epoch=1, seconds=2, accuracy=0.5)]) == [Point(epoch=1, seconds=2, accuracy=0.5)]
+
+
+def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    done = mpi.hpcdd(2, ["bench", "headline", "c.yaml", "--output", "out"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = Headline.model_validate_json((tmp_path / "out" / curves.NAME).read_bytes())
+    assert {name: [point.epoch for point in points] for name, points in found.curves.items()} == {
+        name: list(range(1, epochs + 1)) for name, epochs in EPOCHS.items()
+    }
+    for contender in found.curves:
+        seconds = [point.seconds for point in found.way(contender)]
+        assert seconds[0] > 0
+        assert seconds == sorted(set(seconds))
+    # By guessing 0.33; a test split of noise with stripes is learnt within an epoch or two.
+    assert max(point.accuracy for point in found.curves["global"]) > 0.6
+    assert found.curves["coherent_transfer"][-1].accuracy > 0.8
+    assert [place[3] for place in found.places] == [2, 1]
+    assert found.config["augmentation"] == {"mirror": [1], "shift": 1}
+    for name in ("local CNNs and DNN", "coherent model, by transfer", "global CNN, DDP"):
+        assert name in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {curves.NAME, "report.html", "figures"}
+    assert {path.name for path in (tmp_path / "out/figures").iterdir()} == {"headline.png", "headline.svg"}
+
+
+def test_a_result_is_not_overwritten(content: dict[str, Any], tmp_path: Path) -> None:
+    curves.write(tmp_path, made(**{"global": [0.5], "dnn": [0.5], "coherent_transfer": [0.5]}))
+    with pytest.raises(UserError, match=f"{tmp_path} holds headline.json already; nothing is overwritten"):
+        headline._begin(Config.model_validate(content), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"aggregation": {"early_stopping": 2}}, "aggregation.early_stopping would stop by the test split"),
+        ({"baseline": {"early_stopping": 2}}, "baseline.early_stopping would stop by the test split"),
+        ({"coherent": {"starts": ["scratch"]}}, r"coherent.starts is \['scratch'\], but the start by transfer is"),
+        ({"aggregation": {"placement": "distributed"}}, "aggregation.placement is 'distributed', but root trains"),
+    ],
+    ids=str,
+)
+def test_what_it_cannot_measure_is_refused(
+    change: dict[str, Any], message: str, content: dict[str, Any], tmp_path: Path
+) -> None:
+    config = Config.model_validate({**content, **change})
+    with pytest.raises(UserError, match=f"^bench headline: {message}"):
+        headline._begin(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

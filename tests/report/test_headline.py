@@ -1,0 +1,32 @@
+"""The page of `bench headline`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcdd.bench import curves
+from hpcdd.errors import UserError
+from hpcdd.report import command
+
+from ..bench.headlines import made
+from . import browser
+
+
+def test_the_page_can_be_read(opened: Any, tmp_path: Path) -> None:
+    found = made(**{"global": [0.6, 0.72, 0.81], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
+    curves.write(tmp_path, found)
+    command.run([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text()
+    assert "made: accuracy against time" in page
+    assert "<td>0.75</td>" in page
+    assert browser.findings(opened, tmp_path / "report.html") == []
+
+
+def test_a_damaged_result_is_refused(tmp_path: Path) -> None:
+    (tmp_path / curves.NAME).write_text(json.dumps({"name": "x"}))
+    with pytest.raises(UserError, match="is damaged or of another format: dataset: Field required"):
+        command.run([str(tmp_path)])
