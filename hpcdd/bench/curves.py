@@ -21,6 +21,8 @@ WORDS: dict[Contender, str] = {
 REFERENCE: Contender = "global"
 _FIRST, _STEP = 70, 5
 """Per cent: the accuracies to which times are told."""
+_ROUNDING = 1e-6
+"""Accuracies are means in float32, where 7 of 10 are less than 0.7."""
 
 
 class _Part(BaseModel):
@@ -75,13 +77,13 @@ class Headline(_Part):
 
     def seconds_to(self, accuracy: float, contender: Contender) -> float | None:
         """Of training until a contender is as accurate at the end of an epoch; None if it never is."""
-        return next((point.seconds for point in self.way(contender) if point.accuracy >= accuracy), None)
+        return next((point.seconds for point in self.way(contender) if point.accuracy >= accuracy - _ROUNDING), None)
 
     @property
     def thresholds(self) -> list[float]:
         """0.70, 0.75, ... as far as one contender comes."""
         best = max(point.accuracy for points in self.curves.values() for point in points)
-        return [percent / 100 for percent in range(_FIRST, math.floor(100 * best + 1e-9) + 1, _STEP)]
+        return [percent / 100 for percent in range(_FIRST, math.floor(100 * (best + _ROUNDING)) + 1, _STEP)]
 
     def ends(self) -> list[list[str]]:
         """Rows of a table: contender, epochs, seconds, accuracy behind the last epoch."""

@@ -46,6 +46,8 @@ def test_times_are_read_off_the_curves() -> None:
     ]
     assert found.ends()[0] == ["global CNN, DDP", "4", "40.0", "0.7900"]
     assert made(**{"global": [0.69], "dnn": [0.1], "coherent_transfer": [0.2]}).times() == []
+    seven_of_ten = made(**{"global": [0.699999988], "dnn": [0.1], "coherent_transfer": [0.2]})
+    assert seven_of_ten.times() == [["0.70", "10.0", "-", "-", "-"]]
     only = made(**{"global": [0.2], "dnn": [0.1], "coherent_transfer": [0.7]})
     assert only.times() == [["0.70", "-", "-", "20.0", "-"]]
 
