@@ -15,7 +15,7 @@ from .errors import UserError
 from .run_directory import RunDirectory, newest_unfinished
 
 FORMAT = 1
-FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|run\..*")
+FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|comm\..*|run\..*")
 """Fields that may change when a run is gone on with: they don't change the result. (A dataset file elsewhere must be
 the same by its fingerprint.)"""
 RISING = {

@@ -124,6 +124,15 @@ def test_each_cnn_becomes_what_it_would_alone(tiny: Path, settings: dict[str, An
     assert {r.steps for r in together.results.values()} == {r.steps for r in alone.results.values()}
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bf16")
+def test_in_mixed_precision(tiny: Path) -> None:
+    """Closer to mixed precision alone than that is to single precision."""
+    runs = [Run(tiny, precision="bf16"), Run(tiny, precision="bf16", together=False), Run(tiny, together=False)]
+    together, alone, single = ([run.statuses[s][-1].loss for s in ALL] for run in runs)
+    assert together == pytest.approx(alone, rel=0.02)
+    assert alone != single
+
+
 def test_who_trains_with_it_changes_a_cnn_by_rounding_only(tiny: Path) -> None:
     Run(tiny, subdomains=(1, 3)).close_to(Run(tiny, subdomains=(1, 3), together=False))
 

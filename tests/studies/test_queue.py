@@ -129,6 +129,8 @@ def changed(field: str, value: object) -> dict[str, Any]:
         ("replicas", 2, ("local",)),
         ("workers", 2, ("global",)),
         ("shared_batches", "fast", ("global",)),  # four workers share its batches; a local CNN has one rank
+        ("together", True, ("local",)),
+        ("together", False, ()),  # on a CPU, as auto has it
         ("reduction", "fast", ()),
         ("name", "other", ()),
     ],
@@ -137,6 +139,13 @@ def test_a_result_is_what_decides_it(field: str, value: object, phases: tuple[st
     other = changed(field, value)
     found = [phase for phase in ("local", "global") if identity(phase, other) != identity(phase, RECORD)]
     assert found == list(phases)
+
+
+@pytest.mark.parametrize(("together", "device"), [(True, "cpu"), ("auto", "cuda")])
+def test_of_cnns_that_are_trained_together_it_counts_which_ones(together: object, device: str) -> None:
+    first = {**changed("together", together), "device": device}
+    assert identity("local", {**first, "workers": 2}) != identity("local", first)
+    assert identity("global", {**first, "device": "cpu"}) == identity("global", {**RECORD, "device": "cpu"})
 
 
 def test_only_what_several_runs_need_is_shared() -> None:
