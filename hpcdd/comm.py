@@ -64,9 +64,7 @@ class Comm:
         self.crowded = crowded
         self.family = [] if family is None else family
         self.family.append(mpi)
-        self.diminished = False
-        self.startup = Startup()
-        self.beside = Beside()
+        self.diminished, self.startup, self.beside = False, Startup(), Beside()
 
     def revoke(self) -> None:
         """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""
@@ -204,12 +202,13 @@ class Comm:
             self.mpi.Gatherv(part, [whole, list(counts)], root=ROOT)
         return whole
 
-    def sum(self, values: Array, result: Array) -> None:
+    def sum(self, values: Any, result: Any) -> None:
         """Allreduce: ``result`` becomes the sum of all ranks' ``values``, on every rank.
 
-        Both are contiguous and of one shape and dtype. On a crowded host ranks that come early sleep.
+        Both are contiguous and of one shape and dtype: arrays of numpy, or tensors, which may be a GPU's memory. On a
+        crowded host ranks that come early sleep, but over tensors: MPI libraries add on a GPU in blocking calls only.
         """
-        if self.crowded:
+        if self.crowded and isinstance(values, np.ndarray):
             self.finish_sum(self.start_sum(values, result))
             return
         with self.counted("Allreduce", 2 * values.nbytes):
@@ -228,12 +227,13 @@ class Comm:
             else:
                 request.Wait()
 
-    def allgather(self, part: Array) -> Array:
-        """Allgather of equally large contiguous arrays: (size, *part.shape) in rank order, on every rank."""
-        whole = np.empty((self.size, *part.shape), part.dtype)
+    def allgather(self, part: Any, whole: Any) -> None:
+        """Allgather: every rank's ``part`` into ``whole``, (size, *part.shape), in rank order; as in :meth:`sum`."""
         with self.counted("Allgather", whole.nbytes):
-            sleep_until(self.mpi.Iallgather(part, whole).Test, longest=_STEP_PAUSE)
-        return whole
+            if isinstance(part, np.ndarray):
+                sleep_until(self.mpi.Iallgather(part, whole).Test, longest=_STEP_PAUSE)
+            else:
+                self.mpi.Allgather(part, whole)
 
     def broadcast(self, array: Array, root: int = ROOT) -> None:
         """Root's contiguous ``array`` into the array of the same shape and dtype on every other rank."""

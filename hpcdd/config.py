@@ -167,8 +167,8 @@ class CommSettings(Settings):
     """How messages travel."""
 
     gpu_aware: bool = False
-    """Whether MPI gets the GPU's own memory in training steps (the sum over subdomains, gradients), instead of copies
-    in the host's memory. Needs GPUs, and an MPI library that was built with CUDA."""
+    """Whether MPI gets the GPU's own memory in training steps (the sum over subdomains, gradients, batch norm of shared
+    batches), instead of copies in the host's memory. Needs GPUs, and an MPI library that was built with CUDA."""
 
 
 class RunSettings(Settings):
@@ -280,4 +280,6 @@ class Config(Settings):
             )
         if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")
+        if self.comm.gpu_aware and self.device == "cpu":
+            problems.append("comm.gpu_aware has no effect on device 'cpu'")
         return consistent(problems, self)

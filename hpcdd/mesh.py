@@ -103,7 +103,7 @@ class Mesh:
             if place.subdomains and place.device != "cpu":
                 users.setdefault((place.host, place.device_id), []).append(place.rank)
         found += [
-            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns on it"
+            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns on it, unless MPS runs there"
             for (host, device), ranks in users.items()
             if len(ranks) > 1
         ]
@@ -132,6 +132,8 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
         gpus = visible_gpus() if subdomains and device != "cpu" else []
         position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
+        if name != "cpu":
+            _work_on(name)
         return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica)
 
     places = comm.allgather_object(comm.on_all(find_place))
@@ -195,6 +197,13 @@ def visible_gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def _work_on(device: str) -> None:
+    """Makes a GPU this process's own: what names no device is meant for it, MPI and the recording of steps too."""
+    import torch
+
+    torch.cuda.set_device(device)
 
 
 def _listed(ranks: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ from .run_directory import RunDirectory, newest_unfinished
 FORMAT = 1
 FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|comm\..*|run\..*")
 """Fields that may change when a run is gone on with: they don't change the result. (A dataset file elsewhere must be
-the same by its fingerprint.)"""
+the same by its fingerprint. In which order MPI adds gradients is another library's choice anyway.)"""
 RISING = {
     "local.epochs": "dnn",
     "aggregation.epochs": "coherent_transfer",

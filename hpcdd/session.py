@@ -24,9 +24,7 @@ from .comm import Comm
 from .data.reading import BoxReader
 from .errors import DivergedError, RunError, StopRequest, UserError
 from .files import writing
-from .mpi import takes_gpu_memory
 from .parallel.share import Flag
-from .parallel.staging import check_gpu_aware
 from .parallel.team import form_team
 from .phases.examine import EXAMINED, examined_rows
 from .phases.optimizers import check_precision
@@ -281,8 +279,6 @@ class Session:
     def _check_place(self) -> None:
         for section in ("local", "coherent", "baseline"):
             check_precision(section, getattr(self.config, section).precision, self.place.device)
-        if self.config.comm.gpu_aware and self.place.subdomains:
-            check_gpu_aware(self.place.device, takes_gpu_memory)
         check_shares(self.config, self.problem, self.mesh)
 
     def _open_display(self) -> float:

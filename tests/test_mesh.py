@@ -190,6 +190,8 @@ def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pyt
     world, cores = comm.world(), frozenset({0, 1, 2, 3})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(mesh_module, "visible_gpus", lambda: ["a", "b", "c", "d"])
+    taken: list[str] = []
+    monkeypatch.setattr(mesh_module, "_work_on", taken.append)
     monkeypatch.delenv("OMP_NUM_THREADS")
     (alone,) = build(world, 3, "auto").places
     assert (alone.threads, alone.device) == (4, "cuda:0")
@@ -201,3 +203,4 @@ def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pyt
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     build(world, 3, "auto")
     assert world.crowded  # eight threads on five cores
+    assert taken == ["cuda:0", "cuda:2", "cuda:2"]  # the process's own from then on

@@ -39,18 +39,20 @@ class ThreadComm:
     def allgather_object(self, value: T) -> list[T]:
         return self._exchange("allgather", value, 0)
 
-    def allgather(self, part: Array) -> Array:
-        return np.stack(self._exchange("Allgather", part.copy(), self.size * part.nbytes))
+    def allgather(self, part: Any, whole: Any) -> None:
+        parts = self._exchange("Allgather", np.asarray(part).copy(), whole.nbytes)
+        np.asarray(whole)[...] = np.stack(parts).reshape(whole.shape)
 
     def gather(self, part: Array, counts: list[int]) -> Array | None:
         parts = self._exchange("Gatherv", part.reshape(-1).copy(), sum(counts) * part.itemsize)
         assert [part.size for part in parts] == list(counts)
         return np.concatenate(parts) if self.is_root else None
 
-    def sum(self, values: Array, result: Array) -> None:
-        self.finish_sum(self.start_sum(values, result))
+    def sum(self, values: Any, result: Any) -> None:
+        self.finish_sum((np.asarray(values), np.asarray(result)))
 
     def start_sum(self, values: Array, result: Array) -> tuple[Array, Array]:
+        assert isinstance(values, np.ndarray), "nothing nonblocking in a GPU's memory"
         return values, result
 
     def finish_sum(self, request: tuple[Array, Array]) -> None:

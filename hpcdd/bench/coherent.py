@@ -31,7 +31,7 @@ from ..phases.optimizers import make_optimizer
 from ..problem import Problem, pose
 from ..turns import quartiles, rotated
 from .network import Network, torch_group
-from .steps import Step, as_trained, data_parallel, model_parallel, scratch, traffic
+from .steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
 from .steps import batches as make_batches
 
 REFERENCE = "DDP (gloo)"
@@ -99,7 +99,7 @@ def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps:
             contender.calls, contender.bytes = contender.calls + calls, contender.bytes + size
         for number in range(rounds):
             for name in rotated(list(contenders), number):
-                contenders[name].seconds.append(_timed(comm, contenders[name].step, batches))
+                contenders[name].seconds.append(_timed(team, contenders[name].step, batches))
         with probe.attached():
             for batch in batches * rounds:
                 contenders["model-parallel, ordered"].step(batch)
@@ -138,12 +138,14 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _timed(comm: Comm, step: Step, batches: Sequence[torch.Tensor]) -> float:
+def _timed(team: Team, step: Step, batches: Sequence[torch.Tensor]) -> float:
     """Seconds per step of the slowest rank."""
+    comm = team.workers
     comm.mpi.Barrier()
     start = time.perf_counter()
     for batch in batches:
         step(batch)
+    finish(team.place.device)
     return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
 
 

@@ -170,10 +170,11 @@ def _ours(comm: Comm, case: Case) -> Call:
     part, whole, counts = _buffers(comm, case)
     numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
     equal = np.zeros(max(1, case.size // comm.size), np.uint8)
+    every = np.zeros((comm.size, len(equal)), np.uint8)
     ways: dict[str, Call] = {
         "allreduce": lambda: comm.sum(numbers, result),
         "broadcast": lambda: comm.broadcast(whole),
-        "allgather": lambda: comm.allgather(equal),
+        "allgather": lambda: comm.allgather(equal, every),
         "gather": lambda: comm.gather(part, counts),
         "scatter": lambda: comm.scatter(whole if comm.is_root else None, part, counts),
         "send": lambda: comm.to_root(whole, comm.size - 1),

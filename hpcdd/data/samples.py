@@ -51,11 +51,11 @@ def normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> t
     return _images(matrix.to(torch.float32, copy=True).sub_(mean).div_(std), pixels.shape[1:])
 
 
-def onto(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The pixels on ``device``; from the host to a GPU through pinned memory, so that the host need not wait for it."""
-    if pixels.device.type == "cpu" and device.type == "cuda":
-        pixels = pixels.pin_memory()  # out of torch's cache, which takes it back when the copy is done
-    return pixels.to(device, non_blocking=True)
+def onto(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on ``device``; from the host to a GPU through pinned memory, so that the host need not wait for it."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        values = values.pin_memory()  # out of torch's cache, which takes it back when the copy is done
+    return values.to(device, non_blocking=True)
 
 
 class Batches(Protocol):
@@ -171,7 +171,11 @@ class Samples:
 
     def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels of some rows: float32 (b, C, *spatial) or (b, F), normalised, and int64 (b,)."""
-        return self.normalised(self.pixels(rows)), self.labels[rows]
+        return self.normalised(self.pixels(rows)), self.labels_of(rows)
+
+    def labels_of(self, rows: Rows) -> torch.Tensor:
+        """int64 (b,) of some rows, which may be named on the host."""
+        return self.labels[rows if isinstance(rows, slice) else onto(rows, self.labels.device)]
 
     def pixels(self, rows: Rows) -> torch.Tensor:
         """Inputs of some rows as they are stored, where they are kept."""

@@ -106,7 +106,7 @@ class _Windows:
             assert bool((positions >= self._start).all()), "rows of a window that is gone: not in the epoch's order"
             slots = self._slots[positions[inside] - self._start]
             pixels.append(self._samples.pixels(slots))
-            labels.append(self._samples.labels[slots])
+            labels.append(self._samples.labels_of(slots))
             positions = positions[~inside]
             if not len(positions):
                 return self._samples.normalised(torch.cat(pixels)), torch.cat(labels)

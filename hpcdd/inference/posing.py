@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from .. import configuration
-from ..config import Config
+from ..config import CommSettings, Config
 from ..data.augmentation import Augmentation
 from ..data.format import DatasetInfo, inspect, resolve
 from ..data.split import split_rows
@@ -66,6 +66,7 @@ def pose(order: Order, model: ModelFile) -> tuple[Config, Problem]:
         update={
             "device": order.device,
             "data": config.data.model_copy(update={"storage": "auto", "memory": None}),
+            "comm": CommSettings(),  # this MPI library need not be that of the training
             # A rank holds samples of its own subdomains, however the model was trained.
             "coherent": config.coherent.model_copy(update={"parallelism": "model"}),
         }

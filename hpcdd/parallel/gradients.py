@@ -1,13 +1,14 @@
 """Averaging of gradients over the ranks that share batches, overlapped with the backward pass.
 
 Gradients are copied into flat buckets as they become ready, the last layers' first; each full bucket is on its way
-(a nonblocking allreduce) while the gradients of earlier layers are still being computed.
+(a nonblocking allreduce) while the gradients of earlier layers are still being computed. Where MPI gets a GPU's own
+memory the buckets follow behind the backward pass: MPI libraries add there in blocking calls only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -33,6 +34,7 @@ class _Bucket:
         self.mine, self.total = staging.pair(size, parameters[0].dtype, self.device)
         self.mine.zero_()
         self.request: MPI.Request | None = None
+        self.full = False
         self.missing = len(parameters)
         self._starts: dict[nn.Parameter, int] = {}
         start = 0
@@ -49,7 +51,12 @@ class _Bucket:
             if p.grad is not None:
                 p.grad.copy_(self._piece(self.total, p), non_blocking=True)
         self.mine.zero_()
-        self.request, self.missing = None, len(self.parameters)
+        self.request, self.full, self.missing = None, False, len(self.parameters)
+
+    def for_mpi(self) -> tuple[Any, Any]:
+        """What is sent and what is received, once the device has come that far."""
+        self.staging.ready(self.device)
+        return self.staging.for_mpi(self.mine), self.staging.for_mpi(self.total)
 
     def _piece(self, buffer: torch.Tensor, p: nn.Parameter) -> torch.Tensor:
         start = self._starts[p]
@@ -99,18 +106,20 @@ class GradientAverage:
         if comm is None:
             return
         for bucket in self._buckets:
-            if bucket.request is None:  # a parameter in it got no gradient
+            if not bucket.full:  # a parameter in it got no gradient
                 self._start(bucket, comm, flag)
         for bucket in self._buckets:
-            assert bucket.request is not None
-            comm.finish_sum(bucket.request)
-            flag_sum = float(bucket.total[-1])
-            bucket.take()
+            if bucket.request is None:
+                comm.sum(*bucket.for_mpi())
+            else:
+                comm.finish_sum(bucket.request)
             if bucket is self._buckets[-1]:
-                flag.value = flag_sum
+                flag.value = float(bucket.total[-1])
+            bucket.take()
         if self._alike is not None:
-            self._alike.staging.ready(self._alike.device)
-            everyone = torch.from_numpy(comm.allgather(self._alike.mine.numpy()))
+            mine, _ = self._alike.for_mpi()
+            everyone = torch.empty(comm.size, len(mine), dtype=self._alike.mine.dtype)
+            comm.allgather(mine, everyone.numpy())
             self._alike.total.copy_(everyone[0])
             for one in everyone[1:]:
                 self._alike.total.add_(one)
@@ -126,8 +135,9 @@ class GradientAverage:
     def _start(self, bucket: _Bucket, comm: Comm, flag: Flag) -> None:
         if bucket is self._buckets[-1]:  # the first layers: by now the flag knows all that the forward pass brought
             bucket.mine[-1] = flag.value
-        bucket.staging.ready(bucket.device)
-        bucket.request = comm.start_sum(bucket.staging.for_mpi(bucket.mine), bucket.staging.for_mpi(bucket.total))
+        bucket.full = True
+        if not bucket.staging.direct:
+            bucket.request = comm.start_sum(*bucket.for_mpi())
 
 
 def groups(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -86,7 +86,7 @@ class SharedBatchNorm(_BatchNorm):
                 self.num_batches_tracked.add_(1)
                 rate = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
                 self.running_mean.lerp_(mean, rate)
-                self.running_var.lerp_(var * (count / max(1, count - 1)), rate)
+                self.running_var.lerp_(var * (count / (count - 1).clamp(min=1)), rate)
         return y  # type: ignore[no-any-return]
 
 
@@ -100,30 +100,30 @@ class _Normalise(Function):
         exact = x.float() if x.dtype == torch.bfloat16 else x  # sums in bfloat16 would be worth little
         mean, var = torch.batch_norm_update_stats(exact, None, None, 0.0)
         # Sums of squares about each rank's own mean, and the means' own spread: nothing cancels (Chan, Golub, LeVeque).
-        assert share.comm is not None
-        mine = torch.cat([mean.double(), var.double(), torch.tensor([count], dtype=torch.float64, device=x.device)])
-        everyone = torch.from_numpy(share.comm.allgather(mine.cpu().numpy())).to(x.device)
+        # A GPU is waited for once, before the message.
+        own_count = mean.new_full((1,), count, dtype=torch.float64)
+        everyone = share.gather(torch.cat([mean.double(), var.double(), own_count]))
         counts = everyone[:, -1:]
-        total = float(counts.sum())
+        total = counts.sum()
         means, variances = everyone[:, :channels], everyone[:, channels:-1]
         whole_mean = (counts * means).sum(0) / total
         whole_var = (counts * (variances + (means - whole_mean) ** 2)).sum(0) / total
         mean, var = whole_mean.to(mean.dtype), whole_var.to(var.dtype)
         y = functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.eps, ctx.share, ctx.total = eps, share, total
-        ctx.mark_non_differentiable(mean, var)
+        ctx.save_for_backward(x, weight, mean, var, total)
+        ctx.eps, ctx.share = eps, share
+        ctx.mark_non_differentiable(mean, var, total)
         return y, mean, var, total
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, *_: Any) -> Any:
-        x, weight, mean, var = ctx.saved_tensors
+        x, weight, mean, var, total = ctx.saved_tensors
         factor = torch.ones_like(mean) if weight is None else weight
         # With mean and variance held fixed: dx, sum of dy times the normalised x, sum of dy, over this rank's rows.
         dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
             dy, x, factor, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
-        sums = ctx.share.sum(torch.cat([d_weight, d_bias]).double()) / ctx.total
+        sums = ctx.share.sum(torch.cat([d_weight, d_bias]).double()) / total
         of_product, of_dy = sums.to(x.dtype).chunk(2)
         scale = torch.rsqrt(var + ctx.eps)
         shape = (1, -1, *[1] * (x.ndim - 2))

@@ -16,6 +16,7 @@ from ..comm import Comm
 from ..decomposition import split_evenly
 from ..errors import StopRequest
 from ..models.storage import pack, unpack
+from .staging import Staging
 
 _SAVE = 1 << 20
 """A wish for a checkpoint in the flag's value, beside up to as many wishes to stop; exact in float32."""
@@ -77,9 +78,10 @@ class Share:
         comm: the ranks that share batches; None (or one rank) takes whole batches and sends nothing.
         flag: rides in the messages.
         exact: batch norm and dropout as on one rank, see ``shared_batches`` in :mod:`hpcdd.config`.
-        direct: gradients are sent from where they are, see :class:`hpcdd.parallel.staging.Staging`.
+        direct: messages are sent from where the numbers are, see :class:`hpcdd.parallel.staging.Staging`.
 
     Attributes:
+        direct: see above.
         total: rows of the present batch.
         rows: which of them are this rank's.
     """
@@ -91,6 +93,7 @@ class Share:
         self.flag = flag or Flag()
         self.exact, self.direct = exact, direct
         self.total, self.rows = 0, slice(0, 0)
+        self._staging = Staging(direct=direct)
 
     def part_of(self, n: int) -> slice:
         """Which of n rows are this rank's: a balanced, contiguous part."""
@@ -112,10 +115,23 @@ class Share:
         """The sum over the sharing ranks of a small tensor, the same on each of them."""
         if self.comm is None:
             return values
-        mine = values.detach().cpu().contiguous()
-        total = torch.empty_like(mine)
-        self.comm.sum(mine.numpy(), total.numpy())
-        return total.to(values.device)
+        staging, device = self._staging, values.device
+        mine, total = staging.pair(values.numel(), values.dtype, device)
+        mine.copy_(values.detach().reshape(-1), non_blocking=True)
+        staging.ready(device)
+        self.comm.sum(staging.for_mpi(mine), staging.for_mpi(total))
+        return total.to(device, non_blocking=True).view(values.shape)
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """A small tensor (n,) of each of the sharing ranks, as (ranks, n) in their order, on each of them."""
+        if self.comm is None:
+            return values.unsqueeze(0)
+        staging, device, ranks = self._staging, values.device, self.comm.size
+        mine, everyone = staging.pair(len(values), values.dtype, device, ranks)
+        mine.copy_(values.detach(), non_blocking=True)
+        staging.ready(device)
+        self.comm.allgather(staging.for_mpi(mine), staging.for_mpi(everyone))
+        return everyone.to(device, non_blocking=True).view(ranks, -1)
 
     def join(self, part: torch.Tensor, n: int) -> torch.Tensor:
         """Rows that each rank has for its part of n, put together to all n on every rank; float32 on the CPU."""
@@ -124,7 +140,8 @@ class Share:
         longest = split_evenly(n, self.comm.size)[0][1]
         padded = torch.zeros(longest, *part.shape[1:])
         padded[: len(part)] = part
-        whole = torch.from_numpy(self.comm.allgather(padded.numpy()))
+        whole = torch.empty(self.comm.size, *padded.shape)
+        self.comm.allgather(padded.numpy(), whole.numpy())
         return torch.cat([whole[r, : b - a] for r, (a, b) in enumerate(split_evenly(n, self.comm.size))])
 
     def average_buffers(self, network: nn.Module) -> None:

@@ -40,22 +40,27 @@ class Staging:
     Args:
         direct: hand the tensors of the device itself to MPI (``comm.gpu_aware``), instead of copies in pinned memory
             of the host.
+
+    Attributes:
+        direct: see above.
     """
 
     def __init__(self, *, direct: bool = False) -> None:
-        self._direct = direct
-        self._pinned: dict[tuple[int, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.direct = direct
+        self._pinned: dict[tuple[int, torch.dtype, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def pair(self, size: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """A buffer to send and one to receive, (size,) each, for numbers that are on ``device``.
+    def pair(
+        self, size: int, dtype: torch.dtype, device: torch.device, ranks: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A buffer to send, (size,), and one to receive, (ranks * size,), for numbers that are on ``device``.
 
         To pin memory is slow: pinned buffers are given out again, and hold what they held until the next call.
         """
-        if device.type == "cpu" or self._direct:
-            return torch.empty(size, dtype=dtype, device=device), torch.empty(size, dtype=dtype, device=device)
-        key = size, dtype
+        if device.type == "cpu" or self.direct:
+            return torch.empty(size, dtype=dtype, device=device), torch.empty(ranks * size, dtype=dtype, device=device)
+        key = size, dtype, ranks
         if key not in self._pinned:
-            self._pinned[key] = _pinned(size, dtype), _pinned(size, dtype)
+            self._pinned[key] = _pinned(size, dtype), _pinned(ranks * size, dtype)
         return self._pinned[key]
 
     def ready(self, device: torch.device) -> None:
@@ -65,7 +70,7 @@ class Staging:
 
     def for_mpi(self, buffer: torch.Tensor) -> Any:
         """What mpi4py takes for a buffer: numpy's array of the host's memory, or the tensor itself."""
-        return buffer if self._direct else buffer.numpy()
+        return buffer if self.direct else buffer.numpy()
 
 
 def seconds_of_copies(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ..comm import Comm
 from ..config import Config
 from ..mesh import Mesh, Place
+from ..mpi import takes_gpu_memory
 from .reduction import Reduction
 from .share import Flag, Share
-from .staging import Staging
+from .staging import Staging, check_gpu_aware
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,15 @@ class Team:
 
 
 def form_team(comm: Comm, mesh: Mesh, config: Config, flag: Flag) -> Team | None:
-    """Collective over all ranks: the team of this rank; None on a spare one."""
+    """Collective over all ranks: the team of this rank; None on a spare one.
+
+    Raises:
+        UserError: on all ranks, if ``comm.gpu_aware`` can't work on one.
+    """
     place = mesh.places[comm.rank]
     works = bool(place.subdomains)
+    if config.comm.gpu_aware:
+        comm.on_all(lambda: check_gpu_aware(place.device, takes_gpu_memory) if works else None)
     workers = comm.split(0 if works else None)
     across = comm.split(place.replica if works else None)
     replicas = comm.split(place.subdomains[0] if works else None)

@@ -28,7 +28,7 @@ def gpus() -> list[str]:
 def main() -> None:
     out, subdomains, numbers = sys.argv[1:]
     everyone = comm.world()
-    with mock.patch.object(mesh, "visible_gpus", gpus):
+    with mock.patch.object(mesh, "visible_gpus", gpus), mock.patch.object(mesh, "_work_on"):
         places = mesh.build(everyone, int(subdomains), "auto").as_list()
     found = network.find_network(everyone)
     refused = ""

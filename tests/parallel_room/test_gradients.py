@@ -98,10 +98,11 @@ def step(network: nn.Module, share: Share, average: GradientAverage) -> None:
     average.finish()
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
 @pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("smallest", [1, gradients._SMALLEST], ids=["many buckets", "one bucket"])
 def test_shares_of_a_batch_give_the_whole_batchs_gradients(
-    network: Network, smallest: int, alike: bool, monkeypatch: pytest.MonkeyPatch
+    network: Network, smallest: int, alike: bool, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradients, "_SMALLEST", smallest)
     functional.cross_entropy(network(INPUTS), LABELS).backward()
@@ -109,7 +110,7 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
     assert expected["idle.weight"] is None
 
     def work(comm: ThreadComm) -> tuple[nn.Module, int]:
-        own, share = copy.deepcopy(network), Share(comm)
+        own, share = copy.deepcopy(network), Share(comm, direct=direct)
         with GradientAverage(own, share, own.last.parameters() if alike else ()) as average:
             for _ in range(2):  # buckets are used again
                 step(own, share, average)
@@ -144,16 +145,17 @@ def test_afterwards_the_hooks_are_gone(network: Network) -> None:
     assert on_ranks(2, work) == [(1, 1), (1, 1)]
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
 @pytest.mark.parametrize("smallest", [1, gradients._SMALLEST], ids=["many buckets", "one bucket"])
 def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
-    network: Network, smallest: int, monkeypatch: pytest.MonkeyPatch
+    network: Network, smallest: int, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradients, "_SMALLEST", smallest)
 
     def work(comm: ThreadComm) -> list[float]:
         wishes, values = iter([False, comm.rank == 2, False]), []
         own, flag = copy.deepcopy(network), Flag(lambda: next(wishes))
-        share = Share(comm, flag)
+        share = Share(comm, flag, direct=direct)
         with GradientAverage(own, share) as average:
             for _ in range(3):
                 flag.board()

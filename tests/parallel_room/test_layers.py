@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -94,6 +95,20 @@ def test_batch_norm_with_other_settings(settings: dict[str, Any]) -> None:
     norm = norm_of(shape, **settings)
     batches, slopes = [batch(shape, i) for i in range(3)], [batch(shape, 10 + i) for i in range(3)]
     check_norm(norm, batches, slopes, 3)
+
+
+def test_batch_norm_has_the_same_bits_where_messages_are_sent_from_where_the_numbers_are() -> None:
+    shape = (7, 3, 4, 2)
+    norm, x, slope = norm_of(shape), batch(shape, 0), batch(shape, 1)
+
+    def work(direct: bool, comm: ThreadComm) -> list[torch.Tensor]:
+        share = Share(comm, direct=direct)
+        own = SharedBatchNorm.of(copy.deepcopy(norm), share)
+        outputs, gradients = passes(own, share, [x], [slope])
+        return [*outputs, *gradients, *own.buffers()]
+
+    for found, expected in zip(*[on_ranks(3, partial(work, direct)) for direct in (True, False)], strict=True):
+        assert all(torch.equal(mine, its) for mine, its in zip(found, expected, strict=True))
 
 
 def test_batch_norm_of_images_that_lie_channels_last() -> None:

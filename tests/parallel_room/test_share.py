@@ -72,15 +72,31 @@ def test_the_shares_weighted_mean_losses_add_up_to_the_batchs_mean_loss() -> Non
     assert total == pytest.approx(float(losses.mean()), abs=1e-15)
 
 
-def test_sums_are_the_same_on_every_rank() -> None:
-    def work(comm: ThreadComm) -> torch.Tensor:
+@pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
+def test_sums_are_the_same_on_every_rank(direct: bool) -> None:
+    def work(comm: ThreadComm) -> list[torch.Tensor]:
         values = torch.tensor([[comm.rank + 1.0, 10.0], [0.5, 0.0]], dtype=torch.float64).t()  # not contiguous
-        return Share(comm).sum(values.requires_grad_())
+        share = Share(comm, direct=direct)
+        return [share.sum(values.requires_grad_()), share.sum(2 * values)]  # the second leaves the first alone
 
     expected = torch.tensor([[6.0, 1.5], [30.0, 0.0]], dtype=torch.float64)
-    for found in on_ranks(3, work):
-        assert torch.equal(found, expected)
-        assert not found.requires_grad
+    for first, second in on_ranks(3, work):
+        assert torch.equal(first, expected)
+        assert torch.equal(second, 2 * expected)
+        assert not first.requires_grad
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
+def test_every_rank_gets_what_all_have(direct: bool) -> None:
+    def work(comm: ThreadComm) -> list[torch.Tensor]:
+        own, share = torch.tensor([comm.rank, 7.0], dtype=torch.float64), Share(comm, direct=direct)
+        return [share.gather(own), share.gather(-own)]
+
+    expected = torch.tensor([[0.0, 7.0], [1.0, 7.0], [2.0, 7.0]], dtype=torch.float64)
+    for first, second in on_ranks(3, work):
+        assert torch.equal(first, expected)
+        assert torch.equal(second, -expected)
+    assert Share().gather(expected[1]).tolist() == [[1.0, 7.0]]
 
 
 @pytest.mark.parametrize(("ranks", "n"), [(3, 7), (3, 6), (2, 1), (4, 5)])

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from hpcdd import mpi
+from hpcdd import mesh, mpi
 from hpcdd.comm import Comm, world
+from hpcdd.config import CommSettings, Config
 from hpcdd.errors import DivergedError, UserError
 from hpcdd.parallel import staging
 from hpcdd.parallel.gradients import GradientAverage
+from hpcdd.parallel.layers import SharedBatchNorm
 from hpcdd.parallel.reduction import Reduction
 from hpcdd.parallel.share import Flag, Share
 from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
+from hpcdd.parallel.team import form_team
+from hpcdd.resume import differences
+from hpcdd.run_directory import RunDirectory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -122,6 +130,68 @@ def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
     assert network.bias.grad is not None
     assert torch.equal(network.bias.grad, torch.full((2,), 2.0))
     assert [issubclass(kind, torch.Tensor) for kind in comm.taken] == [direct] * len(comm.taken) != []
+
+
+class BlockingCalls:
+    """An MPI communicator of one rank that knows those only."""
+
+    size = 1
+
+    def Get_rank(self) -> int:  # noqa: N802
+        return 0
+
+    def Get_size(self) -> int:  # noqa: N802
+        return 1
+
+    def Allreduce(self, values: torch.Tensor, result: torch.Tensor) -> None:  # noqa: N802
+        result.copy_(values)
+
+    Allgather = Allreduce
+
+
+def test_tensors_are_sent_by_blocking_calls_on_crowded_hosts_too() -> None:
+    """MPI libraries know no others for a reduction in a GPU's memory; on arrays they would sleep."""
+    comm = Comm(BlockingCalls(), crowded=True)  # type: ignore[arg-type]
+    found = torch.empty(3)
+    comm.sum(torch.ones(3), found)
+    assert found.tolist() == [1.0, 1.0, 1.0]
+    comm.allgather(torch.zeros(3), found)
+    assert found.tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(AttributeError, match="Iallreduce"):
+        comm.sum(np.ones(3), np.empty(3))
+    with pytest.raises(AttributeError, match="Iallgather"):
+        comm.allgather(np.ones(3), np.empty(3))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_batch_norm_of_shared_batches_waits_for_a_gpu_once_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Staging.ready
+    monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
+    share = Share()
+    share.comm = world()  # one rank, as if there were more
+    share.take(torch.arange(4))
+    norm = SharedBatchNorm.of(nn.BatchNorm1d(3), share)
+    norm(torch.randn(4, 3, requires_grad=True)).sum().backward()
+    assert Stream.waited == 2
+
+
+def test_no_team_is_formed_where_gpu_awareness_cannot_work() -> None:
+    config = Config(comm=CommSettings(gpu_aware=True))
+    comm = world()
+    with pytest.raises(UserError, match=r"on the CPU, where it has no effect; leave it out \(rank 0\)"):
+        form_team(comm, mesh.build(comm, 2, "cpu"), config, Flag())
+
+
+def test_a_device_that_is_no_gpu_and_gpu_awareness_contradict_each_other() -> None:
+    with pytest.raises(ValidationError, match="comm.gpu_aware has no effect on device 'cpu'"):
+        Config(device="cpu", comm=CommSettings(gpu_aware=True))
+
+
+def test_gpu_awareness_may_change_when_a_run_is_gone_on_with(tmp_path: Path) -> None:
+    """Another cluster's MPI library may have no CUDA."""
+    before = Config(comm=CommSettings(gpu_aware=True)).model_dump(mode="json", exclude={"output"})
+    assert list(differences(before, Config(), RunDirectory(tmp_path))) == []
+    assert list(differences(before, Config(reduction="fast"), RunDirectory(tmp_path)))
 
 
 def test_gpu_awareness_is_refused_where_it_cannot_work() -> None:
