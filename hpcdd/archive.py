@@ -155,6 +155,8 @@ class Archive:
         present = directory.record()  # what was decided before the lock was held may be outdated
         if (present or {}).get("run") != (job.record or {}).get("run"):
             raise InUseError(f"another job has begun in {directory.path} meanwhile; start again")
+        if present is not None and job.record is not None and present["complete"] and not job.record["complete"]:
+            raise InUseError(f"another job has completed {directory.path} meanwhile")
         directory.tidy()
         run = secrets.token_hex(8) if job.record is None else job.record["run"]
         record = resume.record_of(self._resolved, run, **facts, reused=(job.record or {}).get("reused", {}))

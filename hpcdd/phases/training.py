@@ -78,7 +78,8 @@ class Steps:
             loss = functional.cross_entropy(logits, labels)
         with part("backward"):
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward(torch.full_like(loss, self._share.weight))  # type: ignore[no-untyped-call]
+            # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
+            (loss * self._share.weight).backward()  # type: ignore[no-untyped-call]
             self._gradients.finish()
         with part("optimizer"):
             self._optimizer.step()
