@@ -191,7 +191,8 @@ class Memories:
             held += copy  # the best so far
         # A checkpoint is an HDF5 file in memory, its bytes, and what is read back.
         evaluating = max(self._peak_of_evaluation(s) for s in cnns)
-        activations = max(step, evaluating, 3 * (state + copy), gradients) - gradients
+        # What a step has freed lies in pieces between what stays; an evaluation's larger batches find no room there.
+        activations = max(step + evaluating, 3 * (state + copy), gradients) - gradients
         problem = self._problem
         decisions = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
         samples = self._samples(list(cnns), where)
