@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from . import environment, results, resume, run_directory
+from . import environment, resume, run_directory
 from .checkpoints.keeper import Journal, Keeper
 from .checkpoints.reuse import take_over
 from .checkpoints.snapshot import by_number
@@ -23,7 +23,7 @@ from .comm import Comm
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
 from .errors import RESUME, DivergedError, InUseError, ReadError, RunError, StopRequest, UserError, WriteError
-from .files import write_bytes, writing
+from .files import write_bytes, write_json, writing
 from .findings import Findings, Pieces
 from .lock import Lock
 from .mesh import Mesh
@@ -179,7 +179,7 @@ class Archive:
         }
         with writing(self.directory.path):
             write_bytes(self.directory.config, to_yaml(self._resolved).encode())
-            results.write_json(self.directory.environment, facts)
+            write_json(self.directory.environment, facts)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -283,3 +283,8 @@ class Config(Settings):
         if self.comm.gpu_aware and self.device == "cpu":
             problems.append("comm.gpu_aware has no effect on device 'cpu'")
         return consistent(problems, self)
+
+
+def together_on(setting: bool | Literal["auto"], device: str) -> bool:
+    """What ``together`` means on a device, such as ``cpu`` or ``cuda:0``."""
+    return device != "cpu" if setting == "auto" else setting

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from .errors import UserError
 from .files import written_whole
-from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5
+from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5, other_format
 
 FORMAT = 1
 STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
@@ -140,9 +140,7 @@ def read(path: Path) -> Decisions:
         open_hdf5(path, str(path), "decisions.h5 of a run", "name decisions.h5 of a run", again) as file,
         damage_told(lambda reason: f"{path} is damaged ({reason}); {again}"),
     ):
-        version = file.attrs.get("hpcdd_decisions_format")
-        if np.ndim(version) or version != FORMAT:
-            found = "no attribute hpcdd_decisions_format" if version is None else f"its format is {version}"
+        if found := other_format(file, "hpcdd_decisions_format", FORMAT):
             raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")
         if fault := first_outside(file):
             raise UserError(f"{path}: {fault}; a file of decisions holds its data itself")

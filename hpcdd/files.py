@@ -50,6 +50,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise OSError(errno.EIO, "does not read back as it was written", str(path))
 
 
+def write_json(path: Path, content: object) -> None:
+    """Writes a whole JSON file, as :func:`write_bytes` does."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Makes an OSError of the block a :class:`hpcdd.errors.WriteError` about ``path``."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from .errors import UserError
 
@@ -65,6 +66,14 @@ def damage_told(told: Callable[[str], str]) -> Iterator[None]:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(told((str(error) or type(error).__name__).splitlines()[0])) from error
+
+
+def other_format(file: h5py.File, attribute: str, known: int) -> str | None:
+    """What an attribute says of a file's format, in words, where it is not the one that is ``known``; else None."""
+    version = file.attrs.get(attribute)
+    if np.ndim(version) or version != known:
+        return f"no attribute {attribute}" if version is None else f"its format is {version}"
+    return None
 
 
 def leads_outside(group: h5py.Group, name: str) -> str | None:

@@ -34,7 +34,7 @@ from .decisions import STRATEGIES
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .files import written_whole
-from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5
+from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5, other_format
 from .models.aggregators import RULES
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
@@ -228,9 +228,7 @@ def read_model(path: Path, own: str | None = None) -> Model:
 
 
 def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
-    version = file.attrs.get("hpcdd_model_format")
-    if np.ndim(version) or version != FORMAT:
-        found = "no attribute hpcdd_model_format" if version is None else f"its format is {version}"
+    if found := other_format(file, "hpcdd_model_format", FORMAT):
         raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
     if fault := first_outside(file):
         raise UserError(f"{path}: {fault}; a model file holds its data itself")

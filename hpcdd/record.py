@@ -15,7 +15,7 @@ from . import environment, results
 from .checkpoints.keeper import Costs
 from .config import Config
 from .errors import WriteError
-from .files import writing
+from .files import write_json, writing
 from .model_file import write_model
 from .models.dnn import DNN
 from .models.storage import State
@@ -183,7 +183,7 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs
     if session.archive.reused:
         content["reused"] = {phase: Path(donor).name for phase, donor in session.archive.reused.items()}
     with writing(session.directory.results):
-        results.write_json(session.directory.results, content)
+        write_json(session.directory.results, content)
     session.archive.complete()
     return content
 

@@ -12,7 +12,6 @@ from typing import Any, TextIO
 
 from .config import Config
 from .decomposition import by
-from .files import write_bytes
 from .mesh import Mesh
 from .models.aggregators import RULES
 from .phases.status import Status
@@ -164,11 +163,6 @@ def assemble(
         "devices": [place.device for place in mesh.places],
         "threads_per_rank": mesh.places[0].threads,
     }
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file under a temporary name and renames it when it is whole."""
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def print_problem(problem: Problem, out: TextIO) -> None:

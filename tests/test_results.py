@@ -13,6 +13,7 @@ import pytest
 
 from hpcdd import results
 from hpcdd.config import CoherentSettings, Config
+from hpcdd.files import write_json
 from hpcdd.mesh import Mesh, Place
 from hpcdd.models.aggregators import RULES
 from hpcdd.phases.status import NAMES, Status
@@ -75,12 +76,12 @@ def test_metrics_are_json_lines_that_are_there_at_once(tmp_path: Path) -> None:
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    results.write_json(path, {"a": [1, 2]})
+    write_json(path, {"a": [1, 2]})
     assert json.loads(path.read_text()) == {"a": [1, 2]}
     with pytest.raises(TypeError):
-        results.write_json(path, {"a": object()})
+        write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [1, 2]}
-    results.write_json(path, {"b": 3})
+    write_json(path, {"b": 3})
     assert json.loads(path.read_text()) == {"b": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
-from ..files import write_bytes, writing
+from ..files import write_json, writing
 
 NAME = "headline.json"
 Contender = Literal["global", "dnn", "coherent_transfer"]
@@ -112,4 +111,4 @@ def write(folder: Path, found: Headline) -> None:
         WriteError: it can't be written.
     """
     with writing(folder / NAME):
-        write_bytes(folder / NAME, (json.dumps(found.model_dump(mode="json"), indent=1) + "\n").encode())
+        write_json(folder / NAME, found.model_dump(mode="json"))

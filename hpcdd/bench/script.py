@@ -26,13 +26,13 @@ from ..data.samples import channels_last
 from ..models.dnn import DNN, create_dnn, features_of
 from ..phases.local import create_local_cnn
 from ..phases.optimizers import make_optimizer, make_schedule
+from ..phases.training import EVALUATION_BATCH
 from ..problem import Problem
 from .plain import take_torchs_dropout
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-EVALUATION_BATCH = 512
 Splits = Mapping[str, torch.Tensor]
 
 

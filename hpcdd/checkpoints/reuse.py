@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config import together_on
 from ..errors import DamagedError, UserError
 from ..files import digest, writing
 from ..findings import Findings
@@ -45,8 +46,7 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     sharing = record["replicas"] if phase == "local" else record["workers"]
     # Ranks that share batches round otherwise, or see other statistics.
     content["sharing"] = [sharing, config["shared_batches"]] if sharing > 1 else []
-    together, device = config.get("together", "auto"), record.get("device")
-    if phase == "local" and (together is True or (together == "auto" and device not in (None, "cpu"))):
+    if phase == "local" and together_on(config.get("together", "auto"), record.get("device") or "cpu"):
         content["together"] = record["workers"]  # who is trained with whom: a matter of rounding
     facts = [record["dataset"], record.get("by_blocks"), record.get("device")]
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]

@@ -17,7 +17,7 @@ import torch
 
 from ..decomposition import Box
 from .coarse import average_of_tensor, coarse_shape
-from .samples import Samples
+from .samples import Samples, bits_of
 
 if TYPE_CHECKING:
     from ..settings import AugmentationSettings
@@ -160,47 +160,41 @@ class AugmentedSamples(Samples):
             index = [slice(p, n - p) for p, n in zip(self.augmentation.shift, self.inputs.shape[2:], strict=True)]
             views = self.inputs[:, :, *index][rows]
         else:
+            if isinstance(rows, slice):
+                rows = torch.arange(*rows.indices(len(self)), device=self.mirror.device)
             cut = self._cut if self.inputs.device.type == "cpu" else self._gathered
-            views = cut(rows, self.mirror[rows], self.first[rows])
+            views = cut(rows, self.mirror[rows], self.first[rows]).view(self.inputs.dtype)
         return average_of_tensor(views, self.block)
 
-    def _cut(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    def _cut(self, rows: torch.Tensor, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Window by window, the fastest way on a CPU."""
-        if isinstance(rows, slice):
-            rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
         size = self._view
-        stored = self.inputs.dtype
-        moved = torch.int16 if stored == torch.uint16 else stored  # torch can't place rows of uint16; bits are bits
-        views = self.inputs.new_empty((len(rows), self.inputs.shape[1], *size), dtype=moved)
+        views = bits_of(self.inputs).new_empty((len(rows), self.inputs.shape[1], *size))
         for number, (axes, region) in enumerate(zip(self.augmentation.mirrors, self.regions, strict=True)):
             chosen = (mirror == number).nonzero().squeeze(1)
-            windows = region.view(moved)
+            windows = bits_of(region)
             for axis, n in enumerate(size):
                 windows = windows.unfold(2 + axis, n, 1)
             # (n, C, first pixel along each axis ..., pixels of the window ...): one index takes both.
             offsets: list[torch.Tensor] = list(torch.unbind(first[chosen], dim=1))
             cut: torch.Tensor = windows[rows[chosen], :, *offsets]  # type: ignore[index]  # mypy takes the star for objects
             views[chosen] = cut.flip([2 + axis for axis in axes])
-        return views.view(stored)
+        return views
 
-    def _gathered(self, rows: torch.Tensor | slice, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    def _gathered(self, rows: torch.Tensor, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Pixel by pixel out of every region: which samples are mirrored a GPU need not tell the host."""
-        if isinstance(rows, slice):
-            rows = torch.arange(*rows.indices(len(self)), device=mirror.device)
         size, axes, (mirrored, region_of) = self._view, range(len(self._view)), self._tables
         flat = rows.view(-1, *[1 for _ in axes])
         for axis, n in enumerate(size):
             forward = torch.arange(n, device=mirror.device)
             offset = torch.where(mirrored[mirror, axis, None], n - 1 - forward, forward) + first[:, axis, None]
             flat = flat * self.inputs.shape[2 + axis] + offset.view(-1, *[n if axis == a else 1 for a in axes])
-        stored = self.inputs.dtype
-        bits = torch.int16 if stored == torch.uint16 else stored
         regions = list(dict.fromkeys(self.regions))
-        found = [r.view(bits).movedim(1, -1).flatten(0, -2).index_select(0, flat.flatten()) for r in regions]
+        found = [bits_of(r).movedim(1, -1).flatten(0, -2).index_select(0, flat.flatten()) for r in regions]
         views, *others = (its.view(*flat.shape, -1).movedim(-1, 1) for its in found)
         for number, its in enumerate(others, 1):
             views = torch.where((region_of[mirror] == number).view(-1, 1, *[1 for _ in axes]), its, views)
-        return views.view(stored)
+        return views
 
     @functools.cached_property
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,6 +44,11 @@ def _images(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return rows.view(rows.shape[0], *shape[1:], shape[0]).movedim(-1, 1)  # len() would fix the number in an export
 
 
+def bits_of(images: torch.Tensor) -> torch.Tensor:
+    """The images as a dtype of as many bits whose elements torch can move: it can neither select nor place uint16."""
+    return images.view(torch.int16) if images.dtype == torch.uint16 else images
+
+
 def normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     """What a CNN sees of pixels (n, C, *spatial) as they are stored: float32, by mean and deviation (1, C, 1, ...)."""
     matrix = _matrix(pixels.to(memory_format=_FORM[pixels.ndim]))
@@ -183,8 +188,7 @@ class Samples:
         if isinstance(rows, slice) or inputs.ndim == 2 or not inputs.is_contiguous(memory_format=_FORM[inputs.ndim]):
             return inputs[rows]
         # As rows of a matrix they are copied at the speed of the memory.
-        bits = torch.int16 if inputs.dtype == torch.uint16 else inputs.dtype  # torch can't select of uint16
-        taken = _matrix(inputs.view(bits)).index_select(0, rows).view(inputs.dtype)
+        taken = _matrix(bits_of(inputs)).index_select(0, rows).view(inputs.dtype)
         return _images(taken, inputs.shape[1:])
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from ..config import Config
 from ..data.reading import BoxReader
 from ..data.samples import channels_last
 from ..decisions import Decisions
-from ..files import writing
+from ..files import write_json, writing
 from ..findings import Pieces
 from ..model_file import ModelFile, open_model
 from ..models.dnn import DNN, features_of
@@ -188,7 +188,7 @@ def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float,
     if (folder := task.order.output) is not None:
         with writing(folder):
             found.write(folder / "decisions.h5")
-            results.write_json(folder / "evaluation.json", content)
+            write_json(folder / "evaluation.json", content)
     _print(task, found, content, sys.stdout)
 
 

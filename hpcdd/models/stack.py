@@ -34,7 +34,7 @@ class Stack(nn.Module):
 
     def __init__(self, cnns: Mapping[int, nn.Module]) -> None:
         super().__init__()
-        self.cnns = dict(cnns)  # not registered: the parameters are the leaves
+        self.cnns = dict(cnns)  # not registered, like the template in its tuple: the parameters are the leaves
         networks = list(cnns.values())
         names = [name for name, _ in networks[0].named_parameters()]
         device = networks[0].get_parameter(names[0]).device

@@ -71,7 +71,8 @@ class Reduction:
         flag = torch.full((1,), self._flag.value, dtype=mine.dtype, device=first.device)
         if self._ordered:  # what can't be added is told to all in the message, lest they wait
             wrong = ~(self._largest(summands) < self._limit / len(summands))  # not: NaN compares false
-            mine, flag = mine.masked_fill(wrong, 0), flag.masked_fill(wrong, _DIVERGED)
+            mine.masked_fill_(wrong, 0)
+            flag.masked_fill_(wrong, _DIVERGED)
         message[:-1].copy_(mine, non_blocking=True)
         message[-1:].copy_(flag, non_blocking=True)
         staging.ready(first.device)

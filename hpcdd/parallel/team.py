@@ -41,11 +41,14 @@ class Team:
 
     def share_of_replicas(self) -> Share:
         """Batches that the replicas of a subdomain share."""
-        return Share(self.replicas, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
+        return self._share(self.replicas)
 
     def share_of_workers(self) -> Share:
         """Batches that all workers share."""
-        return Share(self.workers, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
+        return self._share(self.workers)
+
+    def _share(self, comm: Comm) -> Share:
+        return Share(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 
 def form_team(comm: Comm, mesh: Mesh, config: Config, flag: Flag) -> Team | None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..checkpoints.keeper import NoKeeper
-from ..config import Config
+from ..config import Config, together_on
 from ..data.samples import Subimages, channels_last
 from ..errors import DivergedError
 from ..mesh import Place
@@ -123,8 +123,7 @@ def trains_together(config: Config, device: str, replicas: int) -> bool:
     Replicas don't: each has one CNN, and messages in every step. Neither are CNNs of the user's own, which may draw
     random numbers that nobody knows of.
     """
-    wanted = config.together
-    return (device != "cpu" if wanted == "auto" else wanted) and replicas == 1 and not config.model.is_own
+    return together_on(config.together, device) and replicas == 1 and not config.model.is_own
 
 
 def train_cnns(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ..errors import UserError
-from ..files import write_bytes, writing
+from ..files import write_json, writing
 from . import network
 from .machine import Machine, MeasuredCollective, MeasuredStep
 
@@ -47,7 +46,7 @@ def save(machine: Machine, path: Path) -> None:
         WriteError: it can't be written.
     """
     with writing(path):
-        write_bytes(path, (json.dumps(machine.model_dump(mode="json"), indent=1) + "\n").encode())
+        write_json(path, machine.model_dump(mode="json"))
 
 
 def joined(machine: Machine, path: Path | None) -> Machine:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import resume
 from ..errors import UserError
-from ..files import write_bytes, writing
+from ..files import write_json, writing
 from ..resume import Job
 from ..run_directory import RunDirectory
 from . import index, outcome
@@ -61,7 +61,7 @@ class StudyDirectory:
         path = self._failed(run_id)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            write_bytes(path, (json.dumps({"error": error, "exit_code": exit_code}, indent=1) + "\n").encode())
+            write_json(path, {"error": error, "exit_code": exit_code})
 
     def forgive(self, run_id: str) -> None:
         """Forgets that a run has failed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as Invalid
 
 from ..errors import UserError
-from ..files import write_bytes, writing
+from ..files import write_json, writing
 from .expectations import Strategy
 
 NAME = "study.json"
@@ -95,7 +94,7 @@ def write(folder: Path, index: Index) -> None:
         WriteError: it can't be written.
     """
     with writing(folder / NAME):
-        write_bytes(folder / NAME, (json.dumps(index.model_dump(mode="json"), indent=1) + "\n").encode())
+        write_json(folder / NAME, index.model_dump(mode="json"))
 
 
 def read(folder: Path) -> Index:
