@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -310,6 +311,7 @@ def world() -> Comm:
     MPI = library()
     launched, version = launch.from_environment(), MPI.Get_library_version()
     launch.check_library(launched, version)
+    launch.choose_network(launched, version, os.environ)
     if not MPI.Is_initialized():
         MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
         atexit.register(finalize)

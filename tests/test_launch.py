@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hpcdd.errors import UserError
-from hpcdd.launch import Launch, check_library, check_size, from_environment, kind_of
+from hpcdd.launch import Launch, check_library, check_size, choose_network, from_environment, kind_of
 
 MPICH = "MPICH Version:      5.0.2\nMPICH Release date: ..."
+MPICH_OF_BOTH = f"{MPICH}\nMPICH Device:       ch4:ucx ofi\nMPICH configure:    --with-device=ch4:ucx,ofi\n"
 OPENMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.1.4, May 26, 2022\0"
 
 
@@ -113,3 +114,27 @@ def test_srun_that_offers_pmi_to_open_mpi_is_refused_with_the_fix() -> None:
 def test_mpirun_of_another_installation_is_refused(kind: str, library: str) -> None:
     with pytest.raises(UserError, match=r"2 processes.*which -a mpirun"):
         check_size(Launch(kind, 0, 2), library, 1)
+
+
+@pytest.mark.parametrize(
+    ("launch", "library", "before", "after"),
+    [
+        (Launch("mpich", 0, 2, by_srun=True), MPICH_OF_BOTH, {}, {"MPIR_CVAR_CH4_NETMOD": "ofi"}),
+        (
+            Launch("mpich", 0, 2, by_srun=True),
+            MPICH_OF_BOTH,
+            {"MPIR_CVAR_CH4_NETMOD": "ucx"},
+            {"MPIR_CVAR_CH4_NETMOD": "ucx"},
+        ),
+        (Launch("mpich", 0, 2, by_srun=True), MPICH_OF_BOTH, {"MPICH_CH4_NETMOD": "ucx"}, {"MPICH_CH4_NETMOD": "ucx"}),
+        (Launch("mpich", 0, 2, by_srun=True), MPICH_OF_BOTH.replace("ucx ofi", "ucx"), {}, {}),
+        (Launch("mpich", 0, 2, by_srun=True), MPICH, {}, {}),
+        (Launch("mpich", 0, 2), MPICH_OF_BOTH, {}, {}),  # hydra takes lines of any length
+        (Launch("slurm", 0, 2), OPENMPI, {}, {}),
+    ],
+)
+def test_under_srun_an_mpich_that_has_both_takes_libfabric_unless_told(
+    launch: Launch, library: str, before: dict[str, str], after: dict[str, str]
+) -> None:
+    choose_network(launch, library, before)
+    assert before == after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -96,13 +97,19 @@ class Cluster:
         self.wait(lambda: self.about(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), timeout)
         return int(self.about(job)["ExitCode"].partition(":")[0])
 
-    @staticmethod
-    def wait(until: Callable[[], bool], timeout: float = 300) -> None:
-        """Returns once the condition holds."""
+    def wait(self, until: Callable[[], bool], timeout: float = 300) -> None:
+        """Returns once the condition holds; fails after ``timeout`` seconds, with what Slurm and its daemons say."""
         end = time.monotonic() + timeout
         while not until():
-            assert time.monotonic() < end, f"not within {timeout} s"
+            assert time.monotonic() < end, f"not within {timeout} s\n{self.state()}"
             time.sleep(0.1)
+
+    def state(self) -> str:
+        """All jobs and all nodes, and the ends of the jobs' and the daemons' logs."""
+        jobs, nodes = (self.call("scontrol", "show", kind) for kind in ("jobs", "nodes"))
+        logs = {Path(path) for path in re.findall(r"StdOut=(\S+)", jobs)}
+        logs.update(Path(self.environment["SLURM_CONF"]).parent.glob("*.log"))
+        return "\n".join([jobs, nodes, *(f"{log}\n{log.read_text()[-4000:]}" for log in sorted(logs) if log.exists())])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,14 @@ def test_jobs_that_are_stopped_requeued_and_preempted_end_as_if_nothing_had_been
     for name, folder in folders.items():
         assert not list(folder.glob("*.requeues"))
         check_same(folder / f"runs/hpcdd-{jobs[name]}", undisturbed / "run")
+
+
+def test_ranks_meet_whatever_lies_in_memory(cluster: Cluster, tmp_path: Path) -> None:
+    """MALLOC_PERTURB_ fills memory that is not in use, which MPICH's UCX sends along with its address."""
+    program = tmp_path / "meet.py"
+    program.write_text("from hpcdd.comm import world\n\nprint(world().size)\n")
+    output = cluster.call("srun", *ON_BOTH, "--time=1", sys.executable, program, MALLOC_PERTURB_="85")
+    assert output.split() == ["2", "2"]
 
 
 def test_ranks_that_can_not_meet_are_refused_with_the_fix(cluster: Cluster, tiny: Path, tmp_path: Path) -> None:
