@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -58,9 +57,7 @@ class Comm:
         crowded: bool = True,
         family: list[MPI.Comm] | None = None,
     ) -> None:
-        self.mpi = mpi
-        self.rank = mpi.Get_rank()
-        self.size = mpi.Get_size()
+        self.mpi, self.rank, self.size = mpi, mpi.Get_rank(), mpi.Get_size()
         self.ledger = ledger or Ledger(self.rank)
         self.crowded = crowded
         self.family = [] if family is None else family
@@ -311,8 +308,8 @@ def world() -> Comm:
     MPI = library()
     launched, version = launch.from_environment(), MPI.Get_library_version()
     launch.check_library(launched, version)
-    launch.choose_network(launched, version, os.environ)
     if not MPI.Is_initialized():
+        launch.choose_network(launched, version)
         MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
         atexit.register(finalize)
     launch.check_size(launched, version, MPI.COMM_WORLD.Get_size())

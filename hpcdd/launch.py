@@ -92,7 +92,7 @@ def check_size(launch: Launch, library_version: str, size: int) -> None:
         raise UserError(_mismatch(launch, library_version))
 
 
-def choose_network(launch: Launch, library_version: str, environment: MutableMapping[str, str]) -> None:
+def choose_network(launch: Launch, library_version: str, environment: MutableMapping[str, str] = os.environ) -> None:
     """Has the MPICH of the extra ``[mpi]`` meet by libfabric under srun; to be called before MPI is initialised.
 
     Its UCX tells the others its address by PMI together with what lies behind it in memory, 4 KiB in all (seen in

@@ -82,6 +82,10 @@ class Replayed:
             return
         if self._argument is None:
             kept = self._argument = argument.clone()
-            self._replay = self._recorder.record(lambda: self._work(kept))
+            try:
+                self._replay = self._recorder.record(lambda: self._work(kept))
+            except RuntimeError as error:
+                error.add_note("in the record of a step as a CUDA graph; `together: false` does every step as it is")
+                raise
         self._argument.copy_(argument)
         self._replay()

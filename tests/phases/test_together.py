@@ -234,6 +234,17 @@ def test_what_is_streamed_is_not_recorded(tiny: Path, monkeypatch: pytest.Monkey
     assert run.results[0].steps > 3
 
 
+def test_a_step_that_can_not_be_recorded_names_the_way_round(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(OnPaper):
+        def record(self, work: Callable[[], None]) -> Callable[[], None]:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "recorder_of", lambda *_: Refusing())
+    with pytest.raises(RuntimeError, match="not permitted") as error:
+        Run(tiny)
+    assert "`together: false`" in error.value.__notes__[0]
+
+
 class NeverWaiting(TorchDispatchMode):
     """Refuses what would make the host wait for a GPU."""
 

@@ -40,6 +40,8 @@ MpiDefault=pmi2
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
+# A test may ask long after the end of a job.
+MinJobAge=3600
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
