@@ -60,7 +60,7 @@ def damage_all(folder: Path, step: int, bits: int, timeout: float) -> None:
 
 
 def test_flipped_bits_and_files_that_were_cut(tmp_path: Path) -> None:
-    damage_all(tmp_path, step=6, bits=1, timeout=300)
+    damage_all(tmp_path, step=12, bits=1, timeout=300)
 
 
 @pytest.mark.figures

@@ -147,7 +147,7 @@ def _gradients(comm: Comm, tiny: Path) -> None:
     Without it S = 16 and 6 on N = 4; S = 4 on N = 8, two replicas; S = 2 on N = 8, four that share 10 rows unevenly.
     """
     for grid in GRIDS:
-        for features in FEATURES:
+        for features in FEATURES if grid == GRIDS[0] else ["penultimate"]:  # the widest, of unlike widths
             _check_gradients(comm, tiny, grid, features, "ordered", coarse=True)
         if comm.size in (4, 8):
             _check_gradients(comm, tiny, grid, "logits", "ordered", coarse=False)

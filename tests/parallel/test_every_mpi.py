@@ -11,7 +11,7 @@ from ..launchers import find
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("ranks", [3, 4])
+@pytest.mark.parametrize("ranks", [3, pytest.param(4, marks=pytest.mark.figures)])
 @pytest.mark.parametrize("kind", list(find())[1:])
 def test_marked_tests(kind: str, ranks: int, tmp_path: Path) -> None:
     words = ["-m", "pytest", "-q", "-m", f"parallel[{ranks}]", "-p", "no:cacheprovider", f"--rootdir={HERE.parents[1]}"]

@@ -185,7 +185,7 @@ def test_so_in_the_other_forms(mpi: Launcher, config: Path, tmp_path: Path) -> N
     expected: list[int] = []
     for number, (resumed_on, options) in enumerate(FORMS):
         more = [word for name, value in options.items() for word in (f"--{name}", value)]
-        words = ["train", config, "--progress", "off", *more, "--output"]
+        words = ["train", config, "--progress", "off", "--coherent.starts", '["transfer"]', *more, "--output"]
         phase = "baseline" if "baseline.enabled" in options else "coherent"
         jobs.append((4, [*words, f"straight-{number}"], None))
         for ranks in resumed_on:
