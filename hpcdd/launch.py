@@ -96,8 +96,8 @@ def choose_network(launch: Launch, library_version: str, environment: MutableMap
     """Has the MPICH of the extra ``[mpi]`` meet by libfabric under srun; to be called before MPI is initialised.
 
     Its UCX tells the others its address by PMI together with what lies behind it in memory, 4 KiB in all (seen in
-    MPICH 5.0.2). Slurm takes lines of 1,024 characters: by chance longer ones (as the memory is) let the ranks wait for
-    ever in MPI_Init. libfabric's address is 16 bytes. A choice of the user's is left alone.
+    MPICH 5.0.2). Slurm cuts lines behind 1,024 characters. Whether they are longer is chance; where they are, the ranks
+    wait for ever in MPI_Init. libfabric's address is 16 bytes. A choice of the user's is left alone.
 
     Args:
         launch: from :func:`from_environment`.

@@ -11,9 +11,9 @@ from ..launchers import find
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("ranks", [3, pytest.param(4, marks=pytest.mark.figures)])
 @pytest.mark.parametrize("kind", list(find())[1:])
-def test_marked_tests(kind: str, ranks: int, tmp_path: Path) -> None:
+def test_marked_tests(kind: str, tmp_path: Path) -> None:
+    ranks = 3
     words = ["-m", "pytest", "-q", "-m", f"parallel[{ranks}]", "-p", "no:cacheprovider", f"--rootdir={HERE.parents[1]}"]
     done = find()[kind].run(ranks, [*words, HERE / "test_comm.py", HERE / "test_phases.py"], tmp_path)
     assert done.returncode == 0, done.stdout

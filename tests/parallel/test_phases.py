@@ -30,7 +30,7 @@ def comm() -> Comm:
     return communication.world()
 
 
-@pytest.mark.parallel([3, 4, 7])
+@pytest.mark.parallel([3, 7])
 def test_local_results_are_bit_identical_to_one_rank_and_need_no_message(
     comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
