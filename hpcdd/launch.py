@@ -7,7 +7,6 @@ that need no MPI print once under mpirun.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
@@ -104,13 +103,9 @@ def choose_network(launch: Launch, library_version: str, environment: MutableMap
         library_version: text of ``MPI_Get_library_version``.
         environment: of this process; MPIR_CVAR_CH4_NETMOD may be added.
     """
-    has_both = re.search(r"^MPICH Device: +ch4:(ucx[ ,]ofi|ofi[ ,]ucx)", library_version, re.MULTILINE)
-    if launch.by_srun and has_both and not {f"{prefix}_CH4_NETMOD" for prefix in _CVARS} & environment.keys():
+    told = any(name.endswith("_CH4_NETMOD") for name in environment)  # behind MPIR_CVAR, MPIR_PARAM or MPICH
+    if launch.by_srun and "ch4:ucx ofi" in library_version and not told:
         environment["MPIR_CVAR_CH4_NETMOD"] = "ofi"
-
-
-_CVARS = ("MPIR_CVAR", "MPIR_PARAM", "MPICH")
-"""How the names of MPICH's variables may begin."""
 
 
 def _mismatch(launch: Launch, library_version: str) -> str:

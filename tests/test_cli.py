@@ -31,7 +31,7 @@ def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_is_quick(words: list[str]) -> None:
-    """By its own processor time: the machine may be busy with something else. A third of a second on most."""
+    """By its own processor time: the machine may be busy with something else."""
     best = float("inf")
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -42,7 +42,7 @@ def test_help_is_quick(words: list[str]) -> None:
         assert done.stderr == ""
         assert done.stdout.startswith("usage: hpcdd")
         assert "example" in done.stdout
-        if best < 0.8:
+        if best < 0.5:
             return
     pytest.fail(f"at best {best:.2f} s")
 

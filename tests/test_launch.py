@@ -9,6 +9,7 @@ from hpcdd.launch import Launch, check_library, check_size, choose_network, from
 
 MPICH = "MPICH Version:      5.0.2\nMPICH Release date: ..."
 MPICH_OF_BOTH = f"{MPICH}\nMPICH Device:       ch4:ucx ofi\nMPICH configure:    --with-device=ch4:ucx,ofi\n"
+BY_SRUN = Launch("mpich", 0, 2, by_srun=True)
 OPENMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.1.4, May 26, 2022\0"
 
 
@@ -117,24 +118,19 @@ def test_mpirun_of_another_installation_is_refused(kind: str, library: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("launch", "library", "before", "after"),
+    ("launch", "library", "environment", "after"),
     [
-        (Launch("mpich", 0, 2, by_srun=True), MPICH_OF_BOTH, {}, {"MPIR_CVAR_CH4_NETMOD": "ofi"}),
-        (
-            Launch("mpich", 0, 2, by_srun=True),
-            MPICH_OF_BOTH,
-            {"MPIR_CVAR_CH4_NETMOD": "ucx"},
-            {"MPIR_CVAR_CH4_NETMOD": "ucx"},
-        ),
-        (Launch("mpich", 0, 2, by_srun=True), MPICH_OF_BOTH, {"MPICH_CH4_NETMOD": "ucx"}, {"MPICH_CH4_NETMOD": "ucx"}),
-        (Launch("mpich", 0, 2, by_srun=True), MPICH_OF_BOTH.replace("ucx ofi", "ucx"), {}, {}),
-        (Launch("mpich", 0, 2, by_srun=True), MPICH, {}, {}),
+        (BY_SRUN, MPICH_OF_BOTH, {}, {"MPIR_CVAR_CH4_NETMOD": "ofi"}),
+        (BY_SRUN, MPICH_OF_BOTH, {"MPIR_CVAR_CH4_NETMOD": "ucx"}, {"MPIR_CVAR_CH4_NETMOD": "ucx"}),
+        (BY_SRUN, MPICH_OF_BOTH, {"MPICH_CH4_NETMOD": "ucx"}, {"MPICH_CH4_NETMOD": "ucx"}),
+        (BY_SRUN, MPICH_OF_BOTH.replace("ucx ofi", "ucx"), {}, {}),
+        (BY_SRUN, MPICH, {}, {}),
         (Launch("mpich", 0, 2), MPICH_OF_BOTH, {}, {}),  # hydra takes lines of any length
         (Launch("slurm", 0, 2), OPENMPI, {}, {}),
     ],
 )
 def test_under_srun_an_mpich_that_has_both_takes_libfabric_unless_told(
-    launch: Launch, library: str, before: dict[str, str], after: dict[str, str]
+    launch: Launch, library: str, environment: dict[str, str], after: dict[str, str]
 ) -> None:
-    choose_network(launch, library, before)
-    assert before == after
+    choose_network(launch, library, environment)
+    assert environment == after

@@ -13,8 +13,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("kind", list(find())[1:])
 def test_marked_tests(kind: str, tmp_path: Path) -> None:
-    ranks = 3
-    words = ["-m", "pytest", "-q", "-m", f"parallel[{ranks}]", "-p", "no:cacheprovider", f"--rootdir={HERE.parents[1]}"]
-    done = find()[kind].run(ranks, [*words, HERE / "test_comm.py", HERE / "test_phases.py"], tmp_path)
+    words = ["-m", "pytest", "-q", "-m", "parallel[3]", "-p", "no:cacheprovider", f"--rootdir={HERE.parents[1]}"]
+    done = find()[kind].run(3, [*words, HERE / "test_comm.py", HERE / "test_phases.py"], tmp_path)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("2 passed") == ranks
+    assert done.stdout.count("2 passed") == 3

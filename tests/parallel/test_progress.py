@@ -64,8 +64,8 @@ def test_the_live_view_shows_all_ranks_on_the_launchers_terminal(
     assert not re.search(r"^local subdomain \d  +epoch  1/40", rows, re.MULTILINE), "no lines beside the view"
 
 
-def test_lines_where_the_output_is_redirected(mpi: Launcher, config: Path, tmp_path: Path) -> None:
-    shown = on_a_terminal(mpi, f"MPIRUN {config} --output run --local.epochs 4 > log", tmp_path)
+def test_lines_where_the_output_is_redirected(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    shown = on_a_terminal(every_mpi, f"MPIRUN {config} --output run --local.epochs 4 > log", tmp_path)
     assert shown == ""
     log = (tmp_path / "log").read_text()
     assert "\x1b" not in log

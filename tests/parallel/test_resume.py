@@ -167,6 +167,7 @@ def test_every_job_of_a_run_on_another_number_of_ranks(
 # The numbers of ranks to go on with; what differs from the configuration.
 FORMS = [
     ((4, 3), {"coherent.parallelism": "data"}),
+    ((4,), {"aggregation.placement": "distributed"}),
     ((4,), {"reduction": "fast"}),
     # On four ranks two replicas of each subdomain.
     ((4, 3), {"decomposition.grid": "2,1", "aggregation.placement": "distributed"}),
