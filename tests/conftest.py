@@ -54,11 +54,24 @@ def _nothing_leaks() -> Iterator[None]:
     assert not open_logs, "a log is left open"
 
 
+MARKS = {"cluster": "slurm", "opened": "browser", "tolerant": "ulfm"}
+"""By fixture the marker of the tests that ask for it: what the fixture starts is not on every machine."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by their fixtures, before the marker expression chooses among them."""
+    for item in items:
+        for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKS[fixture])
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with the argument ``every_mpi`` runs once with each MPI whose mpirun is there."""
+    """A test with the argument ``every_mpi`` runs once with each MPI that is there; all but the first are marked."""
     if "every_mpi" in metafunc.fixturenames:
-        found = list(launchers.find().values())
-        metafunc.parametrize("every_mpi", found, ids=[launcher.kind for launcher in found])
+        first, *others = (pytest.param(launcher, id=launcher.kind) for launcher in launchers.find().values())
+        marked = [pytest.param(*other.values, id=other.id, marks=pytest.mark.every_mpi) for other in others]
+        metafunc.parametrize("every_mpi", [first, *marked])
 
 
 @pytest.fixture

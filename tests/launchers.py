@@ -15,6 +15,8 @@ from pathlib import Path
 
 from hpcdd import launch
 
+from .waiting import LIMIT
+
 AS_ROOT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -71,7 +73,7 @@ class Launcher:
         )
 
     def run(
-        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = 120, **variables: str
+        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = LIMIT, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Starts a job and waits for its end; a job that hangs is killed and fails the test with what it printed."""
         process = self.start(ranks, words, cwd, **variables)
@@ -84,7 +86,7 @@ class Launcher:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def hpcdd(
-        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = 120, **variables: str
+        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = LIMIT, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """``mpirun -n RANKS python -m hpcdd WORDS``."""
         return self.run(ranks, ["-m", "hpcdd", *words], cwd, timeout, **variables)

@@ -29,6 +29,7 @@ def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.
     )
 
 
+@pytest.mark.bench
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_is_quick(words: list[str]) -> None:
     """By its own processor time: the machine may be busy with something else."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from .launchers import find
 from .programs import JOBS, stand_in
+from .waiting import LIMIT, wait_until
 
 SCRIPTS = sorted(path for path in JOBS.iterdir() if path.suffix != ".txt")
 DIRECTIVES = {".sbatch": "#SBATCH", ".pbs": "#PBS", ".lsf": "#BSUB"}
@@ -65,12 +66,20 @@ def test_the_lines_of_the_example_study_are_configurations_that_run() -> None:
         configuration.parse([str(JOBS.parent / config), *words])
 
 
-# The program takes the warning, as hpcdd does; mpirun has to pass it on.
+# The program takes the warning, as hpcdd does; mpirun has to pass it on. What it waits for is there before the warning
+# can come, and ends with it: a child that lives on would hold the pipe in which the job's output is read.
 WARNED = """
 printf "%s|" "$OMP_NUM_THREADS" "$@" | sed 's/$/\\n/'
-trap 'exit 75' USR1
+sleep 600 & waited=$!
+trap 'kill $waited; exit 75' USR1
 touch began-$PMI_RANK
-sleep 60 & wait
+wait
+"""
+# The real one, whose time is over by the signal that its alarm clock sends it, and by nothing else.
+TIMEOUT = f"""
+echo "$*" >timed
+echo $$ >timeout.pid
+exec "{shutil.which("timeout")}" "$1" "$2" 0 "${{@:4}}"
 """
 
 
@@ -78,10 +87,11 @@ def start(script: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
     programs = {
         "qstat": "echo '    Resource_List.walltime = 00:02:03'",
         "mpirun": f'exec "{find()["mpich"].mpirun}" "$@"',
+        "timeout": TIMEOUT,
     }
     (folder / "bin").mkdir()
     for name, text in programs.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
     (folder / "nodes").write_text("localhost\nlocalhost\n")
     environment = {
@@ -102,7 +112,7 @@ def start(script: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def check_warned(job: subprocess.Popen[str]) -> None:
-    out, _ = job.communicate(timeout=30)
+    out, _ = job.communicate(timeout=LIMIT)
     assert job.returncode == 75, out
     words = ["1", "train", "x.yaml", "--name", "a  b", "--coherent.starts", "[]"]
     assert [line.rstrip("|").split("|") for line in out.splitlines() if "|" in line] == [words] * 2
@@ -110,18 +120,16 @@ def check_warned(job: subprocess.Popen[str]) -> None:
 
 def test_pbs_by_its_variables(tmp_path: Path) -> None:
     """The walltime is 123 seconds, and the warning comes 120 seconds before its end."""
-    began = time.monotonic()
     job = start("train.pbs", tmp_path, PBS_O_WORKDIR=str(tmp_path), PBS_NODEFILE="nodes", PBS_JOBID="1")
+    wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)
+    os.kill(int((tmp_path / "timeout.pid").read_text()), signal.SIGALRM)
     check_warned(job)
-    assert time.monotonic() - began > 2.9
+    assert (tmp_path / "timed").read_text().startswith("--preserve-status --signal=USR1 3 mpirun -n 2 ")
 
 
 def test_lsf_by_its_variables(tmp_path: Path) -> None:
     """LSF signals all processes of the job."""
     job = start("train.lsf", tmp_path, LSB_DJOB_NUMPROC="2")
-    end = time.monotonic() + 20
-    while len(list(tmp_path.glob("began-*"))) < 2:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)
     os.killpg(job.pid, signal.SIGUSR1)
     check_warned(job)

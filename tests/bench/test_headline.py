@@ -68,6 +68,7 @@ def test_the_clock_stops_for_evaluations_alone() -> None:
     assert slowest(world, [Point(epoch=1, seconds=2, accuracy=0.5)]) == [Point(epoch=1, seconds=2, accuracy=0.5)]
 
 
+@pytest.mark.bench
 def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     done = mpi.hpcdd(2, ["bench", "headline", "c.yaml", "--output", "out"], tmp_path)

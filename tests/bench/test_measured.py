@@ -22,6 +22,8 @@ from hpcdd.problem import pose
 
 from ..launchers import find
 
+pytestmark = pytest.mark.bench
+
 RANKS = 2
 
 

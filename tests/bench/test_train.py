@@ -39,6 +39,7 @@ def _numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"\d+\.\d+", text)]
 
 
+@pytest.mark.bench
 def test_both_sides_learn_the_same_and_nothing_is_left(content: dict[str, Any], mpi: Launcher, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     done = mpi.hpcdd(2, ["bench", "train", "c.yaml", "--rounds", "2"], tmp_path)

@@ -59,6 +59,7 @@ def damage_all(folder: Path, step: int, bits: int, timeout: float) -> None:
         assert sum(counts.values()) > 8000 * bits // step
 
 
+@pytest.mark.slow
 def test_flipped_bits_and_files_that_were_cut(tmp_path: Path) -> None:
     damage_all(tmp_path, step=12, bits=1, timeout=300)
 

@@ -71,6 +71,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("storage", "boxes"), [("memory", BOX_BYTES), ("stream", 0)])
 def test_a_rank_takes_its_boxes_and_less_than_300_mb_more(large: Path, storage: str, boxes: int) -> None:
     done = subprocess.run(

@@ -127,6 +127,7 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @needs_fashion_mnist
 def test_the_whole_of_fashion_mnist(tmp_path: Path) -> None:
     out = tmp_path / "full.h5"
@@ -139,6 +140,7 @@ def test_the_whole_of_fashion_mnist(tmp_path: Path) -> None:
     np.testing.assert_allclose([info.mean[0] / 255, info.std[0] / 255], [0.2860, 0.3530], atol=5e-5)
 
 
+@pytest.mark.slow
 @needs_fashion_mnist
 def test_the_embedded_file_comes_from_the_command_that_it_names(tmp_path: Path) -> None:
     with h5py.File(EMBEDDED) as file:

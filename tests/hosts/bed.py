@@ -30,6 +30,7 @@ from typing import Any, Self
 from hpcdd.lock import _started
 
 from ..launchers import Launcher, find
+from ..waiting import LIMIT
 
 ENTER = Path(__file__).with_name("enter.sh")
 FILES, SPACES = Path("/etc/netns"), Path("/run/netns")
@@ -161,17 +162,27 @@ def remove(prefix: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for path in SPACES.glob(f"{prefix}*"):
-        _run(["ip", "netns", "del", path.name])
+        _in_space("del", path)
     for folder in FILES.glob(f"{prefix}*"):
-        shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
     with contextlib.suppress(OSError):  # others use it
         FILES.rmdir()
 
 
 def processes(prefix: str) -> list[int]:
     """All processes in the namespaces of that prefix."""
-    spaces = SPACES.glob(f"{prefix}*")
-    return [int(pid) for space in spaces for pid in _run(["ip", "netns", "pids", space.name]).split()]
+    return [int(pid) for space in SPACES.glob(f"{prefix}*") for pid in _in_space("pids", space).split()]
+
+
+def _in_space(command: str, space: Path) -> str:
+    """``ip netns COMMAND`` of a namespace; nothing where another process has removed it since it was listed."""
+    try:
+        return _run(["ip", "netns", command, space.name])
+    except subprocess.CalledProcessError:
+        if space.exists():
+            raise
+        return ""
 
 
 def _batch(lines: Sequence[str], space: str | None = None) -> None:
@@ -179,7 +190,7 @@ def _batch(lines: Sequence[str], space: str | None = None) -> None:
 
 
 def _run(command: Sequence[str], **options: Any) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, **options).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT, **options).stdout
 
 
 def main() -> int:

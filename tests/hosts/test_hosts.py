@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from hpcdd.lock import _started
 from ..launchers import Launcher
 from ..parallel.test_resume import FAULTY, check_same
 from ..parallel.test_resume import config as config  # noqa: PLC0414 - a fixture
+from ..waiting import LIMIT, wait_until
 from .bed import FILES, SPACES, VirtualHosts, missing, processes
+
+pytestmark = pytest.mark.hosts
 
 PLACES, SUMS = (Path(__file__).with_name(name) for name in ("places.py", "sums.py"))
 TWO = ("host1", "host2")
@@ -38,7 +41,7 @@ def on_one_host(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of the same training by one process, without mpirun."""
     folder = tmp_path_factory.mktemp("on-one-host")
     command = [sys.executable, "-m", "hpcdd", "train", config, "--output", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
@@ -92,10 +95,8 @@ def test_what_a_killed_bed_leaves_behind_is_removed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.hosts.bed", "--mbit", "100", "--", "-n", "2", "sleep", "600"]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     spaces = f"hpcdd-{process.pid}-"
-    end = time.monotonic() + 20
-    while len(sleeping := _running(spaces, "sleep")) < 2:
-        assert time.monotonic() < end, "no job on the hosts"
-        time.sleep(0.1)
+    wait_until(lambda: len(_running(spaces, "sleep")) == 2)
+    sleeping = _running(spaces, "sleep")
     process.kill()
     process.wait()
     assert list(FILES.glob(f"{spaces}*"))
@@ -107,8 +108,12 @@ def test_what_a_killed_bed_leaves_behind_is_removed(tmp_path: Path) -> None:
 
 def _running(spaces: str, program: str) -> list[int]:
     """The processes of a program in the namespaces of that prefix."""
-    words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in processes(spaces)}
-    return [pid for pid, (first, *_) in words.items() if Path(first.decode()).name == program]
+    found = []
+    for pid in processes(spaces):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            first = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+            found += [pid] if Path(first.decode()).name == program else []
+    return found
 
 
 # -- who is where ------------------------------------------------------------------------------------------------------
@@ -177,7 +182,7 @@ def test_the_lock_of_a_job_on_another_host_and_the_end_of_its_ranks(
         assert second.stderr.count("run is in use by a job on host host1 (process ") == 1
         (rank,) = _running(hosts.space("host2"), Path(sys.executable).name)
         os.kill(rank, signal.SIGKILL)
-        first.communicate(timeout=20)
+        first.communicate(timeout=LIMIT)
     finally:
         first.kill()
     assert first.returncode not in (0, 75)

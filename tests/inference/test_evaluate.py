@@ -80,6 +80,7 @@ def test_decisions_are_those_of_results_and_of_the_loaded_model(run: Run) -> Non
         np.testing.assert_allclose(load(run.path, name).predict_proba(images), found.strategies[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_on_more_ranks_than_subdomains(mpi: Launcher, run: Run, tmp_path: Path) -> None:
     """Seven ranks for five subdomains: two have nothing to do."""
     check_on_ranks(mpi, 7, run, tmp_path)

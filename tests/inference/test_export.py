@@ -54,6 +54,7 @@ def test_the_accuracy_of_the_onnx_file_is_that_of_the_run(
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["coherent_transfer"])
 def test_an_exported_program(run: Run, strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
@@ -70,6 +71,7 @@ def test_an_exported_program(run: Run, strategy: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_volumes_of_integers_with_a_coarse_subdomain(tmp_path: Path) -> None:
     written(tmp_path / "model.h5", volumes(tmp_path / "volumes.h5"), CASES["3D coarse"])
     model = hpcdd.load(tmp_path / "model.h5")
@@ -77,11 +79,13 @@ def test_volumes_of_integers_with_a_coarse_subdomain(tmp_path: Path) -> None:
     assert export.to_onnx(model, tmp_path / "volumes.onnx") <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_residual_network(tmp_path: Path, tiny: Path) -> None:
     written(tmp_path / "model.h5", inspect(tiny), CASES["resnet"])
     assert export.to_onnx(hpcdd.load(tmp_path / "model.h5"), tmp_path / "resnet.onnx") <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_coherent_model_on_penultimate_features(tmp_path: Path, tiny: Path) -> None:
     settings = CoherentSettings(features="penultimate", starts=("transfer",), dnn_start="fresh")
     config = CASES["coarse"].model_copy(update={"coherent": settings})

@@ -23,6 +23,7 @@ def results_of(run: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "grid", "subdomains"), [("vgg2", "2,2,1", 4), ("resnet8", "2,2,2", 8)], ids=["vgg", "resnet"]
 )

@@ -25,6 +25,8 @@ from hpcdd.problem import pose
 
 from ..launchers import Launcher, find
 
+pytestmark = pytest.mark.slow
+
 FAULTY = Path(__file__).parent / "faulty.py"
 
 
@@ -252,6 +254,7 @@ def test_a_batch_too_small_to_be_shared_is_refused(mpi: Launcher, config: Path, 
     assert done.stderr.count("coherent.batch_size is 2, but 3 ranks share each batch; use 3 or more") == 1
 
 
+@pytest.mark.bench
 def test_the_benchmark_prints_all_contenders(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     words = ["bench", "coherent", config, "--widths", "8,12", "--rounds", "2", "--steps", "2"]
     done = mpi.hpcdd(2, words, tmp_path)

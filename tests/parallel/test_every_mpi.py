@@ -11,6 +11,7 @@ from ..launchers import find
 HERE = Path(__file__).parent
 
 
+@pytest.mark.every_mpi
 @pytest.mark.parametrize("kind", list(find())[1:])
 def test_marked_tests(kind: str, tmp_path: Path) -> None:
     words = ["-m", "pytest", "-q", "-m", "parallel[3]", "-p", "no:cacheprovider", f"--rootdir={HERE.parents[1]}"]

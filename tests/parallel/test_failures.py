@@ -52,6 +52,7 @@ def test_an_exception_on_one_rank_ends_the_job_within_5_seconds(
     _check_fault(mpi, config, tmp_path, ranks, phase, rank)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["local", "gather"])
 def test_so_with_every_mpi(every_mpi: Launcher, config: Path, tmp_path: Path, phase: str) -> None:
     _check_fault(every_mpi, config, tmp_path, 3, phase, 1)
@@ -74,6 +75,7 @@ def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: s
         assert f"planted in phase {phase}" in next(folder.glob(f"runs/*/logs/rank-{rank:04d}.log")).read_text()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_job_and_says_what_to_try(
     mpi: Launcher, config: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_signal_to_one_rank_stops_all(mpi: Launcher, config: Path, tmp_path: P
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "rank"), [("dnn", 0), ("gather", 1)])
 def test_a_signal_stops_the_later_phases(mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int) -> None:
     done = mpi.run(2, [FAULTY, phase, str(rank), "SIGTERM", "train", config, "--aggregation.epochs", "1000"], tmp_path)
@@ -127,6 +130,7 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
 # -- the user's mistakes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_mpi
 @pytest.mark.skipif(len(find()) < 2, reason="needs the mpirun of MPICH and of Open MPI")
 @pytest.mark.parametrize("kind", ["mpich", "openmpi"])
 def test_singletons_are_refused_with_the_fix(kind: str, tmp_path: Path) -> None:

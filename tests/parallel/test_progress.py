@@ -13,6 +13,8 @@ import yaml
 
 from ..launchers import Launcher, started
 
+pytestmark = pytest.mark.slow
+
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -11,6 +11,7 @@ import pytest
 from ..launchers import Launcher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *[pytest.param(seed, marks=pytest.mark.figures) for seed in (1, 2)]])
 def test_quick_start(mpi: Launcher, tmp_path: Path, seed: int) -> None:
     start = time.monotonic()

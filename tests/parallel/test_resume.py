@@ -122,6 +122,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.slow
 def test_cnns_that_are_trained_together_go_on_as_well(config: Path, tmp_path: Path) -> None:
     """To the bit on as many ranks, in the local and in the coherent phase."""
     stops = [("local", 1, 7), ("coherent", 0, 24)]
@@ -135,6 +136,7 @@ def test_cnns_that_are_trained_together_go_on_as_well(config: Path, tmp_path: Pa
         check_same(tmp_path / phase, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_job_of_four_is_gone_on_with_on_any_number(
     every_mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +181,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.slow
 def test_so_in_the_other_forms(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     """On the same number of ranks bit by bit; on another one to rounding, where batches are shared or sums fast."""
     jobs: list[Job] = []
@@ -206,6 +209,7 @@ def test_so_in_the_other_forms(mpi: Launcher, config: Path, tmp_path: Path) -> N
                     assert far.mean() < 0.01, (options, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "rank", "step", "ranks"), [("local", 2, 25, 2), ("coherent", 3, 45, 3)], ids=["local", "coherent"]
 )
@@ -222,6 +226,7 @@ def test_a_killed_rank_costs_what_came_after_its_last_checkpoint(
     check_same(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_complete_phases_are_not_repeated(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     words = ["train", config, "--progress", "off", "--output", "run"]
     resumed: list[str | Path] = ["train", "--resume", "--output", "run"]
@@ -239,6 +244,7 @@ def test_complete_phases_are_not_repeated(mpi: Launcher, config: Path, tmp_path:
     assert results["communication"]["gather"]["calls"] > 0  # that of the first job
 
 
+@pytest.mark.slow
 def test_a_damaged_cnn_behind_the_aggregation_is_trained_on_and_evaluated_again(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +260,7 @@ def test_a_damaged_cnn_behind_the_aggregation_is_trained_on_and_evaluated_again(
     check_same(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_where_the_run_ended(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     constant = ["--coherent.schedule", "constant", "--coherent.early_stopping", "null", "--progress", "off"]
     train: list[str | Path] = ["train", config, *constant]
@@ -273,6 +280,7 @@ def test_more_epochs_go_on_where_the_run_ended(mpi: Launcher, config: Path, tmp_
     assert found["accuracy"] == expected["accuracy"]
 
 
+@pytest.mark.slow
 def test_a_second_job_is_refused_while_the_first_one_runs(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     first = mpi.start(2, ["-m", "hpcdd", "train", config, "--output", "run", "--local.epochs", "100000"], tmp_path)
     assert first.stdout is not None
@@ -288,6 +296,7 @@ def test_a_second_job_is_refused_while_the_first_one_runs(mpi: Launcher, config:
     assert not (tmp_path / "run/lock").exists()
 
 
+@pytest.mark.slow
 def test_a_second_signal_forces_the_end(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     """A rank that does not come to the end of its step (it sleeps in it) is ended by the second one."""
     words = [FAULTY, "local", "0", "hang@5", "train", config, "--output", "run"]
@@ -303,6 +312,7 @@ def test_a_second_signal_forces_the_end(mpi: Launcher, config: Path, tmp_path: P
     assert process.returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "rank", "what"), [("local", 1, "SIGSTOP"), ("coherent", 0, "hang")])
 def test_a_rank_that_hangs_is_named_and_the_job_ends(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, what: str

@@ -11,6 +11,8 @@ from hpcdd.studies import record
 
 from ..launchers import Launcher
 
+pytestmark = pytest.mark.slow
+
 RANKS = (1, 2, 3)
 
 

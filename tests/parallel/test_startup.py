@@ -7,12 +7,15 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
 import yaml
 
 from hpcdd.phases.parts import PARTS
 from hpcdd.trace import STEPS
 
 from ..launchers import Launcher
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parent / "startup.py"
 CAUSES = ["interpreter", "mpi", "configuration", "imports", "problem", "directory", "read", "first_step"]

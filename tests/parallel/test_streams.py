@@ -18,6 +18,8 @@ from hpcdd.model_file import read_model
 from ..conftest import make_split
 from ..launchers import Launcher, find
 
+pytestmark = pytest.mark.slow
+
 SMALL_WINDOWS = Path(__file__).parent / "small_windows.py"
 
 

@@ -103,6 +103,7 @@ def check_same_run(run: Path, expected: Path) -> None:
     assert results(run)["accuracy"] == results(expected)["accuracy"]
 
 
+@pytest.mark.slow
 def test_all_jobs_end_as_they_should(done: tuple[Path, list[int], list[str]]) -> None:
     _, codes, errors = done
     assert codes == [0, 0, 0, 0, 1, 1, 1, 75, 0], errors
@@ -114,6 +115,7 @@ def test_all_jobs_end_as_they_should(done: tuple[Path, list[int], list[str]]) ->
     assert errors[7].endswith("; go on with the same command\n")
 
 
+@pytest.mark.slow
 def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
     done: tuple[Path, list[int], list[str]],
 ) -> None:
@@ -132,6 +134,7 @@ def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
         assert second["core_seconds"]["local"] > 0.5 * first["core_seconds"]["local"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["on-one", "killed", "stopped"])
 def test_the_results_are_the_same_whatever_has_happened(done: tuple[Path, list[int], list[str]], name: str) -> None:
     folder = done[0]
@@ -140,6 +143,7 @@ def test_the_results_are_the_same_whatever_has_happened(done: tuple[Path, list[i
         check_same_run(folder / name / "runs" / run, folder / "undisturbed/runs" / run)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(done: tuple[Path, list[int], list[str]]) -> None:
     folder = done[0] / "cases"
     failed = {run.entry.id: run.error for run in outcome.read(folder).runs if run.condition == "failed"}
@@ -162,6 +166,7 @@ def test_a_run_that_fails_does_not_stop_the_others(done: tuple[Path, list[int], 
     assert not (folder / "runs/case=no-gpu").exists()  # it never began
 
 
+@pytest.mark.slow
 def test_an_exception_in_the_local_phase_ends_its_run_alone(done: tuple[Path, list[int], list[str]]) -> None:
     folder = done[0] / "exception"
     found = conditions(folder)
@@ -173,6 +178,7 @@ def test_an_exception_in_the_local_phase_ends_its_run_alone(done: tuple[Path, li
     assert "planted in phase local" in text["error"]
 
 
+@pytest.mark.slow
 def test_a_defect_amid_messages_is_recorded_before_the_job_ends(done: tuple[Path, list[int], list[str]]) -> None:
     folder = done[0] / "defect"
     assert conditions(folder) == {"seed=0": "failed", "seed=1": "complete"}

@@ -12,23 +12,27 @@ from .test_resume import FAULTY, check_same
 from .test_resume import config as config  # noqa: PLC0414 - a fixture
 from .test_resume import undisturbed as undisturbed  # noqa: PLC0414 - a fixture
 
-needs_ulfm = pytest.mark.skipif(find_tolerant() is None, reason="HPCDD_TEST_ULFM names no Open MPI 5 (see README)")
 SURVIVE = ["--run.survive", "true", "--checkpoint.every", "1 epoch", "--progress", "off"]
 
 
-@needs_ulfm
+@pytest.fixture
+def tolerant() -> Launcher:
+    mpi = find_tolerant()
+    if mpi is None:
+        pytest.skip("HPCDD_TEST_ULFM names no Open MPI 5 (see README)")
+    return mpi
+
+
 @pytest.mark.parametrize(
     ("phase", "rank", "step"),
     [("local", 2, 25), ("local", 0, 12), ("coherent", 1, 45)],
     ids=["local", "root", "coherent"],
 )
 def test_three_of_four_finish_what_the_fourth_has_begun(
-    config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, step: int
+    tolerant: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, step: int
 ) -> None:
-    mpi = find_tolerant()
-    assert mpi is not None
     words = [FAULTY, phase, str(rank), f"SIGKILL@{step}", "train", config, "--output", "run", *SURVIVE]
-    done = mpi.run(4, words, tmp_path, timeout=180)
+    done = tolerant.run(4, words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fault").exists()
     assert done.stderr.count(f"hpcdd: warning: rank {rank} of 4 is lost; 3 go on") == 1
@@ -39,17 +43,15 @@ def test_three_of_four_finish_what_the_fourth_has_begun(
     assert log.count("rank 1 of 3") == 1
 
 
-@needs_ulfm
-def test_a_defect_still_ends_the_whole_job(config: Path, tmp_path: Path) -> None:
+def test_a_defect_still_ends_the_whole_job(tolerant: Launcher, config: Path, tmp_path: Path) -> None:
     """There MPI_Abort would end one rank only."""
-    mpi = find_tolerant()
-    assert mpi is not None
     words = [FAULTY, "local", "1", "raise", "train", config, "--local.epochs", "100000", *SURVIVE]
-    done = mpi.run(3, words, tmp_path, timeout=60)
+    done = tolerant.run(3, words, tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("RuntimeError: planted in phase local") == 1
 
 
+@pytest.mark.slow
 def test_it_is_refused_where_the_launcher_does_not_offer_it(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
     done = every_mpi.hpcdd(2, ["train", config, "--run.survive", "true"], tmp_path)
     assert done.returncode == 2

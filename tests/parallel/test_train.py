@@ -107,6 +107,7 @@ def test_the_same_decisions_bit_by_bit_on_1_to_5_ranks_and_the_accuracies_of_res
         assert (found.shown.tolist(), found.reasons) == (first.shown.tolist(), first.reasons)
 
 
+@pytest.mark.slow
 def test_the_other_mpi_gives_the_same(every_mpi: Launcher, config: Path, runs: dict[int, Path], tmp_path: Path) -> None:
     done = every_mpi.hpcdd(3, ["train", config, "--output", "run"], tmp_path)
     assert done.returncode == 0, done.stderr
@@ -187,6 +188,7 @@ def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: 
         assert (local.argmax(2) == labels[:, None]).mean(0).tolist() == accuracy["local"]
 
 
+@pytest.mark.slow
 def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:
     recorded = runs[2] / "config.yaml"
     assert configuration.from_yaml(recorded.read_text()).output is None
@@ -195,6 +197,7 @@ def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Pa
     assert results_of(tmp_path / "runs" / "tiny-001")["accuracy"] == results_of(runs[2])["accuracy"]
 
 
+@pytest.mark.slow
 def test_3d_explicit_boxes_own_model_and_probabilities(mpi: Launcher, tmp_path: Path) -> None:
     from hpcdd.data.write import write_dataset
 

@@ -70,6 +70,7 @@ def test_without_the_package_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> 
         board.check()
 
 
+@pytest.mark.slow
 def test_a_run_shows_what_its_metrics_say_also_when_it_is_asked_later(
     mpi: Launcher, tiny: Path, tmp_path: Path
 ) -> None:

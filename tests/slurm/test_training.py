@@ -27,8 +27,9 @@ def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("short")
     script = """
         [[ ! -e stopped ]] || exit 0
-        trap 'echo "$((SLURM_JOB_END_TIME - $(date +%s))) s are left"; touch stopped; exit 75' USR1
-        sleep 100 & wait
+        sleep 600 & waited=$!
+        trap 'echo "$((SLURM_JOB_END_TIME - $(date +%s))) s are left"; touch stopped; kill $waited; exit 75' USR1
+        wait
     """
     # The highest partition, since another test preempts whatever runs in the lower one.
     options = ("--partition=urgent", "--ntasks-per-node=1", "--time=1", "--signal=USR1@50")
