@@ -22,6 +22,9 @@ from .errors import UserError
 from .yaml_text import KeyPath
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
+BEFORE: Tree = {"together": False}
+"""How hpcdd behaved before a setting existed, where that is not the setting's default: nested as in a file. A setting
+that is added with a default of another behaviour gets an entry here."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_BYTES = 1 << 18
 _WORDS = {
@@ -93,9 +96,54 @@ def to_yaml(config: Config) -> str:
     return yaml_text.dump(content)
 
 
-def from_yaml(text: str) -> Config:
-    """The reverse of :func:`to_yaml`."""
-    return Config.model_validate(yaml_text.load(text))
+def from_yaml(text: str, source: str) -> Config:
+    """The configuration that a run or a model file holds as :func:`to_yaml` wrote it; arguments as :func:`recorded`."""
+    try:
+        return recorded(yaml_text.load(text), source)
+    except yaml_text.YAMLTextError as error:
+        raise UserError(f"{source} is damaged: its configuration is not valid YAML: {error}; copy it again") from error
+
+
+def recorded(tree: Any, source: str, revision: str = "another revision") -> Config:
+    """A configuration that was written by an earlier job, perhaps of an earlier revision, in the settings of today.
+
+    A setting that is missing did not exist then: it gets the value of :data:`BEFORE`, else its default.
+
+    Args:
+        tree: the configuration, nested as in a file.
+        source: where it is written, for the message.
+        revision: that has written it, for the message.
+
+    Raises:
+        UserError: it has a setting or a value that this revision does not know.
+    """
+    config, problems = _validate(merged(BEFORE, tree)) if isinstance(tree, dict) else (None, [((), "no mapping")])
+    if config is None:
+        texts = "; ".join(text for _, text in problems)
+        raise UserError(
+            f"{source} holds a configuration of {revision} that this one does not know: {texts}; use it "
+            "with the revision that has made it"
+        )
+    return config
+
+
+def unset_as_recorded(config: Config, before: Config) -> Config:
+    """The configuration of a run that is resumed; pure.
+
+    Args:
+        config: what the command says. Its settings of :data:`BEFORE` that are not set there, where the default would
+            say something else than when the run began, are taken from ``before``.
+        before: the configuration of the run so far.
+    """
+    update: dict[str, Any] = {}
+    for key, value in BEFORE.items():
+        now, then = getattr(config, key), getattr(before, key)
+        if isinstance(value, dict):
+            fields = {name: getattr(then, name) for name in value.keys() - now.model_fields_set}
+            update[key] = now.model_copy(update=fields)
+        elif key not in config.model_fields_set:
+            update[key] = then
+    return config.model_copy(update=update)
 
 
 def read(path: Path) -> Source:

@@ -232,7 +232,7 @@ def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
         raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
     if fault := first_outside(file):
         raise UserError(f"{path}: {fault}; a model file holds its data itself")
-    config = from_yaml(str(file.attrs["config"]))
+    config = from_yaml(str(file.attrs["config"]), str(path))
     if config.model.is_own and config.model.name != own:
         raise UserError(f"{path} asks for code: the CNN {config.model.name!r}; if you trust it, admit it by that name")
     return ModelFile(file, config)

@@ -90,7 +90,7 @@ def settle(argv: Sequence[str]) -> Job:
     condition = "empty" if run is None else run.condition()
     record = run.record() if run is not None and condition in ("unfinished", "complete") else None
     if folder is not None and record is not None:
-        check_record(folder, record)
+        record = in_todays_settings(folder, record)
     if not named:
         config, print_only = configuration.parse(
             words, None if record is None else configuration.Source(record["config"])
@@ -112,23 +112,42 @@ def settle(argv: Sequence[str]) -> Job:
         raise UserError(f"--resume: nothing is recorded in {folder} yet; name the configuration that it was begun with")
     config = config.model_copy(update={"output": str(folder)})
     if record is not None:
-        problems = list(differences(record["config"], config, run))
-        if problems:
-            raise UserError("\n".join(problems))
+        config = resumed(record, config, run)
     return Job(config, print_only, record, profile=profile)
 
 
-def check_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run of another format.
+def in_todays_settings(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run that an earlier revision may have begun, as this one would have written it.
 
     Raises:
-        UserError: naming both.
+        UserError: it is of another format, or its configuration has settings that this revision does not know.
     """
     if record["format"] != FORMAT:
         raise UserError(
             f"{folder} is a run of format {record['format']} (hpcdd {record['hpcdd']}); this hpcdd goes on with format "
             f"{FORMAT}"
         )
+    config = configuration.recorded(record["config"], str(folder), f"hpcdd {record['hpcdd']}")
+    return {**record, "config": config.model_dump(mode="json", exclude={"output"})}
+
+
+def resumed(record: Mapping[str, Any], config: Config, run: RunDirectory) -> Config:
+    """The configuration with which a run is resumed.
+
+    Args:
+        record: of the run, from :func:`in_todays_settings`.
+        config: that of now.
+        run: its folder.
+
+    Raises:
+        UserError: with every setting that has changed and may not.
+    """
+    before = Config.model_validate(record["config"])
+    config = configuration.unset_as_recorded(config, before)
+    problems = list(differences(before, config, run))
+    if problems:
+        raise UserError("\n".join(problems))
+    return config
 
 
 def again(job: Job, path: Path | None) -> Job:
@@ -182,7 +201,7 @@ def grown(record: Mapping[str, Any], config: Config) -> dict[str, int]:
     return {name: now[name] for name in RISING if now[name] > before[name]}
 
 
-def differences(before: Mapping[str, Any], config: Config, run: RunDirectory) -> Iterator[str]:
+def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[str]:
     """What keeps a run from being gone on with.
 
     Args:
@@ -190,15 +209,16 @@ def differences(before: Mapping[str, Any], config: Config, run: RunDirectory) ->
         config: that of now.
         run: its folder.
     """
-    old, new = _flat(before), _flat(config.model_dump(mode="json", exclude={"output"}))
-    for name in sorted(old.keys() | new.keys()):
-        was, now = old.get(name), new.get(name)
+    old, new = (_flat(settings.model_dump(mode="json", exclude={"output"})) for settings in (before, config))
+    named = _flat(config.model_dump(mode="json", exclude_unset=True))
+    for name, was in sorted(old.items()):
+        now = new[name]
         if was == now or FREE.fullmatch(name):
             continue
-        changed = f"{name} was {was!r} in {run.path} and is {now!r} now"
+        changed = f"{name} was {was!r} in {run.path} and is {now!r} now{'' if name in named else ', its default'}"
         if name not in RISING:
             yield f"{changed}; a run goes on with what it began with, so leave it as it was or name another --output"
-        elif now < was:  # type: ignore[operator]  # both are integers
+        elif now < was:
             yield f"{changed}; it may only grow"
         elif RISING[name] and run.training(RISING[name]).exists():
             yield f"{changed}; it may only grow until phase {RISING[name]} has begun, which builds on its result"

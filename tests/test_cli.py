@@ -171,7 +171,7 @@ def test_without_a_command_options_are_those_of_train(tmp_path: Path) -> None:
 def test_print_config_is_yaml_that_runs_again(tmp_path: Path) -> None:
     done = hpcdd("train", "--print_config", "--local.epochs", "3", "--output", "x", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    config = from_yaml(done.stdout)
+    config = from_yaml(done.stdout, "stdout")
     assert (config.name, config.local.epochs, config.output) == ("quickstart", 3, None)
     (tmp_path / "printed.yaml").write_text(done.stdout)
     assert hpcdd("train", "printed.yaml", "--print_config", cwd=tmp_path).stdout == done.stdout

@@ -316,4 +316,4 @@ def test_the_command_line_wins_over_the_file(file: Callable[[str], str], path: s
 @pytest.mark.parametrize("path", [path for path in VALUES if path != "output"])
 def test_yaml_round_trip(path: str) -> None:
     config = Config.model_validate(nested({path: VALUES[path][1], **dict([COMPANIONS.get(path, ("seed", 5))])}))
-    assert from_yaml(to_yaml(config)) == config
+    assert from_yaml(to_yaml(config), "config.yaml") == config

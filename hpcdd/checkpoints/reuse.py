@@ -17,6 +17,7 @@ from ..config import together_on
 from ..errors import DamagedError, UserError
 from ..files import digest, writing
 from ..findings import Findings
+from ..resume import in_todays_settings
 from ..run_directory import RunDirectory
 from .chain import Chain
 
@@ -46,7 +47,7 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     sharing = record["replicas"] if phase == "local" else record["workers"]
     # Ranks that share batches round otherwise, or see other statistics.
     content["sharing"] = [sharing, config["shared_batches"]] if sharing > 1 else []
-    if phase == "local" and together_on(config.get("together", "auto"), record.get("device") or "cpu"):
+    if phase == "local" and together_on(config["together"], record.get("device") or "cpu"):
         content["together"] = record["workers"]  # who is trained with whom: a matter of rounding
     facts = [record["dataset"], record.get("by_blocks"), record.get("device")]
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]
@@ -64,9 +65,10 @@ def offers(phase: str, donor: RunDirectory) -> dict[str, Any] | None:
     """The record of a run that has brought a phase to its end; None where it has not, or it can't be read."""
     try:
         record = donor.record()
+        if record is None or "replicas" not in record:
+            return None
+        record = in_todays_settings(donor.path, record)
     except UserError:
-        return None
-    if record is None or "replicas" not in record:
         return None
     return record if SHARED[phase] in Findings(donor.checkpoints, record["run"]).phases else None
 

@@ -108,7 +108,7 @@ def read(folder: Path) -> RunData:
         )
     results = parsed(directory.results, RunResults)
     try:
-        config = from_yaml(directory.config.read_text())
+        config = from_yaml(directory.config.read_text(), str(directory.config))
         decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])
     except (OSError, ValueError) as error:
         raise UserError(f"{directory.config} can't be read: {error}") from error

@@ -97,9 +97,8 @@ class StudyDirectory:
         config = run.config.model_copy(update={"output": str(directory.path)})
         record = directory.record()
         if record is not None:
-            resume.check_record(directory.path, record)
-            if problems := list(resume.differences(record["config"], config, directory)):
-                raise UserError("\n".join(problems))
+            record = resume.in_todays_settings(directory.path, record)
+            config = resume.resumed(record, config, directory)
         return Job(config, print_only=False, record=record, study=True, donors=donors or {})
 
     def begin(self, order: Order) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import ValidationError as Invalid
 
+from .. import configuration
 from ..errors import UserError
 from ..files import writing
-from .settings import Phase
+from .settings import Phase, Study
 
 FORMAT = 1
+FREE_SETTINGS = {"ranks", "phases", "repeats"}
+"""Fields of a study that may change between jobs that append to one series."""
 Key = tuple[str, str, int, int, str]
-"""Series (see :func:`hpcdd.studies.scale.series`), phase, ranks, repeat, layout."""
+"""Series (see :func:`series`), phase, ranks, repeat, layout."""
 Text = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 
 
@@ -118,6 +122,17 @@ class Line(_Part):
         return key(self.series, self.phase, self.ranks, self.repeat, self.layout)
 
 
+def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Identity of what is comparable: the study and its problem, as a short digest.
+
+    Args:
+        study, config: all their fields as plain data.
+    """
+    of_study = {name: value for name, value in study.items() if name not in {*FREE_SETTINGS, "config"}}
+    of_config = {k: v for k, v in config.items() if k not in {"output", "progress", "checkpoint", "run"}}
+    return hashlib.sha256(json.dumps([of_study, of_config], sort_keys=True).encode()).hexdigest()[:12]
+
+
 def key(series: str, phase: str, ranks: int, repeat: int, layout: Layout) -> Key:
     """See :attr:`Line.key`."""
     return series, phase, ranks, repeat, layout.model_dump_json()
@@ -195,10 +210,22 @@ def _parse(path: Path, content: bytes) -> Iterator[Line]:
         if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
             raise UserError(f"{wrong} of format {FORMAT}; name another file")
         try:
-            yield Line.model_validate_json(text)
+            yield _in_todays_settings(Line.model_validate_json(text))
         except Invalid as error:
             first = error.errors()[0]
             name, why = ".".join(map(str, first["loc"])), first["msg"]
             raise UserError(
                 f"{wrong}: its field {name!r} is missing or of a wrong kind ({why}); take the line out"
             ) from error
+
+
+def _in_todays_settings(line: Line) -> Line:
+    """A line of an earlier revision, whose settings were fewer, in the series to which it belongs today."""
+    if line.series != series(line.study, line.config):
+        return line
+    try:
+        study = Study.model_validate(line.study).model_dump(mode="json")
+        config = configuration.recorded(line.config, "a line").model_dump(mode="json")
+    except (Invalid, UserError):  # a study of what is no more: a series of its own
+        return line
+    return line.model_copy(update={"series": series(study, config)})

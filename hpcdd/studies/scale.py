@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import secrets
 import socket
@@ -31,9 +29,6 @@ from . import record
 from .point import Point, Timing
 from .settings import Order, Study
 from .weak import RepeatedReader, grow
-
-FREE_SETTINGS = {"ranks", "phases", "repeats"}
-"""Fields of a study that may change between jobs that append to one series."""
 
 
 def run(comm: Comm, order: Order) -> None:
@@ -88,10 +83,8 @@ def run(comm: Comm, order: Order) -> None:
 
 
 def series(order: Order) -> str:
-    """Identity of what is comparable: the study and its problem, as a short digest."""
-    study = order.study.model_dump(mode="json", exclude={*FREE_SETTINGS, "config"})
-    config = order.config.model_dump(mode="json", exclude={"output", "progress", "checkpoint", "run"})
-    return hashlib.sha256(json.dumps([study, config], sort_keys=True).encode()).hexdigest()[:12]
+    """See :func:`hpcdd.studies.record.series`."""
+    return record.series(order.study.model_dump(mode="json"), order.config.model_dump(mode="json"))
 
 
 def _line(order: Order, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:

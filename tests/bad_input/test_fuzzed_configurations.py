@@ -72,7 +72,7 @@ def check(content: str | bytes, *words: str) -> None:
     Path("c.yaml").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(UserError):
         config, _ = parse(["c.yaml", *words])
-        assert from_yaml(to_yaml(config)) == config.model_copy(update={"output": None})
+        assert from_yaml(to_yaml(config), "config.yaml") == config.model_copy(update={"output": None})
     assert not Path(SENTINEL).exists()
 
 

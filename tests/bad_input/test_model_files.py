@@ -86,8 +86,9 @@ TABLE: dict[str, tuple[Make, str]] = {
     ),
     "tag of Python": (
         model(python),
-        "m.h5 is damaged as a model file (the tag !!python/object/apply:builtins.exec is not taken; a configuration "
-        "holds texts, numbers, lists and mappings); copy it again",
+        "m.h5 is damaged: its configuration is not valid YAML: the tag !!python/object/apply:builtins.exec is not "
+        "taken; a configuration "
+        "holds texts, numbers, lists and mappings; copy it again",
     ),
     "link": (model(linked), "m.h5: /dnn is a link; a model file holds its data itself"),
     "raw file": (model(external), "m.h5: /boxes points to other files; a model file holds its data itself"),

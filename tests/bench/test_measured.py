@@ -99,7 +99,7 @@ def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_pa
     done = next(iter(find().values())).hpcdd(RANKS, ["train", config, "--output", "run"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    settings = configuration.from_yaml(config.read_text())
+    settings = configuration.from_yaml(config.read_text(), "config.yaml")
     workload = Workload(settings, pose(settings))
     mesh = command.mesh_of(settings, workload.problem, machine, RANKS, None, 1)
     assert machine.runtime_bytes is not None

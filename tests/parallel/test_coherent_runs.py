@@ -128,7 +128,7 @@ def libraries() -> int:
 def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
     runs: dict[str, Path], libraries: int, form: str
 ) -> None:
-    results, config = results_of(runs[form]), from_yaml((runs[form] / "config.yaml").read_text())
+    results, config = results_of(runs[form]), from_yaml((runs[form] / "config.yaml").read_text(), "config.yaml")
     problem, ranks = pose(config), results["ranks"]
     steps = 270 // 15
     for phase, sent, epochs in (

@@ -191,7 +191,7 @@ def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: 
 @pytest.mark.slow
 def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:
     recorded = runs[2] / "config.yaml"
-    assert configuration.from_yaml(recorded.read_text()).output is None
+    assert configuration.from_yaml(recorded.read_text(), "config.yaml").output is None
     done = mpi.hpcdd(2, ["train", recorded], tmp_path)  # in another folder
     assert done.returncode == 0, done.stderr
     assert results_of(tmp_path / "runs" / "tiny-001")["accuracy"] == results_of(runs[2])["accuracy"]

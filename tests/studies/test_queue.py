@@ -35,7 +35,9 @@ def complete(directory: StudyDirectory, name: str, phase: str, record: dict[str,
     """The phase of a run has come to its end."""
     run = directory.run(name)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    run.write_record({**record, "run": name, "by_blocks": False, "device": "cpu", "complete": False})
+    run.write_record(
+        {**record, "format": 1, "hpcdd": "0", "run": name, "by_blocks": False, "device": "cpu", "complete": False}
+    )
     Findings(run.checkpoints, name).add(phase, {}, {})
 
 

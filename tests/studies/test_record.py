@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcdd.config import Config
 from hpcdd.errors import UserError, WriteError
 from hpcdd.studies import record
+from hpcdd.studies.settings import Study
 
 from . import lines
 
@@ -107,3 +109,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read: No such file"):
         record.read(tmp_path / "s.jsonl")
     assert record.read(tmp_path / "s.jsonl", may_be_missing=True) == []
+
+
+def test_a_line_that_knew_fewer_settings_belongs_to_the_series_of_today(tmp_path: Path) -> None:
+    """What is measured already is not measured again because a setting was added since."""
+    study, config = Study(kind="strong").model_dump(mode="json"), Config(seed=4).model_dump(mode="json")
+    today = record.series(study, config)
+    del study["warm_up"], config["decomposition"]["uniform"]
+    other = {**config, "magic": 3}
+    for recorded in (config, other):
+        series = record.series(study, recorded)
+        record.append(tmp_path / "s.jsonl", lines.line(study=study, config=recorded, series=series))
+    found = [line.series for line in record.read(tmp_path / "s.jsonl")]
+    assert record.series(study, config) != today
+    assert found == [today, record.series(study, other)]

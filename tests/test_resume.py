@@ -1,0 +1,121 @@
+"""Which run a command line means: also one that an earlier revision has begun, whose settings were fewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from hpcdd import configuration, resume
+from hpcdd.checkpoints.reuse import identity, offers
+from hpcdd.config import Config
+from hpcdd.errors import UserError
+from hpcdd.findings import Findings
+from hpcdd.model_file import read_model
+from hpcdd.run_directory import RunDirectory
+
+SETTINGS = [
+    f"{name}.{below}" if below else name
+    for name, field in Config.model_fields.items()
+    if name != "output"
+    for below in (type(field.default).model_fields if isinstance(field.default, BaseModel) else [""])
+]
+FACTS = {"dataset": "f", "by_blocks": False, "device": "cpu", "replicas": 1, "workers": 4}
+
+
+def begun(folder: Path, without: str | None = None, **more: Any) -> RunDirectory:
+    """A run that was begun with the defaults by a revision that did not know a setting, or knew others."""
+    directory = RunDirectory(folder)
+    folder.mkdir()
+    record = resume.record_of(Config(seed=5), "1234", **FACTS)
+    section, _, name = (without or "").rpartition(".")
+    if without is not None:
+        del (record["config"][section] if section else record["config"])[name]
+    record["config"] |= more
+    directory.write_record(record)
+    return directory
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_is_resumed_that_began_before_a_setting_existed(setting: str, tmp_path: Path) -> None:
+    begun(tmp_path / "run", without=setting)
+    seed = () if setting == "seed" else ("--seed", "5")
+    (tmp_path / "c.yaml").write_text("{}")
+    for command in ((), (str(tmp_path / "c.yaml"), *seed)):
+        job = resume.settle([*command, "--resume", "--output", str(tmp_path / "run")])
+        assert job.record is not None
+        assert job.record["run"] == "1234"
+        assert resume.grown(job.record, job.config) == {}
+
+
+def test_a_setting_that_was_added_means_what_was_done_before_it(tmp_path: Path) -> None:
+    """CNNs were trained one after the other on GPUs, too, before `together` was there; its default is another thing."""
+    begun(tmp_path / "run", without="together")
+    (tmp_path / "c.yaml").write_text("{seed: 5}")
+    words = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
+    assert resume.settle(words).config.together is False
+    with pytest.raises(UserError, match=r"together was False in \S+run and is 'auto' now; "):
+        resume.settle([*words, "--together", "auto"])
+    # The next job finds it recorded.
+    RunDirectory(tmp_path / "run").write_record(resume.record_of(resume.settle(words).config, "1234", **FACTS))
+    assert resume.settle(words).config.together is False
+
+
+def test_a_default_that_has_changed_since_is_named_as_such(tmp_path: Path) -> None:
+    config = Config(seed=5).model_dump(mode="json")
+    begun(tmp_path / "run", model={**config["model"], "width": 48})
+    (tmp_path / "c.yaml").write_text("{seed: 5}")
+    with pytest.raises(UserError, match=r"model.width was 48 in \S+run and is 32 now, its default; "):
+        resume.settle([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")])
+    assert resume.settle(["--resume", "--output", str(tmp_path / "run")]).config.model.width == 48
+
+
+def test_a_setting_that_is_no_more_is_refused_with_its_name_and_the_revision(tmp_path: Path) -> None:
+    begun(tmp_path / "run", magic=3)
+    with pytest.raises(
+        UserError, match=r"run holds a configuration of hpcdd 0\.\S+ that .* magic is unknown.*; use it "
+    ):
+        resume.settle(["--resume", "--output", str(tmp_path / "run")])
+
+
+def test_the_result_of_a_run_is_another_runs_though_it_knew_fewer_settings(tmp_path: Path) -> None:
+    new, old = begun(tmp_path / "new"), begun(tmp_path / "old", without="decomposition.uniform")
+    for directory in (new, old):
+        Findings(directory.checkpoints, "1234").add("dnn", {}, {})
+    offered = [offers("local", directory) for directory in (new, old)]
+    assert offered[0] is not None
+    assert offered[1] is not None
+    assert identity("local", offered[0]) == identity("local", offered[1])
+    assert offers("local", begun(tmp_path / "other", magic=3)) is None
+
+
+def test_a_configuration_file_of_a_run_is_read_though_it_knew_fewer_settings() -> None:
+    text = "".join(
+        line for line in configuration.to_yaml(Config(seed=3)).splitlines(keepends=True) if "together" not in line
+    )
+    assert configuration.from_yaml(text, "config.yaml") == Config(seed=3, together=False)
+    with pytest.raises(UserError, match=r"model\.h5 holds a configuration of another revision .* magic is unknown"):
+        configuration.from_yaml(f"{text}\nmagic: 3", "model.h5")
+
+
+def test_the_settings_of_a_model_file_are_told_apart_from_damage(model: Path) -> None:
+    """A name that this revision does not know is no damage."""
+    import h5py
+
+    with h5py.File(model, "r+") as file:
+        file.attrs["config"] = f"{file.attrs['config']}\nmagic: 3"
+    with pytest.raises(UserError, match=r"magic is unknown.*; use it with the revision that has made it"):
+        read_model(model)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model file, as far as it is read before its networks."""
+    import h5py
+
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["hpcdd_model_format"], file.attrs["config"] = 1, configuration.to_yaml(Config())
+    return path
