@@ -46,7 +46,7 @@ class TrainingSettings(Settings):
 
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     """Course of the learning rate over all steps: constant; cosine, falling to 0; one_cycle, rising over the
-    first 30% of the steps and falling to nearly 0."""
+    first 30% of the steps and falling to nearly 0. A training of one step has it at learning_rate."""
 
     early_stopping: PositiveInt | None = None
     """Epochs without a new best accuracy on the validation split after which training ends with the best

@@ -60,9 +60,12 @@ def make_optimizer(
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The course of the learning rate over ``steps`` steps: a function of the number of the step alone."""
+    """The course of the learning rate over ``steps`` steps: a function of the number of the step alone.
+
+    The highest rate is ``settings.learning_rate``, of one_cycle to within 20% (the peak may lie between two steps).
+    """
     schedulers = torch.optim.lr_scheduler
-    if settings.schedule == "one_cycle":
+    if settings.schedule == "one_cycle" and steps > 1:  # the only step would be the end of the fall
         return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False)
     if settings.schedule == "cosine":
         return schedulers.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)

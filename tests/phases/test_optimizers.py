@@ -64,6 +64,18 @@ def test_weight_decay_by_hand(optimizer: str, expected: float) -> None:
     assert network.weight.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("steps", range(1, 21))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_few_steps_learn_as_well(schedule: str, steps: int) -> None:
+    rates: list[float] = []
+    hooks = Hooks(due=lambda: True, status=lambda status: rates.append(status.learning_rate))
+    settings = TrainingSettings(schedule=schedule, learning_rate=0.01, epochs=steps, batch_size=10)
+    train(small(), ring(10), None, settings, seed=0, phase="local", hooks=hooks)
+    assert len(rates) == steps
+    assert 0.8 <= max(rates) / 0.01 <= 1
+    assert sum(rates) / steps >= 0.28 * 0.01
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_course_of_the_learning_rate(schedule: str) -> None:
     rates: list[float] = []
