@@ -12,7 +12,8 @@ from . import environment
 from .config import Config
 from .data.augmentation import Augmentation
 from .data.format import DatasetInfo, inspect, resolve
-from .data.loading import Loader, Storage, bytes_in_memory
+from .data.loading import Loader, Where, bytes_in_memory
+from .data.order import blocks_in_window
 from .data.reading import BoxReader
 from .data.samples import Subimages
 from .data.split import Indices, count_samples, labels_of, split_rows
@@ -82,6 +83,7 @@ class Problem:
         widths: of the CNNs, and their parameters.
         root_bytes: memory that gather and aggregation will take on root; 0 where nothing is gathered.
         root_available: memory that was free on root when this was found out, bytes.
+        blocks: of the order in which trainings visit the samples, see :func:`hpcdd.data.order.order_of`.
     """
 
     info: DatasetInfo
@@ -92,6 +94,7 @@ class Problem:
     widths: Widths
     root_bytes: int
     root_available: int
+    blocks: int
 
     @property
     def samples(self) -> dict[str, int]:
@@ -107,7 +110,7 @@ class Problem:
         return (self.info.image_shape[0], *self.decomposition.subdomains[subdomain].shape)
 
     def read(
-        self, reader: BoxReader, subdomains: Iterable[int], device: str, storage: Storage | None = None
+        self, reader: BoxReader, subdomains: Iterable[int], device: str, where: Where = "device"
     ) -> dict[int, dict[str, Subimages]]:
         """The samples of some subdomains by split; reads the boxes of these subdomains and no others.
 
@@ -115,21 +118,21 @@ class Problem:
             reader: of the dataset file.
             subdomains: which.
             device: where batches are wanted.
-            storage: where samples are kept; default: on ``device``.
+            where: samples are kept; default: on ``device``.
 
         Raises:
             ReadError: the file is damaged.
         """
-        loader = self._loader(reader, device, storage)
+        loader = self._loader(reader, device, where)
         return {s: loader.load(self.decomposition.subdomains[s]) for s in subdomains}
 
-    def read_whole(self, reader: BoxReader, device: str, storage: Storage | None = None) -> dict[str, Subimages]:
+    def read_whole(self, reader: BoxReader, device: str, where: Where = "device") -> dict[str, Subimages]:
         """The whole images by split; arguments as for :meth:`read`.
 
         Raises:
             ReadError: the file is damaged.
         """
-        return self._loader(reader, device, storage).load(self._whole)
+        return self._loader(reader, device, where).load(self._whole)
 
     def bytes_of(self, subdomains: Iterable[int]) -> int:
         """Bytes that the samples of some subdomains take where they are not streamed."""
@@ -145,8 +148,8 @@ class Problem:
         image = self.info.image_shape[1:]
         return Subdomain(Box((0,) * len(image), image), (1,) * len(image))
 
-    def _loader(self, reader: BoxReader, device: str, storage: Storage | None) -> Loader:
-        return Loader(self.info, self.rows, self.augmentation, reader, device, storage or Storage())
+    def _loader(self, reader: BoxReader, device: str, where: Where) -> Loader:
+        return Loader(self.info, self.rows, self.augmentation, reader, device, where, self.blocks)
 
 
 def pose(config: Config) -> Problem:
@@ -184,7 +187,8 @@ def pose(config: Config) -> Problem:
     gathered = config.aggregation.placement == "root"
     needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0
     check_memory(needed, available)
-    return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available)
+    blocks = blocks_in_window(info.num_classes)
+    return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks)
 
 
 def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:

@@ -42,9 +42,9 @@ class Job:
         config: with ``output`` set where a run is gone on with.
         print_only: whether the configuration is only to be printed.
         record: of the run that is gone on with, None for a new one: ``run`` (its identity), ``config``, ``dataset``
-            (fingerprint), ``by_blocks`` (the order in which samples are visited), ``device`` (kind), ``replicas`` and
-            ``workers`` (ranks of the last job that share batches), ``reused`` (by phase the run directory whose result
-            was taken over), ``complete``.
+            (fingerprint), ``blocks`` (of the order in which samples are visited, see
+            :func:`hpcdd.data.order.order_of`), ``device`` (kind), ``replicas`` and ``workers`` (ranks of the last job
+            that share batches), ``reused`` (by phase the run directory whose result was taken over), ``complete``.
         study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
         donors: by phase the directory of a run whose result is taken over where it is the same, see
             :mod:`hpcdd.checkpoints.reuse`.
@@ -128,7 +128,9 @@ def in_todays_settings(folder: Path, record: Mapping[str, Any]) -> dict[str, Any
             f"{FORMAT}"
         )
     config = configuration.recorded(record["config"], str(folder), f"hpcdd {record['hpcdd']}")
-    return {**record, "config": config.model_dump(mode="json", exclude={"output"})}
+    # Where one rank had to stream, all visited the samples by blocks, at least 16 in a window; else all at random.
+    blocks = record["blocks"] if "blocks" in record else 16 * record["by_blocks"]
+    return {**record, "blocks": blocks, "config": config.model_dump(mode="json", exclude={"output"})}
 
 
 def resumed(record: Mapping[str, Any], config: Config, run: RunDirectory) -> Config:
@@ -168,7 +170,7 @@ def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
     Args:
         config: as it was resolved.
         run: identity.
-        facts: ``dataset``, ``by_blocks``, ``device``, ``replicas``, ``workers``, ``reused``.
+        facts: ``dataset``, ``blocks``, ``device``, ``replicas``, ``workers``, ``reused``.
     """
     content = config.model_dump(mode="json", exclude={"output"})
     return {"format": FORMAT, "hpcdd": __version__, "run": run, "config": content, **facts, "complete": False}

@@ -74,14 +74,15 @@ class Session:
         if config.run.tensorboard:
             comm.on_root(board.check)
         self.problem = comm.on_root(lambda: pose(config))
+        if job.record is not None:  # an earlier revision may have begun in another order
+            self.problem = replace(self.problem, blocks=job.record["blocks"])
         self.mesh = mesh.build(comm, len(self.problem.decomposition), config.device)
         self.place = self.mesh.places[comm.rank]
         torch.set_num_threads(self.place.threads)
         if job.study and self.place.device != "cpu":  # what it had in memory at most counts anew for every run
             torch.cuda.reset_peak_memory_stats(self.place.device)
         comm.on_all(self._check_place)
-        by_blocks = None if job.record is None else job.record["by_blocks"]
-        self._storages = storage.decide(comm, config, self.problem, self.mesh, by_blocks)
+        self._storages = storage.decide(comm, config, self.problem, self.mesh)
         self.storage = self._storages.of(comm.rank)
         self.reader = BoxReader(self.problem.info.path)
         self._display: Display = NoDisplay()
@@ -124,7 +125,7 @@ class Session:
         self.stop.agree()
         facts = {
             "dataset": self.problem.info.fingerprint,
-            "by_blocks": self._storages.by_blocks,
+            "blocks": self.problem.blocks,
             "device": self.place.device.partition(":")[0],
             "replicas": self.mesh.replicas,
             "workers": sum(1 for place in self.mesh.places if place.subdomains),

@@ -77,7 +77,7 @@ class DataSettings(Settings):
     storage: Literal["auto", "memory", "device", "stream"] = "auto"
     """Where a rank keeps its samples: `device`, with the CNNs; `memory`, the host's, from which batches are copied to
     the device; `stream`, in the file, from which a thread reads shuffled blocks of samples. `auto`: the first of these
-    three for which the budget is enough. Where one rank streams, all visit the samples in the order of blocks."""
+    three for which the budget is enough. The results do not depend on it."""
 
     memory: PositiveInt | None = None
     """Budget of each rank for its samples, MiB, that `auto` goes by. Default: half of what is free on the rank's node,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from . import environment
 from .comm import Comm
 from .config import Config
-from .data.loading import Storage, Where
+from .data.loading import Where
 from .errors import UserError
 from .mesh import Mesh, Place
 from .problem import Problem
@@ -41,21 +41,20 @@ class Storages:
     Attributes:
         setting: ``data.storage``.
         choices: in rank order; None for a spare rank.
-        by_blocks: whether all visit their samples by blocks: where one of them streams, unless it is known otherwise.
     """
 
     setting: str
     choices: tuple[Choice | None, ...]
-    by_blocks: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        streams = self.setting == "stream" or any(c is not None and c.where == "stream" for c in self.choices)
-        object.__setattr__(self, "by_blocks", self.by_blocks or streams)
+    @property
+    def stream(self) -> bool:
+        """Whether any rank streams its samples."""
+        return any(choice is not None and choice.where == "stream" for choice in self.choices)
 
-    def of(self, rank: int) -> Storage:
-        """One rank's storage."""
+    def of(self, rank: int) -> Where:
+        """Where one rank keeps its samples."""
         choice = self.choices[rank]
-        return Storage("device" if choice is None else choice.where, self.by_blocks)
+        return "device" if choice is None else choice.where
 
     def lines(self) -> list[str]:
         """What was chosen, and why: a line for all ranks that chose alike, with the numbers of that with least room."""
@@ -70,8 +69,6 @@ class Storages:
             why = f" of a budget of {_mib(choice.host)}{gpu}" if self.setting == "auto" else ", as data.storage says"
             who = "all ranks" if len(ranks) == sum(c is not None for c in self.choices) else _listed(ranks)
             found.append(f"samples of {who}: {_WORDS[where]}; they are {_mib(choice.needed)}{why}")
-        if found and self.by_blocks:
-            found.append("trainings visit the samples in the order of blocks, on all ranks")
         return found
 
 
@@ -82,29 +79,19 @@ _WORDS = {
 }
 
 
-def decide(comm: Comm, config: Config, problem: Problem, mesh: Mesh, by_blocks: bool | None = None) -> Storages:
+def decide(comm: Comm, config: Config, problem: Problem, mesh: Mesh) -> Storages:
     """Collective: each rank chooses by its own memory, and all learn of all.
 
     Args:
         comm, config, problem, mesh: of the job.
-        by_blocks: the order in which a run that is gone on with visits its samples.
 
     Raises:
-        UserError: on all ranks, if a rank that is to keep its samples in memory has too little of it, or would have to
-            change the order.
+        UserError: on all ranks, if a rank that is to keep its samples in memory has too little of it.
     """
     place = mesh.places[comm.rank]
     others = len(comm.beside.masks)
     choice = comm.on_all(lambda: _choose(config, problem, mesh, place, others) if place.subdomains else None)
-    storages = Storages(config.data.storage, tuple(comm.allgather_object(choice)))
-    if by_blocks is None:
-        return storages
-    if storages.by_blocks and not by_blocks:
-        raise UserError(
-            f"{'; '.join(storages.lines())}; but this run visits its samples in another order, with all of them in "
-            "memory. Go on with more memory or ranks, or raise data.memory"
-        )
-    return replace(storages, by_blocks=by_blocks)
+    return Storages(config.data.storage, tuple(comm.allgather_object(choice)))
 
 
 def bytes_needed(config: Config, problem: Problem, subdomains: Sequence[int]) -> int:

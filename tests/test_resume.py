@@ -22,7 +22,7 @@ SETTINGS = [
     if name != "output"
     for below in (type(field.default).model_fields if isinstance(field.default, BaseModel) else [""])
 ]
-FACTS = {"dataset": "f", "by_blocks": False, "device": "cpu", "replicas": 1, "workers": 4}
+FACTS = {"dataset": "f", "blocks": 40, "device": "cpu", "replicas": 1, "workers": 4}
 
 
 def begun(folder: Path, without: str | None = None, **more: Any) -> RunDirectory:
@@ -61,6 +61,18 @@ def test_a_setting_that_was_added_means_what_was_done_before_it(tmp_path: Path) 
     # The next job finds it recorded.
     RunDirectory(tmp_path / "run").write_record(resume.record_of(resume.settle(words).config, "1234", **FACTS))
     assert resume.settle(words).config.together is False
+
+
+@pytest.mark.parametrize(("by_blocks", "blocks"), [(False, 0), (True, 16)])
+def test_a_run_is_resumed_in_the_order_in_which_it_was_begun(by_blocks: bool, blocks: int, tmp_path: Path) -> None:
+    """Once it depended on whether a rank had to stream its samples."""
+    record = resume.record_of(Config(), "1234", **{**FACTS, "by_blocks": by_blocks})
+    del record["blocks"]
+    (tmp_path / "run").mkdir()
+    RunDirectory(tmp_path / "run").write_record(record)
+    found = resume.settle(["--resume", "--output", str(tmp_path / "run")]).record
+    assert found is not None
+    assert found["blocks"] == blocks
 
 
 def test_a_default_that_has_changed_since_is_named_as_such(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from hpcdd import comm, environment, mesh
 from hpcdd.config import Config
-from hpcdd.data.loading import Storage
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import Samples
 from hpcdd.errors import UserError
@@ -37,22 +36,21 @@ def test_the_first_for_which_the_budget_is_enough(
     assert choose(setting, needed, host, device) == where
 
 
-def test_where_one_streams_all_visit_by_blocks_and_it_is_told() -> None:
+def test_what_was_chosen_is_reported() -> None:
     fits, large = Choice("memory", 3 * MIB, 4 * MIB, None), Choice("stream", 6 * MIB, 4 * MIB, None)
     alike = Storages("auto", (fits, fits, None))
-    assert [alike.of(rank) for rank in range(3)] == [Storage("memory"), Storage("memory"), Storage("device")]
+    assert [alike.of(rank) for rank in range(3)] == ["memory", "memory", "device"]
     assert alike.lines() == ["samples of all ranks: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB"]
     mixed = Storages("auto", (large, fits, None))
-    assert [mixed.of(rank).where for rank in range(2)] == ["stream", "memory"]
-    assert all(mixed.of(rank).by_blocks for rank in range(3))
+    assert [mixed.of(rank) for rank in range(2)] == ["stream", "memory"]
+    assert mixed.stream
+    assert not alike.stream
     assert mixed.lines() == [
         "samples of rank 1: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB",
         "samples of rank 0: streamed from the file; they are 6.0 MiB of a budget of 4.0 MiB",
-        "trainings visit the samples in the order of blocks, on all ranks",
     ]
     gpu = Storages("device", (Choice("device", MIB, MIB, MIB),))
     assert gpu.lines() == ["samples of all ranks: on the device; they are 1.0 MiB, as data.storage says"]
-    assert Storages("stream", (large, None)).of(1).by_blocks
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"mirror": [1], "shift": 2}], ids=["plain", "augmented"])
@@ -95,12 +93,12 @@ def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
             return decide(world, config, problem, mesh.build(world, 4, "cpu"))
 
     size = 390 * 144
-    assert decided(2 * size).of(0) == Storage("memory")
-    assert decided(2 * size - 1).of(0) == Storage("stream", by_blocks=True)
-    assert decided(0, memory=1).of(0) == Storage("memory")
-    assert decided(size, storage="memory").of(0) == Storage("memory")
-    assert decided(size, storage="device").of(0) == Storage("device")
+    assert decided(2 * size).of(0) == "memory"
+    assert decided(2 * size - 1).of(0) == "stream"
+    assert decided(0, memory=1).of(0) == "memory"
+    assert decided(size, storage="memory").of(0) == "memory"
+    assert decided(size, storage="device").of(0) == "device"
     for storage in ("memory", "device"):
         with pytest.raises(UserError, match=rf"data\.storage is '{storage}', but the samples take 0\.1 MiB, and 0\.0"):
             decided(size - 50_000, storage=storage)
-    assert decided(0, storage="stream").of(0).where == "stream"
+    assert decided(0, storage="stream").of(0) == "stream"

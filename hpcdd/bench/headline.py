@@ -53,7 +53,7 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     comm.on_root(lambda: check_shares(config, problem, the_mesh))
     if (size := config.baseline.batch_of(problem.samples["train"])) < 2 * comm.size:  # batch norm needs two
         raise UserError(f"baseline.batch_size is {size}, but {comm.size} ranks share it; use {2 * comm.size} or more")
-    if storage.decide(comm, config, problem, the_mesh).by_blocks:
+    if storage.decide(comm, config, problem, the_mesh).stream:
         raise UserError("bench headline streams nothing; use data.storage memory, or a smaller data.subset")
     torch.set_num_threads(the_mesh.places[comm.rank].threads)
     team = form_team(comm, the_mesh, config, Flag())

@@ -79,7 +79,7 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
     problem = comm.on_root(lambda: _pose(config, comm.size))
     the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
     comm.on_root(lambda: _refuse(_of_machine(the_mesh)))
-    if storage.decide(comm, config, problem, the_mesh).by_blocks:
+    if storage.decide(comm, config, problem, the_mesh).stream:
         raise UserError(
             "bench train keeps all samples in memory, and these would be streamed; use a smaller data.subset"
         )

@@ -36,8 +36,8 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
 
     Args:
         phase: one of :data:`SHARED`.
-        record: of a run, see :class:`hpcdd.resume.Job`; ``by_blocks`` and ``device`` may be left out where they are
-            not known yet.
+        record: of a run, see :class:`hpcdd.resume.Job`; ``device`` may be left out where it is not known
+            yet.
     """
     config, content = record["config"], {}
     for section in _SECTIONS[phase]:
@@ -49,15 +49,15 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     content["sharing"] = [sharing, config["shared_batches"]] if sharing > 1 else []
     if phase == "local" and together_on(config["together"], record.get("device") or "cpu"):
         content["together"] = record["workers"]  # who is trained with whom: a matter of rounding
-    facts = [record["dataset"], record.get("by_blocks"), record.get("device")]
+    facts = [record["dataset"], record["blocks"], record.get("device")]
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]
 
 
 def has(phase: str, donor: RunDirectory, result: str) -> bool:
-    """Whether a run has a result, by an identity that was found before any work: without order and device."""
+    """Whether a run has a result, by an identity that was found before any work: without device."""
     offered = offers(phase, donor)
     return offered is not None and result == identity(
-        phase, {key: value for key, value in offered.items() if key not in ("by_blocks", "device")}
+        phase, {key: value for key, value in offered.items() if key != "device"}
     )
 
 

@@ -14,27 +14,15 @@ import torch
 from ..decomposition import Subdomain
 from .augmentation import Augmentation, AugmentedSamples, Region
 from .format import DatasetInfo
-from .order import BlockShuffle, Shuffle
+from .order import Shuffle, order_of
 from .reading import BoxReader
 from .samples import Samples, Subimages, with_channels_last
 from .split import Indices, labels_of
 from .stream import Places, StreamedSamples
 
 Where = Literal["device", "memory", "stream"]
-
-
-@dataclass(frozen=True)
-class Storage:
-    """Where a rank keeps its samples.
-
-    Attributes:
-        where: ``device``; ``memory``, the host's, from which batches are copied to the device; ``stream``, the file.
-        by_blocks: whether trainings visit them in the order of :class:`BlockShuffle`; the same on all ranks, and
-            true where one of them streams.
-    """
-
-    where: Where = "device"
-    by_blocks: bool = False
+"""Where a rank keeps its samples: with the CNNs; in the host's memory, from which batches are copied to the device; in
+the file. What is trained does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,8 @@ class Loader:
         augmentation: of the training split; None without.
         reader: of the file.
         device: where batches are wanted.
-        storage: where samples are kept.
+        where: samples are kept.
+        blocks: of the order in which a training visits them, see :func:`hpcdd.data.order.order_of`.
     """
 
     info: DatasetInfo
@@ -55,7 +44,8 @@ class Loader:
     augmentation: Augmentation | None
     reader: BoxReader
     device: str
-    storage: Storage
+    where: Where
+    blocks: int
 
     def load(self, subdomain: Subdomain) -> dict[str, Subimages]:
         """The samples by split; reads this subdomain's box and nothing else.
@@ -63,7 +53,7 @@ class Loader:
         Raises:
             ReadError: the file is damaged. What is streamed is read, and found to be damaged, later.
         """
-        if self.storage.where == "stream":
+        if self.where == "stream":
             return {split: self._streamed(subdomain, split) for split in self.rows}
         found: dict[str, Subimages] = {}
         if self.augmentation is not None:
@@ -129,14 +119,14 @@ class Loader:
         return torch.from_numpy(labels_of(self.info, self.rows[split]))
 
     def _order(self, split: str) -> Shuffle:
-        if not self.storage.by_blocks or split != "train":
+        if split != "train":
             return Shuffle()
         regions = 1 if self.augmentation is None else len(self.augmentation.mirrors)
-        return BlockShuffle.of_rows(self.info, self.rows["train"][1], regions)
+        return order_of(self.info, self.rows["train"][1], self.blocks, regions)
 
     @property
     def _kept(self) -> str:
-        return self.device if self.storage.where == "device" else "cpu"
+        return self.device if self.where == "device" else "cpu"
 
 
 def bytes_in_memory(

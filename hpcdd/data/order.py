@@ -1,24 +1,61 @@
-"""The order in which a training visits its samples: a function of the seed and of the file, never of the rank."""
+"""The order in which a training visits its samples: a function of the seed and of the file, never of the rank.
+
+It is the same wherever the samples are kept: so it is one that can be read from a file window by window.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..decomposition import split_evenly
 from .format import DatasetInfo
 
 WINDOW_BYTES = 64 << 20
-"""Bytes of whole images in a window: each subdomain's part of it is in memory while it is visited."""
-_BLOCKS = 16
-"""Least number of blocks in a full window: fewer would mix the samples badly."""
+"""Bytes of whole images in a window: each subdomain's part of it is in memory while a streamed one is visited."""
+
+
+def blocks_in_window(num_classes: int) -> int:
+    """Least number of blocks in a full window of a data set with K classes.
+
+    Of a file that is sorted by class each window then gets four blocks of each class, one more or less at either end of
+    the class; where a window has room for fewer samples, each is a block of its own.
+    """
+    return max(16, 4 * num_classes)
+
+
+def order_of(info: DatasetInfo, rows: npt.NDArray[np.int64] | None, blocks: int, divisor: int = 1) -> Shuffle:
+    """The order of a training split.
+
+    Args:
+        info: of the file, which fixes blocks and windows.
+        rows: ascending, the split's rows of the stored training split; None for all.
+        blocks: at least so many in a full window, see :func:`blocks_in_window`; 0 for no blocks: windows of samples
+            from anywhere.
+        divisor: windows hold as many times fewer images, where each is read as many times.
+    """
+    image_bytes = int(np.prod(info.image_shape)) * np.dtype(info.dtype).itemsize
+    window = max(1, WINDOW_BYTES // (image_bytes * divisor))
+    stored = np.arange(len(info.labels["train"])) if rows is None else rows
+    windows = max(1, -(-len(stored) // window))
+    if not blocks:
+        return Shuffle(windows)
+    size = max(1, min(info.rows_at_once, window // blocks))
+    return BlockShuffle(windows, block=torch.from_numpy(stored // size))
 
 
 @dataclass(frozen=True)
 class Shuffle:
-    """All samples in a random order, for samples that lie in memory."""
+    """All samples in a random order.
+
+    Attributes:
+        windows: W, in which it is read where the samples are not in memory.
+    """
+
+    windows: int = 1
 
     def draw(self, samples: int, seed: int) -> tuple[torch.Tensor, list[int]]:
         """The order of an epoch.
@@ -30,7 +67,8 @@ class Shuffle:
         Returns:
             int64 (n,) on the CPU, drawn there so that it does not depend on the device; and where its windows end.
         """
-        return torch.randperm(samples, generator=torch.Generator().manual_seed(seed)), [samples]
+        order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+        return order, [stop for _, stop in split_evenly(samples, min(samples, self.windows))]
 
 
 @dataclass(frozen=True)
@@ -42,26 +80,9 @@ class BlockShuffle(Shuffle):
 
     Attributes:
         block: int64 (n,) ascending, the number of the block that holds each sample.
-        windows: W.
     """
 
-    block: torch.Tensor
-    windows: int
-
-    @classmethod
-    def of_rows(cls, info: DatasetInfo, rows: npt.NDArray[np.int64] | None, divisor: int = 1) -> BlockShuffle:
-        """The order of a training split.
-
-        Args:
-            info: of the file, which fixes blocks and windows.
-            rows: ascending, the split's rows of the stored training split; None for all.
-            divisor: windows hold as many times fewer images, where each is read as many times.
-        """
-        image_bytes = int(np.prod(info.image_shape)) * np.dtype(info.dtype).itemsize
-        window = max(1, WINDOW_BYTES // (image_bytes * divisor))
-        size = max(1, min(info.rows_at_once, window // _BLOCKS))
-        stored = np.arange(len(info.labels["train"])) if rows is None else rows
-        return cls(torch.from_numpy(stored // size), max(1, -(-len(stored) // window)))
+    block: torch.Tensor = field(kw_only=True)
 
     def draw(self, samples: int, seed: int) -> tuple[torch.Tensor, list[int]]:
         """See :meth:`Shuffle.draw`."""

@@ -61,7 +61,7 @@ def pose(order: Order, model: ModelFile) -> tuple[Config, Problem]:
     )
     info = dataclasses.replace(info, mean=model.mean, std=model.std)  # images are normalised as in the training
     one = {order.split: rows[order.split]}
-    problem = Problem(info, config.model, one, decomposition, augmentation, widths, 0, 0)
+    problem = Problem(info, config.model, one, decomposition, augmentation, widths, 0, 0, 0)
     settings = config.model_copy(
         update={
             "device": order.device,

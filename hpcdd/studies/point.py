@@ -82,7 +82,7 @@ class Point:
         torch.set_num_threads(self._place.threads)
         self._team = form_team(comm, self._mesh, config, Flag())
         self._storage = storage.decide(comm, config, problem, self._mesh).of(comm.rank)
-        if self._storage.where == "stream":
+        if self._storage == "stream":
             raise UserError(
                 "scale measures steps on samples in memory, and these would be streamed from the file; use "
                 "data.storage memory, or a smaller data.subset"

@@ -60,6 +60,7 @@ def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tupl
         record = {
             "config": run.config.model_dump(mode="json"),
             "dataset": problem.info.fingerprint,
+            "blocks": problem.blocks,
             "replicas": replicas,
             "workers": workers,
         }

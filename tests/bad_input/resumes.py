@@ -23,7 +23,7 @@ def run(name: str = "run", *, complete: bool = False, begun: str | None = None, 
 
     def make() -> None:
         config, _ = configuration.parse(given()[1:])
-        facts = {"dataset": inspect(Path("good.h5")).fingerprint, "by_blocks": False, "device": "cpu"}
+        facts = {"dataset": inspect(Path("good.h5")).fingerprint, "blocks": 16, "device": "cpu"}
         directory = RunDirectory(Path(name))
         for path in (directory.logs, directory.heartbeats):
             path.mkdir(parents=True)

@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from hpcdd import run  # everything that a run imports
 from hpcdd.config import Config
-from hpcdd.data.loading import Storage
 from hpcdd.data.reading import BoxReader
 from hpcdd.problem import pose
 
@@ -38,7 +37,7 @@ assert limit < size, (limit, size)
 config = Config(data={"file": path}, decomposition={"grid": [8, 8]}, model={"name": "vgg1", "local_width": 1},
                 aggregation={"placement": "distributed"})
 problem, reader = pose(config), BoxReader(Path(path))
-samples = problem.read(reader, [9], "cpu", Storage(storage, by_blocks=storage == "stream"))[9]
+samples = problem.read(reader, [9], "cpu", storage)[9]
 assert samples["test"].batch(slice(0, 2))[0].shape == (2, 1, 48, 48)
 with samples["train"].epoch(1, 1) as (order, seen):
     for rows in torch.split(order, 4096):

@@ -14,7 +14,6 @@ import torch
 
 from hpcdd.config import Config
 from hpcdd.data import order, reading
-from hpcdd.data.loading import Storage
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import AnySamples, SideBySide
 from hpcdd.data.stream import StreamedSamples
@@ -23,7 +22,6 @@ from hpcdd.errors import ReadError, UserError
 from hpcdd.problem import Problem, pose
 
 N = 300
-STREAM, MEMORY = Storage("stream", by_blocks=True), Storage("memory", by_blocks=True)
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "plain": ("uint8", (1, 8, 6), {}),
     "coarse, validation": ("int16", (3, 8, 6), {"decomposition": {"coarse": True}, "validation": 0.2}),
@@ -66,8 +64,8 @@ def same(one: Any, other: Any) -> bool:
 def both(problem: Problem) -> Iterator[tuple[str, AnySamples, AnySamples]]:
     """By split what is streamed and what is in memory: each subdomain, all side by side, and whole images."""
     reader, every = BoxReader(problem.info.path), range(len(problem.decomposition))
-    streamed, kept = (problem.read(reader, every, "cpu", storage) for storage in (STREAM, MEMORY))
-    whole = [problem.read_whole(reader, "cpu", storage) for storage in (STREAM, MEMORY)]
+    streamed, kept = (problem.read(reader, every, "cpu", where) for where in ("stream", "memory"))
+    whole = [problem.read_whole(reader, "cpu", where) for where in ("stream", "memory")]
     for split in problem.samples:
         for s in every:
             yield split, streamed[s][split], kept[s][split]
@@ -102,7 +100,7 @@ def test_evaluation_in_order_and_any_rows(problem: Problem) -> None:
 
 def test_a_window_and_no_more_is_read_ahead(problem: Problem) -> None:
     reader = BoxReader(problem.info.path)
-    samples = problem.read(reader, [0], "cpu", STREAM)[0]["train"]
+    samples = problem.read(reader, [0], "cpu", "stream")[0]["train"]
     assert isinstance(samples, StreamedSamples)
     assert samples.shape == problem.subimage_shape(0)
     assert reader.bytes_read == 0
@@ -120,7 +118,8 @@ def test_a_window_and_no_more_is_read_ahead(problem: Problem) -> None:
 
 def test_the_thread_ends_whatever_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "WINDOW_BYTES", 60 * 48)
-    samples = posed(tmp_path, "uint8", (1, 8, 6), {}).read(BoxReader(tmp_path / "d.h5"), [0], "cpu", STREAM)[0]["train"]
+    problem, reader = posed(tmp_path, "uint8", (1, 8, 6), {}), BoxReader(tmp_path / "d.h5")
+    samples = problem.read(reader, [0], "cpu", "stream")[0]["train"]
 
     def streaming() -> bool:
         return any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())
@@ -154,7 +153,7 @@ def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
         content = bytearray(path.read_bytes())
         content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
         path.write_bytes(content)
-    samples = problem.read(BoxReader(path), [0], "cpu", STREAM)[0]["train"]
+    samples = problem.read(BoxReader(path), [0], "cpu", "stream")[0]["train"]
     expected = r"images\[170\] has a pixel that is NaN" if kind == "NaN" else "can't be read"
     visited = 0
     assert isinstance(samples, StreamedSamples)

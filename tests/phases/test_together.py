@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpcdd.checkpoints.keeper import Costs, Journal, Keeper, NoKeeper
 from hpcdd.config import CheckpointSettings, Config
 from hpcdd.data.augmentation import AugmentedSamples
-from hpcdd.data.loading import Storage
+from hpcdd.data.loading import Where
 from hpcdd.data.reading import BoxReader
 from hpcdd.errors import DivergedError, StopRequest
 from hpcdd.mesh import Place
@@ -55,8 +55,8 @@ class Run:
         }
         config = Config.model_validate(content)
         problem, place = pose(config), Place(0, "here", "cpu", "cpu", 1, subdomains)
-        storage = Storage("stream", by_blocks=True) if config.data.storage == "stream" else None
-        samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu", storage)
+        where: Where = "stream" if config.data.storage == "stream" else "device"
+        samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu", where)
         self.journal = journal or Journal(print)
         self.statuses: dict[int, list[Status]] = {}
         self.order: list[tuple[int, int]] = []

@@ -14,7 +14,6 @@ from hpcdd.checkpoints.keeper import Costs, Journal, Keeper
 from hpcdd.checkpoints.snapshot import Position, Snapshot
 from hpcdd.config import CheckpointSettings, TrainingSettings
 from hpcdd.data import order
-from hpcdd.data.loading import Storage
 from hpcdd.errors import StopRequest
 from hpcdd.phases.state import finished
 from hpcdd.phases.status import Hooks, Status
@@ -195,7 +194,7 @@ def test_costs_add_up_over_jobs(tmp_path: Path) -> None:
 
 def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "WINDOW_BYTES", 128 * 64)
-    splits = samples(file, Storage("stream", by_blocks=True))
+    splits = samples(file, "stream")
 
     def trained(folder: Path | None, step: Callable[[], None] = lambda: None) -> nn.Module:
         torch.manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from hpcdd import comm, environment, mesh, storage
 from hpcdd.config import Config, TrainingSettings
 from hpcdd.data import order
-from hpcdd.data.loading import Storage
+from hpcdd.data.loading import Where
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import AnySamples
 from hpcdd.data.write import Split, write_dataset
@@ -22,8 +24,6 @@ from hpcdd.models.vgg import VGG
 from hpcdd.phases.status import Hooks, Status
 from hpcdd.phases.training import evaluate, train
 from hpcdd.problem import pose
-
-STREAM, BLOCKS, PLAIN = Storage("stream", by_blocks=True), Storage("memory", by_blocks=True), Storage("memory")
 
 
 @pytest.fixture
@@ -39,9 +39,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "d.h5"
 
 
-def samples(file: Path, storage: Storage) -> dict[str, AnySamples]:
+def samples(file: Path, where: Where, blocks: int | None = None) -> dict[str, AnySamples]:
     problem = pose(Config(data={"file": str(file), "validation_fraction": 0.2}, model={"name": "vgg1"}))
-    return {**problem.read_whole(BoxReader(file), "cpu", storage)}
+    problem = problem if blocks is None else replace(problem, blocks=blocks)
+    return {**problem.read_whole(BoxReader(file), "cpu", where)}
 
 
 def trained(
@@ -55,27 +56,43 @@ def trained(
     return network, statuses
 
 
-def test_the_bits_are_those_of_memory_in_the_same_order(file: Path) -> None:
-    (one, statuses), (other, expected) = (trained(samples(file, storage), 1) for storage in (STREAM, BLOCKS))
+@pytest.mark.parametrize("blocks", [None, 0], ids=["by blocks", "as begun in memory by an earlier revision"])
+def test_the_bits_do_not_depend_on_where_the_samples_are(file: Path, blocks: int | None) -> None:
+    (one, statuses), (other, expected) = (trained(samples(file, where, blocks), 1) for where in ("stream", "memory"))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     assert [s.validation_loss for s in statuses] == [s.validation_loss for s in expected]
     assert [s.loss for s in statuses] == [s.loss for s in expected]
 
 
+def test_the_bits_do_not_depend_on_how_busy_the_node_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"data": {"file": str(file)}, "model": {"name": "vgg1"}, "aggregation": {"placement": "distributed"}}
+    config, world, found = Config.model_validate(settings), comm.world(), {}
+    problem = pose(config)
+    for free in (1 << 30, 1 << 16):
+        monkeypatch.setattr(environment, "available_memory", lambda free=free: free)
+        where = storage.decide(world, config, problem, mesh.build(world, 4, "cpu")).of(0)
+        splits: dict[str, AnySamples] = {**problem.read_whole(BoxReader(file), "cpu", where)}
+        splits["validation"] = splits["test"]
+        found[where] = trained(splits, 1)[1]
+    assert found.keys() == {"memory", "stream"}
+    one, other = found.values()
+    assert [(s.loss, s.validation_loss) for s in one] == [(s.loss, s.validation_loss) for s in other]
+
+
 def test_losses_by_blocks_are_like_those_of_a_full_shuffle(file: Path) -> None:
     """In distribution: means over seeds, epoch by epoch, against the spread between seeds."""
     curves = {
-        storage: np.array([[s.loss for s in trained(samples(file, storage), seed, epochs=6)[1]] for seed in range(5)])
-        for storage in (BLOCKS, PLAIN)
+        blocks: np.array([[s.loss for s in trained(samples(file, "memory", blocks), n, epochs=6)[1]] for n in range(5)])
+        for blocks in (16, 0)
     }
     mean, spread = ({k: f(v, axis=0) for k, v in curves.items()} for f in (np.mean, np.std))
-    assert (mean[PLAIN][0] - mean[PLAIN][-1]) > 4 * spread[PLAIN][-1]  # there is something to be seen
-    error = np.sqrt((spread[BLOCKS] ** 2 + spread[PLAIN] ** 2) / 4)
-    assert (np.abs(mean[BLOCKS] - mean[PLAIN]) < 5 * error).all()
+    assert (mean[0][0] - mean[0][-1]) > 4 * spread[0][-1]  # there is something to be seen
+    error = np.sqrt((spread[16] ** 2 + spread[0] ** 2) / 4)
+    assert (np.abs(mean[16] - mean[0]) < 5 * error).all()
 
 
 def test_it_ends_early_and_leaves_no_thread(file: Path) -> None:
-    splits, count = samples(file, STREAM), iter(range(1000))
+    splits, count = samples(file, "stream"), iter(range(1000))
 
     def stop() -> None:
         if next(count) == 5:
@@ -87,5 +104,5 @@ def test_it_ends_early_and_leaves_no_thread(file: Path) -> None:
     assert not any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())
     network, statuses = trained(splits, 0, epochs=50, early_stopping=2)
     assert len(statuses) < 50
-    assert evaluate(network, splits["validation"]) == evaluate(network, samples(file, BLOCKS)["validation"])
+    assert evaluate(network, splits["validation"]) == evaluate(network, samples(file, "memory")["validation"])
     assert not any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())

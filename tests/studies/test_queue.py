@@ -25,7 +25,7 @@ def entry(name: str, ranks: int = 1, **results: str) -> Posed:
 
 def record(seed: int, replicas: int = 1) -> dict[str, Any]:
     config = Config(seed=seed).model_dump(mode="json")
-    return {"config": config, "dataset": "f", "replicas": replicas, "workers": 4}
+    return {"config": config, "dataset": "f", "blocks": 16, "replicas": replicas, "workers": 4}
 
 
 L, M, G = identity("local", record(1)), identity("local", record(2)), identity("global", record(2))
@@ -35,9 +35,7 @@ def complete(directory: StudyDirectory, name: str, phase: str, record: dict[str,
     """The phase of a run has come to its end."""
     run = directory.run(name)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    run.write_record(
-        {**record, "format": 1, "hpcdd": "0", "run": name, "by_blocks": False, "device": "cpu", "complete": False}
-    )
+    run.write_record({**record, "format": 1, "hpcdd": "0", "run": name, "device": "cpu", "complete": False})
     Findings(run.checkpoints, name).add(phase, {}, {})
 
 
@@ -98,7 +96,13 @@ def test_claims_are_taken_away_at_the_end(tmp_path: Path) -> None:
     assert not directory.claims.exists()
 
 
-RECORD: dict[str, Any] = {"config": Config().model_dump(mode="json"), "dataset": "f", "replicas": 1, "workers": 4}
+RECORD: dict[str, Any] = {
+    "config": Config().model_dump(mode="json"),
+    "dataset": "f",
+    "blocks": 16,
+    "replicas": 1,
+    "workers": 4,
+}
 
 
 def changed(field: str, value: object) -> dict[str, Any]:
