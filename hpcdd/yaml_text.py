@@ -115,19 +115,35 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    """A mapping whose own keys stand once; they override those that ``<<`` merges, of which the first one counts."""
     if not isinstance(node, yaml.MappingNode):
         raise _refused(node, "a mapping is needed here")
-    loader.flatten_mapping(node)
-    seen: set[str] = set()
-    for key_node, _ in node.value:
+    own: dict[str, Any] = {}
+    merged: dict[str, Any] | None = None
+    for key_node, value_node in node.value:
+        if key_node.tag == _TAG + "merge":
+            if merged is not None:
+                raise _refused(key_node, "the key '<<' stands twice; it takes a list of mappings")
+            merged = _merged(loader, value_node)
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise _refused(key_node, f"the key {_shown(key_node)} is no text; put it in quotes if it is meant as one")
-        if key in seen:
+        if key in own:
             raise _refused(key_node, f"the key {key!r} stands twice")
-        seen.add(key)
-    return dict(loader.construct_mapping(node, deep=True))
+        own[key] = loader.construct_object(value_node, deep=True)
+    return {**(merged or {}), **own}
+
+
+def _merged(loader: _Loader, node: yaml.Node) -> dict[str, Any]:
+    value = loader.construct_object(node, deep=True)
+    merged: dict[str, Any] = {}
+    for part in value if isinstance(value, list) else [value]:
+        if not isinstance(part, dict):
+            raise _refused(node, "<< merges a mapping, or a list of mappings")
+        merged = {**part, **merged}
+    return merged
 
 
 def _refused(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:

@@ -50,6 +50,24 @@ def test_the_file_wins_over_the_defaults_and_the_environment_does_not_count(
     assert what_is_set(parse([file("local: {epochs: 3}\n")])[0]) == {"local": {"epochs": 3}}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_is_utf_8_or_utf_16_with_its_mark(file: File, encoding: str) -> None:
+    assert parse([file("data: {file: größe.h5}\n".encode(encoding))])[0].data.file == "größe.h5"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("seed: 1\ndata: {file: größe.h5}".encode("latin-1"), ["c.yaml:2", "0xf6", "'ö'", "iconv -f LATIN1 -t UTF-8"]),
+        ("seed: 1\n".encode("utf-16-le"), ["c.yaml", "UTF-16LE", "byte order mark", "iconv -f UTF-16LE -t UTF-8"]),
+        ("seed: 1\n".encode("utf-16-be"), ["c.yaml", "UTF-16BE", "byte order mark", "iconv -f UTF-16BE -t UTF-8"]),
+    ],
+)
+def test_another_encoding_is_named_with_the_way_to_convert_it(file: File, content: bytes, words: list[str]) -> None:
+    (text,) = mistakes(file(content))
+    assert [word for word in words if word not in text] == []
+
+
 @pytest.mark.parametrize("text", ["1e-6", "1E-6", "1.0e-6", "0.000001", "'1e-6'"])
 def test_a_float_needs_no_dot_in_the_file(file: File, text: str) -> None:
     rate = parse([file(f"local: {{learning_rate: {text}}}")])[0].local.learning_rate

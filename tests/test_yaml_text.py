@@ -36,6 +36,10 @@ TREES = st.recursive(
         ("", None),
         ("'1e-6'", "1e-6"),
         ("{a: &x {b: 1}, c: {<<: *x, d: 2}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
+        ("{a: &x {b: 1, d: 1}, c: {d: 2, <<: *x}}", {"a": {"b": 1, "d": 1}, "c": {"b": 1, "d": 2}}),
+        ("{a: &x {b: 1}, c: &y {<<: *x, b: 2}, d: {<<: *y}}", {"a": {"b": 1}, "c": {"b": 2}, "d": {"b": 2}}),
+        ("{a: &x {b: 1}, c: {<<: [*x, {b: 2, d: 2}]}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
+        ("'<<': 1", {"<<": 1}),
     ],
 )
 def test_numbers_are_jsons_and_the_rest_is_text(text: str, value: Any) -> None:
@@ -54,6 +58,9 @@ def test_round_trip(tree: Any) -> None:
     [
         ("a: 1\na: 2", "the key 'a' stands twice", 2),
         ("a:\n  b: 1\n  b: 2", "the key 'b' stands twice", 3),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x", "the key '<<' stands twice", 4),
+        ("a: &x {b: 1}\nc: {<<: *x, b: 2, b: 3}", "the key 'b' stands twice", 2),
+        ("a: 1\n<<: 2", "<< merges a mapping", 2),
         ("a: [1", "expected ',' or ']'", 1),
         ("? [1]\n: 2", r"the key \[\.\.\.\] is no text", 1),
         ("!!python/object/apply:os.system ['true']", "the tag !!python/object/apply:os.system is not taken", 1),
