@@ -7,10 +7,10 @@ imports neither torch nor MPI.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as of `typing`, which imports much: this file is read before hpcdd.__main__ mends the path
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .inference.classifier import Classifier
 
 __version__ = "0.1.0"

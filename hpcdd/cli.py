@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from . import __version__, launch
+from . import __version__, launch, shadows
 from .errors import DivergedError, FailedRunsError, ReadError, StopRequest, UserError
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         return _report(error)
+    except (ImportError, AttributeError) as error:
+        if hidden := shadows.hidden():
+            return _report(UserError(hidden))
+        raise error
     except StopRequest as error:
         _report(error)
         return 128 + error.signum  # nothing is saved that could be gone on with
@@ -272,7 +276,9 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
         return _end(comm, _report(error) if comm.is_root else 0)
     except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
         _fail(comm, "hpcdd: interrupted\n" if comm.is_root else "", 128 + signal.SIGINT)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, ImportError | AttributeError) and (hidden := shadows.hidden()):
+            _fail(comm, f"hpcdd: {hidden}\n", UserError.exit_code)
         where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
         _fail(comm, f"{where}\n{traceback.format_exc()}", 1)
     return _end(comm, 0)

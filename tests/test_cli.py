@@ -63,6 +63,23 @@ def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]
     assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli"
 
 
+@pytest.mark.parametrize("name", ["random", "torch", "enum", "pathlib"])
+def test_a_module_in_the_working_folder_hides_none(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('this is the wrong one')\n")
+    done = hpcdd("plan", "-n", "1", "--data.file", "none.h5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "none.h5" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["random", "torch"])
+def test_a_module_on_the_path_that_hides_another_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").touch()
+    done = hpcdd("plan", "-n", "1", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(rf"{re.escape(str(tmp_path / name))}.py hides .* {name!r}", done.stderr)
+
+
 def test_version() -> None:
     done = hpcdd("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"hpcdd {__version__}\n", "")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,12 +54,18 @@ def _create_own(
 ) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     try:
-        factory: Factory = getattr(importlib.import_module(module_name), attribute)
+        imported = _imported(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise UserError(
             f"model.name is {name!r}, but it can't be imported ({_told(error)}); "
-            f"put the folder of {module_name!r} on PYTHONPATH and check the name behind the colon"
+            f"start where {module_name!r} lies, or put its folder on PYTHONPATH"
         ) from error
+    factory: Factory | None = getattr(imported, attribute, None)
+    if factory is None:
+        raise UserError(
+            f"model.name is {name!r}, but {getattr(imported, '__file__', None) or module_name} has no {attribute!r}; "
+            "check the name behind the colon, and that no other module has the name of yours"
+        )
     if not callable(factory):
         raise UserError(f"model.name is {name!r}, which is of type {type(factory).__name__}; a function is needed")
     try:
@@ -71,6 +80,13 @@ def _create_own(
     if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
         raise UserError(f"model.name is {name!r}, which has lazy layers; give them their sizes, from input_shape")
     return module
+
+
+def _imported(name: str) -> ModuleType:
+    """A module of the user's: from the working folder, too, if nothing else has its name."""
+    if not sys.flags.safe_path and (folder := os.getcwd()) not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 def count_parameters(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> int:

@@ -228,28 +228,26 @@ RUNS = [
     own("mine_number:number", "model.name is 'mine_number:number', which is of type int; a function is needed"),
     own(
         "mine_absent:absent",
-        "model.name is 'mine_absent:absent', but it can't be imported (AttributeError: module "
-        "'mine_absent' has no attribute 'absent'); put the folder of 'mine_absent' on PYTHONPATH "
-        "and check the name behind the colon",
+        "model.name is 'mine_absent:absent', but FOLDER/mine_absent.py has no 'absent'; check the name behind the "
+        "colon, and that no other module has the name of yours",
     ),
     own(
         "mine_broken:factory",
         "model.name is 'mine_broken:factory', but it can't be imported (SyntaxError: invalid "
-        "syntax (mine_broken.py, line 1)); put the folder of 'mine_broken' on PYTHONPATH and check "
-        "the name behind the colon",
+        "syntax (mine_broken.py, line 1)); start where 'mine_broken' lies, or put its folder on "
+        "PYTHONPATH",
         "def factory(:\n",
     ),
     own(
         "mine_exit:factory",
         "model.name is 'mine_exit:factory', but it can't be imported (SystemExit: 0; "
-        "FOLDER/mine_exit.py:1); put the folder of 'mine_exit' on PYTHONPATH and check the name "
-        "behind the colon",
+        "FOLDER/mine_exit.py:1); start where 'mine_exit' lies, or put its folder on PYTHONPATH",
         "raise SystemExit(0)\n",
     ),
     Row(
         "CNN of a module that is not there",
         given("--model.name", "nowhere:factory"),
         "model.name is 'nowhere:factory', but it can't be imported (ModuleNotFoundError: No module "
-        "named 'nowhere'); put the folder of 'nowhere' on PYTHONPATH and check the name behind the colon",
+        "named 'nowhere'); start where 'nowhere' lies, or put its folder on PYTHONPATH",
     ),
 ]

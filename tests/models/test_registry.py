@@ -97,11 +97,11 @@ def test_frozen_parameters_are_not_counted(own: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("{own}:no_such", {}, "can't be imported .*no_such"),
+        ("{own}:no_such", {}, "py has no 'no_such'; check the name"),
         (
             "no_such_module_anywhere:good",
             {},
-            "can't be imported .*No module named .*put the folder of .* on PYTHONPATH",
+            "can't be imported .*No module named .*put its folder on PYTHONPATH",
         ),
         ("{own}.below:good", {}, "can't be imported"),
         ("{own}:positional", {}, "calling it with input_shape .*, num_classes, width .*fails: "),
