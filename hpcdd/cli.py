@@ -241,7 +241,7 @@ def _plain_study(arguments: Sequence[str]) -> None:
     from .studies import dry_run
 
     wanted, own = order.order(arguments)
-    dry_run.run(wanted, own.machine)
+    dry_run.run(wanted, own.machine, own=own.own)
 
 
 def _report_at_end(comm: Comm, folder: Path, wanted: bool) -> None:

@@ -38,7 +38,7 @@ from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5, other_format
 from .models.aggregators import RULES
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
-from .models.registry import create
+from .models.registry import check_consent, create
 from .models.storage import State, read_state, write_state
 
 FORMAT = 1
@@ -233,6 +233,8 @@ def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
     if fault := first_outside(file):
         raise UserError(f"{path}: {fault}; a model file holds its data itself")
     config = from_yaml(str(file.attrs["config"]), str(path))
-    if config.model.is_own and config.model.name != own:
-        raise UserError(f"{path} asks for code: the CNN {config.model.name!r}; if you trust it, admit it by that name")
+    try:
+        check_consent(config.model, own)
+    except UserError as error:
+        raise UserError(f"{path} asks for code: {error}") from error
     return ModelFile(file, config)

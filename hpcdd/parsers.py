@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
 COMMON: dict[str, Any] = {**LAYOUT, "exit_on_error": False}
 """For parsers that leave what they don't know to the configuration."""
+OWN: dict[str, Any] = {
+    "metavar": "PACKAGE.MODULE:FACTORY",
+    "help": "admits this code of your own CNN, which is then run (or its module: HPCDD_MODEL_MODULES)",
+}
+"""The option --own."""
 
 
 class StrictParser(argparse.ArgumentParser):

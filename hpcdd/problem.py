@@ -22,7 +22,7 @@ from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .mesh import Mesh
 from .models.coherent import check_features
-from .models.registry import check_own, create
+from .models.registry import check_admitted, check_own, create
 from .models.width import Widths, match_widths
 from .settings import ModelSettings
 
@@ -153,11 +153,12 @@ class Problem:
 
 
 def pose(config: Config) -> Problem:
-    """Reads what the data set says of itself and derives the rest.
+    """Reads what the data set says of itself and derives the rest; a factory of the user's own is imported and tried.
 
     Raises:
         UserError: data set, configuration and this machine do not go together.
     """
+    check_admitted(config.model)
     info = with_classes(inspect(resolve(config.data.file)), config.data.classes)
     rows = split_rows(info, config.data.validation_fraction, config.seed, config.data.subset)
     for section, settings in (

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..data.format import SPLITS
 from ..errors import UserError
-from ..parsers import COMMON
+from ..parsers import COMMON, OWN
 
 _DESCRIPTION = """\
 Accuracy and further metrics of every strategy of a trained model on a data set. Each rank loads the CNNs of its own
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output", metavar="FOLDER", type=Path, help="takes evaluation.json and decisions.h5 (for reports)"
     )
-    made.add_argument("--own", metavar="MODULE:FACTORY", help="admits the user's own CNN, whose code is then imported")
+    made.add_argument("--own", **OWN)
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     return made
 

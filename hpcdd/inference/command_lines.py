@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..parsers import LAYOUT, StrictParser
+from ..parsers import LAYOUT, OWN, StrictParser
 
 FORMATS = ("table", "csv", "json")
 
@@ -89,8 +89,4 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="that decides: average, majority, log_pool, dnn, coherent_transfer, coherent_scratch or global, as far as "
         "trained (default: the coherent model, without one the DNN)",
     )
-    parser.add_argument(
-        "--own",
-        metavar="PACKAGE.MODULE:FACTORY",
-        help="admits this code, for a model whose CNNs are your own",
-    )
+    parser.add_argument("--own", **OWN)

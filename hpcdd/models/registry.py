@@ -27,6 +27,47 @@ _NOT_THE_USERS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).paren
 """Beginnings of the names of files whose lines tell a user nothing of his own code."""
 
 
+MODULES = "HPCDD_MODEL_MODULES"
+"""Environment variable: the modules and packages, with commas, whose code a configuration may name; unset: any."""
+
+
+def check_admitted(settings: ModelSettings) -> None:
+    """For commands that train what a configuration says, which is to run the code that it names.
+
+    Raises:
+        UserError: :data:`MODULES` is set, and does not name the module of the user's own factory.
+    """
+    listed = os.environ.get(MODULES)
+    if settings.is_own and listed is not None and not _is_listed(settings, listed):
+        raise UserError(
+            f"model.name is {settings.name!r}, but {MODULES} is {listed!r} and admits no other module; "
+            "add it there, with a comma, if you trust it"
+        )
+
+
+def check_consent(settings: ModelSettings, own: str | None) -> None:
+    """For commands that look at what others may have written, a configuration or a model file: it decides on no code.
+
+    Args:
+        settings: ``model`` section of the configuration.
+        own: the factory that the user has admitted by its name.
+
+    Raises:
+        UserError: the network's factory is another one, and :data:`MODULES` does not name its module.
+    """
+    check_admitted(settings)
+    if settings.is_own and MODULES not in os.environ and settings.name != own:
+        raise UserError(
+            f"model.name is {settings.name!r}, code that would be run here; if you trust it, admit it by "
+            f"--own {settings.name} (hpcdd.load: own={settings.name!r}), or its module in the variable {MODULES}"
+        )
+
+
+def _is_listed(settings: ModelSettings, listed: str) -> bool:
+    module = settings.name.partition(":")[0]
+    return any(f"{module}.".startswith(f"{name.strip()}.") for name in listed.split(",") if name.strip())
+
+
 def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> nn.Module:
     """Builds the CNN that ``settings`` name, with parameters drawn from torch's global random state.
 

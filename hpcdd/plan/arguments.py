@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..parsers import COMMON, positive
+from ..parsers import COMMON, OWN, positive
 
 _DESCRIPTION = """\
 Says who would do what on N ranks, and at what cost: boxes, owners, parameters, memory of each rank, messages of a step.
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="hpcdd plan",
         usage="hpcdd plan [CONFIG] -n N [--machine FILE] [--ranks-per-host R] [--threads T] [--picture FILE] "
-        "[--section.key VALUE ...]",
+        "[--own MODULE:FACTORY] [--section.key VALUE ...]",
         description=_DESCRIPTION,
         epilog="example:\n  mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json\n"
         "  mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json\n"
@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="T",
         help="threads of each rank (default: OMP_NUM_THREADS, else the cores of a host divided by its ranks)",
     )
+    made.add_argument("--own", **OWN)
     made.add_argument("--picture", type=Path, metavar="FILE", help="PNG of the boxes on a sample image (default: none)")
     return made
 

@@ -18,6 +18,7 @@ from ..decomposition import by
 from ..errors import UserError
 from ..files import writing, written_whole
 from ..mesh import Mesh, Place, assign, threads_of
+from ..models.registry import check_consent
 from ..problem import Problem, check_shares, pose
 from ..storage import bytes_needed, choose
 from . import arguments as command_line
@@ -45,6 +46,7 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
     if print_config:
         raise UserError("command line: --print_config belongs to `hpcdd train`")
     machine = None if own.machine is None else machine_file.load(own.machine)
+    check_consent(config.model, own.own)
     problem = pose(config)
     mesh = mesh_of(config, problem, machine, own.ranks, own.ranks_per_host, own.threads)
     check_shares(config, problem, mesh)

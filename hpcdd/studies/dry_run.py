@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import Config, TrainingSettings
+from ..models.registry import check_consent
 from ..phases.coherent import coherent_parameters
 from ..plan import machine_file, messages, networks
 from ..plan.clock import Clock
@@ -52,18 +53,21 @@ class Cost:
         return Cost(self.parameters, steps, self.bytes, self.memory, left)
 
 
-def run(order: Order, machine: Path | None, out: TextIO = sys.stdout) -> None:
+def run(order: Order, machine: Path | None, out: TextIO = sys.stdout, own: str | None = None) -> None:
     """Prints a table of the chosen runs.
 
     Args:
         order: what is asked for.
         machine: file of a machine, for seconds; None without.
         out: where to print.
+        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
 
     Raises:
         UserError: a run can't be posed, or the machine file lacks something.
     """
     measured = None if machine is None else machine_file.load(machine)
+    for one in order.chosen:
+        check_consent(one.config.model, own)
     entries = posed(order.chosen, order.ranks, None)
     torch.set_num_threads(1)
     ready = (measured.runtime_bytes if measured is not None else None) or ready_bytes("cpu")

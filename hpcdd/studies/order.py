@@ -17,7 +17,7 @@ from ..command_line import Tree, parse_options
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
-from ..parsers import COMMON, documented, positive
+from ..parsers import COMMON, OWN, documented, positive
 from ..settings import Settings
 from ..yaml_text import KeyPath
 from .description import Description, Table, Variant
@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--retry", action="store_true", help="run those again that have failed")
     made.add_argument("--dry-run", action="store_true", help="list the runs and their expected cost; train nothing")
     made.add_argument("--machine", type=Path, metavar="FILE", help="with --dry-run: machine file, for seconds")
+    made.add_argument("--own", **{**OWN, "help": f"with --dry-run: {OWN['help']}"})
     return made
 
 
@@ -115,8 +116,9 @@ def order(arguments: Sequence[str]) -> tuple[Order, argparse.Namespace]:
         own, rest = parser().parse_known_args(list(arguments[1:]))
     except argparse.ArgumentError as error:
         raise UserError(f"study: {error}; see `hpcdd study --help`") from error
-    if own.machine is not None and not own.dry_run:
-        raise UserError("command line: --machine has no effect without --dry-run")
+    for option in ("machine", "own"):
+        if getattr(own, option) is not None and not own.dry_run:
+            raise UserError(f"command line: --{option} has no effect without --dry-run")
     source = configuration.read(path)
     description = _describe(source)
     overrides, print_config, problems = parse_options(rest)

@@ -82,7 +82,9 @@ TABLE: dict[str, tuple[Make, str]] = {
     "newer format": (model(newer), "m.h5 is not a model file of format 1 (its format is 2); name model.h5 of a run"),
     "CNN that needs code": (
         model(own),
-        "m.h5 asks for code: the CNN 'mine_of_a_model:factory'; if you trust it, admit it by that name",
+        "m.h5 asks for code: model.name is 'mine_of_a_model:factory', code that would be run here; if you trust it, "
+        "admit it by --own mine_of_a_model:factory (hpcdd.load: own='mine_of_a_model:factory'), or its module in the "
+        "variable HPCDD_MODEL_MODULES",
     ),
     "tag of Python": (
         model(python),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from hpcdd.errors import UserError
-from hpcdd.models.registry import check_own, count_parameters, create
+from hpcdd.models.registry import MODULES, check_admitted, check_consent, check_own, count_parameters, create
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 from hpcdd.settings import ModelSettings
@@ -153,3 +154,35 @@ def test_a_module_that_can_not_be_parsed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="can't be imported .*SyntaxError"):
         create(ModelSettings(name="broken_syntax:factory"), (1, 4, 4), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("listed", "own", "trains", "looks"),
+    [
+        (None, None, True, False),
+        (None, "net.deep:make", True, True),
+        (None, "net.deep:other", True, False),
+        ("", "net.deep:make", False, False),
+        ("other, net", None, True, True),
+        ("net.deep", None, True, True),
+        ("ne,net.deeper", "net.deep:make", False, False),
+    ],
+)
+def test_whose_code_runs(
+    listed: str | None, own: str | None, trains: bool, looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the variable, by the name that the user gives, in commands that train and in those that look."""
+    if listed is not None:
+        monkeypatch.setenv(MODULES, listed)
+    settings = ModelSettings(name="net.deep:make")
+
+    expected = pytest.raises(UserError, match=f"net.deep:make.*{MODULES}")
+    with contextlib.nullcontext() if trains else expected:
+        check_admitted(settings)
+    with contextlib.nullcontext() if looks else expected:
+        check_consent(settings, own)
+
+
+def test_families_of_hpcdd_need_no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MODULES, "")
+    check_consent(ModelSettings(), None)

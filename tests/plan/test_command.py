@@ -94,6 +94,37 @@ def test_a_machine_file_is_read_back_and_wrong_ones_are_told(tmp_path: Path) -> 
         machine_file.joined(other, tmp_path / "copy.json")
 
 
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder with a configuration and the code that it names, which leaves a trace."""
+    (tmp_path / "foreign.py").write_text(
+        "import math, pathlib\nfrom torch import nn\npathlib.Path('ran').touch()\n"
+        "def make(input_shape, num_classes, width):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))\n"
+    )
+    (tmp_path / "c.yaml").write_text("model: {name: foreign:make, local_width: 1}\n")
+    return tmp_path
+
+
+def test_code_that_a_configuration_names_does_not_run(foreign: Path) -> None:
+    words = [sys.executable, "-m", "hpcdd", "plan", "c.yaml", "-n", "1"]
+    done = subprocess.run(words, cwd=foreign, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--own foreign:make" in done.stderr
+    assert not (foreign / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "program", [["-m", "hpcdd"], [str(Path(sys.executable).with_name("hpcdd"))]], ids=["m", "script"]
+)
+def test_it_is_found_in_the_working_folder_once_it_is_admitted(foreign: Path, program: list[str]) -> None:
+    words = [sys.executable, *program, "plan", "c.yaml", "-n", "1", "--own", "foreign:make"]
+    done = subprocess.run(words, cwd=foreign, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "7,850" in done.stdout  # parameters of the linear global CNN
+    assert (foreign / "ran").exists()
+
+
 def test_no_mpi_is_needed(tiny: Path) -> None:
     program = (
         "import sys; from hpcdd.cli import main; code = main(sys.argv[1:]); "

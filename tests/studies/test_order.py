@@ -146,3 +146,17 @@ def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) 
     changed = ordered(study, "--output", str(tmp_path / "out"), "--local.batch_size", "32")
     with pytest.raises(UserError, match=r"local.batch_size was 128 in .* and is 32 now; a run goes on with what it"):
         directory.begin(changed)
+
+
+def test_a_dry_run_runs_no_code_of_the_study(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("foreign_of_a_study.py").write_text("open('ran', 'w').close()\n")
+    of_study = ordered(
+        study, "--model.name", "foreign_of_a_study:make", "--coherent.starts", "[]", "--only", "*grid=2x2*1.0*"
+    )
+    with pytest.raises(UserError, match="--own foreign_of_a_study:make"):
+        dry_run.run(of_study, None)
+    assert not Path("ran").exists()
+    with pytest.raises(UserError, match="no 'make'"):
+        dry_run.run(of_study, None, own="foreign_of_a_study:make")
+    assert Path("ran").exists()
