@@ -198,7 +198,8 @@ class Config(Settings):
     """Name of the run, in its results and in the default output folder."""
 
     output: FileName | None = None
-    """Run directory; an unfinished run in it is gone on with. Default: runs/NAME-K with the first free K."""
+    """Run directory; an unfinished run in it is gone on with. As in every path, `~` and environment variables are
+    resolved (`$SCRATCH/x`; `$$` is a dollar sign). Default: runs/NAME-K with the first free K."""
 
     seed: NonNegativeInt = 0
     """Seed of every random number; a subdomain's do not depend on the number of ranks."""

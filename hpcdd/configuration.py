@@ -20,6 +20,7 @@ from . import yaml_text
 from .command_line import Tree, is_section, nearest, parse_options
 from .config import Config
 from .errors import UserError
+from .files import expanded
 from .yaml_text import KeyPath
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
@@ -71,7 +72,7 @@ def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool
     # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
     file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     options, print_config, problems = parse_options(argv)
-    source = read(QUICKSTART if file is None else Path(file)) if file is not None or base is None else base
+    source = read(QUICKSTART if file is None else path_of(file)) if file is not None or base is None else base
     config, more = _validate(merged(source.tree, options))
     problems += [_describe(source, options, place, text) for place, text in more]
     if problems or config is None:
@@ -145,6 +146,18 @@ def unset_as_recorded(config: Config, before: Config) -> Config:
         elif key not in config.model_fields_set:
             update[key] = then
     return config.model_copy(update=update)
+
+
+def path_of(word: str) -> Path:
+    """The file that a command line names, see :func:`hpcdd.files.expanded`.
+
+    Raises:
+        UserError: a variable in it is not set, or a home not known.
+    """
+    try:
+        return Path(expanded(word))
+    except ValueError as error:
+        raise UserError(f"configuration {word!r}: {error}") from error
 
 
 def read(path: Path) -> Source:

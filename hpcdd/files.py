@@ -7,11 +7,50 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import DamagedError, WriteError
+
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^}]*)\})", re.ASCII)
+
+
+def expanded(text: str) -> str:
+    """The name of a file as a shell would read it: ``~``, ``~user``, ``$NAME`` and ``${NAME}``; ``$$`` is a dollar.
+
+    >>> expanded("cost$$/~")
+    'cost$/~'
+
+    Raises:
+        ValueError: a variable is not set or empty, or a home is not known.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[2] or found[3] or ""
+        if found[1]:
+            return "$"
+        if not os.environ.get(name):
+            raise ValueError(f"the environment variable {name!r} is not set; set it, or write $$ for a dollar sign")
+        return os.environ[name]
+
+    first, slash, rest = text.partition("/")
+    if first.startswith("~"):
+        home = os.path.expanduser(first)
+        if home == first:
+            raise ValueError(f"the home folder {first} is not known; write ./{first} for a file of this name")
+        return home + slash + _VARIABLE.sub(value, rest)
+    return _VARIABLE.sub(value, text)
+
+
+def unexpanded(name: str) -> str:
+    """The text that :func:`expanded` makes a name of that it gave.
+
+    >>> unexpanded("/scratch/a$b")
+    '/scratch/a$$b'
+    """
+    return name.replace("$", "$$")
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import UserError
+from .files import expanded
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -27,6 +29,25 @@ class StrictParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
         raise UserError(f"{self.prog.removeprefix('hpcdd ')}: {message}; see `{self.prog} --help`")
+
+
+def file_name(text: str) -> str:
+    """The name of a file, for argparse: with ``~`` and variables that a shell has left, see :func:`.files.expanded`.
+
+    Not for words that name many files that are there: they come from patterns, where a dollar is one.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def file_path(text: str) -> Path:
+    """As :func:`file_name`."""
+    return Path(file_name(text))
 
 
 def positive(text: str) -> int:

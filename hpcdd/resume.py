@@ -12,6 +12,7 @@ from . import __version__, configuration
 from .command_line import is_section, parse_options
 from .config import Config
 from .errors import UserError
+from .files import expanded
 from .run_directory import RunDirectory, newest_unfinished
 
 FORMAT = 1
@@ -83,6 +84,11 @@ def settle(argv: Sequence[str]) -> Job:
     else:
         options = parse_options(words)[0]
         output, name = options.get("output"), options.get("name", "quickstart")
+        if output is not None:
+            try:
+                output = expanded(output)
+            except ValueError as error:
+                raise UserError(f"command line: output is {output!r}: {error}") from error
     folder = newest_unfinished(name) if output is None and wanted else Path(output) if output else None
     if wanted and folder is None:
         raise UserError(f"--resume: there is no unfinished run runs/{name}-K here; name its folder with --output")

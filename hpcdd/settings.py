@@ -16,10 +16,13 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeInt,
+    PlainSerializer,
     PositiveInt,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from .files import expanded, unexpanded
 
 
 def _file_name(text: str) -> str:
@@ -29,10 +32,14 @@ def _file_name(text: str) -> str:
         valid = False
     if not valid:
         raise PydanticCustomError("file_name", "no file can have such a name")
-    return text
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise PydanticCustomError("file_name", "{reason}", {"reason": str(error)}) from error
 
 
-FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name), PlainSerializer(unexpanded)]
+"""Of a file or folder; ``~`` and variables in it are resolved where it is read, so that records hold what was meant."""
 Width = Annotated[int, Field(ge=1, le=1 << 16)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Interval = tuple[tuple[NonNegativeInt, ...], tuple[PositiveInt, ...]]

@@ -139,6 +139,36 @@ def test_without_a_file_the_quick_start_runs_and_stands_among_the_examples() -> 
     assert shown.read_text() == QUICKSTART.read_text()
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("$HPCDD_TEST/x", "/a$b/x"),
+        ("${HPCDD_TEST}x", "/a$bx"),
+        ("~/x", "/home/me/x"),
+        ("~", "/home/me"),
+        ("a~/$/5$", "a~/$/5$"),
+        ("a$$b", "a$b"),
+    ],
+)
+def test_a_path_is_resolved_as_by_a_shell(file: File, text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPCDD_TEST", "/a$b")
+    monkeypatch.setenv("HOME", "/home/me")
+    config = parse([file(f"output: '{text}'\ndata: {{file: '{text}'}}")])[0]
+    assert (config.output, config.data.file) == (path, path)
+    assert parse(["--output", text, "--data.file", text])[0].output == path
+    assert Config.model_validate(config.model_dump(mode="json")) == config  # what is recorded is not resolved again
+
+
+@pytest.mark.parametrize("text", ["$HPCDD_NONE/x", "x/${HPCDD_NONE}", "~hpcdd_none/x"])
+def test_a_path_that_cannot_be_resolved_is_refused(file: File, text: str) -> None:
+    (in_file,) = mistakes(file(f"output: {text}"))
+    (on_line,) = mistakes("--output", text)
+    for told, place in ((in_file, "c.yaml:1: output"), (on_line, "command line: output")):
+        assert told.startswith(place)
+        assert re.search(r"hpcdd_none", told, re.IGNORECASE)
+        assert re.search(r"write (\$\$|\./~)", told)
+
+
 def test_the_yaml_names_every_field_but_output_and_runs_as_a_file(file: File) -> None:
     config = Config(name="a", output="x", seed=3, local={"learning_rate": 1e-6, "weight_decay": 1e22})
     text = to_yaml(config)

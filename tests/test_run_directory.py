@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcdd import resume
+from hpcdd.config import Config, DataSettings
 from hpcdd.errors import UserError
 from hpcdd.run_directory import RunDirectory, end_log, make, newest_unfinished, start_log
 
@@ -135,3 +137,20 @@ def test_the_log_is_appended_to_with_times() -> None:
 def test_a_host_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="on host .*a file system that all hosts share"):
         start_log(tmp_path / "elsewhere" / "logs" / "rank-0000.log")
+
+
+@pytest.mark.parametrize("words", [["--output", "$HPCDD_TEST/run"], ["c.yaml"]], ids=["command line", "file"])
+def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPCDD_TEST", f"{Path.cwd()}/$ a")
+    Path("c.yaml").write_text("output: $HPCDD_TEST/run\n")
+    run = make("$ a/run", "a")
+    run.write_record(resume.record_of(Config(data=DataSettings(file="/x/$$y.h5")), "id", device="cpu"))
+    job = resume.settle([*words, "--resume", "--seed", "0"])
+    assert job.config.output == str(run.path.absolute())
+    assert job.record is not None
+    assert job.config.data.file == ("embedded" if words == ["c.yaml"] else "/x/$y.h5")
+
+
+def test_a_folder_of_a_variable_that_is_not_set_is_refused() -> None:
+    with pytest.raises(UserError, match="output is '.HPCDD_NONE/run': .*'HPCDD_NONE' is not set"):
+        resume.settle(["--output", "$HPCDD_NONE/run"])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..errors import UserError
-from ..parsers import COMMON, positive
+from ..parsers import COMMON, file_path, positive
 
 _COHERENT = """\
 A training step of the coherent model, model-parallel and data-parallel, beside PyTorch's DistributedDataParallel:
@@ -89,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         example="mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json",
     )
     collectives.add_argument("--rounds", type=positive, default=5, help="rounds in which both take turns (default: 5)")
-    collectives.add_argument("--output", type=Path, help=_OUTPUT)
+    collectives.add_argument("--output", type=file_path, help=_OUTPUT)
     headline = _command(
         which,
         "headline",
@@ -98,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         usage="mpirun -n N hpcdd bench headline [CONFIG] --output FOLDER [--section.key VALUE ...]",
         example="mpirun -n 2 hpcdd bench headline configs/cifar10_headline.yaml --output headline",
     )
-    headline.add_argument("--output", type=Path, metavar="FOLDER", help="takes the results; has to be named")
+    headline.add_argument("--output", type=file_path, metavar="FOLDER", help="takes the results; has to be named")
     io = _command(
         which,
         "io",
@@ -119,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     )
     step.add_argument("--rounds", type=positive, default=7, help="rounds in which all take a turn (default: 7)")
     step.add_argument("--steps", type=positive, default=10, help="steps of a turn (default: 10)")
-    step.add_argument("--output", type=Path, help=_OUTPUT)
+    step.add_argument("--output", type=file_path, help=_OUTPUT)
     train = _command(
         which,
         "train",

@@ -6,11 +6,10 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..parsers import LAYOUT, StrictParser
+from ..parsers import LAYOUT, StrictParser, file_path
 from .importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 
 _DESCRIPTION = """\
@@ -77,8 +76,8 @@ def _parsers(kind: str) -> tuple[argparse.ArgumentParser, argparse.ArgumentParse
     if kind in WITHOUT_SOURCE:
         parser.set_defaults(source=None)
     else:
-        parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder as its publisher ships it")
-    parser.add_argument("out", type=Path, metavar="OUT.h5", help="dataset file to make; OUT.png is made beside it")
+        parser.add_argument("source", type=file_path, metavar="SOURCE", help="file or folder as its publisher ships it")
+    parser.add_argument("out", type=file_path, metavar="OUT.h5", help="dataset file to make; OUT.png is made beside it")
     _add_common(parser)
     if kind in FILE_PER_IMAGE:
         _add_work(parser)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..data.format import SPLITS
 from ..errors import UserError
-from ..parsers import COMMON, OWN
+from ..parsers import COMMON, OWN, file_name, file_path
 
 _DESCRIPTION = """\
 Accuracy and further metrics of every strategy of a trained model on a data set. Each rank loads the CNNs of its own
@@ -50,16 +50,17 @@ def parser() -> argparse.ArgumentParser:
         "  mpirun -n 4 hpcdd evaluate runs/quickstart-001 --data other.h5 --output evaluation",
         **COMMON,
     )
-    made.add_argument("run", metavar="RUN", type=Path, help="directory of a run that is complete, or its model.h5")
+    made.add_argument("run", metavar="RUN", type=file_path, help="directory of a run that is complete, or its model.h5")
     made.add_argument(
         "--data",
         metavar="FILE",
+        type=file_name,
         help="a dataset file with images and classes like the run's, whose stored splits are taken whole; "
         "default: the run's own, with its splits",
     )
     made.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     made.add_argument(
-        "--output", metavar="FOLDER", type=Path, help="takes evaluation.json and decisions.h5 (for reports)"
+        "--output", metavar="FOLDER", type=file_path, help="takes evaluation.json and decisions.h5 (for reports)"
     )
     made.add_argument("--own", **OWN)
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")

@@ -6,10 +6,9 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..errors import UserError
-from ..parsers import LAYOUT, OWN, StrictParser
+from ..parsers import LAYOUT, OWN, StrictParser, file_path
 
 FORMATS = ("table", "csv", "json")
 
@@ -51,7 +50,7 @@ def of_predict() -> argparse.ArgumentParser:
         "folder named after a class, or a dataset file knows its class, the accuracy is told",
     )
     made.add_argument("--format", choices=FORMATS, default="table", help="default: table")
-    made.add_argument("--output", type=Path, metavar="FILE", help="write there (default: print)")
+    made.add_argument("--output", type=file_path, metavar="FILE", help="write there (default: print)")
     made.add_argument(
         "--split",
         choices=("train", "validation", "test"),
@@ -77,12 +76,12 @@ def of_export() -> argparse.ArgumentParser:
         **LAYOUT,
     )
     _add_model(made)
-    made.add_argument("out", type=Path, metavar="OUT", help="file to make: .onnx, or .pt2 for torch.export.load")
+    made.add_argument("out", type=file_path, metavar="OUT", help="file to make: .onnx, or .pt2 for torch.export.load")
     return made
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a complete run, or its model.h5 alone")
+    parser.add_argument("run", type=file_path, metavar="RUN", help="directory of a complete run, or its model.h5 alone")
     parser.add_argument(
         "--strategy",
         metavar="NAME",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..errors import UserError
-from ..parsers import COMMON, OWN, positive
+from ..parsers import COMMON, OWN, file_path, positive
 
 _DESCRIPTION = """\
 Says who would do what on N ranks, and at what cost: boxes, owners, parameters, memory of each rank, messages of a step.
@@ -30,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("-n", dest="ranks", type=positive, metavar="N", help="number of ranks")
     made.add_argument(
-        "--machine", type=Path, help="machine file, made by `hpcdd bench step` and `hpcdd bench collectives`"
+        "--machine", type=file_path, help="machine file, made by `hpcdd bench step` and `hpcdd bench collectives`"
     )
     made.add_argument(
         "--ranks-per-host",
@@ -45,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         help="threads of each rank (default: OMP_NUM_THREADS, else the cores of a host divided by its ranks)",
     )
     made.add_argument("--own", **OWN)
-    made.add_argument("--picture", type=Path, metavar="FILE", help="PNG of the boxes on a sample image (default: none)")
+    made.add_argument(
+        "--picture", type=file_path, metavar="FILE", help="PNG of the boxes on a sample image (default: none)"
+    )
     return made
 
 

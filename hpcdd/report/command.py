@@ -11,7 +11,7 @@ from typing import TextIO
 from ..bench import curves
 from ..errors import UserError
 from ..files import writing
-from ..parsers import COMMON
+from ..parsers import COMMON, file_path
 from ..studies import index
 from . import run as of_run
 from . import scaling_page, study
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--output",
+        type=file_path,
         metavar="FOLDER",
         help="default: RUN, STUDYDIR or HEADLINE itself, or SCALING-report beside the first file",
     )
@@ -99,9 +100,9 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
     return found
 
 
-def _output(paths: Sequence[Path], wanted: str | None) -> Path:
+def _output(paths: Sequence[Path], wanted: Path | None) -> Path:
     if wanted is not None:
-        return Path(wanted)
+        return wanted
     if len(paths) == 1 and paths[0].is_dir():
         return paths[0]
     if any(path.is_dir() for path in paths):

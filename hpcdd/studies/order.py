@@ -17,7 +17,7 @@ from ..command_line import Tree, parse_options
 from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
-from ..parsers import COMMON, OWN, documented, positive
+from ..parsers import COMMON, OWN, documented, file_path, positive
 from ..settings import Settings
 from ..yaml_text import KeyPath
 from .description import Description, Table, Variant
@@ -90,12 +90,14 @@ def parser() -> argparse.ArgumentParser:
         **COMMON,
     )
     made.add_argument("--variant", metavar="NAME", help="one of the study's variants (default: none)")
-    made.add_argument("--output", metavar="STUDYDIR", help="default: studies/NAME, or studies/NAME-VARIANT")
+    made.add_argument(
+        "--output", type=file_path, metavar="STUDYDIR", help="default: studies/NAME, or studies/NAME-VARIANT"
+    )
     made.add_argument("--only", metavar="PATTERN", help="only runs whose name matches, such as 'grid=2x2,*'")
     made.add_argument("--ranks", type=positive, metavar="R", help="ranks of a run, instead of the study's")
     made.add_argument("--retry", action="store_true", help="run those again that have failed")
     made.add_argument("--dry-run", action="store_true", help="list the runs and their expected cost; train nothing")
-    made.add_argument("--machine", type=Path, metavar="FILE", help="with --dry-run: machine file, for seconds")
+    made.add_argument("--machine", type=file_path, metavar="FILE", help="with --dry-run: machine file, for seconds")
     made.add_argument("--own", **{**OWN, "help": f"with --dry-run: {OWN['help']}"})
     return made
 
@@ -111,7 +113,7 @@ def order(arguments: Sequence[str]) -> tuple[Order, argparse.Namespace]:
     """
     if not arguments or arguments[0].startswith("-"):
         raise UserError("study: name a study, a YAML file, as the first word; see `hpcdd study --help`")
-    path = Path(arguments[0])
+    path = configuration.path_of(arguments[0])
     try:
         own, rest = parser().parse_known_args(list(arguments[1:]))
     except argparse.ArgumentError as error:

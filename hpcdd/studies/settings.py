@@ -16,7 +16,7 @@ from ..config import Config
 from ..configuration import Source
 from ..errors import UserError
 from ..mesh import MOST_THREADS
-from ..parsers import COMMON, documented
+from ..parsers import COMMON, documented, file_path
 from ..settings import Settings
 
 Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
         **COMMON,
     )
-    parser.add_argument("--output", metavar="FILE", help="default: STUDY.jsonl, in this folder")
+    parser.add_argument("--output", type=file_path, metavar="FILE", help="default: STUDY.jsonl, in this folder")
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
     parser.add_argument("--phases", metavar="P,P,...", help="instead of the study's")
     parser.add_argument("--repeats", metavar="R", help="instead of the study's")
@@ -102,7 +102,7 @@ def order(arguments: Sequence[str]) -> Order:
     """
     if not arguments or arguments[0].startswith("-"):
         raise UserError("scale: name a study, a YAML file, as the first word; see `hpcdd scale --help`")
-    path = Path(arguments[0])
+    path = configuration.path_of(arguments[0])
     try:
         own, rest = parser().parse_known_args(arguments[1:])
     except argparse.ArgumentError as error:

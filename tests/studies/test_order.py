@@ -82,6 +82,15 @@ def test_a_variant_changes_what_it_names(study: str) -> None:
     assert content.table.columns == ("average", "dnn")
 
 
+def test_paths_of_the_command_line_are_resolved(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPCDD_TEST", str(Path(study).parent))
+    found, options = order(["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"])
+    assert (found.output, options.machine) == (Path(study).parent / "o", Path.home() / "m")
+    for words in (["$HPCDD_NONE.yaml"], [study, "--output", "$HPCDD_NONE"]):
+        with pytest.raises(UserError, match="'HPCDD_NONE' is not set"):
+            order(words)
+
+
 def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("config:\n  local: {epoch: 1}\nmatrix:\n  seed: [0, -1]\n  local.batch_size: [8, 1]\n")
