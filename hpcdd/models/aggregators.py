@@ -1,6 +1,6 @@
 """Rules that combine the S local decisions into one, without training: arXiv 2408.14442 compares the first two.
 
-Each rule is a mean over the subdomains of something that depends on one subdomain's logits alone, so that ranks which
+Each rule is a sum over the subdomains of something that depends on one subdomain's logits alone, so that ranks which
 hold some subdomains each can add it up. The class with the highest score is the decision.
 """
 
@@ -17,11 +17,20 @@ def probability(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
     return logits.double().softmax(-1) / num_subdomains
 
 
+PRIOR_VOTES = 0.5
+"""Votes that the average probability counts for in a majority vote."""
+
+
 def vote(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
-    """Majority vote; between classes with equally many votes, the higher mean probability wins."""
+    """Majority vote, (v_k + m p_k) / (S + m) for v_k of S votes, the average probability p and m = PRIOR_VOTES.
+
+    That is the m-estimate of the share of the votes with p as prior (B. Cestnik, ECAI 1990), the posterior mean under a
+    Dirichlet prior m p. The shares alone are 0 where nobody votes, so that one such image makes the log loss infinite,
+    and they leave ties open; additive smoothing, (v_k + a) / (S + K a), leaves ties open as well. Since m < 1, p never
+    outweighs a vote: the decision is the majority's, and between classes with as many votes the higher p wins.
+    """
     votes = functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
-    # Half of a mean probability never outweighs a vote.
-    return (votes + 0.5 * probability(logits, num_subdomains)) / num_subdomains
+    return (votes + PRIOR_VOTES * probability(logits, num_subdomains)) / (num_subdomains + PRIOR_VOTES)
 
 
 def log_probability(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
@@ -40,7 +49,7 @@ RULES: dict[str, Rule] = {"average": probability, "majority": vote, "log_pool": 
 def distribution(rule: str, total: torch.Tensor) -> torch.Tensor:
     """The scores of a rule (..., K) as probabilities, which add up to 1 and have the same order.
 
-    The pool's are the normalised geometric mean; those of the vote 2/3 shares of the votes and 1/3 mean probability.
+    The pool's are the normalised geometric mean; the other scores are probabilities but for the rounding of their sum.
     """
     return total.softmax(-1) if rule == "log_pool" else total / total.sum(-1, keepdim=True)
 

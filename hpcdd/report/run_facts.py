@@ -16,6 +16,7 @@ from ..decomposition import by
 from ..metrics import SUMMARY
 from ..phases.status import NAMES
 from ..results import STRATEGIES
+from ..studies.expectations import LEVEL, holm
 from .run_data import RunData
 from .study_texts import HEADINGS
 
@@ -119,18 +120,24 @@ def table_of_strategies(found: Decisions) -> list[list[str]]:
 def pairs(found: Decisions) -> list[list[str]]:
     """Neighbouring strategies by accuracy, and McNemar's exact test of whether the better one is better.
 
-    The test is two-sided, of the images on which one of both is right (Q. McNemar, Psychometrika 12, 1947).
+    The test is two-sided, of the images on which one of both is right (Q. McNemar, Psychometrika 12, 1947); the p
+    values of all neighbours are corrected together by Holm's method.
     """
     from scipy.stats import binomtest
 
     right = {share: found.decided(share.name) == found.labels for share in shares(found)}
     order = sorted(right, key=lambda share: -share.accuracy)
+    neighbours = list(itertools.pairwise(order))
+    counts = [
+        (int((right[better] & ~right[worse]).sum()), int((~right[better] & right[worse]).sum()))
+        for better, worse in neighbours
+    ]
+    corrected = holm(
+        [float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0 for gains, losses in counts]
+    )
     rows = []
-    for better, worse in itertools.pairwise(order):
-        gains = int((right[better] & ~right[worse]).sum())
-        losses = int((~right[better] & right[worse]).sum())
-        p = binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
-        verdict = "equal" if gains == losses else "better" if p <= 0.05 else "not told apart"
+    for (better, worse), (gains, losses), p in zip(neighbours, counts, corrected, strict=True):
+        verdict = "equal" if gains == losses else "better" if p <= LEVEL else "not told apart"
         rows.append([better.short, worse.short, f"{gains:,}", f"{losses:,}", _p(p), verdict])
     return rows
 

@@ -4,7 +4,8 @@ A statement ``A > B`` or ``A >= B`` is on test accuracies. Both strategies of a 
 and seed. Of the paired differences A - B, mean, sample standard deviation and the one-sided paired t test are given:
 
 * for each row of the table over its seeds. The p values of all rows and statements of the study are corrected together
-  by Holm's method;
+  by Holm's method, where a test counts once: rows whose runs share their local CNNs have those between their rules in
+  common, and ``A > B`` is tested as ``B >= A`` is;
 * over all rows and seeds at once, pooled: a test with more power. Rows may differ, so that the deviation is that within
   rows: of N differences d in R rows, the mean of all is compared with s / sqrt(N), where s^2 is the sum of the squared
   distances from the means of their rows, over N - R degrees of freedom. (In one row this is the ordinary test.) Runs
@@ -98,6 +99,7 @@ class Comparison:
         t: the statistic of the paired t test, None where there is no test.
         p: one-sided, against the statement's hypothesis; uncorrected.
         corrected: by Holm's method.
+        same: equal in comparisons whose test is one and the same.
     """
 
     statement: Statement
@@ -105,6 +107,7 @@ class Comparison:
     t: float | None = None
     p: float | None = None
     corrected: float | None = None
+    same: Hashable = None
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -191,19 +194,22 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def _compare(statement: Statement, rows: Sequence[Sequence[Measured]]) -> Comparison:
     groups: list[list[float]] = []
-    seen = set()
+    seen: dict[Hashable, None] = {}
+    order = 1 if statement.relation == ">" else -1  # the strategy first that is tested to be above the other
     for row in rows:
         groups.append([])
         for run in row:
             if statement.left not in run.accuracy or statement.right not in run.accuracy:
                 continue
             pair = run.accuracy[statement.left], run.accuracy[statement.right]
-            if run.origin is not None and (run.origin, pair) in seen:
+            run_and_pair = (id(run) if run.origin is None else run.origin, pair[::order])
+            if run_and_pair in seen:
                 continue
-            seen.add((run.origin, pair))
+            seen[run_and_pair] = None
             # Accuracies are ratios of counts: differences that agree to 12 digits are equal.
             groups[-1].append(round(pair[0] - pair[1], 12))
-    comparison = Comparison(statement, tuple(map(tuple, groups)))
+    names = (statement.left, statement.right)[::order]
+    comparison = Comparison(statement, tuple(map(tuple, groups)), same=(names, frozenset(seen)))
     if comparison.mean is None or not comparison.deviation or all(len(set(group)) < 2 for group in groups):
         return comparison
     from scipy import stats
@@ -214,5 +220,6 @@ def _compare(statement: Statement, rows: Sequence[Sequence[Measured]]) -> Compar
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    corrected = iter(holm([comparison.p for comparison in comparisons if comparison.p is not None]))
-    return [replace(c, corrected=next(corrected)) if c.p is not None else c for c in comparisons]
+    tests = {comparison.same: comparison.p for comparison in comparisons if comparison.p is not None}
+    corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
+    return [replace(c, corrected=corrected[c.same]) if c.p is not None else c for c in comparisons]

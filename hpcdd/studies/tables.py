@@ -102,8 +102,8 @@ class Table:
 
     @property
     def tests(self) -> int:
-        """Number of tests within rows, over which their p values are corrected."""
-        return sum(c.p is not None for judgement in self.judgements for c in judgement.rows)
+        """Number of different tests within rows, over which their p values are corrected."""
+        return len({c.same for judgement in self.judgements for c in judgement.rows if c.p is not None})
 
 
 def tabulate(outcome: Outcome) -> Table:

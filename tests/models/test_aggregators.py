@@ -5,10 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from hpcdd.models.aggregators import RULES, UNIT, Rule, distribution, log_probability, probability, scores, vote
+from hpcdd.models.aggregators import (
+    PRIOR_VOTES,
+    RULES,
+    UNIT,
+    Rule,
+    distribution,
+    log_probability,
+    probability,
+    scores,
+    vote,
+)
 from hpcdd.parallel.reduction import FRACTION_BITS, from_fixed, to_fixed
 
 
@@ -19,7 +30,7 @@ def logits_of(*probabilities: list[float]) -> torch.Tensor:
 
 def votes(logits: torch.Tensor) -> list[list[float]]:
     """Votes for each class; what a majority vote's score has beyond is less than one vote."""
-    return (logits.shape[1] * scores(vote, logits)).floor().tolist()
+    return ((logits.shape[1] + PRIOR_VOTES) * scores(vote, logits)).floor().tolist()
 
 
 def decision(rule: Rule, logits: torch.Tensor) -> list[int]:
@@ -65,13 +76,32 @@ def test_certainty_does_not_outweigh_a_vote() -> None:
     assert decision(vote, logits) == [1]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 16])
+def test_a_votes_probabilities_are_a_posterior_mean(number: int) -> None:
+    """By a Dirichlet prior of half a vote, spread as the average probability; as Monte Carlo has it."""
+    generator = torch.Generator().manual_seed(number)
+    logits = 2 * torch.randn(1, number, 4, generator=generator)
+    found = distribution("majority", scores(vote, logits))[0]
+    counts = torch.bincount(logits.argmax(-1)[0], minlength=4)
+    prior = 0.5 * logits.double().softmax(-1).mean(1)[0]
+    drawn = np.random.default_rng(0).dirichlet((counts + prior).numpy(), 200_000).mean(0)
+    np.testing.assert_allclose(found.numpy(), drawn, atol=5e-3)
+
+
+def test_a_class_without_votes_has_a_finite_log_loss() -> None:
+    found = distribution("majority", scores(vote, logits_of([0.9, 0.1], [0.8, 0.2])))
+    torch.testing.assert_close(
+        found, torch.tensor([[2.425 / 2.5, 0.075 / 2.5]], dtype=torch.float64), rtol=0, atol=1e-6
+    )
+
+
 def test_scores_are_means_over_the_subdomains() -> None:
     logits = 3 * torch.randn(20, 5, 4, generator=torch.Generator().manual_seed(0))
     probabilities = logits.double().softmax(-1)
     torch.testing.assert_close(scores(probability, logits), probabilities.mean(1))
     torch.testing.assert_close(scores(log_probability, logits), probabilities.log().mean(1))
     counts = torch.stack([(logits.argmax(-1) == k).sum(1) for k in range(4)], dim=1)
-    torch.testing.assert_close(scores(vote, logits), (counts + probabilities.mean(1) / 2) / 5)
+    torch.testing.assert_close(scores(vote, logits), (counts + probabilities.mean(1) / 2) / 5.5)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from io import StringIO
@@ -16,6 +17,7 @@ from hpcdd.errors import UserError
 from hpcdd.report import command, run_facts
 from hpcdd.report import run as run_page
 from hpcdd.report.run_data import read
+from hpcdd.studies.expectations import holm
 
 from . import browser, made_run
 
@@ -116,11 +118,19 @@ def test_wilsons_interval() -> None:
     assert run_facts.wilson(1.0, 4) == pytest.approx((0.51010, 1.0), abs=1e-5)
 
 
+def two_sided_binomial(gains: int, losses: int) -> float:
+    """P of a split that is no more probable than this one, of so many tosses of a coin."""
+    n = gains + losses
+    return min(1.0, sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(gains - losses)) / 2**n)
+
+
 def test_mcnemars_test_and_confusions(tmp_path: Path) -> None:
     found = decisions.read(made_run.run(tmp_path / "run") / "decisions.h5")
     rows = run_facts.pairs(found)
     assert len(rows) == len(found.strategies) - 1
     assert all(int(row[2]) >= int(row[3]) for row in rows)
+    exact = [two_sided_binomial(int(row[2]), int(row[3])) for row in rows]
+    assert [row[4] for row in rows] == ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in holm(exact)]
     matrix = np.array([[5, 3, 0], [1, 9, 0], [0, 2, 0]])
     assert run_facts.most_confused(matrix, ["a", "b", "c"]) == [
         ["a", "b", "3", "37.5%"], ["c", "b", "2", "100.0%"], ["b", "a", "1", "10.0%"],

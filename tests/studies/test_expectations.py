@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -101,6 +102,43 @@ def test_what_runs_have_in_common_counts_once_when_pooled() -> None:
     rules, dnn = judge([Statement.parse("average > majority"), Statement.parse("dnn > average")], twice)
     assert (rules.pooled.n, dnn.pooled.n) == (2, 4)
     assert [c.n for c in rules.rows] == [2, 2]
+
+
+def test_a_test_that_rows_have_in_common_counts_once_in_holms_family() -> None:
+    """Two rows whose runs have the same local CNNs, and differ in what the DNN sees."""
+    runs = [
+        [Measured({"average": 0.6 + s, "majority": 0.5, "dnn": 0.7 + f * s}, origin=s) for s in (0.01, 0.02, 0.04)]
+        for f in (2, 3)
+    ]
+    rules, dnn = judge([Statement.parse("average > majority"), Statement.parse("dnn > average")], runs)
+    distinct = [rules.rows[0].p, dnn.rows[0].p, dnn.rows[1].p]
+    assert rules.rows[1].p == distinct[0]
+    expected = holm([p for p in distinct if p is not None])
+    assert [rules.rows[0].corrected, *(c.corrected for c in dnn.rows)] == expected
+    assert rules.rows[1].corrected == expected[0]
+
+
+def test_rows_of_other_local_cnns_have_tests_of_their_own() -> None:
+    """Of equal accuracies, though."""
+    (found,) = judge([Statement.parse("dnn > average")], rows([0.01, 0.02, 0.04], [0.01, 0.02, 0.04]))
+    assert [c.corrected for c in found.rows] == [2 * c.p for c in found.rows if c.p is not None]
+
+
+def test_a_statement_and_its_reverse_are_one_test() -> None:
+    above, below = judge(
+        [Statement.parse("dnn > average"), Statement.parse("average >= dnn")], rows([0.01, 0.02, 0.04])
+    )
+    assert above.rows[0].p == pytest.approx(below.rows[0].p)
+    assert above.rows[0].corrected == above.rows[0].p
+    assert above.pooled.corrected == above.pooled.p
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holms_method_is_the_closed_test_of_bonferronis(p: list[float]) -> None:
+    """A hypothesis is rejected where every intersection with others is: the definition of closed testing."""
+    subsets = [chosen for n in range(1, len(p) + 1) for chosen in itertools.combinations(range(len(p)), n)]
+    expected = [max(min(1.0, len(s) * min(p[j] for j in s)) for s in subsets if i in s) for i in range(len(p))]
+    assert holm(p) == pytest.approx(expected)
 
 
 def test_a_run_that_lacks_a_strategy_makes_no_pair() -> None:
