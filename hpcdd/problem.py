@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,22 @@ def check_memory(needed: int, available: int) -> None:
         raise UserError(
             f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
             "are free there; use fewer subdomains or samples, or more memory on the first node"
+        )
+
+
+def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | None]]) -> None:
+    """Refuses classes that no network could learn; earlier revisions wrote dataset files that have such.
+
+    Raises:
+        UserError: naming these classes, and the setting that leaves them out.
+    """
+    present = set(labels_of(info, rows["train"]).tolist())
+    missing = [name for number, name in enumerate(info.class_names) if number not in present]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {info.num_classes} classes have no training samples in {info.path}: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; no model can learn them: make the file "
+            "again with samples of them, or name all other classes in data.classes"
         )
 
 
@@ -161,6 +177,7 @@ def pose(config: Config) -> Problem:
     check_admitted(config.model)
     info = with_classes(inspect(resolve(config.data.file)), config.data.classes)
     rows = split_rows(info, config.data.validation_fraction, config.seed, config.data.subset)
+    check_classes(info, rows)
     for section, settings in (
         ("local", config.local),
         ("aggregation", config.aggregation),

@@ -111,7 +111,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         )
     described = parser.add_argument_group("what the file says of itself")
     described.add_argument("--name", help="name of the data set (default: the source's)")
-    described.add_argument("--class-names", help="names of the classes, separated by commas (default: the source's)")
+    described.add_argument(
+        "--class-names",
+        metavar="A,B,...",
+        help="where the source names its classes: all of them in the order that they are to have, each as NAME or "
+        "OLD=NEW; where it numbers them: a name for each number, in ascending order (default: the source's)",
+    )
     described.add_argument("--source-note", help="where the data set comes from (default: the source's path)")
     described.add_argument("--licence", default="", help="its licence")
     layout = parser.add_argument_group("layout of the file")

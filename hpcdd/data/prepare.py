@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
@@ -68,7 +69,7 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, 
     chunk = None
     if decomposition is not None:
         chunk = chunk_shape(decomposition, np.dtype(splits["train"].dtype).itemsize)
-    names = _class_names(arguments, imported, splits)
+    names, splits, named = _classes(arguments, imported, splits)
     with _progress(sum(len(part.labels) for part in splits.values())) as advance:
         info = write_dataset(
             out,
@@ -85,7 +86,7 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, 
         )
     sheet = out.with_suffix(".png")
     contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
-    _summarize(out, info, chunk, [*imported.notes, *filter(None, [work.report()])])
+    _summarize(out, info, chunk, [*imported.notes, *filter(None, [named, work.report()])])
     print(f"  samples of each class: {sheet}")
 
 
@@ -164,23 +165,89 @@ def _origin(arguments: argparse.Namespace, imported: Imported) -> str:
     return str(arguments.source_note or imported.source or arguments.source)
 
 
-def _class_names(
+def _classes(
     arguments: argparse.Namespace, imported: Imported, splits: Mapping[str, Collection]
-) -> tuple[str, ...]:
-    num_classes = 1 + max(int(part.labels.max(initial=0)) for part in splits.values())
-    names = imported.class_names
-    if arguments.class_names:
-        names = tuple(name.strip() for name in arguments.class_names.split(","))
-    if not names:
-        if num_classes > (samples := sum(len(part.labels) for part in splits.values())):
+) -> tuple[tuple[str, ...], dict[str, Collection], str]:
+    """Names of the classes, splits whose labels count these from 0, and what a user should know of it.
+
+    Raises:
+        UserError: names that are not those of the source's classes, each once; or a label that is negative.
+    """
+    numbers: list[int] = []
+    if not imported.class_names:
+        numbers = np.unique(np.concatenate([part.labels for part in splits.values()])).tolist()
+        if numbers[0] < 0:
             raise UserError(
-                f"{arguments.source}: its labels go up to {num_classes - 1}, but it has {samples} samples; "
-                "number the classes from 0"
+                f"{arguments.source} holds the label {numbers[0]}; labels are numbers of classes, 0 or more: leave "
+                "out samples of no class"
             )
-        names = tuple(map(str, range(num_classes)))
-    if len(names) < num_classes:
-        raise UserError(f"--class-names lists {len(names)} names, but the labels go up to {num_classes - 1}")
-    return names
+    found = imported.class_names or tuple(map(str, numbers))
+    names, order = found, list(range(len(found)))
+    if arguments.class_names is not None:
+        given = [name.strip() for name in arguments.class_names.split(",")]
+        named = _numbered_names(given, numbers) if numbers else _ordered_names(given, found)
+        names, order = tuple(name for name, _ in named), [label for _, label in named]
+    # From the labels of the source to the position of their class among the names.
+    source_labels, positions = np.asarray(numbers or range(len(found))), np.argsort(order)
+    renumbered = {
+        split: dataclasses.replace(part, labels=positions[np.searchsorted(source_labels, part.labels)])
+        for split, part in splits.items()
+    }
+    note = ""
+    if numbers and numbers[0] + len(numbers) <= numbers[-1] and arguments.class_names is None:
+        raise UserError(
+            f"{arguments.source}: its labels go from {numbers[0]} to {numbers[-1]}, but only {len(numbers)} of these "
+            f"numbers occur ({_some(numbers)}); if each of them is a class, name these with --class-names"
+        )
+    if numbers != list(range(len(numbers))):
+        note = f"the source's labels {_some(numbers)} are classes 0 to {len(numbers) - 1} here"
+    return names, renumbered, note
+
+
+def _some(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+
+
+def _numbered_names(given: Sequence[str], numbers: Sequence[int]) -> list[tuple[str, int]]:
+    """Of classes that the source numbers, in ascending order: name, position."""
+    _check_names(given, given)
+    if len(given) != len(numbers):
+        raise UserError(
+            f"--class-names lists {len(given)} names, but the source has {len(numbers)} labels ({_some(numbers)}); "
+            "name one for each label"
+        )
+    return [(name, position) for position, name in enumerate(given)]
+
+
+def _ordered_names(given: Sequence[str], found: Sequence[str]) -> list[tuple[str, int]]:
+    """Of classes that the source names, in the order given, each as NAME or OLD=NEW: name, position in the source."""
+    pairs = []
+    for word in given:
+        old, equals, new = (word, "", "") if word in found else word.partition("=")
+        pairs.append((old.strip(), new.strip() if equals else old.strip()))
+    _check_names([old for old, _ in pairs], given)
+    _check_names([new for _, new in pairs], given)
+    unknown = [old for old, _ in pairs if old not in found]
+    missing = [name for name in found if name not in dict(pairs)]
+    if unknown or missing:
+        faults = [
+            f"{', '.join(names)} {what}"
+            for names, what in ((unknown[:5], "is no class of the source"), (missing[:5], "is missing"))
+            if names
+        ]
+        raise UserError(
+            f"--class-names: {' and '.join(faults)}; the source has {', '.join(found[:20])}: list each of these once, "
+            "in the order that the classes are to have, as NAME or as OLD=NEW"
+        )
+    return [(new, found.index(old)) for old, new in pairs]
+
+
+def _check_names(names: Sequence[str], given: Sequence[str]) -> None:
+    if "" in names:
+        raise UserError(f"--class-names is {','.join(given)!r}, which holds an empty name; write A,B,C")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--class-names lists {twice!r} twice; each class has a name of its own")
 
 
 @contextlib.contextmanager

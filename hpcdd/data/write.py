@@ -122,6 +122,10 @@ def write_dataset(
             would refuse, a block that does not fit, or a path that can't be written.
     """
     check_out(path)
+    if len(set(class_names)) < len(class_names):
+        twice = next(name for name in class_names if list(class_names).count(name) > 1)
+        raise UserError(f"{path} is not written: two classes have the name {twice!r}; name them with --class-names")
+    _check_classes(path, np.asarray(splits["train"].labels), class_names)
     attributes = {"name": name, "source": source, "licence": licence, "command": command}
     if preparation is not None:
         attributes["preparation"] = preparation.to_json()
@@ -138,6 +142,7 @@ def write_dataset(
                         raise UserError(f"{path} is not written: {fault}")
                     moments = _write_split(file.create_group(split_name), split, compression, coarse, chunk)
                     if split_name == "train":
+                        _check_classes(path, file["train/labels"][:], class_names, len(split.left_out))
                         file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
                 file.attrs["fingerprint"] = np.bytes_(_accepted(path, described, temporary, file).fingerprint)
             info = replace(_accepted(path, inspect, temporary), path=path.absolute())
@@ -168,6 +173,27 @@ def _checked(moments: _Moments, path: Path) -> tuple[Array, Array]:
     if not (std > 0).all():
         raise UserError(f"{path} is not written: a channel is constant (std {std.tolist()})")
     return mean, std
+
+
+def _check_classes(path: Path, labels: Array, class_names: Sequence[str], left_out: int = 0) -> None:
+    """Refuses classes that no network could learn.
+
+    Args:
+        path: of the file, in the message.
+        labels: of the training samples; where one is no class, that is reported when the file is inspected.
+        class_names: K names.
+        left_out: bad files among the training samples that are not in the file.
+    """
+    present = set(np.unique(labels).tolist())
+    missing = [name for number, name in enumerate(class_names) if number not in present]
+    if not missing or not present <= set(range(len(class_names))):
+        return
+    some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    after = f" after {left_out} bad files were left out" if left_out else ""
+    raise UserError(
+        f"{path} is not written: {len(missing)} of {len(class_names)} classes have no training samples{after}: {some}; "
+        "no model can learn them: add samples, or remove these classes from all splits of the source"
+    )
 
 
 def _accepted(path: Path, read: Callable[..., DatasetInfo], temporary: Path, *file: h5py.File) -> DatasetInfo:

@@ -181,7 +181,8 @@ SOURCES = [
     Row(
         "labels that are no classes",
         given("npy"),
-        "source: its labels go up to 1000000000, but it has 8 samples; number the classes from 0",
+        "source: its labels go from 0 to 1000000000, but only 3 of these numbers occur (0, 1, 1000000000); if each of "
+        "them is a class, name these with --class-names",
         files({**ARRAYS, "labels.npy": npy([0, 1, 0, 1, 10**9, 1, 0, 1])}),
     ),
     Row(

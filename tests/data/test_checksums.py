@@ -25,9 +25,10 @@ def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Array:
 
 
 def written(path: Path, images: Array, **options: Any) -> Path:
-    splits = {"train": Split.from_array(images, np.arange(len(images)) % 2)}
+    described = {"name": "d", "class_names": ["a", "b"], "compression": 0, **options}
+    splits = {"train": Split.from_array(images, np.arange(len(images)) % len(described["class_names"]))}
     splits["test"] = splits["train"]
-    write_dataset(path, splits, **{"name": "d", "class_names": ["a", "b"], "compression": 0, **options})
+    write_dataset(path, splits, **described)
     return path
 
 
@@ -227,7 +228,7 @@ def test_checksums_that_do_not_fit_are_named(tmp_path: Path, value: Array) -> No
 
 def test_many_long_class_names(tmp_path: Path) -> None:
     names = [f"{k} " + "ä" * 90 for k in range(1000)]
-    path = written(tmp_path / "d.h5", noise(40, 3, 10, 12), class_names=names, source="s" * 70_000)
+    path = written(tmp_path / "d.h5", noise(1000, 3, 2, 2), class_names=names, source="s" * 70_000)
     info = inspect(path)
     assert list(info.class_names) == names
     assert info.source == "s" * 70_000

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,8 +16,10 @@ from hpcdd.cli import main
 from hpcdd.data.coarse import average
 from hpcdd.data.format import EMBEDDED, inspect
 
+from .sources import write_files
 from .test_folder import write_folders
 from .test_idx import write_folder
+from .test_images import png
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason=f"{FASHION_MNIST} is not there")
@@ -53,6 +56,122 @@ def test_a_balanced_subset_is_the_first_of_each_class_in_order(tmp_path: Path) -
             assert np.bincount(file[split]["labels"]).tolist() == [len(chosen) // 3] * 3
 
 
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Images of cats, which are darker than those of dogs, and these darker than those of mice."""
+    files = {
+        f"{name}/{i}.png": png(4, 4, 80 * k + i) for k, name in enumerate(("cat", "dog", "mouse")) for i in range(5)
+    }
+    return write_files(tmp_path / "pets", files)
+
+
+def darkest(path: Path) -> dict[str, int]:
+    """By class the darkest pixel of its training images, a multiple of 80 and a little."""
+    names = inspect(path).class_names
+    with h5py.File(path) as file:
+        images, labels = file["train/images"][:], file["train/labels"][:]
+    return {name: int(images[labels == k].min()) // 80 for k, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("mouse,cat,dog", {"mouse": 2, "cat": 0, "dog": 1}),
+        ("dog=hound, cat, mouse=rodent", {"hound": 1, "cat": 0, "rodent": 2}),
+        ("cat=dog,dog=cat,mouse", {"dog": 0, "cat": 1, "mouse": 2}),
+    ],
+)
+def test_images_follow_the_names_of_their_class(
+    tmp_path: Path, pets: Path, given: str, expected: dict[str, int]
+) -> None:
+    out = tmp_path / "out.h5"
+    assert main(["prepare", "folder", str(pets), str(out), "--class-names", given]) == 0
+    assert list(darkest(out).items()) == list(expected.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "cat,dog,rat",
+            "rat is no class of the source and mouse is missing; the source has cat, dog, mouse: list each",
+        ),
+        ("cat,dog", "mouse is missing; the source has cat, dog, mouse"),
+        ("cat,dog,mouse,rat", "rat is no class of the source; the source has cat, dog, mouse"),
+        ("cat,cat,dog", "--class-names lists 'cat' twice"),
+        ("cat,dog=cat,mouse", "--class-names lists 'cat' twice"),
+        ("cat=,dog,mouse", "holds an empty name; write A,B,C"),
+        ("rat=cat,dog,mouse", "rat is no class of the source and cat is missing"),
+    ],
+)
+def test_names_that_are_not_those_of_the_classes(
+    tmp_path: Path, pets: Path, capsys: pytest.CaptureFixture[str], given: str, message: str
+) -> None:
+    assert main(["prepare", "folder", str(pets), str(tmp_path / "out.h5"), "--class-names", given]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.h5").exists()
+
+
+def numbered(folder: Path, labels: list[int], test: list[int] | None = None) -> str:
+    """Arrays of one pixel value for each label; 24 images of each label for training, and for the test unless given."""
+    arrays = {}
+    for split, found in (("train", labels), ("test", labels if test is None else test)):
+        arrays[f"{split}_labels"] = np.repeat(found, 24)
+        noise = np.random.default_rng(0).integers(0, 10, (24 * len(found), 4, 4))
+        arrays[f"{split}_images"] = (noise + 10 * arrays[f"{split}_labels"][:, None, None]).astype(np.uint8)
+    np.savez(folder / "source.npz", **arrays)
+    return str(folder / "source.npz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "names", "note"),
+    [
+        ([1, 2, 3], [], ("1", "2", "3"), "the source's labels 1, 2, 3 are classes 0 to 2 here"),
+        ([1, 2, 3], ["--class-names", "a,b,c"], ("a", "b", "c"), "labels 1, 2, 3 are classes 0 to 2 here"),
+        ([3, 8], ["--class-names", "three,eight"], ("three", "eight"), "labels 3, 8 are classes 0 to 1 here"),
+    ],
+)
+def test_labels_that_do_not_count_from_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: list[int], given: list[str], names: Any, note: str
+) -> None:
+    assert main(["prepare", "npz", numbered(tmp_path, labels), str(tmp_path / "d.h5"), *given]) == 0
+    assert note in capsys.readouterr().out
+    info = inspect(tmp_path / "d.h5")
+    assert info.class_names == names
+    with h5py.File(tmp_path / "d.h5") as file:
+        assert [int(file["train/images"][i].min()) // 10 for i in range(0, 24 * len(labels), 24)] == labels
+    assert np.unique(info.labels["test"]).tolist() == list(range(len(labels)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "test", "given", "message"),
+    [
+        ([0, 1, 5], [0, 1], [], "labels go from 0 to 5, but only 3 of these numbers occur (0, 1, 5); if each of them"),
+        ([0, 1], [0, 1, 2], [], "1 of 3 classes have no training samples: 2; no model can learn them: add samples, or"),
+        ([0, 1], [0, 1], ["--class-names", "a,b,c"], "lists 3 names, but the source has 2 labels (0, 1); name one for"),
+        ([0, 1], [0, 1], ["--class-names", "a,a"], "--class-names lists 'a' twice"),
+        ([-1, 0, 1], [0, 1], [], "holds the label -1; labels are numbers of classes, 0 or more"),
+    ],
+)
+def test_labels_that_are_no_classes(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    labels: list[int],
+    test: list[int],
+    given: list[str],
+    message: str,
+) -> None:
+    assert main(["prepare", "npz", numbered(tmp_path, labels, test), str(tmp_path / "d.h5"), *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_class_whose_files_are_all_bad(tmp_path: Path, pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in pets.glob("mouse/*.png"):
+        path.write_bytes(b"")
+    assert main(["prepare", "folder", str(pets), str(tmp_path / "out.h5"), "--skip-bad"]) == 2
+    assert "classes have no training samples after 4 bad files were left out: mouse" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "block", "shape"), [("2", (2, 2), (1, 3, 2)), ("5,1", (5, 1), (1, 1, 4)), ("2, 3", (2, 3), (1, 3, 2))]
 )
@@ -85,7 +204,10 @@ def test_coarse_images_of_a_subset(tmp_path: Path) -> None:
         (["--test-samples", "0"], "--test-samples is 0; with 3 classes use a multiple of 3"),
         (["--test-samples", "-3"], "--test-samples is -3; with 3 classes use a multiple of 3"),
         (["--train-samples", "21"], "--train-samples is 21, 7 per class, but a class has 6 in the source"),
-        (["--class-names", "ant,bee"], "--class-names lists 2 names, but the labels go up to 2"),
+        (
+            ["--class-names", "ant,bee"],
+            "--class-names lists 2 names, but the source has 3 labels (0, 1, 2); name one for each label",
+        ),
         (["--coarse", "x"], "--coarse is 'x'; use one positive integer (2), or one per spatial axis (2,2)"),
         (["--coarse", "1.5"], "--coarse is '1.5'; use one positive integer (2), or one per spatial axis (2,2)"),
         (["--coarse", "2,"], "--coarse is '2,'; use one positive integer (2), or one per spatial axis (2,2)"),

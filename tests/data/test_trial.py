@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import h5py
@@ -91,6 +93,20 @@ def test_their_images_are_read_and_no_others(tiny: Path) -> None:
     assert set(problem.labels("train").tolist()) == {0, 1}
 
 
+def test_a_class_without_training_samples_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Earlier revisions wrote such files."""
+    shutil.copy(tiny, tmp_path / "d.h5")
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        file.attrs["class_names"] = ["two", "three", "four", "five"]
+        del file.attrs["fingerprint"], file["train/images_checksums"], file["test/images_checksums"]
+    data = {"file": str(tmp_path / "d.h5")}
+    with pytest.raises(UserError, match=r"1 of 4 classes have no training samples .*d\.h5: five; .* in data\.classes"):
+        pose(Config.model_validate({"data": data}))
+    with pytest.raises(UserError, match=r"1 of 3 classes have no training samples"):
+        pose(Config.model_validate({"data": {**data, "classes": [0, 1, 3]}}))
+    assert pose(Config.model_validate({"data": {**data, "classes": [0, 1, 2]}})).info.num_classes == 3
+
+
 def test_what_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
     info = inspect(tiny)
     for classes, words in (
@@ -102,13 +118,13 @@ def test_what_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
             with_classes(info, classes)
     images = np.random.default_rng(0).integers(0, 9, (8, 1, 4, 4)).astype(np.uint8)
     splits = {
-        "train": Split.from_array(images, np.array([0, 0, 1, 1, 2, 2, 0, 1])),
+        "train": Split.from_array(images, np.array([0, 0, 1, 1, 2, 2, 0, 3])),
         "test": Split.from_array(images, np.array([0] * 7 + [2])),
     }
     numbers = write_dataset(tmp_path / "n.h5", splits, name="n", class_names=["1", "2", "3", "4"])
     with pytest.raises(UserError, match=r"leaves 1 samples of split 'test'"):
         with_classes(numbers, ["2", "3"])  # names, not numbers
     with pytest.raises(UserError, match=r"leaves training samples of one class only"):
-        with_classes(numbers, [1, "4"])
+        with_classes(dataclasses.replace(numbers, labels={"train": np.array([0] * 7 + [1])}), [1, "4"])
     assert with_classes(numbers, [1, "2"]).class_names == ("1", "2")
     assert with_classes(numbers, [0, "2"]).class_names == ("1", "2")  # there is no name 0

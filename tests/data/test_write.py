@@ -98,6 +98,12 @@ def constant_channel() -> Split:
     return in_blocks(images, 20)
 
 
+def emptied() -> Split:
+    """As with --skip-bad, where all files of a class are bad."""
+    images, left_out = images_of("uint8", 60), list(range(2, 60, 3))
+    return Split(np.arange(60) % 3, images.shape[1:], "uint8", lambda: [np.delete(images, left_out, axis=0)], left_out)
+
+
 def with_labels(labels: np.ndarray[Any, Any]) -> Split:
     return Split(labels, (3, 9, 11), "uint8", lambda: [images_of("uint8", 60)])
 
@@ -116,7 +122,13 @@ FAILURES = {
         r"train/labels\[3\] is 3, out of range",
     ),
     "negative label": (lambda: with_labels(np.arange(60) % 3 - 1), UserError, r"train/labels\[0\] is -1"),
-    "one class": (lambda: with_labels(np.zeros(60)), UserError, "one class only"),
+    "class without samples": (
+        lambda: with_labels(np.arange(60) % 2),
+        UserError,
+        "1 of 3 classes have no training samples: c; .* remove these classes from all splits",
+    ),
+    "one class": (lambda: with_labels(np.zeros(60)), UserError, "2 of 3 classes have no training samples: b, c"),
+    "a class that is emptied by bad files": (emptied, UserError, "no training samples after 20 bad files .* out: c;"),
     "fewer images than labels": (lambda: with_labels(np.arange(61) % 3), AssertionError, "60 images for 61 labels"),
     "more images than labels": (lambda: with_labels(np.arange(59) % 3), Exception, "."),
 }
