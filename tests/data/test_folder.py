@@ -185,5 +185,5 @@ def test_a_dataset_file_from_folders(tmp_path: Path) -> None:
 def test_16_bits_are_refused_not_clipped(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path)
-    with pytest.raises(UserError, match=r"deep\.png has more than 8 bits per pixel"):
+    with pytest.raises(UserError, match=r"deep\.png has 16 bits per channel .PNG, mode I;16."):
         decode(path)

@@ -72,7 +72,7 @@ def test_cameras_that_were_turned() -> None:
         (png(2, 2, claimed=(40, 40)), "is not an image that can be read"),
         (png(2, 2)[:40], "is not an image that can be read"),
         (png(4, 4).replace(b"IDAT", b"IDAX"), "is not an image that can be read"),
-        (b"P5\n4 4\n65535\n" + bytes(32), "more than 8 bits per pixel"),
+        (b"P5\n4 4\n65535\n" + bytes(32), "has 16 bits per channel"),
         (b"P5\n4 x\n255\n", "is not an image that can be read"),
         (b"BM" + bytes(60), "is not an image that can be read"),
         (b"", "is not an image that can be read"),
@@ -82,6 +82,86 @@ def test_bad_images_are_named(content: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         Form((2, 2)).decode(content, "some/file.png")
     assert "some/file.png" in str(caught.value)
+
+
+def stored(image: Image.Image, kind: str, **options: object) -> bytes:
+    made = io.BytesIO()
+    image.save(made, kind, **options)
+    return made.getvalue()
+
+
+def deep_png(colours: int, channels: int) -> bytes:
+    """16 bits per channel, all 0."""
+    header = struct.pack(">2I5B", 2, 2, 16, colours, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(4 * channels)) * 2)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def deep_tiff() -> bytes:
+    """16 bits per channel in RGB, all 0, as Pillow can't write it."""
+    made = bytearray(stored(Image.new("RGB", (2, 4)), "TIFF"))
+    at = made.index(struct.pack("<HHI", 258, 3, 3)) + 8
+    (bits,) = struct.unpack_from("<I", made, at)
+    struct.pack_into("<3H", made, bits, 16, 16, 16)
+    return bytes(made) + bytes(48)
+
+
+DEEP = {
+    "PNG, grey": (deep_png(0, 1), 16),
+    "PNG, RGB": (deep_png(2, 3), 16),
+    "PNG, grey with opacity": (deep_png(4, 2), 16),
+    "PNG, RGBA": (deep_png(6, 4), 16),
+    "PPM": (b"P6 2 2 65535 " + bytes(24), 16),
+    "PPM of 10 bits": (b"P6 2 2 1023 " + bytes(24), 10),
+    "PPM in words": (b"P3 1 1 1023 1 2 3 ", 10),
+    "PGM": (b"P5 2 2 65535 " + bytes(8), 16),
+    "TIFF": (deep_tiff(), 16),
+    "TIFF of floats": (stored(Image.new("F", (2, 2)), "TIFF"), 32),
+    "JPEG 2000": (stored(Image.new("I;16", (32, 32)), "JPEG2000"), 16),
+}
+
+
+@pytest.mark.parametrize(("content", "bits"), DEEP.values(), ids=DEEP.keys())
+@pytest.mark.parametrize("mode", [None, "L", "RGB"])
+def test_more_than_8_bits_are_never_cut_off(content: bytes, bits: int, mode: str | None) -> None:
+    with pytest.raises(UserError, match=rf"a/b has {bits} bits per channel .*; convert it to 8 bits .* prepare npz"):
+        Form(mode=mode).decode(content, "a/b")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "BMP", "GIF", "JPEG2000", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_8_bits_are_read_in_every_format(kind: str, mode: str) -> None:
+    assert Form(mode="L").decode(stored(Image.new(mode, (32, 16)), kind), "x").shape == (1, 16, 32)
+
+
+def test_large_jpeg_files_are_decoded_at_a_part_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = np.zeros((640, 800), np.uint8)
+    half[:, 400:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the right side is up
+    content = stored(Image.fromarray(half), "JPEG", exif=exif, quality=95)
+    expected = Form((8, 4)).decode(content, "x")
+    monkeypatch.setattr(images, "_MOST_PIXELS", 200 * 160)
+    assert (expected[0, :, 0] > 128).tolist() == [False] * 4 + [True] * 4
+    np.testing.assert_allclose(Form((8, 4)).decode(content, "x").astype(int), expected, atol=8)
+    with pytest.raises(
+        UserError, match=r"x claims to have 800 x 640 pixels, .* 32,000 are the most .* name --size H W"
+    ):
+        Form().decode(content, "x")
+    with pytest.raises(UserError, match=r"claims to have 800 x 640 pixels.*smaller --size"):
+        Form((500, 500)).decode(content, "x")
+    for other in (stored(Image.fromarray(half), "PNG"), stored(Image.fromarray(half), "JPEG", progressive=True)):
+        with pytest.raises(UserError, match="claims to have 800 x 640 pixels"):
+            Form((8, 4)).decode(other, "x")
+
+
+@pytest.mark.parametrize("edge", [17_000, 60_000])
+def test_no_jpeg_file_asks_for_more_than_the_bound(edge: int) -> None:
+    content = bytearray(stored(Image.new("L", (8, 8)), "JPEG"))
+    at = content.index(b"\xff\xc0") + 5  # a few hundred bytes that claim a large picture
+    struct.pack_into(">2H", content, at, edge, edge)
+    with pytest.raises(UserError, match=f"claims to have {edge} x {edge} pixels"):
+        Form((8, 8)).decode(bytes(content), "x")
 
 
 def jpeg() -> bytes:

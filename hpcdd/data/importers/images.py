@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,11 @@ from ..preparation import PicturePreparation
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif"})
 FITS = ("resize", "crop", "pad")
 _MOST_PIXELS = 1 << 26
-"""No image of a data set has as many pixels; a file of some kilobytes can claim more than the memory holds."""
+"""That are decoded at once; a file of some kilobytes can claim more than the memory holds."""
+_MOST_REDUCED = 1 << 28
+"""Of a JPEG file that is decoded at a part of its size: phones take pictures of 200 million pixels."""
+_BOUND = threading.Lock()
+"""Held while the bound on pixels that Pillow has for a whole process is another."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,19 @@ class Form:
             where: the file in messages.
 
         Raises:
-            UserError: it is damaged, no image, has more than 8 bits per pixel or absurdly many pixels.
+            UserError: it is damaged, no image, has more than 8 bits per channel or absurdly many pixels.
         """
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import ImageOps, UnidentifiedImageError
 
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                if image.width * image.height > _MOST_PIXELS:
+            with _opened(content) as image:
+                self._bound(image, where)
+                if (bits := _bits(image, content)) > 8:
                     raise UserError(
-                        f"{where} claims to have {image.width} x {image.height} pixels; "
-                        f"no image of a data set has more than {_MOST_PIXELS:,}"
+                        f"{where} has {bits} bits per channel ({image.format}, mode {image.mode}), of which Pillow "
+                        "would cut off the lower ones; convert it to 8 bits by a scale of your choice, or store uint16 "
+                        "arrays for `hpcdd prepare npz`"
                     )
-                if image.mode.startswith(("I", "F")):  # Pillow would clip them to 8 bits
-                    raise UserError(f"{where} has more than 8 bits per pixel (mode {image.mode}); convert it to 8 bits")
                 mode = self.mode or ("L" if image.mode in ("1", "L") else "RGB")
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
@@ -81,6 +86,25 @@ class Form:
             raise UserError(f"{where} is not an image that can be read: {error}") from error
         return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
+    def _bound(self, image: Any, where: str) -> None:
+        """Refuses absurdly many pixels before any is decoded.
+
+        A JPEG file that is to become smaller is decoded at 1/2, 1/4 or 1/8 of its size where it has too many. All of a
+        progressive one would be in memory even so.
+        """
+        claimed = f"{image.width} x {image.height}"
+        pixels = image.width * image.height
+        reducible = image.format in ("JPEG", "MPO") and "progressive" not in image.info and pixels <= _MOST_REDUCED
+        if pixels > _MOST_PIXELS and reducible and self.size is not None:
+            longest = max(self.size)  # of either axis: the file may say that it is to be turned
+            image.draft(None, (longest, longest))
+        if image.width * image.height > _MOST_PIXELS:
+            remedy = "make it smaller, or name a smaller --size" if self.size else "name --size H W, or make it smaller"
+            raise UserError(
+                f"{where} claims to have {claimed} pixels, but {_MOST_PIXELS:,} are the most that are decoded "
+                f"({_MOST_REDUCED:,} of a JPEG file that is not progressive, where --size is small enough); {remedy}"
+            )
+
     def _fitted(self, image: Any) -> Any:
         from PIL import Image, ImageOps
 
@@ -92,6 +116,38 @@ class Form:
         if self.fit == "pad":
             return ImageOps.pad(image, size, filtered)
         return image if image.size == size else image.resize(size, filtered)
+
+
+def _opened(content: bytes) -> Any:
+    """A Pillow image of which only the header is read. Its bound on pixels is lifted for JPEG; ours follows."""
+    from PIL import Image
+
+    with _BOUND:
+        bound = Image.MAX_IMAGE_PIXELS
+        if content.startswith(b"\xff\xd8\xff"):
+            Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(io.BytesIO(content))
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
+
+
+def _bits(image: Any, content: bytes) -> int:
+    """Bits of a channel as the file stores it, of a Pillow image that is not loaded yet.
+
+    Pillow decodes channels of 16 bits to the upper 8 where there are several, whatever range their values have.
+    """
+    stored = image.tile[0].args if image.tile else ""
+    if image.format == "PNG":
+        return 16 if ";16" in str(stored) else 8
+    if image.format == "TIFF":
+        return max(map(int, image.tag_v2.get(258, (1,))))  # BitsPerSample
+    if image.format == "PPM" and image.mode in ("RGB", "I"):
+        return int(stored[1]).bit_length() if isinstance(stored, tuple) else 16 if image.mode == "I" else 8
+    if image.format == "JPEG2000":
+        components = content[content.find(b"\xff\x4f\xff\x51") + 42 :]  # of the codestream's SIZ: ISO 15444-1, A.5.1
+        return 1 + max(bits & 0x7F for bits in components[: 3 * len(image.getbands()) : 3])
+    return 16 if image.mode.startswith("I;16") else 32 if image.mode in ("I", "F") else 8
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
