@@ -164,14 +164,14 @@ def _plain(command: str, arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _stoppable(phase: str) -> Iterator[None]:
-    """SIGINT and SIGTERM end the block by a StopRequest, so that it can take its temporary files away."""
+    """Ctrl-C and its like end the block by a StopRequest, so that it can take its temporary files away."""
     received: list[int] = []
 
     def handler(signum: int, _: FrameType | None) -> None:
         received.append(signum)
         raise KeyboardInterrupt  # unlike StopRequest it passes through `except Exception`
 
-    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = launch.handle(launch.ENDING, handler)
     try:
         yield
     except KeyboardInterrupt as interrupt:

@@ -1,14 +1,17 @@
-"""What the launcher (mpirun, srun) tells a process in its environment, known before MPI is started.
+"""What the launcher (mpirun, srun, a shell) tells a process in its environment, known before MPI is started.
 
-With it N processes that were meant to be one job but came up as N jobs of one rank are refused, and commands
-that need no MPI print once under mpirun.
+With it N processes that were meant to be one job but came up as N jobs of one rank are refused, commands
+that need no MPI print once under mpirun, and nohup is respected.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+import signal
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
 
 from .errors import UserError
 
@@ -50,6 +53,20 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
         return Launch("none", 0, 1)
     first, last = found[0], found[-1]
     return replace(first, by_srun=first.kind == "mpich" and last == replace(first, kind="slurm"))
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a process: Ctrl-C, a batch system or kill, and a terminal that is closed."""
+
+
+def handle(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Has ``handler`` called at ``signals``, except at a SIGHUP that is ignored because of nohup.
+
+    Returns:
+        By signal what was done before.
+    """
+    heard = [s for s in signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+    return {signum: signal.signal(signum, handler) for signum in heard}
 
 
 def kind_of(version: str) -> str:

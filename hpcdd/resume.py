@@ -13,7 +13,7 @@ from .command_line import is_section, parse_options
 from .config import Config
 from .errors import UserError
 from .files import expanded
-from .run_directory import RunDirectory, newest_unfinished
+from .run_directory import RunDirectory, newest
 
 FORMAT = 1
 FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|comm\..*|run\..*")
@@ -89,9 +89,9 @@ def settle(argv: Sequence[str]) -> Job:
                 output = expanded(output)
             except ValueError as error:
                 raise UserError(f"command line: output is {output!r}: {error}") from error
-    folder = newest_unfinished(name) if output is None and wanted else Path(output) if output else None
+    folder = newest(name) if output is None and wanted else Path(output) if output else None
     if wanted and folder is None:
-        raise UserError(f"--resume: there is no unfinished run runs/{name}-K here; name its folder with --output")
+        raise UserError(f"--resume: there is no run runs/{name}-K here; name its folder with --output")
     run = None if folder is None else RunDirectory(folder)
     condition = "empty" if run is None else run.condition()
     record = run.record() if run is not None and condition in ("unfinished", "complete") else None
@@ -107,11 +107,6 @@ def settle(argv: Sequence[str]) -> Job:
         raise UserError(
             f"output is {folder}, a folder that is not empty and holds no run; nothing is overwritten, name another one"
         )
-    if condition == "complete" and not wanted:
-        raise UserError(
-            f"output is {folder}, which holds a complete run; nothing is overwritten, name another folder "
-            "(or go on with it: --resume and more epochs)"
-        )
     if condition == "empty" and wanted:
         raise UserError(f"--resume: {folder} holds no run")
     if condition == "begun" and not named and wanted:
@@ -119,6 +114,11 @@ def settle(argv: Sequence[str]) -> Job:
     config = config.model_copy(update={"output": str(folder)})
     if record is not None:
         config = resumed(record, config, run)
+        if condition == "complete" and not wanted and (more := grown(record, config)):
+            raise UserError(
+                f"output is {folder}, which holds a complete run of fewer {', '.join(more)}; resume it by --resume, or "
+                "name another folder"
+            )
     return Job(config, print_only, record, profile=profile)
 
 

@@ -148,16 +148,18 @@ def make(output: str | None, name: str) -> RunDirectory:
     return directory
 
 
-def newest_unfinished(name: str) -> Path | None:
-    """The unfinished run of this name with the greatest number, runs/NAME-K; None without any."""
+def newest(name: str) -> Path | None:
+    """Of the runs of this name, runs/NAME-K, the unfinished one with the greatest number; else the complete one."""
     numbered = [
         (int(number), path)
         for path in Path("runs").glob(f"{name}-*")
         if (number := path.name.removeprefix(f"{name}-")).isdecimal()
     ]
-    for _, path in sorted(numbered, reverse=True):
-        if RunDirectory(path).condition() in ("begun", "unfinished"):
-            return path
+    by_number = [(RunDirectory(path).condition(), path) for _, path in sorted(numbered, reverse=True)]
+    for wanted in (("begun", "unfinished"), ("complete",)):
+        for condition, path in by_number:
+            if condition in wanted:
+                return path
     return None
 
 

@@ -110,13 +110,12 @@ class Session:
         )
 
     def __enter__(self) -> Self:
-        self.stop.__enter__()
+        self.stop.listen()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop.__exit__(kind, error, trace)
         self._display.close()
         self._open.__exit__(kind, error, trace)
 

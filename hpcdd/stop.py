@@ -12,10 +12,11 @@ import signal
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import launch
 from .comm import ROOT, Comm
 from .errors import StopRequest
 from .mpi import library
@@ -23,7 +24,7 @@ from .mpi import library
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (*launch.ENDING, signal.SIGUSR1, signal.SIGUSR2)
 _TAG = 2
 _CLOSE = 600.0
 """Seconds before the end of a job's time within which a signal is taken for the warning of it."""
@@ -33,12 +34,12 @@ _IMPATIENCE = 1.0
 
 
 class Stop:
-    """Handlers for :data:`SIGNALS` as a context manager, and the agreement of all ranks.
+    """What signals ask for, and the agreement of all ranks on it.
 
     Args:
         comm: all ranks.
         channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
-        above: of the job, where these ranks are a group of it: it has the handlers, and all groups stop together.
+        above: of the job, where these ranks are a group of it: it handles the signals, and all groups stop together.
     """
 
     def __init__(self, comm: Comm, channel: MPI.Comm, above: Stop | None = None) -> None:
@@ -51,16 +52,14 @@ class Stop:
         self._phase = ""
         self._told = False
         self._outgoing: list[tuple[MPI.Request, object]] = []
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
+    def listen(self) -> None:
+        """Handles :data:`SIGNALS` from now on, to the end of the process.
+
+        While root draws the report and MPI ends, a signal must not turn a complete run into one that was killed.
+        """
         if self._above is None:
-            self._before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for s, handler in self._before.items():
-            signal.signal(s, handler)
+            launch.handle(SIGNALS, self._on_signal)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -128,6 +127,8 @@ def occasion(signum: int, environment: Mapping[str, str], now: float) -> str:
     """
     if signum == signal.SIGINT:
         return "interrupted"
+    if signum == signal.SIGHUP:
+        return "the terminal was closed"
     end = environment.get("SLURM_JOB_END_TIME", "")
     if end.isdecimal():
         left = int(end) - now

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd import resume
+from hpcdd import configuration, resume
 from hpcdd.config import Config, DataSettings
 from hpcdd.errors import UserError
-from hpcdd.run_directory import RunDirectory, end_log, make, newest_unfinished, start_log
+from hpcdd.run_directory import RunDirectory, end_log, make, newest, start_log
 
 
 @pytest.fixture(autouse=True)
@@ -110,12 +110,35 @@ def test_one_damaged_record_is_replaced_by_its_copy_and_two_are_told() -> None:
         condition("run")
 
 
-def test_the_newest_unfinished_run_of_a_name() -> None:
-    assert newest_unfinished("a") is None
+def test_the_newest_run_of_a_name() -> None:
+    assert newest("a") is None
     for number, complete in ((1, False), (2, False), (10, True)):
         make(f"runs/a-{number:03d}", "a").write_record({"complete": complete})
     make("runs/a-b-099", "a-b").write_record({"complete": False})
-    assert newest_unfinished("a") == Path("runs/a-002")
+    assert newest("a") == Path("runs/a-002")
+    make("runs/a-002", "a").write_record({"complete": True})
+    make("runs/a-001", "a").write_record({"complete": True})
+    assert newest("a") == Path("runs/a-010")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seed", "3", "--output", "runs/quickstart-001"],
+        ["--output", "runs/quickstart-001"],
+        ["--resume", "--output", "runs/quickstart-001"],
+        ["--resume"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_left_to_do_on_a_complete_run(words: list[str]) -> None:
+    config = configuration.parse(["--seed", "3"])[0]
+    facts = {"dataset": "", "blocks": 16, "device": "cpu", "replicas": 1, "workers": 1}
+    record = {**resume.record_of(config, "1234", **facts), "complete": True}
+    make("runs/quickstart-001", "quickstart").write_record(record)
+    job = resume.settle(words)
+    assert job.done
+    assert job.config.output == "runs/quickstart-001"
 
 
 def test_the_log_is_appended_to_with_times() -> None:

@@ -47,23 +47,22 @@ def run(comm: Comm, order: Order) -> int:
         StopRequest: on all ranks.
     """
     directory = StudyDirectory(order.output)
-    with Stop(comm, comm.side_channel()) as stop:
-        plan = comm.on_root(lambda: _begin(directory, order, comm.size))
-        if limits := [limit for run in order.runs if (limit := run.config.run.stall_timeout) is not None]:
-            end_within(
-                max(limits), f"another rank hangs at its end; {order.output} is closed", RESUME
-            )  # idle ranks too
-        busy: list[str] = []
-        try:
-            for stage in plan.stages:
-                if comm.is_root:
-                    print(_words(stage, comm.size), flush=True)
-                busy += groups.work(comm, stop, directory, plan.job, stage, plan.entries)
-        except StopRequest as request:
-            more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
-            why = occasion(request.signum, os.environ, time.time())
-            raise StopRequest(request.signum, "study", f" ({why}); {more}; go on with the same command") from None
-        text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
+    stop = Stop(comm, comm.side_channel())
+    stop.listen()
+    plan = comm.on_root(lambda: _begin(directory, order, comm.size))
+    if limits := [limit for run in order.runs if (limit := run.config.run.stall_timeout) is not None]:
+        end_within(max(limits), f"another rank hangs at its end; {order.output} is closed", RESUME)  # idle ranks too
+    busy: list[str] = []
+    try:
+        for stage in plan.stages:
+            if comm.is_root:
+                print(_words(stage, comm.size), flush=True)
+            busy += groups.work(comm, stop, directory, plan.job, stage, plan.entries)
+    except StopRequest as request:
+        more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
+        why = occasion(request.signum, os.environ, time.time())
+        raise StopRequest(request.signum, "study", f" ({why}); {more}; go on with the same command") from None
+    text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
     if comm.is_root:
         print(text, flush=True)
     return failed

@@ -68,7 +68,7 @@ RESUMES = [
     Row(
         "resume without a run",
         RESUME,
-        "--resume: there is no unfinished run runs/quickstart-K here; name its folder with --output",
+        "--resume: there is no run runs/quickstart-K here; name its folder with --output",
     ),
     Row(
         "resume misspelt",
@@ -84,10 +84,17 @@ RESUMES = [
         full,
     ),
     Row(
-        "output holds a complete run",
-        given("--output", "run"),
-        "output is run, which holds a complete run; nothing is overwritten, name another folder (or go on with it: "
-        "--resume and more epochs)",
+        "output holds a complete run of other settings",
+        given("--output", "run", "--seed", "5"),
+        "seed was 0 in run and is 5 now; a run goes on with what it began with, so leave it as it was or name another "
+        "--output",
+        run(complete=True),
+    ),
+    Row(
+        "output holds a complete run of fewer epochs",
+        given("--output", "run", "--local.epochs", "9", "--coherent.epochs", "9"),
+        "output is run, which holds a complete run of fewer local.epochs, coherent.epochs; resume it by --resume, or name "
+        "another folder",
         run(complete=True),
     ),
     Row(

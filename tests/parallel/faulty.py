@@ -26,10 +26,16 @@ import torch
 from hpcdd import cli, launch, record, run, session
 from hpcdd.errors import StopRequest
 from hpcdd.phases import aggregate, baseline, coherent, local
+from hpcdd.report import at_end
 from hpcdd.stop import SIGNALS
 
 TRAININGS = {"local": local, "dnn": aggregate, "coherent": coherent, "baseline": baseline}
-OTHERS = {"read": (session, "pose"), "gather": (run, "gather_logits"), "record": (record, "write_model")}
+OTHERS = {
+    "read": (session, "pose"),
+    "gather": (run, "gather_logits"),
+    "record": (record, "write_model"),
+    "report": (at_end, "write"),
+}
 
 
 @contextlib.contextmanager

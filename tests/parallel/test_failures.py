@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ..launchers import Launcher, find
+from ..waiting import LIMIT, wait_until
 
 FAULTY = Path(__file__).parent / "faulty.py"
 EPOCHS_WITHOUT_END = ["--local.epochs", "100000"]
@@ -89,7 +90,7 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_says_what_to_try(
 # -- a request to stop -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_to_one_rank_stops_all(mpi: Launcher, config: Path, tmp_path: Path, name: str) -> None:
     rank = 2 if name == "SIGTERM" else 0
     words = [FAULTY, "local", str(rank), name, "train", config, *EPOCHS_WITHOUT_END]
@@ -117,6 +118,19 @@ def test_sigterm_to_mpirun_stops_all_in_good_order(every_mpi: Launcher, config: 
     assert "hpcdd: asked to stop by SIGTERM in phase local; the run is not complete" in err
     assert "Traceback" not in err
     assert process.returncode == {"mpich": 75, "openmpi": 1}[every_mpi.kind]  # 1: mpirun's own
+
+
+def test_a_signal_after_the_last_phase_leaves_a_complete_run_complete(
+    mpi: Launcher, config: Path, tmp_path: Path
+) -> None:
+    words = ["train", config, "--output", "run", "--run.report", "true"]
+    process = mpi.start(2, [FAULTY, "report", "0", "pause", *words], tmp_path)
+    wait_until((tmp_path / "fault").exists)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, err
+    assert (tmp_path / "run/results.json").exists()
+    assert (tmp_path / "run/report.html").exists()
 
 
 def _wait_for(process: subprocess.Popen[str], text: str) -> None:

@@ -32,6 +32,28 @@ def test_options_go_to_sbatch_and_words_to_hpcdd(
     assert found == [[node, "2", "", command, *words] for node in ("n1", "n1", "n2", "n2")]
 
 
+def test_tasks_get_what_the_script_sets_though_nothing_comes_from_where_it_is_submitted(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    head, line, rest = (JOBS / "train.sbatch").read_text().partition("\nexport PATH=")
+    script = tmp_path / "train.sbatch"
+    script.write_text(f"{head}\nHPCDD_VENV={stand_in(tmp_path, SHOW)}{line}{rest}")
+    options = ("--export=NONE", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2")
+    job = cluster.submit(tmp_path, *options, script, "x.yaml")
+    assert cluster.exit_code(job) == 0, next(tmp_path.glob("*.out")).read_text()
+    assert lines_of(tmp_path, f"hpcdd-{job}.out") == [[node, "2", "", "train", "x.yaml"] for node in ("n1", "n2")]
+
+
+def test_each_task_of_an_array_knows_its_end(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("a.yaml\nb.yaml\nc.yaml\n")
+    venv = stand_in(tmp_path, 'echo "$SLURM_JOB_END_TIME" >"end-$SLURM_ARRAY_TASK_ID"')
+    options = ("--array=1-3", "--ntasks-per-node=1", "--output=%a.out")
+    job = cluster.submit(tmp_path, *options, JOBS / "study.sbatch", "lines.txt", HPCDD_VENV=venv)
+    assert [cluster.exit_code(f"{job}_{task}") for task in (1, 2, 3)] == [0, 0, 0]
+    assert [(tmp_path / f"end-{task}").read_text().strip().isdecimal() for task in (1, 2, 3)] == [True] * 3
+    assert not [log for log in tmp_path.glob("?.out") if "date" in log.read_text()]
+
+
 def test_each_rank_has_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
     venv = stand_in(tmp_path, SHOW)
     options = ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1")
