@@ -93,8 +93,8 @@ RESUMES = [
     Row(
         "output holds a complete run of fewer epochs",
         given("--output", "run", "--local.epochs", "9", "--coherent.epochs", "9"),
-        "output is run, which holds a complete run of fewer local.epochs, coherent.epochs; resume it by --resume, or name "
-        "another folder",
+        "output is run, which holds a complete run of fewer local.epochs, coherent.epochs; resume it by --resume, or "
+        "name another folder",
         run(complete=True),
     ),
     Row(
