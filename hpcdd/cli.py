@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see :data:`_DESCRIPTION`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks ends no run
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     first = launch.from_environment().rank == 0
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):

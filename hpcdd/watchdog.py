@@ -134,7 +134,7 @@ class Watchdog:
     def _read(self, rank: int) -> str | None:
         """The line of a rank; None where there is none: it has not begun, or has ended."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            line = self._path(rank).read_text()
+            line = self._path(rank).read_text("utf-8")
             return line if line.count("|") >= 2 else None
         return None
 

@@ -13,6 +13,9 @@ import pytest
 
 from hpcdd import __version__
 from hpcdd.configuration import from_yaml
+from hpcdd.data.write import write_dataset
+
+from .conftest import make_split
 
 HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "evaluate", "info", "bench")]]
 
@@ -78,6 +81,24 @@ def test_a_module_on_the_path_that_hides_another_is_named(tmp_path: Path, name: 
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert re.search(rf"{re.escape(str(tmp_path / name))}.py hides .* {name!r}", done.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_name_that_the_terminal_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
+    words = ["prepare", "phantom", "x.h5", "--samples", "20", "--size", "8", "8", "8", "--name", "車"]
+    done = hpcdd(*words, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u8eca" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_report_whatever_the_terminal_lacks(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "x.h5", {"train": make_split(60), "test": make_split(30)}, name="車", class_names="aé車")
+    words = ["--data.file", "x.h5", "--model.name", "vgg1", "--model.width", "4", "--local.epochs", "1"]
+    words += ["--local.batch_size", "16", "--coherent.epochs", "1", "--coherent.batch_size", "16", "--output", "run"]
+    done = hpcdd("train", *words, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run/report.html").exists()
 
 
 def test_version() -> None:

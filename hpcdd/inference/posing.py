@@ -29,7 +29,7 @@ def pose(order: Order, model: ModelFile) -> tuple[Config, Problem]:
     config = model.config
     known = RunDirectory(order.run).config
     if known.exists():  # there the path of the data set is absolute
-        config = config.model_copy(update={"data": configuration.from_yaml(known.read_text(), str(known)).data})
+        config = config.model_copy(update={"data": configuration.from_yaml(known.read_text("utf-8"), str(known)).data})
     wanted = config.data.file if order.data is None else order.data
     path = resolve(wanted)
     try:

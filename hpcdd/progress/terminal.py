@@ -37,7 +37,7 @@ def find_terminal(launch: Launch, own: TextIO) -> TextIO | None:
             if _is_launcher(ancestor.cmdline()):
                 target = os.readlink(f"/proc/{ancestor.pid}/fd/1")
                 if target.startswith(("/dev/pts/", "/dev/tty")) and _in_foreground(ancestor.pid):
-                    return open(target, "w", encoding=own.encoding)
+                    return open(target, "w", encoding=own.encoding, errors=own.errors)
                 return None
         except (OSError, psutil.Error):  # another user's process, or one that has ended
             return None

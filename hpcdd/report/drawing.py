@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ class Figures:
         from matplotlib.figure import Figure as Canvas
 
         # Names within the drawing differ from figure to figure.
-        with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+        with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+            # A box stands for it; the page's tables, which are text, have the name.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
             figure = Canvas(figsize=size, layout="constrained")
             yield figure.subplots()
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ def read(folder: Path) -> RunData:
         )
     results = parsed(directory.results, RunResults)
     try:
-        config = from_yaml(directory.config.read_text(), str(directory.config))
+        config = from_yaml(directory.config.read_text("utf-8"), str(directory.config))
         decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])
     except (OSError, ValueError) as error:
         raise UserError(f"{directory.config} can't be read: {error}") from error
@@ -120,7 +120,7 @@ def read(folder: Path) -> RunData:
 
 def _lines(path: Path) -> tuple[Line, ...]:
     try:
-        texts = path.read_text().splitlines()
+        texts = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
     found = []
