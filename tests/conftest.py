@@ -80,12 +80,6 @@ def mpi() -> launchers.Launcher:
     return next(iter(launchers.find().values()))
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Counts the jobs that the plugin mpi-pytest starts for tests marked with rank counts."""
-    if item.get_closest_marker("parallel") and not launchers.is_launched():
-        launchers.started[next(iter(launchers.find()))] += 1
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says how many jobs ran under mpirun, by implementation, and under Slurm."""
     counts = ", ".join(f"{kind} {count}" for kind, count in launchers.started.items()) or "none"

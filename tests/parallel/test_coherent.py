@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpcdd import comm as communication
 from hpcdd import mesh
 from hpcdd.comm import Comm
 from hpcdd.config import Config
@@ -31,15 +30,11 @@ from hpcdd.phases.evaluate import dnn_accuracy, rule_accuracies
 from hpcdd.phases.local import create_local_cnn
 from hpcdd.problem import Problem, pose
 
+pytestmark = pytest.mark.ranks(3, 1, 2, 6)
+
 ROWS = 10
 GRIDS = [[2, 2], [2, 3], [4, 4], [1, 2]]
 FEATURES = ["logits", "probabilities", "penultimate"]
-
-
-@pytest.fixture
-def comm() -> Comm:
-    torch.set_num_threads(1)
-    return communication.world()
 
 
 def _pose(
@@ -129,35 +124,34 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
         _compare(f"rest {name}", parameter.grad, expected.grad)
 
 
-@pytest.mark.parallel([1, 2, 3, 6])
-def test_the_form_on_ranks_is_the_one_model_form(comm: Comm, tiny: Path) -> None:
-    """One job for many checks: starting the ranks costs more than the checks."""
-    _gradients(comm, tiny)
-    _adjoint(comm)
-    _message_of_a_step(comm, tiny)
-    _flag(comm)
-    _there_and_back(comm, tiny)
-    _transfer_begins_as_what_was_trained(comm, tiny)
-    _accuracies(comm, tiny)
+# With the coarse subdomain S = 5, 7, 17 and 3: blocks of unlike size, spare ranks, replicas (S = 3 on N = 6).
 
 
-def _gradients(comm: Comm, tiny: Path) -> None:
-    """With the coarse subdomain S = 5, 7, 17 and 3: blocks of unlike size, spare ranks, replicas (S = 3 on N = 6).
+@pytest.mark.parametrize("features", FEATURES)
+def test_gradients_are_those_of_the_one_model(comm: Comm, tiny: Path, features: str) -> None:
+    _check_gradients(comm, tiny, GRIDS[0], features, "ordered", coarse=True)
 
-    Without it S = 4, 6 and 16, and S = 2 on N = 6: three replicas that share 10 rows unevenly.
-    """
-    for grid in GRIDS:
-        for features in FEATURES if grid == GRIDS[0] else ["penultimate"]:  # the widest, of unlike widths
-            _check_gradients(comm, tiny, grid, features, "ordered", coarse=True)
-        if comm.size == 6:
-            _check_gradients(comm, tiny, grid, "logits", "ordered", coarse=False)
-    _check_gradients(comm, tiny, [2, 2], "logits", "fast", coarse=True)
+
+@pytest.mark.parametrize("grid", GRIDS[1:], ids=lambda grid: "x".join(map(str, grid)))
+def test_gradients_of_other_grids(comm: Comm, tiny: Path, grid: list[int]) -> None:
+    """On the features that are widest, of unlike widths."""
+    _check_gradients(comm, tiny, grid, "penultimate", "ordered", coarse=True)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: "x".join(map(str, grid)))
+def test_gradients_without_a_coarse_subdomain(comm: Comm, tiny: Path, grid: list[int]) -> None:
+    """S = 4, 6 and 16, and S = 2 on N = 6: three replicas that share 10 rows unevenly."""
+    _check_gradients(comm, tiny, grid, "logits", "ordered", coarse=False)
+
+
+def test_gradients_by_the_fast_sum(comm: Comm, tiny: Path) -> None:
+    _check_gradients(comm, tiny, GRIDS[0], "logits", "fast", coarse=True)
 
 
 # -- the message -------------------------------------------------------------------------------------------------------
 
 
-def _adjoint(comm: Comm) -> None:
+def test_the_sum_and_its_gradient_are_adjoint(comm: Comm) -> None:
     """<F x, y> = <x, F* y>: x lies in pieces on the ranks; F x and y are alike on all of them, and count once."""
     generator = torch.Generator().manual_seed(comm.rank)
     own = 1 + comm.rank % 2  # summands of this rank
@@ -174,7 +168,7 @@ def _adjoint(comm: Comm) -> None:
         assert all(torch.equal(g, y) for g in gradients)
 
 
-def _message_of_a_step(comm: Comm, tiny: Path) -> None:
+def test_a_step_is_one_message(comm: Comm, tiny: Path) -> None:
     """One collective of batch x hidden numbers and one more, forward; none backward."""
     for features in FEATURES:
         for reduction, size in (("ordered", 8), ("fast", 4)):
@@ -192,7 +186,7 @@ def _message_of_a_step(comm: Comm, tiny: Path) -> None:
             assert comm.traffic[f"{features} {reduction}"] == forward  # nothing backward
 
 
-def _flag(comm: Comm) -> None:
+def test_the_wish_to_stop_is_seen_by_all_in_the_same_step(comm: Comm) -> None:
     """The wish of one rank is seen by all in the same step, in both kinds of message."""
     wanted = [False]
     flag = Flag(lambda: wanted[0])
@@ -214,7 +208,7 @@ def _flag(comm: Comm) -> None:
 # -- from root's parts to the ranks, and back --------------------------------------------------------------------------
 
 
-def _there_and_back(comm: Comm, tiny: Path) -> None:
+def test_the_state_goes_to_the_ranks_and_back(comm: Comm, tiny: Path) -> None:
     """State goes to the distributed form and back without loss, and the outputs agree."""
     for grid, features in (([2, 2], "logits"), ([2, 3], "penultimate"), ([1, 2], "probabilities")):
         config, problem, team = _pose(comm, tiny, grid, features)
@@ -249,7 +243,7 @@ def _same_state(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-def _transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
+def test_transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
     """CNNs and DNN as they come from their own trainings; on penultimate features the last layers are folded in."""
     config, problem, team = _pose(comm, tiny, [2, 2], "penultimate")
     if team is None:
@@ -275,7 +269,7 @@ def _transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def _accuracies(comm: Comm, tiny: Path) -> None:
+def test_accuracies(comm: Comm, tiny: Path) -> None:
     _, problem, team = _pose(comm, tiny, [2, 2], "logits")
     if team is None:
         return

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd import comm as communication
 from hpcdd import mesh
 from hpcdd.comm import Comm
 from hpcdd.config import Config
@@ -25,12 +24,7 @@ def _train(config: Config, problem: Problem, place: Place) -> dict[int, LocalRes
     return train_local_cnns(config, place, samples, problem.info.num_classes, problem.widths.local_width, Hooks())
 
 
-@pytest.fixture
-def comm() -> Comm:
-    return communication.world()
-
-
-@pytest.mark.parallel([3, 7])
+@pytest.mark.ranks(3, 7)
 def test_local_results_are_bit_identical_to_one_rank_and_need_no_message(
     comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ from hpcdd.parallel.team import form_team
 from hpcdd.resume import differences
 from hpcdd.run_directory import RunDirectory
 
+from ..thread_ranks import ThreadComm, on_ranks
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -114,22 +116,38 @@ def test_a_summand_that_cannot_be_added_is_told_either_way() -> None:
                 Reduction(world(), "ordered", staging=Staging(direct=direct))([torch.tensor([1.0, -value])])
 
 
-@pytest.mark.parallel(2)
 @pytest.mark.parametrize("direct", [False, True])
 def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
-    comm = recording()
-    torch.manual_seed(0)
-    network = nn.Linear(3, 2)
-    share = Share(comm, Flag(), direct=direct)
-    with GradientAverage(network, share) as gradients:
-        share.take(torch.arange(4))
-        (network(torch.full((2, 3), float(comm.rank))).sum() * share.weight).backward()
-        gradients.finish()
-    assert network.weight.grad is not None
-    assert torch.equal(network.weight.grad, torch.full((2, 3), 1.0))
-    assert network.bias.grad is not None
-    assert torch.equal(network.bias.grad, torch.full((2,), 2.0))
-    assert [issubclass(kind, torch.Tensor) for kind in comm.taken] == [direct] * len(comm.taken) != []
+    networks = [nn.Linear(3, 2) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    taken: list[type] = []
+
+    class Recording:
+        """Notes what MPI gets."""
+
+        def __init__(self, comm: ThreadComm) -> None:
+            self.comm = comm
+
+        def __getattr__(self, name: str) -> Any:
+            call = getattr(self.comm, name)
+            if name not in ("sum", "start_sum"):
+                return call
+            return lambda values, result: (taken.append(type(values)), call(values, result))[1]
+
+    def step(comm: ThreadComm) -> None:
+        share, network = Share(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
+        with GradientAverage(network, share) as gradients:
+            share.take(torch.arange(4))
+            (network(torch.full((2, 3), float(comm.rank))).sum() * share.weight).backward()
+            gradients.finish()
+
+    on_ranks(2, step)
+    for network in networks:
+        assert network.weight.grad is not None
+        assert torch.equal(network.weight.grad, torch.full((2, 3), 1.0))
+        assert network.bias.grad is not None
+        assert torch.equal(network.bias.grad, torch.full((2,), 2.0))
+    assert {issubclass(kind, torch.Tensor) for kind in taken} == {direct}
 
 
 class BlockingCalls:
