@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hpcdd.data.write import Split, write_dataset
 
 from . import launchers
+from .waiting import Clock
 
 # Tests that start mpirun compare runs: equal threads per rank, and Open MPI as root in a container.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -38,6 +40,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = {"train": make_split(300), "test": make_split(90, seed=1)}
     write_dataset(path, splits, name="tiny", class_names=["two", "three", "four"])
     return path
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """``time.perf_counter`` while the test lasts."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,8 @@ from hpcdd.data.write import write_dataset
 
 from .conftest import make_split
 
+from .waiting import LIMIT
+
 HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "evaluate", "info", "bench")]]
 
 
@@ -27,7 +29,7 @@ def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
 

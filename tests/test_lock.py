@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from typing import Any
 import pytest
 
 from hpcdd.errors import UserError, WriteError
-from hpcdd.lock import Lock
+from hpcdd.lock import PATIENCE, Lock
+
+from .waiting import LIMIT, wait_until
 
 HOLDER = """
 import sys, time
@@ -25,7 +26,7 @@ from pathlib import Path
 from hpcdd.lock import Lock
 Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -61,7 +62,7 @@ def test_it_is_there_while_it_is_held_and_gone_then(path: Path) -> None:
     again.release()
 
 
-def test_a_killed_holder_holds_nothing(path: Path) -> None:
+def test_a_killed_holder_holds_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -70,9 +71,8 @@ def test_a_killed_holder_holds_nothing(path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
     lock = Lock(path)
-    start = time.monotonic()
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
     assert f"process {holder.pid}" in str(lock.acquire())
-    assert time.monotonic() - start < 1
     lock.release()
 
 
@@ -86,25 +86,25 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(path: P
 @pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"space": "another machine of this name"}])
 def test_another_hosts_lock_counts_while_its_number_moves(path: Path, elsewhere: dict[str, str]) -> None:
     left_behind(path, **elsewhere)
-    stop = threading.Event()
+    stop, beat = threading.Event(), 0.2
 
-    def beat() -> None:
+    def move() -> None:
         number = 0
         while not stop.wait(0.02):
             number += 1
             rewrite(path, number=number)
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(beat)
+        pool.submit(move)
         try:
             with pytest.raises(UserError, match="is in use"):
-                Lock(path, beat=0.1).acquire()
+                Lock(path, beat=beat).acquire()
         finally:
             stop.set()
-    lock = Lock(path, beat=0.1)
+    lock = Lock(path, beat=beat)
     start = time.monotonic()
     assert lock.acquire() is not None  # it stands still
-    assert 0.5 < time.monotonic() - start < 5
+    assert time.monotonic() - start > PATIENCE * beat
     lock.release()
 
 
@@ -112,7 +112,7 @@ def test_the_holder_moves_its_number(path: Path) -> None:
     lock = Lock(path, beat=0.05)
     lock.acquire()
     first = json.loads(path.read_text())["number"]
-    _wait_for(lambda: json.loads(path.read_text())["number"] >= first + 2)
+    wait_until(lambda: json.loads(path.read_text())["number"] >= first + 2)
     lock.release()
 
 
@@ -122,7 +122,7 @@ def test_a_holder_that_was_suspended_and_lost_it_is_told(path: Path) -> None:
     lock.acquire()
     path.unlink()
     left_behind(path)
-    assert told.wait(10)
+    assert told.wait(LIMIT)
     content = path.read_text()
     lock.release()
     assert path.read_text() == content  # it is the other one's
@@ -130,7 +130,7 @@ def test_a_holder_that_was_suspended_and_lost_it_is_told(path: Path) -> None:
 
 def test_a_dead_process_that_nobody_has_taken_notice_of_holds_nothing(path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
-    _wait_for(lambda: Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z")
+    wait_until(lambda: Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z")
     left_behind(path, pid=child.pid)
     lock = Lock(path)
     assert lock.acquire() is not None
@@ -169,10 +169,3 @@ def test_a_lock_without_content_is_waited_for(path: Path) -> None:
     lock = Lock(path, beat=0.05)
     assert lock.acquire() == "an unknown job"
     lock.release()
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -11,6 +11,8 @@ import numpy as np
 
 from hpcdd.traffic import Ledger
 
+from .waiting import LIMIT
+
 T = TypeVar("T")
 Array = np.ndarray[Any, Any]
 
@@ -80,7 +82,7 @@ def on_ranks(size: int, work: Callable[[ThreadComm], T]) -> list[T]:
 
     The ranks share torch's global random state, so that work which draws from it does not belong here.
     """
-    barrier, slots = threading.Barrier(size, timeout=60), [None] * size
+    barrier, slots = threading.Barrier(size, timeout=LIMIT), [None] * size
 
     def one(rank: int) -> T:
         try:

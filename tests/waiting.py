@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 
+
+class Clock:
+    """In the place of a clock of the module ``time``: it goes on where a test says so, and only there."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+PROMPTLY = 120.0
+"""Seconds within which a job has to end that ends at once: in one or two on an idle machine; stall_timeout is 600."""
 LIMIT = 600.0
 """Seconds after which a test gives up: far beyond what a busy machine takes, so that only what hangs gets there."""
 
@@ -19,3 +36,8 @@ def wait_until(condition: Callable[[], T], pause: float = 0.02) -> T:
         assert time.monotonic() < end, f"not within {LIMIT} s"
         time.sleep(pause)
     return found
+
+
+def since_fault(folder: Path) -> float:
+    """Seconds since the moment that ``tests/parallel/faulty.py`` has noted in ``folder``."""
+    return time.time() - float((folder / "fault").read_text())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Collection
 from pathlib import Path
+
+from .row import Row
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -16,9 +19,46 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def printed(message: str) -> str:
-    """A row's message as it is printed."""
-    return "".join(f"hpcdd: {line}\n" for line in message.splitlines())
+_WORD = re.compile(r"[A-Za-z][a-z]*(['-][a-z]+)*")
+_REPHRASED = 1 / 3
+"""Share of a message's plain words that may be others: enough to put it better, too little for another message."""
+
+
+def check_message(err: str, folder: Path, row: Row) -> None:
+    """Standard error says what a row's message says: to the letter its facts, in most of their words the others."""
+    said = normalised(err, folder)
+    assert all(line.startswith("hpcdd: ") for line in said.splitlines()), said
+    check_text(said.replace("hpcdd: ", ""), row.message, row.words)
+
+
+def check_text(said: str, expected: str, names: Collection[str] = ()) -> None:
+    """One message says what another one says, see :func:`facts`."""
+    stated, words = facts(said, names)
+    known_facts, known_words = facts(expected, names)
+    assert stated == known_facts, said
+    assert len(known_words - words) <= _REPHRASED * len(known_words), said
+
+
+def facts(text: str, names: Collection[str] = ()) -> tuple[list[str], set[str]]:
+    """What a text states, in order, and the plain words in which it does.
+
+    Facts are numbers, paths, settings, what is quoted, and any of ``names``; where a remedy begins (behind a
+    semicolon), and where a line ends.
+
+    >>> facts("c.yaml:2: local.epochs is 0, which is too little; use 1 or more")[0]
+    ['c.yaml:2', 'local.epochs', '0', ';', '1', '\\n']
+    """
+    found, words = [], set()
+    for line in text.splitlines():
+        for token in line.split():
+            bare = token.lstrip("(").rstrip("),.:;")
+            if _WORD.fullmatch(bare) and bare not in names:
+                words.add(bare)
+            elif bare:
+                found.append(bare)
+            found += [";"] * token.endswith(";")
+        found.append("\n")
+    return found, words
 
 
 def normalised(err: str, folder: Path) -> str:

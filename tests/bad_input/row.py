@@ -1,4 +1,4 @@
-"""A row of the table of bad input: what is given, and what is said of it, to the letter."""
+"""A row of the table of bad input: what is given, and what is said of it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Row:
     Attributes:
         name: of the row.
         words: behind ``hpcdd``. The current folder holds the dataset file ``good.h5``.
-        message: what stderr says, without the program's name in front of each line; FOLDER stands for the current
-            folder, and HOST for the host's name.
+        message: what stderr says (see :func:`.outcome.check_message`), without the program's name in front of each
+            line; FOLDER stands for the current folder, and HOST for the host's name.
         make: makes the wrong files in the current folder.
         variables: of the environment.
         exit_code: of the process.

@@ -76,6 +76,7 @@ def check(content: str | bytes, *words: str) -> None:
     assert not Path(SENTINEL).exists()
 
 
+@pytest.mark.slow
 @settings(FUZZED, max_examples=150)
 @given(tree=TREES | PLAUSIBLE)
 def test_trees(tree: Any) -> None:

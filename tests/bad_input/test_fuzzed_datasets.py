@@ -99,6 +99,7 @@ def check(path: Path) -> None:
         assert np.isfinite([info.mean, info.std]).all()
 
 
+@pytest.mark.slow
 @settings(FUZZED, max_examples=400)
 @given(changes=st.lists(CHANGES, min_size=1, max_size=4))
 def test_headers(folder: Path, changes: list[Change]) -> None:

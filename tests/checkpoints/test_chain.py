@@ -21,6 +21,8 @@ from hpcdd.errors import DamagedError
 from hpcdd.seeding import WHOLE
 from hpcdd.traffic import Ledger
 
+from ..waiting import LIMIT
+
 KILLED = Path(__file__).parent / "killed.py"
 
 
@@ -253,8 +255,9 @@ def test_what_does_not_read_back_is_not_taken_for_written(tmp_path: Path, monkey
     assert keeper(tmp_path, []).load() is None
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_system_call_of_a_save_loses_nothing(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, KILLED, tmp_path], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, KILLED, tmp_path], capture_output=True, text=True, timeout=LIMIT, check=True)
     report = json.loads(done.stdout)
     deaths = report["found"]["2"] + report["found"]["3"]
     assert report == {"found": {"2": report["found"]["2"], "3": report["found"]["3"], "next": deaths}, "said": []}

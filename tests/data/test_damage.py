@@ -15,6 +15,8 @@ import pytest
 from hpcdd.data.format import EMBEDDED
 from hpcdd.data.write import Split, write_dataset
 
+from ..waiting import LIMIT
+
 DAMAGE = Path(__file__).parent / "damage.py"
 FILES: dict[str, dict[str, Any]] = {
     "plain, chunks of boxes": {"compression": 0, "chunk": (3, 4)},
@@ -32,7 +34,7 @@ def write(path: Path, **options: Any) -> None:
     write_dataset(path, splits, name="dä", class_names=["ant", "bee", "cat"], source="s", licence="l", **options)
 
 
-def damage_all(folder: Path, step: int, bits: int, timeout: float) -> None:
+def damage_all(folder: Path, step: int, bits: int) -> None:
     """Damages both files, side by side."""
     jobs = []
     for number, options in enumerate(FILES.values()):
@@ -49,7 +51,7 @@ def damage_all(folder: Path, step: int, bits: int, timeout: float) -> None:
         )
     for job, name in zip(jobs, FILES, strict=True):
         try:
-            out, err = job.communicate(timeout=timeout)
+            out, err = job.communicate(timeout=6 * LIMIT)
         finally:
             job.kill()
         assert job.returncode == 0, f"{name}: {err}"
@@ -61,12 +63,12 @@ def damage_all(folder: Path, step: int, bits: int, timeout: float) -> None:
 
 @pytest.mark.slow
 def test_flipped_bits_and_files_that_were_cut(tmp_path: Path) -> None:
-    damage_all(tmp_path, step=12, bits=1, timeout=300)
+    damage_all(tmp_path, step=12, bits=1)
 
 
 @pytest.mark.figures
 def test_every_bit(tmp_path: Path) -> None:
-    damage_all(tmp_path, step=1, bits=8, timeout=3600)
+    damage_all(tmp_path, step=1, bits=8)
 
 
 def test_the_embedded_file_is_the_one_that_was_written() -> None:

@@ -16,6 +16,8 @@ from hpcdd.cli import main
 from hpcdd.data.coarse import average
 from hpcdd.data.format import EMBEDDED, inspect
 
+from ..bad_input.outcome import check_text
+from ..waiting import LIMIT
 from .sources import write_files
 from .test_folder import write_folders
 from .test_idx import write_folder
@@ -230,7 +232,7 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], optio
     write_folder(tmp_path / "source", train=20, test=12)
     assert main(["prepare", "idx", str(tmp_path / "source"), str(tmp_path / "out" / "d.h5"), *options]) == 2
     captured = capsys.readouterr()
-    assert captured.err == f"hpcdd: {message}\n"
+    check_text(captured.err, f"hpcdd: {message}\n")
     assert captured.out == ""
     assert not list(tmp_path.glob("out/*"))
 
@@ -238,12 +240,12 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], optio
 def test_the_command_as_a_process(tmp_path: Path) -> None:
     write_folders(tmp_path / "source", splits=("train", "validation", "test"))
     command = [sys.executable, "-m", "hpcdd", "prepare", "folder", "source", "out.h5", "--compression", "0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "validation: 6 samples (ant 2, bee 2, wasp 2)" in done.stdout
     assert inspect(tmp_path / "out.h5").samples == {"train": 6, "validation": 6, "test": 6}
     command[5] = "nothing"
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("hpcdd: nothing is not there; name the folder or archive")
     assert done.stderr.count("\n") == 1

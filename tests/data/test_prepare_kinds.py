@@ -20,6 +20,8 @@ from hpcdd.cli import main
 from hpcdd.data import contact_sheet, prepare
 from hpcdd.data.format import DatasetInfo, inspect
 
+from ..bad_input.outcome import check_text
+from ..waiting import LIMIT, wait_until
 from .sources import tar_bytes, write_files, zip_bytes
 from .test_arrays import medmnist, npy_bytes
 from .test_cifar import binary10, python100
@@ -180,7 +182,7 @@ def test_neither_source_nor_picture_is_overwritten(tmp_path: Path, capsys: pytes
 def test_no_threads_and_a_folder_where_the_sheet_belongs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = bad_folder(tmp_path, ())
     assert main(["prepare", "folder", str(source), str(tmp_path / "d.h5"), "--threads", "0"]) == 2
-    assert capsys.readouterr().err == "hpcdd: --threads is 0; use 1 or more\n"
+    check_text(capsys.readouterr().err, "hpcdd: --threads is 0; use 1 or more\n")
     (tmp_path / "d.png").mkdir()
     assert main(["prepare", "folder", str(source), str(tmp_path / "d.h5")]) == 2
     assert "d.png is a folder" in capsys.readouterr().err
@@ -214,13 +216,11 @@ def test_the_sheet_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_signal_in_the_middle_leaves_nothing_behind(tmp_path: Path, signum: int, name: str) -> None:
     command = [sys.executable, "-m", "hpcdd", "prepare", "phantom", "out/d.h5", "--samples", "100000"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 60
-        while not list(tmp_path.glob("out/.d.h5*")) and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(lambda: list(tmp_path.glob("out/.d.h5*")))
         os.kill(process.pid, signum)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, out) == (128 + signum, "")
-    assert err == f"hpcdd: asked to stop by {name} in phase prepare; the run is not complete\n"
+    check_text(err, f"hpcdd: asked to stop by {name} in phase prepare; the run is not complete\n")
     assert not (tmp_path / "out").exists()
 
 

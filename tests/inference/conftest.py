@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from hpcdd import cli
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import Box
-
-from ..launchers import find
 
 STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
 
@@ -46,7 +46,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every strategy, a coarse subdomain and boxes that overlap, on two ranks; right seldom to nearly always."""
+    """Every strategy, a coarse subdomain and boxes that overlap; right seldom to nearly always."""
     folder = tmp_path_factory.mktemp("inference")
     config = {
         "name": "tiny",
@@ -59,9 +59,8 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "baseline": {"enabled": True, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    mpi = next(iter(find().values()))
-    done = mpi.hpcdd(2, ["train", "tiny.yaml", "--output", "run"], folder)
-    assert done.returncode == 0, done.stderr
+    with contextlib.chdir(folder):
+        assert cli.main(["train", "tiny.yaml", "--output", "run", "--run.report", "false", "--progress", "off"]) == 0
     results = json.loads((folder / "run/results.json").read_text())
     made = Run(folder / "run", tiny, folder / "test", results["accuracy"]["test"])
     names = inspect(tiny).class_names

@@ -15,6 +15,7 @@ import hpcdd
 from hpcdd.errors import UserError
 from hpcdd.inference import classifier
 
+from ..bad_input.outcome import check_text
 from .conftest import STRATEGIES, Run
 
 
@@ -112,16 +113,15 @@ def test_other_images_are_refused(
     for ask in (hpcdd.load(run.path).predict_proba, hpcdd.load(run.path).local_probabilities):
         with pytest.raises(UserError) as error:
             ask(images)
-        assert str(error.value) == message
+        check_text(str(error.value), message)
 
 
 def test_an_unknown_strategy(run: Run) -> None:
     with pytest.raises(UserError) as error:
         hpcdd.load(run.path, "median")
-    assert str(error.value) == (
-        "strategy 'median' is none that this model was trained for; it has average, majority, log_pool, dnn, "
-        "coherent_transfer, coherent_scratch, global"
-    )
+    text = str(error.value)
+    assert text.startswith("strategy 'median'")
+    assert text.endswith(", ".join(STRATEGIES))
 
 
 def test_a_run_that_was_copied_without_its_checkpoints(run: Run, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import hpcdd
 from hpcdd import cli
 from hpcdd.inference import classifier
 
+from ..bad_input.outcome import check_text
 from .conftest import STRATEGIES, Run
 
 
@@ -126,7 +127,7 @@ def test_bad_files(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
     (folder / "a.png").unlink()
     assert cli.main([*words, "--skip-bad"]) == 2
-    assert capsys.readouterr().err == f"hpcdd: none of the images can be read; skipped 1 bad files: {bad}\n"
+    check_text(capsys.readouterr().err, f"hpcdd: none of the images can be read; skipped 1 bad files: {bad}\n")
 
 
 def test_classes_that_the_model_does_not_know(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

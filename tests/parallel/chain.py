@@ -2,9 +2,8 @@
 
 JOBS.json is a list of ``{"ranks": n, "words": [...], "fault": [phase, rank, what] | null, "folder": PATH}``, see
 :mod:`.faulty` for faults that let their process live; FOLDER is the job's current folder. To start N processes takes
-longer than a small job. The exit codes are written to ``codes.json``, what the ranks have printed on standard error,
-in rank order, to ``errors.json``, and the moments at which all ranks have ended and the seconds of the jobs to
-``ends.json`` and ``seconds.json``.
+longer than a small job. The exit codes are written to ``codes.json``, and what the ranks have printed on standard
+error, in rank order, to ``errors.json``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import contextlib
 import io
 import json
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -26,11 +24,11 @@ from tests.parallel.faulty import planted
 
 def main() -> None:
     everyone = comm.world()
-    codes, errors, ends, seconds = [], [], [], []
+    codes, errors = [], []
     for job in json.loads(Path(sys.argv[1]).read_text()):
         within = everyone.rank < job["ranks"]
         part = everyone.split(0 if within else None)
-        code, error, start = 0, io.StringIO(), time.perf_counter()
+        code, error = 0, io.StringIO()
         if part is not None:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(mock.patch.object(comm, "world", lambda part=part: comm.Comm(part.mpi.Dup())))
@@ -42,12 +40,10 @@ def main() -> None:
                     stack.enter_context(planted(phase, words, part.rank, chosen=part.rank == rank))
                 code = cli.main(without_report(job["words"]))
         codes.append(everyone.maximum(code))  # the others sleep
-        ends.append(time.time())
-        seconds.append(time.perf_counter() - start)
         errors.append("".join(everyone.allgather_object(error.getvalue())))
     mpi._END.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
-        for name, values in (("codes", codes), ("errors", errors), ("ends", ends), ("seconds", seconds)):
+        for name, values in (("codes", codes), ("errors", errors)):
             Path(f"{name}.json").write_text(json.dumps(values))
 
 

@@ -14,6 +14,7 @@ from hpcdd.data import prepare
 from ..data.sources import write_files
 from ..data.test_nifti import nii
 from ..launchers import Launcher
+from ..waiting import LIMIT
 
 CONFIG = Path(__file__).parents[2] / "configs" / "phantom_ct.yaml"
 
@@ -56,7 +57,7 @@ def test_a_nifti_folder(mpi: Launcher, tmp_path: Path, model: str, grid: str, su
 @pytest.mark.figures
 def test_the_phantom_as_the_readme_states(mpi: Launcher, tmp_path: Path) -> None:
     prepare.run(["phantom", str(tmp_path / "phantom.h5"), "--grid", "2,2,2"])
-    done = mpi.hpcdd(4, ["train", CONFIG, "--output", "run"], tmp_path, timeout=1200)
+    done = mpi.hpcdd(4, ["train", CONFIG, "--output", "run"], tmp_path, timeout=6 * LIMIT)
     assert done.returncode == 0, done.stderr
     accuracy = results_of(tmp_path / "run")["accuracy"]["test"]
     assert accuracy["dnn"] > max(accuracy["local"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..launchers import Launcher
+from ..waiting import LIMIT
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cifar10_vgg3.yaml"
 
@@ -16,7 +17,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "cifar10_vgg3.yaml"
 @pytest.mark.cifar10
 def test_the_accuracies_that_the_readme_states(mpi: Launcher, tmp_path: Path) -> None:
     file = Path(os.environ["HPCDD_CIFAR10"]).absolute()
-    done = mpi.hpcdd(5, ["train", CONFIG, "--data.file", file, "--output", "run"], tmp_path, timeout=3600)
+    done = mpi.hpcdd(5, ["train", CONFIG, "--data.file", file, "--output", "run"], tmp_path, timeout=6 * LIMIT)
     assert done.returncode == 0, done.stderr
     accuracy = json.loads((tmp_path / "run" / "results.json").read_text())["accuracy"]["test"]
     assert accuracy["coherent_transfer"] >= 0.78

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hpcdd.plan.work import Workload
 from hpcdd.problem import pose
 
 from ..launchers import Launcher, find
+from ..waiting import LIMIT, PROMPTLY, since_fault
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     folder = tmp_path_factory.mktemp("forms")
     mpi = next(iter(find().values()))
     for form, (ranks, words) in FORMS.items():
-        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / form, *words], folder, timeout=240)
+        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / form, *words], folder)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     return {form: folder / form for form in FORMS}
@@ -121,7 +121,7 @@ def test_replicas_talk_among_themselves_in_the_local_phase(runs: dict[str, Path]
 def libraries() -> int:
     """Bytes of a process that is ready to train: a fresh one, unlike this."""
     words = [sys.executable, "-c", "from hpcdd.plan.memory import ready_bytes; print(ready_bytes('cpu'))"]
-    return int(subprocess.run(words, capture_output=True, check=True, timeout=60).stdout)
+    return int(subprocess.run(words, capture_output=True, check=True, timeout=LIMIT).stdout)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -199,14 +199,13 @@ def test_features_coarse_3d_early_stopping_and_the_baseline(mpi: Launcher, tmp_p
 
 
 @pytest.mark.parametrize(("ranks", "rank"), [(2, 1), (3, 0)])
-def test_an_exception_on_one_rank_ends_the_job_within_5_seconds(
+def test_an_exception_on_one_rank_ends_the_job(
     mpi: Launcher, config: Path, tmp_path: Path, ranks: int, rank: int
 ) -> None:
     words = [FAULTY, "coherent", str(rank), "raise", "train", config, "--coherent.epochs", "100000"]
     done = mpi.run(ranks, words, tmp_path)
-    ended = time.time() - float((tmp_path / "fault").read_text())
+    assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == 1, done.stderr
-    assert ended < 5
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
     assert "failed in phase coherent_transfer" in done.stderr
     assert "RuntimeError: planted in phase coherent" in done.stderr
@@ -221,7 +220,7 @@ def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
     workers = ranks if ranks < 3 else ranks // 3 * 3  # there are 3 subdomains; the other ranks are spare
     words = [FAULTY, "coherent", str(workers - 1), "SIGUSR1", "train", config, "--coherent.epochs", "100000", *words]
     done = mpi.run(ranks, words, tmp_path)
-    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == 75, done.stderr
     assert done.stderr.count("hpcdd: asked to stop by SIGUSR1 in phase coherent_transfer; the run is not complete") == 1
     assert "Traceback" not in done.stderr
@@ -233,7 +232,7 @@ def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
 def test_a_stop_request_on_one_replica_stops_the_local_phase(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     """The other replica of its CNN at the same step, by the gradients' message; the rest of the job hears of it."""
     done = mpi.run(7, [FAULTY, "local", "3", "SIGTERM", "train", config, "--local.epochs", "100000"], tmp_path)
-    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == 75, done.stderr
     assert done.stderr.count("hpcdd: asked to stop by SIGTERM in phase local") == 1
     assert "Traceback" not in done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from ..launchers import Launcher, find
-from ..waiting import LIMIT, wait_until
+from ..waiting import LIMIT, PROMPTLY, since_fault, wait_until
 
 FAULTY = Path(__file__).parent / "faulty.py"
 EPOCHS_WITHOUT_END = ["--local.epochs", "100000"]
@@ -37,17 +36,22 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("ranks", "phase", "rank"),
     [
-        (2, "read", 0),
         (2, "local", 1),
-        (3, "local", 0),
-        (2, "gather", 0),
         (3, "gather", 2),
-        (2, "dnn", 0),
-        (3, "dnn", 0),
-        (3, "record", 0),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (2, "read", 0),
+                (3, "local", 0),
+                (2, "gather", 0),
+                (2, "dnn", 0),
+                (3, "dnn", 0),
+                (3, "record", 0),
+            ]
+        ),
     ],
 )
-def test_an_exception_on_one_rank_ends_the_job_within_5_seconds(
+def test_an_exception_on_one_rank_ends_the_job(
     mpi: Launcher, config: Path, tmp_path: Path, ranks: int, phase: str, rank: int
 ) -> None:
     _check_fault(mpi, config, tmp_path, ranks, phase, rank)
@@ -63,9 +67,8 @@ def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: s
     # In the local phase the others would train for ever; in the others they sleep.
     words = EPOCHS_WITHOUT_END if phase == "local" else []
     done = mpi.run(ranks, [FAULTY, phase, str(rank), "raise", "train", config, *words], folder)
-    ended = time.time() - float((folder / "fault").read_text())
+    assert since_fault(folder) < PROMPTLY
     assert done.returncode == 1, done.stderr
-    assert ended < 5
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
     where = {"read": "start"}.get(phase, phase)  # its fault is in what comes before: the problem is posed
     assert f"failed in phase {where}" in done.stderr
@@ -90,12 +93,15 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_says_what_to_try(
 # -- a request to stop -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"))],
+)
 def test_a_signal_to_one_rank_stops_all(mpi: Launcher, config: Path, tmp_path: Path, name: str) -> None:
     rank = 2 if name == "SIGTERM" else 0
     words = [FAULTY, "local", str(rank), name, "train", config, *EPOCHS_WITHOUT_END]
     done = mpi.run(3, words, tmp_path)
-    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == (130 if name == "SIGINT" else 75)
     assert done.stderr.count(f"hpcdd: asked to stop by {name} in phase local; the run is not complete") == 1
     assert "Traceback" not in done.stderr
@@ -107,14 +113,14 @@ def test_a_signal_stops_the_later_phases(mpi: Launcher, config: Path, tmp_path: 
     done = mpi.run(2, [FAULTY, phase, str(rank), "SIGTERM", "train", config, "--aggregation.epochs", "1000"], tmp_path)
     assert done.returncode == 75, done.stderr
     assert "asked to stop by SIGTERM" in done.stderr
-    assert time.time() - float((tmp_path / "fault").read_text()) < 5
+    assert since_fault(tmp_path) < PROMPTLY
 
 
 def test_sigterm_to_mpirun_stops_all_in_good_order(every_mpi: Launcher, config: Path, tmp_path: Path) -> None:
     process = every_mpi.start(3, ["-m", "hpcdd", "train", config, *EPOCHS_WITHOUT_END], tmp_path)
     _wait_for(process, "epoch  2/")
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=LIMIT)
     assert "hpcdd: asked to stop by SIGTERM in phase local; the run is not complete" in err
     assert "Traceback" not in err
     assert process.returncode == {"mpich": 75, "openmpi": 1}[every_mpi.kind]  # 1: mpirun's own

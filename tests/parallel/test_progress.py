@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ..launchers import Launcher, started
+from ..waiting import LIMIT
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ def on_a_terminal(mpi: Launcher, command: str, cwd: Path) -> str:
         env={**os.environ, **mpi.environment, "TERM": "xterm-256color"},
         dimensions=(40, 120),
         encoding="utf-8",
-        timeout=60,
+        timeout=LIMIT,
     )
     child.expect(pexpect.EOF)
     child.close()

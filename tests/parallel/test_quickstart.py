@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,27 @@ import pytest
 from ..launchers import Launcher
 
 
+def test_quick_start_on_a_part_of_its_images(mpi: Launcher, tmp_path: Path) -> None:
+    words = ["--data.subset", "600"]
+    for section in ("local", "aggregation", "coherent"):
+        words += [f"--{section}.epochs", "1"]
+    done = mpi.hpcdd(4, words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "quickstart-001"
+    assert done.stdout.endswith(f"report: {run.relative_to(tmp_path)}/report.html\n")
+    assert "quickstart" in (run / "report.html").read_text()
+    results = json.loads((run / "results.json").read_text())
+    assert results["ranks"] == 4
+    assert {"local", "average", "majority", "dnn", "coherent_transfer"} <= results["accuracy"]["test"].keys()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *[pytest.param(seed, marks=pytest.mark.figures) for seed in (1, 2)]])
 def test_quick_start(mpi: Launcher, tmp_path: Path, seed: int) -> None:
-    start = time.monotonic()
     # The whole of it once; what the other seeds show does not need its last phase.
     words = [] if seed == 0 else ["--seed", str(seed), "--coherent.starts", "[]"]
-    done = mpi.hpcdd(4, words, tmp_path, timeout=300)
+    done = mpi.hpcdd(4, words, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 240  # half a minute to two, as the machine is
     if not words:
         report = tmp_path / "runs" / "quickstart-001" / "report.html"
         assert done.stdout.endswith(f"report: {report.relative_to(tmp_path)}\n")

@@ -15,6 +15,7 @@ import yaml
 from hpcdd.studies import index, outcome
 
 from ..launchers import Launcher, find
+from ..waiting import LIMIT
 from .test_resume import FAULTY, figures_of, parameters_of, run_chain
 
 BASE = {
@@ -188,7 +189,7 @@ def test_a_defect_amid_messages_is_recorded_before_the_job_ends(done: tuple[Path
 def test_two_jobs_at_once_do_every_run_once(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
     study = write(tmp_path, "repeats", tiny, {"seed": [0, 1, 2, 3]})
     jobs = [mpi.start(1, ["-m", "hpcdd", "study", study, "--output", "both"], tmp_path) for _ in range(2)]
-    texts = [job.communicate(timeout=120) for job in jobs]
+    texts = [job.communicate(timeout=LIMIT) for job in jobs]
     assert [(job.returncode, err) for job, (_, err) in zip(jobs, texts, strict=True)] == [(0, "")] * 2
     assert set(conditions(tmp_path / "both").values()) == {"complete"}
     completed = [line.split()[1] for out, _ in texts for line in out.splitlines() if " is complete after " in line]

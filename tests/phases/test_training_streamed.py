@@ -79,6 +79,7 @@ def test_the_bits_do_not_depend_on_how_busy_the_node_is(file: Path, monkeypatch:
     assert [(s.loss, s.validation_loss) for s in one] == [(s.loss, s.validation_loss) for s in other]
 
 
+@pytest.mark.slow
 def test_losses_by_blocks_are_like_those_of_a_full_shuffle(file: Path) -> None:
     """In distribution: means over seeds, epoch by epoch, against the spread between seeds."""
     curves = {

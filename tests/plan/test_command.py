@@ -125,6 +125,7 @@ def test_it_is_found_in_the_working_folder_once_it_is_admitted(foreign: Path, pr
     assert (foreign / "ran").exists()
 
 
+@pytest.mark.slow
 def test_no_mpi_is_needed(tiny: Path) -> None:
     program = (
         "import sys; from hpcdd.cli import main; code = main(sys.argv[1:]); "

@@ -11,6 +11,7 @@ import pexpect
 import pytest
 
 from ..launchers import Launcher
+from ..waiting import LIMIT
 
 PROGRAM = """
 import os, sys
@@ -49,7 +50,7 @@ def test_behind_an_mpirun_whose_output_is_a_pipe_there_is_none(every_mpi: Launch
 
 def on_a_terminal(*words: str) -> str:
     child = pexpect.spawn(
-        sys.executable, ["-c", PROGRAM, *words], env=os.environ, timeout=30, encoding="utf-8", dimensions=(24, 80)
+        sys.executable, ["-c", PROGRAM, *words], env=os.environ, timeout=LIMIT, encoding="utf-8", dimensions=(24, 80)
     )
     child.expect(pexpect.EOF)
     child.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..launchers import started
+from ..waiting import LIMIT
 
 NODES = ("n1", "n2")
 _CONFIGURATION = """\
@@ -78,7 +79,7 @@ class Cluster:
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=LIMIT,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -94,12 +95,12 @@ class Cluster:
         pairs = (word.partition("=") for word in self.call("scontrol", "-o", "show", "job", job).split())
         return {name: value for name, _, value in pairs}
 
-    def exit_code(self, job: str, timeout: float = 300) -> int:
+    def exit_code(self, job: str, timeout: float = LIMIT) -> int:
         """Waits for the end of a job; the exit code of its script."""
         self.wait(lambda: self.about(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), timeout)
         return int(self.about(job)["ExitCode"].partition(":")[0])
 
-    def wait(self, until: Callable[[], bool], timeout: float = 300) -> None:
+    def wait(self, until: Callable[[], bool], timeout: float = LIMIT) -> None:
         """Returns once the condition holds; fails after ``timeout`` seconds, with what Slurm and its daemons say."""
         end = time.monotonic() + timeout
         while not until():
@@ -153,7 +154,7 @@ def running() -> Iterator[Cluster]:
 
 def _idle(environment: dict[str, str]) -> int:
     words = ["sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
     return len(done.stdout.split())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..programs import JOBS, stand_in
+from ..waiting import LIMIT
 from .cluster import Cluster
 
 SHOW = 'printf "%s|" "$SLURMD_NODENAME" "$OMP_NUM_THREADS" "${CUDA_VISIBLE_DEVICES-}" "$@" | sed "s/$/\\n/"'
@@ -111,7 +112,7 @@ def test_scaling_submits_a_chain_that_goes_on_behind_a_failure(cluster: Cluster,
     environment = {**cluster.environment, "HPCDD_VENV": stand_in(tmp_path, f"{SHOW}; [[ $SLURM_NNODES != 2 ]]")}
     command = [JOBS / "scaling.sh", "strong.yaml", "2", "1", "--ntasks-per-node=2", "--hold"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 0, done.stderr
     *numbers, report = [line.removeprefix("job ").partition(": ") for line in done.stdout.splitlines()]
@@ -143,7 +144,7 @@ def test_scaling_says_what_it_lacks(tmp_path: Path, words: list[str], complaint:
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT,
         check=False,
     )
     assert done.returncode == 2

@@ -14,6 +14,7 @@ from hpcdd.errors import UserError, WriteError
 from hpcdd.studies import record
 from hpcdd.studies.settings import Study
 
+from ..waiting import LIMIT
 from . import lines
 
 
@@ -46,7 +47,7 @@ def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     )
     start = [sys.executable, "-c", program, str(path), str(each)]
     jobs = [subprocess.Popen([*start, job, line(0).model_dump_json()]) for job in "ab"]
-    assert [job.wait(60) for job in jobs] == [0, 0]
+    assert [job.wait(LIMIT) for job in jobs] == [0, 0]
     found = sorted((line.job, line.repeat) for line in record.read(path))
     assert found == [(job, n) for job in "ab" for n in range(each)]
 
