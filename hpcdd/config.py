@@ -60,6 +60,11 @@ class TrainingSettings(Settings):
         """Steps over a split; its last, smaller batch is dropped."""
         return samples // self.batch_of(samples)
 
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples of a batch in evaluation mode: so that it never needs more memory than a training step does."""
+        return min(self.batch_size, 512)  # larger ones gain nothing
+
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:
         if self.optimizer != "sgd" and self.momentum != type(self).model_fields["momentum"].default:

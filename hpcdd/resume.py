@@ -16,7 +16,7 @@ from .files import expanded
 from .run_directory import RunDirectory, newest
 
 FORMAT = 1
-FREE = re.compile(r"output|progress|device|data\.file|data\.memory|checkpoint\..*|comm\..*|run\..*")
+FREE = re.compile(r"output|progress|device|data\.file|data\.memory|data\.storage|checkpoint\..*|comm\..*|run\..*")
 """Fields that may change when a run is gone on with: they don't change the result. (A dataset file elsewhere must be
 the same by its fingerprint. In which order MPI adds gradients is another library's choice anyway.)"""
 RISING = {

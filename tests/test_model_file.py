@@ -167,7 +167,7 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
     config, info, path = CASES[case], data_of(case, tmp_path, tiny), tmp_path / "model.h5"
     networks = written(path, info, config)
     samples, images = subimages(info, networks.decomposition), stored_images(info)
-    expected = torch.stack([logits_of(cnn, its) for cnn, its in zip(networks.local, samples, strict=True)], 1)
+    expected = torch.stack([logits_of(cnn, its, 64) for cnn, its in zip(networks.local, samples, strict=True)], 1)
     before = images.clone()
 
     model = read_model(path)

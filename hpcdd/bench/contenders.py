@@ -84,7 +84,9 @@ class Distributed:
             seconds = watch.seconds
             with watch.stopped():
                 broadcast_state(self._team.workers, self._network)  # batch norm's statistics are root's, as in DDP
-                _, accuracy = evaluate(self._network, images["validation"], share=self._share)
+                _, accuracy = evaluate(
+                    self._network, images["validation"], self._settings.evaluation_batch, share=self._share
+                )
             points.append(Point(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
         return slowest(self._team.workers, points)
 
@@ -108,7 +110,8 @@ def decomposed(team: Team, problem: Problem, samples: Mapping[int, Images]) -> t
     local = train_local_cnns(config, place, unwatched, num_classes, width, Hooks(), share, decide=False)
 
     def gathered(split: str) -> dict[str, torch.Tensor]:
-        own = [{split: logits_of(local[s].network, samples[s][split], share=share)} for s in samples]
+        batch = config.local.evaluation_batch
+        own = [{split: logits_of(local[s].network, samples[s][split], batch, share=share)} for s in samples]
         return gather_logits(comm, team.mesh, own, {split: problem.samples[split]}, num_classes) or {}
 
     logits = gathered("train")  # what the DNN learns from

@@ -26,7 +26,6 @@ from ..data.samples import channels_last
 from ..models.dnn import DNN, create_dnn, features_of
 from ..phases.local import create_local_cnn
 from ..phases.optimizers import make_optimizer, make_schedule
-from ..phases.training import EVALUATION_BATCH
 from ..problem import Problem
 from .plain import take_torchs_dropout
 
@@ -80,7 +79,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
             cnns[s] = create_local_cnn(config, s, shape, num_classes, width)
             take_torchs_dropout(cnns[s])
             _fit(cnns[s], {split: [its] for split, its in images[s].items()}, labels, config.local, config.seed + s)
-            logits[s] = {split: _logits(cnns[s], [its]) for split, its in images[s].items()}
+            logits[s] = {split: _logits(cnns[s], [its], config.local) for split, its in images[s].items()}
 
     with phase("gather"):
         features = {
@@ -92,7 +91,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
     with phase("dnn"):
         if rank == 0:
             _fit(dnn, {split: [its] for split, its in features.items()}, labels, config.aggregation, config.seed)
-            accuracy["dnn"] = _accuracy(_logits(dnn, [features["test"]]), labels["test"])
+            accuracy["dnn"] = _accuracy(_logits(dnn, [features["test"]], config.aggregation), labels["test"])
         dnn.load_state_dict(mpi.bcast(dnn.state_dict() if rank == 0 else None))
 
     with phase("coherent_transfer"):
@@ -101,7 +100,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
         _fit(model, together, labels, config.coherent, config.seed)
 
     with phase("test"):
-        accuracy["coherent_transfer"] = _accuracy(_logits(model, together["test"]), labels["test"])
+        accuracy["coherent_transfer"] = _accuracy(_logits(model, together["test"], config.coherent), labels["test"])
     return Outcome(seconds, accuracy)
 
 
@@ -147,13 +146,13 @@ def _fit(
         if not torch.isfinite(total):
             raise ArithmeticError(f"the loss of the plain script is {float(total)}")
         if "validation" in labels:
-            _accuracy(_logits(network, inputs["validation"]), labels["validation"])
+            _accuracy(_logits(network, inputs["validation"], settings), labels["validation"])
 
 
-def _logits(network: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+def _logits(network: nn.Module, inputs: Sequence[torch.Tensor], settings: TrainingSettings) -> torch.Tensor:
     network.eval()
     with torch.inference_mode():
-        batches = zip(*[torch.split(x, EVALUATION_BATCH) for x in inputs], strict=True)
+        batches = zip(*[torch.split(x, settings.evaluation_batch) for x in inputs], strict=True)
         return torch.cat([network(*batch) for batch in batches])
 
 

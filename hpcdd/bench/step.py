@@ -158,12 +158,14 @@ def make_pieces(
         network = create_local_cnn(
             config, s, problem.subimage_shape(s), problem.info.num_classes, problem.widths.local_width
         )
-        add(workload.local_evaluation(s), _evaluation(network.to(device), samples))
+        for batch in sorted({phase.evaluation_batch for phase in phases}):
+            add(workload.local_evaluation(s, batch), _evaluation(network.to(device), samples))
     if config.baseline.enabled:
         images = problem.read_whole(reader, device)["train"]
         for size in sizes(config.baseline):
             add(workload.global_cnn(size), _global(team, problem, images, stack))
-        add(workload.global_evaluation(), _evaluation(create_global_cnn(team, problem).to(device), images))
+        batch = config.baseline.evaluation_batch
+        add(workload.global_evaluation(batch), _evaluation(create_global_cnn(team, problem).to(device), images))
     add(workload.dnn(config.aggregation.batch_of(rows)), steps.dnn_on_root(team, problem))
     if config.coherent.starts:
         most = min(len(problem.decomposition), _MOST_SUMMANDS)

@@ -21,7 +21,6 @@ from ..models.aggregators import RULES, distribution, scores
 from ..models.dnn import features_of
 
 Images = TypeVar("Images", torch.Tensor, npt.NDArray[Any])
-_BATCH = 512
 _BATCH_PIXELS = 1 << 21
 """Of a batch, over all channels; what a CNN makes of a pixel is hundreds of bytes."""
 
@@ -81,7 +80,10 @@ class Classifier(nn.Module):
                 f"{', '.join(self.strategies)}"
             )
         self.image_shape, self.dtype, self.preparation = model.image_shape, model.dtype, model.preparation
-        self.features = model.config.aggregation.features
+        config = model.config
+        self.features = config.aggregation.features
+        trained = {"global": config.baseline, **{f"coherent_{start}": config.coherent for start in model.coherent}}
+        self._batch = trained.get(self.strategy, config.local).evaluation_batch
         self.subimages = Subimages(model.subdomains, model.mean, model.std)
         self.local = nn.ModuleList(model.local_cnns)
         networks = {"dnn": model.dnn, "global": model.global_cnn}
@@ -96,8 +98,8 @@ class Classifier(nn.Module):
 
     @property
     def rows(self) -> int:
-        """Images of a batch."""
-        return max(1, min(_BATCH, _BATCH_PIXELS // math.prod(self.image_shape)))
+        """Images of a batch: as in an evaluation of the training, fewer where whole images are large."""
+        return max(1, min(self._batch, _BATCH_PIXELS // math.prod(self.image_shape)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities, float64 (n, K), of images (n, C, *spatial) with pixels as a dataset file stores them.

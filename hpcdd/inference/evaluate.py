@@ -90,7 +90,10 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
     pieces: Pieces = {}
     if team is not None and parts is not None:
         labels, examination, share = problem.labels(split), Examination(team, task.rows), team.share_of_replicas()
-        logits = {s: logits_of(cnn, samples[s][split], share=share) for s, cnn in parts.local.items()}
+        logits = {
+            s: logits_of(cnn, samples[s][split], config.local.evaluation_batch, share=share)
+            for s, cnn in parts.local.items()
+        }
         seen = [features_of(values, config.aggregation.features) for values in logits.values()]
         accuracy |= rule_accuracies(team, logits, labels) | {"dnn": dnn_accuracy(parts.dnn, seen, labels)}
         pieces |= examination.rules(logits) | examination.dnn("dnn", parts.dnn, seen)

@@ -101,6 +101,10 @@ class Share:
             return slice(0, n)
         return slice(*split_evenly(n, self.comm.size)[self.comm.rank])
 
+    def most_of(self, n: int) -> int:
+        """Of n rows as many as any rank has at most; at least one."""
+        return n if self.comm is None else -(-n // self.comm.size)
+
     def take(self, batch: torch.Tensor) -> torch.Tensor:
         """Begins a batch: this rank's part of its row numbers."""
         self.total, self.rows = len(batch), self.part_of(len(batch))

@@ -88,6 +88,9 @@ def global_accuracies(
         The global CNN's accuracy by split; and its logits on the split ``examined``, float32 (n, K) on the CPU.
     """
     share = team.share_of_workers()
-    logits = {split: logits_of(network, its, step, share) for split, its in samples.items()}
+    logits = {
+        split: logits_of(network, its, team.config.baseline.evaluation_batch, step, share)
+        for split, its in samples.items()
+    }
     right = {split: values.argmax(1) == problem.labels(split) for split, values in logits.items()}
     return {split: float(values.double().mean()) for split, values in right.items()}, logits[examined]

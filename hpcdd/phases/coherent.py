@@ -218,13 +218,13 @@ def evaluate_coherent(
         on the split ``examined``, float32 (n, F).
     """
     classes = part.features != "penultimate"
-    share = team.share_of_replicas()
+    share, batch = team.share_of_replicas(), team.config.coherent.evaluation_batch
     dnn = part.dnn.cpu()
     found: dict[str, tuple[float, dict[str, Any] | None]] = {}
     kept: list[torch.Tensor] = []
     for split in problem.samples:
         labels = problem.labels(split)
-        outputs = {int(s): logits_of(cnn, samples[int(s)][split], step, share) for s, cnn in part.cnns.items()}
+        outputs = {int(s): logits_of(cnn, samples[int(s)][split], batch, step, share) for s, cnn in part.cnns.items()}
         seen = [features_of(output, part.features) for output in outputs.values()]
         rules = rule_accuracies(team, outputs, labels) if classes else None
         found[split] = dnn_accuracy(dnn, seen, labels), rules

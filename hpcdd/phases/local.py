@@ -99,7 +99,7 @@ def train_local_cnns(
         seconds = (time.perf_counter() - start) / len(group)
         for member in members:
             start, s, network = time.perf_counter(), member.subdomain, member.network.eval()
-            logits = _decisions(network, s, samples[s] if decide else {}, share, hooks)
+            logits = _decisions(config, network, s, samples[s] if decide else {}, share, hooks)
             results[s] = LocalResult(network, logits, seconds + time.perf_counter() - start, steps[s])
     return {s: results[s] for s in place.subdomains}
 
@@ -163,11 +163,17 @@ def _train_alone(config: Config, member: Member, share: Share, hooks: Hooks) -> 
 
 
 def _decisions(
-    network: nn.Module, subdomain: int, samples: Mapping[str, Subimages], share: Share, hooks: Hooks
+    config: Config,
+    network: nn.Module,
+    subdomain: int,
+    samples: Mapping[str, Subimages],
+    share: Share,
+    hooks: Hooks,
 ) -> dict[str, torch.Tensor]:
     """A trained CNN's logits by split."""
+    batch = config.local.evaluation_batch
     with hooks.evaluation():
-        logits = {split: logits_of(network, its, hooks.step, share) for split, its in samples.items()}
+        logits = {split: logits_of(network, its, batch, hooks.step, share) for split, its in samples.items()}
     if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
         # The last step may have broken what the losses up to it do not show.
         raise DivergedError(

@@ -256,7 +256,9 @@ class _Group:
         for member, meter in zip(self._members, self._meters, strict=True):
             if member.validation is not None:
                 with self._hooks.evaluation():
-                    meter.validation = evaluate(member.network, member.validation, self._hooks.step)
+                    meter.validation = evaluate(
+                        member.network, member.validation, self._settings.evaluation_batch, self._hooks.step
+                    )
 
     def _join_sums(self) -> None:
         """The meters' sums in one tensor, (S, 3): what is added there they have."""

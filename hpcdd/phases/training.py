@@ -27,9 +27,6 @@ from .state import OptimizerMemory, Patience, State
 from .status import Hooks, Meter
 from .streams import Streams
 
-EVALUATION_BATCH = 512
-"""Samples of a batch in evaluation mode."""
-
 
 class Steps:
     """One training step after the other, with its messages; a context manager.
@@ -182,7 +179,7 @@ def train(
                     share.average_buffers(network)
                     meter.sums = share.sum(meter.sums)
                     if validation is not None:
-                        meter.validation = evaluate(network, validation, hooks.step, share)
+                        meter.validation = evaluate(network, validation, settings.evaluation_batch, hooks.step, share)
                 patience.take(meter.validation[1], network)
                 hooks.epoch(meter.end_epoch(last=patience.exhausted))
                 if patience.exhausted or meter.epoch == settings.epochs or keeper.due(meter.epoch):
@@ -201,6 +198,7 @@ def train(
 def logits_of(
     network: nn.Module,
     samples: AnySamples,
+    batch: int,
     step: Callable[[], None] = lambda: None,
     share: Share | None = None,
 ) -> torch.Tensor:
@@ -209,6 +207,8 @@ def logits_of(
     Args:
         network: maps a batch of inputs to logits (b, K), or to anything of shape (b, F).
         samples: n samples.
+        batch: how many at a time, see :attr:`hpcdd.config.TrainingSettings.evaluation_batch`; ranks that share them
+            take a part each, as in a training.
         step: called before each batch.
         share: ranks that have copies of the network compute a part each.
 
@@ -216,15 +216,15 @@ def logits_of(
         float32 (n, K) on the CPU of every rank.
     """
     share = share or Share()
-    rows = share.part_of(len(samples))
+    rows, each = share.part_of(len(samples)), share.most_of(batch)
     network.eval()
     found = []
     with torch.inference_mode():
         # A share without rows takes part with an empty batch: others may wait for its messages.
-        for start in range(rows.start, max(rows.stop, rows.start + 1), EVALUATION_BATCH):
+        for start in range(rows.start, max(rows.stop, rows.start + 1), each):
             step()
             with part(EVALUATION):
-                inputs, _ = samples.batch(slice(start, min(start + EVALUATION_BATCH, rows.stop)))
+                inputs, _ = samples.batch(slice(start, min(start + each, rows.stop)))
                 found.append(network(inputs).float())
     return share.join(torch.cat(found).cpu(), len(samples))
 
@@ -232,10 +232,11 @@ def logits_of(
 def evaluate(
     network: nn.Module,
     samples: AnySamples,
+    batch: int,
     step: Callable[[], None] = lambda: None,
     share: Share | None = None,
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on a split, in evaluation mode; arguments as for :func:`logits_of`."""
-    logits, labels = logits_of(network, samples, step, share), samples.labels.cpu()
+    logits, labels = logits_of(network, samples, batch, step, share), samples.labels.cpu()
     accuracy = (logits.argmax(1) == labels).float().mean()
     return float(functional.cross_entropy(logits, labels)), float(accuracy)

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from ..config import TrainingSettings
 from ..decomposition import split_evenly
 from ..mesh import assign
-from ..phases.training import EVALUATION_BATCH
 from ..problem import problem_of_shares
 from . import messages
 from .clock import Clock
@@ -125,7 +124,7 @@ class Costs:
         rows, steps = self._rows(settings, shared), self._steps(settings)
         decided = (settings.epochs * self._validation + samples) / shared
         compute, evaluating = max(
-            (self._cnns(block, rows, settings.precision, busy), decided * self._evaluation(block, busy))
+            (self._cnns(block, rows, settings.precision, busy), decided * self._evaluation(block, settings, busy))
             for block in owned
         )
         sending = self.clock.messages(sent, ranks)
@@ -153,7 +152,7 @@ class Costs:
             (
                 self._cnns(block, rows, settings.precision, busy)
                 + self.clock.work(self._workload.head(len(block), rows), busy),
-                seen / shared * self._evaluation(block, busy),
+                seen / shared * self._evaluation(block, settings, busy),
             )
             for block in owned
         )
@@ -164,7 +163,8 @@ class Costs:
         settings, clock, workload = self._config.baseline, self.clock, self._workload
         sent = messages.global_step(self._config, self._problem, ranks)
         compute = clock.work(workload.global_cnn(self._rows(settings, layout.workers)), busy)
-        of_sample = clock.work(workload.global_evaluation(), busy) / EVALUATION_BATCH
+        batch = settings.evaluation_batch
+        of_sample = clock.work(workload.global_evaluation(batch), busy) / batch
         evaluating = settings.epochs * self._validation / layout.workers * of_sample
         sending = clock.messages(sent, ranks)
         return Phase("global", self._steps(settings), compute, sending, evaluating)
@@ -174,10 +174,10 @@ class Costs:
         work, count = self._workload, self._kinds(subdomains)
         return sum(n * self.clock.work(work.local_cnn(s, rows, precision), busy) for s, n in count)
 
-    def _evaluation(self, subdomains: Sequence[int], busy: int) -> float:
+    def _evaluation(self, subdomains: Sequence[int], settings: TrainingSettings, busy: int) -> float:
         """Seconds in which some CNNs decide on one sample."""
-        work, count = self._workload, self._kinds(subdomains)
-        return sum(n * self.clock.work(work.local_evaluation(s), busy) for s, n in count) / EVALUATION_BATCH
+        work, count, batch = self._workload, self._kinds(subdomains), settings.evaluation_batch
+        return sum(n * self.clock.work(work.local_evaluation(s, batch), busy) for s, n in count) / batch
 
     def _kinds(self, subdomains: Sequence[int]) -> list[tuple[int, int]]:
         """One subdomain of each shape, and how many there are."""

@@ -128,7 +128,9 @@ class Memories:
         largest = max(groups(shapes, together=together), key=lambda group: sum(_bytes(cnns[s]) for s in group))
         rows = self._rows(settings, self._layout.replicas)
         step = self._step_of_cnns(largest, rows, settings.precision)
-        return self._moment("local", cnns, where, settings, nn.ModuleList([cnns[s] for s in largest]), step)
+        evaluating = self._peak_of_evaluation(cnns, settings, self._layout.replicas)
+        trained = nn.ModuleList([cnns[s] for s in largest])
+        return self._moment("local", cnns, where, settings, trained, step, evaluating=evaluating)
 
     def _dnn(self, cnns: dict[int, nn.Module], where: Where, *, is_root: bool) -> Memory:
         settings = self._config.aggregation
@@ -155,13 +157,16 @@ class Memories:
             shared, copies = self._layout.workers, copies + _bytes(trained)
         rows = self._rows(settings, shared)
         step = self._step_of_cnns(together, rows, settings.precision) + self._peak_of_head(len(together), rows)
-        return self._moment("coherent", cnns, where, settings, trained, step, copies)
+        evaluating = self._peak_of_evaluation(together, settings, shared)
+        return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
     def _global(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
         settings, network = self._config.baseline, networks.global_cnn(self._problem)
         work = self.workload.global_cnn(self._rows(settings, self._layout.workers))
         step = self.workload.simulated(work).peak_bytes
-        return self._moment("global", cnns, where, settings, network, step, _bytes(network))
+        work = self.workload.global_evaluation(self._evaluated(settings, self._layout.workers))
+        evaluating = self.workload.simulated(work).peak_bytes
+        return self._moment("global", cnns, where, settings, network, step, _bytes(network), evaluating)
 
     def _moment(
         self,
@@ -172,6 +177,7 @@ class Memories:
         trained: nn.Module,
         step: int,
         more: int = 0,
+        evaluating: int = 0,
     ) -> Memory:
         """Puts a moment together.
 
@@ -183,6 +189,7 @@ class Memories:
             trained: what is trained.
             step: the most bytes of all tensors of a step, gradients among them.
             more: bytes of the networks that are there besides the rank's CNNs.
+            evaluating: the most bytes of all tensors of a batch in evaluation mode.
         """
         gradients, copy = _parameters(trained), _bytes(trained)
         state = 0 if settings is None else gradients * _states(settings)
@@ -190,7 +197,6 @@ class Memories:
         if settings is not None and settings.early_stopping is not None:
             held += copy  # the best so far
         # A checkpoint is an HDF5 file in memory, its bytes, and what is read back.
-        evaluating = max(self._peak_of_evaluation(s) for s in cnns)
         # What a step has freed lies in pieces between what stays; an evaluation's larger batches find no room there.
         activations = max(step + evaluating, 3 * (state + copy), gradients) - gradients
         problem = self._problem
@@ -205,8 +211,14 @@ class Memories:
     def _peak_of_head(self, subdomains: int, rows: int) -> int:
         return self.workload.simulated(self.workload.head(subdomains, rows)).peak_bytes
 
-    def _peak_of_evaluation(self, subdomain: int) -> int:
-        return self.workload.simulated(self.workload.local_evaluation(subdomain)).peak_bytes
+    def _peak_of_evaluation(self, subdomains: Iterable[int], settings: TrainingSettings, shared: int) -> int:
+        work, batch = self.workload, self._evaluated(settings, shared)
+        return max(work.simulated(work.local_evaluation(s, batch)).peak_bytes for s in subdomains)
+
+    def _evaluated(self, settings: TrainingSettings, shared: int) -> int:
+        """Rows of a batch in evaluation mode."""
+        most = max(self._problem.samples.values())
+        return -(-min(settings.evaluation_batch, most) // shared)
 
     def _samples(self, subdomains: Sequence[int], where: Where) -> int:
         needed = storage.bytes_needed(self._config, self._problem, subdomains)

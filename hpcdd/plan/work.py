@@ -16,7 +16,6 @@ import torch
 from ..config import Config
 from ..decomposition import by
 from ..phases.coherent import feature_widths
-from ..phases.training import EVALUATION_BATCH
 from ..problem import Problem
 from . import networks, simulate
 from .simulate import Simulated
@@ -60,18 +59,18 @@ class Workload:
         """A training step of CNN_s."""
         return self._cnn("cnn", self._local(subdomain), batch, precision, lambda: self._network(subdomain))
 
-    def local_evaluation(self, subdomain: int) -> Work:
+    def local_evaluation(self, subdomain: int, batch: int) -> Work:
         """A batch through CNN_s in evaluation mode."""
-        return self._cnn("evaluation", self._local(subdomain), 0, "fp32", lambda: self._network(subdomain))
+        return self._cnn("evaluation", self._local(subdomain), batch, "fp32", lambda: self._network(subdomain))
 
     def global_cnn(self, batch: int) -> Work:
         """A training step of the global CNN."""
         precision = self.config.baseline.precision
         return self._cnn("cnn", self._global(), batch, precision, lambda: networks.global_cnn(self.problem))
 
-    def global_evaluation(self) -> Work:
+    def global_evaluation(self, batch: int) -> Work:
         """A batch through the global CNN in evaluation mode."""
-        return self._cnn("evaluation", self._global(), 0, "fp32", lambda: networks.global_cnn(self.problem))
+        return self._cnn("evaluation", self._global(), batch, "fp32", lambda: networks.global_cnn(self.problem))
 
     def dnn(self, batch: int, subdomains: int | None = None) -> Work:
         """A training step of the DNN as root trains it, on the decisions of all subdomains, or of so many."""
@@ -123,7 +122,6 @@ class Workload:
         make: Callable[[], torch.nn.Module],
     ) -> Work:
         shape, width = what
-        batch = batch or EVALUATION_BATCH
 
         def simulated() -> Simulated:
             rows = max(batch, simulate.LEAST_ROWS)

@@ -65,7 +65,7 @@ def test_every_piece_of_work_is_measured_alone_and_by_all_ranks(machine: Machine
     for busy in (1, 2):
         found = {(step.kind, step.batch, step.summands) for step in machine.steps if step.busy == busy}
         assert found == {
-            ("cnn", 50, 1), ("cnn", 12, 1), ("evaluation", 512, 1), ("dnn", 50, 1),
+            ("cnn", 50, 1), ("cnn", 12, 1), ("evaluation", 50, 1), ("dnn", 50, 1),
             ("head", 50, 1), ("head", 50, 2), ("head", 12, 1),
         }  # fmt: skip
     for step in machine.steps:

@@ -64,7 +64,8 @@ def test_any_number_of_images_in_batches(run: Run, count: int, monkeypatch: pyte
     model = hpcdd.load(run.path)
     whole = model.predict_proba(images)
     assert whole.shape == (count, 3)
-    monkeypatch.setattr(classifier, "_BATCH", 4)
+    monkeypatch.setattr(classifier, "_BATCH_PIXELS", 4 * 144)
+    assert model.rows == 4
     np.testing.assert_allclose(model.predict_proba(images), whole, atol=1e-6)
     monkeypatch.setattr(classifier, "_BATCH_PIXELS", 300)
     np.testing.assert_allclose(model.predict_proba(images), whole, atol=1e-6)

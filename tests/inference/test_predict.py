@@ -84,7 +84,7 @@ def test_several_batches_and_sources(
 ) -> None:
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         archive.write(run.folder / "two/000.png", "two/000.png")
-    monkeypatch.setattr(classifier, "_BATCH", 7)
+    monkeypatch.setattr(classifier, "_BATCH_PIXELS", 7 * 144)
     paths = [run.folder / "two/000.png", run.folder / "three/001.png", run.folder, tmp_path / "some.zip", run.data]
     assert cli.main(["predict", str(run.path), *map(str, paths), "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -28,9 +28,9 @@ def test_learns(optimizer: str, schedule: str) -> None:
     network, test = small(), ring(500, seed=1)
     choice = {"optimizer": optimizer, "schedule": schedule, "learning_rate": RATES[optimizer]}
     settings = TrainingSettings(**choice, epochs=12, batch_size=32, weight_decay=1e-4)
-    before, accuracy_before = evaluate(network, test)
+    before, accuracy_before = evaluate(network, test, 64)
     train(network, ring(512), None, settings, seed=0, phase="local")
-    loss, accuracy = evaluate(network, test)
+    loss, accuracy = evaluate(network, test, 64)
     assert accuracy_before < 0.7
     assert accuracy > 0.93
     assert loss < before / 2

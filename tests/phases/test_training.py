@@ -156,7 +156,7 @@ def test_early_stopping_ends_and_gives_the_best_back(rate: float) -> None:
     best = snapshots[accuracies.index(max(accuracies))]
     assert torch.equal(parameters(network), best)
     assert not torch.equal(best, snapshots[-1])
-    assert evaluate(network, validation)[1] == pytest.approx(max(accuracies))
+    assert evaluate(network, validation, 64)[1] == pytest.approx(max(accuracies))
 
 
 def test_early_stopping_gives_the_best_back_where_the_epochs_run_out_first() -> None:
@@ -188,7 +188,7 @@ def test_hooks_and_what_they_are_told() -> None:
     )
     settings = TrainingSettings(epochs=4, batch_size=30)
     train(small(), ring(100), ring(50, seed=1), settings, seed=0, phase="local", subdomain=5, hooks=hooks)
-    assert steps == [4 * (3 + 1) + 1]  # before each step, each batch of the validation split, and at the end
+    assert steps == [4 * (3 + 2) + 1]  # before each step, each batch of the validation split, and at the end
     assert [status.fraction for status in statuses] == pytest.approx([(2 + 3 * e) / 12 for e in range(4)])
     assert [status.epoch for status in statuses] == [0, 1, 2, 3]
     assert [status.epoch for status in epochs] == [1, 2, 3, 4]
@@ -232,13 +232,13 @@ def test_a_stop_request_passes_through_at_once(step: int) -> None:
 def test_logits_come_in_evaluation_mode_over_many_batches() -> None:
     samples, network = ring(1300), small(dropout=0.5)
     steps = [0]
-    logits = logits_of(network, samples, lambda: steps.__setitem__(0, steps[0] + 1))
+    logits = logits_of(network, samples, 512, lambda: steps.__setitem__(0, steps[0] + 1))
     assert steps == [3]
     assert logits.shape == (1300, 2)
     with torch.no_grad():
         expected = network.eval()(samples.inputs)
     torch.testing.assert_close(logits, expected)
-    loss, accuracy = evaluate(network, samples)
+    loss, accuracy = evaluate(network, samples, 64)
     assert loss == pytest.approx(float(nn.functional.cross_entropy(expected, samples.labels)), rel=1e-5)
     assert accuracy == pytest.approx(float((expected.argmax(1) == samples.labels).double().mean()))
 
@@ -248,7 +248,7 @@ def test_the_status_of_an_epoch_is_the_mean_over_its_samples() -> None:
     settings = TrainingSettings(epochs=1, batch_size=25, optimizer="sgd", weight_decay=0, learning_rate=1e-9)
     network, samples = small(), ring(100)
     train(network, samples, samples, settings, seed=0, phase="local", hooks=Hooks(epoch=statuses.append))
-    loss, accuracy = evaluate(network, samples)  # nothing moved
+    loss, accuracy = evaluate(network, samples, 64)  # nothing moved
     (status,) = statuses
     assert (status.loss, status.accuracy) == (pytest.approx(loss, rel=1e-5), pytest.approx(accuracy))
     assert (status.validation_loss, status.validation_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
@@ -280,7 +280,7 @@ def test_the_end_of_an_epoch_has_a_context_of_its_own() -> None:
     hooks = Hooks(step=lambda: events.append("s"), epoch=lambda _: events.append("e"), evaluation=evaluation)
     settings = TrainingSettings(epochs=2, batch_size=40)
     train(small(), ring(100), ring(50, seed=1), settings, seed=0, phase="local", hooks=hooks)
-    assert "".join(events) == "ss(s)e" * 2 + "s"  # two steps; the one batch of the validation split inside
+    assert "".join(events) == "ss(ss)e" * 2 + "s"  # two steps; the two batches of the validation split inside
 
 
 class TwoParts(nn.Module):
@@ -322,7 +322,7 @@ def test_bf16_trains_and_leaves_float32_parameters() -> None:
         network = VGG(2, (1, 8, 8), 2, 8, (0.0, 0.0))
         train(network, samples, None, TrainingSettings(epochs=10, batch_size=32), seed=0, phase="local", bf16=half)
         assert {p.dtype for p in network.parameters()} == {torch.float32}
-        assert logits_of(network, samples).dtype == torch.float32
-        assert evaluate(network, samples)[1] > 0.95
+        assert logits_of(network, samples, 64).dtype == torch.float32
+        assert evaluate(network, samples, 64)[1] > 0.95
         results.append(parameters(network))
     assert not torch.equal(*results)  # it did compute in another precision

@@ -64,7 +64,7 @@ def run(
     network, statuses, earlier = network_of(kind), [], []
     hooks = Hooks(step=step, epoch=statuses.append, history=earlier.extend)
     its = None if folder is None else keeper(folder, every)
-    validation = ring(40, seed=1)
+    validation = ring(30, seed=1)
     steps = train(network, ring(100), validation, settings, seed=3, phase="local", subdomain=2, hooks=hooks, keeper=its)
     return network, [*earlier, *statuses], steps
 

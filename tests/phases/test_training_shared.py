@@ -110,14 +110,14 @@ def test_logits_of_a_shared_split_are_those_of_one_rank(ranks: int) -> None:
         def step() -> None:
             steps[comm.rank] += 1
 
-        return logits_of(network, samples, step, Share(comm))
+        return logits_of(network, samples, 500, step, Share(comm))
 
     for logits in on_ranks(ranks, work):
-        torch.testing.assert_close(logits, logits_of(network, samples))
-    assert steps == [2 if ranks == 2 else 1] * ranks  # pieces of 512
+        torch.testing.assert_close(logits, logits_of(network, samples, 500))
+    assert steps == [3] * ranks  # each a part of 500
 
 
 def test_logits_of_fewer_samples_than_ranks() -> None:
     samples, network = ring(2), small().eval()
-    for logits in on_ranks(3, lambda comm: logits_of(network, samples, share=Share(comm))):
-        torch.testing.assert_close(logits, logits_of(network, samples))
+    for logits in on_ranks(3, lambda comm: logits_of(network, samples, 1, share=Share(comm))):
+        torch.testing.assert_close(logits, logits_of(network, samples, 1))

@@ -105,5 +105,5 @@ def test_it_ends_early_and_leaves_no_thread(file: Path) -> None:
     assert not any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())
     network, statuses = trained(splits, 0, epochs=50, early_stopping=2)
     assert len(statuses) < 50
-    assert evaluate(network, splits["validation"]) == evaluate(network, samples(file, "memory")["validation"])
+    assert evaluate(network, splits["validation"], 30) == evaluate(network, samples(file, "memory")["validation"], 30)
     assert not any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from hpcdd.config import Config
-from hpcdd.phases.training import EVALUATION_BATCH
 from hpcdd.plan.clock import Clock
 from hpcdd.plan.cost import Costs, Phase, efficiency, total
 from hpcdd.plan.work import Work, Workload
@@ -41,7 +40,7 @@ def test_phases_take_what_the_formulas_say(tiny: Path, ranks: int, cnns: int) ->
     def nanoseconds(piece: Work) -> int:
         return work.simulated(piece).flops
 
-    evaluated = nanoseconds(work.local_evaluation(0)) / EVALUATION_BATCH * cnns
+    evaluated = nanoseconds(work.local_evaluation(0, 30)) / 30 * cnns  # also of the coherent phase, of 15 at a time
     local = 2 * (9 * cnns * nanoseconds(work.local_cnn(0, 30, "fp32")) + 30 * evaluated) + (300 + 90) * evaluated
     assert phases(found, ranks)["local"].seconds == pytest.approx(1e-9 * local)
     assert phases(found, ranks)["dnn"].seconds == pytest.approx(1e-9 * 4 * 6 * nanoseconds(work.dnn(45)))

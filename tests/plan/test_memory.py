@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from hpcdd.config import Config
+from hpcdd.config import Config, ModelSettings, TrainingSettings
+from hpcdd.models.registry import create
 from hpcdd.plan import networks
 from hpcdd.plan.memory import Memories, Memory
+from hpcdd.plan.simulate import evaluation, images, training_step
 from hpcdd.plan.work import Workload
 from hpcdd.problem import Problem, pose
 
@@ -94,3 +96,19 @@ def test_on_a_gpu() -> None:
     found = Memory("local", 1, 20, 300, 4000, 50_000, 600_000, 7_000_000)
     assert found.on_gpu("device") == 654_320
     assert found.on_gpu("memory") == 654_300
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 1000])
+@pytest.mark.parametrize(
+    ("name", "shape", "width"), [("vgg1", (1, 64, 64, 64), 15), ("vgg3", (3, 16, 16), 4), ("resnet8", (4, 8, 8, 8), 16)]
+)
+def test_an_evaluation_needs_no_more_than_a_training_step(
+    name: str, shape: tuple[int, ...], width: int, batch_size: int
+) -> None:
+    """Nothing but the batch's size matters: 512 volumes at a time took fifty times a training step of 4."""
+    settings = TrainingSettings(batch_size=batch_size)
+    with networks.fake():
+        network = create(ModelSettings(name=name), shape, 10, width)
+    step = training_step(network, images(shape, batch_size, "uint8"), batch_size)
+    decided = evaluation(network, images(shape, settings.evaluation_batch, "uint8"))
+    assert decided.peak_bytes <= step.peak_bytes
