@@ -31,6 +31,7 @@ from .mpi import end_within, is_loss, mpi_library
 from .parallel.team import Team
 from .run_directory import RunDirectory
 from .seeding import WHOLE
+from .texts import printable_lines
 from .watchdog import Watchdog
 
 GRACE = 3.0
@@ -111,7 +112,7 @@ class Archive:
     def warn(self, text: str) -> None:
         """Tells the user, and the log."""
         self.log.warning("%s", text)
-        sys.stderr.write(f"hpcdd: warning: {text}\n")
+        sys.stderr.write(f"hpcdd: warning: {printable_lines(text)}\n")
         sys.stderr.flush()
 
     # -- a run's documents -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__, launch, shadows
 from .errors import DivergedError, FailedRunsError, ReadError, StopRequest, UserError
+from .texts import printable, printable_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -298,7 +299,7 @@ def _end(comm: Comm, exit_code: int) -> int:
 
 def _fail(comm: Comm, text: str, exit_code: int) -> None:
     """Says why this rank fails and ends the whole job, lest the others wait for ever; does not return."""
-    sys.stderr.write(text)  # at once, so that lines of several ranks don't mix
+    sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
     sys.stderr.flush()
     time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
     comm.abort(exit_code)
@@ -306,5 +307,5 @@ def _fail(comm: Comm, text: str, exit_code: int) -> None:
 
 def _report(error: UserError | StopRequest) -> int:
     for line in str(error).splitlines():
-        print(f"hpcdd: {line}", file=sys.stderr)
+        print(f"hpcdd: {printable(line)}", file=sys.stderr)
     return error.exit_code

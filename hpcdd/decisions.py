@@ -33,6 +33,7 @@ import numpy.typing as npt
 from .errors import UserError
 from .files import written_whole
 from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5, other_format
+from .texts import printable
 
 FORMAT = 1
 STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
@@ -149,7 +150,7 @@ def read(path: Path) -> Decisions:
 
 def _checked(file: h5py.File) -> Decisions:
     """The content; ValueError and what h5py raises where it contradicts itself."""
-    names = tuple(str(name) for name in file.attrs["class_names"])
+    names = tuple(printable(str(name)) for name in file.attrs["class_names"])
     n, (_, num_subdomains) = len(file["rows"]), file["local/decisions"].shape
     of_classes, of_subdomains = (n, len(names)), (n, num_subdomains)
     strategies = {
@@ -167,7 +168,7 @@ def _checked(file: h5py.File) -> Decisions:
     }
     images = file["samples/images"]
     found = Decisions(
-        dataset=str(file.attrs["dataset"]),
+        dataset=printable(str(file.attrs["dataset"])),
         split=str(file.attrs["split"]),
         class_names=names,
         samples=int(file.attrs["samples"]),

@@ -40,6 +40,7 @@ from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
 from .models.registry import check_consent, create
 from .models.storage import State, read_state, write_state
+from .texts import printable
 
 FORMAT = 1
 
@@ -132,7 +133,7 @@ class ModelFile:
 
     def __init__(self, file: h5py.File, config: Config) -> None:
         self._file, self.config = file, config
-        self.class_names = tuple(str(name) for name in file.attrs["class_names"])
+        self.class_names = tuple(printable(str(name)) for name in file.attrs["class_names"])
         self.image_shape = tuple(int(n) for n in file.attrs["image_shape"])
         dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
         self.dtype = None if dtype is None else str(dtype)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .errors import DamagedError, UserError
 from .files import clean_up, read_sealed, write_sealed, writing
+from .texts import printable_lines
 
 Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
@@ -179,7 +180,7 @@ def start_log(path: Path) -> logging.Logger:
             f"{path.parent} can't be written on host {socket.gethostname()} ({error.strerror}); "
             "output must be a folder on a file system that all hosts share"
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     return logger
 
@@ -191,6 +192,14 @@ def end_log() -> None:
         if isinstance(handler, _PatientHandler):  # others belong to who has added them
             logger.removeHandler(handler)
             handler.close()
+
+
+class _Formatter(logging.Formatter):
+    """Logs are read on terminals."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's lines."""
+        return printable_lines(super().format(record))
 
 
 class _PatientHandler(logging.FileHandler):

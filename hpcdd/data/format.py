@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..hdf5 import open_hdf5
+from ..texts import printable
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
 from .preparation import Preparation
@@ -228,7 +229,9 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
         rows_at_once=at_once["train"],
         fingerprint="",
     )
-    return replace(info, fingerprint=_fingerprint(info, file))
+    # Of the names as they are stored; all that shows them gets what can be shown.
+    stored = _fingerprint(info, file)
+    return replace(info, fingerprint=stored, name=printable(info.name), class_names=tuple(map(printable, class_names)))
 
 
 def _fingerprint(info: DatasetInfo, file: h5py.File) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..decomposition import Decomposition, by
 from ..errors import UserError
+from ..texts import printable
 from . import contact_sheet, options
 from .chunks import chunk_shape
 from .coarse import misfit
@@ -272,7 +273,7 @@ def _summarize(out: Path, info: DatasetInfo, chunk: Sequence[int] | None, notes:
         per_class = ", ".join(f"{name} {count}" for name, count in zip(info.class_names, counts, strict=True))
         print(f"  {split}: {len(labels):,} samples ({per_class})")
     for note in notes:
-        print(f"  {note}")
+        print(f"  {printable(note)}")
     if chunk is not None:
         print(f"  stored in chunks of {by(chunk)} pixels")
     if info.coarse is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from ..data.importers.work import Work
 from ..errors import UserError
 from ..files import write_bytes, writing
+from ..texts import printable
 from . import command_lines
 from .classifier import Classifier
 from .load import load
@@ -43,7 +44,7 @@ def run(words: Sequence[str]) -> None:
     if found.accuracy is not None:
         print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images of known class", file=out)
     if work.bad:
-        print(work.report(), file=out)
+        print(printable(work.report()), file=out)
     if own.output is not None:
         print(f"predictions: {own.output}", file=out)
 

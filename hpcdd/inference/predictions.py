@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..texts import csv_text, printable
 from .sources import UNKNOWN
 
 Integers = npt.NDArray[np.int64]
@@ -59,19 +58,16 @@ class Predictions:
         lines = [("image", "class", "probability", *(["truth"] if self.known else []), "votes of the local CNNs")]
         for name, decided, probability, votes, label in self._rows():
             truth = [label or "?"] if self.known else []
-            lines.append((name, decided, f"{probability:.4f}", *truth, ", ".join(votes)))
+            lines.append((printable(name), decided, f"{probability:.4f}", *truth, ", ".join(votes)))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
         return "".join(f"{line.rstrip()}\n" for line in padded)
 
     def to_csv(self) -> str:
         """A line an image, with a column for the vote of each subdomain."""
-        made = io.StringIO()
-        writer = csv.writer(made, lineterminator="\n")
-        writer.writerow(["image", "class", "probability", "truth", *(f"vote_{s}" for s in range(self.votes.shape[1]))])
-        for name, decided, probability, votes, label in self._rows():
-            writer.writerow([name, decided, probability, label, *votes])
-        return made.getvalue()
+        head = ["image", "class", "probability", "truth", *(f"vote_{s}" for s in range(self.votes.shape[1]))]
+        rows = [[name, decided, sure, truth, *votes] for name, decided, sure, votes, truth in self._rows()]
+        return csv_text([head, *rows])
 
     def to_json(self) -> str:
         """One object, with the accuracy and a list of the images; null for what is not known."""

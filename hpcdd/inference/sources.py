@@ -21,6 +21,7 @@ from ..data.preparation import VolumePreparation
 from ..data.reading import BoxReader
 from ..decomposition import Box
 from ..errors import UserError
+from ..texts import printable
 from .classifier import Classifier
 
 Array = npt.NDArray[Any]
@@ -99,7 +100,7 @@ class _Images:
             yield self._batch(names, images, model)
 
     def _batch(self, names: list[str], images: list[Array], model: Classifier) -> Batch:
-        folders = [Path(name).parent.name for name in names]
+        folders = [printable(Path(name).parent.name) for name in names]
         labels = [model.classes.index(folder) if folder in model.classes else UNKNOWN for folder in folders]
         return Batch(names, np.stack(images), np.array(labels, np.int64))
 

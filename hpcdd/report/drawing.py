@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from ..files import write_bytes
+from ..texts import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,9 +95,16 @@ class Figures:
         self._drawn.append(Figure(name, alternative, _inline(drawing.getvalue(), alternative)))
 
 
+def plain(name: str) -> str:
+    """A name as matplotlib should draw it: dollars would begin a formula, and XML has no control characters."""
+    return printable(name).replace("$", r"\$")
+
+
 def _inline(svg: str, alternative: str) -> Markup:
-    """An SVG file as an element of a page; what is black takes the colour of the text around it."""
-    element = re.sub(r"#000000\b|\bblack\b", "currentColor", svg[svg.index("<svg") :])
+    """An SVG file as an element of a page; what is drawn black takes the colour of the text around it."""
+    element = re.sub(
+        r"<[^>]*>", lambda tag: re.sub(r"#000000\b|\bblack\b", "currentColor", tag[0]), svg[svg.index("<svg") :]
+    )
     element = re.sub(r"<metadata>.*?</metadata>", "", element, count=1, flags=re.DOTALL)
     return Markup(
         element.replace("<svg ", f'<svg role="img" fill="currentColor" aria-label="{escape(alternative)}" ', 1)

@@ -16,7 +16,7 @@ from ..results import STRATEGIES
 from . import mosaic
 from . import run_facts as facts
 from . import run_figures as draw
-from .drawing import SIZE, Figure, Figures
+from .drawing import SIZE, Figure, Figures, plain
 from .looks import plain_numbers
 from .mosaic import Tile
 from .page import Section
@@ -212,15 +212,10 @@ def _example(found: Decisions, label: int, otherwise: Any) -> Any:
 
 def _short(name: str) -> str:
     """A class name that fits above an image."""
-    return _plain(name if len(name) <= 18 else f"{name[:17]}…")
+    return plain(name if len(name) <= 18 else f"{name[:17]}…")
 
 
 def _brief(names: Sequence[str], letters: int) -> list[str]:
     """Class names that fit on a box; where some would look alike so cut, the classes' numbers."""
-    cut = [_plain(name[:letters]) for name in names]
+    cut = [plain(name[:letters]) for name in names]
     return cut if len(set(cut)) == len(cut) else [str(k) for k in range(len(cut))]
-
-
-def _plain(name: str) -> str:
-    """As matplotlib should draw it: dollars would begin a formula."""
-    return name.replace("$", r"\$")

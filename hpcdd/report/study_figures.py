@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..studies.expectations import Strategy
 from ..studies.tables import Row, Table
+from .drawing import plain
 from .looks import LOOKS, legend, plain_numbers
 from .study_texts import HEADINGS, in_words
 
@@ -111,7 +112,7 @@ def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _name(row: Row) -> str:
     """In lines, since a long one would leave no room for the values; a number stays beside its axis."""
-    return textwrap.fill(re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", row.name) or "all", 15)
+    return textwrap.fill(re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", plain(row.name)) or "all", 15)
 
 
 def _broken(text: str) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-
 from ..studies.expectations import LEVEL, NAMES, Comparison, Judgement, Statement, Strategy
 from ..studies.tables import Cell, Table, heading
+from ..texts import csv_text, printable
 
 HEADINGS: dict[Strategy, str] = {
     "local": "local CNNs",
@@ -26,6 +23,9 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # it would belong to the end of the line before
+    "*": "{*}",
 }
 
 
@@ -133,7 +133,7 @@ def table_csv(table: Table) -> str:
         cells = [row.accuracy[name] for name in table.columns]
         values = [_plain(value) for cell in cells for value in (cell.mean, cell.deviation, cell.n)]
         lines.append([*row.labels.values(), *values])
-    return _csv([[*table.axes, *columns], *lines])
+    return csv_text([[*table.axes, *columns], *lines])
 
 
 def runs_csv(table: Table) -> str:
@@ -144,14 +144,14 @@ def runs_csv(table: Table) -> str:
         + [_plain(run.results.strategy(name) if run.results else None) for name in NAMES]
         for run in table.outcome.runs
     ]
-    return _csv([["id", "condition", *table.axes, "seed", *NAMES], *lines])
+    return csv_text([["id", "condition", *table.axes, "seed", *NAMES], *lines])
 
 
 def latex(table: Table) -> str:
     """The table as a LaTeX tabular, for the package booktabs."""
     axes, columns = len(table.axes), len(table.columns)
     lines = [
-        f"% {' '.join(table.outcome.index.title.split())}",
+        f"% {printable(' '.join(table.outcome.index.title.split()))}",
         "% test accuracy: mean and sample standard deviation over the seeds "
         f"{', '.join(map(str, table.seeds))}; \\usepackage{{booktabs}}",
         f"\\begin{{tabular}}{{{'l' * axes}{'r' * columns}}}",
@@ -170,14 +170,8 @@ def latex(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """A text with LaTeX's own characters made harmless."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in printable(text))
 
 
 def _plain(value: float | int | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _csv(lines: Iterable[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
-    return out.getvalue()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..errors import UserError
 from ..settings import Settings
+from ..texts import printable
 from .expectations import Statement, Strategy
 
 
@@ -39,7 +40,7 @@ class Table(Settings):
 class Variant(Settings):
     """What one variant of a study changes."""
 
-    title: str | None = None
+    title: Annotated[str, AfterValidator(printable)] | None = None
     """Instead of the study's."""
 
     config: dict[str, Any] = Field(default_factory=dict)
@@ -61,7 +62,7 @@ class Variant(Settings):
 class Description(Settings):
     """Runs that differ in a few fields, and what is expected of them."""
 
-    title: str = ""
+    title: Annotated[str, AfterValidator(printable)] = ""
     """Of its report. Default: the name of the file."""
 
     config: dict[str, Any] = Field(default_factory=dict)

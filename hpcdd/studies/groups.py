@@ -26,6 +26,7 @@ from ..errors import InUseError, ReadError, RunError, StopRequest, UserError
 from ..phases.status import NAMES
 from ..run import train
 from ..stop import Stop
+from ..texts import printable_lines
 from .directory import StudyDirectory
 from .expectations import NAMES as STRATEGIES
 from .queue import Queue, Taken
@@ -209,7 +210,7 @@ class _Group:
 
     def _say(self, text: str) -> None:
         if self._comm.is_root:
-            print(text, flush=True)
+            print(printable_lines(text), flush=True)
 
 
 def _reused(taken: Taken) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as Invalid
 
 from ..errors import UserError
 from ..files import write_json, writing
+from ..texts import printable
 from .expectations import Strategy
 
 NAME = "study.json"
@@ -60,7 +61,7 @@ class Index(_Part):
 
     format: Literal[1] = 1
     name: str
-    title: str
+    title: Annotated[str, AfterValidator(printable)]
     variant: str | None = None
     config: dict[str, Any] = {}
     matrix: dict[str, Any] = {}

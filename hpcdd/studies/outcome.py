@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ..errors import UserError
 from ..run_directory import RunDirectory
+from ..texts import printable, printable_lines
 from . import index
 from .index import Entry, Index
 
@@ -31,7 +32,7 @@ class _Accuracy(_Part):
 
 
 class _Dataset(_Part):
-    name: str
+    name: Annotated[str, AfterValidator(printable)]
     train: PositiveInt
     test: PositiveInt
     classes: PositiveInt
@@ -136,4 +137,4 @@ def _error(path: Path) -> str:
         raise UserError(f"{path} can't be read: {error}; remove it") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("error"), str):
         raise UserError(f"{path} does not say how a run failed; remove it")
-    return str(content["error"])
+    return printable_lines(str(content["error"]))

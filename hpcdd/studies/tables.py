@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..texts import printable
 from .expectations import NAMES, Judgement, Measured, Statement, Strategy, judge
 from .outcome import Outcome, Results, Run
 
@@ -118,7 +119,7 @@ def tabulate(outcome: Outcome) -> Table:
         by_labels.setdefault(tuple(run.entry.labels[axis] for axis in axes), []).append(run)
     there = {name for run in outcome.complete if run.results for name in NAMES if _has(run.results, name)}
     columns = list(outcome.index.table.columns or [name for name in NAMES if name in there])
-    rows = [_row(dict(zip(axes, labels, strict=True)), runs) for labels, runs in by_labels.items()]
+    rows = [_row(dict(zip(axes, map(printable, labels), strict=True)), runs) for labels, runs in by_labels.items()]
     measured = [[_measured(outcome, run) for run in row.runs if run.results is not None] for row in rows]
     statements = [Statement.parse(text) for text in outcome.index.expect]
     return Table(outcome, axes, columns, rows, judge(statements, measured))

@@ -57,6 +57,21 @@ def label(split: str, row: int, value: int) -> Callable[[h5py.File], None]:
     return lambda file: file[f"{split}/labels"].__setitem__(row, value)
 
 
+def test_names_are_shown_without_what_a_terminal_would_obey(tmp_path: Path) -> None:
+    """And the fingerprint is that of the names as they are stored, as it was before."""
+    prints = []
+    for name in ("cat\x1b", r"cat\x1b"):
+        path = tmp_path / "d.h5"
+        write_good(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["class_names"] = ["ant", "bee", name]
+            file.attrs["name"] = "\x07"
+        info = inspect(path)
+        assert (info.name, info.class_names) == (r"\x07", ("ant", "bee", r"cat\x1b"))
+        prints.append(info.fingerprint)
+    assert prints[0] != prints[1]
+
+
 BAD_CONTENT = {
     "label too large for int64": (put("test/labels", np.array([0, 1, 2, 0, 1, 2**64 - 1], "u8")), r"test/labels\[5\]"),
     "more labels": (put("test/labels", np.arange(7) % 3), "test/images holds 6 samples, but test/labels 7"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import shutil
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from hpcdd import decisions
 from hpcdd.errors import UserError
@@ -18,6 +21,7 @@ from hpcdd.report import command, run_facts
 from hpcdd.report import run as run_page
 from hpcdd.report.run_data import read
 from hpcdd.studies.expectations import holm
+from hpcdd.texts import printable
 
 from . import browser, made_run
 
@@ -83,6 +87,25 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
     text = page(made_run.run(tmp_path / "run", dataset='<script>alert("1")</script> & $x_1$'))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+NASTY = ("=black\x1b[31m", "<b>&$x^$\u202e", "#000000\n")
+
+
+def test_nasty_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run")
+    dataclasses.replace(decisions.read(folder / "decisions.h5"), class_names=NASTY).write(folder / "decisions.h5")
+    text = page(folder)
+    for name in NASTY:
+        assert str(escape(printable(name))) in text
+    assert "\x1b" not in text
+    figures = list((folder / "figures").glob("*.svg"))
+    drawn = [" ".join(ElementTree.parse(figure).getroot().itertext()) for figure in figures]
+    assert any(printable(NASTY[0]) in words for words in drawn)
+    inline = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(inline) == len(figures)
+    assert all("currentColor" in svg for svg in inline)
+    assert any(">=black" in svg and ">#000000" in svg for svg in inline)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from hpcdd.errors import UserError
 from hpcdd.report import command, study
+from hpcdd.studies import index
 
 from ..studies import made
 from . import browser
@@ -78,6 +81,27 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
     assert "<script>" not in html
     assert not re.search(r"<b>case|<i>\W", html.replace("<i>above", "").replace("<i>at", ""))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_nasty_labels_act_nowhere(tmp_path: Path) -> None:
+    labels = {"one": "=1+1\x1b[2J", "two": "[$x^$] #50%", "three": "\u202e"}
+    folder = made.study(
+        tmp_path / "study", measured, title="\x1b]0;title\x07", matrix={"case": list(labels), "seed": [0, 1]}
+    )
+    content = json.loads((folder / index.NAME).read_bytes())
+    for run in content["runs"]:
+        run["labels"]["case"] = labels[run["labels"]["case"]]
+    (folder / index.NAME).write_text(json.dumps(content))
+    command.run([str(folder)], io.StringIO())
+    (head, *rows) = csv.reader((folder / "tables" / "table.csv").open(newline=""))
+    assert head[0] == "case"
+    assert [row[0] for row in rows] == [r"'=1+1\x1b[2J", "[$x^$] #50%", r"\u202e"]
+    latex = (folder / "tables" / "table.tex").read_text()
+    assert r"{[}\$x\textasciicircum{}\$] \#50\% &" in latex
+    out = io.StringIO()
+    study.show(study.read(folder), out)
+    for text in (out.getvalue(), latex, (folder / "report.html").read_text()):
+        assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
 
 
 def test_failed_runs_are_told(tmp_path: Path) -> None:

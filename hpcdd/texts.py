@@ -1,0 +1,48 @@
+"""Names that others have given, in what people read: nothing in them acts on a terminal, a page or a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+_ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = re.compile(r"[=+\-@]")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+
+
+def printable(text: str) -> str:
+    r"""A text in one line in which what a terminal would obey is written out, as Python writes it.
+
+    That are control characters (line breaks too), those that turn the direction of what follows (U+202A to U+202E,
+    U+2066 to U+2069), and bytes of file names that are no text. Joiners and marks of zero width stay: there are
+    languages that need them.
+
+    >>> printable("a\x1b[31m")
+    'a\\x1b[31m'
+    """
+    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text in lines, which stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def csv_text(rows: Iterable[Sequence[str | float | None]]) -> str:
+    """CSV that a spreadsheet can open: texts that it would run as formulas have an apostrophe in front.
+
+    These begin with ``=``, ``+``, ``-`` or ``@`` (OWASP, CSV Injection; tabs and carriage returns are written out).
+    Numbers stay numbers.
+    """
+    made = io.StringIO()
+    csv.writer(made, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
+    return made.getvalue()
+
+
+def _cell(value: str | float | None) -> str | float | None:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
