@@ -27,7 +27,7 @@ from .files import writing
 from .parallel.share import Flag
 from .parallel.team import form_team
 from .phases.examine import EXAMINED, examined_rows
-from .phases.optimizers import check_precision
+from .phases.optimizers import check_precisions
 from .phases.status import Hooks, Status
 from .problem import check_shares, pose
 from .progress import board
@@ -277,8 +277,7 @@ class Session:
         return replace(hooks, due=self.telemetry.due, status=self.telemetry.status, history=self.telemetry.history)
 
     def _check_place(self) -> None:
-        for section in ("local", "coherent", "baseline"):
-            check_precision(section, getattr(self.config, section).precision, self.place.device)
+        check_precisions(self.config, ("local", "coherent", "baseline"), self.place.device)
         check_shares(self.config, self.problem, self.mesh)
 
     def _open_display(self) -> float:

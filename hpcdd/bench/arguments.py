@@ -44,8 +44,8 @@ while they are needed.
 _HEADLINE = """\
 Test accuracy against seconds of training, on the same ranks and threads: the global CNN in PyTorch's
 DistributedDataParallel (gloo), trained by the section `baseline`; the local CNNs with their DNN; and the coherent model
-by transfer, which goes on from there. The clock counts training and all that belongs to it on the slowest rank, and
-stops while the test split is evaluated and samples are read.
+by transfer, which goes on from there. The clock counts training and all that belongs to it, with the making of the
+networks and of DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
 FOLDER takes headline.json and report.html with its figure, which `hpcdd report FOLDER` draws again.
 """
 NAMES = ("coherent", "collectives", "headline", "io", "step", "train")

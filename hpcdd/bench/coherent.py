@@ -1,7 +1,8 @@
 """``bench coherent``: a step of the coherent model, model-parallel and data-parallel, beside PyTorch's own DDP.
 
-All contenders train the same model from the same parameters on the same batches, in one job, on the same ranks and
-threads, and take turns in every round. Times are those of the slowest rank; ratios are taken within a round.
+All contenders train the same model from the same parameters on the same batches, in the precision of the coherent
+phase, in one job, on the same ranks and threads, and take turns in every round. Times are those of the slowest rank;
+ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..parallel.share import Flag
 from ..parallel.staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
-from ..phases.optimizers import make_optimizer
+from ..phases.optimizers import check_precisions, make_optimizer
 from ..problem import Problem, pose
 from ..turns import quartiles, rotated
 from .network import Network, torch_group
@@ -64,7 +65,9 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         settings = config.model_copy(update={"model": model, "output": None})
         problem = comm.on_root(lambda settings=settings: pose(settings))  # type: ignore[misc]
         the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
-        torch.set_num_threads(the_mesh.places[comm.rank].threads)
+        place = the_mesh.places[comm.rank]
+        comm.on_all(lambda place=place: check_precisions(config, ["coherent"], place.device))  # type: ignore[misc]
+        torch.set_num_threads(place.threads)
         team = form_team(comm, the_mesh, settings, Flag())
         if any(not place.subdomains for place in the_mesh.places):
             raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
@@ -120,12 +123,14 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -
     inner = assemble(team, problem, scratch(team, problem)).to(team.place.device).train()
     network = nn.parallel.DistributedDataParallel(inner)
     optimizer = make_optimizer(network, team.config.coherent)
-    share = team.share_of_workers()
+    share, bf16 = team.share_of_workers(), team.config.coherent.precision == "bf16"
 
     def step(batch: torch.Tensor) -> None:
         inputs, labels = samples.batch(batch[share.part_of(len(batch))])
         optimizer.zero_grad(set_to_none=True)
-        functional.cross_entropy(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
+            loss = functional.cross_entropy(network(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     # Its messages are gloo's, which nobody counts: gradients and, for batch norm, buffers that are broadcast.
@@ -208,7 +213,8 @@ def _print(team: Team, problem: Problem, network: Network, contenders: dict[str,
         f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
         f"coherent model with {parameters:,} parameters, {team.mesh.num_subdomains} subdomains, "
         f"features {team.config.coherent_features}, hidden {list(team.config.aggregation.hidden)}, "
-        f"batch {settings.batch_size}, {_counted(team.workers.size, 'rank')} on {_counted(team.mesh.hosts, 'host')}, "
+        f"batch {settings.batch_size}, {settings.precision}, "
+        f"{_counted(team.workers.size, 'rank')} on {_counted(team.mesh.hosts, 'host')}, "
         f"{place.device}, {_counted(place.threads, 'thread')} each; {_counted(len(reference.seconds), 'round')}; "
         f"gloo over {network}"
     )

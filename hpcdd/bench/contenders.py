@@ -39,6 +39,8 @@ Images = Mapping[str, Subimages]
 class Distributed:
     """The global CNN in PyTorch's DistributedDataParallel over all ranks, as its documentation shows it.
 
+    Its seconds count from here on, as those of :func:`decomposed` do: what is trained has to be made.
+
     Args:
         team: of this rank; PyTorch's process group has the same ranks.
         problem: what is to be solved.
@@ -46,6 +48,7 @@ class Distributed:
 
     def __init__(self, team: Team, problem: Problem) -> None:
         self._team, self._settings = team, team.config.baseline
+        self._watch = Stopwatch(team.workers, team.place.device)
         self._samples = problem.samples["train"]
         self._network = create_global_cnn(team, problem).to(team.place.device)
         self._model = nn.parallel.DistributedDataParallel(self._network)
@@ -73,7 +76,7 @@ class Distributed:
         seed, size = self._team.config.seed, self._settings.batch_of(self._samples)
         number = self._settings.steps_per_epoch(self._samples)
         points: list[Point] = []
-        watch = Stopwatch(self._team.workers, self._team.place.device)
+        watch = self._watch
         for epoch in range(self._settings.epochs):
             self._network.train()
             order_seed = seed_of(seed, "global order", epoch=epoch)

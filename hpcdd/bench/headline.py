@@ -1,8 +1,9 @@
 """``bench headline``: test accuracy against seconds of training, of hpcdd and of the global CNN in PyTorch's DDP.
 
 All in one job, on the same ranks and threads, one after the other. The clock counts training and all that belongs to
-it on the slowest rank: messages, waiting, the decisions that the DNN learns from, their gather, and how the coherent
-model is put together. It stops while the test split is evaluated and while samples are read.
+it on the slowest rank: how networks, optimizers and DDP are made, messages, waiting, the decisions that the DNN learns
+from, their gather, and how the coherent model is put together. It stops while the test split is evaluated and while
+samples are read.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..mpi import mpi_library
 from ..parallel.share import Flag
 from ..parallel.team import Team, form_team
 from ..phases.coherent import coherent_parameters
+from ..phases.optimizers import check_precisions
 from ..problem import Problem, check_shares, pose
 from . import curves
 from .contenders import Distributed, decomposed, warm_up
@@ -55,7 +57,9 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
         raise UserError(f"baseline.batch_size is {size}, but {comm.size} ranks share it; use {2 * comm.size} or more")
     if storage.decide(comm, config, problem, the_mesh).stream:
         raise UserError("bench headline streams nothing; use data.storage memory, or a smaller data.subset")
-    torch.set_num_threads(the_mesh.places[comm.rank].threads)
+    place = the_mesh.places[comm.rank]
+    comm.on_all(lambda: check_precisions(config, ("local", "coherent", "baseline"), place.device))
+    torch.set_num_threads(place.threads)
     team = form_team(comm, the_mesh, config, Flag())
     assert team is not None
     comm.on_root(lambda: _make(folder))
@@ -126,12 +130,16 @@ def _measure(team: Team, problem: Problem) -> Headline:
 
 def _print(found: Headline) -> None:
     ranks, threads = len(found.places), found.places[0][2]
+    precision = {name: found.config[name]["precision"] for name in ("local", "coherent", "baseline")}
     print(
         f"{found.name}: {found.dataset}, {found.samples['train']:,} training and {found.samples['test']:,} test "
         f"samples; {ranks} rank{'s' * (ranks > 1)}, {threads} thread{'s' * (threads > 1)} each; parameters: global CNN "
         f"{found.parameters['global']:,}, coherent model {found.parameters['coherent']:,}; gloo over {found.network}\n"
-        "seconds of training, on the slowest rank: with messages, waiting, the decisions that the DNN learns from and\n"
-        "their gather; without start-up, reading and evaluations on the test split, for which the clock stops\n"
+        f"precision: local CNNs {precision['local']}, coherent model {precision['coherent']}, global CNN "
+        f"{precision['baseline']}\n"
+        "seconds of training, on the slowest rank: with the making of the networks and of DDP, messages, waiting, the\n"
+        "decisions that the DNN learns from and their gather; without start-up, reading and evaluations on the test\n"
+        "split, for which the clock stops\n"
     )
     for row in [["", "epochs", "seconds", "test accuracy"], *found.ends()]:
         print(f"{row[0]:<28}{row[1]:>8}{row[2]:>12}{row[3]:>15}")

@@ -31,7 +31,7 @@ from ..phases.aggregate import fresh_dnn
 from ..phases.baseline import create_global_cnn
 from ..phases.coherent import feature_widths
 from ..phases.local import create_local_cnn
-from ..phases.optimizers import make_optimizer
+from ..phases.optimizers import check_precisions, make_optimizer
 from ..phases.training import Steps
 from ..plan.machine import MeasuredStep
 from ..plan.machine_file import added, joined, save
@@ -81,6 +81,8 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
     problem = comm.on_root(lambda: pose(config))
     the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
     place = the_mesh.places[comm.rank]
+    sections = ["local", *["coherent"] * bool(config.coherent.starts), *["baseline"] * config.baseline.enabled]
+    comm.on_all(lambda: check_precisions(config, sections, place.device))
     torch.set_num_threads(place.threads)
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))

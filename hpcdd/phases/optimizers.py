@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ..config import TrainingSettings
+from ..config import Config, TrainingSettings
 from ..errors import UserError
 from ..models.stack import Stack
 
@@ -77,6 +77,12 @@ def advance(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
     if steps:
         schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps - 1, "_step_count": steps + 1})
         schedule.step()
+
+
+def check_precisions(config: Config, sections: Sequence[str], device: str) -> None:
+    """:func:`check_precision` of some sections of a configuration."""
+    for section in sections:
+        check_precision(section, getattr(config, section).precision, device)
 
 
 def check_precision(section: str, precision: str, device: str) -> None:
