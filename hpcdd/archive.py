@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,7 +20,7 @@ from .checkpoints.snapshot import by_number
 from .comm import Comm
 from .configuration import to_yaml
 from .data.format import EMBEDDED_NAME
-from .errors import RESUME, DivergedError, InUseError, ReadError, RunError, StopRequest, UserError, WriteError
+from .errors import RESUME, CollectiveError, DivergedError, InUseError, StopRequest, WriteError
 from .files import write_bytes, write_json, writing
 from .findings import Findings, Pieces
 from .lock import Lock
@@ -33,9 +31,6 @@ from .run_directory import RunDirectory
 from .seeding import WHOLE
 from .texts import printable_lines
 from .watchdog import Watchdog
-
-GRACE = 3.0
-"""Seconds after which a process that could not abort the job ends itself."""
 
 
 class Archive:
@@ -97,9 +92,9 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not isinstance(error, StopRequest):
-            told = isinstance(error, UserError | DivergedError | RunError)
+            told = isinstance(error, CollectiveError | DivergedError)
             self.log.error("%s", error if told else "".join(traceback.format_exception(error)))
-        agreed = isinstance(error, StopRequest | UserError | RunError) and not isinstance(error, ReadError)
+        agreed = isinstance(error, CollectiveError) and error.agreed == self._comm.size
         if error is not None and not agreed and not is_loss(error):
             self._broken = True
         self._open.close()
@@ -254,5 +249,4 @@ class Archive:
 
     def _end(self) -> None:
         """Ends all ranks, from any thread."""
-        threading.Timer(GRACE, lambda: os._exit(RESUME)).start()
         self._comm.abort(RESUME)

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from . import __version__, launch, shadows
-from .errors import DivergedError, FailedRunsError, ReadError, StopRequest, UserError
+from .errors import CollectiveError, DivergedError, FailedRunsError, StopRequest, UserError
 from .texts import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have f
 
 COMMANDS = ("train", "prepare", "evaluate", "study", "scale", "report", "predict", "export", "plan", "bench", "info")
 _WITH_MPI = ("train", "evaluate", "study", "scale", "bench")
+_DEFERENCE = 2.0
+"""Seconds that a rank leaves to another one that says the same and ends the job."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,8 +235,8 @@ def _study(comm: Comm, arguments: Sequence[str]) -> None:
 
     failed = study.run(comm, wanted)
     _report_at_end(comm, wanted.output, any(one.config.run.report for one in wanted.runs))
-    if failed:
-        raise FailedRunsError(f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above")
+    words = f"{failed} run{'s have' if failed > 1 else ' has'} failed; see above"
+    comm.refuse(FailedRunsError(words) if failed else None)
 
 
 def _plain_study(arguments: Sequence[str]) -> None:
@@ -273,19 +275,13 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
         return _report(error) if launch.from_environment().rank == 0 else 0
     try:
         work(comm, arguments)
-    except (DivergedError, ReadError) as error:
-        _fail(comm, f"hpcdd: rank {comm.rank} on {socket.gethostname()}: {error}\n", error.exit_code)
-    except (UserError, StopRequest) as error:
-        # What all ranks agree on root alone reports, by message and exit code: Open MPI kills the rest of a job
-        # as soon as one process ends with another code than 0, and that rest might be root.
-        return _end(comm, _report(error) if comm.is_root else 0)
-    except KeyboardInterrupt:  # before the handlers of hpcdd.stop are there
-        _fail(comm, "hpcdd: interrupted\n" if comm.is_root else "", 128 + signal.SIGINT)
     except BaseException as error:
-        if isinstance(error, ImportError | AttributeError) and (hidden := shadows.hidden()):
-            _fail(comm, f"hpcdd: {hidden}\n", UserError.exit_code)
-        where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()} failed in phase {comm.phase_name}"
-        _fail(comm, f"{where}\n{traceback.format_exc()}", 1)
+        if isinstance(error, CollectiveError) and error.agreed == comm.size:
+            # Root alone reports it, by message and exit code: Open MPI kills the rest of a job as soon as one process
+            # ends with another code than 0, and that rest might be root.
+            return _end(comm, _report(error) if comm.is_root else 0)
+        hidden = shadows.hidden() if isinstance(error, ImportError | AttributeError) else None
+        _fail(comm, UserError(hidden) if hidden else error)
     return _end(comm, 0)
 
 
@@ -297,15 +293,25 @@ def _end(comm: Comm, exit_code: int) -> int:
     return exit_code
 
 
-def _fail(comm: Comm, text: str, exit_code: int) -> None:
-    """Says why this rank fails and ends the whole job, lest the others wait for ever; does not return."""
-    sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
-    sys.stderr.flush()
-    time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
-    comm.abort(exit_code)
+def _fail(comm: Comm, error: BaseException) -> None:
+    """Says what this rank has met alone and ends the whole job, lest the others wait for ever; does not return."""
+    where, code, defers = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, False
+    if isinstance(error, UserError | DivergedError):
+        text, code = f"{where}: {error}\n", error.exit_code
+    elif isinstance(error, KeyboardInterrupt):  # before the handlers of hpcdd.stop are there; Ctrl-C is for all ranks
+        text, code, defers = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
+    else:
+        text = f"{where} failed in phase {comm.phase_name}\n{''.join(traceback.format_exception(error))}"
+    try:
+        time.sleep(_DEFERENCE if defers else 0)
+        sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
+        sys.stderr.flush()
+        time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
+    finally:
+        comm.abort(code)
 
 
-def _report(error: UserError | StopRequest) -> int:
+def _report(error: CollectiveError) -> int:
     for line in str(error).splitlines():
         print(f"hpcdd: {printable(line)}", file=sys.stderr)
     return error.exit_code

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from . import launch
 from .environment import Beside, Startup
-from .errors import UserError, agreed, agreed_kind
+from .errors import UserError, agreed
 from .mpi import abort, finalize, library, sleep_until
 from .traffic import Ledger, Traffic
 
@@ -126,11 +126,21 @@ class Comm:
             try:
                 outcome = (work(), None)
             except UserError as error:
-                outcome = (None, agreed_kind(error)(str(error)))
+                outcome = (None, type(error)(str(error)))
         result, problem = self.broadcast_object(outcome)
         if problem is not None:
+            problem.agreed = self.size
             raise problem
         return cast(T, result)  # without a problem it is work's
+
+    def refuse(self, error: UserError | None) -> None:
+        """Raises root's ``error`` on every rank; does nothing where root has none."""
+
+        def work() -> None:
+            if error is not None:
+                raise error
+
+        self.on_root(work)
 
     def on_all(self, work: Callable[[], T]) -> T:
         """Runs ``work`` on every rank; each gets its own result, or all get one UserError that names the ranks."""
@@ -138,7 +148,7 @@ class Comm:
         try:
             result = work()
         except UserError as error:
-            problem = agreed_kind(error), str(error), error.agreed
+            problem = type(error), str(error), error.agreed > 0
         if together := agreed(self.allgather_object(problem)):
             raise together
         return cast(T, result)
@@ -292,8 +302,9 @@ class Comm:
 
     def abort(self, exit_code: int) -> None:
         """Ends all ranks of the job at once; does not return."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
         abort(exit_code, self.revoke)
 
 

@@ -6,24 +6,28 @@ import signal
 from collections.abc import Sequence
 
 
-class UserError(ValueError):
+class CollectiveError(Exception):
+    """What all ranks of a communicator can raise together. Whatever one of them raises alone ends the whole job.
+
+    Attributes:
+        agreed: number of ranks that have raised it together; 0 of an error that this rank has met alone. Only the
+            agreements set it: :meth:`hpcdd.comm.Comm.on_root` and :meth:`~hpcdd.comm.Comm.on_all`,
+            :meth:`hpcdd.stop.Stop.agree`, and that of a study at the end of a phase.
+        exit_code: of the job that it ends.
+    """
+
+    agreed = 0
+    exit_code = 1
+
+
+class UserError(CollectiveError, ValueError):
     """Something that the user can mend: a configuration, a data set, a missing device.
 
-    Raised on all ranks alike (see :meth:`hpcdd.comm.Comm.on_root`), printed once, without a traceback.
+    Printed without a traceback: once where all ranks have agreed on it, else with the number and host of its rank.
     The message says what was found, what was expected and what to do.
     """
 
     exit_code = 2
-    agreed = False
-    """Whether all ranks of a communicator have raised it together, and its message names them."""
-
-
-class ReadError(UserError):
-    """Pixels that can't be read. One rank may meet them alone, in the middle of a phase.
-
-    Where ranks agree (:meth:`hpcdd.comm.Comm.on_all`) it is like any :class:`UserError`; elsewhere it ends the whole
-    job with its message.
-    """
 
 
 class WriteError(UserError):
@@ -43,12 +47,7 @@ class FailedRunsError(UserError):
 
 
 Found = tuple[type[UserError], str, bool]
-"""Of one rank: the kind of an error, its text, and whether it is :attr:`UserError.agreed` already."""
-
-
-def agreed_kind(error: UserError) -> type[UserError]:
-    """What an error is on all ranks, once they know of it."""
-    return next((kind for kind in (WriteError, InUseError) if isinstance(error, kind)), UserError)
+"""Of one rank: the kind of an error, its text, and whether some ranks have agreed on it and it names them."""
 
 
 def agreed(found: Sequence[Found | None]) -> UserError | None:
@@ -66,7 +65,7 @@ def agreed(found: Sequence[Found | None]) -> UserError | None:
     kinds = {problem[0] for problem in found if problem is not None}
     texts = [text if known else f"{text} (rank {', '.join(map(str, who))})" for (text, known), who in ranks.items()]
     error = (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(texts))
-    error.agreed = True
+    error.agreed = len(found)
     return error
 
 
@@ -80,12 +79,8 @@ class DivergedError(ArithmeticError):
     exit_code = 3
 
 
-class RunError(Exception):
-    """What has ended one run of a study, on all its ranks alike; other runs go on.
-
-    Attributes:
-        exit_code: that a job of this run alone would have had.
-    """
+class RunError(CollectiveError):
+    """What has ended one run of a study, on all its ranks; other runs go on."""
 
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
@@ -96,8 +91,8 @@ RESUME = 75
 """Exit code of a run that was stopped in good order and goes on with ``--resume`` (EX_TEMPFAIL of sysexits.h)."""
 
 
-class StopRequest(Exception):  # noqa: N818 - not an error: the wish of the user or of the batch system
-    """A signal asked the job to stop; raised at a step boundary, on all ranks of the job alike.
+class StopRequest(CollectiveError):  # noqa: N818 - not an error: the wish of the user or of the batch system
+    """A signal asked the job to stop. A training raises it at a step boundary, all ranks at the end of the phase.
 
     Attributes:
         signum: the number of the signal, e.g. ``signal.SIGTERM``.
@@ -110,8 +105,10 @@ class StopRequest(Exception):  # noqa: N818 - not an error: the wish of the user
         )
         self.signum = signum
         self.phase = phase
+        self.exit_code = 128 + signum if signum == signal.SIGINT else RESUME  # 130, as in a shell, for Ctrl-C
 
-    @property
-    def exit_code(self) -> int:
-        """:data:`RESUME` for the signals of batch systems; 130, as in a shell, for Ctrl-C."""
-        return 128 + self.signum if self.signum == signal.SIGINT else RESUME
+    def saying(self, more: str) -> StopRequest:
+        """The same request with more words."""
+        request = StopRequest(self.signum, self.phase, more)
+        request.agreed = self.agreed
+        return request

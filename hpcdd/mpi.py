@@ -18,6 +18,8 @@ from .errors import UserError
 _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "prte", "orterun", "orted")
 _PATIENCE = 5.0
 """Seconds that a launcher gets to end the job."""
+_GRACE = 3.0
+"""Seconds after which a process that could not abort the job ends itself."""
 
 
 def is_loss(error: BaseException) -> bool:
@@ -87,7 +89,7 @@ def tolerant() -> bool:
 
 
 def abort(exit_code: int, revoke: Callable[[], None]) -> None:
-    """Ends all ranks of the job at once; does not return.
+    """Ends all ranks of the job at once, from any thread; does not return.
 
     Args:
         exit_code: of the job.
@@ -98,6 +100,9 @@ def abort(exit_code: int, revoke: Callable[[], None]) -> None:
         revoke()
         time.sleep(_PATIENCE)
         os._exit(exit_code)
+    timer = threading.Timer(_GRACE, lambda: os._exit(exit_code))  # another thread may hang within MPI
+    timer.daemon = True
+    timer.start()
     library().COMM_WORLD.Abort(exit_code)
 
 

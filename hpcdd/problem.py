@@ -20,7 +20,7 @@ from .data.split import Indices, count_samples, labels_of, split_rows
 from .data.trial import with_classes
 from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
-from .mesh import Mesh
+from .mesh import Mesh, Place
 from .models.coherent import check_features
 from .models.registry import check_admitted, check_own, create
 from .models.width import Widths, match_widths
@@ -137,7 +137,7 @@ class Problem:
             where: samples are kept; default: on ``device``.
 
         Raises:
-            ReadError: the file is damaged.
+            UserError: the file is damaged.
         """
         loader = self._loader(reader, device, where)
         return {s: loader.load(self.decomposition.subdomains[s]) for s in subdomains}
@@ -146,7 +146,7 @@ class Problem:
         """The whole images by split; arguments as for :meth:`read`.
 
         Raises:
-            ReadError: the file is damaged.
+            UserError: the file is damaged.
         """
         return self._loader(reader, device, where).load(self._whole)
 
@@ -207,6 +207,16 @@ def pose(config: Config) -> Problem:
     check_memory(needed, available)
     blocks = blocks_in_window(info.num_classes)
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks)
+
+
+def check_rank(config: Config, problem: Problem, place: Place) -> None:
+    """Refuses what one rank can't do; to be called in an agreement (:meth:`hpcdd.comm.Comm.on_all`) before any work.
+
+    Raises:
+        UserError: the user's own CNN can't be built there, or does not give logits.
+    """
+    shapes = [problem.subimage_shape(s) for s in place.subdomains]
+    check_own(config.model, shapes, problem.info.num_classes, problem.widths.local_width)
 
 
 def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:

@@ -68,16 +68,17 @@ def record(session: Session, trained: Trained) -> None:
     """
     comm, problem, config = session.comm, session.problem, session.config
     with session.phase("record"):
-        states, fault = _states(session, trained), None
+        states = _states(session, trained)
+        fault: WriteError | None = None
         if comm.is_root:
             width = problem.widths.local_width
             try:
                 write_model(session.directory.model, config, problem.info, problem.decomposition, width, states)
             except OSError as error:
-                fault = f"{session.directory.model} can't be written: {error.strerror}"
+                fault = WriteError(f"{session.directory.model} can't be written: {error.strerror}")
         for _ in states:  # this rank's part of the collectives, if it has not had it
             pass
-        comm.on_root(lambda: _raise(fault))
+        comm.refuse(fault)
         comm.on_root(lambda: _write_decisions(session))
         everyone = comm.gather_object(_costs(session, trained))
     content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
@@ -224,11 +225,6 @@ def _parameters(session: Session, trained: Trained) -> dict[str, Any]:
     if trained.models:
         found["coherent"] = coherent_parameters(problem, config)
     return found
-
-
-def _raise(fault: str | None) -> None:
-    if fault is not None:
-        raise WriteError(fault)
 
 
 def _state(network: nn.Module | None) -> State:

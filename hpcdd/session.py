@@ -29,7 +29,7 @@ from .parallel.team import form_team
 from .phases.examine import EXAMINED, examined_rows
 from .phases.optimizers import check_precisions
 from .phases.status import Hooks, Status
-from .problem import check_shares, pose
+from .problem import check_rank, check_shares, pose
 from .progress import board
 from .progress.board import Board
 from .progress.display import Display, NoDisplay, make_display
@@ -145,7 +145,9 @@ class Session:
         """Takes a new run's directory away again where the block finds a mistake of the user."""
         try:
             yield
-        except UserError:
+        except UserError as error:
+            if error.agreed != self.comm.size:
+                raise
             if not self.comm.is_root:
                 self._open.close()
             self.comm.maximum(0)  # all have closed their files there
@@ -161,9 +163,7 @@ class Session:
         except StopRequest as request:
             why = occasion(request.signum, os.environ, time.time())
             self.archive.log.warning("%s; %s", request, why)
-            raise StopRequest(
-                request.signum, request.phase, f" ({why}); {self.job.go_on(self.directory.path)}"
-            ) from None
+            raise request.saying(f" ({why}); {self.job.go_on(self.directory.path)}") from None
 
     def _open_metrics(self) -> None:
         with writing(self.directory.metrics):
@@ -244,7 +244,9 @@ class Session:
         if not self.comm.maximum(int(self._failure is not None), self.stop.poll):
             return
         found = [failure for failure in self.comm.allgather_object(self._failure) if failure is not None]
-        raise RunError("\n".join(dict.fromkeys(text for text, _ in found)), max(code for _, code in found))
+        error = RunError("\n".join(dict.fromkeys(text for text, _ in found)), max(code for _, code in found))
+        error.agreed = self.comm.size
+        raise error
 
     def hooks(self, *, alone: bool, heard: bool = True) -> Hooks:
         """What a training calls.
@@ -279,6 +281,7 @@ class Session:
     def _check_place(self) -> None:
         check_precisions(self.config, ("local", "coherent", "baseline"), self.place.device)
         check_shares(self.config, self.problem, self.mesh)
+        check_rank(self.config, self.problem, self.place)
 
     def _open_display(self) -> float:
         """On root; of many runs at a time none draws."""

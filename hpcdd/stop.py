@@ -111,7 +111,9 @@ class Stop:
         self.poll()
         signum = self._comm.maximum(self._signum, self.poll)
         if signum:
-            raise StopRequest(signum, phase or self._phase or self._comm.phase_name)
+            request = StopRequest(signum, phase or self._phase or self._comm.phase_name)
+            request.agreed = self._comm.size
+            raise request
 
 
 def occasion(signum: int, environment: Mapping[str, str], now: float) -> str:

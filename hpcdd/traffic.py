@@ -61,5 +61,7 @@ class Ledger:
     def waiting(self) -> Iterator[None]:
         """Marks the ``with`` block as one in which this rank may wait for others."""
         before, self.inside = self.inside, True
-        yield
-        self.inside = before
+        try:
+            yield
+        finally:
+            self.inside = before

@@ -16,7 +16,6 @@ from hpcdd.configuration import from_yaml
 from hpcdd.data.write import write_dataset
 
 from .conftest import make_split
-
 from .waiting import LIMIT
 
 HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "evaluate", "info", "bench")]]

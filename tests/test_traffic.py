@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pytest
 
 from hpcdd.traffic import Ledger, Traffic
@@ -86,3 +87,12 @@ def test_without_it_nothing_is_printed(
     with Ledger(0).counted("Bcast", 1):
         pass
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_rank_that_an_exception_takes_out_of_a_message_no_longer_waits() -> None:
+    """Else the watchdog would take whatever follows for waiting."""
+    ledger = Ledger(0)
+    with contextlib.suppress(RuntimeError), ledger.counted("Iallreduce", 8):
+        assert ledger.inside
+        raise RuntimeError("lost")
+    assert not ledger.inside

@@ -23,14 +23,15 @@ from ..comm import Array, Comm
 from ..config import Config
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
-from ..errors import UserError
+from ..mesh import Place
 from ..parallel.share import Flag
 from ..parallel.staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
 from ..phases.optimizers import check_precisions, make_optimizer
-from ..problem import Problem, pose
+from ..problem import Problem, check_rank, pose
 from ..turns import quartiles, rotated
+from .ladder import refuse_spare_ranks
 from .network import Network, torch_group
 from .steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
 from .steps import batches as make_batches
@@ -66,11 +67,10 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         problem = comm.on_root(lambda settings=settings: pose(settings))  # type: ignore[misc]
         the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
         place = the_mesh.places[comm.rank]
-        comm.on_all(lambda place=place: check_precisions(config, ["coherent"], place.device))  # type: ignore[misc]
+        comm.on_all(lambda: _check_rank(settings, problem, place))  # noqa: B023 - at once
         torch.set_num_threads(place.threads)
         team = form_team(comm, the_mesh, settings, Flag())
-        if any(not place.subdomains for place in the_mesh.places):
-            raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
+        refuse_spare_ranks(comm, the_mesh)
         assert team is not None
         with torch_group(comm) as network:
             _compare(team, problem, network, rounds, steps)
@@ -116,6 +116,11 @@ def _with(team: Team, **settings: str) -> Team:
 
 
 # -- the contenders ----------------------------------------------------------------------------------------------------
+
+
+def _check_rank(config: Config, problem: Problem, place: Place) -> None:
+    check_precisions(config, ["coherent"], place.device)
+    check_rank(config, problem, place)
 
 
 def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -> Contender:

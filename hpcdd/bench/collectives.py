@@ -61,11 +61,7 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
         UserError: on all ranks, if there is only one, the configuration does not fit the data set, or ``output`` is no
             machine file, or another machine's.
     """
-    if comm.size == 1:
-        raise UserError(
-            "bench collectives measures messages between ranks, and this job has one rank; start it with "
-            "`mpirun -n 2 hpcdd bench collectives`, or with more"
-        )
+    comm.on_root(lambda: _check_ranks(comm.size))
     problem = comm.on_root(lambda: pose(config))
     the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
     cores = cores_of_host(comm)
@@ -85,6 +81,14 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
         machine = added(machine, collectives=measured)
         _print(comm, the_mesh, own_cases(config, problem, comm.size), measured, machine.fits)
     comm.on_root(lambda: None if output is None else save(machine, output))
+
+
+def _check_ranks(ranks: int) -> None:
+    if ranks == 1:
+        raise UserError(
+            "bench collectives measures messages between ranks, and this job has one rank; start it with "
+            "`mpirun -n 2 hpcdd bench collectives`, or with more"
+        )
 
 
 def own_cases(config: Config, problem: Problem, ranks: int) -> list[Case]:

@@ -25,10 +25,11 @@ from ..parallel.share import Flag
 from ..parallel.team import Team, form_team
 from ..phases.coherent import coherent_parameters
 from ..phases.optimizers import check_precisions
-from ..problem import Problem, check_shares, pose
+from ..problem import Problem, check_rank, check_shares, pose
 from . import curves
 from .contenders import Distributed, decomposed, warm_up
 from .curves import REFERENCE, WORDS, Headline
+from .ladder import refuse_spare_ranks
 from .network import torch_group
 
 _SECTIONS = ("local", "aggregation", "coherent", "baseline")
@@ -50,15 +51,15 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     config = config.model_copy(update={"output": None, "baseline": baseline})
     folder, problem = comm.on_root(lambda: _begin(config, output))
     the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
-    if not all(place.subdomains for place in the_mesh.places):
-        raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
+    refuse_spare_ranks(comm, the_mesh)
     comm.on_root(lambda: check_shares(config, problem, the_mesh))
-    if (size := config.baseline.batch_of(problem.samples["train"])) < 2 * comm.size:  # batch norm needs two
-        raise UserError(f"baseline.batch_size is {size}, but {comm.size} ranks share it; use {2 * comm.size} or more")
-    if storage.decide(comm, config, problem, the_mesh).stream:
-        raise UserError("bench headline streams nothing; use data.storage memory, or a smaller data.subset")
     place = the_mesh.places[comm.rank]
     comm.on_all(lambda: check_precisions(config, ("local", "coherent", "baseline"), place.device))
+    comm.on_all(lambda: check_rank(config, problem, place))
+    comm.on_root(lambda: _check_batch(config, problem, comm.size))
+    streams = storage.decide(comm, config, problem, the_mesh).stream
+    words = "bench headline streams nothing; use data.storage memory, or a smaller data.subset"
+    comm.refuse(UserError(words) if streams else None)
     torch.set_num_threads(place.threads)
     team = form_team(comm, the_mesh, config, Flag())
     assert team is not None
@@ -94,6 +95,11 @@ def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
         )
     posed = pose(config)
     return output, dataclasses.replace(posed, rows={"train": posed.rows["train"], "validation": posed.rows["test"]})
+
+
+def _check_batch(config: Config, problem: Problem, ranks: int) -> None:
+    if (size := config.baseline.batch_of(problem.samples["train"])) < 2 * ranks:  # batch norm needs two
+        raise UserError(f"baseline.batch_size is {size}, but {ranks} ranks share it; use {2 * ranks} or more")
 
 
 def _make(folder: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from .. import mpi
 from ..comm import Comm
+from ..errors import UserError
 from ..mesh import Mesh
 from ..plan.machine import Host, Machine, Quartiles
 
@@ -20,6 +21,17 @@ def rungs(ranks: int) -> Iterator[int]:
         yield size
         size *= 2
     yield ranks
+
+
+def refuse_spare_ranks(comm: Comm, mesh: Mesh) -> None:
+    """Collective.
+
+    Raises:
+        UserError: on all ranks, if one has nothing to do.
+    """
+    spare = any(not place.subdomains for place in mesh.places)
+    words = f"bench takes no spare ranks: use a multiple, or fewer, of {mesh.num_subdomains}"
+    comm.refuse(UserError(words) if spare else None)
 
 
 def cores_of_host(comm: Comm) -> int:

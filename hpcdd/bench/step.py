@@ -23,7 +23,6 @@ from ..comm import Comm
 from ..config import CNNTrainingSettings, Config, TrainingSettings
 from ..data.reading import BoxReader
 from ..data.samples import Samples, SideBySide, Subimages
-from ..errors import UserError
 from ..mpi import sleep_until
 from ..parallel.share import Flag, Share
 from ..parallel.team import Team, form_team
@@ -37,10 +36,10 @@ from ..plan.machine import MeasuredStep
 from ..plan.machine_file import added, joined, save
 from ..plan.memory import ready_bytes
 from ..plan.work import Precision, Work, Workload
-from ..problem import Problem, pose
+from ..problem import Problem, check_rank, pose
 from ..turns import quartiles, rotated
 from . import plain, steps, together
-from .ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
+from .ladder import cores_of_host, ranks_by_host, refuse_spare_ranks, rungs, spread, this_machine
 
 _MOST_SUMMANDS = 8
 """Subdomains of one rank, in the measurement of a head; beyond, its time grows in proportion."""
@@ -87,8 +86,8 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
     team = form_team(comm, the_mesh, config, Flag())
-    if not all(other.subdomains for other in the_mesh.places):
-        raise UserError(f"bench takes no spare ranks: use a multiple, or fewer, of {the_mesh.num_subdomains}")
+    refuse_spare_ranks(comm, the_mesh)
+    comm.on_all(lambda: check_rank(config, problem, place))
     assert team is not None
     runtime_bytes = comm.maximum(ready_bytes(place.device))
     alone = comm.split(comm.rank)

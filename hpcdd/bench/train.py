@@ -79,10 +79,9 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
     problem = comm.on_root(lambda: _pose(config, comm.size))
     the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
     comm.on_root(lambda: _refuse(_of_machine(the_mesh)))
-    if storage.decide(comm, config, problem, the_mesh).stream:
-        raise UserError(
-            "bench train keeps all samples in memory, and these would be streamed; use a smaller data.subset"
-        )
+    streams = storage.decide(comm, config, problem, the_mesh).stream
+    words = "bench train keeps all samples in memory, and these would be streamed; use a smaller data.subset"
+    comm.refuse(UserError(words) if streams else None)
     torch.set_num_threads(the_mesh.places[comm.rank].threads)
     turns: dict[str, list[Turn]] = {side: [] for side in _SIDES}
     for number in range(-1, rounds):  # the first one warms up
@@ -160,11 +159,13 @@ def _hpcdd(comm: Comm, config: Config) -> Turn:
         own.ledger = account = Account(own.rank)
         comm.maximum(0)
         account.begin()
+        failed = None
         try:
             with marked(account.part):
                 train(own, Job(settings, print_only=False, study=True))
         except RunError as error:
-            raise UserError(f"a run of bench train has failed: {error}") from error
+            failed = UserError(f"a run of bench train has failed: {error}")
+        comm.refuse(failed)
         whole = account.end()
         own.free()
         results = comm.on_root(lambda: json.loads((output / "results.json").read_bytes()))

@@ -51,7 +51,7 @@ class Loader:
         """The samples by split; reads this subdomain's box and nothing else.
 
         Raises:
-            ReadError: the file is damaged. What is streamed is read, and found to be damaged, later.
+            UserError: the file is damaged. What is streamed is read, and found to be damaged, later.
         """
         if self.where == "stream":
             return {split: self._streamed(subdomain, split) for split in self.rows}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..decomposition import Box
-from ..errors import ReadError, UserError
+from ..errors import UserError
 from .checksums import CheckedImages, read_checksums
 from .coarse import Index, average, coarse_shape, pieces
 from .format import open_dataset
@@ -72,14 +72,12 @@ class BoxReader:
             (n, C, *coarse), the same whether it was read or averaged.
 
         Raises:
-            ReadError: the file is damaged there, or a pixel is NaN or infinite.
+            UserError: the file is damaged there, or a pixel is NaN or infinite.
         """
         try:
             return self._read_rows(split, box, parts, block, padding)
-        except UserError as error:
-            raise ReadError(str(error)) from error
         except (KeyError, RuntimeError) as error:  # what h5py raises where the file's structure is damaged
-            raise ReadError(f"data.file: {self.path} is damaged ({error}); copy or make it again") from error
+            raise UserError(f"data.file: {self.path} is damaged ({error}); copy or make it again") from error
 
     def _read_rows(
         self, split: str, box: Box, parts: Sequence[Rows | None], block: Sequence[int] | None, padding: Padding | None

@@ -29,7 +29,7 @@ class StreamedSamples:
         order: how a training visits them.
         augmentation: of the views that a training sees; None without.
 
-    Reading raises :class:`hpcdd.errors.ReadError`: from :meth:`batch`, of an epoch or of this object.
+    Reading raises :class:`hpcdd.errors.UserError`: from :meth:`batch`, of an epoch or of this object.
     """
 
     labels: torch.Tensor

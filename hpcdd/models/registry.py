@@ -99,7 +99,8 @@ def _create_own(
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise UserError(
             f"model.name is {name!r}, but it can't be imported ({_told(error)}); "
-            f"start where {module_name!r} lies, or put its folder on PYTHONPATH"
+            f"start where {module_name!r} lies, or put its folder on PYTHONPATH of all ranks (Open MPI: `mpirun -x "
+            "PYTHONPATH`)"
         ) from error
     factory: Factory | None = getattr(imported, attribute, None)
     if factory is None:

@@ -36,7 +36,7 @@ def decisions_of(problem: Problem, split: str, features: str, rows: Rows, pieces
         pieces: from :class:`hpcdd.phases.examine.Examination`, on root.
 
     Raises:
-        ReadError: the file is damaged.
+        UserError: the file is damaged.
     """
     stored, of_split = problem.rows[split]
     labels = problem.labels(split).numpy()[rows]

@@ -22,7 +22,7 @@ import torch
 
 from ..comm import Comm
 from ..environment import Beside
-from ..errors import InUseError, ReadError, RunError, StopRequest, UserError
+from ..errors import CollectiveError, InUseError, StopRequest, UserError
 from ..phases.status import NAMES
 from ..run import train
 from ..stop import Stop
@@ -139,7 +139,7 @@ class _Group:
         except StopRequest:
             pass  # all ranks of the job agree on it
         except UserError as error:
-            if isinstance(error, ReadError):
+            if error.agreed != self._comm.size:
                 raise
             self._report.error = error
 
@@ -155,7 +155,7 @@ class _Group:
                 problem = error
         if self._comm.maximum(int(self._stop.wanted()), self._stop.poll):  # the others sleep meanwhile
             return None
-        self._comm.on_root(lambda: _raise(problem))
+        self._comm.refuse(problem)
         return self._comm.broadcast_object(taken)
 
     def _train(self, taken: Taken) -> None:
@@ -170,23 +170,24 @@ class _Group:
             own = comm.duplicate()
             try:
                 train(own, job, self._stop)
-            except (RunError, UserError) as error:
-                if not isinstance(error, ReadError):  # met by one rank alone
+            except CollectiveError as error:
+                if error.agreed == comm.size and not isinstance(error, StopRequest):
                     own.free()
                 raise
             own.free()
-        except StopRequest:
-            raise
-        except InUseError as error:
-            self._report.busy.append(run.id)
-            self._say(f"run {run.id} is left out: {error}")
-        except (RunError, UserError) as error:
-            if isinstance(error, ReadError):
+        except CollectiveError as error:
+            if error.agreed != comm.size:
                 self._fail_alone(taken)
                 raise
-            text, code = str(error), error.exit_code
-            comm.on_root(lambda: self._directory.fail(run.id, text, code))
-            self._say(f"run {run.id} has failed: {text.splitlines()[0]}")
+            if isinstance(error, StopRequest):
+                raise
+            if isinstance(error, InUseError):
+                self._report.busy.append(run.id)
+                self._say(f"run {run.id} is left out: {error}")
+            else:
+                text, code = str(error), error.exit_code
+                comm.on_root(lambda: self._directory.fail(run.id, text, code))
+                self._say(f"run {run.id} has failed: {text.splitlines()[0]}")
         except BaseException:
             self._fail_alone(taken)
             raise

@@ -21,7 +21,7 @@ from ..parallel.share import Flag
 from ..parallel.team import form_team
 from ..phases.coherent import coherent_parameters
 from ..phases.gather import gather_logits
-from ..problem import Problem, check_shares
+from ..problem import Problem, check_rank, check_shares
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Point:
                 f"{self._mesh.replicas}; use at most {self._mesh.num_subdomains} ranks, or leave it out"
             )
         self._place = self._mesh.places[comm.rank]
+        check_rank(config, problem, self._place)
         torch.set_num_threads(self._place.threads)
         self._team = form_team(comm, self._mesh, config, Flag())
         self._storage = storage.decide(comm, config, problem, self._mesh).of(comm.rank)

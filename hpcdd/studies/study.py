@@ -61,7 +61,7 @@ def run(comm: Comm, order: Order) -> int:
     except StopRequest as request:
         more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
         why = occasion(request.signum, os.environ, time.time())
-        raise StopRequest(request.signum, "study", f" ({why}); {more}; go on with the same command") from None
+        raise request.saying(f" ({why}); {more}; go on with the same command") from None
     text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
     if comm.is_root:
         print(text, flush=True)

@@ -235,19 +235,21 @@ RUNS = [
         "mine_broken:factory",
         "model.name is 'mine_broken:factory', but it can't be imported (SyntaxError: invalid "
         "syntax (mine_broken.py, line 1)); start where 'mine_broken' lies, or put its folder on "
-        "PYTHONPATH",
+        "PYTHONPATH of all ranks (Open MPI: `mpirun -x PYTHONPATH`)",
         "def factory(:\n",
     ),
     own(
         "mine_exit:factory",
         "model.name is 'mine_exit:factory', but it can't be imported (SystemExit: 0; "
-        "FOLDER/mine_exit.py:1); start where 'mine_exit' lies, or put its folder on PYTHONPATH",
+        "FOLDER/mine_exit.py:1); start where 'mine_exit' lies, or put its folder on PYTHONPATH "
+        "of all ranks (Open MPI: `mpirun -x PYTHONPATH`)",
         "raise SystemExit(0)\n",
     ),
     Row(
         "CNN of a module that is not there",
         given("--model.name", "nowhere:factory"),
         "model.name is 'nowhere:factory', but it can't be imported (ModuleNotFoundError: No module "
-        "named 'nowhere'); start where 'nowhere' lies, or put its folder on PYTHONPATH",
+        "named 'nowhere'); start where 'nowhere' lies, or put its folder on PYTHONPATH "
+        "of all ranks (Open MPI: `mpirun -x PYTHONPATH`)",
     ),
 ]

@@ -14,7 +14,7 @@ from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.write import Split, write_dataset
 from hpcdd.decomposition import Box
-from hpcdd.errors import ReadError, UserError
+from hpcdd.errors import UserError
 
 Array = np.ndarray[Any, Any]
 LINE = 4096
@@ -135,9 +135,9 @@ def test_a_flipped_bit_is_met_by_all_that_read_its_chunk_and_by_nobody_else(tmp_
     rows = (1 << 19) // (3 * 5 * 6)
     spoil(path, "train/images", (1, 0, 0, 1))
     reader = BoxReader(path)
-    with pytest.raises(ReadError, match=rf"d\.h5 can't be read: train/images\[{rows}\] to \[8999\] are not what was"):
+    with pytest.raises(UserError, match=rf"d\.h5 can't be read: train/images\[{rows}\] to \[8999\] are not what was"):
         reader.read("train", Box((0, 0), (10, 12)))
-    with pytest.raises(ReadError, match="wrong checksum"):
+    with pytest.raises(UserError, match="wrong checksum"):
         reader.read_rows("train", Box((0, 6), (5, 12)), [np.array([8999])])
     for box, part in (
         (Box((0, 0), (10, 6)), None),
@@ -152,14 +152,14 @@ def test_a_flipped_bit_of_a_coarse_image_or_of_a_checksum(tmp_path: Path) -> Non
     whole = Box((0, 0), (10, 12))
     path = written(tmp_path / "d.h5", noise(40, 3, 10, 12), coarse=(2, 2))
     spoil(path, "test/coarse", (0, 0, 0, 0))
-    with pytest.raises(ReadError, match=r"test/coarse\[0\] to \[39\] are not what was written"):
+    with pytest.raises(UserError, match=r"test/coarse\[0\] to \[39\] are not what was written"):
         BoxReader(path).read("test", whole, (2, 2))
     BoxReader(path).read("test", whole)
     with h5py.File(path, "r+") as file:
         file["train/images_checksums"][0] ^= np.uint64(1)
     with pytest.raises(UserError, match=r"d\.h5 is damaged: header, labels or checksums are not what was written"):
         inspect(path)
-    with pytest.raises(ReadError, match=r"train/images\[0\] to \[39\] are not what was written"):
+    with pytest.raises(UserError, match=r"train/images\[0\] to \[39\] are not what was written"):
         BoxReader(path).read("train", whole)
 
 

@@ -18,7 +18,7 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import AnySamples, SideBySide
 from hpcdd.data.stream import StreamedSamples
 from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import ReadError, UserError
+from hpcdd.errors import UserError
 from hpcdd.problem import Problem, pose
 
 N = 300
@@ -159,7 +159,7 @@ def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
     assert isinstance(samples, StreamedSamples)
     drawn = {seed: samples.order.draw(N, seed) for seed in range(50)}
     seed = next(seed for seed, (visits, ends) in drawn.items() if 170 in visits[ends[1] :])
-    with pytest.raises(ReadError, match=expected), samples.epoch(seed, 2) as (visits, seen):  # noqa: PT012
+    with pytest.raises(UserError, match=expected), samples.epoch(seed, 2) as (visits, seen):  # noqa: PT012
         for rows in torch.split(visits, 10):
             seen.batch(rows)
             visited += 1

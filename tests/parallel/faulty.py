@@ -1,7 +1,8 @@
 """``python faulty.py PHASE RANK WHAT [hpcdd's arguments]``: hpcdd with a fault in one phase of one rank.
 
-WHAT is ``raise`` (an exception), ``drift`` (a parameter changes by itself, in the coherent phase), ``hang`` (the step
-never ends), ``pause`` (the step waits for a signal), or the name of a signal that the rank sends itself, such as
+WHAT is ``raise`` (a RuntimeError) or the name of an exception of Python's or hpcdd's, such as ``UserError``, ``drift``
+(a parameter changes by itself, in the coherent phase), ``hang`` (the step never ends), ``pause`` (the step waits for a
+signal), or the name of a signal that the rank sends itself, such as
 ``SIGTERM``. In phases that train, ``WHAT@STEP`` names the step at which it happens, default 7, counted over all
 trainings of the phase on this rank. The moment of the fault is written to the file ``fault`` in the current folder,
 and where a request to stop ends a training, each rank writes the number of steps that it began to ``steps-RANK``.
@@ -9,8 +10,10 @@ and where a request to stop ends a training, each rank writes the number of step
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -23,19 +26,27 @@ from unittest import mock
 
 import torch
 
-from hpcdd import cli, launch, record, run, session
+from hpcdd import cli, errors, launch
 from hpcdd.errors import StopRequest
 from hpcdd.phases import aggregate, baseline, coherent, local
-from hpcdd.report import at_end
 from hpcdd.stop import SIGNALS
 
 TRAININGS = {"local": local, "dnn": aggregate, "coherent": coherent, "baseline": baseline}
 OTHERS = {
-    "read": (session, "pose"),
-    "gather": (run, "gather_logits"),
-    "record": (record, "write_model"),
-    "report": (at_end, "write"),
+    "start": ("hpcdd.session", "form_team"),
+    "read": ("hpcdd.session", "pose"),
+    "checkpoint": ("hpcdd.checkpoints.keeper:Keeper", "save"),
+    "gather": ("hpcdd.run", "gather_logits"),
+    "evaluation": ("hpcdd.run", "rule_accuracies"),
+    "examination": ("hpcdd.evaluations", "Examination"),
+    "record": ("hpcdd.record", "write_model"),
+    "collect": ("hpcdd.record", "collect_dnn"),
+    "report": ("hpcdd.report.at_end", "write"),
+    "evaluate": ("hpcdd.inference.evaluate", "rule_accuracies"),
+    "scale": ("hpcdd.studies.point:Point", "measure"),
+    "bench": ("hpcdd.bench.collectives", "_measure"),
 }
+"""By phase or command a function that every rank calls there; root alone ``pose``, ``write_model`` and ``write``."""
 
 
 @contextlib.contextmanager
@@ -76,8 +87,8 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
                     time.sleep(0.05)
             return
         Path("fault").write_text(str(time.time()))
-        if what == "raise":
-            raise RuntimeError(f"planted in phase {phase}")
+        if (kind := _exception(what)) is not None:
+            raise kind(f"planted in phase {phase}")
         if what == "hang":
             while True:
                 time.sleep(1)
@@ -120,11 +131,19 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
         with mock.patch.multiple(room, **{name: in_the_middle(getattr(room, name)) for name in names}):
             yield
     elif chosen:
-        other, name = OTHERS[phase]
+        place, name = OTHERS[phase]
+        other = pkgutil.resolve_name(place)
         with mock.patch.object(other, name, at_the_start(getattr(other, name))):
             yield
     else:
         yield
+
+
+def _exception(what: str) -> type[BaseException] | None:
+    if what == "raise":
+        return RuntimeError
+    found = getattr(errors, what, getattr(builtins, what, None))
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
 def main() -> int:

@@ -80,6 +80,102 @@ def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "rank", "kind"),
+    [
+        ("start", 1, "UserError"),
+        ("local", 1, "UserError"),
+        ("local", 1, "KeyboardInterrupt"),
+        ("local", 0, "WriteError"),
+        ("local", 1, "SystemExit"),
+        ("local", 1, "MemoryError"),
+        ("local", 1, "StopIteration"),
+        ("checkpoint", 1, "UserError"),
+        ("gather", 1, "UserError"),
+        ("dnn", 0, "UserError"),
+        ("evaluation", 1, "UserError"),
+        ("examination", 1, "UserError"),
+        ("coherent", 1, "UserError"),
+        ("coherent", 1, "KeyError"),
+        ("baseline", 1, "UserError@2"),
+        ("collect", 1, "UserError"),
+        ("report", 0, "SystemExit"),
+    ],
+)
+def test_whatever_one_rank_meets_alone_ends_the_job_in_its_words(
+    mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int, kind: str
+) -> None:
+    """Nobody watches for ranks that hang."""
+    words = [*(EPOCHS_WITHOUT_END if phase == "local" else []), "--run.stall_timeout", "null", "--progress", "off"]
+    words += ["--baseline.enabled", "true", "--baseline.epochs", "1"] if phase == "baseline" else []
+    words += ["--run.report", "true"] if phase == "report" else []
+    done = mpi.run(2, [FAULTY, phase, str(rank), kind, "train", config, *words], tmp_path)
+    check_words(done, phase, rank, kind.partition("@")[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["evaluate", "study", "scale", "bench"])
+def test_so_it_does_in_the_other_commands(mpi: Launcher, config: Path, tmp_path: Path, command: str) -> None:
+    if command == "evaluate":
+        assert mpi.hpcdd(2, ["train", config, "--output", "run"], tmp_path).returncode == 0
+    of_config = {"config": {**yaml.safe_load(config.read_text()), "run": {"stall_timeout": None}}}
+    study, point = tmp_path / "study.yaml", tmp_path / "point.yaml"
+    study.write_text(yaml.safe_dump({**of_config, "matrix": {"seed": [0]}}))
+    point.write_text(yaml.safe_dump({**of_config, "kind": "strong", "steps": 2, "repeats": 1, "phases": ["local"]}))
+    words: dict[str, list[str | Path]] = {
+        "evaluate": ["evaluate", "run"],
+        "study": ["study", study, "--output", "study"],
+        "scale": ["scale", point, "--output", "scale.jsonl"],
+        "bench": ["bench", "collectives", config],
+    }
+    phase = "coherent" if command == "study" else command
+    done = mpi.run(2, [FAULTY, phase, "1", "UserError", *words[command]], tmp_path)
+    check_words(done, phase, 1, "UserError")
+
+
+def check_words(done: subprocess.CompletedProcess[str], phase: str, rank: int, kind: str) -> None:
+    """What was planted on one of two ranks is told once, as that rank's."""
+    code = {"UserError": 2, "WriteError": 74, "KeyboardInterrupt": 130}.get(kind, 1)
+    assert done.returncode == code, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpcdd: ")]
+    assert line.startswith(f"hpcdd: rank {rank} of 2 on ")
+    if kind == "KeyboardInterrupt":
+        assert line.endswith(": interrupted")
+    elif code == 1:
+        assert " failed in phase " in line
+        assert f"{kind}: " in done.stderr
+        assert f"planted in phase {phase}" in done.stderr
+    else:
+        assert line.endswith(f": planted in phase {phase}")
+    assert done.stderr.count("Traceback") == (code == 1)
+
+
+@pytest.mark.slow
+def test_a_cnn_that_one_rank_can_not_import_is_found_before_any_work(
+    mpi: Launcher, config: Path, tmp_path: Path
+) -> None:
+    """As where a launcher does not pass PYTHONPATH on to other hosts."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/mycnn.py").write_text(
+        "import math, torch\n"
+        "def make(*, input_shape, num_classes, width):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))\n"
+    )
+    (tmp_path / "start.py").write_text(
+        "import sys\nfrom hpcdd import cli, launch\n"
+        "if launch.from_environment().rank == 0:\n    sys.path.append('modules')\n"
+        "sys.exit(cli.main())\n"
+    )
+    own = ["--model.name", "mycnn:make", "--model.local_width", "4", "--output", "run"]
+    done = mpi.run(2, ["start.py", "train", config, *own], tmp_path)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpcdd: ")]
+    assert "model.name is 'mycnn:make', but it can't be imported (ModuleNotFoundError: " in line
+    assert "mpirun -x PYTHONPATH" in line
+    assert line.endswith(" (rank 1)")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_job_and_says_what_to_try(
     mpi: Launcher, config: Path, tmp_path: Path
 ) -> None:
