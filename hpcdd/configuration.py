@@ -6,7 +6,6 @@ its place (file and line, or option) and, where a name is unknown, the nearest r
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -176,7 +175,7 @@ def read(path: Path) -> Source:
         raise UserError(f"configuration {path} is an HDF5 file; name a dataset file with --data.file {path}")
     if len(content) > _MOST_BYTES:
         raise UserError(f"configuration {path} has more than {_MOST_BYTES:,} bytes; name a YAML file")
-    text = _decoded(path, content)
+    text = yaml_text.decoded(path, content)
     try:
         tree, lines = yaml_text.load(text), yaml_text.lines(text)
     except yaml_text.YAMLTextError as error:
@@ -190,31 +189,6 @@ def read(path: Path) -> Source:
     # A section whose fields are all commented out is empty, not null.
     empty = {key for key, value in tree.items() if value is None and is_section(key)}
     return Source({key: value for key, value in tree.items() if key not in empty}, lines, path)
-
-
-def _decoded(path: Path, content: bytes) -> str:
-    """A file's text: UTF-8 or, as YAML admits it, UTF-16 with a byte order mark.
-
-    Raises:
-        UserError: it is neither; with the encoding that it probably has.
-    """
-    for unmarked, first in (("UTF-16LE", content[1:2]), ("UTF-16BE", content[:1])):
-        if first == b"\0" and len(content) % 2 == 0:
-            raise UserError(
-                f"configuration {path} is probably {unmarked}, without a byte order mark; convert it by "
-                f"`iconv -f {unmarked} -t UTF-8 {path}` to another file, and name that"
-            )
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return content.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        if marked or b"\0" in content:
-            raise UserError(f"configuration {path} is not a text file; name a YAML file") from error
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise UserError(
-            f"{path}:{line}: not UTF-8: the byte 0x{byte:02x}, which is {chr(byte)!r} in Latin-1; convert it by "
-            f"`iconv -f LATIN1 -t UTF-8 {path}` to another file, and name that"
-        ) from error
 
 
 def merged(tree: Tree, over: Mapping[str, Any]) -> Tree:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import yaml
+
+from .errors import UserError
 
 KeyPath = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
@@ -23,6 +27,31 @@ class YAMLTextError(ValueError):
     def __init__(self, problem: str, line: int | None) -> None:
         super().__init__(problem)
         self.line = line
+
+
+def decoded(path: Path, content: bytes) -> str:
+    """A file's text: UTF-8 or, as YAML admits it, UTF-16 with a byte order mark.
+
+    Raises:
+        UserError: it is neither; with the encoding that it probably has.
+    """
+    for unmarked, first in (("UTF-16LE", content[1:2]), ("UTF-16BE", content[:1])):
+        if first == b"\0" and len(content) % 2 == 0:
+            raise UserError(
+                f"configuration {path} is probably {unmarked}, without a byte order mark; convert it by "
+                f"`iconv -f {unmarked} -t UTF-8 {path}` to another file, and name that"
+            )
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if marked or b"\0" in content:
+            raise UserError(f"configuration {path} is not a text file; name a YAML file") from error
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise UserError(
+            f"{path}:{line}: not UTF-8: the byte 0x{byte:02x}, which is {chr(byte)!r} in Latin-1; convert it by "
+            f"`iconv -f LATIN1 -t UTF-8 {path}` to another file, and name that"
+        ) from error
 
 
 def load(text: str) -> Any:

@@ -190,7 +190,7 @@ def test_an_own_cnn_that_gives_no_logits_is_refused(
         ("own_of_problem:wide", r"\(2, 1, 6, 6\).*\(2, 8\).*\(2, 3\)"),
         ("own_of_problem:options", "depth"),
         ("own_of_problem:text", "a str, not a torch.nn.Module"),
-        ("own_of_problem:absent", "can't be imported"),
+        ("own_of_problem:absent", "has no 'absent'"),
         ("no_such_module_here:f", "PYTHONPATH"),
     ):
         with pytest.raises(UserError, match=f"{name}.*{explanation}"):

@@ -167,7 +167,7 @@ def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypat
     monkeypatch.setenv("HPCDD_TEST", f"{Path.cwd()}/$ a")
     Path("c.yaml").write_text("output: $HPCDD_TEST/run\n")
     run = make("$ a/run", "a")
-    run.write_record(resume.record_of(Config(data=DataSettings(file="/x/$$y.h5")), "id", device="cpu"))
+    run.write_record(resume.record_of(Config(data=DataSettings(file="/x/$$y.h5")), "id", blocks=16, device="cpu"))
     job = resume.settle([*words, "--resume", "--seed", "0"])
     assert job.config.output == str(run.path.absolute())
     assert job.record is not None

@@ -148,7 +148,7 @@ def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) 
     folder = directory.run(run.id)
     folder.path.mkdir(parents=True)
     content = run.config.model_dump(mode="json", exclude={"output"})
-    folder.write_record({"format": 1, "hpcdd": "0", "run": "r", "config": content, "complete": False})
+    folder.write_record({"format": 1, "hpcdd": "0", "run": "r", "config": content, "blocks": 16, "complete": False})
     assert directory.condition(run) == "unfinished"
     with pytest.raises(UserError, match=r"which holds the study a-trial; name another --output"):
         directory.begin(ordered(study, "--output", str(tmp_path / "out"), "--variant", "quick"))
