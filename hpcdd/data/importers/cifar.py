@@ -83,7 +83,7 @@ def _names(tree: Tree, file: str, release: Release) -> tuple[str, ...]:
     else:
         listed = cifar_pickle.load(content, where).get(release.names)
         listed = listed if isinstance(listed, list) else []
-        names = [name.decode("utf-8", "replace") for name in listed if isinstance(name, bytes)]
+        names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in listed]
     if len(names) < 2:
         raise UserError(f"{where} is damaged: it names {len(names)} classes")
     return tuple(names)
@@ -124,8 +124,12 @@ def _binary(content: bytes, where: str, release: Release) -> tuple[Array, Array]
 def _python(content: bytes, where: str, release: Release) -> tuple[Array, Array]:
     batch = cifar_pickle.load(content, where)
     data, listed = batch.get("data"), batch.get(str(release.labels))
-    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != _PIXELS or not len(data):
-        raise UserError(f"{where} is damaged: it holds no array 'data' of shape (n, {_PIXELS})")
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] not in ((_PIXELS,), _SHAPE):
+        data = np.empty(0)
+    if not len(data):
+        raise UserError(f"{where} is damaged: it holds no array 'data' of bytes, of shape (n, {_PIXELS})")
+    if isinstance(listed, np.ndarray) and listed.ndim == 1:
+        listed = listed.tolist()
     if not isinstance(listed, list) or len(listed) != len(data) or not all(n in range(256) for n in listed):
         raise UserError(f"{where} is damaged: its {release.labels!r} are not {len(data)} small integers")
     return data.reshape(-1, *_SHAPE), np.array(listed, np.int64)
