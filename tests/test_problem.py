@@ -197,6 +197,22 @@ def test_an_own_cnn_that_gives_no_logits_is_refused(
             pose(config(tiny, model={"name": name, "local_width": 8}))
 
 
+def test_code_that_the_list_of_modules_leaves_out_does_not_run(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "foreign_of_problem.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = config(tiny, model={"name": "foreign_of_problem:make"})
+    monkeypatch.setenv("HPCDD_MODEL_MODULES", "mine")
+    with pytest.raises(UserError, match="HPCDD_MODEL_MODULES is 'mine'"):
+        pose(chosen)
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("HPCDD_MODEL_MODULES", "mine,foreign_of_problem")
+    with pytest.raises(UserError, match="has no 'make'"):
+        pose(chosen)
+    assert (tmp_path / "ran").exists()
+
+
 def mesh_of(problem: Problem, ranks: int) -> Mesh:
     assigned = assign(len(problem.decomposition), ranks)
     places = [Place(r, "here", "cpu", "cpu", 1, tuple(block), replica) for r, (block, replica) in enumerate(assigned)]

@@ -17,7 +17,8 @@ def load(path: str | Path, strategy: str | None = None, own: str | None = None) 
         path: of the directory or the file.
         strategy: by what it is to decide, named as in results.json; default: the coherent model, by transfer before
             from scratch, and without one the DNN.
-        own: ``package.module:factory`` that may be imported and called, where the CNNs are the user's own.
+        own: ``package.module:factory`` that may be imported and called, where the CNNs are the user's own (unless the
+            environment variable HPCDD_MODEL_MODULES decides, see :func:`hpcdd.models.registry.check_consent`).
 
     Returns:
         The model on the CPU, in evaluation mode.

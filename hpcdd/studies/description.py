@@ -1,4 +1,8 @@
-"""A study of runs as it stands in a YAML file: data, no code."""
+"""A study of runs as it stands in a YAML file: data, no code.
+
+The module that ``model.name`` may name is imported where runs are trained, see :mod:`hpcdd.models.registry`, and by
+``--dry-run`` with ``--own`` alone.
+"""
 
 from __future__ import annotations
 

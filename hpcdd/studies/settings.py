@@ -1,4 +1,7 @@
-"""A scaling study as it stands in a YAML file: data, no code. Every mistake is reported at once."""
+"""A scaling study as it stands in a YAML file: data, no code, but for what ``model.name`` may name.
+
+Every mistake is reported at once.
+"""
 
 from __future__ import annotations
 
