@@ -33,23 +33,26 @@ def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.
     )
 
 
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help(words: list[str]) -> None:
+    done = hpcdd(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: hpcdd")
+    assert "example" in done.stdout
+
+
 @pytest.mark.bench
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_is_quick(words: list[str]) -> None:
-    """By its own processor time: the machine may be busy with something else."""
-    best = float("inf")
+    """By its own processor time, which is to be half a second: printed, and far from what importing torch takes."""
+    seconds = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = hpcdd(*words)
+        hpcdd(*words)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode == 0
-        assert done.stderr == ""
-        assert done.stdout.startswith("usage: hpcdd")
-        assert "example" in done.stdout
-        if best < 0.5:
-            return
-    pytest.fail(f"at best {best:.2f} s")
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print(f"hpcdd {' '.join(words)}: {min(seconds):.2f} CPU seconds")
+    assert min(seconds) < 10
 
 
 @pytest.mark.parametrize("words", [*HELP, ["--version"], ["trian"]], ids=" ".join)

@@ -143,34 +143,61 @@ def _data(folder: Path, **change: Any) -> Path:
     return folder / "bad.h5"
 
 
-def test_data_sets_that_do_not_fit_are_refused_with_both_sides(run: Run, tmp_path: Path) -> None:
-    def refused(*words: object) -> str:
-        with pytest.raises(UserError) as error:
-            evaluate.run(comm.world(), list(map(str, words)))
-        return str(error.value)
+def refused(*words: object) -> str:
+    with pytest.raises(UserError) as error:
+        evaluate.run(comm.world(), list(map(str, words)))
+    return str(error.value)
 
-    other = _data(tmp_path, class_names=["four", "three", "two"])
-    text = refused(run.path, "--data", other)
+
+def test_classes_in_another_order_are_refused_with_both_sides(run: Run, tmp_path: Path) -> None:
+    text = refused(run.path, "--data", _data(tmp_path, class_names=["four", "three", "two"]))
     assert "has the classes four, three, two (3), the model knows two, three, four (3)" in text
-    (tmp_path / "bad.h5").unlink()
-    other = _data(tmp_path, shape=(1, 12, 14))
-    assert "has images of shape [1, 12, 14], the model takes [1, 12, 12]" in refused(run.path, "--data", other)
-    (tmp_path / "bad.h5").unlink()
+
+
+def test_images_of_another_shape_are_refused_with_both_sides(run: Run, tmp_path: Path) -> None:
+    text = refused(run.path, "--data", _data(tmp_path, shape=(1, 12, 14)))
+    assert "has images of shape [1, 12, 14], the model takes [1, 12, 12]" in text
+
+
+def test_a_split_that_is_not_there(run: Run) -> None:
     assert "--split is 'validation', but" in refused(run.path, "--split", "validation")
-    assert "is not there" in refused(run.path, "--data", tmp_path / "none.h5")
+
+
+def test_a_data_set_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    text = refused(run.path, "--data", tmp_path / "none.h5")
+    assert f"{tmp_path}/none.h5" in text
+    assert "is not there" in text
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert "folder without model.h5" in refused(tmp_path)
+
+
+def test_the_runs_own_directory_is_no_place_for_an_evaluation(run: Run) -> None:
     assert "the directory of a run; name another folder" in refused(run.path, "--output", run.path)
+
+
+def test_a_folder_that_can_not_be_made(run: Run) -> None:
     assert "which can't be made" in refused(run.path, "--output", run.data / "e")
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    shutil.copy(run.path / "model.h5", moved)
-    with h5py.File(moved / "model.h5", "r+") as file:
-        text = file.attrs["config"].replace(str(run.data), str(tmp_path / "gone.h5"))
-        file.attrs["config"] = text
-    assert "the data set of the run is not there any more" in refused(moved / "model.h5")
-    with h5py.File(moved / "model.h5", "r+") as file:
+
+
+@pytest.fixture
+def moved(run: Run, tmp_path: Path) -> Path:
+    """The run's model file, which names a data set that is gone."""
+    shutil.copy(run.path / "model.h5", tmp_path)
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        file.attrs["config"] = file.attrs["config"].replace(str(run.data), str(tmp_path / "gone.h5"))
+    return tmp_path / "model.h5"
+
+
+def test_the_data_set_of_the_run_is_gone(moved: Path) -> None:
+    assert "the data set of the run is not there any more" in refused(moved)
+
+
+def test_a_damaged_model_file(moved: Path, run: Run) -> None:
+    with h5py.File(moved, "r+") as file:
         del file["dnn/first.weight"]
-    assert "damaged as a model file" in refused(moved / "model.h5", "--data", run.data)
+    assert "damaged as a model file" in refused(moved, "--data", run.data)
 
 
 @pytest.mark.parametrize(

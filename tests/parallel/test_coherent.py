@@ -138,9 +138,9 @@ def test_gradients_of_other_grids(comm: Comm, tiny: Path, grid: list[int]) -> No
     _check_gradients(comm, tiny, grid, "penultimate", "ordered", coarse=True)
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: "x".join(map(str, grid)))
+@pytest.mark.parametrize("grid", [GRIDS[0], GRIDS[-1]], ids=lambda grid: "x".join(map(str, grid)))
 def test_gradients_without_a_coarse_subdomain(comm: Comm, tiny: Path, grid: list[int]) -> None:
-    """S = 4, 6 and 16, and S = 2 on N = 6: three replicas that share 10 rows unevenly."""
+    """S = 4; and S = 2, on N = 6 three replicas that share 10 rows unevenly."""
     _check_gradients(comm, tiny, grid, "logits", "ordered", coarse=False)
 
 

@@ -15,6 +15,7 @@ import hpcdd
 from hpcdd.configuration import from_yaml
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
+from hpcdd.data.write import write_dataset
 from hpcdd.decomposition import Box
 from hpcdd.mesh import assign
 from hpcdd.plan import messages, networks
@@ -22,6 +23,7 @@ from hpcdd.plan.memory import Memories
 from hpcdd.plan.work import Workload
 from hpcdd.problem import pose
 
+from ..conftest import make_split
 from ..launchers import Launcher, find
 from ..waiting import LIMIT, PROMPTLY, since_fault
 
@@ -161,16 +163,13 @@ def test_the_whole_model_is_in_the_file(runs: dict[str, Path], tiny: Path) -> No
         assert float((found == labels).mean()) == stated, form
 
 
-def test_features_coarse_3d_early_stopping_and_the_baseline(mpi: Launcher, tmp_path: Path) -> None:
-    from hpcdd.data.write import write_dataset
-
-    from ..conftest import make_split
-
+@pytest.fixture(scope="module")
+def on_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes, a coarse subdomain, penultimate features, both starts, early stopping and the baseline."""
+    folder = tmp_path_factory.mktemp("volumes")
     splits = {"train": make_split(60, shape=(1, 6, 8, 7)), "test": make_split(30, shape=(1, 6, 8, 7), seed=1)}
-    write_dataset(
-        tmp_path / "volumes.h5", splits, name="volumes", class_names=["two", "three", "four"], coarse=(2, 2, 2)
-    )
-    (tmp_path / "c.yaml").write_text(
+    write_dataset(folder / "volumes.h5", splits, name="volumes", class_names=["two", "three", "four"], coarse=(2, 2, 2))
+    (folder / "c.yaml").write_text(
         "data: {file: volumes.h5, validation_fraction: 0.2}\n"
         "decomposition: {grid: [1, 2, 2], overlap: [0, 1, 0], coarse: true}\n"
         "model: {name: resnet8, width: 8}\n"
@@ -179,19 +178,33 @@ def test_features_coarse_3d_early_stopping_and_the_baseline(mpi: Launcher, tmp_p
         "coherent: {starts: [scratch, transfer], features: penultimate, epochs: 3, batch_size: 12, early_stopping: 1}\n"
         "baseline: {enabled: true, epochs: 1, batch_size: 12}\n"
     )
-    done = mpi.hpcdd(3, ["train", "c.yaml", "--output", "run"], tmp_path)
+    done = next(iter(find().values())).hpcdd(3, ["train", "c.yaml", "--output", "run"], folder)
     assert done.returncode == 0, done.stderr
-    results = results_of(tmp_path / "run")
-    accuracy = results["accuracy"]["test"]
+    return folder
+
+
+def test_penultimate_features_leave_the_last_layers_out(on_volumes: Path) -> None:
+    accuracy = results_of(on_volumes / "run")["accuracy"]["test"]
     assert {"coherent_scratch", "coherent_transfer", "global"} < set(accuracy)
-    assert "coherent_transfer_parts" not in accuracy  # the CNNs' last layers were left out of that training
-    assert len(accuracy["local"]) == 5
+    assert "coherent_transfer_parts" not in accuracy
+
+
+def test_a_coarse_subdomain_of_volumes(on_volumes: Path) -> None:
+    results = results_of(on_volumes / "run")
+    assert len(results["accuracy"]["test"]["local"]) == 5
     assert results["decomposition"]["coarse"] == [1, 2, 2]
-    assert results["communication"]["global"]["calls_per_step"] > 1
-    images = BoxReader(tmp_path / "volumes.h5").read("test", Box((0, 0, 0), (6, 8, 7)))
-    labels = inspect(tmp_path / "volumes.h5").labels["test"]
-    for strategy in hpcdd.load(tmp_path / "run").strategies:
-        found = hpcdd.load(tmp_path / "run", strategy).predict_proba(images).argmax(1)
+
+
+def test_the_baselines_gradients_are_counted(on_volumes: Path) -> None:
+    assert results_of(on_volumes / "run")["communication"]["global"]["calls_per_step"] > 1
+
+
+def test_loaded_models_of_volumes_are_as_accurate_as_stated(on_volumes: Path) -> None:
+    images = BoxReader(on_volumes / "volumes.h5").read("test", Box((0, 0, 0), (6, 8, 7)))
+    labels = inspect(on_volumes / "volumes.h5").labels["test"]
+    accuracy = results_of(on_volumes / "run")["accuracy"]["test"]
+    for strategy in hpcdd.load(on_volumes / "run").strategies:
+        found = hpcdd.load(on_volumes / "run", strategy).predict_proba(images).argmax(1)
         assert float((found == labels).mean()) == accuracy[strategy], strategy
 
 
@@ -261,4 +274,9 @@ def test_the_benchmark_prints_all_contenders(mpi: Launcher, config: Path, tmp_pa
     for name in ("model-parallel, ordered", "model-parallel, fast", "data-parallel, exact", "DDP (gloo)"):
         assert done.stdout.count(f"\n{name}") == 2
     assert done.stdout.count("of a step; a bare Allreduce") == 2
-    assert mpi.hpcdd(2, ["bench", "coherent", "--widths", "0"], tmp_path).returncode == 2
+
+
+def test_the_benchmark_takes_no_width_of_0(mpi: Launcher, tmp_path: Path) -> None:
+    done = mpi.hpcdd(2, ["bench", "coherent", "--widths", "0"], tmp_path)
+    assert done.returncode == 2
+    assert "--widths" in done.stderr

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from hpcdd import comm as communication
 from hpcdd import mesh
 from hpcdd.comm import Comm
 from hpcdd.config import Config
 from hpcdd.data.reading import BoxReader
-from hpcdd.mesh import Place
+from hpcdd.mesh import Mesh, Place
 from hpcdd.phases import gather
 from hpcdd.phases.local import LocalResult, create_local_cnn, train_local_cnns
 from hpcdd.phases.status import Hooks
 from hpcdd.problem import Problem, pose
+
+pytestmark = pytest.mark.ranks(3, 7)
 
 
 def _train(config: Config, problem: Problem, place: Place) -> dict[int, LocalResult]:
@@ -24,13 +29,24 @@ def _train(config: Config, problem: Problem, place: Place) -> dict[int, LocalRes
     return train_local_cnns(config, place, samples, problem.info.num_classes, problem.widths.local_width, Hooks())
 
 
-@pytest.mark.ranks(3, 7)
-def test_local_results_are_bit_identical_to_one_rank_and_need_no_message(
-    comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Every rank makes its own file by the fixture; its content is the same.
+@dataclass(frozen=True)
+class Trained:
+    """What one rank has behind the local phase: the problem, its place, and what it has trained."""
+
+    config: Config
+    problem: Problem
+    mesh: Mesh
+    place: Place
+    results: dict[int, LocalResult]
+    calls: int
+
+
+@functools.cache
+def trained(data: Path) -> Trained:
+    """Collective: once for all tests of this file. Every rank has a file of its own with the same content."""
+    comm = communication.world()
     config = Config(
-        data={"file": str(tiny), "validation_fraction": 0.2},
+        data={"file": str(data), "validation_fraction": 0.2},
         decomposition={"grid": [2, 3], "overlap": 1},
         model={"name": "vgg2", "width": 8},
         local={"epochs": 1, "batch_size": 16},
@@ -38,35 +54,53 @@ def test_local_results_are_bit_identical_to_one_rank_and_need_no_message(
     problem = pose(config)
     the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
     place = the_mesh.places[comm.rank]
-    assert place.threads == 1
     with comm.phase("local"):
         results = _train(config, problem, place)
-    assert comm.traffic["local"].calls == 0
+    return Trained(config, problem, the_mesh, place, results, comm.traffic["local"].calls)
 
+
+@functools.cache
+def on_one_rank(data: Path) -> dict[int, LocalResult]:
+    found = trained(data)
+    return _train(found.config, found.problem, Place(0, "here", "cpu", "cpu", 1, tuple(range(6))))
+
+
+def test_the_local_phase_needs_no_message(comm: Comm, tiny: Path) -> None:
+    assert trained(tiny).place.threads == 1
+    assert trained(tiny).calls == 0
+
+
+def test_logits_in_pieces_are_bit_identical_to_those_of_one_rank(
+    comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = trained(tiny)
     monkeypatch.setattr(gather, "PIECE_BYTES", 1000)  # many pieces, the last one smaller
+    own = [result.logits for result in found.results.values()]
     with comm.phase("gather"):
-        logits = gather.gather_logits(
-            comm, the_mesh, [result.logits for result in results.values()], problem.samples, problem.info.num_classes
-        )
-    templates = (
-        create_local_cnn(config, s, problem.subimage_shape(s), 3, problem.widths.local_width)
-        for s in range(len(problem.decomposition))
-    )
-    networks = {s: result.network for s, result in results.items()}
-    states = [dict(state) for state in gather.gather_parameters(comm, the_mesh, networks, templates)]
+        logits = gather.gather_logits(comm, found.mesh, own, found.problem.samples, found.problem.info.num_classes)
     if not comm.is_root:
         assert logits is None
-        assert not any(states)
         return
     assert logits is not None
     assert comm.traffic["gather"].calls > 3
+    for split, n in found.problem.samples.items():
+        assert logits[split].shape == (n, 6, 3)
+        for s, result in on_one_rank(tiny).items():
+            assert torch.equal(logits[split][:, s], result.logits[split]), f"logits of subdomain {s}, {split}"
 
-    alone = _train(config, problem, Place(0, "here", "cpu", "cpu", 1, tuple(range(6))))
+
+def test_parameters_are_bit_identical_to_those_of_one_rank(comm: Comm, tiny: Path) -> None:
+    found = trained(tiny)
+    templates = (
+        create_local_cnn(found.config, s, found.problem.subimage_shape(s), 3, found.problem.widths.local_width)
+        for s in range(len(found.problem.decomposition))
+    )
+    networks = {s: result.network for s, result in found.results.items()}
+    states = [dict(state) for state in gather.gather_parameters(comm, found.mesh, networks, templates)]
+    if not comm.is_root:
+        assert not any(states)
+        return
     for s, state in enumerate(states):
-        expected = alone[s].network.state_dict()
+        expected = on_one_rank(tiny)[s].network.state_dict()
         assert list(state) == list(expected)
         assert all(torch.equal(state[name], expected[name]) for name in expected), f"parameters of subdomain {s}"
-    for split, n in problem.samples.items():
-        assert logits[split].shape == (n, 6, 3)
-        for s in range(6):
-            assert torch.equal(logits[split][:, s], alone[s].logits[split]), f"logits of subdomain {s}, {split}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import yaml
 from hpcdd.studies import record
 
 from ..bad_input.outcome import check_text
-from ..launchers import Launcher
+from ..launchers import Launcher, find
 
 pytestmark = pytest.mark.slow
 
 RANKS = (1, 2, 3)
+PHASES = ("local", "alone", "gather", "dnn", "coherent")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def study(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     content = {
         "kind": "weak",
-        "phases": ["local", "alone", "gather", "dnn", "coherent"],
+        "phases": list(PHASES),
         "repeats": 2,
         "warm_up": 1,
         "steps": 2,
@@ -42,34 +44,61 @@ def study(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_points_are_measured_once(mpi: Launcher, study: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """The lines of the file behind a first job, one repeat, and behind a second one, which found half a line more."""
+
+    folder: Path
+    first: list[record.Line]
+    lines: list[record.Line]
+
+
+@pytest.fixture(scope="module")
+def measured(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    folder, mpi = tmp_path_factory.mktemp("measured"), next(iter(find().values()))
     words = ["scale", study, "--ranks", ",".join(map(str, RANKS))]
-    done = mpi.hpcdd(3, [*words, "--repeats", "1"], tmp_path)
+    done = mpi.hpcdd(3, [*words, "--repeats", "1"], folder)
     assert (done.returncode, done.stderr) == (0, "")
-    path = tmp_path / "weak.jsonl"
+    path = folder / "weak.jsonl"
     first = record.read(path)
     with path.open("ab") as file:
         file.write(b'{"hpcdd_scaling": 1, "ser')  # a job was killed
-    done = mpi.hpcdd(3, words, tmp_path)
+    done = mpi.hpcdd(3, words, folder)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = record.read(path)
-    assert lines[: len(first)] == first
-    phases = ("local", "alone", "gather", "dnn", "coherent")
-    expected = {(phase, ranks, repeat) for phase in phases for ranks in RANKS for repeat in (0, 1)}
-    assert len(lines) == len(expected)
-    assert {line.key[1:4] for line in lines} == expected
-    for line in lines:
+    return Measured(folder, first, record.read(path))
+
+
+def test_points_are_measured_once(measured: Measured) -> None:
+    assert measured.lines[: len(measured.first)] == measured.first
+    expected = {(phase, ranks, repeat) for phase in PHASES for ranks in RANKS for repeat in (0, 1)}
+    assert len(measured.lines) == len(expected)
+    assert {line.key[1:4] for line in measured.lines} == expected
+    assert len({line.job for line in measured.lines}) == 2
+
+
+def test_a_line_says_where_its_ranks_were(measured: Measured) -> None:
+    for line in measured.lines:
         assert line.subdomains == 2 * line.ranks == sum(place[3] for place in line.places)
-        assert [step.warm_up for step in line.steps] == [True, False, False]
-        assert all(1e-6 < step.fastest <= step.slowest for step in line.steps)
-        assert line.seconds >= 0.99 * sum(step.fastest for step in line.steps[1:])
         assert line.layout.ranks_by_host == [line.ranks]
-        message = {"local": (0, 0), "alone": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
-        if line.phase in message:
-            assert (line.calls_per_step, line.bytes_per_step) == message[line.phase]
-    assert len({line.job for line in lines}) == 2
-    done = mpi.hpcdd(1, ["scale", study], tmp_path)
-    assert done.stdout == "weak.jsonl has all 2 repeats on 1 ranks already\n"
+
+
+def test_every_step_is_there(measured: Measured) -> None:
+    for line in measured.lines:
+        assert [step.warm_up for step in line.steps] == [True, False, False]
+        assert all(0 < step.fastest <= step.slowest for step in line.steps)
+        assert line.seconds >= 0.99 * sum(step.fastest for step in line.steps[1:])
+
+
+def test_the_messages_of_a_step_are_counted(measured: Measured) -> None:
+    message = {"local": (0, 0), "alone": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
+    found = {line.phase: (line.calls_per_step, line.bytes_per_step) for line in measured.lines if line.phase in message}
+    assert found == message
+
+
+def test_a_job_that_finds_all_points_says_so(mpi: Launcher, study: Path, measured: Measured) -> None:
+    done = mpi.hpcdd(1, ["scale", study], measured.folder)
+    assert done.returncode == 0
+    check_text(done.stdout, "weak.jsonl has all 2 repeats on 1 ranks already\n")
 
 
 def test_a_study_for_more_ranks_than_there_are(mpi: Launcher, study: Path, tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ import hpcdd
 from hpcdd import configuration, decisions, metrics
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
+from hpcdd.data.write import write_dataset
 from hpcdd.decomposition import Box
 from hpcdd.model_file import read_model
 
+from ..conftest import make_split
 from ..launchers import Launcher, find
 from .test_resume import Job, run_chain
 
@@ -143,8 +145,8 @@ def test_each_rank_reads_its_boxes_only(runs: dict[int, Path]) -> None:
         assert results_of(run)["bytes_read"] == [n * box_bytes for n in owned[ranks]]
 
 
-def test_results_are_complete(runs: dict[int, Path], tiny: Path) -> None:
-    for ranks, run in runs.items():
+def test_results_name_the_data_set_and_the_decomposition(runs: dict[int, Path]) -> None:
+    for run in runs.values():
         results = results_of(run)
         assert results["format"] == 1
         assert results["dataset"] == {
@@ -153,17 +155,32 @@ def test_results_are_complete(runs: dict[int, Path], tiny: Path) -> None:
         }  # fmt: skip
         assert results["decomposition"]["boxes"][0] == [[0, 0], [7, 7]]
         assert sum(results["parameters"]["local"]) <= results["parameters"]["global"]
-        assert set(results["accuracy"]) == {"train", "validation", "test"}
-        for accuracy in results["accuracy"].values():
+
+
+def test_results_have_the_accuracy_of_every_strategy_on_every_split(runs: dict[int, Path]) -> None:
+    for run in runs.values():
+        accuracies = results_of(run)["accuracy"]
+        assert set(accuracies) == {"train", "validation", "test"}
+        for accuracy in accuracies.values():
             assert len(accuracy["local"]) == SUBDOMAINS
             assert {"average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch"} < set(accuracy)
             assert {"local", "average", "majority", "log_pool"} == set(accuracy["coherent_transfer_parts"])
-        phases = {"start", "read", "local", "gather", "dnn", "coherent_transfer", "coherent_scratch", "total"}
-        assert phases < set(results["seconds"])
-        assert len(results["seconds"]["local"]) == SUBDOMAINS
-        assert results["seconds"]["total"] > max(results["seconds"]["local"]) > 0
-        assert phases <= set(results["core_seconds"])
-        assert results["core_seconds"]["total"] > results["core_seconds"]["coherent_transfer"] > 0
+
+
+def test_results_have_the_seconds_of_every_phase(runs: dict[int, Path]) -> None:
+    phases = {"start", "read", "local", "gather", "dnn", "coherent_transfer", "coherent_scratch", "total"}
+    for run in runs.values():
+        seconds, core_seconds = results_of(run)["seconds"], results_of(run)["core_seconds"]
+        assert phases < set(seconds)
+        assert len(seconds["local"]) == SUBDOMAINS
+        assert seconds["total"] > max(seconds["local"]) > 0
+        assert phases <= set(core_seconds)
+        assert core_seconds["total"] > core_seconds["coherent_transfer"] > 0
+
+
+def test_the_places_of_all_ranks_are_recorded(runs: dict[int, Path]) -> None:
+    for ranks, run in runs.items():
+        results = results_of(run)
         assert (results["ranks"], results["hosts"], results["threads_per_rank"]) == (ranks, 1, 1)
         environment = json.loads((run / "environment.json").read_text())
         assert [place["rank"] for place in environment["places"]] == list(range(ranks))
@@ -201,34 +218,42 @@ def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Pa
     assert results_of(tmp_path / "runs" / "tiny-001")["accuracy"] == results_of(runs[1])["accuracy"]
 
 
-@pytest.mark.slow
-def test_3d_explicit_boxes_own_model_and_probabilities(mpi: Launcher, tmp_path: Path) -> None:
-    from hpcdd.data.write import write_dataset
-
-    from ..conftest import make_split
-
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with volumes, a user's own network, and a configuration with explicit boxes."""
+    folder = tmp_path_factory.mktemp("volumes")
     shape = (2, 6, 8, 7)
     splits = {"train": make_split(60, shape=shape), "test": make_split(30, shape=shape, seed=1)}
-    write_dataset(tmp_path / "volumes.h5", splits, name="volumes", class_names=["two", "three", "four"])
-    (tmp_path / "mine.py").write_text(
+    write_dataset(folder / "volumes.h5", splits, name="volumes", class_names=["two", "three", "four"])
+    (folder / "mine.py").write_text(
         "import math, torch\n"
         "def linear(*, input_shape, num_classes, width, hidden):\n"
         "    n = math.prod(input_shape)\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(n, width * hidden), torch.nn.ReLU(),\n"
         "                               torch.nn.Linear(width * hidden, num_classes))\n"
     )
-    (tmp_path / "own.yaml").write_text(
+    (folder / "own.yaml").write_text(
         "data: {file: volumes.h5}\n"
         "decomposition: {boxes: [[[0, 0, 0], [4, 4, 4]], [[2, 4, 3], [6, 8, 7]], [[0, 0, 0], [6, 8, 7]]]}\n"
         "model: {name: 'mine:linear', width: 16, options: {hidden: 2}}\n"
         "local: {epochs: 3, batch_size: 10, optimizer: sgd, schedule: cosine, learning_rate: 1e-2}\n"
         "aggregation: {features: probabilities, epochs: 2, batch_size: 10}\n"
     )
-    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "run"], tmp_path, PYTHONPATH=str(tmp_path))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_users_own_network_on_explicit_boxes_of_volumes(mpi: Launcher, volumes: Path) -> None:
+    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "run"], volumes, PYTHONPATH=str(volumes))
     assert done.returncode == 0, done.stderr
-    results = results_of(tmp_path / "run")
+    results = results_of(volumes / "run")
     assert results["decomposition"]["grid"] is None
     assert np.mean(results["accuracy"]["test"]["local"]) > 0.34
+
+
+@pytest.mark.slow
+def test_a_residual_network_on_explicit_boxes_of_volumes(mpi: Launcher, volumes: Path) -> None:
     words = ["--model.name", "resnet8", "--model.options", "{}", "--coherent.starts", "[]"]
-    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "3d", *words], tmp_path)
+    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "3d", *words], volumes)
     assert done.returncode == 0, done.stderr
+    assert len(results_of(volumes / "3d")["accuracy"]["test"]["local"]) == 3
