@@ -66,7 +66,7 @@ def test_flipped_bits_and_files_that_were_cut(tmp_path: Path) -> None:
     damage_all(tmp_path, step=12, bits=1)
 
 
-@pytest.mark.figures
+@pytest.mark.exhaustive
 def test_every_bit(tmp_path: Path) -> None:
     damage_all(tmp_path, step=1, bits=8)
 

@@ -23,6 +23,8 @@ from hpcdd.progress.display import LineDisplay, NoDisplay, make_display
 from hpcdd.progress.live import LiveDisplay
 from hpcdd.seeding import WHOLE
 
+from ..waiting import LIMIT
+
 ALONE = Launch("none", 0, 1)
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -141,7 +143,7 @@ class Terminal:
 
     def drawn(self) -> str:
         os.close(self._side)
-        self._reader.join(10)
+        self._reader.join(LIMIT)
         os.close(self._main)
         return b"".join(self._parts).decode()
 
