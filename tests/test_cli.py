@@ -242,8 +242,8 @@ def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
-    """As `hpcdd train --help | head -1` does."""
-    command = [sys.executable, "-m", "hpcdd", "train", "--help"]
+    """As `hpcdd --help | head -1` does."""
+    command = [sys.executable, "-m", "hpcdd", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()
