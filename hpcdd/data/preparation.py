@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
+
+from ..decomposition import by
+
+MOST_PIXELS = 1 << 26
+"""Of an image that is decoded, and of one in a data set; a file of some kilobytes can claim more than memory holds."""
+MOST_VOXELS = 1 << 31
+"""Of a volume."""
+
+
+def _at_most(most: int, what: str) -> AfterValidator:
+    def check(size: tuple[int, ...]) -> tuple[int, ...]:
+        if math.prod(size) > most:
+            raise ValueError(f"{by(size)} are more than {most:,} {what}")
+        return size
+
+    return AfterValidator(check)
 
 
 class _Described(BaseModel):
@@ -19,7 +36,7 @@ class PicturePreparation(_Described):
     """Of a picture in a format that Pillow knows, see :class:`hpcdd.data.importers.images.Form`."""
 
     kind: Literal["picture"] = "picture"
-    size: tuple[PositiveInt, PositiveInt]
+    size: Annotated[tuple[PositiveInt, PositiveInt], _at_most(MOST_PIXELS, "pixels")]
     """(H, W) of all images, pixels."""
     fit: Literal["resize", "crop", "pad"] | None
     """How others are brought to this size; None: they are not, all files of the data set had it."""
@@ -35,7 +52,7 @@ class VolumePreparation(_Described):
     """Of a NIfTI volume, see :func:`hpcdd.data.importers.nifti.decode`."""
 
     kind: Literal["volume"] = "volume"
-    size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], _at_most(MOST_VOXELS, "voxels")]
     """(D, H, W) of all volumes, voxels."""
     resampled: bool
     """Whether others are brought to this size; else all files of the data set had it."""

@@ -71,6 +71,7 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, 
     if decomposition is not None:
         chunk = chunk_shape(decomposition, np.dtype(splits["train"].dtype).itemsize)
     names, splits, named = _classes(arguments, imported, splits)
+    seen: list[str] = []
     with _progress(sum(len(part.labels) for part in splits.values())) as advance:
         info = write_dataset(
             out,
@@ -84,10 +85,11 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, 
             compression=arguments.compression,
             coarse=block,
             chunk=chunk,
+            report=seen.append,
         )
     sheet = out.with_suffix(".png")
     contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
-    _summarize(out, info, chunk, [*imported.notes, *filter(None, [named, work.report()])])
+    _summarize(out, info, chunk, [*imported.notes, *filter(None, [named]), *seen, *work.notes()])
     print(f"  samples of each class: {sheet}")
 
 

@@ -101,6 +101,7 @@ def write_dataset(
     compression: int = 4,
     coarse: Sequence[int] | None = None,
     chunk: Sequence[int] | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> DatasetInfo:
     """Writes a dataset file (see :mod:`hpcdd.data.format`); nothing stands at ``path`` before it is whole.
 
@@ -113,12 +114,13 @@ def write_dataset(
         coarse: block of pixels along each spatial axis; the images averaged in such blocks are stored as well.
         chunk: pixels along each spatial axis that are stored together (see :mod:`hpcdd.data.chunks`); default: whole
             images.
+        report: hears what a user should know of the pixels.
 
     Returns:
         What the file says of itself.
 
     Raises:
-        UserError: pixels of a dtype that the format does not know, a channel that is constant, labels that training
+        UserError: pixels of a dtype that the format does not know, pixels that are all equal, labels that training
             would refuse, a block that does not fit, or a path that can't be written.
     """
     check_out(path)
@@ -143,7 +145,7 @@ def write_dataset(
                     moments = _write_split(file.create_group(split_name), split, compression, coarse, chunk)
                     if split_name == "train":
                         _check_classes(path, file["train/labels"][:], class_names, len(split.left_out))
-                        file.attrs["mean"], file.attrs["std"] = _checked(moments, path)
+                        file.attrs["mean"], file.attrs["std"] = _checked(moments, path, report)
                 file.attrs["fingerprint"] = np.bytes_(_accepted(path, described, temporary, file).fingerprint)
             info = replace(_accepted(path, inspect, temporary), path=path.absolute())
     except OSError as error:  # a full disk, for one
@@ -165,14 +167,22 @@ def check_out(path: Path) -> None:
         raise UserError(f"{path} can't be written: {error}") from error
 
 
-def _checked(moments: _Moments, path: Path) -> tuple[Array, Array]:
-    """Mean and standard deviation per channel, by which images can be normalised."""
+def _checked(moments: _Moments, path: Path, report: Callable[[str], None]) -> tuple[Array, Array]:
+    """Mean and standard deviation per channel, by which images can be normalised; 1 for a channel that is constant."""
     mean, std = moments.mean(), moments.std()
     if not np.isfinite([mean, std]).all():
         raise UserError(f"{path} is not written: the training images hold NaN or infinite pixels")
-    if not (std > 0).all():
-        raise UserError(f"{path} is not written: a channel is constant (std {std.tolist()})")
-    return mean, std
+    if not (std > 0).any():
+        raise UserError(
+            f"{path} is not written: all pixels of the training images are equal ({mean.tolist()} by channel); nothing "
+            "can be learned from them"
+        )
+    for channel in np.flatnonzero(std == 0):
+        report(
+            f"channel {channel} is {mean[channel]:g} in all training images; its standard deviation is taken as 1, so "
+            "that it is 0 when normalised"
+        )
+    return mean, np.where(std > 0, std, 1.0)
 
 
 def _check_classes(path: Path, labels: Array, class_names: Sequence[str], left_out: int = 0) -> None:

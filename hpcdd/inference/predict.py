@@ -43,8 +43,8 @@ def run(words: Sequence[str]) -> None:
     out = sys.stderr if own.output is None and own.format != "table" else sys.stdout
     if found.accuracy is not None:
         print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images of known class", file=out)
-    if work.bad:
-        print(printable(work.report()), file=out)
+    for note in work.notes():
+        print(printable(note), file=out)
     if own.output is not None:
         print(f"predictions: {own.output}", file=out)
 

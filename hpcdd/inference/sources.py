@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,8 +73,11 @@ class _Images:
     tree: Tree
     files: Sequence[str]
     decode: Decoder
+    report: Callable[[], str] = str
 
     def batches(self, model: Classifier, work: Work) -> Iterator[Batch]:
+        work.reports.append(self.report)
+
         def fitting(content: bytes, where: str) -> Array:
             image = self.decode(content, where)
             if image.shape != model.image_shape:
@@ -127,12 +131,12 @@ def open_sources(paths: Sequence[str], model: Classifier, split: str) -> list[So
         if path == EMBEDDED_NAME or path.lower().endswith(_DATASETS):
             opened.append(_dataset(resolve(path), model, split))
             continue
-        decode, suffixes = _form(model, path)
-        found = _images(path, decode, suffixes)
+        decode, suffixes, report = _form(model, path)
+        found = dataclasses.replace(_images(path, decode, suffixes), report=report)
         before = opened[-1] if opened else None
         if isinstance(found.tree, Files) and isinstance(before, _Images) and isinstance(before.tree, Files):
             files = (*before.files, *found.files)
-            opened[-1] = _Images(Files(files), files, decode)
+            opened[-1] = _Images(Files(files), files, decode, report)
         else:
             opened.append(found)
     return opened
@@ -158,20 +162,42 @@ def _images(path: str, decode: Decoder, suffixes: Sequence[str]) -> _Images:
     return _Images(tree, files, decode)
 
 
-def _form(model: Classifier, path: str) -> tuple[Decoder, Sequence[str]]:
-    """How a file becomes an image for this model, and the endings by which such files are found in a folder."""
+def _form(model: Classifier, path: str) -> tuple[Decoder, Sequence[str], Callable[[], str]]:
+    """How a file becomes an image for this model; the endings by which such files are found in a folder; and what is to
+    be said of them when all have been read.
+    """
     preparation, shape = model.preparation, model.image_shape
     if isinstance(preparation, VolumePreparation):
-        size = preparation.size if preparation.resampled else None
-        return partial(nifti.decode, window=preparation.window, size=size), nifti.SUFFIXES
+        unsuited: list[str] = []
+        decode = partial(_volume, preparation=preparation, unsuited=unsuited)
+        return decode, nifti.SUFFIXES, partial(_told, unsuited)
     if preparation is not None:
-        return pictures.Form.of(preparation).decode, sorted(pictures.SUFFIXES)
+        return pictures.Form.of(preparation).decode, sorted(pictures.SUFFIXES), str
     if len(shape) != 3 or shape[0] not in (1, 3) or model.dtype not in (None, "uint8"):
         raise UserError(
             f"{path}: the model's data set was not made of files with an image each, but of {model.dtype} arrays "
             f"{shape} (channels first), which is nothing that a picture becomes; name a dataset file (.h5)"
         )
-    return pictures.Form(mode="L" if shape[0] == 1 else "RGB").decode, sorted(pictures.SUFFIXES)
+    return pictures.Form(mode="L" if shape[0] == 1 else "RGB").decode, sorted(pictures.SUFFIXES), str
+
+
+def _volume(content: bytes, where: str, preparation: VolumePreparation, unsuited: list[str]) -> Array:
+    size = preparation.size if preparation.resampled else None
+    intensities = nifti.Intensities(preparation.window)
+    image = nifti.decode(content, where, preparation.window, size, intensities)
+    if fault := intensities.fault():
+        unsuited.append(f"{where}: {fault}, {intensities}")
+    return image
+
+
+def _told(unsuited: Sequence[str]) -> str:
+    """Which volumes the model's window does not suit; empty for none. That may be right, so it is no error."""
+    if not unsuited:
+        return ""
+    more = f"; and {len(unsuited) - 1} more" if len(unsuited) > 1 else ""
+    return (
+        f"warning: volumes unlike those that the model's window suits: {min(unsuited)}{more}; are the units the same?"
+    )
 
 
 def _dataset(path: Path, model: Classifier, split: str) -> _Dataset:

@@ -188,7 +188,8 @@ SOURCES = [
     Row(
         "constant images",
         given("npy"),
-        "d.h5 is not written: a channel is constant (std [0.0])",
+        "d.h5 is not written: all pixels of the training images are equal ([0.0] by channel); nothing can be "
+        "learned from them",
         files({**ARRAYS, "images.npy": npy(np.zeros((8, 5, 5), "u1"))}),
     ),
     Row(

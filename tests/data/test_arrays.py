@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdd import environment
 from hpcdd.data.importers import npy, npz, stream
 from hpcdd.errors import UserError
 
@@ -83,6 +84,31 @@ def test_other_names_versions_and_dtypes(tmp_path: Path) -> None:
         assert np.array_equal(pixels_of(named.splits["train"]), pixels_of(train))
 
 
+@pytest.mark.parametrize(
+    ("shape", "layout", "told"),
+    [
+        ((6, 5), None, "array (6, 6, 5) read as NHW: images of 6 x 5, channels: 1"),
+        ((5, 7, 3), None, "array (6, 5, 7, 3) read as NHWC: images of 5 x 7, channels: 3"),
+        (
+            (16, 15, 4),
+            None,
+            "array (6, 16, 15, 4) read as NDHW: volumes of 16 x 15 x 4, channels: 1; if an axis of it is channels, "
+            "name --layout NHWC or NCHW",
+        ),
+        ((16, 15, 4), "NHWC", "array (6, 16, 15, 4) read as NHWC: images of 16 x 15, channels: 4"),
+        (
+            (4, 5, 6, 2),
+            None,
+            "array (6, 4, 5, 6, 2) read as NCDHW: volumes of 5 x 6 x 2, channels: 4; if an axis of it is channels, "
+            "name --layout NDHWC",
+        ),
+    ],
+)
+def test_how_the_axes_were_read_is_told(tmp_path: Path, shape: Any, layout: str | None, told: str) -> None:
+    files = {"images.npy": npy_bytes(images(6, *shape)), "labels.npy": npy_bytes(labels(6))}
+    assert read(npy, write_files(tmp_path, files), layout=layout).notes == [told]
+
+
 def test_a_folder_of_npy_files_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "_BLOCK_BYTES", 3 * 60)
     x = images(10, 3, 4, 5)
@@ -141,6 +167,25 @@ BAD = {
     "labels of several columns": (npy_bytes(X), np.zeros((4, 14), np.uint8), "one integer per image is needed"),
     "float labels": (npy_bytes(X), Y.astype(np.float32), "one integer per image is needed"),
 }
+
+
+def test_no_more_labels_are_read_than_a_data_set_has(tmp_path: Path) -> None:
+    """A megabyte of a zip archive can hold a thousand of them."""
+    head = "{{'descr': '|u1', 'fortran_order': False, 'shape': {}, }}"
+    n = 1 << 30
+    files = {"images.npy": raw(head.format((n, 1, 1)), b""), "labels.npy": raw(head.format((n,)), b"")}
+    (tmp_path / "a.npz").write_bytes(zip_bytes(files))
+    with pytest.raises(UserError, match=r"labels\.npy announces 1,073,741,824 labels; 67,108,864 are the most"):
+        read(npz, tmp_path / "a.npz")
+
+
+def test_labels_that_memory_has_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"images.npy": npy_bytes(X), "labels.npy": npy_bytes(Y)}
+    (tmp_path / "a.npz").write_bytes(zip_bytes(files))
+    monkeypatch.setattr(environment, "available_memory", lambda: 0)
+    monkeypatch.setattr(environment, "_ALWAYS_THERE", 0)
+    with pytest.raises(UserError, match=r"announces 4 labels: 0\.0 GiB of memory are needed, but 0\.0 GiB are free"):
+        read(npz, tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(("content", "y", "message"), BAD.values(), ids=BAD.keys())

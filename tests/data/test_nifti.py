@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdd import environment
 from hpcdd.data.importers import nifti
 from hpcdd.data.importers.resample import resample
 from hpcdd.data.importers.work import Work
+from hpcdd.environment import resident_memory
 from hpcdd.errors import UserError
 
 from .sources import pixels_of, read, tar_bytes, write_files
@@ -54,6 +57,11 @@ def nii(voxels: np.ndarray[Any, Any], **options: Any) -> bytes:
     code, bits = CODES[voxels.dtype.name], 8 * voxels.dtype.itemsize
     stored = voxels.astype(voxels.dtype.newbyteorder(order)).tobytes(order="F")
     return header(voxels.shape, code=code, bits=bits, **options) + stored
+
+
+def scan(low: float, high: float, seed: int = 0, dtype: str = "int16") -> np.ndarray[Any, Any]:
+    """Numbers of equal density between two."""
+    return np.random.default_rng(seed).uniform(low, high, (12, 10, 8)).astype(dtype)
 
 
 def ramp(shape: tuple[int, int, int] = (4, 3, 2)) -> np.ndarray[Any, Any]:
@@ -126,7 +134,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     for source in (write_files(tmp_path / "MosMedData", files), tmp_path / "mosmed.tar"):
         if source.suffix:
             source.write_bytes(tar_bytes(files, ""))
-        imported = read(nifti, source, size=[3, 4, 4])
+        imported = read(nifti, source, size=[3, 4, 4], window=[-1000, 400])
         assert imported.class_names == ("CT-0", "CT-1")
         assert imported.splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
         images = pixels_of(imported.splits["train"])
@@ -163,6 +171,24 @@ def test_a_bad_volume_is_named(content: bytes, message: str) -> None:
     assert str(caught.value).startswith("CT-1/study.nii ")
 
 
+@pytest.mark.parametrize("claimed", [1 << 13, 1 << 15])
+def test_a_small_file_does_not_ask_for_huge_memory(claimed: int) -> None:
+    """Two MB that gzip unfolds to two GB, and a header that announces more than memory holds."""
+    content = gzip.compress(header((claimed, claimed, claimed)) + bytes(1 << 20))
+    before = resident_memory()[1]
+    with pytest.raises(UserError, match=r"^a/b claims to be [\d,]+ bytes large; 2,147,483,648 are the most"):
+        nifti.decode(content, "a/b", **WHOLE)
+    assert resident_memory()[1] - before < 1 << 26
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_volume_that_memory_has_no_room_for(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    monkeypatch.setattr(environment, "available_memory", lambda: 0)
+    monkeypatch.setattr(environment, "_ALWAYS_THERE", 0)
+    with pytest.raises(UserError, match=r"^a/b announces 4 x 3 x 2 voxels: .* GiB of memory are needed, but 0\.0 GiB"):
+        nifti.decode(gzip.compress(GOOD) if packed else GOOD, "a/b", **WHOLE)
+
+
 def test_bad_volumes_are_skipped_if_wanted(tmp_path: Path) -> None:
     files = {f"{name}/{i}.nii": nii(ramp()) for name in ("a", "b") for i in range(3)} | {"a/1.nii": GOOD[:-1]}
     work = Work(skip_bad=True, threads=2)
@@ -181,6 +207,52 @@ def test_fuzzed_headers(at: int, change: bytes, kept: int | None) -> None:
     except UserError:
         return
     assert volume.shape == (1, 2, 3, 4)
+
+
+def write_scans(folder: Path, *scans: np.ndarray[Any, Any]) -> Path:
+    """Three volumes of each of two classes, in the order given."""
+    files = {f"{name}/{i}.nii": nii(scans[(3 * k + i) % len(scans)]) for k, name in enumerate("ab") for i in range(3)}
+    return write_files(folder / "scans", files)
+
+
+UNSUITED = {
+    "MRI": (scan(0, 3000), "88% of the voxels become 255", "from 0 to 299"),
+    "8 bits": (scan(0, 256), "98% of the voxels lie in 47 of 256 grey levels", "from 0 to 255"),
+    "unit range": (scan(0, 1, dtype="float32"), "98% of the voxels lie in 1 of 256 grey levels", "from 0.00"),
+    "other units": (scan(-1.0, 0.4, dtype="float32"), "98% of the voxels lie in 1 of 256 grey levels", "from -0.999"),
+}
+
+
+@pytest.mark.parametrize(("volume", "fault", "found"), UNSUITED.values(), ids=UNSUITED.keys())
+def test_volumes_that_the_default_window_does_not_suit(
+    tmp_path: Path, volume: np.ndarray[Any, Any], fault: str, found: str
+) -> None:
+    source = write_scans(tmp_path, volume)
+    with pytest.raises(UserError, match=f"scans: {fault} by the default window.*intensities {found}") as caught:
+        read(nifti, source)
+    words = re.search(r"such as --window (\S+) (\S+), or --window -1000 400 if", str(caught.value))
+    assert words is not None
+    images = pixels_of(read(nifti, source, window=[float(word) for word in words.groups()]).splits["train"])
+    assert 0.005 < (images == 255).mean() < 0.02
+    assert len(np.unique(images)) > 200
+    assert len(pixels_of(read(nifti, source, window=[-1000.0, 400.0]).splits["train"])) == 6  # as the user wishes
+
+
+def test_volumes_of_which_the_first_alone_suits_the_default_window(tmp_path: Path) -> None:
+    train = read(nifti, write_scans(tmp_path, scan(-1000, 400), *[scan(0, 3000)] * 5)).splits["train"]
+    with pytest.raises(UserError, match="74% of the voxels become 255"):
+        pixels_of(train)
+
+
+def test_air_is_no_reason_to_refuse_the_default_window(tmp_path: Path) -> None:
+    """Around a body there is air, a little below -1000, and what scanners pad with."""
+    volume = scan(-1000, 1000)
+    volume.reshape(-1)[: int(0.7 * volume.size)] = -3024
+    work = Work(threads=2)
+    pixels_of(read(nifti, write_scans(tmp_path, volume), work).splits["train"])
+    (note,) = work.notes()
+    assert note.startswith("intensities from -3024 to 99")
+    assert re.search(r"70\.0% below and 9\.\d% above the window -1000 to 400$", note)
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,9 @@ def breaking_off() -> Split:
     return Split(np.arange(60) % 3, images.shape[1:], "uint8", blocks)
 
 
-def constant_channel() -> Split:
+def constant(*channels: int) -> Split:
     images = images_of("uint8", 60)
-    images[:, 1] = 7
+    images[:, channels] = 7
     return in_blocks(images, 20)
 
 
@@ -115,7 +115,7 @@ FAILURES = {
         UserError,
         "dtype float64 can't be stored",
     ),
-    "constant channel": (constant_channel, UserError, "constant"),
+    "constant": (lambda: constant(0, 1, 2), UserError, r"all pixels of the training images are equal .\[7.0, 7.0, 7.0"),
     "label without a name": (
         lambda: with_labels(np.arange(60) % 4),
         UserError,
@@ -148,6 +148,18 @@ def test_a_failure_leaves_no_trace(
     assert ".tmp" not in str(caught.value)  # a user never sees the temporary name
     assert [p.name for p in tmp_path.iterdir()] == (["d.h5"] if existing else [])
     assert not existing or path.read_bytes() == before
+
+
+def test_a_constant_channel_has_standard_deviation_1(tmp_path: Path) -> None:
+    """As the blue of fluorescence images in green and red."""
+    said: list[str] = []
+    splits = {"train": constant(1), "test": in_blocks(images_of("uint8", 60), 20)}
+    info = write_dataset(tmp_path / "d.h5", splits, name="d", class_names=CLASSES, report=said.append)
+    assert (info.mean[1], info.std[1]) == (7.0, 1.0)
+    assert min(info.std[0], info.std[2]) > 10
+    assert said == [
+        "channel 1 is 7 in all training images; its standard deviation is taken as 1, so that it is 0 when normalised"
+    ]
 
 
 def test_without_a_test_split_nothing_is_written(tmp_path: Path) -> None:
@@ -197,7 +209,7 @@ def test_a_large_mean_does_not_swallow_the_deviation(tmp_path: Path) -> None:
     np.testing.assert_allclose(inspect(tmp_path / "d.h5").std, images.astype(np.float64).std(), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("value", "message"), [(0.1, "constant"), (np.nan, "NaN or infinite")])
+@pytest.mark.parametrize(("value", "message"), [(0.1, "are equal"), (np.nan, "NaN or infinite")])
 def test_constant_and_nan_float_images_are_refused(tmp_path: Path, value: float, message: str) -> None:
     split = Split.from_array(np.full((40, 1, 5, 5), value, np.float32), np.arange(40) % 2)
     with pytest.raises(UserError, match=message):

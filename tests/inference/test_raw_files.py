@@ -62,7 +62,7 @@ def test_a_raw_jpeg_just_works(tmp_path: Path, fit: str) -> None:
     assert predicted(tmp_path / "model.h5", tmp_path / "source/test") == stored
 
 
-def test_a_raw_volume_just_works(tmp_path: Path) -> None:
+def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     volumes(tmp_path / "source")
     words = [
         "prepare",
@@ -86,6 +86,14 @@ def test_a_raw_volume_just_works(tmp_path: Path) -> None:
     written(tmp_path / "model.h5", inspect(tmp_path / "d.h5"), config)
     stored = predicted(tmp_path / "model.h5", tmp_path / "d.h5")
     assert predicted(tmp_path / "model.h5", tmp_path / "source/test") == stored
+    assert "warning" not in "".join(capsys.readouterr())
+    other = np.random.default_rng(0).integers(0, 3000, (9, 8, 7)).astype(np.int16)  # of a magnetic resonance scanner
+    nibabel.Nifti1Image(other, np.diag([-1.0, 1.0, 2.0, 1.0])).to_filename(tmp_path / "source/test/a/9.nii")
+    assert cli.main(["predict", str(tmp_path / "model.h5"), str(tmp_path / "source/test"), "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 6
+    assert "warning: volumes unlike those that the model's window suits: " in captured.err
+    assert f"{tmp_path}/source/test/a/9.nii: 88% of the voxels become 255, intensities from 8 to 2991" in captured.err
 
 
 def test_files_without_a_preparation_keep_their_fingerprint() -> None:

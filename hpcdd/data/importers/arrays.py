@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...decomposition import by
 from ...errors import UserError
 from ..split import Indices
 from ..structure import DTYPES
@@ -31,7 +32,6 @@ _PAIRS = (
     ("x", "y"),
     ("X", "y"),
 )
-_MOST_LABELS = 1 << 31
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout",
         choices=LAYOUTS,
-        help="axes of the images (default: the last axis is channels if it is 1 or 3 long, else the second if that is)",
+        help="axes of the images (default: the last axis is channels if it is 1 or 3 long, else the second if that is; "
+        "of five axes the second is channels in any case). Channels of other numbers are read by NHWC, NCHW, ...",
     )
 
 
@@ -85,8 +86,18 @@ def read_arrays(
     kinds = {(part.image_shape, part.dtype) for part in splits.values()}
     if len(kinds) > 1:
         raise UserError(f"{source}: images differ between splits: {', '.join(map(str, sorted(kinds)))}")
-    first = found[names["train"][0]]
-    return Imported(splits, (), notes=[f"axes of the images read as {layout or _layout(first)}"])
+    return Imported(splits, (), notes=[_understood(found[names["train"][0]], layout, splits["train"].image_shape)])
+
+
+def _understood(images: StreamedArray, layout: str | None, image_shape: tuple[int, ...]) -> str:
+    """How the axes were read, and how they are read otherwise where that was a guess."""
+    channels, *spatial = image_shape
+    kind = "images" if len(spatial) == 2 else "volumes"
+    told = f"array {images.shape} read as {layout or _layout(images)}: {kind} of {by(spatial)}, channels: {channels}"
+    if layout is None and len(spatial) == 3 and images.shape[-1] not in (1, 3) and images.shape[1] not in (1, 3):
+        other = "NHWC or NCHW" if len(images.shape) == 4 else "NDHWC"
+        told += f"; if an axis of it is channels, name --layout {other}"
+    return told
 
 
 def _present(pair: tuple[str, str], found: Mapping[str, StreamedArray]) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -143,7 +154,7 @@ def _collection(images: StreamedArray, labels: StreamedArray, layout: str | None
 
     spatial = [n for axis, n in zip(axes, images.shape, strict=True) if axis not in "NC"]
     shape = (1 if channel < 0 else images.shape[channel], *spatial)
-    return Collection(labels.whole(_MOST_LABELS).reshape(-1).astype(np.int64), shape, dtype, rows)
+    return Collection(labels.whole().reshape(-1).astype(np.int64), shape, dtype, rows)
 
 
 def open_npz(source: Path) -> dict[str, StreamedArray]:

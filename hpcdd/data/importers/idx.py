@@ -25,7 +25,6 @@ EXAMPLES = (
 )
 _PREFIX = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
-_MOST_LABELS = 1 << 28
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +52,10 @@ def read(source: Path, _work: Work) -> Imported:
     for split, prefix in _PREFIX.items():
         images_path = _find(source, f"{prefix}-images", 3)
         labels_path = _find(source, f"{prefix}-labels", 1)
-        images, labels = open_array(images_path, 3), open_array(labels_path, 1).whole(_MOST_LABELS)
-        if images.shape[0] != len(labels):
-            raise UserError(f"{images_path} holds {images.shape[0]} images, but {labels_path} {len(labels)} labels")
-        splits[split] = _collection(images, labels)
+        images, labels = open_array(images_path, 3), open_array(labels_path, 1)
+        if images.shape[0] != labels.shape[0]:
+            raise UserError(f"{images_path} holds {images.shape[0]} images, but {labels_path} {labels.shape[0]} labels")
+        splits[split] = _collection(images, labels.whole())
     return Imported(splits, ())
 
 

@@ -12,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UserError
-from ..preparation import PicturePreparation
+from ..preparation import MOST_PIXELS, PicturePreparation
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif"})
 FITS = ("resize", "crop", "pad")
-_MOST_PIXELS = 1 << 26
-"""That are decoded at once; a file of some kilobytes can claim more than the memory holds."""
 _MOST_REDUCED = 1 << 28
 """Of a JPEG file that is decoded at a part of its size: phones take pictures of 200 million pixels."""
 _BOUND = threading.Lock()
@@ -95,13 +93,13 @@ class Form:
         claimed = f"{image.width} x {image.height}"
         pixels = image.width * image.height
         reducible = image.format in ("JPEG", "MPO") and "progressive" not in image.info and pixels <= _MOST_REDUCED
-        if pixels > _MOST_PIXELS and reducible and self.size is not None:
+        if pixels > MOST_PIXELS and reducible and self.size is not None:
             longest = max(self.size)  # of either axis: the file may say that it is to be turned
             image.draft(None, (longest, longest))
-        if image.width * image.height > _MOST_PIXELS:
+        if image.width * image.height > MOST_PIXELS:
             remedy = "make it smaller, or name a smaller --size" if self.size else "name --size H W, or make it smaller"
             raise UserError(
-                f"{where} claims to have {claimed} pixels, but {_MOST_PIXELS:,} are the most that are decoded "
+                f"{where} claims to have {claimed} pixels, but {MOST_PIXELS:,} are the most that are decoded "
                 f"({_MOST_REDUCED:,} of a JPEG file that is not progressive, where --size is small enough); {remedy}"
             )
 
@@ -173,6 +171,6 @@ def form(size: list[int] | None, fit: str | None, mode: str | None = None) -> Fo
         if fit is not None:
             raise UserError(f"--fit {fit} says how images are brought to one size; name it with --size H W")
         return Form(None, FITS[0], mode)
-    if min(size) < 1 or size[0] * size[1] > _MOST_PIXELS:
-        raise UserError(f"--size is {size[0]} {size[1]}; use positive numbers, at most {_MOST_PIXELS:,} pixels in all")
+    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+        raise UserError(f"--size is {size[0]} {size[1]}; use positive numbers, at most {MOST_PIXELS:,} pixels in all")
     return Form((size[0], size[1]), fit or FITS[0], mode)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...decomposition import by
+from ...environment import no_room
 from ...errors import UserError
 from ..split import Indices
 from .collection import LeaveOut
@@ -19,6 +20,7 @@ from .tree import MOST_BYTES, READ_ERRORS
 
 Array = npt.NDArray[Any]
 _BLOCK_BYTES = 1 << 23
+_MOST_LABELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,16 @@ class StreamedArray:
                 raise
             raise UserError(f"{self.where} is damaged: {error}") from error
 
-    def whole(self, most: int) -> Array:
-        """All of a small array.
+    def whole(self) -> Array:
+        """All of an array of labels.
 
         Raises:
-            UserError: it is damaged, or has more than ``most`` bytes.
+            UserError: it is damaged, or no data set has as many.
         """
-        if self.shape[0] * self.row_bytes > most:
-            raise UserError(f"{self.where} announces {by(self.shape)} numbers, which is absurdly much")
+        if (count := math.prod(self.shape)) > _MOST_LABELS:
+            raise UserError(f"{self.where} announces {count:,} labels; {_MOST_LABELS:,} are the most that are read")
+        if fault := no_room(3 * 8 * count):  # as int64, and what is made of them
+            raise UserError(f"{self.where} announces {count:,} labels: {fault}")
         return np.concatenate(list(self.rows(np.arange(self.shape[0]))))
 
     def _read(self, stream: IO[bytes], size: int) -> bytes:

@@ -36,12 +36,14 @@ class Work:
         threads: that decode.
         seed: of what is drawn, where a kind draws its images.
         bad: what was wrong with each bad file so far.
+        reports: give what is to be said of the images when all have been read; empty for nothing.
     """
 
     skip_bad: bool = False
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     seed: int = 0
     bad: list[str] = field(default_factory=list)
+    reports: list[Callable[[], str]] = field(default_factory=list)
 
     def collect(self, tree: Tree, files: Sequence[str], labels: Sequence[int], decode: Decoder) -> Collection:
         """Images of one shape from files; all but the first are decoded when they are asked for.
@@ -84,6 +86,10 @@ class Work:
                 yield np.stack(block)
 
         return Collection(np.asarray(labels, np.int64), shape, str(dtype), rows)
+
+    def notes(self) -> list[str]:
+        """What is to be said when all has been read."""
+        return [note for note in (*(report() for report in self.reports), self.report()) if note]
 
     def report(self) -> str:
         """Which files were left out; empty for none."""
