@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from .errors import UserError
 from .files import written_whole
-from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5, other_format
+from .hdf5 import damage_told, first_fault, new_hdf5, open_hdf5, other_format, whole
 from .texts import printable
 
 FORMAT = 1
@@ -143,7 +143,7 @@ def read(path: Path) -> Decisions:
     ):
         if found := other_format(file, "hpcdd_decisions_format", FORMAT):
             raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")
-        if fault := first_outside(file):
+        if fault := first_fault(file):
             raise UserError(f"{path}: {fault}; a file of decisions holds its data itself")
         return _checked(file)
 
@@ -220,11 +220,8 @@ def _within(values: Array, limit: int) -> bool:
 
 
 def _array(file: h5py.File, place: str, dtype: str, shape: tuple[int, ...]) -> Array:
-    """A dataset as it was written; ValueError where it has another shape or dtype, or not all of its bytes."""
+    """A dataset as it was written; ValueError where it has another shape or dtype."""
     stored = file[place]
     if stored.shape != shape or str(stored.dtype) != dtype:
         raise ValueError(f"{place} is {stored.dtype} {stored.shape}, not {dtype} {shape}")
-    if stored.id.get_storage_size() < stored.nbytes:  # lest a small file asks for a large array
-        raise ValueError(f"{place} has {stored.id.get_storage_size()} of {stored.nbytes} bytes")
-    values: Array = stored[...]
-    return values
+    return whole(stored)

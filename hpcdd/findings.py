@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from .errors import DamagedError
 from .files import digest, read_sealed, write_bytes, write_sealed, writing
+from .hdf5 import whole
 
 Pieces = dict[str, npt.NDArray[Any]]
 """Arrays by their places in decisions.h5."""
@@ -80,7 +81,10 @@ class Findings:
         image = self._path(phase).read_bytes()
         if digest(image) != seal:
             raise DamagedError(f"{self._path(phase)} is damaged (its SHA-256 is another one)")
-        return _decode(image)
+        try:
+            return _decode(image)
+        except (RuntimeError, ValueError) as error:
+            raise DamagedError(f"{self._path(phase)} is damaged ({error})") from error
 
     def _path(self, phase: str) -> Path:
         return self._examined / f"{phase}.h5"
@@ -99,5 +103,7 @@ def _encode(pieces: Mapping[str, npt.NDArray[Any]]) -> bytes:
 def _decode(image: bytes) -> Pieces:
     found: Pieces = {}
     with h5py.File(io.BytesIO(image), "r") as file:
-        file.visititems(lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: found.update({name: whole(item)}) if isinstance(item, h5py.Dataset) else None
+        )
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -12,8 +13,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from .errors import UserError
+
+_MOST_PACKED = 1100
+"""Bytes that one may stand for: deflate, of the filters that HDF5 brings with it, makes 1032 of one."""
+_SMALL = 1 << 20
+"""Bytes that may be asked for whatever is stored: of constant numbers other filters store next to nothing."""
 
 
 @contextlib.contextmanager
@@ -68,9 +75,15 @@ def damage_told(told: Callable[[str], str]) -> Iterator[None]:
         raise UserError(told((str(error) or type(error).__name__).splitlines()[0])) from error
 
 
+def number_of(version: Any) -> Any:
+    """The number of a file's format, where it stands there as text; else as it is."""
+    text = version.decode("ascii", "replace") if isinstance(version, bytes) else version
+    return int(text) if isinstance(text, str) and text.isdecimal() else version
+
+
 def other_format(file: h5py.File, attribute: str, known: int) -> str | None:
     """What an attribute says of a file's format, in words, where it is not the one that is ``known``; else None."""
-    version = file.attrs.get(attribute)
+    version = number_of(file.attrs.get(attribute))
     if np.ndim(version) or version != known:
         return f"no attribute {attribute}" if version is None else f"its format is {version}"
     return None
@@ -86,13 +99,57 @@ def leads_outside(group: h5py.Group, name: str) -> str | None:
     return None
 
 
-def first_outside(file: h5py.File) -> str | None:
-    """The first member of any group that does not lie in the file itself, and why; None if all of them do."""
+def missing(dataset: h5py.Dataset) -> str | None:
+    """What is missing so that a dataset can be read: a filter, or bytes; None where nothing is.
+
+    A small file can announce any number of bytes. What it does not hold is not asked for.
+    """
+    settings, stored = dataset.id.get_create_plist(), dataset.id.get_storage_size()
+    filters = [settings.get_filter(number) for number in range(settings.get_nfilters())]
+    for code, _, _, name in filters:
+        if not h5py.h5z.filter_avail(code):
+            known = name.decode("ascii", "replace").partition(";")[0]
+            return (
+                f"is packed by the filter {code} ({known or 'without a name'}), which is not here; where it is, "
+                "rewrite the file by `h5repack -f GZIP=4 IN OUT`, or name the folder of the filter in HDF5_PLUGIN_PATH"
+            )
+    if dataset.shape is None:
+        return None
+    needed = dataset.size * dataset.dtype.itemsize
+    if dataset.chunks is not None:
+        chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        if (there := dataset.id.get_num_chunks()) < chunks:
+            return f"has {there:,} of the {chunks:,} chunks of its {needed:,} bytes"
+        needed = chunks * math.prod(dataset.chunks) * dataset.dtype.itemsize
+    least = -(-(needed - _SMALL) // _MOST_PACKED) if filters else needed
+    return f"has {stored:,} bytes, from which its {needed:,} bytes can't be made" if stored < least else None
+
+
+def whole(dataset: h5py.Dataset) -> npt.NDArray[Any]:
+    """All of a dataset.
+
+    Raises:
+        ValueError: the file does not hold it, or memory has no room for it.
+    """
+    if fault := missing(dataset):
+        raise ValueError(f"{dataset.name} {fault}")
+    try:
+        values: npt.NDArray[Any] = np.asarray(dataset[()])
+    except MemoryError as error:
+        raise ValueError(f"memory has no room for the {dataset.nbytes:,} bytes of {dataset.name}") from error
+    return values
+
+
+def first_fault(file: h5py.File) -> str | None:
+    """The first member of any group that does not lie in the file itself, or not all of it, and why; None if all do."""
     groups = [file]
     file.visititems(lambda _, item: groups.append(item) if isinstance(item, h5py.Group) else None)  # follows no link
     for group in groups:
         for name in group:
-            if fault := leads_outside(group, name):
+            member = None if (fault := leads_outside(group, name)) else group[name]
+            if isinstance(member, h5py.Dataset):
+                fault = missing(member)
+            if fault:
                 return f"{group.name.rstrip('/')}/{name} {fault}"
     return None
 

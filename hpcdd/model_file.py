@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,15 @@ from .data.format import DatasetInfo
 from .data.preparation import Preparation, from_json
 from .decisions import STRATEGIES
 from .decomposition import Box, Decomposition, Subdomain
+from .environment import no_room
 from .errors import UserError
 from .files import written_whole
-from .hdf5 import damage_told, first_outside, new_hdf5, open_hdf5, other_format
+from .hdf5 import damage_told, first_fault, new_hdf5, open_hdf5, other_format, whole
 from .models.aggregators import RULES
 from .models.coherent import Coherent, Penultimate, prepare_cnn
 from .models.dnn import DNN
-from .models.registry import check_consent, create
-from .models.storage import State, read_state, write_state
+from .models.registry import check_consent, template
+from .models.storage import State, filled, write_state
 from .texts import printable
 
 FORMAT = 1
@@ -138,8 +140,14 @@ class ModelFile:
         dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
         self.dtype = None if dtype is None else str(dtype)
         self.preparation = None if preparation is None else from_json(str(preparation))
-        boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in file["boxes"][:]]
-        blocks = [tuple(map(int, block)) for block in file["blocks"][:]]
+        axes = len(self.image_shape) - 1
+        stored = whole(file["boxes"]), whole(file["blocks"])
+        if [found.shape[1:] for found in stored] != [(2, axes), (axes,)]:
+            raise ValueError(
+                f"boxes {stored[0].shape} and blocks {stored[1].shape} are none of images {self.image_shape}"
+            )
+        boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in stored[0]]
+        blocks = [tuple(map(int, block)) for block in stored[1]]
         self.subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
         self.mean, self.std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
         self.local_width = int(file.attrs["local_width"])
@@ -155,15 +163,15 @@ class ModelFile:
 
     def global_cnn(self) -> nn.Module:
         """The global CNN."""
-        made = create(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
-        made.load_state_dict(read_state(self._file["global"]))
-        return made.eval()
+        made = template(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
+        return filled(made, self._file["global"]).eval()
 
     def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
         """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees so many features of each CNN."""
-        made = DNN(widths, self.config.aggregation.hidden, len(self.class_names), self.config.aggregation.dropout)
-        made.load_state_dict(read_state(self._file[folder]))
-        return made.eval()
+        settings = self.config.aggregation
+        with torch.device("meta"):
+            made = DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
+        return filled(made, self._file[folder]).eval()
 
     def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
         """Some columns of a DNN's first layer, (hidden, stop - start); no others are read."""
@@ -176,9 +184,8 @@ class ModelFile:
 
     def _cnn(self, place: str, subdomain: int) -> nn.Module:
         shape = (self.image_shape[0], *self.subdomains[subdomain].shape)
-        made = create(self.config.model, shape, len(self.class_names), self.local_width)
-        made.load_state_dict(read_state(self._file[place]))
-        return made.eval()
+        made = template(self.config.model, shape, len(self.class_names), self.local_width)
+        return filled(made, self._file[place]).eval()
 
 
 @contextlib.contextmanager
@@ -231,11 +238,18 @@ def read_model(path: Path, own: str | None = None) -> Model:
 def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
     if found := other_format(file, "hpcdd_model_format", FORMAT):
         raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
-    if fault := first_outside(file):
+    if fault := first_fault(file):
         raise UserError(f"{path}: {fault}; a model file holds its data itself")
     config = from_yaml(str(file.attrs["config"]), str(path))
     try:
         check_consent(config.model, own)
     except UserError as error:
         raise UserError(f"{path} asks for code: {error}") from error
-    return ModelFile(file, config)
+    model = ModelFile(file, config)
+    stored: list[int] = []
+    file.visititems(lambda _, item: stored.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    if fault := no_room(2 * sum(stored)):  # as it is read, and in the networks
+        raise UserError(f"{path} holds {sum(stored):,} bytes of parameters: {fault}; use a machine with more memory")
+    if fault := no_room(4 * math.prod(model.image_shape)):
+        raise UserError(f"{path} takes images of shape {model.image_shape}: {fault} for each; is the file damaged?")
+    return model

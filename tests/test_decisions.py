@@ -82,7 +82,7 @@ FAULTS: dict[str, Callable[[h5py.File], None]] = {
     "local decisions are no classes": _set("local/decisions", lambda a: a - 1),
     "NaN": _set("influence/dnn/gradient", lambda a: np.full_like(a, np.nan)),
     "not among the rows": _set("samples/rows", lambda a: a + 1000),
-    "of 38654705664 bytes": _huge,
+    "has 0 of the 9,437,184 chunks of its 38,654,705,664 bytes": _huge,
     "is a link": _link,
     "reasons are unknown": _set("samples/reason", lambda a: np.array([b"whim"] * len(a), dtype=h5py.string_dtype())),
     "damaged": lambda file: file.__delitem__("local"),

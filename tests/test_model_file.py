@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from hpcdd import environment
 from hpcdd.config import (
     AggregationSettings,
     BaselineSettings,
@@ -27,6 +29,7 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import Samples
 from hpcdd.data.write import Split, write_dataset
 from hpcdd.decomposition import Box, Decomposition, Subdomain
+from hpcdd.environment import resident_memory
 from hpcdd.errors import UserError
 from hpcdd.inference.classifier import Classifier, Subimages
 from hpcdd.model_file import Model, read_model, write_model
@@ -313,3 +316,69 @@ def test_a_network_that_is_missing_is_noticed(tmp_path: Path, tiny: Path, part: 
         del file[part]
     with pytest.raises(UserError, match="is damaged as a model file"):
         read_model(tmp_path / "model.h5")
+
+
+def edited(setting: str, value: object) -> Callable[[h5py.File], None]:
+    """The configuration with another value of one of its settings."""
+
+    def change(file: h5py.File) -> None:
+        section, _, name = setting.partition(".")
+        content = yaml.safe_load(str(file.attrs["config"]))
+        content[section][name] = value
+        file.attrs["config"] = yaml.safe_dump(content)
+
+    return change
+
+
+def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+def unwritten(name: str, shape: tuple[int, ...], **options: object) -> Callable[[h5py.File], None]:
+    """A dataset of which nothing was ever written."""
+
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, shape, "f4" if "weight" in name else "i8", **options)
+
+    return change
+
+
+def box(stop: int) -> Callable[[h5py.File], None]:
+    return lambda file: file["boxes"].__setitem__((0, 1), [stop, stop])
+
+
+GREEDY = {
+    "wide local CNNs": (attribute("local_width", 30_000), r"its network has \(30000, .*, the file \(3, "),
+    "wide global CNN": (edited("model.width", 30_000), r"/global/.*its network has \(30000, .*, the file \("),
+    "wide DNN": (edited("aggregation.hidden", [10**9, 10**9]), r"/dnn/first.*its network has \(1000000000"),
+    "large images": (attribute("image_shape", [1, 1 << 20, 1 << 20]), r"4,096\.0 GiB of memory are needed, but"),
+    "large boxes": (box(1 << 20), "its network has"),
+    "unwritten parameters": (unwritten("dnn/first.weight", (1 << 20, 1 << 17)), "/dnn/first.weight has 0 bytes, from"),
+    "sparse boxes": (unwritten("boxes", (1 << 35, 2, 2), chunks=(64, 2, 2)), "/boxes has 0 of the 536,870,912 chunks"),
+    "boxes of other images": (attribute("image_shape", [1, 4, 4, 4]), r"boxes .* are none of images \(1, 4, 4, 4\)"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), GREEDY.values(), ids=GREEDY.keys())
+def test_a_small_file_does_not_ask_for_huge_memory(
+    tmp_path: Path, tiny: Path, change: Callable[[h5py.File], None], message: str
+) -> None:
+    path = tmp_path / "m.h5"
+    settings = ModelSettings(name="vgg2", width=4)
+    written(path, inspect(tiny), Config(model=settings, coherent=ALONE, baseline=BaselineSettings(enabled=True)))
+    with h5py.File(path, "r+") as file:
+        change(file)
+    assert path.stat().st_size < 1 << 20
+    before = resident_memory()[0]
+    with pytest.raises(UserError, match=message):
+        read_model(path)
+    assert resident_memory()[0] - before < 1 << 28
+
+
+def test_parameters_that_memory_has_no_room_for(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "m.h5", inspect(tiny), CASES["vgg"])
+    monkeypatch.setattr(environment, "available_memory", lambda: 1000)
+    monkeypatch.setattr(environment, "_ALWAYS_THERE", 0)
+    with pytest.raises(UserError, match=r"bytes of parameters: 0\.0 GiB of memory are needed, but 0\.0 GiB are free"):
+        read_model(tmp_path / "m.h5")

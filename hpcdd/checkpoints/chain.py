@@ -147,11 +147,12 @@ class Chain:
         entry = entries[_key(subdomain)]
         path = self.folder / str(entry["file"])
         try:
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise DamagedError(f"{path} has {size:,} bytes instead of {entry['bytes']:,}")
             piece: bytes = path.read_bytes()
         except OSError as error:
             raise DamagedError(f"{path} can't be read ({error.strerror})") from error
-        if len(piece) != entry["bytes"]:
-            raise DamagedError(f"{path} has {len(piece):,} bytes instead of {entry['bytes']:,}")
         if digest(piece) != entry["sha256"]:
             raise DamagedError(f"{path} is damaged (its SHA-256 is not the one in the manifest)")
         return piece

@@ -11,7 +11,8 @@
     /validation/...   optional
     /test/...
 
-``mean`` and ``std`` (C,) are those of the training split, per channel, in units of the stored values.
+``mean`` and ``std`` (C,) are those of the training split, per channel, in units of the stored values; the ``std`` of a
+channel that is constant there is 1.
 ``coarse`` (n, C, *coarse) has the images' dtype; ``block`` pixels along each axis are averaged to one, as
 :func:`hpcdd.data.coarse.average` does it.
 
@@ -34,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..hdf5 import open_hdf5
+from ..hdf5 import number_of, open_hdf5
 from ..texts import printable
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
@@ -174,7 +175,7 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
     Raises:
         UserError: see there; where the structure is damaged h5py's exceptions are raised as well.
     """
-    version = attribute_of(file, "hpcdd_format")
+    version = number_of(attribute_of(file, "hpcdd_format"))
     if version is None:
         raise UserError(f"data.file: {path} is HDF5, but not a dataset file of hpcdd (no attribute hpcdd_format)")
     if np.ndim(version) or version != FORMAT:
@@ -209,7 +210,7 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
     channels = next(iter(shapes.values()))[0] if shapes else 0
     mean, std = (numbers_of(file, key, channels, faults) for key in ("mean", "std"))
     if any(not value > 0 for value in std):
-        faults.append(f"attribute std is {list(std)}; every channel's must be positive")
+        faults.append(f"attribute std is {list(std)}; every channel's must be positive (1 where it is constant)")
     preparation = preparation_of(file, next(iter(shapes.values()), None), faults)
     if faults:
         raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..hdf5 import leads_outside
+from ..environment import no_room
+from ..hdf5 import leads_outside, missing
 from .checksums import SUFFIX, grid_of_chunks
 from .coarse import coarse_shape, misfit
 from .preparation import Preparation, from_json
@@ -41,6 +42,9 @@ def check_split(
     elif labels.shape[0] < 2:
         faults.append(f"split {split!r} has too few samples ({labels.shape[0]}); 2 is the least")
     if len(faults) > before:
+        return None
+    if fault := no_room(3 * 8 * len(labels)):
+        faults.append(f"{split}/labels holds {len(labels):,} labels: {fault}")
         return None
     values = labels[:].astype(np.int64)
     wrong = np.flatnonzero((values < 0) | (values >= num_classes))
@@ -96,12 +100,14 @@ def check_checksums(file: h5py.File, split: str, faults: list[str]) -> None:
 
 
 def _is_there(file: h5py.File, name: str, kind: type[h5py.HLObject], faults: list[str]) -> bool:
-    """Whether the file itself holds a group or dataset."""
+    """Whether the file itself holds a group or dataset, all of it."""
     before = len(faults)
     if fault := leads_outside(file, name):
         faults.append(f"{name} {fault}; a dataset file holds its data itself")
     elif name not in file or not isinstance(file[name], kind):
         faults.append(f"there is no {'group' if kind is h5py.Group else 'dataset'} {name!r}")
+    elif isinstance(file[name], h5py.Dataset) and (fault := missing(file[name])):
+        faults.append(f"{name} {fault}")
     return len(faults) == before
 
 

@@ -133,9 +133,14 @@ def _imported(name: str) -> ModuleType:
 
 def count_parameters(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> int:
     """Number of trainable parameters of :func:`create`'s CNN; hpcdd's own families are counted without memory."""
-    with torch.device("cpu" if settings.is_own else "meta"):
-        module = create(settings, input_shape, num_classes, width)
+    module = template(settings, input_shape, num_classes, width)
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def template(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> nn.Module:
+    """:func:`create`'s CNN without memory, on device ``meta``; the user's own, which may not work there, on the CPU."""
+    with torch.device("cpu" if settings.is_own else "meta"):
+        return create(settings, input_shape, num_classes, width)
 
 
 def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]], num_classes: int, width: int) -> None:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ..hdf5 import whole
+
 Network = TypeVar("Network", bound=nn.Module)
 State = Mapping[str, torch.Tensor]
 Bytes = npt.NDArray[np.uint8]
@@ -24,8 +26,29 @@ def write_state(group: h5py.Group, state: State) -> None:
 
 
 def read_state(group: h5py.Group) -> dict[str, torch.Tensor]:
-    """The ``state_dict`` that :func:`write_state` stored, on the CPU."""
-    return {name: torch.from_numpy(np.array(dataset)) for name, dataset in _datasets(group).items()}
+    """The ``state_dict`` that :func:`write_state` stored, on the CPU; ValueError if the file does not hold it whole."""
+    return {name: torch.from_numpy(np.array(whole(dataset))) for name, dataset in _datasets(group).items()}
+
+
+def filled(template: Network, group: h5py.Group) -> Network:
+    """A network on the CPU with the parameters and buffers that :func:`write_state` stored.
+
+    Args:
+        template: the network, on device ``meta``; the user's own one is on the CPU.
+        group: of the file. Before memory is taken for a network on ``meta`` it is compared with what the file holds.
+
+    Raises:
+        ValueError: it holds those of another network.
+    """
+    expected, stored = template.state_dict(), _datasets(group)
+    for name in dict.fromkeys([*expected, *stored]):
+        wanted = tuple(expected[name].shape) if name in expected else "nothing of that name"
+        found = tuple(stored[name].shape) if name in stored else "nothing of that name"
+        if found != wanted:
+            raise ValueError(f"{group.name}/{name}: its network has {wanted}, the file {found}")
+    made = on_host(template) if any(t.is_meta for t in expected.values()) else template
+    made.load_state_dict(read_state(group))
+    return made
 
 
 def pack(state: State) -> Bytes:

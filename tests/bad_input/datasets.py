@@ -35,6 +35,28 @@ def attribute(name: str, value: object) -> Make:
     return changed(lambda file: file.attrs.__setitem__(name, value))
 
 
+def unwritten(name: str, shape: tuple[int, ...]) -> Make:
+    """A dataset of that shape, of which nothing was ever written."""
+
+    def change(file: h5py.File) -> None:
+        dtype = file[name].dtype
+        del file[name]
+        file.create_dataset(name, shape, dtype, chunks=(24, 1, 1 << 10, 1 << 10) if len(shape) > 1 else None)
+
+    return changed(change)
+
+
+def packed_by_blosc(file: h5py.File) -> None:
+    """As the plugin of blosc writes it."""
+    del file["train/images"]
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((24, 2, 8, 6))
+    settings.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, ())
+    space = h5py.h5s.create_simple((24, 2, 8, 6))
+    made = h5py.h5d.create(file["train"].id, b"images", h5py.h5t.NATIVE_UINT8, space, settings)
+    made.write_direct_chunk((0, 0, 0, 0), b"packed")
+
+
 def without(name: str) -> Make:
     """A group or dataset left out."""
     return changed(lambda file: file.__delitem__(name))
@@ -136,6 +158,25 @@ DATASETS = [
         "data.file: d.h5 has hpcdd_format 2; this version of hpcdd reads format 1",
         attribute("hpcdd_format", 2),
     ),
+    Row(
+        "labels that were never written",
+        TRAIN,
+        "data.file: d.h5: train/labels has 0 bytes, from which its 137,438,953,472 bytes can't be made",
+        unwritten("train/labels", (1 << 34,)),
+    ),
+    Row(
+        "pixels that were never written",
+        TRAIN,
+        "data.file: d.h5: train/images has 0 of the 2,097,152 chunks of its 52,776,558,133,248 bytes",
+        unwritten("train/images", (24, 2, 1 << 20, 1 << 20)),
+    ),
+    Row(
+        "pixels packed by a filter that is not here",
+        TRAIN,
+        "data.file: d.h5: train/images is packed by the filter 32001 (without a name), which is not here; where it is, "
+        "rewrite the file by `h5repack -f GZIP=4 IN OUT`, or name the folder of the filter in HDF5_PLUGIN_PATH",
+        changed(packed_by_blosc),
+    ),
     Row("no training split", TRAIN, "data.file: d.h5: there is no group 'train'", without("train")),
     Row("no test labels", TRAIN, "data.file: d.h5: there is no dataset 'test/labels'", without("test/labels")),
     Row(
@@ -233,7 +274,7 @@ DATASETS = [
     Row(
         "std is zero",
         TRAIN,
-        "data.file: d.h5: attribute std is [28.0, 0.0]; every channel's must be positive",
+        "data.file: d.h5: attribute std is [28.0, 0.0]; every channel's must be positive (1 where it is constant)",
         attribute("std", [28.0, 0.0]),
     ),
     Row(

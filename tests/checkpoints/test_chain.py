@@ -181,6 +181,17 @@ def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["e00006-s0000000.json", "e00007-s0000000.json"]
 
 
+def test_a_piece_of_another_size_is_not_read(tmp_path: Path) -> None:
+    """A terabyte that takes no room on the disk."""
+    chain = Chain(tmp_path, "run")
+    chain.publish(Position(1, 0), chain.write(Position(1, 0), 0, b"piece"), {}, None, None)
+    (piece,) = tmp_path.glob("*.h5")
+    with piece.open("rb+") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DamagedError, match="has 1,099,511,627,776 bytes instead of 5"):
+        chain.read(chain.manifest(Position(1, 0)), [0])
+
+
 def test_checkpoints_of_another_run_are_not_taken(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(DamagedError, match="belongs to another run"):

@@ -158,6 +158,13 @@ def test_a_good_file_is_read(tmp_path: Path, shape: tuple[int, ...], dtype: str)
     assert (info.mean, info.std) == ((50.0,) * shape[0], (28.0,) * shape[0])
 
 
+def test_the_number_of_the_format_may_be_text(tmp_path: Path) -> None:
+    write_good(tmp_path / "d.h5")
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        attribute("hpcdd_format", "1")(file)
+    assert inspect(tmp_path / "d.h5").num_classes == 3
+
+
 def test_resolve() -> None:
     assert resolve("embedded") == EMBEDDED
     assert resolve("some/file.h5") == Path("some/file.h5")

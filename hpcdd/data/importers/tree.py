@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ...environment import no_room
 from ...errors import UserError
 
 MOST_BYTES = 1 << 31
@@ -110,10 +111,12 @@ def check_size(size: int, where: str) -> None:
     """Refuses a file before it is read.
 
     Raises:
-        UserError: it is larger than :data:`MOST_BYTES`.
+        UserError: it is larger than :data:`MOST_BYTES`, or than what memory is free.
     """
     if not 0 <= size <= MOST_BYTES:
         raise UserError(f"{where} claims to be {size:,} bytes large; {MOST_BYTES:,} are the most that are read")
+    if fault := no_room(size):
+        raise UserError(f"{where} claims to be {size:,} bytes large: {fault}")
 
 
 def _is_shown(name: str) -> bool:
