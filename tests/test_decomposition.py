@@ -161,6 +161,23 @@ def test_boxes_with_gaps_or_meeting_twice_cannot_be_assembled(boxes: list[object
         decomposition.assemble([np.zeros(box.shape) for box in decomposition.boxes])
 
 
+@quickly
+@given(st.lists(st.tuples(*[st.tuples(st.integers(0, 6), st.integers(1, 6))] * 3), min_size=1, max_size=6))
+def test_coverage_is_the_fraction_of_pixels_in_boxes(boxes: list[tuple[tuple[int, int], ...]]) -> None:
+    image = (7, 9, 8)
+    limits = [[(a, min(a + n, end)) for (a, n), end in zip(box, image, strict=True)] for box in boxes]
+    decomposition = Decomposition.from_boxes(image, [tuple(zip(*box, strict=True)) for box in limits])  # type: ignore[misc]
+    seen = np.zeros(image, bool)
+    for box in decomposition.boxes:
+        seen[box.slices] = True
+    assert decomposition.coverage() == pytest.approx(seen.mean(), abs=1e-12)
+
+
+def test_the_coverage_of_a_huge_image_takes_no_memory() -> None:
+    decomposition = Decomposition.from_boxes((1 << 20, 1 << 20), [((0, 0), (1 << 19, 1 << 20)), ((9, 0), (10, 1))])
+    assert decomposition.coverage() == 0.5
+
+
 def test_boxes_that_tile_are_assembled() -> None:
     decomposition = Decomposition.from_boxes((4, 4), [((0, 0), (4, 1)), ((0, 1), (1, 4)), ((1, 1), (4, 4))])
     pixels = np.arange(32).reshape(2, 4, 4)
