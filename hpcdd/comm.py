@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import launch
 from .environment import Beside, Startup
 from .errors import UserError, agreed
-from .mpi import abort, finalize, library, sleep_until
+from .mpi import abort, finalize, library, mpi_library, sleep_until
 from .traffic import Ledger, Traffic
 
 if TYPE_CHECKING:
@@ -176,8 +176,10 @@ class Comm:
     def gather_object(self, value: T) -> list[T] | None:
         """The ``value`` (pickled) of every rank in rank order on root, None elsewhere."""
         payload = np.frombuffer(pickle.dumps(value), np.uint8)
-        sizes = self.gather(np.array([payload.size], np.int64), [1] * self.size)
-        counts = [0] * self.size if sizes is None else [int(n) for n in sizes]
+        own, sizes = np.array([payload.size], np.int64), np.empty(self.size, np.int64)
+        with self.counted("Iallgather", sizes.nbytes):
+            sleep_until(self.mpi.Iallgather(own, sizes).Test)
+        counts = sizes.tolist()
         parts = self.gather(payload, counts)
         if parts is None:
             return None
@@ -195,19 +197,18 @@ class Comm:
 
         Args:
             part: this rank's array, ``counts[rank]`` elements (zero is fine).
-            counts: elements of every rank in rank order; read on root only.
+            counts: elements of every rank in rank order, the same on every rank.
 
         Returns:
             On root a flat array of ``sum(counts)`` elements in rank order; None elsewhere.
         """
         part = np.ascontiguousarray(part).reshape(-1)
-        if not self.is_root:
-            with self.counted("Gatherv", part.nbytes):
-                self.mpi.Gatherv(part, None, root=ROOT)
-            return None
-        whole = np.empty(sum(counts), part.dtype)
-        with self.counted("Gatherv", whole.nbytes - part.nbytes):
-            self.mpi.Gatherv(part, [whole, list(counts)], root=ROOT)
+        whole = np.empty(sum(counts), part.dtype) if self.is_root else None
+        for window, own, inside in _windows(counts, self.rank, part.itemsize):
+            piece = part[own]
+            size = piece.nbytes if whole is None else whole[window].nbytes - piece.nbytes
+            with self.counted("Gatherv", size):
+                self.mpi.Gatherv(piece, None if whole is None else [whole[window], inside], root=ROOT)
         return whole
 
     def sum(self, values: Any, result: Any) -> None:
@@ -238,7 +239,7 @@ class Comm:
     def allgather(self, part: Any, whole: Any) -> None:
         """Allgather: every rank's ``part`` into ``whole``, (size, *part.shape), in rank order; as in :meth:`sum`."""
         with self.counted("Allgather", whole.nbytes):
-            if isinstance(part, np.ndarray):
+            if self.crowded and isinstance(part, np.ndarray):
                 sleep_until(self.mpi.Iallgather(part, whole).Test, longest=_STEP_PAUSE)
             else:
                 self.mpi.Allgather(part, whole)
@@ -252,11 +253,12 @@ class Comm:
                 sleep_until(self.mpi.Ibcast(piece, root=root).Test)
 
     def scatter(self, whole: Array | None, part: Array, counts: Sequence[int]) -> None:
-        """Scatterv: ``counts[r]`` elements of root's flat ``whole`` (None elsewhere) into rank r's ``part``."""
-        message = None if whole is None else [whole, list(counts)]
-        size = part.nbytes if whole is None else whole.nbytes
-        with self.counted("Scatterv", size):
-            sleep_until(self.mpi.Iscatterv(message, part, root=ROOT).Test)
+        """Scatterv: ``counts[r]`` elements of root's flat ``whole`` (None elsewhere) into rank r's flat ``part``."""
+        for window, own, inside in _windows(counts, self.rank, part.itemsize):
+            piece = part[own]
+            message = None if whole is None else [whole[window], inside]
+            with self.counted("Scatterv", piece.nbytes if whole is None else whole[window].nbytes):
+                sleep_until(self.mpi.Iscatterv(message, piece, root=ROOT).Test)
 
     def to_root(self, array: Array, source: int) -> None:
         """Moves ``array`` (contiguous, any size) from rank ``source`` into root's array of the same shape and dtype.
@@ -308,6 +310,22 @@ class Comm:
         abort(exit_code, self.revoke)
 
 
+def _windows(counts: Sequence[int], rank: int, itemsize: int) -> Iterator[tuple[slice, slice, list[int]]]:
+    """Cuts an array that lies on all ranks into windows of at most :data:`_LARGEST_MESSAGE` bytes.
+
+    So that counts, displacements and bytes of a call stay far below 2**31, which is where MPI-3 libraries end.
+
+    Yields:
+        Of each window its place in the whole array, the place of what a rank has of it in that rank's part, and how
+        many elements of it every rank has.
+    """
+    ends = np.cumsum([0, *counts])
+    for start in range(0, int(ends[-1]), max(1, _LARGEST_MESSAGE // itemsize)):
+        inside = np.clip(ends, start, start + max(1, _LARGEST_MESSAGE // itemsize))
+        a, b = (int(inside[k] - ends[rank]) for k in (rank, rank + 1))
+        yield slice(int(inside[0]), int(inside[-1])), slice(a, b), np.diff(inside).tolist()
+
+
 def world() -> Comm:
     """Starts MPI and returns a duplicate of COMM_WORLD; collective.
 
@@ -321,8 +339,13 @@ def world() -> Comm:
     launch.check_library(launched, version)
     if not MPI.Is_initialized():
         launch.choose_network(launched, version)
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)  # on a GPU gradients are ready in a thread of torch's
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)
         atexit.register(finalize)
+    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:  # on a GPU gradients are ready in a thread of torch's
+        raise UserError(
+            f"{mpi_library()} lets one thread alone communicate (thread level {MPI.Query_thread()}); hpcdd needs "
+            f"MPI_THREAD_SERIALIZED ({MPI.THREAD_SERIALIZED}): use an MPI library that is built with threads"
+        )
     launch.check_size(launched, version, MPI.COMM_WORLD.Get_size())
     comm = Comm(MPI.COMM_WORLD.Dup())
     startup.mark("mpi")

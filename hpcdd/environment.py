@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -43,6 +44,7 @@ def facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": psutil.cpu_count(),
         "cores_in_affinity_mask": len(os.sched_getaffinity(0)),
+        "cpu_quota": None if math.isinf(quota := cpu_quota()) else quota,
         "memory_bytes": psutil.virtual_memory().total,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "variables": {
@@ -70,12 +72,15 @@ def available_memory() -> int:
         soft, _ = resource.getrlimit(name)
         if soft != resource.RLIM_INFINITY:
             limits.append(soft - used)
-    for group in _control_groups():
-        # No file: no limit on this level (or control groups of version 1); "max": no limit either.
-        with contextlib.suppress(OSError, ValueError):
-            limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-            cache = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
-            limits.append(limit - used + (int(cache[1]) if cache else 0))  # the kernel gives its cache back
+    for group in _control_groups("memory"):
+        for most, current, cached in (
+            ("max", "current", "inactive_file"),
+            ("limit_in_bytes", "usage_in_bytes", "total_inactive_file"),  # of version 1
+        ):
+            with contextlib.suppress(OSError, ValueError):  # no file: no limit on this level; "max": no limit either
+                limit, used = (int((group / f"memory.{name}").read_text()) for name in (most, current))
+                cache = re.search(rf"^{cached} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+                limits.append(limit - used + (int(cache[1]) if cache else 0))  # the kernel gives its cache back
     return max(0, min(limits))
 
 
@@ -90,6 +95,18 @@ def no_room(needed: int) -> str | None:
     return f"{needed / 2**30:,.1f} GiB of memory are needed, but {available / 2**30:,.1f} GiB are free"
 
 
+def cpu_quota() -> float:
+    """As many cores' time this process's control groups get together, as containers limit it; inf without a limit."""
+    limits = [math.inf]
+    for group in _control_groups("cpu"):
+        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # of version 2 and 1
+            with contextlib.suppress(OSError, ValueError):  # as above
+                quota, period = map(int, " ".join((group / name).read_text() for name in names).split())
+                if quota > 0:  # -1: no limit
+                    limits.append(quota / period)
+    return min(limits)
+
+
 def resident_memory() -> tuple[int, int]:
     """Bytes of this process that are in memory, libraries that it shares with others included: now, and at most so far.
 
@@ -102,15 +119,25 @@ def resident_memory() -> tuple[int, int]:
     return int(now[1]) << 10, int(most[1]) << 10
 
 
-def _control_groups() -> list[Path]:
-    """The folders of this process's control group (version 2) and of those above it."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return []
-    leaf = root / own.lstrip("/")
-    return [leaf, *[parent for parent in leaf.parents if parent.is_relative_to(root)]]
+_CONTROL_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """The folders of this process's control groups that may limit it, and of those above them.
+
+    Args:
+        controller: ``memory`` or ``cpu``. Version 1 has a tree for each, version 2 one for all; see cgroups(7).
+    """
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, own = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            root = _CONTROL_GROUPS / controller if controllers else _CONTROL_GROUPS
+            leaf = root / own.lstrip("/")
+            found += [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(root))]
+    return found
 
 
 _START_TIME = 19
@@ -138,7 +165,7 @@ class Startup:
 
     def __init__(self, *, again: bool = False) -> None:
         self.seconds: dict[str, float] = {}
-        self._begin = time.time() - (0.0 if again else seconds_since_launch())
+        self._begin = time.monotonic() - (0.0 if again else seconds_since_launch())
         self._worked = time.process_time() if again else 0.0
         if again:  # what was in memory at most counts from now on; without this file, from the launch
             with contextlib.suppress(OSError):
@@ -147,7 +174,7 @@ class Startup:
     @property
     def age(self) -> float:
         """Seconds since the beginning."""
-        return time.time() - self._begin
+        return time.monotonic() - self._begin
 
     @property
     def worked(self) -> float:

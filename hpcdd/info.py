@@ -19,7 +19,8 @@ def run() -> int:
     problems = []
     rows = [("python", facts["python"]), *facts["packages"].items()]
     rows.append(("platform", facts["platform"]))
-    rows.append(("cores", f"{facts['cores']}, {facts['cores_in_affinity_mask']} for this process"))
+    quota = "" if facts["cpu_quota"] is None else f"; a quota of the time of {facts['cpu_quota']:g}"
+    rows.append(("cores", f"{facts['cores']}, {facts['cores_in_affinity_mask']} for this process{quota}"))
     rows.append(
         ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from .comm import Comm
 from .decomposition import split_evenly
+from .environment import cpu_quota
 from .errors import UserError
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
@@ -124,11 +126,11 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     subdomains, replica = assigned[comm.rank]
     node = comm.node_ranks()
     mine = frozenset(os.sched_getaffinity(0))
-    masks = comm.allgather_object(mine)
+    masks, quota = comm.allgather_object(mine), cpu_quota()
     working = [rank for rank in node if assigned[rank][0]]
 
     def find_place() -> Place:
-        threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.beside.masks], os.environ)
+        threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.beside.masks], os.environ, quota)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
         position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
@@ -139,17 +141,24 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     places = comm.allgather_object(comm.on_all(find_place))
     cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)
     others = len(comm.beside.masks) * places[comm.rank].threads
-    comm.crowded = comm.maximum(sum(places[rank].threads for rank in working) + others > len(cores)) > 0
+    threads = sum(places[rank].threads for rank in working) + others
+    comm.crowded = comm.maximum(threads > min(len(cores), quota)) > 0
     return Mesh(num_subdomains, tuple(places))
 
 
-def threads_of(mine: Collection[int], working: Sequence[Collection[int]], environment: Mapping[str, str]) -> int:
+def threads_of(
+    mine: Collection[int],
+    working: Sequence[Collection[int]],
+    environment: Mapping[str, str],
+    quota: float = math.inf,
+) -> int:
     """Threads of one rank: the cores that it may use, shared with the working ranks that may use them too.
 
     Args:
         mine: numbers of the cores in this rank's affinity mask.
         working: the masks of all ranks on this host that own subdomains.
-        environment: a number in its OMP_NUM_THREADS wins.
+        environment: a number in its OMP_NUM_THREADS takes precedence.
+        quota: as many cores' time these ranks may take together, see :func:`hpcdd.environment.cpu_quota`.
 
     Raises:
         UserError: OMP_NUM_THREADS is no number from 1 to :data:`MOST_THREADS`.
@@ -162,7 +171,7 @@ def threads_of(mine: Collection[int], working: Sequence[Collection[int]], enviro
             )
         return int(wish)
     sharing = sum(1 for mask in working if not set(mask).isdisjoint(mine))
-    return max(1, len(mine) // max(1, sharing))
+    return max(1, int(min(len(mine) // max(1, sharing), quota // max(1, len(working)))))
 
 
 def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) -> tuple[str, str]:

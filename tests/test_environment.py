@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -75,26 +76,74 @@ def test_available_memory_under_a_limit_can_be_taken_and_not_more() -> None:
     assert available(256 * MIB) == pytest.approx(256 * MIB, abs=4 * MIB)
 
 
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Control groups as the kernel shows them, but elsewhere: tests may not make any.
+
+    This process is in a/b of version 2 and in c/d of version 1's trees for memory and CPU time.
+    """
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/c/d\n4:memory:/c/d\n3:cpuset:/\n0::/a/b\n")
+    monkeypatch.setattr(environment, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(environment, "_CONTROL_GROUPS", tmp_path)
+    for folder in ("a/b", "cpu/c/d", "memory/c/d"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", ["a/b", "a", ""])
 @pytest.mark.parametrize(
     ("limit", "current", "expected"), [("1000000", "400000", 600000), ("1000", "2000", 0), ("max", "400000", None)]
 )
-def test_the_least_of_the_control_groups_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, current: str, expected: int | None
+def test_the_least_memory_of_the_control_groups_counts(
+    groups: Path, folder: str, limit: str, current: str, expected: int | None
 ) -> None:
-    """The files are as the kernel writes them, but not where it does: tests may not make control groups."""
-    (tmp_path / "memory.max").write_text(limit + "\n")
-    (tmp_path / "memory.current").write_text(current + "\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 0\nactive_file 7\n")
-    monkeypatch.setattr(environment, "_control_groups", lambda: [tmp_path / "without", tmp_path])
+    (groups / folder / "memory.max").write_text(limit + "\n")
+    (groups / folder / "memory.current").write_text(current + "\n")
+    (groups / folder / "memory.stat").write_text("anon 5\ninactive_file 0\nactive_file 7\n")
     available = environment.available_memory()
     assert available == expected if expected is not None else available > 10**6
 
 
-def test_the_kernels_cache_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["memory/c/d", "memory/c", "memory"])
+@pytest.mark.parametrize(("limit", "expected"), [("1000000", 650000), (str(2**63 - 4096), None)])
+def test_control_groups_of_version_1_limit_memory_too(
+    groups: Path, folder: str, limit: str, expected: int | None
+) -> None:
+    (groups / folder / "memory.limit_in_bytes").write_text(limit + "\n")
+    (groups / folder / "memory.usage_in_bytes").write_text("400000\n")
+    (groups / folder / "memory.stat").write_text("inactive_file 10000\ntotal_inactive_file 50000\n")
+    available = environment.available_memory()
+    assert available == expected if expected is not None else available > 10**6
+
+
+def test_the_kernels_cache_counts_as_free(groups: Path) -> None:
     for name, text in (("max", "1000000"), ("current", "900000"), ("stat", "anon 5\ninactive_file 300000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(environment, "_control_groups", lambda: [tmp_path])
+        (groups / f"memory.{name}").write_text(text)
     assert environment.available_memory() == 400_000
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, math.inf),
+        ({"a/cpu.max": "max 100000\n"}, math.inf),
+        ({"a/b/cpu.max": "150000 100000\n"}, 1.5),
+        ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "400000 100000\n", "cpu.max": "800000 100000\n"}, 4.0),
+        ({"cpu/c/cpu.cfs_quota_us": "-1\n", "cpu/c/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/c/d/cpu.cfs_quota_us": "100000\n", "cpu/c/d/cpu.cfs_period_us": "50000\n"}, 2.0),
+    ],
+)
+def test_the_least_quota_of_the_control_groups_counts(groups: Path, files: dict[str, str], quota: float) -> None:
+    for name, text in files.items():
+        (groups / name).write_text(text)
+    assert environment.cpu_quota() == quota
+    assert environment.facts()["cpu_quota"] == (None if math.isinf(quota) else quota)
+
+
+def test_age_does_not_follow_the_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    startup = environment.Startup(again=True)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= startup.age < 3600
 
 
 def test_seconds_since_launch_include_the_start_of_python() -> None:

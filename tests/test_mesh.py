@@ -79,6 +79,16 @@ def test_bound_ranks_keep_their_own_cores() -> None:
     assert [threads_of(mask, two_per_socket, {}) for mask in two_per_socket] == [4, 4, 4, 4]
 
 
+def test_ranks_share_a_quota_of_their_control_group() -> None:
+    cores = range(16)
+    assert threads_of(cores, [cores] * 2, {}, quota=4.0) == 2
+    assert threads_of(cores, [cores], {}, quota=2.9) == 2
+    assert threads_of(cores, [cores] * 4, {}, quota=1.5) == 1
+    assert threads_of(cores, [cores] * 4, {}, quota=64.0) == 4
+    assert threads_of({0}, [{0}, {1}], {}, quota=8.0) == 1
+    assert threads_of(cores, [cores], {"OMP_NUM_THREADS": "3"}, quota=2.0) == 3
+
+
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_ranks_with_one_mask_never_take_more_threads_than_cores(cores: int, ranks: int) -> None:
     threads = threads_of(range(cores), [range(cores)] * ranks, {})

@@ -9,6 +9,7 @@ import torch
 
 from .. import mpi
 from ..comm import Comm
+from ..environment import cpu_quota
 from ..errors import UserError
 from ..mesh import Mesh
 from ..plan.machine import Host, Machine, Quartiles
@@ -37,7 +38,7 @@ def refuse_spare_ranks(comm: Comm, mesh: Mesh) -> None:
 def cores_of_host(comm: Comm) -> int:
     """Collective: the least number of cores that the ranks of one host may use together."""
     masks = comm.allgather_object(os.sched_getaffinity(0))
-    own = len(set().union(*(masks[rank] for rank in comm.node_ranks())))
+    own = max(1, int(min(len(set().union(*(masks[rank] for rank in comm.node_ranks()))), cpu_quota())))
     return -comm.maximum(-own)
 
 

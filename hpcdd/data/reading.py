@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,7 +34,7 @@ Stored: TypeAlias = "h5py.Dataset | CheckedImages"
 
 @dataclass
 class BoxReader:
-    """Reads boxes of one dataset file.
+    """Reads boxes of one dataset file; several threads may use it at once.
 
     Attributes:
         path: the file.
@@ -42,6 +43,7 @@ class BoxReader:
 
     path: Path
     bytes_read: int = 0
+    _count: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def read(self, split: str, box: Box, block: Sequence[int] | None = None) -> Array:
         """The subimages of all samples of one split; see :meth:`read_rows`."""
@@ -158,8 +160,9 @@ class BoxReader:
             for rows, part in zip(parts, filled, strict=True)
         ]
         targets = [(here, rows, part) for here, rows, part in targets if here.start < here.stop]
-        size = (after - first) * math.prod(s.stop - s.start for s in fine[1:])
-        self.bytes_read += size * images.dtype.itemsize
+        size = (after - first) * math.prod(s.stop - s.start for s in fine[1:]) * images.dtype.itemsize
+        with self._count:
+            self.bytes_read += size
         if block is None and len(targets) == 1 and targets[0][0].stop - targets[0][0].start == after - first:
             here, _, part = targets[0]
             images.read_direct(part, fine, (here, *window))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,8 @@ def mesh_of(
     per_host = min(ranks, ranks_per_host or measured)
     cores = range(os.cpu_count() or 1 if machine is None else machine.host.cores)
     if threads is None:
-        threads = threads_of(cores, [cores] * per_host, os.environ)
+        quota = environment.cpu_quota() if machine is None else math.inf
+        threads = threads_of(cores, [cores] * per_host, os.environ, quota)
     device_id = "cpu" if not on_gpu else gpus[0] if gpus else "cuda"
     places = [
         Place(

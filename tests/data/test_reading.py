@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.data.write import Split, write_dataset
 from hpcdd.decomposition import Box, Decomposition
 from hpcdd.errors import UserError
+
+from ..waiting import LIMIT
 
 
 def write_images(path: Path, images: np.ndarray[Any, Any], **options: Any) -> None:
@@ -62,6 +66,36 @@ def test_the_named_split_is_read(tiny: Path) -> None:
             expected = file[split]["images"][:, :, 2:7, 3:12]
         assert np.array_equal(reader.read(split, box), expected)
     assert reader.bytes_read == (300 + 90) * 5 * 9
+
+
+def test_what_several_threads_read_is_counted(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits inside of a read until the other one is there too."""
+    barrier = threading.Barrier(2, timeout=LIMIT)
+
+    class Gated:
+        """A dataset that is slow to name its type."""
+
+        def __init__(self, images: h5py.Dataset) -> None:
+            self._images = images
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._images, name)
+
+        def __len__(self) -> int:
+            return len(self._images)
+
+        @property
+        def dtype(self) -> np.dtype[Any]:
+            barrier.wait()
+            return self._images.dtype
+
+    opened = reading._opened
+    monkeypatch.setattr(reading, "_opened", lambda *arguments: Gated(opened(*arguments)))
+    reader, box = BoxReader(tiny), Box((2, 3), (7, 12))
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(reader.read, "train", box) for _ in range(2)]
+        sizes = [one.result().nbytes for one in both]
+    assert reader.bytes_read == sum(sizes)
 
 
 def test_the_rest_of_the_file_is_not_read(tmp_path: Path) -> None:

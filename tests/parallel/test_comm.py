@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -33,16 +35,49 @@ def test_gather_of_objects(comm: Comm) -> None:
     assert comm.broadcast_object([comm.rank], root=comm.size - 1) == [comm.size - 1]
 
 
+@contextlib.contextmanager
+def largest_message(size: int) -> Iterator[None]:
+    before, communication._LARGEST_MESSAGE = communication._LARGEST_MESSAGE, size
+    try:
+        yield
+    finally:
+        communication._LARGEST_MESSAGE = before
+
+
 def test_to_root_in_pieces(comm: Comm) -> None:
     source = comm.size - 1
     array = np.arange(10_007, dtype=np.int64) if comm.rank == source else np.zeros(10_007, np.int64)
-    before, communication._LARGEST_MESSAGE = communication._LARGEST_MESSAGE, 4096  # many pieces, the last one odd
-    try:
+    with largest_message(4096):  # many pieces, the last one odd
         comm.to_root(array, source)
-    finally:
-        communication._LARGEST_MESSAGE = before
     if comm.is_root:
         assert np.array_equal(array, np.arange(10_007))
+
+
+def test_gather_and_scatter_in_pieces(comm: Comm) -> None:
+    """No call has more bytes than that, whatever one rank or all together have."""
+    for base in (0, 1, 10, 1000):
+        counts = [base * (rank % 3) for rank in range(comm.size)]
+        whole = np.arange(sum(counts), dtype=np.int32)
+        first = sum(counts[: comm.rank])
+        part = whole[first : first + counts[comm.rank]]
+        for limit, name in ((4, "one element"), (37, "odd"), (1 << 30, "whole")):
+            with largest_message(limit), comm.phase(f"{name} {base}"):
+                gathered = comm.gather(part, counts)
+                scattered = np.full_like(part, -1)
+                comm.scatter(whole if comm.is_root else None, scattered, counts)
+            assert np.array_equal(scattered, part)
+            assert np.array_equal(gathered, whole) if gathered is not None else not comm.is_root
+            assert comm.traffic[f"{name} {base}"].calls == 2 * -(-len(whole) // (limit // 4))
+
+
+def test_waiting_for_a_gather_of_objects(comm: Comm) -> None:
+    """As for any small metadata, root sleeps until the last rank is there."""
+    comm.maximum(0)
+    if comm.rank == comm.size - 1 != 0:
+        time.sleep(1.0)
+    cpu = time.process_time()
+    comm.gather_object(comm.rank)
+    assert comm.size == 1 or time.process_time() - cpu < 0.3
 
 
 def wrong(comm: Comm) -> None:
@@ -122,3 +157,9 @@ def test_debug_prints_every_call(
     talkative.gather(np.zeros(3, np.float32), [3] * comm.size)
     size = 12 * (comm.size - 1) if comm.is_root else 12
     assert f"comm: rank {comm.rank}: Gatherv {size} bytes" in capfd.readouterr().err
+
+
+def test_an_mpi_library_without_threads_is_refused(comm: Comm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(communication.library(), "Query_thread", lambda: communication.library().THREAD_FUNNELED)
+    with pytest.raises(UserError, match=r"thread level 1.*MPI_THREAD_SERIALIZED \(2\)"):
+        communication.world()

@@ -162,7 +162,7 @@ class BlockingCalls:
         return 1
 
     def Allreduce(self, values: torch.Tensor, result: torch.Tensor) -> None:  # noqa: N802
-        result.copy_(values)
+        result[...] = values
 
     Allgather = Allreduce
 
@@ -179,6 +179,14 @@ def test_tensors_are_sent_by_blocking_calls_on_crowded_hosts_too() -> None:
         comm.sum(np.ones(3), np.empty(3))
     with pytest.raises(AttributeError, match="Iallgather"):
         comm.allgather(np.ones(3), np.empty(3))
+
+
+def test_ranks_with_cores_of_their_own_do_not_sleep_in_a_step() -> None:
+    """Their collectives are blocking calls, which this communicator alone has."""
+    comm = Comm(BlockingCalls(), crowded=False)  # type: ignore[arg-type]
+    found = torch.empty(3)
+    comm.allgather(torch.zeros(3).numpy(), found.numpy())
+    comm.sum(torch.ones(3).numpy(), found.numpy())
 
 
 @pytest.mark.usefixtures("gpu")
