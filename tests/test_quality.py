@@ -19,6 +19,6 @@ def test_every_marker_is_left_out_of_the_default_selection_and_explained() -> No
 
 
 def test_files_stay_readable() -> None:
-    """A file of 100 to 300 lines is a good room; nothing grows beyond."""
-    long = {path.name: n for path in ROOT.glob("hpcdd/**/*.py") if (n := len(path.read_text().splitlines())) > 320}
+    """A file is as long as its one idea needs, usually 100 to 300 lines; longer than that it holds several."""
+    long = {path.name: n for path in ROOT.glob("hpcdd/**/*.py") if (n := len(path.read_text().splitlines())) > 400}
     assert not long
