@@ -55,7 +55,7 @@ exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have f
 COMMANDS = ("train", "prepare", "evaluate", "study", "scale", "report", "predict", "export", "plan", "bench", "info")
 _WITH_MPI = ("train", "evaluate", "study", "scale", "bench")
 _DEFERENCE = 2.0
-"""Seconds that a rank leaves to another one that says the same and ends the job."""
+"""Seconds that a rank leaves to others that may say the same, or know more, and end the job."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -295,15 +295,17 @@ def _end(comm: Comm, exit_code: int) -> int:
 
 def _fail(comm: Comm, error: BaseException) -> None:
     """Says what this rank has met alone and ends the whole job, lest the others wait for ever; does not return."""
-    where, code, defers = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, False
+    where, code, turn = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, 0
     if isinstance(error, UserError | DivergedError):
         text, code = f"{where}: {error}\n", error.exit_code
+        if isinstance(error, DivergedError):  # whoever trains together meets it at the same step
+            turn = (not comm.is_root) + error.heard
     elif isinstance(error, KeyboardInterrupt):  # before the handlers of hpcdd.stop are there; Ctrl-C is for all ranks
-        text, code, defers = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
+        text, code, turn = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
     else:
         text = f"{where} failed in phase {comm.phase_name}\n{''.join(traceback.format_exception(error))}"
     try:
-        time.sleep(_DEFERENCE if defers else 0)
+        time.sleep(turn * _DEFERENCE)
         sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
         sys.stderr.flush()
         time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last

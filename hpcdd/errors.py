@@ -74,9 +74,17 @@ class DamagedError(Exception):
 
 
 class DivergedError(ArithmeticError):
-    """A loss that is no longer finite. Met by one rank alone, which ends the whole job with this message."""
+    """A loss that is no longer finite; all ranks that train together raise it at the same step.
+
+    Attributes:
+        heard: whether it is another rank whose numbers are not finite, which says more.
+    """
 
     exit_code = 3
+
+    def __init__(self, text: str, *, heard: bool = False) -> None:
+        super().__init__(text)
+        self.heard = heard
 
 
 class RunError(CollectiveError):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from .comm import Comm
 from .decomposition import split_evenly
-from .environment import cpu_quota
+from .environment import cpu_quota, processor
 from .errors import UserError
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
@@ -49,6 +49,7 @@ class Place:
         threads: threads of its tensor operations on the CPU.
         subdomains: the subdomains that it owns, ascending; none for a spare rank.
         replica: number of its copy of their CNNs, 0 <= replica < R.
+        arithmetic: what the last bits of its results depend on: the processor or GPU, and the threads.
     """
 
     rank: int
@@ -58,6 +59,7 @@ class Place:
     threads: int
     subdomains: tuple[int, ...]
     replica: int = 0
+    arithmetic: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Mesh:
         return len({place.host for place in self.places})
 
     def warnings(self) -> list[str]:
-        """What the user should know: spare ranks, several ranks on one GPU."""
+        """What the user should know: spare ranks, several ranks on one GPU, processors that compute unlike."""
         found = []
         if spare := [place.rank for place in self.places if not place.subdomains]:
             found.append(
@@ -109,6 +111,35 @@ class Mesh:
             for (host, device), ranks in users.items()
             if len(ranks) > 1
         ]
+        if len(kinds := self._ranks_by(lambda place: place.arithmetic)) > 1:
+            listed = "; ".join(f"rank {_listed(ranks)} on {kind}" for kind, ranks in kinds.items())
+            found.append(
+                f"results differ in their last bits between these: {listed}. What ranks have copies of is made equal "
+                "after every epoch; other numbers of ranks give other bits"
+            )
+        return found
+
+    def check_devices(self) -> None:
+        """Refuses GPUs on some ranks only.
+
+        Raises:
+            UserError: naming the ranks of both kinds.
+        """
+        kinds = self._ranks_by(lambda place: place.device.partition(":")[0])
+        if len(kinds) > 1:
+            hosts = sorted({self.places[rank].host for rank in kinds["cpu"]})
+            raise UserError(
+                f"rank {_listed(kinds['cuda'])} would work on a GPU, but rank {_listed(kinds['cpu'])} "
+                f"({', '.join(hosts)}) on the processor, since torch sees no GPU there; all ranks that train have to "
+                "work on one kind of device: use --device cpu, or ask the batch system for GPUs on every host"
+            )
+
+    def _ranks_by(self, kind: Callable[[Place], str]) -> dict[str, list[int]]:
+        """The ranks that own subdomains, by something of their places."""
+        found: dict[str, list[int]] = {}
+        for place in self.places:
+            if place.subdomains:
+                found.setdefault(kind(place), []).append(place.rank)
         return found
 
     def as_list(self) -> list[dict[str, Any]]:
@@ -120,7 +151,8 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     """Collective: every rank finds its device and threads, and all learn of all.
 
     Raises:
-        UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or OMP_NUM_THREADS is no number.
+        UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or ``auto`` and some find one, or
+            OMP_NUM_THREADS is no number.
     """
     assigned = assign(num_subdomains, comm.size)
     subdomains, replica = assigned[comm.rank]
@@ -136,14 +168,17 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
         if name != "cpu":
             _work_on(name)
-        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica)
+        arithmetic = arithmetic_of(name, threads) if subdomains else ""
+        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic)
 
-    places = comm.allgather_object(comm.on_all(find_place))
+    mesh = Mesh(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
+    comm.on_root(mesh.check_devices)
+    places = mesh.places
     cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)
     others = len(comm.beside.masks) * places[comm.rank].threads
     threads = sum(places[rank].threads for rank in working) + others
     comm.crowded = comm.maximum(threads > min(len(cores), quota)) > 0
-    return Mesh(num_subdomains, tuple(places))
+    return mesh
 
 
 def threads_of(
@@ -197,6 +232,16 @@ def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) ->
         return "cpu", "cpu"
     index = position % len(gpus)
     return f"cuda:{index}", gpus[index]
+
+
+def arithmetic_of(device: str, threads: int) -> str:
+    """What the last bits of a rank's results depend on, besides the versions of its libraries, in words."""
+    import torch
+
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{processor()} ({capability}), {threads} thread{'s' * (threads > 1)}"
 
 
 def visible_gpus() -> list[str]:

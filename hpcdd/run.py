@@ -17,7 +17,7 @@ from .models.dnn import features_of
 from .models.storage import on_host
 from .mpi import is_loss
 from .parallel.coherent import spread_dnn
-from .phases.aggregate import fresh_dnn, train_dnn, train_dnn_together
+from .phases.aggregate import fresh_dnn, take_over_dnn, train_dnn, train_dnn_together
 from .phases.baseline import global_accuracies, train_global_cnn
 from .phases.coherent import evaluate_coherent, feature_widths, train_coherent
 from .phases.evaluate import dnn_accuracy, rule_accuracies
@@ -215,6 +215,8 @@ class Run:
                 if self.trained.dnn is None:
                     template = dnn_template(config, self.problem, "logits")
                     self.trained.dnn = spread_dnn(team, dnn, template, team.reduction())
+                else:
+                    take_over_dnn(team, self.trained.dnn)
                 for split, values in labels.items():
                     decisions = {s: logits[split] for s, logits in own.items()}
                     found[split] = rule_accuracies(team, decisions, values)

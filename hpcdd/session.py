@@ -234,7 +234,7 @@ class Session:
                 raise
             where = f"rank {self.comm.rank} of {self.comm.size} on {socket.gethostname()}"
             if isinstance(error, DivergedError):
-                self._failure = str(error), error.exit_code
+                self._failure = "" if error.heard else str(error), error.exit_code
             elif isinstance(error, UserError):
                 self._failure = f"{where}: {error}", error.exit_code
             else:
@@ -244,7 +244,7 @@ class Session:
         if not self.comm.maximum(int(self._failure is not None), self.stop.poll):
             return
         found = [failure for failure in self.comm.allgather_object(self._failure) if failure is not None]
-        error = RunError("\n".join(dict.fromkeys(text for text, _ in found)), max(code for _, code in found))
+        error = RunError("\n".join(dict.fromkeys(text for text, _ in found if text)), max(code for _, code in found))
         error.agreed = self.comm.size
         raise error
 

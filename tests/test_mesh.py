@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdd import comm
+from hpcdd import comm, environment
 from hpcdd import mesh as mesh_module
 from hpcdd.environment import Beside
 from hpcdd.errors import UserError
-from hpcdd.mesh import Mesh, Place, assign, build, choose_device, threads_of
+from hpcdd.mesh import Mesh, Place, arithmetic_of, assign, build, choose_device, threads_of
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
@@ -175,6 +176,41 @@ def test_replicas_that_share_a_gpu_are_named() -> None:
     ]
 
 
+def test_gpus_on_some_ranks_only_are_refused_with_the_ranks_and_the_remedy() -> None:
+    mixed = Mesh(3, (place(0, 0, gpu="a"), place(1, 1, host="node2"), place(2, 2, gpu="b"), place(3)))
+    with pytest.raises(UserError) as error:
+        mixed.check_devices()
+    assert "rank 0, 2 would work on a GPU, but rank 1 (node2) on the processor" in str(error.value)
+    assert "--device cpu" in str(error.value)
+
+
+@pytest.mark.parametrize("gpu", [None, "a"])
+def test_one_kind_of_device_is_fine_and_spare_ranks_do_not_count(gpu: str | None) -> None:
+    Mesh(2, (place(0, 0, gpu=gpu), place(1, 1, gpu=gpu), place(2))).check_devices()
+
+
+def test_processors_that_compute_unlike_are_named() -> None:
+    kinds = ["old, 1 thread", "old, 1 thread", "new, 1 thread", ""]
+    places = [replace(place(r, *([r] if r < 3 else [])), arithmetic=kind) for r, kind in enumerate(kinds)]
+    warnings = Mesh(3, tuple(places)).warnings()
+    assert "rank 0, 1 on old, 1 thread; rank 2 on new, 1 thread" in warnings[-1]
+    assert not [text for text in Mesh(2, tuple(places[:2])).warnings() if "last bits" in text]
+
+
+def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = comm.world()
+    other = place(1, 1, gpu="a")
+    monkeypatch.setattr(world, "allgather_object", lambda own: [own, other] if isinstance(own, Place) else [own])
+    with pytest.raises(UserError, match="rank 1 would work on a GPU, but rank 0"):
+        build(world, 2, "auto")
+
+
+def test_arithmetic_names_processor_instructions_and_threads() -> None:
+    found = arithmetic_of("cpu", 2)
+    assert found.startswith(environment.processor())
+    assert found.endswith("), 2 threads")
+
+
 def test_a_mesh_of_one_process() -> None:
     world = comm.world()
     assert world.crowded, "until it is known, nobody spins"
@@ -202,6 +238,7 @@ def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pyt
     monkeypatch.setattr(mesh_module, "visible_gpus", lambda: ["a", "b", "c", "d"])
     taken: list[str] = []
     monkeypatch.setattr(mesh_module, "_work_on", taken.append)
+    monkeypatch.setattr(mesh_module, "arithmetic_of", lambda device, _: device)
     monkeypatch.delenv("OMP_NUM_THREADS")
     (alone,) = build(world, 3, "auto").places
     assert (alone.threads, alone.device) == (4, "cuda:0")

@@ -65,8 +65,8 @@ class ThreadComm:
         for part in parts[1:]:
             result += part
 
-    def broadcast(self, array: Array) -> None:
-        array[...] = self._exchange("Ibcast", array.copy(), array.nbytes)[0]
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        array[...] = self._exchange("Ibcast", array.copy(), array.nbytes)[root]
 
     def _exchange(self, call: str, value: T, size: int) -> list[T]:
         with self.ledger.counted(call, size):

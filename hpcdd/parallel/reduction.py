@@ -16,15 +16,12 @@ import torch
 from torch.autograd import Function
 
 from ..comm import Comm
-from ..errors import DivergedError
-from .share import Flag
+from .share import DIVERGED, Flag
 from .staging import Staging
 
 FRACTION_BITS = 40
 """Fixed point of an ordered sum: int64 in units of 2**-40, so that |h| can reach 2**22 and a summand is rounded by
 2**-41 at most, less than float32 rounds a number of size 2**-17."""
-_DIVERGED = 1 << 48
-"""In the flag's place, beyond all that a flag holds: a rank has no summand that could be added."""
 
 
 def to_fixed(summand: torch.Tensor) -> torch.Tensor:
@@ -60,10 +57,11 @@ class Reduction:
     def __call__(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
         """Tensors of one shape and dtype from this rank's subdomains -> the sum over all ranks' ones.
 
-        A GPU is waited for once, before the message.
+        A GPU is waited for once, before the message. Where a summand is NaN or beyond what fixed point can hold, so is
+        an ``ordered`` sum: NaN, on all ranks.
 
         Raises:
-            DivergedError: on all ranks, a summand that is NaN or beyond what fixed point can hold.
+            DivergedError: on all ranks, in that case; in a training behind the messages of the step, see :class:`Flag`.
         """
         first, staging = summands[0], self._staging
         mine = self._sum_own(summands).view(-1)
@@ -72,23 +70,25 @@ class Reduction:
         if self._ordered:  # what can't be added is told to all in the message, lest they wait
             wrong = ~(self._largest(summands) < self._limit / len(summands))  # not: NaN compares false
             mine.masked_fill_(wrong, 0)
-            flag.masked_fill_(wrong, _DIVERGED)
+            flag.masked_fill_(wrong, DIVERGED)
         message[:-1].copy_(mine, non_blocking=True)
         message[-1:].copy_(flag, non_blocking=True)
         staging.ready(first.device)
         self._comm.sum(staging.for_mpi(message), staging.for_mpi(total))
         self._flag.value = float(total[-1])
-        if self._ordered and self._flag.value >= _DIVERGED:
-            own = message[-1] >= _DIVERGED
-            largest = f"a summand of the DNN's first layer is {float(self._largest(summands))}"
-            raise DivergedError(
-                f"phase {self._comm.phase_name}: {largest if own else 'another rank has a summand that is not finite'};"
-                " try a smaller learning rate, or the one_cycle schedule (it starts low)"
-            )
         result = total[:-1].to(first.device, non_blocking=True)
         if self._ordered:
             result = from_fixed(result, first.dtype)
+            if self._flag.value >= DIVERGED:
+                self._tell_divergence(summands, own=bool(wrong))
+                result.fill_(torch.nan)
         return result.view(first.shape)
+
+    def _tell_divergence(self, summands: Sequence[torch.Tensor], *, own: bool) -> None:
+        largest = f"a summand of the DNN's first layer is {float(self._largest(summands))}"
+        found = largest if own else "another rank has a summand that is not finite"
+        advice = "try a smaller learning rate, or the one_cycle schedule (it starts low)"
+        self._flag.diverge(f"phase {self._comm.phase_name}: {found}; {advice}", heard=not own)
 
     def _sum_own(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
         if not self._ordered:

@@ -6,20 +6,23 @@ gradient of its rows' part of the loss, and the parts are added.
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 
 from ..comm import Comm
 from ..decomposition import split_evenly
-from ..errors import StopRequest
+from ..errors import DivergedError, StopRequest
 from ..models.storage import pack, unpack
 from .staging import Staging
 
 _SAVE = 1 << 20
 """A wish for a checkpoint in the flag's value, beside up to as many wishes to stop; exact in float32."""
+DIVERGED = 1 << 48
+"""In the flag's value, beyond all wishes: a rank's numbers are not finite. The sum over 2**14 ranks fits in int64."""
 
 
 def never() -> bool:
@@ -28,24 +31,69 @@ def never() -> bool:
 
 
 class Flag:
-    """Wishes to stop, and for a checkpoint. They ride in the messages of a training step; all ranks see them behind it.
+    """Wishes to stop, and for a checkpoint; and that a rank's numbers are no longer finite.
+
+    They ride in the messages of a training step, and all ranks see them behind it: so none of those that train together
+    leaves a step alone, while the others wait for its next message.
 
     Args:
         wanted: whether this rank wishes to stop.
 
     Attributes:
-        overdue: whether this rank wishes a checkpoint; set by the training that runs.
         value: after a step's messages the sum of all ranks' wishes when the step began, on every rank.
+        reason: why this rank's numbers can't be trained on with; None where they can.
     """
 
     def __init__(self, wanted: Callable[[], bool] = never) -> None:
         self._wanted = wanted
-        self.overdue: Callable[[], bool] = never
+        self._overdue: Callable[[], bool] = never
+        self._held = False
         self.value = 0.0
+        self.reason: str | None = None
+
+    @contextlib.contextmanager
+    def in_training(self, overdue: Callable[[], bool]) -> Iterator[None]:
+        """Inside the ``with`` block a training runs.
+
+        Args:
+            overdue: whether this rank wishes a checkpoint.
+        """
+        self._overdue, self._held = overdue, True
+        try:
+            yield
+        finally:
+            self._overdue, self._held = never, False
+            self.value, self.reason = 0.0, None
 
     def board(self) -> None:
         """To be called when a step begins."""
-        self.value = float(self._wanted()) + _SAVE * float(self.overdue())
+        diverged = self.reason is not None
+        self.value = float(self._wanted()) + _SAVE * float(self._overdue()) + DIVERGED * float(diverged)
+
+    def diverge(self, reason: str, *, heard: bool = False) -> None:
+        """Numbers are not finite: in a training that is held until its ranks know, see :meth:`check_divergence`.
+
+        Args:
+            reason: what was found.
+            heard: by another rank.
+
+        Raises:
+            DivergedError: outside of a training.
+        """
+        if not self._held:
+            raise DivergedError(reason, heard=heard)
+        if not heard and self.reason is None:
+            self.reason = reason
+
+    def check_divergence(self) -> None:
+        """To be called behind a step's messages, before the parameters change.
+
+        Raises:
+            DivergedError: on all ranks of the step alike.
+        """
+        if self.value >= DIVERGED:
+            heard = self.reason is None
+            raise DivergedError(self.reason or "the numbers of another rank are not finite", heard=heard)
 
     @property
     def save(self) -> bool:

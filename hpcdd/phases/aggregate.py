@@ -17,7 +17,7 @@ from ..config import Config
 from ..data.samples import Samples, SideBySide
 from ..models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
 from ..parallel.coherent import PartOfDNN
-from ..parallel.share import Share
+from ..parallel.share import Share, broadcast_state
 from ..parallel.team import Team
 from .alike import checked
 from .status import Hooks
@@ -110,10 +110,19 @@ def train_dnn_together(
         seed=config.seed,
         phase="dnn",
         share=Share(flag=team.flag),
-        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}),
+        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}, team.place.arithmetic),
         keeper=keeper,
     )
     return dnn.eval()
+
+
+def take_over_dnn(team: Team, dnn: PartOfDNN) -> None:
+    """Collective over the workers: every replica takes over the first one's part of a DNN.
+
+    They have trained it by themselves, to the same bits only on processors that compute alike.
+    """
+    if team.replicas.size > 1:
+        broadcast_state(team.replicas, dnn)
 
 
 def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -> PartOfDNN:

@@ -59,7 +59,7 @@ def train_global_cnn(
             phase="global",
             share=share,
             bf16=settings.precision == "bf16",
-            hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}),
+            hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.place.arithmetic),
             keeper=keeper,
         )
     return network.eval(), steps

@@ -79,7 +79,7 @@ def train_coherent(
         network: nn.Module = whole
         parts: dict[int, nn.Module] = {WHOLE: whole.dnn, **dict(enumerate(whole.cnns))}
         share, alike = team.share_of_workers(), []
-        hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())})
+        hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())}, team.place.arithmetic)
     else:
         inputs, network = dict(samples), part
         if trains_together(team.config, device, team.mesh.replicas):
@@ -87,7 +87,7 @@ def train_coherent(
         parts = {WHOLE: part.dnn, **part.alone()}
         share, alike = team.share_of_replicas(), part.dnn.alike()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
-        hooks = checked(hooks, team.workers, {"the DNN's common layers": alike, **copies})
+        hooks = checked(hooks, team.workers, {"the DNN's common layers": alike, **copies}, team.place.arithmetic)
 
     def side_by_side(split: str) -> SideBySide:
         return SideBySide([inputs[s][split] for s in sorted(inputs)])

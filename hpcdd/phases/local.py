@@ -95,7 +95,7 @@ def train_local_cnns(
             )
             for s in group
         ]
-        steps = train_cnns(config, members, share, hooks, together=together)
+        steps = train_cnns(config, members, share, hooks, together=together, arithmetic=place.arithmetic)
         seconds = (time.perf_counter() - start) / len(group)
         for member in members:
             start, s, network = time.perf_counter(), member.subdomain, member.network.eval()
@@ -127,25 +127,25 @@ def trains_together(config: Config, device: str, replicas: int) -> bool:
 
 
 def train_cnns(
-    config: Config, members: Sequence[Member], share: Share, hooks: Hooks, *, together: bool
+    config: Config, members: Sequence[Member], share: Share, hooks: Hooks, *, together: bool, arithmetic: str = ""
 ) -> dict[int, int]:
-    """Trains CNNs together or one after the other; arguments as for :func:`train_local_cnns`.
+    """Trains CNNs together or one after the other; arguments as for :func:`train_local_cnns` and :func:`checked`.
 
     Returns:
         By subdomain the number of steps in this job.
     """
     if together:
         return train_together(members, config.local, seed=config.seed, hooks=hooks)
-    return {member.subdomain: _train_alone(config, member, share, hooks) for member in members}
+    return {member.subdomain: _train_alone(config, member, share, hooks, arithmetic) for member in members}
 
 
-def _train_alone(config: Config, member: Member, share: Share, hooks: Hooks) -> int:
+def _train_alone(config: Config, member: Member, share: Share, hooks: Hooks, arithmetic: str) -> int:
     """One CNN by itself, or with its replicas on other ranks; the number of steps."""
     subdomain, network = member.subdomain, member.network
     if share.comm is not None:
         # The same already, unless the user's own factory draws from elsewhere.
         broadcast_state(share.comm, network)
-        hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())})
+        hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())}, arithmetic)
     with shared_layers(network, share):
         return train(
             network,

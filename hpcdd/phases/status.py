@@ -68,6 +68,29 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """What the end of an epoch depends on; plain numbers that can be sent.
+
+    Attributes:
+        phase, epoch: which, counted from 1.
+        sums: over the epoch's samples of the loss, of the hits, and the samples' number.
+        validation: loss and accuracy.
+        diverged: why a rank's numbers can't be trained on with; None where they can.
+    """
+
+    phase: str
+    epoch: int
+    sums: tuple[float, ...]
+    validation: tuple[float, float] | tuple[None, None]
+    diverged: str | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the training can go on."""
+        return self.diverged is None and all(map(math.isfinite, self.sums))
+
+
+@dataclass(frozen=True)
 class Hooks:
     """What a training calls while it runs.
 
@@ -75,6 +98,8 @@ class Hooks:
         step: at every step boundary; may raise :class:`hpcdd.errors.StopRequest`.
         due: whether a fresh status is wanted now; asked at every step boundary.
         status: takes the status that was wanted.
+        agree: decides at the end of every epoch, once for all ranks that train together, what it depends on: gets what
+            this rank has found.
         epoch: takes the status at the end of every epoch.
         evaluation: a context for the messages at the end of an epoch, which are counted apart from the steps'.
         history: takes the ends of epochs that lie in earlier jobs.
@@ -83,6 +108,7 @@ class Hooks:
     step: Callable[[], None] = lambda: None
     due: Callable[[], bool] = lambda: False
     status: Callable[[Status], None] = lambda _: None
+    agree: Callable[[Ending], Ending] = lambda own: own
     epoch: Callable[[Status], None] = lambda _: None
     evaluation: Callable[[], AbstractContextManager[None]] = nullcontext
     history: Callable[[Sequence[Status]], None] = lambda _: None
@@ -115,6 +141,21 @@ class Meter:
         self.epoch_start = time.perf_counter()
         # Sums over the samples of the loss, of the hits, and the samples' number.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+
+    def ending(self, diverged: str | None) -> Ending:
+        """What the end of the present epoch depends on, as this rank sees it."""
+        return Ending(self.phase, self.epoch + 1, tuple(self.sums.tolist()), self.validation, diverged)
+
+    def take(self, agreed: Ending) -> None:
+        """Takes over what all ranks have agreed on.
+
+        Raises:
+            DivergedError: a rank's numbers are not finite.
+        """
+        if agreed.diverged is not None:
+            raise DivergedError(agreed.diverged)
+        self.sums = torch.tensor(agreed.sums, dtype=torch.float64, device=self._device)
+        self.validation = agreed.validation
 
     def end_epoch(self, *, last: bool) -> Status:
         """Goes on to the next epoch.

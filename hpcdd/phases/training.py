@@ -15,11 +15,11 @@ from torch.nn import functional
 from ..checkpoints.keeper import NoKeeper
 from ..config import TrainingSettings
 from ..data.samples import AnySamples, Batches
-from ..errors import StopRequest
+from ..errors import DivergedError, StopRequest
 from ..models.stack import Stack
 from ..mpi import is_loss
 from ..parallel.gradients import GradientAverage
-from ..parallel.share import Share, never
+from ..parallel.share import Share
 from ..seeding import WHOLE, seed_of
 from .optimizers import advance, make_optimizer, make_schedule
 from .parts import EVALUATION, part
@@ -60,6 +60,9 @@ class Steps:
     def step(self, samples: Batches, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One step on this rank's share of a batch. Behind it all its ranks see what the share's flag has brought.
 
+        Raises:
+            DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
+
         Args:
             samples: the training split.
             batch: int64 (b,), which of them.
@@ -78,6 +81,7 @@ class Steps:
             # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
             (loss * self._share.weight).backward()  # type: ignore[no-untyped-call]
             self._gradients.finish()
+        self._share.flag.check_divergence()
         with part("optimizer"):
             self._optimizer.step()
         return loss, logits, labels
@@ -130,7 +134,7 @@ def train(
         The number of steps in this job.
 
     Raises:
-        DivergedError: the loss is NaN or infinite.
+        DivergedError: the loss is NaN or infinite; on all ranks that train together, at the same step.
         StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
             state is saved. So it is where another rank has died, if this one trains alone.
     """
@@ -153,9 +157,8 @@ def train(
     def save(accuracy: float | None = None) -> None:
         keeper.save(state.snapshot, meter.steps_in_all - before, accuracy)
 
-    share.flag.overdue = keeper.overdue
     try:
-        with streams, Steps(network, optimizer, share, alike, bf16) as steps:
+        with share.flag.in_training(keeper.overdue), streams, Steps(network, optimizer, share, alike, bf16) as steps:
             while meter.epoch < settings.epochs and not patience.exhausted:
                 network.train()
                 epoch, first = meter.epoch, meter.steps
@@ -168,7 +171,10 @@ def train(
                         hooks.step()
                         meter.learning_rate = optimizer.param_groups[0]["lr"]
                         if hooks.due():
-                            hooks.status(meter.status())
+                            try:
+                                hooks.status(meter.status())
+                            except DivergedError as error:  # the others hear of it by this step's messages
+                                share.flag.diverge(str(error))
                         meter.add(*steps.step(seen, batch))
                         schedule.step()
                         if share.flag.save:
@@ -180,6 +186,7 @@ def train(
                     meter.sums = share.sum(meter.sums)
                     if validation is not None:
                         meter.validation = evaluate(network, validation, settings.evaluation_batch, hooks.step, share)
+                    meter.take(hooks.agree(meter.ending(share.flag.reason)))
                 patience.take(meter.validation[1], network)
                 hooks.epoch(meter.end_epoch(last=patience.exhausted))
                 if patience.exhausted or meter.epoch == settings.epochs or keeper.due(meter.epoch):
@@ -189,8 +196,6 @@ def train(
         if isinstance(error, StopRequest) or (keeper.alone and is_loss(error)):
             save()
         raise
-    finally:
-        share.flag.overdue = never
     patience.restore(network)
     return meter.steps_in_all - before
 

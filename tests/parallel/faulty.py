@@ -2,7 +2,8 @@
 
 WHAT is ``raise`` (a RuntimeError) or the name of an exception of Python's or hpcdd's, such as ``UserError``, ``drift``
 (a parameter changes by itself, in the coherent phase), ``hang`` (the step never ends), ``pause`` (the step waits for a
-signal), or the name of a signal that the rank sends itself, such as
+signal), ``unlike`` (from there on the common layers of the coherent model are rounded otherwise in every step, as on a
+processor of another kind, which the rank says that it has), or the name of a signal that the rank sends itself, such as
 ``SIGTERM``. In phases that train, ``WHAT@STEP`` names the step at which it happens, default 7, counted over all
 trainings of the phase on this rank. The moment of the fault is written to the file ``fault`` in the current folder,
 and where a request to stop ends a training, each rank writes the number of steps that it began to ``steps-RANK``.
@@ -26,7 +27,7 @@ from unittest import mock
 
 import torch
 
-from hpcdd import cli, errors, launch
+from hpcdd import cli, errors, launch, mesh
 from hpcdd.errors import StopRequest
 from hpcdd.phases import aggregate, baseline, coherent, local
 from hpcdd.stop import SIGNALS
@@ -106,8 +107,12 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
             def step() -> None:
                 nonlocal steps
                 steps += 1
-                if steps == int(at or 7) and chosen:
+                if steps == int(at or 7) and chosen and what != "unlike":
                     fault(network)
+                elif steps >= int(at or 7) and chosen:
+                    with torch.no_grad():
+                        for p in network.dnn.alike():  # type: ignore[union-attr, operator]
+                            p.mul_(1 + 2**-23)
                 hooks.step()
 
             try:
@@ -125,10 +130,12 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
 
         return work
 
+    own = (lambda *_: "another processor") if what == "unlike" and chosen else mesh.arithmetic_of
     if phase in TRAININGS:
         room = TRAININGS[phase]
         names = [name for name in ("train", "train_together") if hasattr(room, name)]
-        with mock.patch.multiple(room, **{name: in_the_middle(getattr(room, name)) for name in names}):
+        trainings = {name: in_the_middle(getattr(room, name)) for name in names}
+        with mock.patch.multiple(room, **trainings), mock.patch.object(mesh, "arithmetic_of", own):
             yield
     elif chosen:
         place, name = OTHERS[phase]

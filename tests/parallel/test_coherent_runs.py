@@ -251,6 +251,16 @@ def test_a_stop_request_on_one_replica_stops_the_local_phase(mpi: Launcher, conf
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_ranks_on_unlike_processors_train_to_the_end(mpi: Launcher, config: Path, tmp_path: Path) -> None:
+    """As :func:`test_copies_that_drift_apart_are_an_error`, in every step, on a rank that says so."""
+    done = mpi.run(2, [FAULTY, "coherent", "1", "unlike@1", "train", config, "--output", "run"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "results differ in their last bits between these: rank 0 on " in done.stdout
+    assert "; rank 1 on another processor." in done.stdout
+    assert (tmp_path / "run/results.json").exists()
+
+
 def test_copies_that_drift_apart_are_an_error(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     done = mpi.run(2, [FAULTY, "coherent", "1", "drift", "train", config], tmp_path)
     assert done.returncode == 1

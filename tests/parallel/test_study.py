@@ -12,8 +12,10 @@ import psutil
 import pytest
 import yaml
 
+from hpcdd.data.write import Split, write_dataset
 from hpcdd.studies import index, outcome
 
+from ..conftest import make_split
 from ..launchers import Launcher, find
 from ..waiting import LIMIT
 from .test_resume import FAULTY, figures_of, parameters_of, run_chain
@@ -184,6 +186,44 @@ def test_a_defect_amid_messages_is_recorded_before_the_job_ends(done: tuple[Path
     folder = done[0] / "defect"
     assert conditions(folder) == {"seed=0": "failed", "seed=1": "complete"}
     assert "planted in phase coherent" in json.loads((folder / "failed/seed=0.json").read_text())["error"]
+
+
+GIANT = """
+import math
+import torch
+
+class CNN(torch.nn.Sequential):
+    def forward(self, x):
+        white = (x.flatten(1).amin(1) > 0).unsqueeze(1)
+        return super().forward(x) + 1e9 * (white & self.training)
+
+def make(*, input_shape, num_classes, width):
+    return CNN(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_what_only_some_replicas_can_not_add_ends_the_run_and_not_the_job(mpi: Launcher, tmp_path: Path) -> None:
+    """One training sample makes the coherent model's sum too large, on the replicas whose rows it is among."""
+    train = make_split(64)
+    (images,) = (block.copy() for block in train.blocks())
+    images[5] = 255
+    path = tmp_path / "white.h5"
+    splits = {"train": Split.from_array(images, train.labels), "test": make_split(30, seed=1)}
+    write_dataset(path, splits, name="white", class_names=["two", "three", "four"])
+    (tmp_path / "giant.py").write_text(GIANT)
+    study = write(tmp_path, "giant", path, {"seed": [0, 1]})
+    content = yaml.safe_load(study.read_text())
+    content["config"] |= {"model": {"name": "giant:make", "local_width": 1}, "run": {"stall_timeout": None}}
+    study.write_text(yaml.safe_dump(content))
+    done = mpi.hpcdd(4, ["study", study, "--output", "out", "--ranks", "4"], tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "hpcdd: 2 runs have failed; see above\n"
+    failures = [json.loads((tmp_path / f"out/failed/seed={seed}.json").read_text()) for seed in (0, 1)]
+    assert [failure["exit_code"] for failure in failures] == [3, 3]
+    for failure in failures:
+        lines = failure["error"].splitlines()
+        assert all(line.startswith("phase coherent_transfer: a summand of the DNN's first layer is ") for line in lines)
 
 
 def test_two_jobs_at_once_do_every_run_once(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:

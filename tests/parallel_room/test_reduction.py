@@ -138,6 +138,22 @@ def test_all_ranks_hear_of_a_summand_that_can_not_be_added() -> None:
     assert "another rank has a summand that is not finite;" in other
 
 
+def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
+    """The sum is NaN, so that what follows in the step goes its way."""
+
+    def add(comm: ThreadComm) -> tuple[bool, bool]:
+        flag = Flag()
+        with flag.in_training(lambda: False):
+            flag.board()
+            found = Reduction(comm, "ordered", flag)([torch.full((3,), math.inf if comm.rank == 1 else 1.0)])
+            with pytest.raises(DivergedError) as caught:
+                flag.check_divergence()
+        assert (flag.value, flag.reason) == (0.0, None)
+        return bool(found.isnan().all()), caught.value.heard
+
+    assert on_ranks(3, add) == [(True, True), (True, False), (True, True)]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_the_largest_numbers_that_are_taken_do_not_overflow(comm: communication.Comm, count: int) -> None:
     limit = 2.0**22 / count

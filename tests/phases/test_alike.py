@@ -1,29 +1,34 @@
-"""Copies that drift apart are noticed at the end of the epoch, on every rank."""
+"""The end of an epoch is decided once, and copies that drift apart are noticed there, on every rank."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 
-from hpcdd.phases.alike import DriftError, check_alike, checked
-from hpcdd.phases.status import Hooks, Status
+from hpcdd.phases.alike import TOLERANCE, DriftError, checked
+from hpcdd.phases.status import Ending, Hooks
 
 from ..thread_ranks import ThreadComm, on_ranks
 
-STATUS = Status("local", 2, 3, 5, 0.6, 0.75, 0.5, None, None, 1e-3, 3.5, 1234.5)
+ENDING = Ending("coherent_transfer", 4, (30.0, 20.0, 40.0), (0.5, 0.75), None)
+ROUNDED = 1.0 + 2**-23
 
 
 def copies(value: float = 1.0) -> list[torch.Tensor]:
     return [torch.zeros(3), torch.tensor([2.0, value])]
 
 
+def agree(comm: ThreadComm, own: dict[str, list[torch.Tensor]], ending: Ending = ENDING, kind: str = "") -> Ending:
+    return checked(Hooks(), comm, own, kind).agree(ending)
+
+
 def test_like_copies_pass_after_one_exchange() -> None:
     def work(comm: ThreadComm) -> int:
-        check_alike(comm, {"CNN 1": copies(), "the DNN": copies(5.0)}, "now")
+        agree(comm, {"CNN 1": copies(), "the DNN": copies(5.0)})
         return comm.calls
 
     assert on_ranks(3, work) == [1, 1, 1]
@@ -31,9 +36,8 @@ def test_like_copies_pass_after_one_exchange() -> None:
 
 def test_a_copy_that_differs_is_named_on_every_rank_with_all_checksums() -> None:
     def work(comm: ThreadComm) -> str:
-        own = {"CNN 1": copies(), "the DNN": copies(1.0 + 2**-23 if comm.rank == 1 else 1.0)}
         with pytest.raises(DriftError) as caught:
-            check_alike(comm, own, "coherent_transfer, epoch 4")
+            agree(comm, {"CNN 1": copies(), "the DNN": copies(ROUNDED if comm.rank == 1 else 1.0)})
         return str(caught.value)
 
     messages = on_ranks(3, work)
@@ -44,51 +48,83 @@ def test_a_copy_that_differs_is_named_on_every_rank_with_all_checksums() -> None
     assert values[0][1] == values[2][1] != values[1][1]
 
 
-def test_what_only_some_ranks_have_is_compared_among_them() -> None:
-    def work(different: bool) -> list[bool]:
-        def on_rank(comm: ThreadComm) -> bool:
-            # Ranks 0 and 2 have CNN 0, ranks 1 and 3 have CNN 1, whose parameters are others.
-            value = 10.0 * (comm.rank % 2) + (different and comm.rank == 3)
-            try:
-                check_alike(comm, {f"CNN {comm.rank % 2}": copies(value)}, "now")
-            except DriftError as error:
-                assert re.search(r"CNN 1 .*rank 1 .*rank 3 ", str(error))  # noqa: PT017
-                return False
-            return True
+@pytest.mark.parametrize("different", [False, True])
+def test_what_only_some_ranks_have_is_compared_among_them(different: bool) -> None:
+    def work(comm: ThreadComm) -> bool:
+        # Ranks 0 and 2 have CNN 0, ranks 1 and 3 have CNN 1, whose parameters are others.
+        value = 10.0 * (comm.rank % 2) + (different and comm.rank == 3)
+        try:
+            agree(comm, {f"CNN {comm.rank % 2}": copies(value)})
+        except DriftError as error:
+            assert re.search(r"CNN 1 .*rank 1 .*rank 3 ", str(error))  # noqa: PT017
+            return False
+        return True
 
-        return on_ranks(4, on_rank)
-
-    assert work(different=False) == [True] * 4
-    assert work(different=True) == [False] * 4
+    assert on_ranks(4, work) == [not different] * 4
 
 
-def test_hooks_check_at_the_end_of_every_epoch_before_it_is_told() -> None:
-    """The messages of the check are counted as those of the evaluation."""
+def test_on_unlike_processors_all_take_over_the_first_copy() -> None:
+    """Of CNN 1 the first is on rank 1; rank 0 has none."""
 
-    def work(comm: ThreadComm) -> tuple[list[str], int, int]:
-        told: list[str] = []
-        mine = copies()
+    def work(comm: ThreadComm) -> tuple[float, float]:
+        dnn, cnn = copies(1.0 + comm.rank * 2**-23), copies(3.0 + comm.rank * 2**-20)
+        own = {"the DNN": dnn, **({"CNN 1": cnn} if comm.rank else {})}
+        agree(comm, own, kind="new" if comm.rank == 2 else "old")
+        return float(dnn[1][1]), float(cnn[1][1])
 
-        @contextmanager
-        def evaluation() -> Iterator[None]:
-            with comm.ledger.phase("evaluation"):
-                yield
+    taken = 3.0 + 2**-20
+    assert on_ranks(3, work) == [(1.0, 3.0), (1.0, taken), (1.0, taken)]
 
-        hooks = Hooks(
-            step=lambda: told.append("step"),
-            due=lambda: True,
-            status=lambda _: told.append("status"),
-            epoch=lambda _: told.append("epoch"),
-            evaluation=evaluation,
-        )
-        wrapped = checked(hooks, comm, {"CNN 2": mine})
-        assert (wrapped.step, wrapped.due, wrapped.status, wrapped.evaluation) == (
-            hooks.step, hooks.due, hooks.status, hooks.evaluation,
-        )  # fmt: skip
-        wrapped.epoch(STATUS)
-        mine[1] += comm.rank
-        with pytest.raises(DriftError, match="^local, epoch 3: copies of CNN 2 differ"):
-            wrapped.epoch(STATUS)
-        return told, comm.ledger.traffic["evaluation"].calls, comm.calls
 
-    assert on_ranks(2, work) == [(["epoch"], 2, 2)] * 2
+def test_a_defect_is_found_on_unlike_processors_too() -> None:
+    def work(comm: ThreadComm) -> str:
+        with pytest.raises(DriftError) as caught:
+            agree(comm, {"the DNN": copies(1.0 + 4 * TOLERANCE * comm.rank)}, kind=f"processor {comm.rank}")
+        return str(caught.value)
+
+    messages = on_ranks(2, work)
+    assert len(set(messages)) == 1
+    assert "copies of the DNN differ between ranks by more than unlike processors explain" in messages[0]
+    assert "rank 1 0.18" in messages[0]
+
+
+def test_like_ranks_are_held_to_their_bits_beside_unlike_ones() -> None:
+    """Rank 1 is of another kind than all others, but has no copy of what differs."""
+
+    def work(comm: ThreadComm) -> None:
+        own = {} if comm.rank == 1 else {"CNN 0": copies(1.0 if comm.rank == 0 else ROUNDED)}
+        with pytest.raises(DriftError, match="CNN 0 differ between ranks .checksums: rank 0 .*, rank 2"):
+            agree(comm, own, kind="other" if comm.rank == 1 else "same")
+
+    on_ranks(3, work)
+
+
+def test_the_first_rank_decides_for_all() -> None:
+    def work(comm: ThreadComm) -> Ending:
+        return agree(comm, {}, replace(ENDING, validation=(0.5, 0.75 + comm.rank / 100)))
+
+    assert on_ranks(3, work) == [ENDING] * 3
+
+
+@pytest.mark.parametrize(
+    "found",
+    [replace(ENDING, diverged="subdomain 2: nan"), replace(ENDING, sums=(math.nan, 1.0, 40.0))],
+    ids=["told", "summed"],
+)
+def test_what_one_rank_can_not_go_on_with_all_hear_of(found: Ending) -> None:
+    """Copies of it are not compared: they are no numbers any more."""
+
+    def work(comm: ThreadComm) -> Ending:
+        return agree(comm, {"the DNN": copies(comm.rank)}, found if comm.rank == 1 else ENDING)
+
+    assert [repr(ending) for ending in on_ranks(3, work)] == [repr(found)] * 3
+
+
+def test_other_hooks_are_left_as_they_are() -> None:
+    hooks = Hooks(step=lambda: None, due=lambda: True, status=lambda _: None, epoch=lambda _: None)
+
+    def work(comm: ThreadComm) -> bool:
+        wrapped = checked(hooks, comm, {})
+        return replace(wrapped, agree=hooks.agree) == hooks
+
+    assert on_ranks(1, work) == [True]

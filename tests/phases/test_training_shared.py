@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,12 @@ from torch import nn
 
 from hpcdd.config import TrainingSettings
 from hpcdd.data.samples import Samples
-from hpcdd.errors import StopRequest
+from hpcdd.errors import DivergedError, StopRequest
+from hpcdd.parallel.coherent import PartOfDNN
 from hpcdd.parallel.layers import shared_layers
+from hpcdd.parallel.reduction import Reduction
 from hpcdd.parallel.share import Flag, Share
+from hpcdd.phases.alike import DriftError, checked
 from hpcdd.phases.status import Hooks, Status
 from hpcdd.phases.training import logits_of, train
 
@@ -121,3 +126,133 @@ def test_logits_of_fewer_samples_than_ranks() -> None:
     samples, network = ring(2), small().eval()
     for logits in on_ranks(3, lambda comm: logits_of(network, samples, 1, share=Share(comm))):
         torch.testing.assert_close(logits, logits_of(network, samples, 1))
+
+
+# -- ranks leave a training together -----------------------------------------------------------------------------------
+
+
+def two_by_two() -> list[tuple[ThreadComm, ThreadComm]]:
+    """Of four ranks, two replicas of two subdomains each: their communicators across subdomains, and of replicas."""
+    across, replicas = ([(threading.Barrier(2, timeout=60), [None] * 2) for _ in range(2)] for _ in range(2))
+    return [
+        (ThreadComm(s, 2, *across[replica]), ThreadComm(replica, 2, *replicas[s]))
+        for s in range(2)
+        for replica in range(2)
+    ]
+
+
+class Part(nn.Module):
+    """One subdomain's part of a DNN on the samples themselves."""
+
+    def __init__(self, subdomain: int, reduction: Reduction) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        blocks, bias = torch.randn(2, 4, 2) / 4, torch.zeros(4)
+        rest = nn.Sequential(nn.ReLU(), nn.Linear(4, 2))
+        self.dnn = PartOfDNN({subdomain: blocks[subdomain].clone()}, bias, rest, reduction)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dnn([x])  # type: ignore[no-any-return]
+
+
+def with_a_giant(samples: Samples) -> Samples:
+    """In the batches of one replica alone, since those have one row of each of the ranks that share them."""
+    samples.inputs[3] = 1e9
+    return samples
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_all_ranks_leave_at_the_step_at_which_one_replica_diverges(where: str) -> None:
+    """What one replica alone can't add, at a step or in the evaluation, the others hear of before they wait for it."""
+    lock = threading.Lock()
+
+    def work(world: ThreadComm) -> tuple[int, bool, torch.Tensor]:
+        across, replicas = grid[world.rank]
+        training, validation = ring(40), ring(40, seed=1)
+        with_a_giant(training if where == "training" else validation)
+        flag, steps = Flag(), itertools.count()
+        with lock:  # which draws from torch's global state
+            network = Part(world.rank // 2, Reduction(across, "ordered", flag))
+        settings = TrainingSettings(epochs=3, batch_size=40, schedule="constant", optimizer="sgd")
+        hooks = checked(Hooks(step=lambda: next(steps)), world, {})
+        share = Share(replicas, flag)
+        with pytest.raises(DivergedError) as caught:
+            train(network, training, validation, settings, seed=0, phase="local", share=share, hooks=hooks)
+        assert caught.value.heard or "a summand of the DNN's first layer is " in str(caught.value)
+        return next(steps), caught.value.heard, parameters(network)
+
+    grid = two_by_two()
+    found = on_ranks(4, work)
+    assert {steps for steps, _, _ in found} == {1 if where == "training" else found[0][0]}
+    assert all(bool(torch.isfinite(values).all()) for _, _, values in found)
+    if where == "training":
+        heard = [heard for _, heard, _ in found]
+        assert heard[:2] == heard[2:]
+        assert sorted(heard[:2]) == [False, True]
+
+
+def test_a_loss_that_only_one_rank_looks_at_ends_the_training_on_all() -> None:
+    """Where root's status is due in the middle of an epoch."""
+
+    def work(comm: ThreadComm) -> int:
+        samples, steps = ring(40), itertools.count()
+        samples.inputs[:] = float("nan")
+        hooks = Hooks(step=lambda: next(steps), due=lambda: comm.rank == 0 and next(asked) == 2)
+        settings = TrainingSettings(epochs=1, batch_size=4, schedule="constant")
+        network = copy.deepcopy(initial)
+        with pytest.raises(DivergedError) as caught:
+            train(network, samples, None, settings, seed=0, phase="local", share=Share(comm, Flag()), hooks=hooks)
+        assert caught.value.heard == (comm.rank == 1)
+        return next(steps)
+
+    initial, asked = small(), itertools.count()
+    assert on_ranks(2, work) == [3, 3]
+
+
+# -- processors that round in their own way ----------------------------------------------------------------------------
+
+
+def on_unlike_processors(kinds: list[str], nudge: float) -> list[tuple[int, torch.Tensor]]:
+    """A training with early stopping by two ranks, of which the second rounds otherwise, and sees other accuracies.
+
+    Returns:
+        Of each its epochs, and its parameters.
+    """
+    initial = small()
+
+    def work(comm: ThreadComm) -> tuple[int, torch.Tensor]:
+        network, epochs = copy.deepcopy(initial), itertools.count()
+        validation = ring(40, seed=1)
+        if comm.rank == 1:
+            validation.labels[:] = 1 - validation.labels
+
+        def step() -> None:
+            if comm.rank == 1:
+                with torch.no_grad():
+                    for p in network.parameters():
+                        p.mul_(1 + nudge)
+
+        hooks = Hooks(step=step, epoch=lambda _: next(epochs))
+        hooks = checked(hooks, comm, {"the network": list(network.parameters())}, kinds[comm.rank])
+        settings = TrainingSettings(epochs=12, batch_size=20, early_stopping=2, learning_rate=0.05)
+        args: dict[str, Any] = {"seed": 0, "phase": "local", "share": Share(comm), "hooks": hooks}
+        train(network, ring(200), validation, settings, **args)
+        return next(epochs), parameters(network)
+
+    return on_ranks(2, work)
+
+
+def test_ranks_on_unlike_processors_stop_together_with_the_same_parameters() -> None:
+    (epochs, one), (other_epochs, other) = on_unlike_processors(["old", "new"], 2**-23)
+    assert epochs == other_epochs < 12
+    assert torch.equal(one, other)
+
+
+def test_on_like_processors_such_a_rank_is_a_defect() -> None:
+    with pytest.raises(DriftError, match="local, epoch 1: copies of the network differ between ranks"):
+        on_unlike_processors(["same", "same"], 2**-23)
+
+
+def test_a_rank_that_computes_something_else_is_a_defect_on_any() -> None:
+    with pytest.raises(DriftError, match="by more than unlike processors explain"):
+        on_unlike_processors(["old", "new"], 2**-3)
