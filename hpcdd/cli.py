@@ -272,7 +272,8 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
     try:
         comm = communication.world()
     except UserError as error:
-        return _report(error) if launch.from_environment().rank == 0 else 0
+        # Before MPI is there nobody can be asked: one process of each host speaks for it.
+        return _report(error) if launch.from_environment().local_rank == 0 else 0
     try:
         work(comm, arguments)
     except BaseException as error:

@@ -330,7 +330,7 @@ def world() -> Comm:
     """Starts MPI and returns a duplicate of COMM_WORLD; collective.
 
     Raises:
-        UserError: no MPI library, or one that does not fit the launcher.
+        UserError: no MPI library, one that does not fit the launcher, or too little shared memory for it.
     """
     startup = Startup()
     startup.mark("interpreter")
@@ -339,6 +339,7 @@ def world() -> Comm:
     launch.check_library(launched, version)
     if not MPI.Is_initialized():
         launch.choose_network(launched, version)
+        launch.check_shared_memory(launched, version)
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
         atexit.register(finalize)
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:  # on a GPU gradients are ready in a thread of torch's

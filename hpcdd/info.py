@@ -30,6 +30,10 @@ def run() -> int:
     except UserError as error:
         library = None
         problems.append(str(error))
+    if launch.SHARED_MEMORY.is_dir():
+        rows.append(("shared memory", f"{shutil.disk_usage(launch.SHARED_MEMORY).free >> 20:,} MiB free"))
+    if library and (fault := launch.shared_memory_fault(library, facts["cores_in_affinity_mask"])):
+        problems.append(fault)
     launcher = shutil.which("mpirun") or shutil.which("mpiexec")
     if launcher is None:
         problems.append("there is no mpirun on PATH; load your site's MPI module, or pip install 'hpcdd[mpi]'")

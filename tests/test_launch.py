@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 
+from hpcdd import launch
 from hpcdd.errors import UserError
-from hpcdd.launch import Launch, check_library, check_size, choose_network, from_environment, kind_of
+from hpcdd.launch import (
+    Launch,
+    check_library,
+    check_shared_memory,
+    check_size,
+    choose_network,
+    from_environment,
+    kind_of,
+)
+
+from . import launchers
+from .waiting import LIMIT
 
 MPICH = "MPICH Version:      5.0.2\nMPICH Release date: ..."
 MPICH_OF_BOTH = f"{MPICH}\nMPICH Device:       ch4:ucx ofi\nMPICH configure:    --with-device=ch4:ucx,ofi\n"
@@ -17,12 +34,12 @@ OPENMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.
     ("environment", "expected"),
     [
         ({}, Launch("none", 0, 1)),
-        ({"PMI_RANK": "3", "PMI_SIZE": "8"}, Launch("mpich", 3, 8)),
-        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Launch("openmpi", 1, 2)),
-        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_NTASKS": "6"}, Launch("slurm", 5, 6)),
+        ({"PMI_RANK": "3", "PMI_SIZE": "8"}, Launch("mpich", 3, 8, local_rank=3)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Launch("openmpi", 1, 2, local_rank=1)),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_NTASKS": "6"}, Launch("slurm", 5, 6, local_rank=5)),
         (
             {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "PMI_RANK": "5", "PMI_SIZE": "6"},
-            Launch("mpich", 5, 6, by_srun=True),
+            Launch("mpich", 5, 6, by_srun=True, local_rank=5),
         ),
         # sbatch without srun: tasks were asked for, but none was started
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_JOB_ID": "17"}, Launch("none", 0, 1)),
@@ -45,14 +62,69 @@ def test_from_environment(environment: dict[str, str], expected: Launch) -> None
 def test_mpirun_inside_a_slurm_job_is_what_counts(kind: str, variables: dict[str, str]) -> None:
     """There srun starts one daemon per node, whose own variables every rank of the node inherits."""
     slurm = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}
-    assert from_environment(slurm | variables) == Launch(kind, 3, 4)
+    assert from_environment(slurm | variables) == Launch(kind, 3, 4, local_rank=3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "local"),
+    [
+        ({"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "4"}, (1, 4)),
+        (
+            {
+                "OMPI_COMM_WORLD_RANK": "5",
+                "OMPI_COMM_WORLD_SIZE": "8",
+                "OMPI_COMM_WORLD_LOCAL_RANK": "2",
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "3",
+            },
+            (2, 3),
+        ),
+        ({"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_NODEID": "2"}, (1, 3)),
+        ({"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_NODEID": "1"}, (1, 4)),
+        ({"SLURM_LOCALID": "1"}, (5, 1)),
+    ],
+)
+def test_the_place_on_the_host(variables: dict[str, str], local: tuple[int, int]) -> None:
+    slurm = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8"} if "SLURM_LOCALID" in variables else {}
+    found = from_environment(slurm | variables)
+    assert (found.local_rank, found.local_size) == local
+
+
+def container(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """As one with so many bytes of shared memory."""
+    monkeypatch.setattr(launch.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+
+def test_shared_memory_that_is_too_small_for_the_ranks_of_a_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    container(monkeypatch, 64 << 20)
+    with pytest.raises(
+        UserError, match=r"/dev/shm on .* has 64 MiB free, but 16 ranks .* need 96 MiB.*--shm-size.* 10"
+    ):
+        check_shared_memory(Launch("mpich", 0, 16, local_size=16), MPICH)
+
+
+@pytest.mark.parametrize(("ranks", "library"), [(10, MPICH), (16, OPENMPI)])
+def test_shared_memory_that_is_enough(monkeypatch: pytest.MonkeyPatch, ranks: int, library: str) -> None:
+    container(monkeypatch, 64 << 20)
+    check_shared_memory(Launch("mpich", 0, ranks, local_size=ranks), library)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small /dev/shm")
+def test_ranks_in_a_container_s_shared_memory_end_with_the_remedy() -> None:
+    script = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$0" -n 16 "$1" -m hpcdd'
+    command = ["unshare", "-m", "sh", "-c", script, launchers.find()["mpich"].mpirun, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpcdd: ")]
+    assert "16 ranks" in line
+    assert "--shm-size" in line
 
 
 def test_this_process_s_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMI_RANK", "1")
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.delenv("OMPI_COMM_WORLD_RANK", raising=False)
-    assert from_environment() == Launch("mpich", 1, 2)
+    assert from_environment() == Launch("mpich", 1, 2, local_rank=1)
 
 
 @pytest.mark.parametrize(
