@@ -215,6 +215,7 @@ def test_what_only_some_replicas_can_not_add_ends_the_run_and_not_the_job(mpi: L
     study = write(tmp_path, "giant", path, {"seed": [0, 1]})
     content = yaml.safe_load(study.read_text())
     content["config"] |= {"model": {"name": "giant:make", "local_width": 1}, "run": {"stall_timeout": None}}
+    content["config"]["data"]["validation_fraction"] = 0.0  # which might take that sample
     study.write_text(yaml.safe_dump(content))
     done = mpi.hpcdd(4, ["study", study, "--output", "out", "--ranks", "4"], tmp_path)
     assert done.returncode == 1, done.stderr
