@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import UserError
 from ..settings import ModelSettings
+from .batch_norm import accurate
 from .resnet import ResNet
 from .vgg import VGG
 
@@ -78,16 +79,19 @@ def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int
         width: channels of the first block.
 
     Returns:
-        A module that maps float (n, C, *spatial) to logits (n, K).
+        A module that maps float (n, C, *spatial) to logits (n, K); its batch norm layers are accurate
+        (:mod:`hpcdd.models.batch_norm`).
 
     Raises:
         UserError: the user's own factory can't be imported or does not give such a module.
     """
     if match := re.fullmatch(r"vgg(\d+)", settings.name):
-        return VGG(int(match[1]), input_shape, num_classes, width, settings.vgg_dropout)
-    if match := re.fullmatch(r"resnet(\d+)", settings.name):
-        return ResNet((int(match[1]) - 2) // 6, input_shape, num_classes, width)
-    return _create_own(settings.name, settings.options, input_shape, num_classes, width)
+        network: nn.Module = VGG(int(match[1]), input_shape, num_classes, width, settings.vgg_dropout)
+    elif match := re.fullmatch(r"resnet(\d+)", settings.name):
+        network = ResNet((int(match[1]) - 2) // 6, input_shape, num_classes, width)
+    else:
+        network = _create_own(settings.name, settings.options, input_shape, num_classes, width)
+    return accurate(network)
 
 
 def _create_own(

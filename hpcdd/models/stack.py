@@ -15,6 +15,7 @@ from torch import nn
 from torch.autograd import Function
 from torch.func import functional_call, vmap
 
+from .batch_norm import BatchNorm
 from .layers import ALL_BITS, Dropout, words_of
 
 
@@ -82,6 +83,8 @@ def _on_meta(cnn: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module
     with torch.device("meta"):
         template = copy.deepcopy(cnn).to("meta")
     for module in list(template.modules()):
+        if isinstance(module, BatchNorm):
+            module.batched = True
         for name, child in module.named_children():
             if isinstance(child, Dropout):
                 setattr(module, name, _StackedDropout(child, generators))

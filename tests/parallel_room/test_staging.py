@@ -17,7 +17,7 @@ from hpcdd.config import CommSettings, Config
 from hpcdd.errors import DivergedError, UserError
 from hpcdd.parallel import staging
 from hpcdd.parallel.gradients import GradientAverage
-from hpcdd.parallel.layers import SharedBatchNorm
+from hpcdd.parallel.layers import shared_layers
 from hpcdd.parallel.reduction import Reduction
 from hpcdd.parallel.share import Flag, Share
 from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
@@ -196,8 +196,9 @@ def test_batch_norm_of_shared_batches_waits_for_a_gpu_once_for_each_message(monk
     share = Share()
     share.comm = world()  # one rank, as if there were more
     share.take(torch.arange(4))
-    norm = SharedBatchNorm.of(nn.BatchNorm1d(3), share)
-    norm(torch.randn(4, 3, requires_grad=True)).sum().backward()
+    norm = nn.BatchNorm1d(3)
+    with shared_layers(norm, share):
+        norm(torch.randn(4, 3, requires_grad=True)).sum().backward()
     assert Stream.waited == 2
 
 

@@ -1,0 +1,237 @@
+"""Batch norm whose sums over the batch are accurate at every size, on one rank or over the rows of several.
+
+On the CPU, PyTorch's kernels for memory channels last add up float32 one pixel after the other: over 16 x 64 x 128 x
+128 pixels the variance is wrong by one percent (``docs/upstream-batch-norm.md``). Here the same kernels see 64 rows,
+and in each of them many pixels side by side as if they were further channels, which takes no copy; what they give for
+each of these is added up likewise. Kernels on GPUs add up in a tree, and are left as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_ADDENDS = 64
+"""Numbers that are added one after the other: so few lose less than 1e-6."""
+_WIDTH = 1 << 14
+"""Numbers of a block's row for each thread: with its coefficients it stays in the cache."""
+
+
+class Shared(Protocol):
+    """The ranks that share batches."""
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """A tensor (n,) of each rank, as (ranks, n)."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over the ranks."""
+
+
+class BatchNorm(_BatchNorm):
+    """What :func:`accurate` makes of PyTorch's batch norm layers.
+
+    Attributes:
+        share: the ranks over whose rows together statistics are taken in training mode, with two small messages, one
+            forward and one backward; None: over this rank's rows.
+        batched: whether it computes inside :func:`torch.func.vmap`.
+    """
+
+    share: Shared | None = None
+    batched = False
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(b, C, ...) -> the same shape, normalised per channel."""
+        is_accurate = input.device.type != "cpu" or input.numel() <= _ADDENDS * self.num_features
+        if not self.training or (is_accurate and self.share is None):
+            return super().forward(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        rate = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            rate = 1 / float(self.num_batches_tracked) if rate is None else rate
+        normalise = _BatchedNormalise if self.batched else _Normalise
+        y: torch.Tensor = normalise.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.bias, self.running_mean, self.running_var, rate, self.eps, self.share
+        )
+        return y
+
+
+def accurate(network: nn.Module) -> nn.Module:
+    """Makes the batch norm layers in ``network`` accurate, in place: modules and names stay what they are."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward:
+            module.__class__ = _accurate(type(module))  # type: ignore[arg-type]
+    return network
+
+
+@functools.cache
+def _accurate(kind: type[_BatchNorm]) -> type[BatchNorm]:
+    return type(kind.__name__, (BatchNorm, kind), {"__doc__": BatchNorm.__doc__})
+
+
+class _Normalise(Function):
+    """Normalises by the batch's statistics, and takes them into the running ones."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: Any,
+        bias: Any,
+        running_mean: Any,
+        running_var: Any,
+        rate: Any,
+        eps: float,
+        share: Shared | None,
+    ) -> torch.Tensor:
+        mean, var, count = _statistics(x, share)
+        if running_mean is not None and running_var is not None:
+            running_mean.lerp_(mean.to(running_mean.dtype), rate)
+            running_var.lerp_((var * (count / (count - 1 + (count <= 1)))).to(running_var.dtype), rate)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.count, ctx.eps, ctx.share = count, eps, share
+        return functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        """Gradients of x, weight and bias; of the latter two this rank's rows' part."""
+        x, weight, mean, var = ctx.saved_tensors
+        of_product, of_dy = _gradient_sums(dy, x, mean, var, ctx.eps)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            scale = torch.rsqrt(var + ctx.eps)
+            if weight is not None:
+                scale *= weight
+            whole = of_product, of_dy
+            if ctx.share is not None:
+                whole = ctx.share.sum(torch.stack(whole).double()).to(scale.dtype).unbind()
+            slope = scale / -ctx.count
+            dx = functional.batch_norm(x, mean, var, slope * whole[0], slope * whole[1], training=False, eps=ctx.eps)
+            _add_scaled(dx, dy, scale)
+        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        return dx, of_product if needs_weight else None, of_dy if needs_bias else None, None, None, None, None, None
+
+
+class _BatchedNormalise(Function):
+    """As :class:`_Normalise` for batched networks: their channels side by side are those of one."""
+
+    @staticmethod
+    def forward(*_: Any) -> Any:
+        """Nobody calls it outside vmap."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        """Nobody differentiates it: that is left to what it consists of."""
+
+    @staticmethod
+    def vmap(_: Any, in_dims: Any, x: torch.Tensor, *arguments: Any) -> Any:
+        """Takes x (S, n, C, ...) and (S, C) of each parameter and buffer."""
+        x = x.movedim(in_dims[0], 1)
+        flat = [
+            values.movedim(place, 0).view(-1) if isinstance(values, torch.Tensor) else values
+            for values, place in zip(arguments, in_dims[1:], strict=True)
+        ]
+        y = _Normalise.apply(x.flatten(1, 2), *flat)  # type: ignore[no-untyped-call]
+        return y.unflatten(1, x.shape[1:3]), 1
+
+
+def _statistics(x: torch.Tensor, share: Shared | None) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Mean and biased variance of x (b, C, ...) per channel, (C,), and the number of pixels per channel."""
+    dtype = torch.promote_types(x.dtype, torch.float32)  # sums in 16 bits would be worth little
+    count = x.numel() // x.shape[1]
+    if x.device.type == "cpu":
+        mean, var = _moments(_rows(x), dtype)
+    else:
+        mean, var = torch.batch_norm_update_stats(x.to(dtype), None, None, 0.0)
+    if share is None:
+        return mean, var, count
+    # Sums of squares about each rank's own mean, and the means' own spread: nothing cancels (Chan, Golub, LeVeque).
+    # A GPU is waited for once, before the message.
+    own = torch.cat([mean.double(), var.double(), mean.new_full((1,), count, dtype=torch.float64)])
+    everyone = share.gather(own)
+    counts, (means, variances) = everyone[:, -1], everyone[:, :-1].chunk(2, dim=1)
+    total = counts.sum()
+    whole_mean = counts @ means / total
+    whole_var = counts @ (variances + (means - whole_mean) ** 2) / total
+    return whole_mean.to(dtype), whole_var.to(dtype), total
+
+
+def _moments(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance (C,) of the rows of (n, C) on the CPU."""
+    channels, rest = rows.shape[1], len(rows) % _ADDENDS
+    if len(rows) == rest:
+        return torch.batch_norm_update_stats(rows.to(dtype), None, None, 0.0)
+    found = [torch.batch_norm_update_stats(block.to(dtype), None, None, 0.0) for (block,) in _blocks(rows)]
+    last = found.pop() if rest else None
+    means, variances = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+    k = means.numel() // channels
+    mean, var = (means, variances) if k == 1 else _moments(means.view(k, channels), dtype)
+    if k > 1:
+        var = var.add_(variances.view(k, channels).sum(0), alpha=1 / k)
+    if last is not None:
+        part = rest / len(rows)
+        apart = last[0] - mean
+        mean = mean + part * apart
+        var = (1 - part) * (var + part * apart**2) + part * last[1]
+    return mean, var
+
+
+def _gradient_sums(
+    dy: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per channel the sums of dy times the normalised x and of dy, (C,)."""
+
+    def sums(dy: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
+        k = x.shape[1] // len(mean)
+        _, *found = torch.ops.aten.native_batch_norm_backward(
+            dy, x, None, _repeated(mean, k), _repeated(var, k), None, None, False, eps, [False, True, True]
+        )
+        return [values.view(k, -1).sum(0) for values in found]
+
+    if x.device.type != "cpu":
+        of_product, of_dy = sums(dy, x)
+        return of_product, of_dy
+    found = [sums(*block) for block in _blocks(_rows(dy), _rows(x))]
+    of_product, of_dy = found[0] if len(found) == 1 else (torch.stack(its).sum(0) for its in zip(*found, strict=True))
+    return of_product, of_dy
+
+
+def _add_scaled(dx: torch.Tensor, dy: torch.Tensor, scale: torch.Tensor) -> None:
+    """Adds dy, scaled per channel, to dx."""
+    if dx.device.type == "cpu" and dx.movedim(1, -1).is_contiguous():
+        for dx_block, dy_block in _blocks(_rows(dx), _rows(dy)):
+            dx_block.addcmul_(dy_block, _repeated(scale, dx_block.shape[1] // len(scale)))
+    else:
+        dx.addcmul_(dy, scale.view(-1, *[1] * (dx.ndim - 2)))
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """(b, C, ...) as (pixels, C): a view where memory is channels last."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
+
+
+def _blocks(*matrices: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """Matrices (n, C), cut alike into blocks (64, k * C), k rows side by side; last the rest, (n % 64, C)."""
+    n, channels = matrices[0].shape
+    full = n - n % _ADDENDS
+    step = _ADDENDS * max(1, _WIDTH * torch.get_num_threads() // channels)
+    if n == full <= step:
+        return [tuple([m.view(_ADDENDS, -1) for m in matrices])]
+    ends = [*range(0, full, step), full]
+    blocks = [tuple(m[a:b].view(_ADDENDS, -1) for m in matrices) for a, b in itertools.pairwise(ends)]
+    return blocks if full == n else [*blocks, tuple(m[full:] for m in matrices)]
+
+
+def _repeated(values: torch.Tensor, times: int) -> torch.Tensor:
+    """(C,) several times, (times * C,)."""
+    return values if times == 1 else values.expand(times, -1).reshape(-1)
