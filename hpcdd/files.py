@@ -53,6 +53,31 @@ def unexpanded(name: str) -> str:
     return name.replace("$", "$$")
 
 
+def decoded(content: bytes, otherwise: str = "latin-1") -> str:
+    r"""Names as text, whatever their bytes are: each part of a path in UTF-8 or, if it is not, in another encoding.
+
+    >>> decoded(b"caf\xe9"), decoded("caf\u00e9".encode()) == decoded(b"caf\xe9")
+    ('caf\xe9', True)
+    """
+
+    def part(content: bytes) -> str:
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            return content.decode(otherwise)
+
+    return "/".join(map(part, content.split(b"/")))
+
+
+def readable(path: str) -> str:
+    """A path, or a word of the command line, as Python gives it, without the stand-ins for bytes that are not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return decoded(path.encode(errors="surrogateescape"))
+    return path
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: it takes that name when the block ends well, else it is removed.

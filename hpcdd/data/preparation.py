@@ -33,7 +33,7 @@ class _Described(BaseModel):
 
 
 class PicturePreparation(_Described):
-    """Of a picture in a format that Pillow knows, see :class:`hpcdd.data.importers.images.Form`."""
+    """Of a picture in one of the usual formats, see :class:`hpcdd.data.importers.images.Form`."""
 
     kind: Literal["picture"] = "picture"
     size: Annotated[tuple[PositiveInt, PositiveInt], _at_most(MOST_PIXELS, "pixels")]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..decomposition import Decomposition, by
 from ..errors import UserError
+from ..files import readable
 from ..texts import printable
 from . import contact_sheet, options
 from .chunks import chunk_shape
@@ -90,7 +91,7 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, 
     sheet = out.with_suffix(".png")
     contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
     _summarize(out, info, chunk, [*imported.notes, *filter(None, [named]), *seen, *work.notes()])
-    print(f"  samples of each class: {sheet}")
+    print(f"  samples of each class: {printable(readable(str(sheet)))}")
 
 
 @contextlib.contextmanager
@@ -269,7 +270,7 @@ def _progress(samples: int) -> Iterator[Callable[[int], None]]:
 
 
 def _summarize(out: Path, info: DatasetInfo, chunk: Sequence[int] | None, notes: Sequence[str]) -> None:
-    print(f"{out}: {info.name}, images {info.image_shape} {info.dtype}, {out.stat().st_size:,} bytes")
+    print(f"{readable(str(out))}: {info.name}, images {info.image_shape} {info.dtype}, {out.stat().st_size:,} bytes")
     for split, labels in info.labels.items():
         counts = np.bincount(labels, minlength=info.num_classes)
         per_class = ", ".join(f"{name} {count}" for name, count in zip(info.class_names, counts, strict=True))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..files import written_whole
+from ..files import readable, written_whole
 from ..hdf5 import new_hdf5
 from .checksums import SUFFIX, checksums_of
 from .chunks import rows_of_chunk
@@ -216,7 +216,7 @@ def _accepted(path: Path, read: Callable[..., DatasetInfo], temporary: Path, *fi
 
 def _fixed(texts: Sequence[str]) -> Array:
     """Strings of one fixed length: those of variable length lie where HDF5 has no checksum."""
-    encoded = [text.encode() for text in texts]
+    encoded = [readable(text).encode() for text in texts]
     return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 

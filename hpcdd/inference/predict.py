@@ -32,7 +32,8 @@ def run(words: Sequence[str]) -> None:
     own = command_lines.parse(command_lines.of_predict(), words)
     model = load(own.run, own.strategy, own.own)
     work = Work(skip_bad=own.skip_bad)
-    found = predict(model, open_sources(own.paths, model, own.split), work)
+    sources = open_sources(own.paths, model, own.split)
+    found = predict(model, sources, work)
     text = {"table": found.to_table, "csv": found.to_csv, "json": found.to_json}[own.format]()
     if own.output is not None:
         with writing(own.output):
@@ -43,7 +44,7 @@ def run(words: Sequence[str]) -> None:
     out = sys.stderr if own.output is None and own.format != "table" else sys.stdout
     if found.accuracy is not None:
         print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images of known class", file=out)
-    for note in work.notes():
+    for note in (*(note for source in sources for note in source.notes()), *work.notes()):
         print(printable(note), file=out)
     if own.output is not None:
         print(f"predictions: {own.output}", file=out)

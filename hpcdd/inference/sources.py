@@ -16,12 +16,14 @@ import numpy.typing as npt
 from ..data.format import EMBEDDED_NAME, DatasetInfo, inspect, resolve
 from ..data.importers import images as pictures
 from ..data.importers import nifti
-from ..data.importers.tree import Files, Tree, open_tree
+from ..data.importers.archives import open_tree
+from ..data.importers.tree import Files, Tree
 from ..data.importers.work import Decoder, Work
 from ..data.preparation import VolumePreparation
 from ..data.reading import BoxReader
 from ..decomposition import Box
 from ..errors import UserError
+from ..files import readable
 from ..texts import printable
 from .classifier import Classifier
 
@@ -54,6 +56,9 @@ class _Dataset:
     info: DatasetInfo
     split: str
 
+    def notes(self) -> list[str]:
+        return []
+
     def batches(self, model: Classifier, _: Work) -> Iterator[Batch]:
         reader, image = BoxReader(self.info.path), self.info.image_shape[1:]
         whole = Box((0,) * len(image), image)
@@ -75,6 +80,10 @@ class _Images:
     decode: Decoder
     report: Callable[[], str] = str
 
+    def notes(self) -> list[str]:
+        """What of the source is not used, a line each."""
+        return [f"{readable(str(self.tree.path))}: {line}" for line in self.tree.unused.lines()]
+
     def batches(self, model: Classifier, work: Work) -> Iterator[Batch]:
         work.reports.append(self.report)
 
@@ -95,7 +104,7 @@ class _Images:
             if isinstance(image, UserError):
                 work.bad.append(str(image))
                 continue
-            names.append(self.tree.where(name))
+            names.append(name)
             images.append(image)
             if len(images) == model.rows:
                 yield self._batch(names, images, model)
@@ -104,9 +113,17 @@ class _Images:
             yield self._batch(names, images, model)
 
     def _batch(self, names: list[str], images: list[Array], model: Classifier) -> Batch:
-        folders = [printable(Path(name).parent.name) for name in names]
-        labels = [model.classes.index(folder) if folder in model.classes else UNKNOWN for folder in folders]
-        return Batch(names, np.stack(images), np.array(labels, np.int64))
+        labels = np.array([self._label(name, model.classes) for name in names], np.int64)
+        return Batch([self.tree.where(name) for name in names], np.stack(images), labels)
+
+    def _label(self, path: str, classes: Sequence[str]) -> int:
+        """By the innermost folder that is named as a class, from the file up to what the user has named."""
+        own = isinstance(self.tree, Files)
+        folders = [Path(path).parent.name] if own else [self.tree.path.name, *Path(path).parent.parts]
+        for folder in (printable(readable(name)) for name in reversed(folders)):
+            if folder in classes:
+                return classes.index(folder)
+        return UNKNOWN
 
 
 Source = _Dataset | _Images
@@ -159,6 +176,10 @@ def _images(path: str, decode: Decoder, suffixes: Sequence[str]) -> _Images:
     files = [name for name in tree.files if name.lower().endswith(tuple(suffixes))]
     if not files:
         raise UserError(f"{path} holds no images that the model could take ({', '.join(sorted(suffixes))})")
+    taken = set(files)
+    for name in tree.files:
+        if name not in taken:
+            tree.unused.add(name, "no suffix of images that the model takes")
     return _Images(tree, files, decode)
 
 

@@ -100,7 +100,9 @@ SOURCES = [
     Row(
         "folder without images",
         given("folder"),
-        "source holds no images (.bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp)",
+        "source holds no images (.apng, .avif, .avifs, .bmp, .gif, .j2c, .j2k, .jfif, .jp2, .jpc, .jpe, "
+        ".jpeg, .jpf, .jpg, .jpx, .pbm, .pfm, .pgm, .png, .pnm, .ppm, .tif, .tiff, .webp); not used: 1 .txt "
+        "in a (no suffix of images)",
         files({"a/readme.txt": b"x"}),
     ),
     Row(
@@ -113,8 +115,8 @@ SOURCES = [
     Row(
         "file that is no image",
         given("folder"),
-        "source/a/2.png is not an image that can be read: it is damaged, or of no format that Pillow knows; "
-        "mend or remove it, or leave bad files out with --skip-bad",
+        "source/a/2.png is not an image that can be read: it is damaged, or of none of the formats AVIF, "
+        "BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP; mend or remove it, or leave bad files out with --skip-bad",
         files({**IMAGES, "a/2.png": b"no image"}),
     ),
     Row(
@@ -137,7 +139,12 @@ SOURCES = [
         "source/train-images-idx3-ubyte is not an IDX file: it starts with 78 78 78 78, not with 00 00",
         files({"train-images-idx3-ubyte": b"x" * 99, "train-labels-idx1-ubyte": b""}),
     ),
-    Row("folder without volumes", given("nifti"), "source holds no volumes (.nii, .nii.gz)", files(IMAGES)),
+    Row(
+        "folder without volumes",
+        given("nifti"),
+        "source holds no volumes (.nii, .nii.gz); not used: 8 .png in a, b (no suffix of volumes)",
+        files(IMAGES),
+    ),
     Row(
         "volume that is none",
         given("nifti"),

@@ -47,6 +47,26 @@ def medmnist(*shape: int) -> dict[str, np.ndarray[Any, Any]]:
     return made
 
 
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "Validation", "Testing")])
+def test_names_of_splits_are_those_of_folders(tmp_path: Path, names: tuple[str, ...]) -> None:
+    arrays = {
+        f"{name}_{what}": array
+        for name in names
+        for what, array in (("images", images(4, 6, 5)), ("labels", labels(4)))
+    }
+    np.savez(tmp_path / "a.npz", **arrays, extra=labels(2))  # type: ignore[arg-type]
+    imported = read(npz, tmp_path / "a.npz")
+    assert list(imported.splits) == ["train", "validation", "test"]
+    assert "not used: arrays extra" in imported.notes
+
+
+def test_two_names_of_one_split_are_refused(tmp_path: Path) -> None:
+    arrays = medmnist(6, 5)
+    np.savez(tmp_path / "a.npz", **arrays, valid_images=images(3, 6, 5), valid_labels=labels(3))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="holds both val and valid, which mean the same split"):
+        read(npz, tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize(
     ("shape", "stored"), [((6, 5), (1, 6, 5)), ((6, 5, 3), (3, 6, 5)), ((7, 6, 5), (1, 7, 6, 5))], ids=str

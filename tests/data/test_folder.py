@@ -165,7 +165,7 @@ def test_classes_that_differ(tmp_path: Path, split: str) -> None:
 def test_one_class_and_no_images(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split / "ant").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"holds no images \(\.bmp, "):
+    with pytest.raises(UserError, match=r"holds no images \(\.apng, "):
         read(tmp_path)
     for split in ("train", "test"):
         Image.fromarray(pixels(0, colour=False)).save(tmp_path / split / "ant" / "0.png")

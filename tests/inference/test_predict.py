@@ -18,6 +18,7 @@ from PIL import Image
 
 import hpcdd
 from hpcdd import cli
+from hpcdd.data.importers.images import FORMATS
 from hpcdd.inference import classifier
 
 from ..bad_input.outcome import check_text
@@ -117,7 +118,8 @@ def test_bad_files(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     folder.mkdir()
     shutil.copy(run.folder / "two/000.png", folder / "a.png")
     (folder / "b.png").write_text("no image")
-    bad = f"{folder}/b.png is not an image that can be read: it is damaged, or of no format that Pillow knows"
+    bad = f"{folder}/b.png is not an image that can be read: it is damaged, or of none of the formats "
+    bad += ", ".join(FORMATS)
     words = ["predict", str(run.path), str(folder), "--output", str(tmp_path / "out.csv"), "--format", "csv"]
     assert cli.main(words) == 2
     assert capsys.readouterr() == ("", f"hpcdd: {bad}; mend or remove it, or leave bad files out with --skip-bad\n")
@@ -158,3 +160,17 @@ def test_a_model_file_from_before_these_were_recorded(run: Run, change: str, tmp
     images, _ = run.test_split()
     expected = hpcdd.load(run.path).predict_proba(images)
     np.testing.assert_array_equal(hpcdd.load(tmp_path / "model.h5").predict_proba(images), expected)
+
+
+def test_classes_of_deeper_folders_and_what_is_not_used(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = (run.folder / "two/000.png").read_bytes()
+    for name in ("two/patient/1.png", "other/1.png", "two/1.heic", "@eaDir/1.png"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / name).write_bytes(image)
+    assert cli.main(["predict", str(run.path), str(tmp_path / "new"), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["truth"] for row in csv.DictReader(io.StringIO(out))] == ["", "two"]
+    assert f"{tmp_path / 'new'}: not used: 1 .heic in two (no suffix of images that the model takes)\n" in err
+    assert f"{tmp_path / 'new'}: not used: 1 files in @eaDir (made by a file server or system)\n" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +19,11 @@ from ...errors import UserError
 from ..split import Indices
 from ..structure import DTYPES
 from .collection import Collection, Imported
+from .splits import by_split
 from .stream import StreamedArray
 from .tree import MOST_BYTES, READ_ERRORS
 
 LAYOUTS = ("NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
-SPELLINGS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-"""What ``{split}`` stands for in the names of arrays."""
 _PAIRS = (
     ("{split}_images", "{split}_labels"),
     ("x_{split}", "y_{split}"),
@@ -34,6 +34,8 @@ _PAIRS = (
 )
 
 Array = npt.NDArray[Any]
+_Named = tuple[str, tuple[str, str]]
+"""A split, and the names of its images and labels."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{what}",
             metavar="NAME",
-            help=f"array of {what}; {{split}} in it stands for train, validation (or val) and test "
+            help=f"array of {what}; {{split}} in it stands for train, validation (or val, valid) and test "
             f"(default: {{split}}_{what} or another usual pair of names)",
         )
     parser.add_argument(
@@ -74,7 +76,7 @@ def read_arrays(
         raise UserError("name both --images and --labels, or none of them")
     pairs = _PAIRS if images is None or labels is None else ((images, labels),)
     for pair in pairs:
-        if names := dict(_present(pair, found)):
+        if names := dict(_present(pair, found, source)):
             break
     else:
         wanted = " nor ".join(f"{a} and {b}" for a, b in pairs)
@@ -86,7 +88,10 @@ def read_arrays(
     kinds = {(part.image_shape, part.dtype) for part in splits.values()}
     if len(kinds) > 1:
         raise UserError(f"{source}: images differ between splits: {', '.join(map(str, sorted(kinds)))}")
-    return Imported(splits, (), notes=[_understood(found[names["train"][0]], layout, splits["train"].image_shape)])
+    notes = [_understood(found[names["train"][0]], layout, splits["train"].image_shape)]
+    if unused := sorted(found.keys() - {name for pair in names.values() for name in pair}):
+        notes.append(f"not used: arrays {', '.join(unused)}")
+    return Imported(splits, (), notes=notes)
 
 
 def _understood(images: StreamedArray, layout: str | None, image_shape: tuple[int, ...]) -> str:
@@ -100,18 +105,20 @@ def _understood(images: StreamedArray, layout: str | None, image_shape: tuple[in
     return told
 
 
-def _present(pair: tuple[str, str], found: Mapping[str, StreamedArray]) -> Iterator[tuple[str, tuple[str, str]]]:
+def _present(pair: tuple[str, str], found: Mapping[str, StreamedArray], source: Path) -> Iterator[_Named]:
     images, labels = pair
     if "{split}" not in images + labels:
         if images in found and labels in found:
             yield "train", pair
         return
-    for split, spellings in SPELLINGS.items():
-        for word in spellings:
-            names = (images.replace("{split}", word), labels.replace("{split}", word))
-            if names[0] in found and names[1] in found:
-                yield split, names
-                break
+    if "{split}" not in images or "{split}" not in labels:
+        raise UserError(f"--images {images} and --labels {labels}: write {{split}} in both, or in neither")
+    named = re.compile("(.*)".join(map(re.escape, images.split("{split}", 1))))
+    words = [
+        match[1] for match in map(named.fullmatch, found) if match and labels.replace("{split}", match[1]) in found
+    ]
+    for split, word in by_split(words, str(source)).items():
+        yield split, (images.replace("{split}", word), labels.replace("{split}", word))
 
 
 def _layout(images: StreamedArray) -> str:

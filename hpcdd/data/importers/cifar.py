@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ...errors import UserError
 from ..split import Indices
 from . import cifar_pickle
+from .archives import open_tree
 from .collection import Collection, Imported, LeaveOut
-from .tree import Tree, open_tree
+from .tree import Tree
 
 Array = npt.NDArray[Any]
 _SHAPE = (3, 32, 32)

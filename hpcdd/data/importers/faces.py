@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 
 from ...errors import UserError
+from .archives import open_tree
 from .collection import Imported
 from .images import add_size_arguments, form
-from .tree import open_tree
 from .work import Work
 
 SUMMARY = "the extended Yale face database B: yaleB01/yaleB01_P00A+000E+00.pgm, ..."
@@ -39,15 +38,15 @@ def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None) -
     """
     made = form(size, fit, "L")
     tree = open_tree(source)
-    faces, passed = [], Counter[str]()
+    faces = []
     for name in tree.files:
         match = _NAME.fullmatch(name.rpartition("/")[2])
         if match is None:
-            passed["other"] += 1
+            tree.unused.add(name, "not named as a face")
         elif match["bad"]:
-            passed["bad (.pgm.bad)"] += 1
+            tree.unused.add(name, "called bad by the publisher")
         elif match["light"] == "_Ambient":
-            passed["Ambient"] += 1
+            tree.unused.add(name, "ambient light")
         else:
             faces.append((match["subject"], name))
     subjects = sorted({subject for subject, _ in faces})
@@ -58,6 +57,7 @@ def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None) -
         )
     labels = [subjects.index(subject) for subject, _ in faces]
     images = work.collect(tree, [name for _, name in faces], labels, made.decode)
-    notes = [f"passed over {count} {why} files" for why, count in sorted(passed.items())]
     preparation = made.preparation(images.image_shape)
-    return Imported({"train": images}, tuple(subjects), "extended Yale B", notes=notes, preparation=preparation)
+    return Imported(
+        {"train": images}, tuple(subjects), "extended Yale B", notes=tree.unused.lines(), preparation=preparation
+    )

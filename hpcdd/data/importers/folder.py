@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import classes
+from .archives import open_tree
 from .collection import Imported
 from .images import SUFFIXES, add_size_arguments, form
-from .tree import open_tree
 from .work import Work
 
 SUMMARY = "images in folders named after their classes: CLASS/FILE, or train/CLASS/FILE and test/CLASS/FILE"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None, mode: str | None) -> Imported:
-    """Reads ``{train,validation,test}/CLASS/FILE`` (``validation`` or ``val`` is optional) or ``CLASS/FILE``.
+    """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.importers.classes.read`.
 
     Args:
         source: the folder, or a tar or zip archive of it.

@@ -1,4 +1,4 @@
-"""Single images in the formats that Pillow knows: decoded, oriented, made grey or RGB, brought to one size."""
+"""Single images in the usual formats (:data:`FORMATS`): decoded, oriented, made grey or RGB, brought to one size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,20 @@ import numpy.typing as npt
 from ...errors import UserError
 from ..preparation import MOST_PIXELS, PicturePreparation
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif"})
+FORMATS = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+"""The formats that are read, by Pillow's names, with the suffixes of their files. A file's content has to be of one of
+them, whatever its suffix: some of Pillow's other decoders start programs (EPS runs Ghostscript)."""
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 FITS = ("resize", "crop", "pad")
 _MOST_REDUCED = 1 << 28
 """Of a JPEG file that is decoded at a part of its size: phones take pictures of 200 million pixels."""
@@ -78,7 +91,8 @@ class Form:
             raise
         except UnidentifiedImageError as error:
             raise UserError(
-                f"{where} is not an image that can be read: it is damaged, or of no format that Pillow knows"
+                f"{where} is not an image that can be read: it is damaged, or of none of the formats "
+                f"{', '.join(FORMATS)}"
             ) from error
         except Exception as error:  # its many decoders raise whatever a damaged file makes them stumble over
             raise UserError(f"{where} is not an image that can be read: {error}") from error
@@ -125,7 +139,7 @@ def _opened(content: bytes) -> Any:
         if content.startswith(b"\xff\xd8\xff"):
             Image.MAX_IMAGE_PIXELS = None
         try:
-            return Image.open(io.BytesIO(content))
+            return Image.open(io.BytesIO(content), formats=tuple(FORMATS))
         finally:
             Image.MAX_IMAGE_PIXELS = bound
 

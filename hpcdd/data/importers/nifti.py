@@ -23,9 +23,10 @@ from ...errors import UserError
 from ..preparation import MOST_VOXELS, VolumePreparation
 from ..split import Indices
 from . import classes
+from .archives import open_tree
 from .collection import Collection, Imported, LeaveOut
 from .resample import resample
-from .tree import READ_ERRORS, check_size, open_tree
+from .tree import READ_ERRORS, check_size
 from .work import Work
 
 SUMMARY = "NIfTI volumes (.nii, .nii.gz) in folders named after their classes"
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(source: Path, work: Work, *, window: Sequence[float] | None, size: list[int] | None) -> Imported:
-    """Reads ``CLASS/FILE``, or ``{train,validation,test}/CLASS/FILE``.
+    """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.importers.classes.read`.
 
     Args:
         source: the folder, or a tar or zip archive of it.

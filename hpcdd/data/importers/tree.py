@@ -1,13 +1,12 @@
-"""The files of a source, be it a folder, a tar archive or a zip archive. Archives are read in place.
+"""The files of a source, be it a folder or an archive (see :mod:`hpcdd.data.importers.archives`), by relative name.
 
-Nothing is ever extracted to a path that an archive names, and no member is read that is absurdly large.
+Links are followed; what is hidden, or litter of file servers and of hpcdd itself, is left out and counted.
 """
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
+import itertools
 import lzma
 import os
 import re
@@ -16,17 +15,20 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 from ...environment import no_room
 from ...errors import UserError
+from ...files import readable
+from .unused import Unused, suffix_of
 
 MOST_BYTES = 1 << 31
 """No file of any kind of source is as large as this."""
-_MOST_HEADER = 1 << 20
-_DEEPEST = 6
+_DEEPEST = 100
+_MOST_LINKED = 100_000
+"""Folders that are reached through links, each time that they are: a few links to each other can be 2^n ways."""
 READ_ERRORS = (
     OSError,
     EOFError,
@@ -40,9 +42,44 @@ READ_ERRORS = (
     zipfile.BadZipFile,
 )
 """What a damaged file or archive makes Python's readers raise."""
-_OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""How members of zip archives may be compressed: Python unpacks these in pieces, so that none outgrows its size."""
+_LITTER = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "#snapshot",
+        "lost+found",
+        "$recycle.bin",
+        "system volume information",
+    }
+)
+"""Folders that file servers and systems make, in lower case."""
+_DATASETS = (".h5", ".hdf5")
+
+Read = Callable[[str], bytes]
+"""From the name of a file to its content; raises UserError."""
+
+
+_Parts = tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """One name in a folder.
+
+    Attributes:
+        name: its last part.
+        key: what finds it: the content of a file, or the entries of a folder.
+        folder: for a folder what identifies it, by whatever way it is reached; None for a file.
+        linked: whether it is a link to a folder, or one that leads nowhere.
+        fault: why it can't be read; empty if it can.
+    """
+
+    name: str
+    key: Any
+    folder: Hashable | None = None
+    linked: bool = False
+    fault: str = ""
 
 
 class Tree(ABC):
@@ -50,18 +87,40 @@ class Tree(ABC):
 
     Attributes:
         path: the folder or archive.
-        files: names with ``/`` between their parts, in the order in which they are read fastest. Hidden files are left
-            out, and so are those that macOS adds to archives.
-        in_order: whether reading them in another order, or by several threads at once, is slow.
+        files: names with ``/`` between their parts, sorted part by part: the same of a folder and of its archives. A
+            link that leads nowhere is a file that can't be read.
+        folders: names of the folders, that of a link that leads nowhere among them.
+        unused: what is no part of a data set, by its name alone.
     """
 
     path: Path
     files: tuple[str, ...]
-    in_order = False
+    folders: tuple[str, ...]
+    unused: Unused
 
-    @abstractmethod
-    def reader(self) -> contextlib.AbstractContextManager[Callable[[str], bytes]]:
-        """Opens the tree; gives a function from the name of a file to its content, which raises UserError."""
+    def __init__(self, path: Path, root: Entry) -> None:
+        self.path = path
+        self.unused = Unused()
+        found, folders = self._survey(root)
+        self._keys = {"/".join(parts): entry.key for parts, entry in found}
+        self._faults = {"/".join(parts): entry.fault for parts, entry in found if entry.fault}
+        self.files = tuple("/".join(parts) for parts, _ in found)
+        self.folders = tuple(map("/".join, folders))
+        for before, name in itertools.pairwise(self.files):
+            if before == name:
+                raise UserError(f"{self.where(name)} stands for two files, one of them not named in UTF-8; rename one")
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Read]:
+        """Opens the tree; gives a function from the name of a file to its content, for any thread."""
+        with self._opened() as content:
+
+            def read(name: str) -> bytes:
+                if name in self._faults:
+                    raise UserError(f"{self.where(name)} {self._faults[name]}")
+                return content(name)
+
+            yield read
 
     def read(self, name: str) -> bytes:
         """The content of one file.
@@ -74,37 +133,69 @@ class Tree(ABC):
 
     def where(self, name: str) -> str:
         """The file in messages."""
-        return str(self.path / name)
+        return readable(str(self.path / name))
 
     def by_name(self) -> dict[str, str]:
         """From the last part of a name to the whole; of several files the first."""
         return {name.rpartition("/")[2]: name for name in reversed(self.files)}
 
+    @abstractmethod
+    def _opened(self) -> contextlib.AbstractContextManager[Read]: ...
 
-def open_tree(path: Path) -> Tree:
-    """The tree of a folder or an archive, told by its content.
+    @abstractmethod
+    def _entries(self, key: Any) -> Iterable[Entry]:
+        """What is in a folder; raises OSError."""
 
-    Raises:
-        UserError: not there, neither of both, damaged, or an archive that names a path outside of itself or a member
-            of absurd size.
-    """
-    if path.is_dir():
-        return _Folder(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; name the folder or archive of the data set") from error
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    if start.startswith((b"PK\3\4", b"PK\5\6")):
-        return _Zip(path)
-    for magic, opener in _OPENERS.items():
-        if start.startswith(magic):
-            return _Tar(path, opener)
-    if start[257:262] == b"ustar":
-        return _Tar(path, lambda path: path.open("rb"))
-    raise UserError(f"{path} is neither a folder nor a tar or zip archive")
+    def _survey(self, root: Entry) -> tuple[list[tuple[_Parts, Entry]], list[_Parts]]:
+        """All files and all folders by the parts of their names, sorted."""
+        found: list[tuple[_Parts, Entry]] = []
+        folders: list[_Parts] = []
+        waiting: list[tuple[_Parts, Any, tuple[Hashable, ...]]] = [((), root.key, (root.folder,))]
+        linked = 0
+        while waiting:
+            parts, key, above = waiting.pop()
+            try:
+                entries = list(self._entries(key))
+            except OSError as error:
+                raise UserError(f"{self.where('/'.join(parts))} can't be read: {error.strerror or error}") from error
+            sheets = {entry.name.rpartition(".")[0] + ".png" for entry in entries if entry.name.endswith(_DATASETS)}
+            for entry in entries:
+                here = (*parts, entry.name)
+                name = "/".join(here)
+                if reason := _reason(entry.name):
+                    self._leave_out(name, entry, reason)
+                elif entry.name in sheets:
+                    self.unused.add(name, "contact sheet of a dataset file")
+                elif entry.folder is None:
+                    found.append((here, entry))
+                    if entry.linked and not suffix_of(name):  # it may have been one
+                        folders.append(here)
+                else:
+                    linked += entry.linked
+                    if entry.linked and entry.folder in above:
+                        raise UserError(f"{self.where(name)} is a link to a folder around it; remove it")
+                    if linked > _MOST_LINKED or len(here) > _DEEPEST:
+                        raise UserError(
+                            f"{self.where(name)}: folders lie more than {_DEEPEST} deep in each other, or more than "
+                            f"{_MOST_LINKED:,} are reached by links; don't trust this source"
+                        )
+                    folders.append(here)
+                    waiting.append((here, entry.key, (*above, entry.folder)))
+        return sorted(found, key=lambda file: file[0]), sorted(folders)
+
+    def _leave_out(self, name: str, entry: Entry, reason: str) -> None:
+        """Counts a file, or the files of a folder."""
+        if entry.folder is None or entry.linked:
+            self.unused.add(name, reason)
+            return
+        waiting = [entry.key]
+        while waiting:
+            with contextlib.suppress(OSError):  # lost+found is the administrator's
+                for inner in self._entries(waiting.pop()):
+                    if inner.folder is None or inner.linked:
+                        self.unused.add_to(name, "files", reason)
+                    else:
+                        waiting.append(inner.key)
 
 
 def check_size(size: int, where: str) -> None:
@@ -119,43 +210,51 @@ def check_size(size: int, where: str) -> None:
         raise UserError(f"{where} claims to be {size:,} bytes large: {fault}")
 
 
-def _is_shown(name: str) -> bool:
-    return name != "" and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+def _reason(name: str) -> str | None:
+    """Why a file or folder is no part of a data set, by its name."""
+    if name.startswith("."):
+        return "hidden"
+    return "made by a file server or system" if name.lower() in _LITTER else None
 
 
-def _checked_name(name: str, archive: Path) -> str:
-    """A member's name without ``./`` in front."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise UserError(f"{archive} has a member named {name!r}, which leads outside of it; don't trust this archive")
-    return "/".join(parts)
+class FolderTree(Tree):
+    """A folder. Links may lead anywhere: a folder of links is a usual way to choose among the files of another."""
 
-
-class _Folder(Tree):
     def __init__(self, path: Path) -> None:
-        self.path = path
-        found = []
-        for folder, folders, files in os.walk(path, followlinks=True):
-            parts = Path(folder).relative_to(path).parts
-            if len(parts) >= _DEEPEST:  # a link to a folder above it leads on for ever
-                folders.clear()
-            found += [(*parts, name) for name in files]
-        self.files = tuple(name for name in map("/".join, sorted(found)) if _is_shown(name))
+        super().__init__(path, Entry("", str(path), _identity(path.stat())))
+
+    def _entries(self, key: str) -> Iterator[Entry]:
+        with os.scandir(key) as listed:
+            for item in listed:
+                name = readable(item.name)
+                try:
+                    status = item.stat() if item.is_dir() or item.is_symlink() else None
+                except OSError as error:
+                    yield Entry(
+                        name, item.path, None, linked=True, fault=f"is a link that leads nowhere: {error.strerror}"
+                    )
+                    continue
+                if item.is_dir():
+                    assert status is not None
+                    yield Entry(name, item.path, _identity(status), item.is_symlink())
+                else:
+                    fault = "" if item.is_file() else "is neither a file nor a folder, but a device or a pipe"
+                    yield Entry(name, item.path, fault=fault)
 
     @contextlib.contextmanager
-    def reader(self) -> Iterator[Callable[[str], bytes]]:
+    def _opened(self) -> Iterator[Read]:
         yield self._content
 
     def _content(self, name: str) -> bytes:
         try:
-            with (self.path / name).open("rb") as file:
+            with open(self._keys.get(name, name), "rb") as file:
                 check_size(os.fstat(file.fileno()).st_size, self.where(name))
                 return file.read()
         except OSError as error:
             raise UserError(f"{self.where(name)} can't be read: {error.strerror or error}") from error
 
 
-class Files(_Folder):
+class Files(FolderTree):
     """Files that were named one by one, in that order; hidden ones as well.
 
     Args:
@@ -163,93 +262,12 @@ class Files(_Folder):
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.path, self.files = Path(), tuple(names)
+        self.path, self.files, self.folders, self.unused = Path(), tuple(names), (), Unused()
+        self._keys, self._faults = {}, {}
 
 
-class _Zip(Tree):
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found = []
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
-                    name = _checked_name(member.filename, path)
-                    check_size(member.file_size, self.where(name))
-                    if member.compress_type not in _PLAIN:
-                        raise UserError(f"{self.where(name)} is not compressed by deflate; pack the archive again")
-                    if not member.filename.endswith("/") and _is_shown(name):
-                        found.append((name.split("/"), name, member.filename))
-        except UserError:
-            raise
-        except READ_ERRORS as error:
-            raise UserError(f"{path} is damaged: {error}; fetch it again") from error
-        self._members = {name: member for _, name, member in sorted(found)}
-        self.files = tuple(self._members)
-
-    @contextlib.contextmanager
-    def reader(self) -> Iterator[Callable[[str], bytes]]:
-        with zipfile.ZipFile(self.path) as archive:
-
-            def read(name: str) -> bytes:
-                try:
-                    with archive.open(self._members[name]) as stream:
-                        # In one piece, archive.read would unpack more than the size that was checked.
-                        return stream.read(archive.getinfo(self._members[name]).file_size + 1)
-                except READ_ERRORS as error:
-                    raise UserError(f"{self.where(name)} is damaged: {error}") from error
-
-            yield read
-
-
-class _Tar(Tree):
-    in_order = True
-
-    def __init__(self, path: Path, opener: Callable[[Path], Any]) -> None:
-        self.path = path
-        self._open = opener
-        self._members: dict[str, tuple[int, int]] = {}
-        try:
-            with opener(path) as stream, tarfile.open(fileobj=_Headers(stream), mode="r:") as archive:  # type: ignore[call-overload]
-                for member in archive:
-                    name = _checked_name(member.name, path)
-                    check_size(member.size, self.where(name))
-                    if member.isreg() and not member.issparse() and _is_shown(name):
-                        self._members[name] = (member.offset_data, member.size)
-        except UserError:
-            raise
-        except READ_ERRORS as error:
-            raise UserError(f"{path} is damaged or no tar archive: {error}; fetch it again") from error
-        self.files = tuple(self._members)
-
-    @contextlib.contextmanager
-    def reader(self) -> Iterator[Callable[[str], bytes]]:
-        with self._open(self.path) as stream:
-
-            def read(name: str) -> bytes:
-                offset, size = self._members[name]
-                try:
-                    stream.seek(offset)
-                    content: bytes = stream.read(size)
-                except READ_ERRORS as error:
-                    raise UserError(f"{self.where(name)} is damaged: {error}") from error
-                if len(content) != size:
-                    raise UserError(f"{self.where(name)} is truncated: {len(content)} of {size} bytes")
-                return content
-
-            yield read
-
-
-class _Headers:
-    """A stream of which headers are read, never as much as a header that lies may ask for."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.seek, self.tell = stream.seek, stream.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _MOST_HEADER:
-            raise tarfile.ReadError(f"a header claims to be {size:,} bytes large")
-        return self._stream.read(size)
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def stem(path: Path) -> str:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from ...errors import UserError
 from .collection import Collection, LeaveOut
-from .tree import Tree
+from .tree import Read, Tree
 
 Array = npt.NDArray[Any]
 Decoder = Callable[[bytes, str], Array]
@@ -101,14 +100,14 @@ class Work:
     def _first(self, tree: Tree, files: Sequence[str], decode: Decoder) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with tree.reader() as read:
             for name in files:
-                image = self._image(tree, name, lambda: read(name), decode)  # noqa: B023 - called at once
+                image = self._image(tree, read, name, decode)
                 if not isinstance(image, UserError):
                     return image.shape, image.dtype
         raise UserError(f"{tree.path}: none of {len(files)} files can be read; the last fault: {image}")
 
-    def _image(self, tree: Tree, name: str, content: Callable[[], bytes], decode: Decoder) -> Array | UserError:
+    def _image(self, tree: Tree, read: Read, name: str, decode: Decoder) -> Array | UserError:
         try:
-            return decode(content(), tree.where(name))
+            return decode(read(name), tree.where(name))
         except UserError as error:
             if self.skip_bad:
                 return error
@@ -133,14 +132,12 @@ class Work:
         waiting: deque[Future[list[Array | UserError]]] = deque()
         with tree.reader() as read, ThreadPoolExecutor(self.threads) as pool:
 
-            def task(contents: Sequence[tuple[str, Callable[[], bytes]]]) -> list[Array | UserError]:
-                return [self._image(tree, name, content, decode) for name, content in contents]
+            def task(names: Sequence[str]) -> list[Array | UserError]:
+                return [self._image(tree, read, name, decode) for name in names]
 
             try:
                 for start in range(0, len(files), group):
-                    names = files[start : start + group]
-                    contents = [(name, _now(read, name) if tree.in_order else partial(read, name)) for name in names]
-                    waiting.append(pool.submit(task, contents))
+                    waiting.append(pool.submit(task, files[start : start + group]))
                     if len(waiting) > 2 * self.threads:
                         yield from waiting.popleft().result()
                 while waiting:
@@ -148,17 +145,3 @@ class Work:
             finally:
                 for future in waiting:
                     future.cancel()
-
-
-def _now(read: Callable[[str], bytes], name: str) -> Callable[[], bytes]:
-    """Reads a file at once; gives what comes of it, content or fault, when called."""
-    try:
-        content = read(name)
-    except UserError as error:
-        fault = error
-
-        def raising() -> bytes:
-            raise fault
-
-        return raising
-    return lambda: content
