@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +85,21 @@ def check_parameters(config: Config, widths: Widths, num_subdomains: int, num_cl
                 f"{network} has {parameters:,} parameters, which alone take {4 * parameters / 2**30:,.1f} GiB, but "
                 f"{available / 2**30:.1f} GiB are free; use a smaller {setting}"
             )
+
+
+def check_images(config: Config, image_shape: Sequence[int], shapes: Sequence[Sequence[int]], available: int) -> None:
+    """Refuses images of which not a single one has room in memory, in float32; `plan` says what a training takes.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    seen = [*shapes, image_shape] if config.baseline.enabled else shapes
+    largest = max(seen, key=math.prod)
+    if (needed := 4 * math.prod(largest)) > available:
+        raise UserError(
+            f"a single image of shape {tuple(largest)} takes {needed / 2**30:,.1f} GiB in a CNN, but "
+            f"{available / 2**30:.1f} GiB are free; use more subdomains (decomposition.grid) or smaller images"
+        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +217,7 @@ def pose(config: Config) -> Problem:
     check_own(config.model, shapes, info.num_classes, widths.local_width)
     if config.coherent.starts and config.coherent_features == "penultimate":
         check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
+    check_images(config, info.image_shape, shapes, available)
     samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
     needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0

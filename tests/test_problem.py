@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.errors import UserError
 from hpcdd.mesh import Mesh, Place, assign
-from hpcdd.problem import PIECE_BYTES, Problem, bytes_on_root, check_memory, check_shares, pose
+from hpcdd.problem import PIECE_BYTES, Problem, bytes_on_root, check_images, check_memory, check_shares, pose
 
 
 def config(tiny: Path, **sections: Any) -> Config:
@@ -55,6 +56,15 @@ def test_the_samples_of_a_subdomain_are_its_box_standardised(tiny: Path) -> None
 def normalised(images: Any, tiny: Path) -> Any:
     info = inspect(tiny)
     return (images - info.mean[0]) / info.std[0]
+
+
+@pytest.mark.parametrize(("baseline", "shape"), [(False, (1, 6, 6)), (True, (1, 12, 12))])
+def test_images_that_memory_has_no_room_for(tiny: Path, baseline: bool, shape: tuple[int, ...]) -> None:
+    settings, size = config(tiny, baseline={"enabled": baseline}), 4 * shape[1] * shape[2]
+    check_images(settings, (1, 12, 12), [(1, 6, 6)] * 4, size)
+    message = re.escape(f"a single image of shape {shape} takes 0.0 GiB in a CNN, but 0.0 GiB are free; use more")
+    with pytest.raises(UserError, match=message):
+        check_images(settings, (1, 12, 12), [(1, 6, 6)] * 4, size - 1)
 
 
 def test_the_coarse_subdomain_is_the_averaged_image(tiny: Path) -> None:
