@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,6 +133,7 @@ def write_dataset(
     if preparation is not None:
         attributes["preparation"] = preparation.to_json()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
             with new_hdf5(temporary, libver=LIBVER) as file:
                 file.attrs["hpcdd_format"] = FORMAT
@@ -154,17 +156,20 @@ def write_dataset(
 
 
 def check_out(path: Path) -> None:
-    """Makes the folder of a file that is to be written.
+    """Checks the name of a file that is to be written; makes nothing, for its folder may be part of what is read.
 
     Raises:
-        UserError: there is a folder of that name, or the folder can't be made.
+        UserError: there is a folder of that name, or its own folder can't be made or written to.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; name the file to write")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+    except OSError as error:  # too long a name, for one
         raise UserError(f"{path} can't be written: {error}") from error
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "you may not write there" if there.is_dir() else "it is a file"
+        raise UserError(f"{path} can't be written in {there}: {why}; name another folder")
 
 
 def _checked(moments: _Moments, path: Path, report: Callable[[str], None]) -> tuple[Array, Array]:

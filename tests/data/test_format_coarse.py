@@ -22,6 +22,7 @@ def coarse(
     def change(file: h5py.File) -> None:
         for split in splits or [split for split in ("train", "validation", "test") if split in file]:
             made = file[split].create_dataset("coarse", (len(file[split]["labels"]), *shape), dtype)
+            made[...] = 0  # else nothing is stored
             if block is not None:
                 made.attrs["block"] = block
 

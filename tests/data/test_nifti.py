@@ -185,7 +185,7 @@ def test_a_small_file_does_not_ask_for_huge_memory(claimed: int) -> None:
 def test_a_volume_that_memory_has_no_room_for(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
     monkeypatch.setattr(environment, "available_memory", lambda: 0)
     monkeypatch.setattr(environment, "_ALWAYS_THERE", 0)
-    with pytest.raises(UserError, match=r"^a/b announces 4 x 3 x 2 voxels: .* GiB of memory are needed, but 0\.0 GiB"):
+    with pytest.raises(UserError, match=r"^a/b (announces|claims) .*: .* GiB of memory are needed, but 0\.0 GiB"):
         nifti.decode(gzip.compress(GOOD) if packed else GOOD, "a/b", **WHOLE)
 
 
