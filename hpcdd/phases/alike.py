@@ -20,8 +20,12 @@ from ..parallel.coherent import checksum
 from .status import Ending, Hooks
 
 Copies = Mapping[str, Sequence[torch.Tensor]]
-TOLERANCE = 0.1
-"""Largest difference of two copies after an epoch on unlike processors, relative to their norm."""
+TOLERANCE = 1e-2
+"""Largest difference of two copies after an epoch on unlike processors, relative to their norm.
+
+One unit in the last place at each of an epoch's steps, always in the same direction, came to 8e-6 (coherent phase of
+the quick-start, two ranks); it grows with the number of steps.
+"""
 
 
 class DriftError(RuntimeError):
