@@ -70,7 +70,9 @@ def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]
     assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli"
 
 
-@pytest.mark.parametrize("name", ["random", "torch", "enum", "pathlib"])
+@pytest.mark.parametrize(
+    "name", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "enum", "pathlib"))]
+)
 def test_a_module_in_the_working_folder_hides_none(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.py").write_text("raise SystemExit('this is the wrong one')\n")
     done = hpcdd("plan", "-n", "1", "--data.file", "none.h5", cwd=tmp_path)

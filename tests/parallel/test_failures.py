@@ -222,6 +222,7 @@ def test_sigterm_to_mpirun_stops_all_in_good_order(every_mpi: Launcher, config: 
     assert process.returncode == {"mpich": 75, "openmpi": 1}[every_mpi.kind]  # 1: mpirun's own
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_last_phase_leaves_a_complete_run_complete(
     mpi: Launcher, config: Path, tmp_path: Path
 ) -> None:
