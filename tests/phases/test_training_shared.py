@@ -23,6 +23,7 @@ from hpcdd.phases.status import Hooks, Status
 from hpcdd.phases.training import logits_of, train
 
 from ..thread_ranks import ThreadComm, on_ranks
+from ..waiting import LIMIT
 from .toy import parameters, ring, small
 
 
@@ -133,7 +134,7 @@ def test_logits_of_fewer_samples_than_ranks() -> None:
 
 def two_by_two() -> list[tuple[ThreadComm, ThreadComm]]:
     """Of four ranks, two replicas of two subdomains each: their communicators across subdomains, and of replicas."""
-    across, replicas = ([(threading.Barrier(2, timeout=60), [None] * 2) for _ in range(2)] for _ in range(2))
+    across, replicas = ([(threading.Barrier(2, timeout=LIMIT), [None] * 2) for _ in range(2)] for _ in range(2))
     return [
         (ThreadComm(s, 2, *across[replica]), ThreadComm(replica, 2, *replicas[s]))
         for s in range(2)
