@@ -23,7 +23,7 @@ from .decomposition import Box, Decomposition, Subdomain
 from .errors import UserError
 from .mesh import Mesh, Place
 from .models.coherent import check_features
-from .models.registry import check_admitted, check_own, create
+from .models.registry import check_admitted, check_own, create, draws_of_own
 from .models.width import Widths, match_widths
 from .settings import ModelSettings
 
@@ -116,6 +116,8 @@ class Problem:
         root_bytes: memory that gather and aggregation will take on root; 0 where nothing is gathered.
         root_available: memory that was free on root when this was found out, bytes.
         blocks: of the order in which trainings visit the samples, see :func:`hpcdd.data.order.order_of`.
+        draws: what draws random numbers in the user's own local CNN, see
+            :func:`hpcdd.models.registry.draws_of_own`; empty for hpcdd's families.
     """
 
     info: DatasetInfo
@@ -127,6 +129,7 @@ class Problem:
     root_bytes: int
     root_available: int
     blocks: int
+    draws: tuple[str, ...] = ()
 
     @property
     def samples(self) -> dict[str, int]:
@@ -218,12 +221,19 @@ def pose(config: Config) -> Problem:
     if config.coherent.starts and config.coherent_features == "penultimate":
         check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
     check_images(config, info.image_shape, shapes, available)
+    draws = draws_of_own(config.model, shapes, info.num_classes, widths.local_width)
+    if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
+        raise UserError(
+            f"coherent.dropout_scale is {config.coherent.dropout_scale}, but the CNN of {config.model.name!r} draws "
+            f"random numbers by itself ({', '.join(draws)}), which it does not reach; use modules (torch.nn.Dropout "
+            "and its kin) in place of functions, or leave it at 1"
+        )
     samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
     needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0
     check_memory(needed, available)
     blocks = blocks_in_window(info.num_classes)
-    return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks)
+    return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks, draws)
 
 
 def check_rank(config: Config, problem: Problem, place: Place) -> None:
@@ -237,10 +247,10 @@ def check_rank(config: Config, problem: Problem, place: Place) -> None:
 
 
 def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
-    """Refuses batches that have too few samples for the ranks that share them.
+    """Refuses batches that the ranks can't share: of too few samples, or where random numbers can't be shared exactly.
 
     Raises:
-        UserError: naming the batch size and the number of ranks.
+        UserError: naming the batch size and the number of ranks, or what draws the numbers.
     """
     workers = sum(1 for place in mesh.places if place.subdomains)
     if found := problem_of_shares(config, problem, workers, mesh.replicas):
@@ -248,7 +258,7 @@ def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
 
 
 def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: int) -> str:
-    """What is wrong where batches have too few samples for the ranks that share them; empty where nothing is.
+    """What is wrong where ranks share batches that can't be shared; empty where nothing is.
 
     Args:
         config, problem: of the run.
@@ -265,4 +275,10 @@ def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: 
         size = getattr(config, section).batch_of(problem.samples["train"])
         if ranks > 1 and size < least * ranks:
             return f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
+    if problem.draws and config.shared_batches == "exact" and max(sharing.values()) > 1:
+        return (
+            f"shared_batches is 'exact', but the CNN of {config.model.name!r} draws random numbers by itself "
+            f"({', '.join(problem.draws)}), which would be the same on all ranks that share a batch; use modules "
+            "(torch.nn.Dropout and its kin, on rows of the batch) in place of functions, or shared_batches fast"
+        )
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,50 @@ def test_code_that_the_list_of_modules_leaves_out_does_not_run(
     with pytest.raises(UserError, match="has no 'make'"):
         pose(chosen)
     assert (tmp_path / "ran").exists()
+
+
+DRAWING = """
+import torch
+class CNN(torch.nn.Module):
+    def __init__(self, input_shape, num_classes, width, function):
+        super().__init__()
+        self.function, self.drop, self.last = function, torch.nn.Dropout2d(), torch.nn.LazyLinear(num_classes)
+        self(torch.zeros(1, *input_shape))
+    def forward(self, x):
+        x = torch.nn.functional.dropout2d(x, 0.5, self.training) if self.function else self.drop(x)
+        return self.last(x.flatten(1))
+"""
+
+
+@pytest.fixture
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """The section ``model`` of a CNN that draws in a function or in a module."""
+    (tmp_path / "own_that_draws.py").write_text(DRAWING)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda *, function: {
+        "name": "own_that_draws:CNN",
+        "local_width": 2,
+        "options": {"function": function},
+    }
+
+
+@pytest.mark.parametrize("sections", [{}, {"coherent": {"parallelism": "data"}}], ids=["replicas", "data"])
+def test_random_numbers_that_ranks_can_not_share_are_refused(
+    tiny: Path, drawing: Callable[..., dict[str, Any]], sections: dict[str, Any]
+) -> None:
+    model, ranks = drawing(function=True), 2 if sections else 4
+    found = refusal(tiny, ranks, model=model, **sections)
+    assert re.search(r"shared_batches is 'exact'.*own_that_draws:CNN.*torch's bernoulli_.*modules.*or.*fast", found)
+    assert refusal(tiny, ranks, model=model, shared_batches="fast", **sections) == ""
+    assert refusal(tiny, ranks, model=drawing(function=False), **sections) == ""
+    assert refusal(tiny, 1, model=model, **sections) == ""
+
+
+def test_dropout_that_can_not_be_scaled_is_refused(tiny: Path, drawing: Callable[..., dict[str, Any]]) -> None:
+    coherent = {"dropout_scale": 0.5}
+    with pytest.raises(UserError, match=r"dropout_scale is 0.5.*own_that_draws:CNN.*torch's bernoulli_.*leave it at 1"):
+        pose(config(tiny, model=drawing(function=True), coherent=coherent))
+    assert pose(config(tiny, model=drawing(function=False), coherent=coherent)).draws == ()
 
 
 def mesh_of(problem: Problem, ranks: int) -> Mesh:

@@ -24,6 +24,7 @@ from torch.nn import functional
 from ..config import Config, TrainingSettings
 from ..data.samples import channels_last
 from ..models.dnn import DNN, create_dnn, features_of
+from ..models.randomness import scale_dropout
 from ..phases.local import create_local_cnn
 from ..phases.optimizers import make_optimizer, make_schedule
 from ..problem import Problem
@@ -194,9 +195,7 @@ class _Coherent(nn.Module):
         self.cnns = nn.ModuleList(cnns.values())
         self.columns = nn.ParameterList([dnn.block(s).detach().clone() for s in cnns])
         self.bias, self.rest = nn.Parameter(dnn.first.bias.detach().clone()), dnn.rest
-        for module in self.cnns.modules():
-            if isinstance(module, nn.Dropout):
-                module.p *= config.coherent.dropout_scale
+        scale_dropout(self.cnns, config.coherent.dropout_scale)
 
     def forward(self, *images: torch.Tensor) -> torch.Tensor:
         """This rank's subimages, float (n, C, *box) each -> logits (n, K) on every rank."""

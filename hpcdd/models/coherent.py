@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import UserError
 from .dnn import DNN, features_of
+from .randomness import scale_dropout
 
 
 class Coherent(nn.Module):
@@ -74,9 +75,7 @@ def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float) -> nn.Modul
         features: what the DNN sees.
         dropout_scale: factor on the dropout rates.
     """
-    for module in cnn.modules():
-        if isinstance(module, nn.Dropout):
-            module.p *= dropout_scale
+    scale_dropout(cnn, dropout_scale)
     return Penultimate(cnn) if features == "penultimate" else cnn
 
 

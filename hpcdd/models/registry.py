@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from ..errors import UserError
 from ..settings import ModelSettings
 from .batch_norm import accurate
+from .randomness import foreign_draws
 from .resnet import ResNet
 from .vgg import VGG
 
@@ -170,6 +171,36 @@ def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]],
                 f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {found}; "
                 f"logits of shape {(2, num_classes)} are needed"
             )
+
+
+def draws_of_own(
+    settings: ModelSettings, shapes: Sequence[Sequence[int]], num_classes: int, width: int
+) -> tuple[str, ...]:
+    """What draws random numbers in the user's own CNN where hpcdd can neither share nor scale them.
+
+    Args:
+        settings: ``model`` section of the configuration; hpcdd's own families draw in known modules only.
+        shapes: (C, *spatial) of its inputs.
+        num_classes: K.
+        width: channels of its first block.
+
+    Raises:
+        UserError: it fails in training mode.
+    """
+    if not settings.is_own:
+        return ()
+    found: set[str] = set()
+    for shape in dict.fromkeys(tuple(shape) for shape in shapes):
+        batch = torch.zeros(7, *shape)
+        network = create(settings, shape, num_classes, width)
+        try:
+            found.update(foreign_draws(network, batch))
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"model.name is {settings.name!r}, which fails in training mode on a batch of shape "
+                f"{tuple(batch.shape)}: {_told(error)}"
+            ) from error
+    return tuple(sorted(found))
 
 
 def _told(error: BaseException) -> str:

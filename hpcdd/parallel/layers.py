@@ -1,4 +1,4 @@
-"""Batch norm and dropout of a batch that several ranks share: the same numbers as on one rank."""
+"""Batch norm, and dropout of any kind, of a batch that several ranks share: the same numbers as on one rank."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from ..models.batch_norm import BatchNorm, accurate
 from ..models.layers import Dropout
+from ..models.randomness import AnyDropout
 from .share import Share
 
 
@@ -17,7 +18,7 @@ from .share import Share
 def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
     """Inside the ``with`` block batch norm and dropout in ``network`` work on shared batches; parameters are the same.
 
-    Nothing is replaced where nobody shares, or where ``share`` is not exact.
+    Nothing is changed where nobody shares, or where ``share`` is not exact.
     """
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     norms: list[BatchNorm] = []
@@ -25,7 +26,7 @@ def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
         norms = [module for module in accurate(network).modules() if isinstance(module, BatchNorm)]
         for module in list(network.modules()):
             for name, child in list(module._modules.items()):  # named_children gives a child once, wherever it stands
-                if isinstance(child, nn.Dropout):
+                if isinstance(child, AnyDropout):
                     setattr(module, name, SharedDropout(child, share).train(child.training))
                     replaced.append((module, name, child))
     for norm in norms:
@@ -38,22 +39,29 @@ def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
 
 
 class SharedDropout(nn.Module):
-    """Dropout whose mask is drawn for the whole batch on every rank; each rank uses its rows of it."""
+    """Dropout whose random numbers are drawn for the whole batch on every rank; each rank uses its rows of them.
 
-    def __init__(self, dropout: nn.Dropout, share: Share) -> None:
+    Args:
+        layer: dropout of any kind.
+        share: of the batches.
+    """
+
+    def __init__(self, layer: nn.Module, share: Share) -> None:
         super().__init__()
-        self.p, self.share = dropout.p, share
-        self._factors = dropout.factors if isinstance(dropout, Dropout) else None
+        self.layer, self.share = layer, share
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch's, on this rank's rows (b, ...) of the batch."""
-        if not self.training or self.p == 0:
-            return x
-        dense = x.contiguous() if x.ndim < 4 else x
-        whole = torch.empty_like(dense[:1].expand(self.share.total, *x.shape[1:]), memory_format=_format_of(dense))
-        if self._factors is not None:
-            return x * self._factors(whole)[self.share.rows]
-        return x * whole.bernoulli_(1 - self.p)[self.share.rows].div_(1 - self.p)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As the layer, on this rank's rows (b, ...) of the batch."""
+        if not self.training:
+            found: torch.Tensor = self.layer(input)
+            return found
+        rows, dense = self.share.rows, input.contiguous() if input.ndim < 4 else input
+        whole = torch.zeros_like(dense[:1].expand(self.share.total, *input.shape[1:]), memory_format=_format_of(dense))
+        if isinstance(self.layer, Dropout):  # it can tell what it multiplies by
+            return input * self.layer.factors(whole)[rows] if self.layer.p else input
+        whole[rows] = input
+        y: torch.Tensor = self.layer(whole)[rows]
+        return input.copy_(y) if self.layer.inplace else y
 
 
 def _format_of(x: torch.Tensor) -> torch.memory_format:

@@ -182,7 +182,10 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
         close(own.running_var, reference.running_var, 1e-5)
 
 
-@pytest.mark.parametrize("kind", [nn.Dropout, Dropout], ids=["torch's", "own"])
+KINDS = [Dropout, nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ranks", [2, 3, 7], ids=lambda n: f"{n} ranks")
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
 @pytest.mark.parametrize(
@@ -214,6 +217,15 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
         assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
     if p:
         assert not torch.equal(expected[0], expected[1])
+
+
+def test_dropout_in_place_changes_its_input() -> None:
+    share = Share(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
+    rows = share.take(torch.arange(7))
+    x = batch((7, 300), 0)[rows]
+    y = SharedDropout(nn.Dropout(0.5, inplace=True), share)(x)
+    assert y is x
+    assert 0.3 < float((x == 0).double().mean()) < 0.7
 
 
 def test_dropout_does_nothing_in_evaluation_mode() -> None:
@@ -255,10 +267,10 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
 
     before_parameters = list(network.named_parameters())
     inside, _ = on_ranks(2, work)
-    assert list(inside) == list(before)
-    kinds = {name: type(module) for name, module in inside.items() if module is not before[name]}
+    assert [name for name in inside if name in before] == list(before)
+    kinds = {name: type(module) for name, module in inside.items() if module is not before.get(name, module)}
     assert kinds == {"body.1": SharedDropout}
-    assert inside["body.1"].p == 0.25
+    assert inside["body.1"].layer is before["body.1"]
     after = modules(network)
     assert all(after[name] is module for name, module in before.items())
     assert not any(module.training for module in after.values()), "as the network was left"
