@@ -28,7 +28,8 @@ def gpus() -> list[str]:
 def main() -> None:
     out, subdomains, numbers = sys.argv[1:]
     everyone = comm.world()
-    with mock.patch.object(mesh, "visible_gpus", gpus), mock.patch.object(mesh, "_work_on"):
+    of_gpus = {"visible_gpus": gpus, "_work_on": mock.DEFAULT, "arithmetic_of": lambda *_: "a GPU"}
+    with mock.patch.multiple(mesh, **of_gpus):
         places = mesh.build(everyone, int(subdomains), "auto").as_list()
     found = network.find_network(everyone)
     refused = ""
