@@ -59,7 +59,7 @@ def places(mpi: Launcher, folder: Path, ranks: int, numbers: int = 1, **variable
 def test_messages_between_hosts_take_the_wire_at_its_bandwidth(hosts: VirtualHosts, tmp_path: Path) -> None:
     size = 1 << 20
     before = hosts.sent()
-    hosts.limit(10)
+    hosts.limit(1)  # so slow that no other work of the machine is
     try:
         slow = places(hosts.launcher(hosts=TWO), tmp_path, 2, size // 8)["seconds"]
     finally:
@@ -68,7 +68,7 @@ def test_messages_between_hosts_take_the_wire_at_its_bandwidth(hosts: VirtualHos
     fast = places(hosts.launcher(hosts=TWO), tmp_path, 2, size // 8)["seconds"]
     after = hosts.sent()
     places(hosts.launcher(slots=2), tmp_path, 2, size // 8)
-    assert slow >= 0.95 * 8 * size / 10e6  # two ranks exchange the whole message, or two halves of it
+    assert slow >= 0.95 * 8 * size / 1e6  # two ranks exchange the whole message, or two halves of it
     assert fast < slow / 2
     for name in TWO:
         assert between[name] - before[name] > 3 * size
