@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .comm import Comm
+    from .resume import Job
 
 _DESCRIPTION = """\
 Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and
@@ -189,9 +190,9 @@ def _stoppable(phase: str) -> Iterator[None]:
 
 
 def _train(comm: Comm, arguments: Sequence[str]) -> None:
-    from . import configuration, resume
+    from . import configuration
 
-    job = comm.on_root(lambda: resume.settle(arguments))
+    job = comm.on_root(lambda: _settled(arguments))
     if job.print_only or job.done:
         if comm.is_root:
             print(configuration.to_yaml(job.config) if job.print_only else f"{job.config.output} is complete\n", end="")
@@ -202,6 +203,20 @@ def _train(comm: Comm, arguments: Sequence[str]) -> None:
     comm.startup.mark("imports")
     directory = run.train(comm, job)
     _report_at_end(comm, directory, job.config.run.report)
+
+
+def _settled(arguments: Sequence[str]) -> Job:
+    """On root: the job; of a complete run the data set is compared here, for nobody will read it."""
+    from . import resume
+
+    job = resume.settle(arguments)
+    if job.done and job.record is not None:
+        named, recorded = job.config.data.file, job.record["config"]["data"]["file"]
+        if os.path.abspath(named) not in (recorded, os.path.abspath(recorded)):
+            from .data.format import inspect, resolve
+
+            resume.check_facts(job, {**job.record, "dataset": inspect(resolve(named)).fingerprint})
+    return job
 
 
 def _bench(comm: Comm, arguments: Sequence[str]) -> None:

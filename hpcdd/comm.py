@@ -341,6 +341,7 @@ def world() -> Comm:
         launch.choose_network(launched, version)
         launch.check_shared_memory(launched, version)
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        atexit.register(launch.ignore, launch.SIGNALS)  # after what is registered later
         atexit.register(finalize)
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:  # on a GPU gradients are ready in a thread of torch's
         raise UserError(

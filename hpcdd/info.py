@@ -31,7 +31,7 @@ def run() -> int:
         library = None
         problems.append(str(error))
     if launch.SHARED_MEMORY.is_dir():
-        rows.append(("shared memory", f"{shutil.disk_usage(launch.SHARED_MEMORY).free >> 20:,} MiB free"))
+        rows.append(("shared memory", f"{shutil.disk_usage(launch.SHARED_MEMORY).total >> 20:,} MiB"))
     if library and (fault := launch.shared_memory_fault(library, facts["cores_in_affinity_mask"])):
         problems.append(fault)
     launcher = shutil.which("mpirun") or shutil.which("mpiexec")

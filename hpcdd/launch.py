@@ -83,6 +83,8 @@ def _local(environment: Mapping[str, str], by_srun: bool) -> tuple[int, int] | N
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a process: Ctrl-C, a batch system or kill, and a terminal that is closed."""
+SIGNALS = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
+"""These, and those by which batch systems warn a job on request."""
 
 
 def handle(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
@@ -93,6 +95,13 @@ def handle(signals: Iterable[int], handler: Callable[[int, FrameType | None], No
     """
     heard = [s for s in signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
     return {signum: signal.signal(signum, handler) for signum in heard}
+
+
+def ignore(signals: Iterable[int]) -> None:
+    """Ignores the signals that are handled; at the very end, when Python takes its handlers away."""
+    for signum in signals:
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def kind_of(version: str) -> str:
@@ -136,13 +145,14 @@ def shared_memory_fault(library_version: str, ranks: int) -> str | None:
     """
     if not library_version.startswith("MPICH Version") or not SHARED_MEMORY.is_dir():
         return None
-    free, needed = shutil.disk_usage(SHARED_MEMORY).free, ranks * _SHARED_BYTES
-    if free >= needed:
+    # The whole of it: what is free already shrinks while other ranks of the job start.
+    there, needed = shutil.disk_usage(SHARED_MEMORY).total, ranks * _SHARED_BYTES
+    if there >= needed:
         return None
     return (
-        f"{SHARED_MEMORY} on {socket.gethostname()} has {free >> 20} MiB free, but {ranks} rank{'s' * (ranks > 1)} of "
+        f"{SHARED_MEMORY} on {socket.gethostname()} has {there >> 20} MiB, but {ranks} rank{'s' * (ranks > 1)} of "
         f"MPICH need {needed >> 20} MiB of shared memory; start the container with more (`docker run --shm-size=1g "
-        f"...`; apptainer shares the host's), or not more ranks on this host than {free // _SHARED_BYTES}"
+        f"...`; apptainer shares the host's), or not more ranks on this host than {there // _SHARED_BYTES}"
     )
 
 

@@ -24,7 +24,6 @@ from .mpi import library
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-SIGNALS = (*launch.ENDING, signal.SIGUSR1, signal.SIGUSR2)
 _TAG = 2
 _CLOSE = 600.0
 """Seconds before the end of a job's time within which a signal is taken for the warning of it."""
@@ -54,12 +53,12 @@ class Stop:
         self._outgoing: list[tuple[MPI.Request, object]] = []
 
     def listen(self) -> None:
-        """Handles :data:`SIGNALS` from now on, to the end of the process.
+        """Handles :data:`hpcdd.launch.SIGNALS` from now on, to the end of the process.
 
         While root draws the report and MPI ends, a signal must not turn a complete run into one that was killed.
         """
         if self._above is None:
-            launch.handle(SIGNALS, self._on_signal)
+            launch.handle(launch.SIGNALS, self._on_signal)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -89,16 +89,14 @@ def test_the_place_on_the_host(variables: dict[str, str], local: tuple[int, int]
     assert (found.local_rank, found.local_size) == local
 
 
-def container(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+def container(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """As one with so many bytes of shared memory."""
-    monkeypatch.setattr(launch.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(launch.shutil, "disk_usage", lambda _: SimpleNamespace(total=size))
 
 
 def test_shared_memory_that_is_too_small_for_the_ranks_of_a_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     container(monkeypatch, 64 << 20)
-    with pytest.raises(
-        UserError, match=r"/dev/shm on .* has 64 MiB free, but 16 ranks .* need 96 MiB.*--shm-size.* 10"
-    ):
+    with pytest.raises(UserError, match=r"/dev/shm on .* has 64 MiB, but 16 ranks .* need 96 MiB.*--shm-size.* 10"):
         check_shared_memory(Launch("mpich", 0, 16, local_size=16), MPICH)
 
 

@@ -60,6 +60,15 @@ def other_data() -> None:
         file["train/labels"][:3] = [2, 0, 1]
 
 
+def complete_with_another_file() -> None:
+    run(complete=True)()
+    shutil.copy("good.h5", "other.h5")
+    import h5py
+
+    with h5py.File("other.h5", "r+") as file:
+        file["train/labels"][:3] = [2, 0, 1]
+
+
 def going_on(*words: str) -> tuple[str, ...]:
     return ("train", "--resume", "--output", "run", *words)
 
@@ -152,6 +161,12 @@ RESUMES = [
         going_on(),
         "data.file: good.h5 is not the data set with which run was begun (fingerprint FINGERPRINT, not FINGERPRINT)",
         other_data,
+    ),
+    Row(
+        "output holds a complete run of another data set",
+        ("train", "--data.file", "other.h5", "--model.name", "vgg1", "--output", "run"),
+        "data.file: other.h5 is not the data set with which run was begun (fingerprint FINGERPRINT, not FINGERPRINT)",
+        complete_with_another_file,
     ),
     Row(
         "resume on another device",

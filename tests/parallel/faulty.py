@@ -29,8 +29,8 @@ import torch
 
 from hpcdd import cli, errors, launch, mesh
 from hpcdd.errors import StopRequest
+from hpcdd.launch import SIGNALS
 from hpcdd.phases import aggregate, baseline, coherent, local
-from hpcdd.stop import SIGNALS
 
 TRAININGS = {"local": local, "dnn": aggregate, "coherent": coherent, "baseline": baseline}
 OTHERS = {
