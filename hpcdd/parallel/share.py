@@ -143,6 +143,14 @@ class Share:
         self.total, self.rows = 0, slice(0, 0)
         self._staging = Staging(direct=direct)
 
+    @property
+    def stream(self) -> str:
+        """What is added to the purpose of random numbers: where masks are not shared each rank but the first has its
+        own; else all draw those of the whole batch.
+        """
+        own = self.comm is not None and not self.exact and self.comm.rank > 0
+        return f" of rank {self.comm.rank}" if own and self.comm is not None else ""
+
     def part_of(self, n: int) -> slice:
         """Which of n rows are this rank's: a balanced, contiguous part."""
         if self.comm is None:

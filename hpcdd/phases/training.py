@@ -152,7 +152,9 @@ def train(
         state.restore(saved)
         advance(schedule, meter.steps_in_all)
         hooks.history(meter.history)
-    before = meter.steps_in_all
+    before, masks = meter.steps_in_all, f"{phase} dropout"
+    if share.stream:  # a checkpoint has the first rank's random states
+        streams.begin(seed, f"{masks} from step {before}{share.stream}", meter.epoch)
 
     def save(accuracy: float | None = None) -> None:
         keeper.save(state.snapshot, meter.steps_in_all - before, accuracy)
@@ -163,7 +165,7 @@ def train(
                 network.train()
                 epoch, first = meter.epoch, meter.steps
                 if not first:
-                    streams.begin(seed, f"{phase} dropout", epoch)
+                    streams.begin(seed, masks + share.stream, epoch)
                 order_seed = seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)
                 view_seed = seed_of(seed, f"{phase} augmentation", epoch=epoch)
                 with training.epoch(order_seed, view_seed, first * meter.batch_size) as (order, seen):

@@ -20,7 +20,9 @@ from hpcdd.parallel.reduction import Reduction
 from hpcdd.parallel.share import Flag, Share
 from hpcdd.phases.alike import DriftError, checked
 from hpcdd.phases.status import Hooks, Status
+from hpcdd.phases.streams import Streams
 from hpcdd.phases.training import logits_of, train
+from hpcdd.seeding import seed_of
 
 from ..thread_ranks import ThreadComm, on_ranks
 from ..waiting import LIMIT
@@ -69,6 +71,26 @@ def test_ranks_that_share_batches_train_the_same_network_as_one(ranks: int, kind
             assert mine.loss == pytest.approx(its.loss, rel=1e-9)
             assert (mine.accuracy, mine.validation_accuracy) == (its.accuracy, its.validation_accuracy)
             assert mine.validation_loss == pytest.approx(its.validation_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize(("exact", "streams"), [(True, 1), (False, 2)])
+def test_ranks_that_do_not_share_masks_draw_their_own(
+    monkeypatch: pytest.MonkeyPatch, exact: bool, streams: int
+) -> None:
+    begin, begun = Streams.begin, set()
+
+    def recorded(self: Streams, seed: int, purpose: str, epoch: int) -> None:
+        begun.add(seed_of(seed, purpose, subdomain=0, epoch=epoch))
+        begin(self, seed, purpose, epoch)
+
+    def work(comm: ThreadComm) -> None:
+        settings = TrainingSettings(epochs=1, batch_size=20, schedule="constant")
+        train(copy.deepcopy(initial), ring(40), None, settings, seed=0, phase="local", share=Share(comm, exact=exact))
+
+    initial = small()
+    monkeypatch.setattr(Streams, "begin", recorded)
+    on_ranks(2, work)
+    assert len(begun) == streams + (not exact)  # what a resumed run would draw
 
 
 def test_without_shared_layers_running_statistics_are_averaged() -> None:
