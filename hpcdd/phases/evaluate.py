@@ -16,8 +16,8 @@ from ..parallel.coherent import PartOfDNN
 from ..parallel.reduction import Reduction
 from ..parallel.team import Team
 
-ROWS = 8192
-"""Samples in a piece."""
+ROWS = 1024
+"""Samples in a piece: a few MiB of hidden units and summands, as in a training step."""
 
 
 def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torch.Tensor) -> dict[str, Any]:

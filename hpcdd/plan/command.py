@@ -27,7 +27,7 @@ from . import machine_file, tables
 from .clock import Clock
 from .cost import Costs
 from .machine import Machine
-from .memory import Memories, Memory, ready_bytes
+from .memory import MPI_BYTES, Memories, Memory, ready_bytes
 from .work import Workload
 
 
@@ -54,7 +54,7 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
     ready = machine.runtime_bytes if machine is not None else None
     if ready is None:  # before anything else is loaded
         torch.set_num_threads(mesh.places[0].threads)
-        ready = ready_bytes("cpu")
+        ready = ready_bytes("cpu") + MPI_BYTES
     results.print_problem(problem, out)
     for warning in mesh.warnings():
         print(f"warning: {warning}", file=out)

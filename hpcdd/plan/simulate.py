@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,17 +27,22 @@ class Simulated:
         flops: floating point operations of its matrix products and convolutions; a multiplication and an addition are
             two.
         peak_bytes: the most that all tensors take at one time which the step makes: inputs, activations, gradients,
-            temporary results; not the parameters. Of the scratch memory inside of kernels that of convolutions is in
-            it, see :func:`_scratch`.
+            temporary results; not the parameters. Of the scratch memory inside of kernels that of convolutions in a
+            training is in it, see :func:`_scratch`.
+        heap_bytes: of these, those of tensors that are small enough for the C library's heap, see :data:`LARGE`.
     """
 
     flops: int
     peak_bytes: int
+    heap_bytes: int
 
     def of_part(self, rows: int, whole: int) -> Simulated:
         """Of ``rows`` of the ``whole`` batch that was gone through, in proportion."""
-        return self if rows == whole else Simulated(self.flops * rows // whole, self.peak_bytes * rows // whole)
+        return self if rows == whole else Simulated(*(value * rows // whole for value in dataclasses.astuple(self)))
 
+
+LARGE = 32 << 20
+"""Bytes from which on glibc takes a tensor from the system and gives it back at once (M_MMAP_THRESHOLD, mallopt(3))."""
 
 LEAST_ROWS = 2
 """Of a batch that is gone through: batch norm takes no single value, but where several ranks share its statistics."""
@@ -61,7 +67,7 @@ def training_step(network: nn.Module, inputs: Callable[[], Any], rows: int, *, b
             loss = functional.cross_entropy(network(inputs()), labels)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    found = _simulated(network.train(), step)
+    found = _simulated(network.train(), step, scratch=True)
     for parameter in network.parameters():
         parameter.grad = None
     return found
@@ -74,7 +80,7 @@ def evaluation(network: nn.Module, inputs: Callable[[], Any]) -> Simulated:
         with torch.no_grad():
             network(inputs())
 
-    return _simulated(network.eval(), step)
+    return _simulated(network.eval(), step, scratch=False)
 
 
 def images(shape: tuple[int, ...], rows: int, dtype: str) -> Callable[[], torch.Tensor]:
@@ -95,26 +101,29 @@ def images(shape: tuple[int, ...], rows: int, dtype: str) -> Callable[[], torch.
 
 
 _CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
-_BLOCK = 16
 
 
 def _scratch(tensor: object) -> int:
-    """Bytes of the copy that a convolution makes of an input or output (b, C, *spatial), or of its weight.
+    """Bytes of the copy that a convolution makes in a training: of an input or output (b, C, *spatial), or its weight.
 
-    oneDNN computes on copies whose channels are padded to blocks of 16 (its formats nChw16c and the like).
+    So it was measured with oneDNN on tensors that lie channels last; in evaluation mode it makes none.
     """
-    if not isinstance(tensor, torch.Tensor) or tensor.dim() < 4:
-        return 0
-    padded = -(-tensor.shape[1] // _BLOCK) * _BLOCK
-    return tensor.shape[0] * padded * tensor.shape[2:].numel() * tensor.element_size()
+    return tensor.nbytes if isinstance(tensor, torch.Tensor) and tensor.dim() >= 4 else 0
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storages that are made inside the context and still referred to."""
+    """Counts the bytes of all storages that are made inside the context and still referred to.
 
-    def __init__(self) -> None:
+    Attributes:
+        peak: the most of them at one time.
+        heap: of these, those below :data:`LARGE`.
+    """
+
+    def __init__(self, *, scratch: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
+        self.peak = self.heap = 0
+        self._now = self._small = 0
+        self._scratch = scratch
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -123,24 +132,33 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and id(tensor.untyped_storage()) not in old | self._seen:
                 self._add(tensor.untyped_storage())
-        if func.overloadpacket in _CONVOLUTIONS:
-            self.peak = max(self.peak, self.now + sum(map(_scratch, tree_leaves((args, result)))))
+        if self._scratch and func.overloadpacket in _CONVOLUTIONS:
+            self._note([_scratch(tensor) for tensor in tree_leaves((args, result))])
         return result
+
+    def _note(self, more: Sequence[int] = ()) -> None:
+        if self._now + sum(more) > self.peak:
+            self.peak = self._now + sum(more)
+            self.heap = self._small + sum(size for size in more if size < LARGE)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()
         self._seen.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        self._count(size)
+        self._note()
         weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
-        self.now -= size
+        self._count(-size)
+
+    def _count(self, size: int) -> None:
+        self._now += size
+        self._small += size if abs(size) < LARGE else 0
 
 
-def _simulated(network: nn.Module, step: Callable[[], None]) -> Simulated:
-    flops, live = FlopCounterMode(display=False), _LiveBytes()
+def _simulated(network: nn.Module, step: Callable[[], None], *, scratch: bool) -> Simulated:
+    flops, live = FlopCounterMode(display=False), _LiveBytes(scratch=scratch)
     try:
         with networks.fake(), flops, live:
             step()
@@ -149,4 +167,4 @@ def _simulated(network: nn.Module, step: Callable[[], None]) -> Simulated:
             f"{type(network).__name__} can't be gone through with shapes alone, without values "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); plan needs that of model.name"
         ) from error
-    return Simulated(flops.get_total_flops(), live.peak)
+    return Simulated(flops.get_total_flops(), live.peak, live.heap)

@@ -17,7 +17,7 @@ from ..mesh import Mesh
 from ..problem import Problem
 from . import messages
 from .cost import Costs, efficiency, total
-from .memory import MOMENTS, Memory
+from .memory import MOMENTS, MPI_BYTES, Memory
 from .messages import Layout, Message, bytes_of, calls_of
 
 _MOST_ROWS, _MOST_NAMED = 12, 4
@@ -70,7 +70,11 @@ def print_memory(
     _print(table, out)
     print(
         "libraries: "
-        + ("as measured in a job of this machine" if measured else "measured in this process, without MPI"),
+        + (
+            "as measured in a job of this machine"
+            if measured
+            else f"measured in this process, and {MPI_BYTES >> 20} MiB for MPI"
+        ),
         file=out,
     )
     places = {

@@ -97,7 +97,8 @@ class Workload:
             if summands == 1:
                 return one
             of_each = of(2).flops - one.flops  # without going through thousands of alike columns
-            return Simulated(one.flops + (summands - 1) * of_each, one.peak_bytes * summands)
+            flops = one.flops + (summands - 1) * of_each
+            return Simulated(flops, one.peak_bytes * summands, one.heap_bytes * summands)
 
         words = f"{self._dense(max(widths))}, {config.reduction}"
         return self._known(Work("head", words, batch, summands), simulated)
