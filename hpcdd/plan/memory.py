@@ -9,7 +9,7 @@ The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, 
     optimizer    4 P times 2 (Adam, AdamW), 1 (SGD with momentum) or 0
     activations  the most that the tensors of a step take at one time, counted from their shapes
                  (:mod:`hpcdd.plan.simulate`); trained together, the sum over the CNNs and the DNN's part; besides, of
-                 the largest CNN three quarters of what lies in tensors below 32 MiB, for the C library's heap keeps
+                 the largest CNN half of what lies in tensors below 32 MiB, for the C library's heap keeps
                  what such tensors leave
     decisions    4 n K for each of its CNNs; on root what gather and DNN take as well
 
@@ -224,7 +224,7 @@ class Memories:
     def _peak(self, *pieces: Work) -> int:
         """Of pieces of work that are in memory together, with what the heap keeps of them."""
         found = [self.workload.simulated(work) for work in pieces]
-        return sum(its.peak_bytes for its in found) + max(its.heap_bytes for its in found) * 3 // 4
+        return sum(its.peak_bytes for its in found) + max(its.heap_bytes for its in found) // 2
 
     def _peak_of_evaluation(self, subdomains: Iterable[int], settings: TrainingSettings, shared: int) -> int:
         batch = self._evaluated(settings, shared)
