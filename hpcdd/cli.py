@@ -310,7 +310,7 @@ def _end(comm: Comm, exit_code: int) -> int:
 
 
 def _fail(comm: Comm, error: BaseException) -> None:
-    """Says what this rank has met alone and ends the whole job, lest the others wait for ever; does not return."""
+    """Says what this rank has met alone and ends the whole job, so that no rank waits for ever; does not return."""
     where, code, turn = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, 0
     if isinstance(error, UserError | DivergedError):
         text, code = f"{where}: {error}\n", error.exit_code

@@ -60,15 +60,15 @@ class Steps:
     def step(self, samples: Batches, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One step on this rank's share of a batch. Behind it all its ranks see what the share's flag has brought.
 
-        Raises:
-            DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
-
         Args:
             samples: the training split.
             batch: int64 (b,), which of them.
 
         Returns:
             Mean loss, logits (rows, K) and labels (rows,) of this rank's rows.
+
+        Raises:
+            DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
         """
         self._share.flag.board()
         with part("input"):
