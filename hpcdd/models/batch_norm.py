@@ -177,9 +177,11 @@ def _moments(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
     last = found.pop() if rest else None
     means, variances = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
     k = means.numel() // channels
-    mean, var = (means, variances) if k == 1 else _moments(means.view(k, channels), dtype)
-    if k > 1:
-        var = var.add_(variances.view(k, channels).sum(0), alpha=1 / k)
+    mean, var = means, variances
+    if k > 1:  # in double precision, where the order of addends doesn't matter
+        means = means.view(k, channels).double()
+        mean, spread = torch.batch_norm_update_stats(means, None, None, 0.0)
+        mean, var = mean.to(dtype), variances.view(k, channels).sum(0).div_(k).add_(spread)
     if last is not None:
         part = rest / len(rows)
         apart = last[0] - mean
