@@ -24,6 +24,7 @@ from ..config import Config
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
 from ..mesh import Place
+from ..models.batch_norm import pytorchs
 from ..parallel.share import Flag
 from ..parallel.staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
@@ -124,8 +125,8 @@ def _check_rank(config: Config, problem: Problem, place: Place) -> None:
 
 
 def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -> Contender:
-    """The one-model form in DistributedDataParallel, and the loop that its documentation shows."""
-    inner = assemble(team, problem, scratch(team, problem)).to(team.place.device).train()
+    """The one-model form, its batch norm PyTorch's, in DistributedDataParallel, with the documentation's loop."""
+    inner = pytorchs(assemble(team, problem, scratch(team, problem))).to(team.place.device).train()
     network = nn.parallel.DistributedDataParallel(inner)
     optimizer = make_optimizer(network, team.config.coherent)
     share, bf16 = team.share_of_workers(), team.config.coherent.precision == "bf16"

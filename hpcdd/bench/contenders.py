@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide, Subimages
+from ..models.batch_norm import pytorchs
 from ..parallel.coherent import spread_dnn
 from ..parallel.share import broadcast_state
 from ..parallel.team import Team
@@ -39,7 +40,8 @@ Images = Mapping[str, Subimages]
 class Distributed:
     """The global CNN in PyTorch's DistributedDataParallel over all ranks, as its documentation shows it.
 
-    Its seconds count from here on, as those of :func:`decomposed` do: what is trained has to be made.
+    Its batch norm is PyTorch's. Its seconds count from here on, as those of :func:`decomposed` do: what is trained has
+    to be made.
 
     Args:
         team: of this rank; PyTorch's process group has the same ranks.
@@ -50,7 +52,7 @@ class Distributed:
         self._team, self._settings = team, team.config.baseline
         self._watch = Stopwatch(team.workers, team.place.device)
         self._samples = problem.samples["train"]
-        self._network = create_global_cnn(team, problem).to(team.place.device)
+        self._network = pytorchs(create_global_cnn(team, problem)).to(team.place.device)
         self._model = nn.parallel.DistributedDataParallel(self._network)
         self._optimizer = make_optimizer(self._model, self._settings)
         every = self._settings.epochs * self._settings.steps_per_epoch(self._samples)

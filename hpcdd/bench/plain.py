@@ -2,7 +2,7 @@
 
 The plain loop is what a good engineer writes for one subimage's CNN: all images normalised once and kept as float32,
 channels last, no DataLoader, a fused optimizer, the same schedule, the loss summed without reading it. Network, initial
-parameters, batch size and threads are the same; its dropout is torch's. hpcdd's side is
+parameters, batch size and threads are the same; its dropout and batch norm are torch's. hpcdd's side is
 :func:`hpcdd.phases.local.train_cnns` as in a run, with all that it does between steps: its step boundaries begin the
 turns of the plain loop.
 """
@@ -22,6 +22,7 @@ from ..checkpoints.keeper import NoKeeper
 from ..config import Config, LocalSettings
 from ..data.samples import Subimages
 from ..errors import StopRequest
+from ..models.batch_norm import pytorchs
 from ..models.layers import Dropout
 from ..parallel.share import Share
 from ..phases.local import create_local_cnn, train_cnns, trains_together
@@ -88,16 +89,17 @@ def compare(
 
 
 def _network(config: Config, problem: Problem, subdomain: int, device: str, *, torchs: bool = False) -> nn.Module:
-    """The local CNN with its initial parameters; with torch's own dropout."""
+    """The local CNN with its initial parameters; with torch's own dropout and batch norm."""
     shape, classes, width = problem.subimage_shape(subdomain), problem.info.num_classes, problem.widths.local_width
     network = create_local_cnn(config, subdomain, shape, classes, width)
     if torchs:
-        take_torchs_dropout(network)
+        take_torchs_layers(network)
     return network.to(device)
 
 
-def take_torchs_dropout(network: nn.Module) -> None:
-    """Puts torch's own dropout in the place of hpcdd's, with the same rates."""
+def take_torchs_layers(network: nn.Module) -> None:
+    """Puts torch's own dropout, with the same rates, and batch norm in the place of hpcdd's."""
+    pytorchs(network)
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, Dropout):

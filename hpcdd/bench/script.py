@@ -28,7 +28,7 @@ from ..models.randomness import scale_dropout
 from ..phases.local import create_local_cnn
 from ..phases.optimizers import make_optimizer, make_schedule
 from ..problem import Problem
-from .plain import take_torchs_dropout
+from .plain import take_torchs_layers
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -78,7 +78,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
         for s in own:
             shape, width = problem.subimage_shape(s), problem.widths.local_width
             cnns[s] = create_local_cnn(config, s, shape, num_classes, width)
-            take_torchs_dropout(cnns[s])
+            take_torchs_layers(cnns[s])
             _fit(cnns[s], {split: [its] for split, its in images[s].items()}, labels, config.local, config.seed + s)
             logits[s] = {split: _logits(cnns[s], [its], config.local) for split, its in images[s].items()}
 

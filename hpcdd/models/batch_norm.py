@@ -74,6 +74,14 @@ def accurate(network: nn.Module) -> nn.Module:
     return network
 
 
+def pytorchs(network: nn.Module) -> nn.Module:
+    """Makes the batch norm layers in ``network`` PyTorch's own again, in place, to be compared with."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.__class__ = type(module).__bases__[1]
+    return network
+
+
 @functools.cache
 def _accurate(kind: type[_BatchNorm]) -> type[BatchNorm]:
     return type(kind.__name__, (BatchNorm, kind), {"__doc__": BatchNorm.__doc__})

@@ -47,11 +47,13 @@ def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: py
     assert "plain / hpcdd" in str(found)
 
 
-def test_the_plain_network_starts_alike_with_torchs_dropout(config: Config) -> None:
+def test_the_plain_network_starts_alike_with_torchs_layers(config: Config) -> None:
     problem = pose(config)
     ours, theirs = (plain._network(config, problem, 0, "cpu", torchs=torchs) for torchs in (False, True))
     kinds = [{type(m) for m in network.modules() if isinstance(m, nn.Dropout)} for network in (ours, theirs)]
     assert kinds == [{Dropout}, {nn.Dropout}]
+    norms = [{type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)} for network in (ours, theirs)]
+    assert norms[1] == {nn.BatchNorm2d} != norms[0]
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
