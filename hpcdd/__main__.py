@@ -5,11 +5,11 @@ import sys
 
 
 def main() -> int:
-    """Runs one command, see :func:`hpcdd.cli.main`; says so where a file of the user's hides a module that it needs."""
-    from . import shadows
+    """Runs one command; says so where a file of the user's hides a module that it needs."""
+    from .core import shadows
 
     try:
-        from . import cli
+        from .cli import main as cli
     except (ImportError, AttributeError):
         if hidden := shadows.hidden():
             print(f"hpcdd: {hidden}", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpcdd.decisions import Decisions
+from hpcdd.artifacts.predictions import Decisions
 
 
 def decisions(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcdd.data.write import Split, write_dataset
+from hpcdd.data.writing import Split, write_dataset
 
 from . import launchers
 from .waiting import Clock

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcdd import launch
+from hpcdd.mpi import launcher
 
 from .waiting import LIMIT
 
@@ -103,7 +103,7 @@ def find_tolerant() -> Launcher | None:
 
 def is_launched() -> bool:
     """Whether this process is itself a rank of a job: then it is not the suite, but a test of it."""
-    return launch.from_environment().kind != "none"
+    return launcher.from_environment().kind != "none"
 
 
 @functools.cache
@@ -115,7 +115,7 @@ def find() -> dict[str, Launcher]:
         if path is None:
             continue
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-        kind = launch.kind_of(version)
+        kind = launcher.kind_of(version)
         # The first on PATH belongs to the library that mpi4py loads of itself; the others need to be told theirs.
         found.setdefault(kind, Launcher(kind, path, {"MPI4PY_LIBMPI": LIBRARY[kind]} if found else {}))
     assert found, "there is no mpirun on PATH; pip install 'hpcdd[mpi]' brings one"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd import run
-from hpcdd.comm import world
-from hpcdd.config import Config
-from hpcdd.errors import InUseError
-from hpcdd.resume import Job
-from hpcdd.run_directory import RunDirectory
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import InUseError
+from hpcdd.mpi.communicator import world
+from hpcdd.runs import pipeline
+from hpcdd.runs.resume import Job
+from hpcdd.runs.run_directory import RunDirectory
 
 
 def test_a_run_that_another_job_has_completed_meanwhile_is_left_alone(tiny: Path, tmp_path: Path) -> None:
@@ -27,13 +27,13 @@ def test_a_run_that_another_job_has_completed_meanwhile_is_left_alone(tiny: Path
             "coherent": {"starts": []},
         }
     )
-    run.train(world().duplicate(), Job(config, print_only=False, study=True))
+    pipeline.train(world().duplicate(), Job(config, print_only=False, study=True))
     directory = RunDirectory(tmp_path / "run")
     record, results = directory.record(), directory.results.read_bytes()
     assert record is not None
     assert record["complete"]
     seen_before_the_lock = Job(config, print_only=False, study=True, record={**record, "complete": False})
     with pytest.raises(InUseError, match="another job has completed .*run meanwhile"):
-        run.train(world().duplicate(), seen_before_the_lock)
+        pipeline.train(world().duplicate(), seen_before_the_lock)
     assert directory.record() == record
     assert directory.results.read_bytes() == results

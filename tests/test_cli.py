@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpcdd import __version__
-from hpcdd.configuration import from_yaml
-from hpcdd.data.write import write_dataset
+from hpcdd.config.loading import from_yaml
+from hpcdd.data.writing import write_dataset
 
 from .conftest import make_split
 from .waiting import LIMIT
@@ -59,15 +59,15 @@ def test_help_is_quick(words: list[str]) -> None:
 def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]) -> None:
     program = (
         "import sys\n"
-        "from hpcdd.cli import main\n"
+        "from hpcdd.cli.main import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit:\n"
         "    pass\n"
-        "print('imported:', *sorted({'torch', 'mpi4py', 'hpcdd.cli'} & set(sys.modules)))\n"
+        "print('imported:', *sorted({'torch', 'mpi4py', 'hpcdd.cli.main'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli"
+    assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli.main"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcdd import cli
-from hpcdd import comm as communication
-from hpcdd.comm import Comm, world
-from hpcdd.errors import (
+from hpcdd.cli import main
+from hpcdd.core.errors import (
     DivergedError,
     FailedRunsError,
     InUseError,
@@ -20,6 +18,8 @@ from hpcdd.errors import (
     WriteError,
     agreed,
 )
+from hpcdd.mpi import communicator as communication
+from hpcdd.mpi.communicator import Comm, world
 
 
 class Aborted(BaseException):
@@ -46,9 +46,9 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], int]:
             raise error
 
         monkeypatch.setattr(communication, "world", lambda: OneOfTwo(rank))
-        monkeypatch.setattr(cli, "_DEFERENCE", 0.0)
+        monkeypatch.setattr(main, "_DEFERENCE", 0.0)
         try:
-            return cli._run_on_all_ranks(work, [])
+            return main._run_on_all_ranks(work, [])
         except Aborted as aborted:
             (code,) = aborted.args
             return -int(code)

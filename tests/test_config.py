@@ -12,7 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hpcdd.config import (
+from hpcdd.config.loading import from_yaml, parse, to_yaml
+from hpcdd.config.schema import (
     AggregationSettings,
     BaselineSettings,
     CoherentSettings,
@@ -21,7 +22,6 @@ from hpcdd.config import (
     LocalSettings,
     ModelSettings,
 )
-from hpcdd.configuration import from_yaml, parse, to_yaml
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:

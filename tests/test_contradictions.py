@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hpcdd.config import Config
-from hpcdd.configuration import parse
-from hpcdd.errors import UserError
+from hpcdd.config.loading import parse
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.decisions import STRATEGIES, Decisions, final, read
-from hpcdd.errors import UserError
+from hpcdd.artifacts.predictions import STRATEGIES, Decisions, final, read
+from hpcdd.core.errors import UserError
 
 from .artificial import decisions
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd.decomposition import Box, Decomposition, Subdomain, split_evenly
-from hpcdd.settings import DecompositionSettings
+from hpcdd.config.sections import DecompositionSettings
+from hpcdd.decomposition.boxes import Box, Decomposition, Subdomain, split_evenly
 
 Grid = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpcdd import __version__, environment
+from hpcdd import __version__
+from hpcdd.core import environment
 
 MIB = 2**20
 
@@ -37,7 +38,7 @@ def test_facts_keep_other_variables_to_themselves(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_git_revision_is_that_of_the_checkout() -> None:
-    root = Path(environment.__file__).parent.parent
+    root = Path(environment.__file__).parents[2]
     if not (root / ".git").exists():
         pytest.skip("hpcdd does not run from a checkout")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
@@ -51,7 +52,7 @@ def test_available_memory_is_positive_and_not_above_the_total() -> None:
 UNDER_A_LIMIT = """
 import resource, sys
 import psutil
-from hpcdd.environment import available_memory
+from hpcdd.core.environment import available_memory
 room = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room,) * 2)
 available = available_memory()
@@ -147,7 +148,7 @@ def test_age_does_not_follow_the_clock_that_is_set(monkeypatch: pytest.MonkeyPat
 
 
 def test_seconds_since_launch_include_the_start_of_python() -> None:
-    program = "import time; time.sleep(0.2); from hpcdd.environment import *; print(seconds_since_launch())"
+    program = "import time; time.sleep(0.2); from hpcdd.core.environment import *; print(seconds_since_launch())"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert 0.2 <= float(done.stdout) <= time.perf_counter() - start + 0.02  # noted in hundredths

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.errors import DamagedError
-from hpcdd.files import clean_up, read_sealed, write_bytes, write_sealed, written_whole
-from hpcdd.hdf5 import new_hdf5
+from hpcdd.core.errors import DamagedError
+from hpcdd.core.files import clean_up, read_sealed, write_bytes, write_sealed, written_whole
+from hpcdd.core.hdf5 import new_hdf5
 
 CONTENT = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdd.findings import Findings
+from hpcdd.artifacts.evaluation_cache import Findings
 
 PIECES = {"strategies/dnn": np.eye(3, dtype=np.float32), "local/decisions": np.arange(6, dtype=np.int32).reshape(3, 2)}
 FOUND = {"accuracy": {"test": {"dnn": 0.5}}, "costs": {}}

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.hdf5 import missing, other_format, whole
+from hpcdd.core.hdf5 import missing, other_format, whole
 
 TERA = 1 << 40
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcdd import launch
-from hpcdd.errors import UserError
-from hpcdd.launch import (
+from hpcdd.core.errors import UserError
+from hpcdd.mpi import launcher as launch
+from hpcdd.mpi.launcher import (
     Launch,
     check_library,
     check_shared_memory,

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from hpcdd.errors import UserError, WriteError
-from hpcdd.lock import PATIENCE, Lock
+from hpcdd.core.errors import UserError, WriteError
+from hpcdd.runs.lock import PATIENCE, Lock
 
 from .waiting import LIMIT, wait_until
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from hpcdd.lock import Lock
+from hpcdd.runs.lock import Lock
 Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(600)

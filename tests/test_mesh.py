@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdd import comm, environment
-from hpcdd import mesh as mesh_module
-from hpcdd.environment import Beside
-from hpcdd.errors import UserError
-from hpcdd.mesh import Mesh, Place, arithmetic_of, assign, build, choose_device, threads_of
+from hpcdd.core import environment
+from hpcdd.core.environment import Beside
+from hpcdd.core.errors import UserError
+from hpcdd.decomposition import rank_layout as mesh_module
+from hpcdd.decomposition.rank_layout import Mesh, Place, arithmetic_of, assign, build, choose_device, threads_of
+from hpcdd.mpi import communicator
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
@@ -198,7 +199,7 @@ def test_processors_that_compute_unlike_are_named() -> None:
 
 
 def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = comm.world()
+    world = communicator.world()
     other = place(1, 1, gpu="a")
     monkeypatch.setattr(world, "allgather_object", lambda own: [own, other] if isinstance(own, Place) else [own])
     with pytest.raises(UserError, match="rank 1 would work on a GPU, but rank 0"):
@@ -212,7 +213,7 @@ def test_arithmetic_names_processor_instructions_and_threads() -> None:
 
 
 def test_a_mesh_of_one_process() -> None:
-    world = comm.world()
+    world = communicator.world()
     assert world.crowded, "until it is known, nobody spins"
     mesh = build(world, 3, "cpu")
     (only,) = mesh.places
@@ -227,13 +228,13 @@ def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -
     cores = len(os.sched_getaffinity(0))
     for threads, crowded in ((cores, False), (cores + 1, True)):
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
-        world = comm.world()
+        world = communicator.world()
         assert build(world, 3, "cpu").places[0].threads == threads
         assert world.crowded == crowded
 
 
 def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, cores = comm.world(), frozenset({0, 1, 2, 3})
+    world, cores = communicator.world(), frozenset({0, 1, 2, 3})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(mesh_module, "visible_gpus", lambda: ["a", "b", "c", "d"])
     taken: list[str] = []

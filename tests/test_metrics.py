@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hpcdd import metrics
+from hpcdd.artifacts import metrics
 
 # Two of class 0, three of class 1, one of class 2; class 3 is never there nor decided for.
 LABELS = np.array([0, 0, 1, 1, 1, 2])

@@ -15,8 +15,8 @@ import torch
 import yaml
 from torch import nn
 
-from hpcdd import environment
-from hpcdd.config import (
+from hpcdd.artifacts.model_file import Model, read_model, write_model
+from hpcdd.config.schema import (
     AggregationSettings,
     BaselineSettings,
     CoherentSettings,
@@ -24,20 +24,20 @@ from hpcdd.config import (
     DecompositionSettings,
     ModelSettings,
 )
+from hpcdd.core import environment
+from hpcdd.core.environment import resident_memory
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import DatasetInfo, inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import Samples
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.decomposition import Box, Decomposition, Subdomain
-from hpcdd.environment import resident_memory
-from hpcdd.errors import UserError
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition.boxes import Box, Decomposition, Subdomain
 from hpcdd.inference.classifier import Classifier, Subimages
-from hpcdd.model_file import Model, read_model, write_model
-from hpcdd.models.coherent import Coherent, Penultimate, prepare_cnn
+from hpcdd.models.coherent_model import Coherent, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.registry import create
-from hpcdd.models.storage import State
-from hpcdd.phases.training import logits_of
+from hpcdd.models.serialization import State
+from hpcdd.training.trainer import logits_of
 
 
 def volumes(path: Path) -> DatasetInfo:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdd import environment
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.core import environment
+from hpcdd.core.errors import UserError
 from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
+from hpcdd.data.problem import PIECE_BYTES, Problem, bytes_on_root, check_images, check_memory, check_shares, pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.errors import UserError
-from hpcdd.mesh import Mesh, Place, assign
-from hpcdd.problem import PIECE_BYTES, Problem, bytes_on_root, check_images, check_memory, check_shares, pose
+from hpcdd.decomposition.rank_layout import Mesh, Place, assign
 
 
 def config(tiny: Path, **sections: Any) -> Config:

@@ -11,15 +11,15 @@ from typing import Any, get_args
 
 import pytest
 
-from hpcdd import results
-from hpcdd.config import CoherentSettings, Config
-from hpcdd.files import write_json
-from hpcdd.mesh import Mesh, Place
+from hpcdd.artifacts import results
+from hpcdd.config.schema import CoherentSettings, Config
+from hpcdd.core.files import write_json
+from hpcdd.core.seeding import WHOLE
+from hpcdd.data.problem import pose
+from hpcdd.decomposition.rank_layout import Mesh, Place
 from hpcdd.models.aggregators import RULES
-from hpcdd.phases.status import NAMES, Status
-from hpcdd.problem import pose
-from hpcdd.seeding import WHOLE
-from hpcdd.traffic import Traffic
+from hpcdd.mpi.traffic import Traffic
+from hpcdd.training.status import NAMES, Status
 
 STATUS = Status("local", 2, 1, 5, 0.2, 0.75, 0.5, 0.7, 0.55, 1e-3, 3.5, 1234.5)
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from hpcdd import configuration, resume
-from hpcdd.checkpoints.reuse import identity, offers
-from hpcdd.config import Config
-from hpcdd.errors import UserError
-from hpcdd.findings import Findings
-from hpcdd.model_file import read_model
-from hpcdd.run_directory import RunDirectory
+from hpcdd.artifacts.evaluation_cache import Findings
+from hpcdd.artifacts.model_file import read_model
+from hpcdd.config import loading
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
+from hpcdd.runs import resume
+from hpcdd.runs.reuse import identity, offers
+from hpcdd.runs.run_directory import RunDirectory
 
 SETTINGS = [
     f"{name}.{below}" if below else name
@@ -104,12 +105,10 @@ def test_the_result_of_a_run_is_another_runs_though_it_knew_fewer_settings(tmp_p
 
 
 def test_a_configuration_file_of_a_run_is_read_though_it_knew_fewer_settings() -> None:
-    text = "".join(
-        line for line in configuration.to_yaml(Config(seed=3)).splitlines(keepends=True) if "together" not in line
-    )
-    assert configuration.from_yaml(text, "config.yaml") == Config(seed=3, together=False)
+    text = "".join(line for line in loading.to_yaml(Config(seed=3)).splitlines(keepends=True) if "together" not in line)
+    assert loading.from_yaml(text, "config.yaml") == Config(seed=3, together=False)
     with pytest.raises(UserError, match=r"model\.h5 holds a configuration of another revision .* magic is unknown"):
-        configuration.from_yaml(f"{text}\nmagic: 3", "model.h5")
+        loading.from_yaml(f"{text}\nmagic: 3", "model.h5")
 
 
 def test_the_settings_of_a_model_file_are_told_apart_from_damage(model: Path) -> None:
@@ -129,5 +128,5 @@ def model(tmp_path: Path) -> Path:
 
     path = tmp_path / "model.h5"
     with h5py.File(path, "w", libver="latest") as file:
-        file.attrs["hpcdd_model_format"], file.attrs["config"] = 1, configuration.to_yaml(Config())
+        file.attrs["hpcdd_model_format"], file.attrs["config"] = 1, loading.to_yaml(Config())
     return path

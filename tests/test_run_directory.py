@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd import configuration, resume
-from hpcdd.config import Config, DataSettings
-from hpcdd.errors import UserError
-from hpcdd.run_directory import RunDirectory, end_log, make, newest, start_log
+from hpcdd.config import loading
+from hpcdd.config.schema import Config, DataSettings
+from hpcdd.core.errors import UserError
+from hpcdd.runs import resume
+from hpcdd.runs.run_directory import RunDirectory, end_log, make, newest, start_log
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +133,7 @@ def test_the_newest_run_of_a_name() -> None:
     ids=" ".join,
 )
 def test_nothing_is_left_to_do_on_a_complete_run(words: list[str]) -> None:
-    config = configuration.parse(["--seed", "3"])[0]
+    config = loading.parse(["--seed", "3"])[0]
     facts = {"dataset": "", "blocks": 16, "device": "cpu", "replicas": 1, "workers": 1}
     record = {**resume.record_of(config, "1234", **facts), "complete": True}
     make("runs/quickstart-001", "quickstart").write_record(record)

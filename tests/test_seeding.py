@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdd.seeding import WHOLE, seed_of
+from hpcdd.core.seeding import WHOLE, seed_of
 
 seeds = st.integers(0, 2**70)
 purposes = st.text(max_size=20)
@@ -58,7 +58,7 @@ def test_seeds_stay_what_they_are() -> None:
 
 
 def test_another_process_with_another_hash_seed_gets_the_same() -> None:
-    code = "from hpcdd.seeding import seed_of; print(seed_of(5, 'local order', subdomain=2, epoch=1))"
+    code = "from hpcdd.core.seeding import seed_of; print(seed_of(5, 'local order', subdomain=2, epoch=1))"
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert int(printed.stdout) == seed_of(5, "local order", subdomain=2, epoch=1)

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from hpcdd.errors import RESUME, StopRequest
-from hpcdd.stop import occasion
+from hpcdd.core.errors import RESUME, StopRequest
+from hpcdd.mpi.stop import occasion
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd import comm, environment, mesh
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.core import environment
+from hpcdd.core.errors import UserError
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
+from hpcdd.data.sample_storage import Choice, Storages, bytes_needed, choose, decide
 from hpcdd.data.samples import Samples
-from hpcdd.errors import UserError
-from hpcdd.problem import pose
-from hpcdd.storage import Choice, Storages, bytes_needed, choose, decide
+from hpcdd.decomposition import rank_layout
+from hpcdd.mpi import communicator
 
 MIB = 1 << 20
 
@@ -77,7 +79,7 @@ def test_the_bytes_are_those_of_what_is_read(tiny: Path, augmentation: dict[str,
 
 
 def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = comm.world()
+    world = communicator.world()
 
     def decided(free: int, **data: object) -> Storages:
         config = Config.model_validate(
@@ -90,7 +92,7 @@ def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
         problem = pose(config)
         with monkeypatch.context() as patched:
             patched.setattr(environment, "available_memory", lambda: free)
-            return decide(world, config, problem, mesh.build(world, 4, "cpu"))
+            return decide(world, config, problem, rank_layout.build(world, 4, "cpu"))
 
     size = 390 * 144
     assert decided(2 * size).of(0) == "memory"

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from hpcdd.texts import csv_text, printable, printable_lines
+from hpcdd.core.texts import csv_text, printable, printable_lines
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from hpcdd.traffic import Ledger, Traffic
+from hpcdd.mpi.traffic import Ledger, Traffic
 
 from .waiting import Clock
 

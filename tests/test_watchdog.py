@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.watchdog import Watchdog
+from hpcdd.runs.heartbeats import Watchdog
 
 from .waiting import wait_until
 
@@ -24,7 +24,7 @@ TIMEOUT = 1.0
 RANK = """
 import sys, time
 from pathlib import Path
-from hpcdd.watchdog import Watchdog
+from hpcdd.runs.heartbeats import Watchdog
 folder, rank, size, timeout = Path(sys.argv[1]), *map(int, sys.argv[2:4]), float(sys.argv[4])
 with Watchdog(folder, rank, size, timeout, time.monotonic, lambda: "phase local, step 7", print):
     print("up", flush=True)

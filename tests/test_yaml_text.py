@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdd.yaml_text import YAMLTextError, dump, lines, load
+from hpcdd.core.yaml_text import YAMLTextError, dump, lines, load
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hpcdd.traffic import Ledger
+from hpcdd.mpi.traffic import Ledger
 
 from .waiting import LIMIT
 
@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ThreadComm:
-    """The part of :class:`hpcdd.comm.Comm` that trainings and examinations use; sums are in the order of the ranks."""
+    """The part of ``Comm`` that trainings and examinations use; sums are in the order of the ranks."""
 
     def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list[Any]) -> None:
         self.rank, self.size = rank, size

@@ -1,8 +1,8 @@
 """``bench collectives``: every collective that hpcdd uses, beside a bare mpi4py call of the same, and a model of it.
 
 Sizes are those of the configuration, on all ranks, and a ladder of sizes on 2, 4, 8, ... and all ranks, for the fit of
-:mod:`hpcdd.plan.network`. Before each call a barrier lets all ranks start together; its time is that of the slowest
-rank. Both ways take turns in every round.
+:mod:`hpcdd.plan.collective_model`. Before each call a barrier lets all ranks start together; its time is that of the
+slowest rank. Both ways take turns in every round.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .. import mesh
-from ..comm import ROOT, Comm
-from ..config import Config
-from ..errors import UserError
-from ..mesh import Mesh
-from ..mpi import library, mpi_library, sleep_until
-from ..plan import messages, network
+from ..config.schema import Config
+from ..core.errors import UserError
+from ..core.interleaving import quartiles
+from ..data.problem import Problem, pose
+from ..decomposition import rank_layout
+from ..decomposition.rank_layout import Mesh
+from ..mpi.communicator import ROOT, Comm
+from ..mpi.library import library, mpi_library, sleep_until
+from ..plan import collective_model, messages
+from ..plan.collective_model import COLLECTIVES
 from ..plan.machine import FittedCollective, MeasuredCollective
 from ..plan.machine_file import added, joined, save
-from ..plan.network import COLLECTIVES
-from ..problem import Problem, pose
-from ..turns import quartiles
-from .ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
+from .rank_ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
 
 LADDER = tuple(8 << (3 * k) for k in range(8))
 """Bytes: 8, 64, 512, ... 16 MiB."""
@@ -44,8 +44,8 @@ class Case:
     """A collective to be measured.
 
     Attributes:
-        collective: one of :data:`hpcdd.plan.network.COLLECTIVES`.
-        size: bytes, as :mod:`hpcdd.plan.network` counts them.
+        collective: one of :data:`hpcdd.plan.collective_model.COLLECTIVES`.
+        size: bytes, as :mod:`hpcdd.plan.collective_model` counts them.
         what: that the configuration uses it for; empty for a rung of the ladder.
     """
 
@@ -63,7 +63,7 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
     """
     comm.on_root(lambda: _check_ranks(comm.size))
     problem = comm.on_root(lambda: pose(config))
-    the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
+    the_mesh = rank_layout.build(comm, len(problem.decomposition), "cpu")
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
     measured: list[MeasuredCollective] = []
@@ -226,14 +226,16 @@ def _print(
     by_key = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in fits}
     for point in measured:
         if point.ranks == comm.size:
-            model = network.seconds(by_key[point.collective, point.hosts > 1, point.crowded], point.size, point.ranks)
+            model = collective_model.seconds(
+                by_key[point.collective, point.hosts > 1, point.crowded], point.size, point.ranks
+            )
             print(
                 f"{point.collective:<11}{point.size:>12,}"
                 f"{spread(point.seconds, 1e-6):>32}{spread(point.bare, 1e-6):>32}"
                 f"{point.seconds[1] / point.bare[1]:>7.2f}{model * 1e6:>12,.1f}"
                 f"  {uses.get((point.collective, point.size), '')}".rstrip()
             )
-    print("\nt = alpha A(p) + beta B(n, p), see hpcdd/plan/network.py; error: abs(model / measured - 1)")
+    print("\nt = alpha A(p) + beta B(n, p), see hpcdd/plan/collective_model.py; error: abs(model / measured - 1)")
     print(f"{'':<11}{'alpha, us':>12}{'1/beta, GB/s':>14}{'typical error':>15}{'largest':>10}{'points':>8}")
     for fit in fits:
         where = ("between hosts, " if fit.between_hosts else "") + ("crowded" if fit.crowded else "a core for each")

@@ -13,24 +13,24 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..core.seeding import seed_of
+from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide, Subimages
 from ..models.batch_norm import pytorchs
-from ..parallel.coherent import spread_dnn
-from ..parallel.share import broadcast_state
+from ..parallel.batch_shards import broadcast_state
+from ..parallel.sharded_coherent import spread_dnn
 from ..parallel.team import Team
-from ..phases.aggregate import train_dnn
-from ..phases.baseline import create_global_cnn
+from ..phases.aggregation import train_dnn
 from ..phases.coherent import train_coherent
 from ..phases.gather import gather_logits
+from ..phases.global_cnn import create_global_cnn
 from ..phases.local import train_local_cnns
-from ..phases.optimizers import make_optimizer, make_schedule
-from ..phases.status import Hooks
-from ..phases.training import evaluate, logits_of
-from ..problem import Problem
-from ..record import dnn_template
-from ..seeding import seed_of
-from . import steps
+from ..runs.finalize import dnn_template
+from ..training.optimizers import make_optimizer, make_schedule
+from ..training.status import Hooks
+from ..training.trainer import evaluate, logits_of
+from . import single_steps
 from .curves import Point
 from .stopwatch import Stopwatch, slowest
 
@@ -144,13 +144,13 @@ def warm_up(team: Team, problem: Problem, images: Images, samples: Mapping[int, 
     device, config = team.place.device, team.config
 
     def batch(size: int) -> torch.Tensor:
-        return steps.batches(rows, size, 1, device)[0]
+        return single_steps.batches(rows, size, 1, device)[0]
 
     own = {s: splits["train"] for s, splits in samples.items()}
     with contextlib.ExitStack() as stack:
-        steps.local(team, problem, own, stack)(batch(config.local.batch_of(rows)))
+        single_steps.local(team, problem, own, stack)(batch(config.local.batch_of(rows)))
         if config.coherent.parallelism == "model":
-            together = steps.model_parallel(team, problem, SideBySide(list(own.values())), stack)
+            together = single_steps.model_parallel(team, problem, SideBySide(list(own.values())), stack)
             together(batch(config.coherent.batch_of(rows)))
-        seen = steps.as_trained(images["train"], stack)
+        seen = single_steps.as_trained(images["train"], stack)
         Distributed(team, problem).step(seen, batch(config.baseline.batch_of(rows)))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
-from ..files import write_json, writing
+from ..core.files import write_json, writing
 
 NAME = "headline.json"
 Contender = Literal["global", "dnn", "coherent_transfer"]
@@ -53,7 +53,7 @@ class Headline(_Part):
         places: host, device, threads and number of subdomains of each rank.
         network: of DDP's messages.
         curves: by contender its epochs. The coherent model goes on where the DNN's curve ends.
-        machine: facts of :func:`hpcdd.environment.facts` with processor and MPI library, of root's host.
+        machine: facts of :func:`hpcdd.core.environment.facts` with processor and MPI library, of root's host.
         time: of the end.
     """
 

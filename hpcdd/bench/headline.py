@@ -14,23 +14,25 @@ from pathlib import Path
 
 import torch
 
-from .. import environment, mesh, storage
-from ..comm import Comm
-from ..config import Config
+from ..config.schema import Config
+from ..core import environment
+from ..core.errors import UserError
+from ..core.files import writing
+from ..data import sample_storage
+from ..data.problem import Problem, check_rank, check_shares, pose
 from ..data.reading import BoxReader
-from ..errors import UserError
-from ..files import writing
-from ..mpi import mpi_library
-from ..parallel.share import Flag
+from ..decomposition import rank_layout
+from ..mpi.communicator import Comm
+from ..mpi.library import mpi_library
+from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
 from ..phases.coherent import coherent_parameters
-from ..phases.optimizers import check_precisions
-from ..problem import Problem, check_rank, check_shares, pose
+from ..training.optimizers import check_precisions
 from . import curves
 from .contenders import Distributed, decomposed, warm_up
 from .curves import REFERENCE, WORDS, Headline
-from .ladder import refuse_spare_ranks
-from .network import torch_group
+from .gloo import torch_group
+from .rank_ladder import refuse_spare_ranks
 
 _SECTIONS = ("local", "aggregation", "coherent", "baseline")
 
@@ -50,14 +52,14 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     baseline = config.baseline.model_copy(update={"enabled": True})
     config = config.model_copy(update={"output": None, "baseline": baseline})
     folder, problem = comm.on_root(lambda: _begin(config, output))
-    the_mesh = mesh.build(comm, len(problem.decomposition), config.device)
+    the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
     refuse_spare_ranks(comm, the_mesh)
     comm.on_root(lambda: check_shares(config, problem, the_mesh))
     place = the_mesh.places[comm.rank]
     comm.on_all(lambda: check_precisions(config, ("local", "coherent", "baseline"), place.device))
     comm.on_all(lambda: check_rank(config, problem, place))
     comm.on_root(lambda: _check_batch(config, problem, comm.size))
-    streams = storage.decide(comm, config, problem, the_mesh).stream
+    streams = sample_storage.decide(comm, config, problem, the_mesh).stream
     words = "bench headline streams nothing; use data.storage memory, or a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
     torch.set_num_threads(place.threads)

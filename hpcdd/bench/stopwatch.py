@@ -6,10 +6,10 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from ..comm import Comm
-from ..phases.status import Hooks, Status
+from ..mpi.communicator import Comm
+from ..training.status import Hooks, Status
 from .curves import Point
-from .steps import finish
+from .single_steps import finish
 
 
 class Stopwatch:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from ..decomposition import Box
+from ..decomposition.boxes import Box
 from .coarse import average_of_tensor, coarse_shape
 from .samples import Samples, bits_of
 
 if TYPE_CHECKING:
-    from ..settings import AugmentationSettings
+    from ..config.sections import AugmentationSettings
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UserError
+from ..core.errors import UserError
 
 Array = npt.NDArray[Any]
 Index = tuple[slice, ...]

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ..decomposition import Box, Decomposition
+from ..decomposition.boxes import Box, Decomposition
 
 _CHUNK_BYTES = 1 << 19
 _ROWS_BYTES = 1 << 25

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..decomposition import by
+from ..decomposition.boxes import by
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,7 @@
 ::
 
     /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence; optional: preparation
-                      (JSON: how files became images, see hpcdd.data.preparation), fingerprint
+                      (JSON: how files became images, see hpcdd.data.prepare.image_transform), fingerprint
     /train/images     (n, C, *spatial), uint8, int8, uint16, int16 or float32
     /train/labels     (n,) int64, 0 <= label < K
     /train/coarse     optional, then in every split: the images averaged, attribute block (axes,) int64
@@ -34,12 +34,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UserError
-from ..hdf5 import number_of, open_hdf5
-from ..texts import printable
+from ..core.errors import UserError
+from ..core.hdf5 import number_of, open_hdf5
+from ..core.texts import printable
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
-from .preparation import Preparation
+from .prepare.image_transform import Preparation
 from .structure import (
     attribute_of,
     check_checksums,

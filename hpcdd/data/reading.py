@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..decomposition import Box
-from ..errors import UserError
+from ..core.errors import UserError
+from ..decomposition.boxes import Box
 from .checksums import CheckedImages, read_checksums
 from .coarse import Index, average, coarse_shape, pieces
 from .format import open_dataset

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from .order import Shuffle
+from .sample_order import Shuffle
 
 _FORM = {4: torch.channels_last, 5: torch.channels_last_3d}
 _PIECE = 1 << 22

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..decomposition import Box
+from ..decomposition.boxes import Box
 
 Array = npt.NDArray[Any]
 

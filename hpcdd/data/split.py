@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UserError
-from ..seeding import seed_of
+from ..core.errors import UserError
+from ..core.seeding import seed_of
 from .format import DatasetInfo
-from .trial import in_proportion
+from .subset import in_proportion
 
 Indices = npt.NDArray[np.int64]
 

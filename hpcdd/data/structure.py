@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..environment import no_room
-from ..hdf5 import leads_outside, missing
+from ..core.environment import no_room
+from ..core.hdf5 import leads_outside, missing
 from .checksums import SUFFIX, grid_of_chunks
 from .coarse import coarse_shape, misfit
-from .preparation import Preparation, from_json
+from .prepare.image_transform import Preparation, from_json
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 """Dtypes of pixels; all are exact in float32, in which CNNs compute."""

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ..artifacts.model_file import Model
+from ..artifacts.predictions import final
+from ..core.errors import UserError
 from ..data.coarse import average_of_tensor
 from ..data.samples import normalised
-from ..decisions import final
-from ..decomposition import Subdomain
-from ..errors import UserError
-from ..model_file import Model
+from ..decomposition.boxes import Subdomain
 from ..models.aggregators import RULES, distribution, scores
 from ..models.dnn import features_of
 

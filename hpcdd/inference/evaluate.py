@@ -18,30 +18,33 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from .. import environment, mesh, metrics, results, storage
-from ..comm import Comm
-from ..config import Config
+from ..artifacts import metrics, results
+from ..artifacts.evaluation_cache import Pieces
+from ..artifacts.model_file import ModelFile, open_model
+from ..artifacts.predictions import Decisions
+from ..config.schema import Config
+from ..core import environment
+from ..core.files import write_json, writing
+from ..data import sample_storage
+from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..data.samples import channels_last
-from ..decisions import Decisions
-from ..files import write_json, writing
-from ..findings import Pieces
-from ..model_file import ModelFile, open_model
+from ..decomposition import rank_layout
 from ..models.dnn import DNN, features_of
-from ..models.storage import on_host
-from ..parallel.coherent import PartOfCoherent, PartOfDNN
-from ..parallel.share import Flag
+from ..models.serialization import on_host
+from ..mpi.communicator import Comm
+from ..parallel.batch_shards import Flag
+from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN
 from ..parallel.team import Team, form_team
-from ..phases.baseline import global_accuracies
+from ..phases.attribution import Examination, examined_rows
+from ..phases.attribution_examples import decisions_of
 from ..phases.coherent import evaluate_coherent, feature_widths
-from ..phases.evaluate import dnn_accuracy, rule_accuracies
-from ..phases.examine import Examination, examined_rows
-from ..phases.examples import decisions_of
-from ..phases.training import logits_of
-from ..problem import Problem
-from .arguments import Order, order
+from ..phases.evaluation import dnn_accuracy, rule_accuracies
+from ..phases.global_cnn import global_accuracies
+from ..training.trainer import logits_of
+from .evaluate_options import Order, order
+from .evaluation_problem import check_output, pose
 from .load import model_of
-from .posing import check_output, pose
 
 FORMAT = 1
 
@@ -76,10 +79,10 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
     start = time.perf_counter()
     task = comm.on_root(lambda: _task(order(arguments)))
     config, problem, split = task.config, task.problem, task.order.split
-    place_of = mesh.build(comm, len(problem.decomposition), config.device)
+    place_of = rank_layout.build(comm, len(problem.decomposition), config.device)
     place = place_of.places[comm.rank]
     torch.set_num_threads(place.threads)
-    kept = storage.decide(comm, config, problem, place_of).of(comm.rank)
+    kept = sample_storage.decide(comm, config, problem, place_of).of(comm.rank)
     team = form_team(comm, place_of, config, Flag())
     parts = comm.on_all(lambda: None if team is None else _read(task, team))
     reader = BoxReader(problem.info.path)

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..errors import UserError
-from ..files import write_bytes, writing, written_whole
-from . import command_lines
+from ..core.errors import UserError
+from ..core.files import write_bytes, writing, written_whole
+from . import model_options
 from .classifier import Classifier
 from .load import load
 
@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> None:
         WriteError: the file can't be written.
         SystemExit: after ``--help``.
     """
-    own = command_lines.parse(command_lines.of_export(), words)
+    own = model_options.parse(model_options.of_export(), words)
     kind = own.out.suffix.lower()
     if kind not in (".onnx", ".pt2"):
         raise UserError(f"{own.out} is neither ONNX nor an exported program of PyTorch; name a file .onnx or .pt2")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UserError
-from ..model_file import read_model
-from ..run_directory import RunDirectory
+from ..artifacts.model_file import read_model
+from ..core.errors import UserError
+from ..runs.run_directory import RunDirectory
 from .classifier import Classifier
 
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.importers.work import Work
-from ..errors import UserError
-from ..files import write_bytes, writing
-from ..texts import printable
-from . import command_lines
+from ..core.errors import UserError
+from ..core.files import write_bytes, writing
+from ..core.texts import printable
+from ..data.prepare.importers.decode_pool import Work
+from . import model_options
 from .classifier import Classifier
+from .image_inputs import Source, open_sources
 from .load import load
-from .predictions import Predictions
-from .sources import Source, open_sources
+from .prediction_tables import Predictions
 
 
 def run(words: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> None:
         WriteError: the file can't be written.
         SystemExit: after ``--help``.
     """
-    own = command_lines.parse(command_lines.of_predict(), words)
+    own = model_options.parse(model_options.of_predict(), words)
     model = load(own.run, own.strategy, own.own)
     work = Work(skip_bad=own.skip_bad)
     sources = open_sources(own.paths, model, own.split)

@@ -39,7 +39,7 @@ def log_probability(logits: torch.Tensor, num_subdomains: int) -> torch.Tensor:
 
 
 UNIT = 2.0**-40
-"""Of a score: that of the fixed point in which ranks add them up (:mod:`hpcdd.parallel.reduction`)."""
+"""Of a score: that of the fixed point in which ranks add them up (:mod:`hpcdd.parallel.subdomain_sum`)."""
 
 Rule = Callable[[torch.Tensor, int], torch.Tensor]
 RULES: dict[str, Rule] = {"average": probability, "majority": vote, "log_pool": log_probability}

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..config import AggregationSettings
-from ..seeding import seed_of
+from ..config.schema import AggregationSettings
+from ..core.seeding import seed_of
 from .layers import Dropout
 
 _STREAM = "initial DNN parameters"

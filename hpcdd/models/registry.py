@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import UserError
-from ..settings import ModelSettings
+from ..config.sections import ModelSettings
+from ..core.errors import UserError
 from .batch_norm import accurate
-from .randomness import foreign_draws
+from .random_modules import foreign_draws
 from .resnet import ResNet
 from .vgg import VGG
 

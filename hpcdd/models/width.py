@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import UserError
-from ..settings import ModelSettings
+from ..config.sections import ModelSettings
+from ..core.errors import UserError
 from .registry import count_parameters
 
 

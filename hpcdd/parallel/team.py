@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..comm import Comm
-from ..config import Config
-from ..mesh import Mesh, Place
-from ..mpi import takes_gpu_memory
-from .reduction import Reduction
-from .share import Flag, Share
+from ..config.schema import Config
+from ..decomposition.rank_layout import Mesh, Place
+from ..mpi.communicator import Comm
+from ..mpi.library import takes_gpu_memory
+from .batch_shards import Flag, Share
 from .staging import Staging, check_gpu_aware
+from .subdomain_sum import Reduction
 
 
 @dataclass(frozen=True)

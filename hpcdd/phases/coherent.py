@@ -14,25 +14,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoints.keeper import NoKeeper
-from ..config import Config
+from ..config.schema import Config
+from ..core.seeding import WHOLE
+from ..data.problem import Problem
 from ..data.samples import SideBySide, Subimages
-from ..models.coherent import Coherent, Penultimate, prepare_cnn
+from ..models.coherent_model import Coherent, Penultimate, prepare_cnn
 from ..models.dnn import DNN, features_of
 from ..models.registry import create
-from ..parallel.coherent import PartOfCoherent, PartOfDNN, collect_dnn, onto_penultimate, take_part
-from ..parallel.layers import shared_layers
-from ..parallel.share import broadcast_state
+from ..parallel.batch_shards import broadcast_state
+from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN, collect_dnn, onto_penultimate, take_part
+from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
-from ..problem import Problem
-from ..seeding import WHOLE
-from .aggregate import fresh_dnn
-from .alike import checked
-from .evaluate import dnn_accuracy, rule_accuracies
+from ..training.checkpoints.manager import NoKeeper
+from ..training.replicated import checked
+from ..training.status import Hooks
+from ..training.trainer import logits_of, train
+from .aggregation import fresh_dnn
+from .evaluation import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
 from .local import create_local_cnn, groups, trains_together
-from .status import Hooks
-from .training import logits_of, train
 
 BySplit = Mapping[str, Subimages]
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..comm import Comm
-from ..mesh import Mesh
-from ..models.storage import pack, unpack
-from ..problem import PIECE_BYTES
+from ..data.problem import PIECE_BYTES
+from ..decomposition.rank_layout import Mesh
+from ..models.serialization import pack, unpack
+from ..mpi.communicator import Comm
 
 
 def gather_logits(

@@ -2,8 +2,8 @@
 
 arXiv 2408.14442 and 2302.06564: the images are decomposed into subimages, and for each subimage a local CNN is
 trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other,
-or those of one shape together (:mod:`hpcdd.phases.together`). Only where several ranks (replicas) train copies of one
-CNN do they exchange gradients, among themselves.
+or those of one shape together (:mod:`hpcdd.training.batched_trainer`). Only where several ranks (replicas) train copies
+of one CNN do they exchange gradients, among themselves.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..checkpoints.keeper import NoKeeper
-from ..config import Config, together_on
+from ..config.schema import Config, together_on
+from ..core.errors import DivergedError
+from ..core.seeding import seed_of
 from ..data.samples import Subimages, channels_last
-from ..errors import DivergedError
-from ..mesh import Place
+from ..decomposition.rank_layout import Place
 from ..models.registry import create
-from ..parallel.layers import shared_layers
-from ..parallel.share import Share, broadcast_state
-from ..seeding import seed_of
-from .alike import checked
-from .status import Hooks
-from .together import Member, train_together
-from .training import logits_of, train
+from ..parallel.batch_shards import Share, broadcast_state
+from ..parallel.shared_layers import shared_layers
+from ..training.batched_trainer import Member, train_together
+from ..training.checkpoints.manager import NoKeeper
+from ..training.replicated import checked
+from ..training.status import Hooks
+from ..training.trainer import logits_of, train
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import UserError
-from . import network
+from ..core.errors import UserError
+from . import collective_model
 from .machine import Machine, MeasuredStep
 from .messages import Message
-from .work import Work, Workload
+from .workload import Work, Workload
 
 MEASURED, FITTED, SCALED = "measured", "fitted over measured sizes", "scaled by operations"
 
@@ -105,7 +105,7 @@ class Clock:
                     f"{'between hosts' if found.between_hosts else 'within a host'}"
                     f"{' whose ranks share cores' if found.crowded else ' with a core for each rank'}"
                 ] = None
-            seconds += message.number * network.seconds(found, message.size, message.ranks)
+            seconds += message.number * collective_model.seconds(found, message.size, message.ranks)
         return seconds
 
     def _nearest_busy(self, steps: Sequence[MeasuredStep], busy: int) -> list[MeasuredStep]:
@@ -123,5 +123,5 @@ class Clock:
     def _fitted(self, steps: Sequence[MeasuredStep], flops: int, busy: int) -> float:
         rows = np.array([[1.0, step.flops] for step in steps])
         measured = np.array([self._seconds(step, busy) for step in steps])
-        overhead, per_operation = network.least_squares(rows / measured[:, None])
+        overhead, per_operation = collective_model.least_squares(rows / measured[:, None])
         return overhead + per_operation * flops

@@ -20,14 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..config import TrainingSettings
-from ..decomposition import split_evenly
-from ..mesh import assign
-from ..problem import problem_of_shares
+from ..config.schema import TrainingSettings
+from ..data.problem import problem_of_shares
+from ..decomposition.boxes import split_evenly
+from ..decomposition.rank_layout import assign
 from . import messages
 from .clock import Clock
 from .messages import Layout, Message
-from .work import Precision
+from .workload import Precision
 
 
 @dataclass(frozen=True)

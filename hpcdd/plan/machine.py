@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from .. import environment
+from ..core import environment
 
 Collective = Literal["allreduce", "broadcast", "allgather", "gather", "scatter", "send"]
 Quartiles = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -48,7 +48,7 @@ class MeasuredCollective(Record):
         collective: which.
         ranks, hosts: that take part.
         crowded: whether more threads than cores worked on a host, so that ranks sleep while they wait.
-        size: bytes, as :mod:`hpcdd.plan.network` counts them.
+        size: bytes, as :mod:`hpcdd.plan.collective_model` counts them.
         seconds: quartiles of hpcdd's call, of the slowest rank.
         bare: of the bare mpi4py call.
         date: of the measurement.
@@ -70,7 +70,7 @@ class MeasuredCollective(Record):
 
 
 class FittedCollective(Record):
-    """The latency-bandwidth model of one collective, see :mod:`hpcdd.plan.network`.
+    """The latency-bandwidth model of one collective, see :mod:`hpcdd.plan.collective_model`.
 
     Attributes:
         collective: which.
@@ -98,7 +98,7 @@ class MeasuredStep(Record):
     Attributes:
         kind: ``cnn``, a training step of a CNN; ``evaluation``, a batch through a CNN; ``dnn``, the DNN's as root
             trains it; ``head``, a training step of a rank's part of the DNN in the coherent model.
-        network: what is trained on what, in words: :class:`hpcdd.plan.work.Work`.
+        network: what is trained on what, in words: :class:`hpcdd.plan.workload.Work`.
         batch: samples.
         summands: subdomains of the rank, of a head; else 1.
         precision: ``fp32`` or ``bf16``.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..errors import UserError
-from ..files import write_json, writing
-from . import network
+from ..core.errors import UserError
+from ..core.files import write_json, writing
+from . import collective_model
 from .machine import Machine, MeasuredCollective, MeasuredStep
 
 _MOST_BYTES = 1 << 26
@@ -84,7 +84,7 @@ def added(
     works = {step.key: step for step in (*machine.steps, *steps)}
     fitted = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in machine.fits}
     if collectives:
-        fitted |= network.fit_all(every.values())
+        fitted |= collective_model.fit_all(every.values())
     return machine.model_copy(
         update={
             "collectives": tuple(every.values()),

@@ -28,16 +28,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import environment, storage
-from ..config import TrainingSettings
-from ..data.loading import Where
-from ..data.order import WINDOW_BYTES
-from ..decomposition import split_evenly
+from ..config.schema import TrainingSettings
+from ..core import environment
+from ..data import sample_storage
+from ..data.sample_loading import Where
+from ..data.sample_order import WINDOW_BYTES
+from ..decomposition.boxes import split_evenly
 from ..phases.local import groups, trains_together
-from ..phases.optimizers import make_optimizer
-from . import networks
+from ..training.optimizers import make_optimizer
+from . import fake_networks
 from .messages import Layout
-from .work import Precision, Work, Workload
+from .workload import Precision, Work, Workload
 
 MOMENTS = {
     "local": "training its local CNNs",
@@ -118,7 +119,7 @@ class Memories:
         """
         if not subdomains:
             return Memory("local", self.runtime)
-        cnns = {s: networks.local_cnn(self._problem, s) for s in subdomains}
+        cnns = {s: fake_networks.local_cnn(self._problem, s) for s in subdomains}
         moments = [self._local(cnns, where, device), self._dnn(cnns, where, is_root=is_root)]
         if self._config.coherent.starts:
             moments.append(self._coherent(cnns, where))
@@ -142,11 +143,11 @@ class Memories:
         settings = self._config.aggregation
         rows = self._rows(settings, 1)
         if settings.placement == "distributed":
-            head = networks.head(self._config, self._problem, list(cnns), "logits")
+            head = fake_networks.head(self._config, self._problem, list(cnns), "logits")
             step = self._peak(self.workload.head(len(cnns), rows))
             found = self._moment("dnn", cnns, where, settings, head, step, _bytes(head))
         elif is_root:
-            dnn = networks.dnn(self._config, self._problem)
+            dnn = fake_networks.dnn(self._config, self._problem)
             step = self._peak(self.workload.dnn(rows))
             found = self._moment("dnn", cnns, where, settings, dnn, step, _bytes(dnn))
         else:
@@ -156,10 +157,10 @@ class Memories:
     def _coherent(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
         """All CNNs are trained together: own ones, or in the data-parallel form copies of all."""
         config, problem, settings = self._config, self._problem, self._config.coherent
-        part: nn.Module = networks.part_of_coherent(config, problem, list(cnns))
+        part: nn.Module = fake_networks.part_of_coherent(config, problem, list(cnns))
         trained, together, shared, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
         if settings.parallelism == "data":
-            trained, together = networks.coherent(config, problem), list(range(len(problem.decomposition)))
+            trained, together = fake_networks.coherent(config, problem), list(range(len(problem.decomposition)))
             shared, copies = self._layout.workers, copies + _bytes(trained)
         rows = self._rows(settings, shared)
         head = self._peak(self.workload.head(len(together), rows))
@@ -168,7 +169,7 @@ class Memories:
         return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
     def _global(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
-        settings, network = self._config.baseline, networks.global_cnn(self._problem)
+        settings, network = self._config.baseline, fake_networks.global_cnn(self._problem)
         step = self._peak(self.workload.global_cnn(self._rows(settings, self._layout.workers)))
         evaluating = self._peak(self.workload.global_evaluation(self._evaluated(settings, self._layout.workers)))
         step += self._left_on_heap(cnns)
@@ -236,7 +237,7 @@ class Memories:
         return -(-min(settings.evaluation_batch, most) // shared)
 
     def _samples(self, subdomains: Sequence[int], where: Where) -> int:
-        needed = storage.bytes_needed(self._config, self._problem, subdomains)
+        needed = sample_storage.bytes_needed(self._config, self._problem, subdomains)
         if where != "stream":
             return needed
         info = self._problem.info
@@ -253,7 +254,12 @@ def ready_bytes(device: str) -> int:
 
     What torch loads at the first step is in it, and MPI if it is started; nothing of any data set.
     """
-    for module in ("hpcdd.progress.display", "hpcdd.model_file", "hpcdd.phases.baseline", "hpcdd.checkpoints.keeper"):
+    for module in (
+        "hpcdd.runs.progress.display",
+        "hpcdd.artifacts.model_file",
+        "hpcdd.phases.global_cnn",
+        "hpcdd.training.checkpoints.manager",
+    ):
         importlib.import_module(module)
     with torch.random.fork_rng():
         network = nn.Sequential(

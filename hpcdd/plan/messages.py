@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..config import Config
-from ..decomposition import split_evenly
-from ..mesh import assign
-from ..parallel.gradients import groups
-from ..problem import PIECE_BYTES, Problem
-from . import networks
+from ..config.schema import Config
+from ..data.problem import PIECE_BYTES, Problem
+from ..decomposition.boxes import split_evenly
+from ..decomposition.rank_layout import assign
+from ..parallel.gradient_averaging import groups
+from . import fake_networks
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Message:
     """A collective call.
 
     Attributes:
-        collective: one of :data:`hpcdd.plan.network.COLLECTIVES`.
-        size: n of its model, bytes; see :mod:`hpcdd.plan.network`.
+        collective: one of :data:`hpcdd.plan.collective_model.COLLECTIVES`.
+        size: n of its model, bytes; see :mod:`hpcdd.plan.collective_model`.
         ranks: that take part.
         counted: bytes that the rank with most sends and receives, as results.json counts them.
         what: for people.
@@ -55,7 +55,7 @@ class Layout:
 
     @classmethod
     def of(cls, num_subdomains: int, ranks: int) -> Layout:
-        """As :func:`hpcdd.mesh.assign` does it."""
+        """As :func:`hpcdd.decomposition.rank_layout.assign` does it."""
         across, replicas = min(num_subdomains, ranks), max(1, ranks // num_subdomains)
         return cls(ranks, across * replicas, across, replicas)
 
@@ -76,7 +76,7 @@ def local_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     if layout.replicas == 1:
         return []
     return _of_largest(
-        [_shared(config, networks.local_cnn(problem, s), layout.replicas) for s in _kinds(problem).values()]
+        [_shared(config, fake_networks.local_cnn(problem, s), layout.replicas) for s in _kinds(problem).values()]
     )
 
 
@@ -92,12 +92,12 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
     """Of a training step of the coherent model; model-parallel one allreduce, whatever S, K and the CNNs are."""
     layout = Layout.of(len(problem.decomposition), ranks)
     if config.coherent.parallelism == "data":
-        return _shared(config, networks.coherent(config, problem), layout.workers)
+        return _shared(config, fake_networks.coherent(config, problem), layout.workers)
     batch = config.coherent.batch_of(problem.samples["train"])
     rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
     found = [sum_over_subdomains(config, problem, rows, layout.across)]
     if layout.replicas > 1:
-        parts = [networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
+        parts = [fake_networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
         found += _of_largest([_shared(config, part, layout.replicas, part.dnn.alike()) for part in parts])
     return found
 
@@ -105,7 +105,7 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
 def global_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of a training step of the global CNN."""
     workers = Layout.of(len(problem.decomposition), ranks).workers
-    return _shared(config, networks.global_cnn(problem), workers)
+    return _shared(config, fake_networks.global_cnn(problem), workers)
 
 
 def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
@@ -128,7 +128,7 @@ def spread(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of root's DNN on its way to the ranks of its columns, once; none where nobody has it as a whole."""
     if config.aggregation.placement == "distributed":
         return []
-    dnn, workers = networks.dnn(config, problem), Layout.of(len(problem.decomposition), ranks).workers
+    dnn, workers = fake_networks.dnn(config, problem), Layout.of(len(problem.decomposition), ranks).workers
     columns = 4 * dnn.first.weight.numel()
     rest = 4 * sum(p.numel() for p in dnn.parameters()) - columns
     return [
@@ -142,7 +142,7 @@ def collect(problem: Problem, ranks: int) -> list[Message]:
     num_subdomains = len(problem.decomposition)
     away, found = num_subdomains - len(assign(num_subdomains, ranks)[0][0]), []
     if away and ranks > 1:
-        state = networks.local_cnn(problem, num_subdomains - 1).state_dict().values()
+        state = fake_networks.local_cnn(problem, num_subdomains - 1).state_dict().values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in state)
         found.append(Message("send", size, ranks, size, "a CNN's parameters", away))
     return found
@@ -154,7 +154,7 @@ def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
 
 
 def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int) -> Message:
-    """The message of :class:`hpcdd.parallel.reduction.Reduction`: rows x hidden numbers and the flag."""
+    """The message of :class:`hpcdd.parallel.subdomain_sum.Reduction`: rows x hidden numbers and the flag."""
     hidden = [*config.aggregation.hidden, problem.info.num_classes][0]
     size = (8 if config.reduction == "ordered" else 4) * (rows * hidden + 1)
     return Message("allreduce", size, ranks, 2 * size, "the sum over the subdomains")
@@ -163,7 +163,7 @@ def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int)
 def _shared(config: Config, network: nn.Module, ranks: int, alike: Sequence[nn.Parameter] = ()) -> list[Message]:
     """What ranks send each other that share batches: gradients in buckets, and batch norm's sums.
 
-    See :mod:`hpcdd.parallel.gradients` and :mod:`hpcdd.parallel.layers`.
+    See :mod:`hpcdd.parallel.gradient_averaging` and :mod:`hpcdd.parallel.shared_layers`.
     """
     if ranks == 1:
         return []

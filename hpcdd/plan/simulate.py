@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import UserError
-from . import networks
+from ..core.errors import UserError
+from . import fake_networks
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _simulated(network: nn.Module, step: Callable[[], None], *, scratch: bool) -> Simulated:
     flops, live = FlopCounterMode(display=False), _LiveBytes(scratch=scratch)
     try:
-        with networks.fake(), flops, live:
+        with fake_networks.fake(), flops, live:
             step()
     except Exception as error:
         raise UserError(

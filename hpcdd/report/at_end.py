@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..errors import UserError
+from ..core.errors import UserError
 
 
 def write(folder: Path) -> None:
@@ -15,9 +15,9 @@ def write(folder: Path) -> None:
         folder: of what is complete: for want of a report it does not fail.
     """
     try:
-        from . import command  # which fails where there is no matplotlib; ranks but root don't need it
+        from . import reports  # which fails where there is no matplotlib; ranks but root don't need it
 
-        command.write([folder], folder)
+        reports.write([folder], folder)
     except Exception as error:
         why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         print(f"hpcdd: warning: no report ({why}); `hpcdd report {folder}` makes it", file=sys.stderr, flush=True)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from ..files import write_bytes
-from ..texts import printable
+from ..core.files import write_bytes
+from ..core.texts import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

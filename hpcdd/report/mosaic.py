@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 
 from ..data.coarse import average
 from ..data.slices import Array, Slice, colours, shades, slices
-from ..decomposition import Decomposition
+from ..decomposition.boxes import Decomposition
 from .drawing import SIZE, Figures
-from .looks import INK, OVER, PAPER
+from .style import INK, OVER, PAPER
 
 _LINE = 0.17
 """Inches of a line of text."""

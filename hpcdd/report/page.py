@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..files import write_bytes
+from ..core.files import write_bytes
 
 
 class Section:

@@ -9,23 +9,23 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from .. import decisions
-from ..config import Config
-from ..configuration import from_yaml
-from ..decisions import Decisions
-from ..decomposition import Decomposition
-from ..errors import UserError
-from ..phases.status import NAMES
-from ..run_directory import RunDirectory
-from ..studies.index import parsed
-from ..studies.outcome import Results
+from ..artifacts import predictions as decisions
+from ..artifacts.predictions import Decisions
+from ..config.loading import from_yaml
+from ..config.schema import Config
+from ..core.errors import UserError
+from ..decomposition.boxes import Decomposition
+from ..runs.run_directory import RunDirectory
+from ..studies.study_index import parsed
+from ..studies.study_results import Results
+from ..training.status import NAMES
 
 PHASES = tuple(NAMES)
 """The phases that train, in their order."""
 
 
 class Line(BaseModel):
-    """A line of metrics.jsonl: the end of an epoch; see :class:`hpcdd.phases.status.Status`."""
+    """A line of metrics.jsonl: the end of an epoch; see :class:`hpcdd.training.status.Status`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import metrics
-from ..decisions import Decisions
-from ..decomposition import by
-from ..metrics import SUMMARY
-from ..phases.status import NAMES
-from ..results import STRATEGIES
-from ..studies.expectations import LEVEL, holm
+from ..artifacts import metrics
+from ..artifacts.metrics import SUMMARY
+from ..artifacts.predictions import Decisions
+from ..artifacts.results import STRATEGIES
+from ..decomposition.boxes import by
+from ..studies.hypotheses import LEVEL, holm
+from ..training.status import NAMES
 from .run_data import RunData
 from .study_texts import HEADINGS
 

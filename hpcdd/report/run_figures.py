@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ..metrics import Array as Floats
-from ..metrics import Calibration
-from .looks import INK, LOOKS, OVER, PAPER, legend
+from ..artifacts.metrics import Array as Floats
+from ..artifacts.metrics import Calibration
 from .run_data import Line, RunData
 from .run_facts import Share
+from .style import INK, LOOKS, OVER, PAPER, legend
 
 Value = Callable[[Line], float | None]
 _SINGLE = 8

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from .looks import legend
-from .scaling import RUN, Scaling, Spread
+from .scaling_facts import RUN, Scaling, Spread
+from .style import legend
 
 # Colours that people with any colour vision tell apart (Okabe and Ito 2008).
 COLOURS = {

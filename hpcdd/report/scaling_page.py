@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from .. import yaml_text
-from ..errors import UserError
-from ..studies import record
+from ..core import yaml_text
+from ..core.errors import UserError
+from ..studies import scaling_log
 from .drawing import Figures
 from .page import Section
-from .scaling import Scaling, Spread, analyse
+from .scaling_facts import Scaling, Spread, analyse
 from .scaling_figures import DRAWN, WORDS
 
 
@@ -27,7 +27,7 @@ def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section
         UserError: a file is no record of measurements, or none has any.
         OSError: a figure can't be written.
     """
-    scalings = analyse([record.read(source) for source in sources])
+    scalings = analyse([scaling_log.read(source) for source in sources])
     if not scalings:
         raise UserError(f"{', '.join(map(str, sources))}: there is no measurement in it yet")
     for scaling in scalings:
@@ -97,11 +97,11 @@ def notes(scaling: Scaling) -> list[str]:
     return found
 
 
-def _of(scaling: Scaling, ranks: int) -> list[record.Line]:
+def _of(scaling: Scaling, ranks: int) -> list[scaling_log.Line]:
     return [line for line in scaling.lines if line.ranks == ranks]
 
 
-def _crowded(line: record.Line) -> bool:
+def _crowded(line: scaling_log.Line) -> bool:
     by_host: dict[str, int] = {}
     for host, device, threads, subdomains in line.places:
         if device == "cpu" and subdomains:

@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..studies.expectations import Strategy
-from ..studies.tables import Row, Table
+from ..studies.hypotheses import Strategy
+from ..studies.study_tables import Row, Table
 from .drawing import plain
-from .looks import LOOKS, legend, plain_numbers
 from .study_texts import HEADINGS, in_words
+from .style import LOOKS, legend, plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

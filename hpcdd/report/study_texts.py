@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..studies.expectations import LEVEL, NAMES, Comparison, Judgement, Statement, Strategy
-from ..studies.tables import Cell, Table, heading
-from ..texts import csv_text, printable
+from ..core.texts import csv_text, printable
+from ..studies.hypotheses import LEVEL, NAMES, Comparison, Judgement, Statement, Strategy
+from ..studies.study_tables import Cell, Table, heading
 
 HEADINGS: dict[Strategy, str] = {
     "local": "local CNNs",

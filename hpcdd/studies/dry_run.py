@@ -13,19 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Config, TrainingSettings
+from ..config.schema import Config, TrainingSettings
+from ..data.problem import Problem
 from ..models.registry import check_consent
 from ..phases.coherent import coherent_parameters
-from ..plan import machine_file, messages, networks
+from ..plan import fake_networks, machine_file, messages
 from ..plan.clock import Clock
-from ..plan.command import memories_of, mesh_of, most_on_a_host
 from ..plan.cost import Costs, Phase, total
 from ..plan.machine import Machine
 from ..plan.memory import ready_bytes
-from ..plan.work import Workload
-from ..problem import Problem
-from .order import Order
-from .share import Posed, alike, posed
+from ..plan.overview import memories_of, mesh_of, most_on_a_host
+from ..plan.workload import Workload
+from .planned_runs import Posed, alike, posed
+from .study_request import Order
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | Non
 
 
 def _parameters(config: Config, problem: Problem) -> int:
-    dnn = sum(p.numel() for p in networks.dnn(config, problem).parameters())
+    dnn = sum(p.numel() for p in fake_networks.dnn(config, problem).parameters())
     trained = sum(problem.widths.local_parameters) + dnn
     trained += len(config.coherent.starts) * coherent_parameters(problem, config)
     return trained + (problem.widths.global_parameters if config.baseline.enabled else 0)

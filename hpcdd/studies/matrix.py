@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..command_line import Tree
-from ..configuration import merged
+from ..config.loading import merged
+from ..config.options import Tree
 
 Axis = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 """Values of one field, or by label several fields that change together."""

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..comm import Comm
-from ..errors import RESUME, StopRequest
-from ..mpi import end_within
-from ..stop import Stop, occasion
-from . import groups, queue
-from .directory import StudyDirectory
-from .groups import Stage
-from .order import Order
-from .share import Posed, posed
+from ..core.errors import RESUME, StopRequest
+from ..mpi.communicator import Comm
+from ..mpi.library import end_within
+from ..mpi.stop import Stop, occasion
+from . import rank_groups, run_queue
+from .planned_runs import Posed, posed
+from .rank_groups import Stage
+from .study_directory import StudyDirectory
+from .study_request import Order
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run(comm: Comm, order: Order) -> int:
         for stage in plan.stages:
             if comm.is_root:
                 print(_words(stage, comm.size), flush=True)
-            busy += groups.work(comm, stop, directory, plan.job, stage, plan.entries)
+            busy += rank_groups.work(comm, stop, directory, plan.job, stage, plan.entries)
     except StopRequest as request:
         more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
         why = occasion(request.signum, os.environ, time.time())
@@ -81,7 +81,7 @@ def _begin(directory: StudyDirectory, order: Order, ranks: int) -> Plan:
         for entry in entries
         if entry.run.id in chosen and directory.condition(entry.run) in ("unfinished", "not begun")
     ]
-    return Plan(secrets.token_hex(8), tuple(entries), tuple(groups.stages(left, ranks)))
+    return Plan(secrets.token_hex(8), tuple(entries), tuple(rank_groups.stages(left, ranks)))
 
 
 def _words(stage: Stage, ranks: int) -> str:
@@ -100,7 +100,7 @@ def _end(directory: StudyDirectory, order: Order, plan: Plan, busy: Sequence[str
         What has come of the chosen runs, with a line for each that has failed or is in use; and how many have failed.
     """
     conditions: dict[str, str] = {run.id: directory.condition(run) for run in order.chosen}
-    queue.close(directory, plan.job)
+    run_queue.close(directory, plan.job)
     conditions |= {run: "in use by another job" for run in busy if conditions[run] == "unfinished"}
     counts = Counter(conditions.values())
     words = ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdd.config import Config
-from hpcdd.configuration import QUICKSTART, from_yaml, parse, to_yaml
-from hpcdd.errors import UserError
-from hpcdd.settings import Settings
+from hpcdd.config.loading import QUICKSTART, from_yaml, parse, to_yaml
+from hpcdd.config.schema import Config
+from hpcdd.config.sections import Settings
+from hpcdd.core.errors import UserError
 
 from .row import CODE, SENTINEL
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import SPLITS, inspect
-from hpcdd.errors import UserError
 
 from .row import CLASSES, write_good
 from .test_fuzzed_configurations import FUZZED

@@ -9,10 +9,10 @@ from pathlib import Path
 import h5py
 import pytest
 
-from hpcdd.config import Config
-from hpcdd.configuration import to_yaml
-from hpcdd.errors import UserError
-from hpcdd.model_file import read_model
+from hpcdd.artifacts.model_file import read_model
+from hpcdd.config.loading import to_yaml
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
 
 from .outcome import check_text, snapshot
 from .row import CODE, LONG, SENTINEL, Make, folder, text, write_good

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd import cli, mesh
+from hpcdd.cli import main
+from hpcdd.decomposition import rank_layout
 
 from .outcome import check_message, snapshot
 from .row import Row, write_good
@@ -41,8 +42,10 @@ def test_a_message_may_be_rephrased_but_states_the_same(said: str, same: bool, t
 @pytest.fixture(autouse=True)
 def _this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ends a whole job would end the tests."""
-    monkeypatch.setattr(cli, "_fail", lambda _comm, text, _code: pytest.fail(text))
-    monkeypatch.setattr(mesh, "visible_gpus", list)  # torch asks once for them, whatever the environment says later
+    monkeypatch.setattr(main, "_fail", lambda _comm, text, _code: pytest.fail(text))
+    monkeypatch.setattr(
+        rank_layout, "visible_gpus", list
+    )  # torch asks once for them, whatever the environment says later
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def test_a_wrong_input(
     write_good(Path("good.h5"))
     row.make()
     before, start = snapshot(tmp_path), time.process_time()
-    exit_code = cli.main(row.words)
+    exit_code = main.main(row.words)
     assert time.process_time() - start < 60  # CPU seconds; the longest takes one
     check_message(capsys.readouterr().err, tmp_path, row)
     assert exit_code == row.exit_code

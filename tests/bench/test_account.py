@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdd.bench.account import CATEGORIES, Account, Entry
-from hpcdd.phases.parts import EVALUATION, marked, part
+from hpcdd.bench.time_account import CATEGORIES, Account, Entry
+from hpcdd.training.step_timing import EVALUATION, marked, part
 
 from ..waiting import Clock
 

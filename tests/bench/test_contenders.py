@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from hpcdd import comm
-from hpcdd.bench import coherent, contenders, headline
+from hpcdd.bench import coherent_step, contenders, headline
 from hpcdd.bench.curves import Headline
-from hpcdd.config import Config
-from hpcdd.errors import UserError
-from hpcdd.phases import optimizers
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
+from hpcdd.mpi import communicator
+from hpcdd.training import optimizers
 
 SECONDS = 0.5
 
@@ -46,7 +46,7 @@ def test_ddp_has_the_precision_of_the_others(
     monkeypatch.setattr(torch.nn.parallel.DistributedDataParallel, "forward", spied)
     monkeypatch.setattr(optimizers, "check_precision", lambda *_: None)  # this processor may have to imitate bf16
     content["coherent"]["precision"] = precision
-    coherent.run(comm.world(), Config.model_validate(content), [8], rounds=1, steps=1)
+    coherent_step.run(communicator.world(), Config.model_validate(content), [8], rounds=1, steps=1)
     assert seen == {precision == "bf16"}
     assert f"batch 64, {precision}, 1 rank" in capsys.readouterr().out
 
@@ -57,7 +57,7 @@ def test_a_precision_that_the_device_lacks_is_refused(content: dict[str, Any], m
 
     monkeypatch.setattr(optimizers, "check_precision", lacking)
     with pytest.raises(UserError, match="coherent: none here"):
-        coherent.run(comm.world(), Config.model_validate(content), [8], rounds=1, steps=1)
+        coherent_step.run(communicator.world(), Config.model_validate(content), [8], rounds=1, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_the_making_of_networks_counts(
         return make(*arguments, **more)
 
     monkeypatch.setattr(contenders, maker, slowly)
-    headline.run(comm.world(), Config.model_validate(content), tmp_path)
+    headline.run(communicator.world(), Config.model_validate(content), tmp_path)
     found = Headline.model_validate_json((tmp_path / "headline.json").read_bytes())
     assert found.curves[contender][0].seconds > SECONDS  # type: ignore[index]

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from hpcdd import comm
 from hpcdd.bench import curves, headline
 from hpcdd.bench.curves import Headline, Point
 from hpcdd.bench.stopwatch import Stopwatch, slowest
-from hpcdd.config import Config
-from hpcdd.errors import UserError
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
+from hpcdd.mpi import communicator
 
 from ..launchers import Launcher
 from ..waiting import Clock
@@ -53,7 +53,7 @@ def test_times_are_read_off_the_curves() -> None:
 
 
 def test_the_clock_stops_for_evaluations_alone(clock: Clock) -> None:
-    world = comm.world()
+    world = communicator.world()
     watch = Stopwatch(world, "cpu")
     with watch.stopped():
         clock.wait(2)

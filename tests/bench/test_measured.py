@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcdd import configuration
 from hpcdd.bench.collectives import LADDER
-from hpcdd.plan import command, machine_file, messages
+from hpcdd.config import loading
+from hpcdd.data.problem import pose
+from hpcdd.plan import machine_file, messages, overview
 from hpcdd.plan.clock import MEASURED, Clock
+from hpcdd.plan.collective_model import COLLECTIVES
 from hpcdd.plan.cost import Costs
 from hpcdd.plan.machine import Machine
 from hpcdd.plan.memory import Memories
-from hpcdd.plan.network import COLLECTIVES
-from hpcdd.plan.work import Workload
-from hpcdd.problem import pose
+from hpcdd.plan.workload import Workload
 
 from ..launchers import find
 
@@ -99,14 +99,14 @@ def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_pa
     done = next(iter(find().values())).hpcdd(RANKS, ["train", config, "--output", "run"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    settings = configuration.from_yaml(config.read_text(), "config.yaml")
+    settings = loading.from_yaml(config.read_text(), "config.yaml")
     workload = Workload(settings, pose(settings))
-    mesh = command.mesh_of(settings, workload.problem, machine, RANKS, None, 1)
+    mesh = overview.mesh_of(settings, workload.problem, machine, RANKS, None, 1)
     assert machine.runtime_bytes is not None
     memories = Memories(workload, RANKS, machine.runtime_bytes)
     planned = [memories.of(place.subdomains, "memory", is_root=place.rank == 0).total for place in mesh.places]
     assert planned == pytest.approx(results["memory"], rel=0.3)
-    clock = Clock(machine, workload, 1, command.most_on_a_host(mesh))
+    clock = Clock(machine, workload, 1, overview.most_on_a_host(mesh))
     phases = {phase.name: phase for phase in Costs(clock).phases(RANKS)}
     assert set(clock.bases.values()) == {MEASURED}
     sent = messages.coherent_step(settings, workload.problem, RANKS)

@@ -8,31 +8,31 @@ import socket
 import pytest
 import torch
 
-from hpcdd import comm
-from hpcdd.bench import network
-from hpcdd.bench.network import VARIABLE, Network, find_network, torch_group
-from hpcdd.errors import UserError
+from hpcdd.bench import gloo
+from hpcdd.bench.gloo import VARIABLE, Network, find_network, torch_group
+from hpcdd.core.errors import UserError
+from hpcdd.mpi import communicator
 
 
 def test_on_one_host_it_is_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert find_network(comm.world()) == Network("127.0.0.1", ("lo",))
+    assert find_network(communicator.world()) == Network("127.0.0.1", ("lo",))
 
 
 def test_what_is_asked_for_is_taken_and_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "nowhere, lo")
-    assert find_network(comm.world()) == Network("127.0.0.1", ("lo",))
+    assert find_network(communicator.world()) == Network("127.0.0.1", ("lo",))
     monkeypatch.setenv(VARIABLE, "nowhere")
     message = f"IPv4 address of host {socket.gethostname()}, and there is none on nowhere, which {VARIABLE} asks for; "
     with pytest.raises(UserError, match=message + "it has the interfaces .*lo"):
-        find_network(comm.world())
+        find_network(communicator.world())
 
 
 def test_only_root_answers_with_its_token() -> None:
-    with network._answering(b"one", 1) as one, network._answering(b"two", 1) as two:
-        assert network._reached(["127.0.0.1"], one, b"one") == {"127.0.0.1": "lo"}
-        assert network._reached(["127.0.0.1"], two, b"one") == {}
-    assert network._reached(["127.0.0.1"], one, b"one") == {}, "nobody listens any more"
+    with gloo._answering(b"one", 1) as one, gloo._answering(b"two", 1) as two:
+        assert gloo._reached(["127.0.0.1"], one, b"one") == {"127.0.0.1": "lo"}
+        assert gloo._reached(["127.0.0.1"], two, b"one") == {}
+    assert gloo._reached(["127.0.0.1"], one, b"one") == {}, "nobody listens any more"
 
 
 @pytest.mark.parametrize("before", [None, "lo"])
@@ -41,7 +41,7 @@ def test_the_group_and_its_variable_are_gone_behind_it(before: str | None, monke
         monkeypatch.delenv(VARIABLE, raising=False)
     else:
         monkeypatch.setenv(VARIABLE, before)
-    with torch_group(comm.world()) as found:
+    with torch_group(communicator.world()) as found:
         assert str(found) == "lo (root: 127.0.0.1)"
         values = torch.ones(3)
         torch.distributed.all_reduce(values)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.bench import plain
-from hpcdd.config import Config
+from hpcdd.bench import plain_loop
+from hpcdd.config.schema import Config
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.models.layers import Dropout
-from hpcdd.phases import parts
-from hpcdd.phases.training import Steps
-from hpcdd.problem import pose
+from hpcdd.training import step_timing
+from hpcdd.training.trainer import Steps
 
 ROUNDS, STEPS = 3, 2
 
@@ -33,23 +33,23 @@ def config(tiny: Path) -> Config:
 
 def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    ours, theirs = Steps.step, plain._Plain.step
+    ours, theirs = Steps.step, plain_loop._Plain.step
     monkeypatch.setattr(Steps, "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
-    monkeypatch.setattr(plain._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
+    monkeypatch.setattr(plain_loop._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
     problem = pose(config)
     samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]
-    found = plain.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)
+    found = plain_loop.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)
     assert order[: 2 * STEPS * (ROUNDS + 1)] == (["hpcdd"] * STEPS + ["plain"] * STEPS) * (ROUNDS + 1)
     assert len(found.ours) == len(found.plain) == ROUNDS
     assert min(*found.ours, *found.plain) > 0
-    assert list(found.parts) == [*parts.PARTS, "bookkeeping"]
+    assert list(found.parts) == [*step_timing.PARTS, "bookkeeping"]
     assert min(found.parts.values()) > 0
     assert "plain / hpcdd" in str(found)
 
 
 def test_the_plain_network_starts_alike_with_torchs_layers(config: Config) -> None:
     problem = pose(config)
-    ours, theirs = (plain._network(config, problem, 0, "cpu", torchs=torchs) for torchs in (False, True))
+    ours, theirs = (plain_loop._network(config, problem, 0, "cpu", torchs=torchs) for torchs in (False, True))
     kinds = [{type(m) for m in network.modules() if isinstance(m, nn.Dropout)} for network in (ours, theirs)]
     assert kinds == [{Dropout}, {nn.Dropout}]
     norms = [{type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)} for network in (ours, theirs)]
@@ -70,8 +70,8 @@ def test_nobody_measures_the_parts_outside_of_the_block() -> None:
         def __exit__(self, *_: object) -> None:
             pass
 
-    with parts.marked(Marker), parts.part("input"):
+    with step_timing.marked(Marker), step_timing.part("input"):
         pass
-    with parts.part("forward"):
+    with step_timing.part("forward"):
         pass
     assert names == ["input"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd.bench.steps import as_trained
-from hpcdd.config import Config
+from hpcdd.bench.single_steps import as_trained
+from hpcdd.config.schema import Config
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.problem import pose
 
 
 @pytest.mark.parametrize("mirror", [[], [1]], ids=["plain", "augmented"])

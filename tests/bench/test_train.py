@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
-from hpcdd.bench import script, train
-from hpcdd.bench.account import CATEGORIES
-from hpcdd.config import Config
+from hpcdd.bench import plain_script, whole_run
+from hpcdd.bench.time_account import CATEGORIES
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.errors import UserError
-from hpcdd.problem import pose
 
 from ..launchers import Launcher
 
@@ -46,7 +46,7 @@ def test_both_sides_learn_the_same_and_nothing_is_left(content: dict[str, Any], 
     assert (done.returncode, done.stderr) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
     lines = {line[:22].strip(): _numbers(line[22:]) for line in done.stdout.splitlines()}
-    rows = {name: lines[name] for name in ("whole", *train.ROWS, "all else")}
+    rows = {name: lines[name] for name in ("whole", *whole_run.ROWS, "all else")}
     for place in (0, 3):  # the medians of hpcdd and of the plain script
         parts = [found[place] for name, found in rows.items() if name != "whole"]
         assert 0 < max(parts) < rows["whole"][place] < 60
@@ -71,7 +71,7 @@ def test_the_sum_over_ranks_has_the_gradient_of_one_model() -> None:
         def Allreduce(self, values: npt.NDArray[np.float32], result: npt.NDArray[np.float32]) -> None:  # noqa: N802
             result[...] = values + others.numpy()
 
-    total = script._SumOverRanks.apply(own, Ranks())  # type: ignore[no-untyped-call]
+    total = plain_script._SumOverRanks.apply(own, Ranks())  # type: ignore[no-untyped-call]
     (total**3).sum().backward()
     assert torch.equal(total, own + others)
     assert own.grad is not None
@@ -80,7 +80,7 @@ def test_the_sum_over_ranks_has_the_gradient_of_one_model() -> None:
 
 def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
     problem = pose(Config.model_validate(content))
-    ours, plain = problem.read(BoxReader(problem.info.path), [0, 2], "cpu"), script._read(problem, [0, 2])
+    ours, plain = problem.read(BoxReader(problem.info.path), [0, 2], "cpu"), plain_script._read(problem, [0, 2])
     assert plain.keys() == {0, 2}
     for s, splits in plain.items():
         assert splits.keys() == {"train", "validation", "test"}
@@ -107,9 +107,9 @@ def test_what_the_script_cannot_do_is_refused(
 ) -> None:
     config = Config.model_validate(content | change)
     if message is None:
-        train._pose(config, 1)
+        whole_run._pose(config, 1)
         with pytest.raises(UserError, match="takes no replicas and no spare ranks: use at most 1"):
-            train._pose(config, 2)
+            whole_run._pose(config, 2)
     else:
         with pytest.raises(UserError, match=f"^bench train: {message}"):
-            train._pose(config, 1)
+            whole_run._pose(config, 1)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd.checkpoints.chain import Chain
-from hpcdd.checkpoints.keeper import Journal, Keeper
-from hpcdd.checkpoints.snapshot import Position, Snapshot, by_number
-from hpcdd.config import CheckpointSettings
-from hpcdd.errors import DamagedError
-from hpcdd.seeding import WHOLE
-from hpcdd.traffic import Ledger
+from hpcdd.config.schema import CheckpointSettings
+from hpcdd.core.errors import DamagedError
+from hpcdd.core.seeding import WHOLE
+from hpcdd.mpi.traffic import Ledger
+from hpcdd.training.checkpoints.manager import Journal, Keeper
+from hpcdd.training.checkpoints.snapshot import Position, Snapshot, by_number
+from hpcdd.training.checkpoints.store import Chain
 
 from ..waiting import LIMIT
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
-from hpcdd.decomposition import Box
-from hpcdd.errors import UserError
+from hpcdd.decomposition.boxes import Box
 
 
 def content(path: Path) -> list[Any]:

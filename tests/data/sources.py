@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from hpcdd.data.importers.collection import Collection, Imported
-from hpcdd.data.importers.work import Work
-from hpcdd.data.write import Split
+from hpcdd.data.prepare.importers.decode_pool import Work
+from hpcdd.data.prepare.importers.image_source import Collection, Imported
+from hpcdd.data.writing import Split
 
 
 def pixels_of(part: Collection) -> np.ndarray[Any, Any]:

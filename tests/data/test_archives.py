@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.data.importers.archives import open_tree
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers.archives import open_tree
 
 from .sources import tar_bytes, write_files, zip_bytes
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd import environment
-from hpcdd.data.importers import npy, npz, stream
-from hpcdd.errors import UserError
+from hpcdd.core import environment
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import npy, npz, row_stream
 
 from .sources import pixels_of, read, write_files, zip_bytes
 
@@ -130,7 +130,7 @@ def test_how_the_axes_were_read_is_told(tmp_path: Path, shape: Any, layout: str 
 
 
 def test_a_folder_of_npy_files_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_BLOCK_BYTES", 3 * 60)
+    monkeypatch.setattr(row_stream, "_BLOCK_BYTES", 3 * 60)
     x = images(10, 3, 4, 5)
     write_files(tmp_path, {"volumes.npy": npy_bytes(x), "grades.npy": npy_bytes(labels(10)), "notes.txt": b""})
     imported = read(npy, tmp_path, images="volumes", labels="grades", layout="NDHW")

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.config.sections import AugmentationSettings
 from hpcdd.data.augmentation import Augmentation, AugmentedSamples
 from hpcdd.data.coarse import average, average_of_tensor
+from hpcdd.data.problem import Problem, pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.decomposition import Box
-from hpcdd.problem import Problem, pose
-from hpcdd.settings import AugmentationSettings
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition.boxes import Box
 
 N = 40
 CASES = {

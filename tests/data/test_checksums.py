@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.checksums import checksum, checksums_of
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.decomposition import Box
-from hpcdd.errors import UserError
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition.boxes import Box
 
 Array = np.ndarray[Any, Any]
 LINE = 4096

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from hpcdd.data.chunks import chunk_shape, rows_of_chunk
-from hpcdd.decomposition import Decomposition
+from hpcdd.decomposition.boxes import Decomposition
 
 
 @pytest.mark.parametrize(

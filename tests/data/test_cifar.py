@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd.data.importers import cifar10, cifar100, cifar_pickle
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import cifar10, cifar100, cifar_pickle
 
 from .sources import pixels_of, read, tar_bytes, write_files, zip_bytes
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdd.cli import main
+from hpcdd.cli.main import main
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
-from hpcdd.data.importers import folder
-from hpcdd.errors import UserError
+from hpcdd.data.prepare.importers import folder
 
 from .sources import pixels_of, read, tar_bytes, write_files, zip_bytes
 from .test_images import png

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcdd.data import contact_sheet
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import DatasetInfo
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.decomposition import Decomposition
-from hpcdd.errors import UserError
+from hpcdd.data.prepare import contact_sheet
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition.boxes import Decomposition
 
 
 def dataset(folder: Path, shape: tuple[int, ...], *, classes: int = 2, dtype: str = "uint8") -> DatasetInfo:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hpcdd.data.format import EMBEDDED
-from hpcdd.data.write import Split, write_dataset
+from hpcdd.data.writing import Split, write_dataset
 
 from ..waiting import LIMIT
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcdd.data.importers import folder, work
-from hpcdd.data.importers.images import Form
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import decode_pool, folder
+from hpcdd.data.prepare.importers.image_files import Form
+from hpcdd.data.writing import Split, write_dataset
 
 from .sources import read as read_source
 from .sources import splits_of
@@ -59,8 +59,8 @@ def test_pixels_labels_and_order(tmp_path: Path, colour: bool) -> None:
 
 
 def test_many_files_come_in_several_blocks_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "_BLOCK_BYTES", 4 * 30)
-    monkeypatch.setattr(work, "_GROUP", 3)
+    monkeypatch.setattr(decode_pool, "_BLOCK_BYTES", 4 * 30)
+    monkeypatch.setattr(decode_pool, "_GROUP", 3)
     write_folders(tmp_path)
     splits, _ = read(tmp_path)
     blocks = list(splits["train"].blocks())

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import EMBEDDED, inspect, resolve
-from hpcdd.errors import UserError
 
 
 def write_good(

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import pytest
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
-from hpcdd.errors import UserError
 
 from .test_format import put, write_good
 

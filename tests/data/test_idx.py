@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd.data.importers import idx
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import idx
 
 from .sources import pixels_of, read
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdd.data.importers import folder, images
-from hpcdd.data.importers.images import Form
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import folder, image_files
+from hpcdd.data.prepare.importers.image_files import Form
 
 from .sources import pixels_of, read, tar_bytes, write_files, zip_bytes
 
@@ -42,7 +42,7 @@ def bars(width: int, height: int) -> bytes:
 
 def test_fits() -> None:
     wide = bars(8, 4)
-    resized, cropped, padded = (Form((4, 4), fit).decode(wide, "x")[0] for fit in images.FITS)
+    resized, cropped, padded = (Form((4, 4), fit).decode(wide, "x")[0] for fit in image_files.FITS)
     for image in (resized, cropped, padded):
         assert image.shape == (4, 4)
     assert resized[0, 0] == cropped[0, 0] == 0
@@ -58,12 +58,12 @@ def test_grey_and_rgb() -> None:
 
 def test_formats_are_known_to_pillow_with_all_their_suffixes() -> None:
     known = Image.registered_extensions()
-    assert set(images.FORMATS) <= set(Image.OPEN)
-    for kind, suffixes in images.FORMATS.items():
+    assert set(image_files.FORMATS) <= set(Image.OPEN)
+    for kind, suffixes in image_files.FORMATS.items():
         assert set(suffixes) == {suffix for suffix, of in known.items() if of == kind}
 
 
-@pytest.mark.parametrize("kind", images.FORMATS)
+@pytest.mark.parametrize("kind", image_files.FORMATS)
 def test_every_format_is_read(kind: str) -> None:
     made = io.BytesIO()
     Image.new("RGB", (6, 4), "white").save(made, kind)
@@ -164,7 +164,7 @@ def test_large_jpeg_files_are_decoded_at_a_part_of_their_size(monkeypatch: pytes
     exif[0x0112] = 6  # the right side is up
     content = stored(Image.fromarray(half), "JPEG", exif=exif, quality=95)
     expected = Form((8, 4)).decode(content, "x")
-    monkeypatch.setattr(images, "MOST_PIXELS", 200 * 160)
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 200 * 160)
     assert (expected[0, :, 0] > 128).tolist() == [False] * 4 + [True] * 4
     np.testing.assert_allclose(Form((8, 4)).decode(content, "x").astype(int), expected, atol=8)
     with pytest.raises(

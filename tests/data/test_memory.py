@@ -22,9 +22,9 @@ import resource, sys
 from pathlib import Path
 import torch
 from hpcdd import run  # everything that a run imports
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
 from hpcdd.data.reading import BoxReader
-from hpcdd.problem import pose
+from hpcdd.data.problem import pose
 
 def now(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))

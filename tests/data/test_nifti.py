@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd import environment
-from hpcdd.data.importers import nifti
-from hpcdd.data.importers.resample import resample
-from hpcdd.data.importers.work import Work
-from hpcdd.environment import resident_memory
-from hpcdd.errors import UserError
+from hpcdd.core import environment
+from hpcdd.core.environment import resident_memory
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import nifti
+from hpcdd.data.prepare.importers.decode_pool import Work
+from hpcdd.data.prepare.importers.resample import resample
 
 from .sources import pixels_of, read, tar_bytes, write_files
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.data import options
-from hpcdd.data.importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare import prepare_options
+from hpcdd.data.prepare.importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_the_help_of_a_kind_has_its_options_and_an_example(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        options.parse([kind, "--help"])
+        prepare_options.parse([kind, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: hpcdd prepare {kind}")
@@ -34,7 +34,7 @@ def test_the_help_of_a_kind_has_its_options_and_an_example(kind: str, capsys: py
 def test_examples_are_understood(command: str) -> None:
     program, prepare, *words = shlex.split(re.sub(r"   \(.*\)$", "", command))
     assert (program, prepare) == ("hpcdd", "prepare")
-    arguments, own = options.parse(words)
+    arguments, own = prepare_options.parse(words)
     assert arguments.kind == words[0]
     assert arguments.out.suffix == ".h5"
     assert set(own) <= set(vars(arguments))
@@ -45,14 +45,16 @@ def test_commands_of_the_readme_are_understood() -> None:
     commands = re.findall(r"hpcdd prepare ([a-z0-9]+ [^`\n#|]*\.h5[^`\n#|]*)", text)
     assert {command.split()[0] for command in commands} >= set(IMPORTERS) - {"cifar100", "npy"}
     for command in commands:
-        assert options.parse(shlex.split(command))[0].out.suffix == ".h5"
+        assert prepare_options.parse(shlex.split(command))[0].out.suffix == ".h5"
 
 
 def test_the_options_of_a_kind_are_told_apart() -> None:
-    arguments, own = options.parse(["nifti", "ct", "out.h5", "--window", "-600", "1500", "--size", "4", "5", "6"])
+    arguments, own = prepare_options.parse(
+        ["nifti", "ct", "out.h5", "--window", "-600", "1500", "--size", "4", "5", "6"]
+    )
     assert own == {"window": [-600.0, 1500.0], "size": [4, 5, 6]}
     assert (arguments.source, arguments.out) == (Path("ct"), Path("out.h5"))
-    arguments, own = options.parse(["phantom", "out.h5", "--samples", "9"])
+    arguments, own = prepare_options.parse(["phantom", "out.h5", "--samples", "9"])
     assert (arguments.source, arguments.out, own["samples"]) == (None, Path("out.h5"), 9)
 
 
@@ -74,5 +76,5 @@ def test_the_options_of_a_kind_are_told_apart() -> None:
 )
 def test_what_is_mistyped(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        options.parse(words)
+        prepare_options.parse(words)
     assert message in str(caught.value)

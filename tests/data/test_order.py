@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd.data import order
+from hpcdd.data import sample_order
 from hpcdd.data.format import inspect
-from hpcdd.data.order import BlockShuffle, Shuffle, blocks_in_window, order_of
+from hpcdd.data.sample_order import BlockShuffle, Shuffle, blocks_in_window, order_of
 
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
@@ -75,7 +75,7 @@ def test_a_window_of_a_sorted_file_is_like_the_whole(num_classes: int, each: int
 def test_blocks_and_windows_come_from_the_file_alone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = inspect(tiny)
     assert order_of(info, None, 16).windows == 1
-    monkeypatch.setattr(order, "WINDOW_BYTES", 64 * 144)
+    monkeypatch.setattr(sample_order, "WINDOW_BYTES", 64 * 144)
     whole = order_of(dataclasses.replace(info, rows_at_once=3), None, 16)
     assert isinstance(whole, BlockShuffle)
     assert whole.windows == 5

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdd.data.importers import phantom
-from hpcdd.data.importers.work import Work
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers import phantom
+from hpcdd.data.prepare.importers.decode_pool import Work
 
 from .sources import pixels_of, read
 

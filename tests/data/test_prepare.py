@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.cli import main
+from hpcdd.cli.main import main
 from hpcdd.data.coarse import average
 from hpcdd.data.format import EMBEDDED, inspect
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcdd.cli import main
-from hpcdd.data import contact_sheet, prepare
+from hpcdd.cli.main import main
 from hpcdd.data.format import DatasetInfo, inspect
+from hpcdd.data.prepare import contact_sheet, conversion
 
 from ..bad_input.outcome import check_text
 from ..waiting import LIMIT, wait_until
@@ -225,12 +225,12 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(tmp_path: Path, signum: in
 
 
 def test_a_bar_where_stderr_is_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with prepare._progress(4) as advance:
+    with conversion._progress(4) as advance:
         advance(4)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    with prepare._progress(4) as advance:
+    with conversion._progress(4) as advance:
         advance(3)
     assert "3/4" in capsys.readouterr().err
     monkeypatch.undo()

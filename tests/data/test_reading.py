@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcdd.core.errors import UserError
 from hpcdd.data import reading
 from hpcdd.data.coarse import average
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.decomposition import Box, Decomposition
-from hpcdd.errors import UserError
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition.boxes import Box, Decomposition
 
 from ..waiting import LIMIT
 

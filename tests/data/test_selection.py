@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpcdd.data.importers.collection import Collection
-from hpcdd.data.selection import balanced, divided
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers.image_source import Collection
+from hpcdd.data.prepare.selection import balanced, divided
 
 from .sources import pixels_of
 

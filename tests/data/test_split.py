@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
 from hpcdd.data.split import split_rows, stratified
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import UserError
+from hpcdd.data.writing import Split, write_dataset
 
 from ..conftest import make_split
 

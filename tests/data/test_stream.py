@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdd.config import Config
-from hpcdd.data import order, reading
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
+from hpcdd.data import reading, sample_order
+from hpcdd.data.problem import Problem, pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import AnySamples, SideBySide
-from hpcdd.data.stream import StreamedSamples
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import UserError
-from hpcdd.problem import Problem, pose
+from hpcdd.data.streaming import StreamedSamples
+from hpcdd.data.writing import Split, write_dataset
 
 N = 300
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -50,7 +50,7 @@ def problem(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     dtype, shape, sections = CASES[request.param]
     problem = posed(tmp_path, dtype, shape, dict(sections))
     regions = len(problem.augmentation.mirrors) if problem.augmentation else 1
-    monkeypatch.setattr(order, "WINDOW_BYTES", 60 * regions * int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    monkeypatch.setattr(sample_order, "WINDOW_BYTES", 60 * regions * int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return problem
 
 
@@ -117,7 +117,7 @@ def test_a_window_and_no_more_is_read_ahead(problem: Problem) -> None:
 
 
 def test_the_thread_ends_whatever_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "WINDOW_BYTES", 60 * 48)
+    monkeypatch.setattr(sample_order, "WINDOW_BYTES", 60 * 48)
     problem, reader = posed(tmp_path, "uint8", (1, 8, 6), {}), BoxReader(tmp_path / "d.h5")
     samples = problem.read(reader, [0], "cpu", "stream")[0]["train"]
 
@@ -139,7 +139,7 @@ def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     problem = posed(tmp_path, "float32", (1, 32, 32), {})
-    monkeypatch.setattr(order, "WINDOW_BYTES", 90 * 4096)
+    monkeypatch.setattr(sample_order, "WINDOW_BYTES", 90 * 4096)
     monkeypatch.setattr(reading, "_GAP_BYTES", 0)
     path = tmp_path / "d.h5"
     with h5py.File(path, "r+") as file:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd.data.importers.archives import open_tree
-from hpcdd.data.importers.tree import MOST_BYTES, stem
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.data.prepare.importers.archives import open_tree
+from hpcdd.data.prepare.importers.file_tree import MOST_BYTES, stem
 
 from .sources import tar_bytes, write_files, zip_bytes
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.split import split_rows
-from hpcdd.data.trial import in_proportion, with_classes
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import UserError
-from hpcdd.problem import pose
+from hpcdd.data.subset import in_proportion, with_classes
+from hpcdd.data.writing import Split, write_dataset
 
 
 @settings(deadline=None)

@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcdd.core.errors import UserError
 from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import UserError
+from hpcdd.data.writing import Split, write_dataset
 
 CLASSES = ["a", "b", "c"]
 

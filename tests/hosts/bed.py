@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from hpcdd.lock import _started
+from hpcdd.runs.lock import _started
 
 from ..launchers import Launcher, find
 from ..waiting import LIMIT

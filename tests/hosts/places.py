@@ -16,9 +16,10 @@ from unittest import mock
 
 import numpy as np
 
-from hpcdd import comm, mesh
-from hpcdd.bench import network
-from hpcdd.errors import UserError
+from hpcdd.bench import gloo
+from hpcdd.core.errors import UserError
+from hpcdd.decomposition import rank_layout
+from hpcdd.mpi import communicator
 
 
 def gpus() -> list[str]:
@@ -27,15 +28,15 @@ def gpus() -> list[str]:
 
 def main() -> None:
     out, subdomains, numbers = sys.argv[1:]
-    everyone = comm.world()
+    everyone = communicator.world()
     of_gpus = {"visible_gpus": gpus, "_work_on": mock.DEFAULT, "arithmetic_of": lambda *_: "a GPU"}
-    with mock.patch.multiple(mesh, **of_gpus):
-        places = mesh.build(everyone, int(subdomains), "auto").as_list()
-    found = network.find_network(everyone)
+    with mock.patch.multiple(rank_layout, **of_gpus):
+        places = rank_layout.build(everyone, int(subdomains), "auto").as_list()
+    found = gloo.find_network(everyone)
     refused = ""
-    with mock.patch.dict(os.environ, {network.VARIABLE: "docker0"}):
+    with mock.patch.dict(os.environ, {gloo.VARIABLE: "docker0"}):
         try:
-            network.find_network(everyone)
+            gloo.find_network(everyone)
         except UserError as error:
             refused = str(error)
     values, seconds = np.ones(int(numbers), np.int64), []

@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 
-from hpcdd import comm
+from hpcdd.mpi import communicator
 
 
 def main() -> None:
-    everyone = comm.world()
+    everyone = communicator.world()
     values = np.ones(int(sys.argv[1]), np.int64)
     result = np.empty_like(values)
     for _ in range(int(sys.argv[2])):

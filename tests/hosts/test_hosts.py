@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hpcdd.lock import _started
+from hpcdd.runs.lock import _started
 
 from ..launchers import Launcher
 from ..parallel.test_resume import FAULTY, check_same

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from hpcdd import cli
+from hpcdd.cli import main
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
-from hpcdd.decomposition import Box
+from hpcdd.decomposition.boxes import Box
 
 STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
 
@@ -60,7 +60,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     with contextlib.chdir(folder):
-        assert cli.main(["train", "tiny.yaml", "--output", "run", "--run.report", "false", "--progress", "off"]) == 0
+        assert main.main(["train", "tiny.yaml", "--output", "run", "--run.report", "false", "--progress", "off"]) == 0
     results = json.loads((folder / "run/results.json").read_text())
     made = Run(folder / "run", tiny, folder / "test", results["accuracy"]["test"])
     names = inspect(tiny).class_names

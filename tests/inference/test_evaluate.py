@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdd import cli, comm, decisions, metrics
+from hpcdd.artifacts import metrics, predictions
+from hpcdd.cli import main
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import UserError
+from hpcdd.data.writing import Split, write_dataset
 from hpcdd.inference import evaluate
-from hpcdd.inference.arguments import order
+from hpcdd.inference.evaluate_options import order
 from hpcdd.inference.load import load
+from hpcdd.mpi import communicator
 
 from ..conftest import make_split
 from ..launchers import Launcher
@@ -35,7 +37,7 @@ def _threads() -> Iterator[None]:
 
 def evaluated(folder: Path, *words: object) -> dict[str, Any]:
     """Evaluates in this process, alone."""
-    evaluate.run(comm.world(), [*map(str, words), "--output", str(folder)])
+    evaluate.run(communicator.world(), [*map(str, words), "--output", str(folder)])
     content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return content
 
@@ -56,7 +58,7 @@ def test_alone_it_finds_what_the_run_has_found(run: Run, tmp_path: Path, capsys:
 
 def test_the_decisions_of_the_run_are_those_of_the_evaluation(run: Run, tmp_path: Path) -> None:
     evaluated(tmp_path / "e", run.path)
-    before, after = (decisions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
+    before, after = (predictions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
     assert before.is_whole
     for field in ("rows", "labels", "local", "confidence", "shown", "images"):
         np.testing.assert_array_equal(getattr(before, field), getattr(after, field))
@@ -69,7 +71,7 @@ def test_the_decisions_of_the_run_are_those_of_the_evaluation(run: Run, tmp_path
 
 
 def test_decisions_are_those_of_results_and_of_the_loaded_model(run: Run) -> None:
-    found = decisions.read(run.path / "decisions.h5")
+    found = predictions.read(run.path / "decisions.h5")
     for name in STRATEGIES:
         assert metrics.accuracy(found.decided(name), found.labels) == run.accuracy[name]
     local = [metrics.accuracy(found.local[:, s], found.labels) for s in range(5)]
@@ -94,7 +96,7 @@ def check_on_ranks(mpi: Launcher, ranks: int, run: Run, tmp_path: Path) -> None:
     done = mpi.hpcdd(ranks, ["evaluate", run.path, "--output", "e"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "e/evaluation.json").read_text())["accuracy"] == run.accuracy
-    found, before = (decisions.read(folder / "decisions.h5") for folder in (tmp_path / "e", run.path))
+    found, before = (predictions.read(folder / "decisions.h5") for folder in (tmp_path / "e", run.path))
     for kind in ("strategies", "ablation", "gradient"):
         for name, values in getattr(before, kind).items():
             if name != "global":
@@ -117,7 +119,7 @@ def test_another_data_set_is_normalised_as_the_training_was(run: Run, tmp_path: 
     assert inspect(tmp_path / "f.h5").mean != inspect(run.data).mean
     found = evaluated(tmp_path / "e", run.path / "model.h5", "--data", tmp_path / "f.h5")
     assert found["dataset"] == "other"
-    before, after = (decisions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
+    before, after = (predictions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
     np.testing.assert_array_equal(before.strategies["coherent_transfer"], after.strategies["coherent_transfer"])
     assert found["accuracy"] == run.accuracy
     whole = evaluated(tmp_path / "v", run.path, "--data", tmp_path / "f.h5", "--split", "validation")
@@ -145,7 +147,7 @@ def _data(folder: Path, **change: Any) -> Path:
 
 def refused(*words: object) -> str:
     with pytest.raises(UserError) as error:
-        evaluate.run(comm.world(), list(map(str, words)))
+        evaluate.run(communicator.world(), list(map(str, words)))
     return str(error.value)
 
 
@@ -216,6 +218,6 @@ def test_wrong_words(words: list[str], message: str) -> None:
 
 def test_the_help_says_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
-        cli.main(["evaluate", "--help"])
+        main.main(["evaluate", "--help"])
     assert done.value.code == 0
     assert "evaluation.json and decisions.h5" in capsys.readouterr().out

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import hpcdd
-from hpcdd import cli
-from hpcdd.config import CoherentSettings
+from hpcdd.cli import main
+from hpcdd.config.schema import CoherentSettings
+from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
-from hpcdd.errors import UserError
 from hpcdd.inference import export
 
 from ..bad_input.outcome import check_text
@@ -36,7 +36,7 @@ def test_the_accuracy_of_the_onnx_file_is_that_of_the_run(
     run: Run, strategy: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "model.onnx"
-    assert cli.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
+    assert main.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
     out, err = capfd.readouterr()
     first, second = out.splitlines()
     assert first == (
@@ -58,7 +58,7 @@ def test_the_accuracy_of_the_onnx_file_is_that_of_the_run(
 @pytest.mark.parametrize("strategy", ["coherent_transfer"])
 def test_an_exported_program(run: Run, strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
-    assert cli.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
+    assert main.main(["export", str(run.path), str(path), "--strategy", strategy]) == 0
     images, _ = run.test_split()
     program = (
         "import sys, numpy, torch; program = torch.export.load(sys.argv[1]).module(); "
@@ -110,7 +110,7 @@ def test_what_is_not_installed_is_told(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name != "onnx" else object())
-    assert cli.main(["export", str(run.path), str(tmp_path / "model.onnx")]) == 2
+    assert main.main(["export", str(run.path), str(tmp_path / "model.onnx")]) == 2
     check_text(
         capsys.readouterr().err,
         "hpcdd: ONNX needs onnxscript, onnxruntime, which are not installed; run pip install 'hpcdd[export]'\n",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import hpcdd
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
 from hpcdd.inference import classifier
 
 from ..bad_input.outcome import check_text

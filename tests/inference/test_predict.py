@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 import hpcdd
-from hpcdd import cli
-from hpcdd.data.importers.images import FORMATS
+from hpcdd.cli import main
+from hpcdd.data.prepare.importers.image_files import FORMATS
 from hpcdd.inference import classifier
 
 from ..bad_input.outcome import check_text
@@ -30,7 +30,7 @@ def test_the_accuracy_of_the_test_folder_is_that_of_the_run(
     run: Run, strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(run.path), str(run.folder), "--strategy", strategy, "--format", "json"]
-    assert cli.main(["predict", *words, "--output", str(tmp_path / "p.json")]) == 0
+    assert main.main(["predict", *words, "--output", str(tmp_path / "p.json")]) == 0
     found = json.loads((tmp_path / "p.json").read_text())
     accuracy = run.accuracy[strategy]
     assert found["accuracy"] == accuracy
@@ -46,7 +46,7 @@ def test_the_accuracy_of_the_test_folder_is_that_of_the_run(
 def test_the_accuracy_of_the_dataset_file_is_that_of_the_run(
     run: Run, strategy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["predict", str(run.path), str(run.data), "--strategy", strategy, "--format", "json"]) == 0
+    assert main.main(["predict", str(run.path), str(run.data), "--strategy", strategy, "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["accuracy"] == run.accuracy[strategy]
     assert [image["image"] for image in found["predictions"][:2]] == ["tiny.h5:test[0]", "tiny.h5:test[1]"]
@@ -58,7 +58,7 @@ def test_what_is_told_of_an_image(run: Run, capsys: pytest.CaptureFixture[str]) 
     probabilities, local = model.decide(image)
     decided, votes = probabilities.argmax(), [model.classes[vote] for vote in local[0].argmax(1)]
     path = str(run.folder / "two/000.png")
-    assert cli.main(["predict", str(run.path), path, "--format", "csv"]) == 0
+    assert main.main(["predict", str(run.path), path, "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     (row,) = csv.DictReader(io.StringIO(out))
     assert row == {
@@ -71,7 +71,7 @@ def test_what_is_told_of_an_image(run: Run, capsys: pytest.CaptureFixture[str]) 
     right = int(decided == 0)
     told = f"accuracy: {right:.4f}, {right} of 1 images of known class\n"
     assert err == told
-    assert cli.main(["predict", path.replace("/two/000.png", "/../run"), path]) == 0
+    assert main.main(["predict", path.replace("/two/000.png", "/../run"), path]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["image", "class", "probability", "truth", "votes", "of", "the", "local", "CNNs"]
     assert lines[1].split(maxsplit=4) == [
@@ -87,7 +87,7 @@ def test_several_batches_and_sources(
         archive.write(run.folder / "two/000.png", "two/000.png")
     monkeypatch.setattr(classifier, "_BATCH_PIXELS", 7 * 144)
     paths = [run.folder / "two/000.png", run.folder / "three/001.png", run.folder, tmp_path / "some.zip", run.data]
-    assert cli.main(["predict", str(run.path), *map(str, paths), "--format", "csv"]) == 0
+    assert main.main(["predict", str(run.path), *map(str, paths), "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 2 + 90 + 1 + 90
     for key in ("class", "truth"):
@@ -101,10 +101,10 @@ def test_other_sizes_and_colours_are_told_where_the_data_set_was_of_one_size(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (12, 12)).save(tmp_path / "rgb.jpg")  # becomes grey, as the model takes it
-    assert cli.main(["predict", str(run.path), str(tmp_path / "rgb.jpg")]) == 0
+    assert main.main(["predict", str(run.path), str(tmp_path / "rgb.jpg")]) == 0
     assert "accuracy" not in capsys.readouterr().out
     Image.new("L", (13, 12)).save(tmp_path / "wide.png")
-    assert cli.main(["predict", str(run.path), str(tmp_path / "wide.png")]) == 2
+    assert main.main(["predict", str(run.path), str(tmp_path / "wide.png")]) == 2
     assert capsys.readouterr() == (
         "",
         f"hpcdd: {tmp_path}/wide.png has the shape (1, 12, 13), but the model takes (1, 12, 12) (channels first), as "
@@ -121,14 +121,14 @@ def test_bad_files(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     bad = f"{folder}/b.png is not an image that can be read: it is damaged, or of none of the formats "
     bad += ", ".join(FORMATS)
     words = ["predict", str(run.path), str(folder), "--output", str(tmp_path / "out.csv"), "--format", "csv"]
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert capsys.readouterr() == ("", f"hpcdd: {bad}; mend or remove it, or leave bad files out with --skip-bad\n")
     assert not (tmp_path / "out.csv").exists()
-    assert cli.main([*words, "--skip-bad"]) == 0
+    assert main.main([*words, "--skip-bad"]) == 0
     assert f"skipped 1 bad files: {bad}\n" in capsys.readouterr().out
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
     (folder / "a.png").unlink()
-    assert cli.main([*words, "--skip-bad"]) == 2
+    assert main.main([*words, "--skip-bad"]) == 2
     check_text(capsys.readouterr().err, f"hpcdd: none of the images can be read; skipped 1 bad files: {bad}\n")
 
 
@@ -137,7 +137,7 @@ def test_classes_that_the_model_does_not_know(run: Run, tmp_path: Path, capsys: 
     with h5py.File(tmp_path / "other.h5", "r+") as file:
         del file.attrs["fingerprint"]
         file.attrs["class_names"] = ["four", "five", "two"]
-    assert cli.main(["predict", str(run.path), str(tmp_path / "other.h5"), "--format", "csv"]) == 0
+    assert main.main(["predict", str(run.path), str(tmp_path / "other.h5"), "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["truth"] for row in rows[:3]] == ["four", "", "two"]
 
@@ -169,7 +169,7 @@ def test_classes_of_deeper_folders_and_what_is_not_used(
     for name in ("two/patient/1.png", "other/1.png", "two/1.heic", "@eaDir/1.png"):
         (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "new" / name).write_bytes(image)
-    assert cli.main(["predict", str(run.path), str(tmp_path / "new"), "--format", "csv"]) == 0
+    assert main.main(["predict", str(run.path), str(tmp_path / "new"), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert [row["truth"] for row in csv.DictReader(io.StringIO(out))] == ["", "two"]
     assert f"{tmp_path / 'new'}: not used: 1 .heic in two (no suffix of images that the model takes)\n" in err

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcdd import cli
-from hpcdd.config import CoherentSettings, Config, DecompositionSettings, ModelSettings
+from hpcdd.cli import main
+from hpcdd.config.schema import CoherentSettings, Config, DecompositionSettings, ModelSettings
 from hpcdd.data.format import inspect
 
 from ..test_model_file import CASES, written
@@ -21,7 +21,7 @@ from ..test_model_file import CASES, written
 def predicted(*words: Path | str) -> list[Any]:
     """Class, probability and votes of each image."""
     out = Path(words[0]).parent / "p.json"
-    assert cli.main(["predict", *map(str, words), "--format", "json", "--output", str(out)]) == 0
+    assert main.main(["predict", *map(str, words), "--format", "json", "--output", str(out)]) == 0
     rows = json.loads(out.read_text())["predictions"]
     return [(row["truth"], row["class"], pytest.approx(row["probability"], abs=1e-6), row["votes"]) for row in rows]
 
@@ -54,7 +54,7 @@ def volumes(folder: Path) -> None:
 def test_a_raw_jpeg_just_works(tmp_path: Path, fit: str) -> None:
     pictures(tmp_path / "source")
     words = ["prepare", "folder", tmp_path / "source", tmp_path / "d.h5", "--size", "12", "12", "--fit", fit, "--rgb"]
-    assert cli.main(list(map(str, words))) == 0
+    assert main.main(list(map(str, words))) == 0
     written(tmp_path / "model.h5", inspect(tmp_path / "d.h5"), CASES["vgg"])
     (tmp_path / "d.h5").rename(tmp_path / "moved.h5")
     stored = predicted(tmp_path / "model.h5", tmp_path / "moved.h5")
@@ -77,7 +77,7 @@ def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "-900",
         "300",
     ]
-    assert cli.main(list(map(str, words))) == 0
+    assert main.main(list(map(str, words))) == 0
     config = Config(
         model=ModelSettings(name="vgg1"),
         decomposition=DecompositionSettings(grid=(1, 2, 2)),
@@ -89,7 +89,7 @@ def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "warning" not in "".join(capsys.readouterr())
     other = np.random.default_rng(0).integers(0, 3000, (9, 8, 7)).astype(np.int16)  # of a magnetic resonance scanner
     nibabel.Nifti1Image(other, np.diag([-1.0, 1.0, 2.0, 1.0])).to_filename(tmp_path / "source/test/a/9.nii")
-    assert cli.main(["predict", str(tmp_path / "model.h5"), str(tmp_path / "source/test"), "--format", "csv"]) == 0
+    assert main.main(["predict", str(tmp_path / "model.h5"), str(tmp_path / "source/test"), "--format", "csv"]) == 0
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 6
     assert "warning: volumes unlike those that the model's window suits: " in captured.err
@@ -98,4 +98,4 @@ def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_files_without_a_preparation_keep_their_fingerprint() -> None:
     """That of the embedded data set, which was written before there were any, is what stands in the file."""
-    assert inspect(Path(cli.__file__).parent / "data/embedded/fashion_mnist_12k.h5").preparation is None
+    assert inspect(Path(main.__file__).parents[1] / "data/embedded/fashion_mnist_12k.h5").preparation is None

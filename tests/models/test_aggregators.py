@@ -20,7 +20,7 @@ from hpcdd.models.aggregators import (
     scores,
     vote,
 )
-from hpcdd.parallel.reduction import FRACTION_BITS, from_fixed, to_fixed
+from hpcdd.parallel.subdomain_sum import FRACTION_BITS, from_fixed, to_fixed
 
 
 def logits_of(*probabilities: list[float]) -> torch.Tensor:

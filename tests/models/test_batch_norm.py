@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from hpcdd.config.sections import ModelSettings
 from hpcdd.data.samples import channels_last
 from hpcdd.models.batch_norm import BatchNorm, accurate
+from hpcdd.models.batched_networks import Stack
 from hpcdd.models.registry import create
-from hpcdd.models.stack import Stack
-from hpcdd.settings import ModelSettings
 
 NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 SHAPES = {

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpcdd.errors import UserError
-from hpcdd.models.coherent import Coherent, Penultimate, check_features, output_of, prepare_cnn
+from hpcdd.core.errors import UserError
+from hpcdd.models.coherent_model import Coherent, Penultimate, check_features, output_of, prepare_cnn
 from hpcdd.models.dnn import DNN
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config import AggregationSettings
+from hpcdd.config.schema import AggregationSettings
 from hpcdd.models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
 
 WIDTHS = [[10, 10, 10, 10], [3, 1, 5], [7]]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpcdd.models.randomness import foreign_draws, scale_dropout
+from hpcdd.models.random_modules import foreign_draws, scale_dropout
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd.errors import UserError
+from hpcdd.config.sections import ModelSettings
+from hpcdd.core.errors import UserError
 from hpcdd.models.registry import MODULES, check_admitted, check_consent, check_own, count_parameters, create
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
-from hpcdd.settings import ModelSettings
 
 OWN = '''
 import math

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from hpcdd.data.samples import channels_last
+from hpcdd.models.batched_networks import Stack
 from hpcdd.models.resnet import ResNet
-from hpcdd.models.stack import Stack
 from hpcdd.models.vgg import VGG
 
 CNNS = {

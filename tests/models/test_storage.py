@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hpcdd.models.resnet import ResNet
-from hpcdd.models.storage import on_host, pack, read_state, unpack, write_state
+from hpcdd.models.serialization import on_host, pack, read_state, unpack, write_state
 from hpcdd.models.vgg import VGG
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.decomposition import Decomposition
-from hpcdd.errors import UserError
+from hpcdd.config.sections import ModelSettings
+from hpcdd.core.errors import UserError
+from hpcdd.decomposition.boxes import Decomposition
 from hpcdd.models.registry import count_parameters, create
 from hpcdd.models.width import match_widths
-from hpcdd.settings import ModelSettings
 
 
 def subimages(image: tuple[int, ...], grid: tuple[int, ...], overlap: int = 0) -> list[tuple[int, ...]]:

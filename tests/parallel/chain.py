@@ -17,13 +17,14 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hpcdd import cli, comm, mpi
+from hpcdd.cli import main as cli
+from hpcdd.mpi import communicator, library
 from tests.launchers import without_report
 from tests.parallel.faulty import planted
 
 
 def main() -> None:
-    everyone = comm.world()
+    everyone = communicator.world()
     codes, errors = [], []
     for job in json.loads(Path(sys.argv[1]).read_text()):
         within = everyone.rank < job["ranks"]
@@ -31,7 +32,9 @@ def main() -> None:
         code, error = 0, io.StringIO()
         if part is not None:
             with contextlib.ExitStack() as stack:
-                stack.enter_context(mock.patch.object(comm, "world", lambda part=part: comm.Comm(part.mpi.Dup())))
+                stack.enter_context(
+                    mock.patch.object(communicator, "world", lambda part=part: communicator.Comm(part.mpi.Dup()))
+                )
                 stack.enter_context(contextlib.redirect_stderr(error))
                 stack.enter_context(contextlib.chdir(job["folder"]))
                 stack.enter_context(mock.patch.object(sys, "path", [job["folder"], *sys.path]))  # as `python -m` does
@@ -41,7 +44,7 @@ def main() -> None:
                 code = cli.main(without_report(job["words"]))
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append("".join(everyone.allgather_object(error.getvalue())))
-    mpi._END.clear()  # the jobs had other ranks than this one has
+    library._END.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
         for name, values in (("codes", codes), ("errors", errors)):
             Path(f"{name}.json").write_text(json.dumps(values))

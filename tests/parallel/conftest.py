@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from hpcdd import comm as communication
-from hpcdd.comm import Comm
+from hpcdd.mpi import communicator as communication
+from hpcdd.mpi.communicator import Comm
 
 from .. import launchers
 

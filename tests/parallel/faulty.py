@@ -27,24 +27,27 @@ from unittest import mock
 
 import torch
 
-from hpcdd import cli, errors, launch, mesh
-from hpcdd.errors import StopRequest
-from hpcdd.launch import SIGNALS
-from hpcdd.phases import aggregate, baseline, coherent, local
+from hpcdd.cli import main as cli
+from hpcdd.core import errors
+from hpcdd.core.errors import StopRequest
+from hpcdd.decomposition import rank_layout
+from hpcdd.mpi import launcher
+from hpcdd.mpi.launcher import SIGNALS
+from hpcdd.phases import aggregation, coherent, global_cnn, local
 
-TRAININGS = {"local": local, "dnn": aggregate, "coherent": coherent, "baseline": baseline}
+TRAININGS = {"local": local, "dnn": aggregation, "coherent": coherent, "baseline": global_cnn}
 OTHERS = {
-    "start": ("hpcdd.session", "form_team"),
-    "read": ("hpcdd.session", "pose"),
-    "checkpoint": ("hpcdd.checkpoints.keeper:Keeper", "save"),
-    "gather": ("hpcdd.run", "gather_logits"),
-    "evaluation": ("hpcdd.run", "rule_accuracies"),
-    "examination": ("hpcdd.evaluations", "Examination"),
-    "record": ("hpcdd.record", "write_model"),
-    "collect": ("hpcdd.record", "collect_dnn"),
+    "start": ("hpcdd.runs.context", "form_team"),
+    "read": ("hpcdd.runs.context", "pose"),
+    "checkpoint": ("hpcdd.training.checkpoints.manager:Keeper", "save"),
+    "gather": ("hpcdd.runs.pipeline", "gather_logits"),
+    "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
+    "examination": ("hpcdd.runs.recorded_evaluations", "Examination"),
+    "record": ("hpcdd.runs.finalize", "write_model"),
+    "collect": ("hpcdd.runs.finalize", "collect_dnn"),
     "report": ("hpcdd.report.at_end", "write"),
     "evaluate": ("hpcdd.inference.evaluate", "rule_accuracies"),
-    "scale": ("hpcdd.studies.point:Point", "measure"),
+    "scale": ("hpcdd.studies.scaling_point:Point", "measure"),
     "bench": ("hpcdd.bench.collectives", "_measure"),
 }
 """By phase or command a function that every rank calls there; root alone ``pose``, ``write_model`` and ``write``."""
@@ -130,12 +133,12 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
 
         return work
 
-    own = (lambda *_: "another processor") if what == "unlike" and chosen else mesh.arithmetic_of
+    own = (lambda *_: "another processor") if what == "unlike" and chosen else rank_layout.arithmetic_of
     if phase in TRAININGS:
         room = TRAININGS[phase]
         names = [name for name in ("train", "train_together") if hasattr(room, name)]
         trainings = {name: in_the_middle(getattr(room, name)) for name in names}
-        with mock.patch.multiple(room, **trainings), mock.patch.object(mesh, "arithmetic_of", own):
+        with mock.patch.multiple(room, **trainings), mock.patch.object(rank_layout, "arithmetic_of", own):
             yield
     elif chosen:
         place, name = OTHERS[phase]
@@ -155,7 +158,7 @@ def _exception(what: str) -> type[BaseException] | None:
 
 def main() -> int:
     phase, rank, words, *arguments = sys.argv[1:]
-    here = launch.from_environment().rank
+    here = launcher.from_environment().rank
     with planted(phase, words, here, chosen=here == int(rank)):
         return cli.main(arguments)
 

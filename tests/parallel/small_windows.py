@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from hpcdd import cli
-from hpcdd.data import order, reading
+from hpcdd.cli import main
+from hpcdd.data import reading, sample_order
 
 if __name__ == "__main__":
-    order.WINDOW_BYTES = int(sys.argv[1])
+    sample_order.WINDOW_BYTES = int(sys.argv[1])
     reading._GAP_BYTES = 0
-    sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(main.main(sys.argv[2:]))

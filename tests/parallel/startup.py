@@ -2,12 +2,12 @@
 
 import sys
 
-from hpcdd import cli
+from hpcdd.cli import main
 
 WATCHED = ("PIL", "jinja2", "matplotlib", "multiprocessing.pool", "nibabel", "rich", "sympy", "torch", "torch._dynamo")
 
 if __name__ == "__main__":
-    code = cli.main(sys.argv[1:])
+    code = main.main(sys.argv[1:])
     from mpi4py import MPI
 
     print(f"rank {MPI.COMM_WORLD.rank}:", *[name for name in WATCHED if name in sys.modules], flush=True)

@@ -12,23 +12,23 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpcdd import mesh
-from hpcdd.comm import Comm
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.data.problem import Problem, pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import SideBySide
-from hpcdd.models.coherent import Coherent, prepare_cnn
+from hpcdd.decomposition import rank_layout
+from hpcdd.models.coherent_model import Coherent, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn
-from hpcdd.parallel.coherent import PartOfCoherent, collect_dnn, spread_dnn, take_part
-from hpcdd.parallel.gradients import GradientAverage
-from hpcdd.parallel.layers import shared_layers
-from hpcdd.parallel.reduction import Reduction, SumOverSubdomains
-from hpcdd.parallel.share import Flag, Share
+from hpcdd.mpi.communicator import Comm
+from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.gradient_averaging import GradientAverage
+from hpcdd.parallel.sharded_coherent import PartOfCoherent, collect_dnn, spread_dnn, take_part
+from hpcdd.parallel.shared_layers import shared_layers
+from hpcdd.parallel.subdomain_sum import Reduction, SumOverSubdomains
 from hpcdd.parallel.team import Team, form_team
 from hpcdd.phases.coherent import assemble, feature_widths, initial_part
-from hpcdd.phases.evaluate import dnn_accuracy, rule_accuracies
+from hpcdd.phases.evaluation import dnn_accuracy, rule_accuracies
 from hpcdd.phases.local import create_local_cnn
-from hpcdd.problem import Problem, pose
 
 pytestmark = pytest.mark.ranks(3, 1, 2, 6)
 
@@ -52,7 +52,7 @@ def _pose(
         content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     config = Config.model_validate(content)
     problem = pose(config)
-    the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
+    the_mesh = rank_layout.build(comm, len(problem.decomposition), "cpu")
     return config, problem, form_team(comm, the_mesh, config, Flag())
 
 

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 import hpcdd
-from hpcdd.configuration import from_yaml
+from hpcdd.config.loading import from_yaml
 from hpcdd.data.format import inspect
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.write import write_dataset
-from hpcdd.decomposition import Box
-from hpcdd.mesh import assign
-from hpcdd.plan import messages, networks
+from hpcdd.data.writing import write_dataset
+from hpcdd.decomposition.boxes import Box
+from hpcdd.decomposition.rank_layout import assign
+from hpcdd.plan import fake_networks, messages
 from hpcdd.plan.memory import Memories
-from hpcdd.plan.work import Workload
-from hpcdd.problem import pose
+from hpcdd.plan.workload import Workload
 
 from ..conftest import make_split
 from ..launchers import Launcher, find
@@ -141,7 +141,7 @@ def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
         counted = results["communication"][phase]
         calls, size = messages.calls_of(sent) * steps * epochs, messages.bytes_of(sent) * steps * epochs
         if phase == "local" and results["replicas"] > 1:  # the first of them broadcasts its CNN before
-            state = networks.local_cnn(problem, 0).state_dict().values()
+            state = fake_networks.local_cnn(problem, 0).state_dict().values()
             calls, size = calls + 1, size + sum(tensor.nbytes for tensor in state)
         assert (calls, size) == (counted["calls"], counted["bytes"]), phase
     if gathered := messages.gather(config, problem, ranks):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from hpcdd import comm as communication
-from hpcdd.comm import Comm
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
+from hpcdd.mpi import communicator as communication
+from hpcdd.mpi.communicator import Comm
 
 pytestmark = pytest.mark.ranks(3, 1, 4)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd import comm as communication
-from hpcdd import mesh
-from hpcdd.comm import Comm
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.data.problem import Problem, pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.mesh import Mesh, Place
+from hpcdd.decomposition import rank_layout as mesh
+from hpcdd.decomposition.rank_layout import Mesh, Place
+from hpcdd.mpi import communicator as communication
+from hpcdd.mpi.communicator import Comm
 from hpcdd.phases import gather
 from hpcdd.phases.local import LocalResult, create_local_cnn, train_local_cnns
-from hpcdd.phases.status import Hooks
-from hpcdd.problem import Problem, pose
+from hpcdd.training.status import Hooks
 
 pytestmark = pytest.mark.ranks(3, 7)
 

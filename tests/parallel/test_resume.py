@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcdd import decisions
+from hpcdd.artifacts import predictions
 
 from ..launchers import Launcher, find
 from ..waiting import LIMIT, wait_until
@@ -76,7 +76,7 @@ def check_same(run: Path, expected: Path) -> None:
         per_step = before["communication"][phase].get("calls_per_step")
         assert results["communication"][phase].get("calls_per_step") == per_step
         assert results["core_seconds"][phase] > 0
-    decided, expected_ones = (decisions.read(path / "decisions.h5") for path in (run, expected))
+    decided, expected_ones = (predictions.read(path / "decisions.h5") for path in (run, expected))
     for kind in ("strategies", "ablation", "gradient"):
         for name, values in getattr(expected_ones, kind).items():
             assert np.array_equal(getattr(decided, kind)[name], values), (kind, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcdd.studies import record
+from hpcdd.studies import scaling_log
 
 from ..bad_input.outcome import check_text
 from ..launchers import Launcher, find
@@ -49,8 +49,8 @@ class Measured:
     """The lines of the file behind a first job, one repeat, and behind a second one, which found half a line more."""
 
     folder: Path
-    first: list[record.Line]
-    lines: list[record.Line]
+    first: list[scaling_log.Line]
+    lines: list[scaling_log.Line]
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def measured(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     done = mpi.hpcdd(3, [*words, "--repeats", "1"], folder)
     assert (done.returncode, done.stderr) == (0, "")
     path = folder / "weak.jsonl"
-    first = record.read(path)
+    first = scaling_log.read(path)
     with path.open("ab") as file:
         file.write(b'{"hpcdd_scaling": 1, "ser')  # a job was killed
     done = mpi.hpcdd(3, words, folder)
     assert (done.returncode, done.stderr) == (0, "")
-    return Measured(folder, first, record.read(path))
+    return Measured(folder, first, scaling_log.read(path))
 
 
 def test_points_are_measured_once(measured: Measured) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcdd.phases.parts import PARTS
-from hpcdd.trace import STEPS
+from hpcdd.runs.profiling import STEPS
+from hpcdd.training.step_timing import PARTS
 
 from ..launchers import Launcher
 from ..waiting import LIMIT

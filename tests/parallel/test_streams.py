@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from hpcdd.data.write import write_dataset
-from hpcdd.model_file import read_model
+from hpcdd.artifacts.model_file import read_model
+from hpcdd.data.writing import write_dataset
 
 from ..conftest import make_split
 from ..launchers import Launcher, find

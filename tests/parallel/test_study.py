@@ -12,8 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.studies import index, outcome
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.studies import study_index, study_results
 
 from ..conftest import make_split
 from ..launchers import Launcher, find
@@ -90,7 +90,7 @@ def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
 
 
 def conditions(folder: Path) -> dict[str, str]:
-    return {run.entry.id: run.condition for run in outcome.read(folder).runs}
+    return {run.entry.id: run.condition for run in study_results.read(folder).runs}
 
 
 def results(run: Path) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
     folder = done[0] / "undisturbed"
     assert conditions(folder) == dict.fromkeys(IDS, "complete")
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "runs", "study.json", "tables"]
-    assert [run.fields["coherent.dropout_scale"] for run in index.read(folder).runs] == [1.0, 0.5, 1.0, 0.5]
+    assert [run.fields["coherent.dropout_scale"] for run in study_index.read(folder).runs] == [1.0, 0.5, 1.0, 0.5]
     check_same_run(folder / "runs" / IDS[1], done[0] / "alone")
     for donor, receiver in ((IDS[0], IDS[1]), (IDS[2], IDS[3])):
         first, second = results(folder / "runs" / donor), results(folder / "runs" / receiver)
@@ -149,7 +149,7 @@ def test_the_results_are_the_same_whatever_has_happened(done: tuple[Path, list[i
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(done: tuple[Path, list[int], list[str]]) -> None:
     folder = done[0] / "cases"
-    failed = {run.entry.id: run.error for run in outcome.read(folder).runs if run.condition == "failed"}
+    failed = {run.entry.id: run.error for run in study_results.read(folder).runs if run.condition == "failed"}
     assert [run for run, condition in conditions(folder).items() if condition == "complete"] == [
         "case=plain",
         "case=other",

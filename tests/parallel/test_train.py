@@ -12,12 +12,13 @@ import torch
 import yaml
 
 import hpcdd
-from hpcdd import configuration, decisions, metrics
+from hpcdd.artifacts import metrics, predictions
+from hpcdd.artifacts.model_file import read_model
+from hpcdd.config import loading
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.write import write_dataset
-from hpcdd.decomposition import Box
-from hpcdd.model_file import read_model
+from hpcdd.data.writing import write_dataset
+from hpcdd.decomposition.boxes import Box
 
 from ..conftest import make_split
 from ..launchers import Launcher, find
@@ -99,10 +100,10 @@ def test_the_same_losses_bit_by_bit_on_any_number_of_ranks(runs: dict[int, Path]
 def test_the_same_decisions_bit_by_bit_and_the_accuracies_of_results(
     runs: dict[int, Path],
 ) -> None:
-    first = decisions.read(runs[1] / "decisions.h5")
+    first = predictions.read(runs[1] / "decisions.h5")
     assert {"dnn", "coherent_transfer", "coherent_scratch"} < first.ablation.keys()
     for ranks, run in runs.items():
-        found, stated = decisions.read(run / "decisions.h5"), results_of(run)["accuracy"]["test"]
+        found, stated = predictions.read(run / "decisions.h5"), results_of(run)["accuracy"]["test"]
         for name in found.strategies:
             assert metrics.accuracy(found.decided(name), found.labels) == stated[name], (ranks, name)
         assert [metrics.accuracy(of_one, found.labels) for of_one in found.local.T] == stated["local"]
@@ -212,7 +213,7 @@ def test_the_model_file_holds_what_the_results_say(runs: dict[int, Path], tiny: 
 @pytest.mark.slow
 def test_the_recorded_configuration_runs_again(mpi: Launcher, runs: dict[int, Path], tmp_path: Path) -> None:
     recorded = runs[1] / "config.yaml"
-    assert configuration.from_yaml(recorded.read_text(), "config.yaml").output is None
+    assert loading.from_yaml(recorded.read_text(), "config.yaml").output is None
     done = mpi.hpcdd(2, ["train", recorded], tmp_path)  # in another folder
     assert done.returncode == 0, done.stderr
     assert results_of(tmp_path / "runs" / "tiny-001")["accuracy"] == results_of(runs[1])["accuracy"]

@@ -31,13 +31,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import hpcdd.run  # noqa: F401 - forked jobs need not import it
 import numpy as np
 import psutil
 import yaml
 
-import hpcdd.run  # noqa: F401 - forked jobs need not import it
-from hpcdd import cli
-from hpcdd.data.write import write_dataset
+from hpcdd.cli import main as cli
+from hpcdd.data.writing import write_dataset
 
 from ..conftest import make_split
 from ..launchers import AS_ROOT, Launcher, find, without_report

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpcdd import comm as communication
-from hpcdd import mesh
-from hpcdd.config import Config
-from hpcdd.models.coherent import Coherent, Penultimate, prepare_cnn
+from hpcdd.config.schema import Config
+from hpcdd.decomposition import rank_layout
+from hpcdd.models.coherent_model import Coherent, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
-from hpcdd.parallel.coherent import (
+from hpcdd.mpi import communicator as communication
+from hpcdd.parallel.batch_shards import Flag
+from hpcdd.parallel.sharded_coherent import (
     PartOfCoherent,
     PartOfDNN,
     checksum,
@@ -25,8 +26,7 @@ from hpcdd.parallel.coherent import (
     spread_dnn,
     take_part,
 )
-from hpcdd.parallel.reduction import Reduction
-from hpcdd.parallel.share import Flag
+from hpcdd.parallel.subdomain_sum import Reduction
 from hpcdd.parallel.team import Team, form_team
 
 WIDTHS = [3, 4, 2]
@@ -150,7 +150,7 @@ def test_a_part_of_all_cnns_computes_what_the_coherent_model_does(features: str)
 
 def team_of_one_rank(subdomains: int) -> Team:
     comm = communication.world()
-    team = form_team(comm, mesh.build(comm, subdomains, "cpu"), Config(), Flag())
+    team = form_team(comm, rank_layout.build(comm, subdomains, "cpu"), Config(), Flag())
     assert team is not None
     return team
 

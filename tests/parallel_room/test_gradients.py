@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from hpcdd import comm
-from hpcdd.parallel import gradients
-from hpcdd.parallel.gradients import BUCKETS, GradientAverage, groups
-from hpcdd.parallel.share import Flag, Share
+from hpcdd.mpi import communicator as comm
+from hpcdd.parallel import gradient_averaging
+from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.gradient_averaging import BUCKETS, GradientAverage, groups
 
 from ..thread_ranks import ThreadComm, on_ranks
 
@@ -43,10 +43,10 @@ def test_groups_hold_every_parameter_once_in_order(sizes: list[int]) -> None:
 def test_groups_are_balanced(sizes: list[int]) -> None:
     """None is larger than it should be, but for a single large parameter; no two neighbours could be one."""
     found = [[p.numel() for p in group] for group in groups(Bare(sizes).parameters())]
-    size = min(gradients._LARGEST, max(gradients._SMALLEST, sum(sizes) // BUCKETS))
+    size = min(gradient_averaging._LARGEST, max(gradient_averaging._SMALLEST, sum(sizes) // BUCKETS))
     assert all(sum(group) <= size or len(group) == 1 for group in found)
     assert all(sum(one) + other[0] > size for one, other in itertools.pairwise(found))
-    if sum(sizes) <= BUCKETS * gradients._LARGEST:
+    if sum(sizes) <= BUCKETS * gradient_averaging._LARGEST:
         assert len(found) <= 2 * BUCKETS + 1
 
 
@@ -100,11 +100,11 @@ def step(network: nn.Module, share: Share, average: GradientAverage) -> None:
 
 @pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
 @pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize("smallest", [1, gradients._SMALLEST], ids=["many buckets", "one bucket"])
+@pytest.mark.parametrize("smallest", [1, gradient_averaging._SMALLEST], ids=["many buckets", "one bucket"])
 def test_shares_of_a_batch_give_the_whole_batchs_gradients(
     network: Network, smallest: int, alike: bool, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gradients, "_SMALLEST", smallest)
+    monkeypatch.setattr(gradient_averaging, "_SMALLEST", smallest)
     functional.cross_entropy(network(INPUTS), LABELS).backward()
     expected = {name: p.grad for name, p in network.named_parameters()}
     assert expected["idle.weight"] is None
@@ -146,11 +146,11 @@ def test_afterwards_the_hooks_are_gone(network: Network) -> None:
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
-@pytest.mark.parametrize("smallest", [1, gradients._SMALLEST], ids=["many buckets", "one bucket"])
+@pytest.mark.parametrize("smallest", [1, gradient_averaging._SMALLEST], ids=["many buckets", "one bucket"])
 def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
     network: Network, smallest: int, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gradients, "_SMALLEST", smallest)
+    monkeypatch.setattr(gradient_averaging, "_SMALLEST", smallest)
 
     def work(comm: ThreadComm) -> list[float]:
         wishes, values = iter([False, comm.rank == 2, False]), []

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from hpcdd.models.batch_norm import BatchNorm, accurate
 from hpcdd.models.layers import Dropout
-from hpcdd.parallel.layers import SharedDropout, shared_layers
-from hpcdd.parallel.share import Share
+from hpcdd.parallel.batch_shards import Share
+from hpcdd.parallel.shared_layers import SharedDropout, shared_layers
 
 from ..thread_ranks import ThreadComm, on_ranks
 

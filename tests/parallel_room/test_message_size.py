@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional
 
 from hpcdd.data.samples import Samples, SideBySide
-from hpcdd.models.coherent import Coherent
+from hpcdd.models.coherent_model import Coherent
 from hpcdd.models.dnn import DNN
-from hpcdd.parallel.coherent import PartOfCoherent, take_part
-from hpcdd.parallel.reduction import Reduction
-from hpcdd.parallel.share import Share
-from hpcdd.phases.training import Steps
+from hpcdd.parallel.batch_shards import Share
+from hpcdd.parallel.sharded_coherent import PartOfCoherent, take_part
+from hpcdd.parallel.subdomain_sum import Reduction
+from hpcdd.training.trainer import Steps
 
 from ..thread_ranks import ThreadComm, on_ranks
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdd import comm as communication
-from hpcdd.errors import DivergedError
-from hpcdd.parallel.reduction import Reduction, SumOverSubdomains
-from hpcdd.parallel.share import Flag
+from hpcdd.core.errors import DivergedError
+from hpcdd.mpi import communicator as communication
+from hpcdd.parallel.batch_shards import Flag
+from hpcdd.parallel.subdomain_sum import Reduction, SumOverSubdomains
 
 from ..thread_ranks import ThreadComm, on_ranks
 

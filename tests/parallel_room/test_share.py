@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hpcdd import comm
-from hpcdd.errors import StopRequest
-from hpcdd.parallel.share import Flag, Share, broadcast_state
+from hpcdd.core.errors import StopRequest
+from hpcdd.mpi import communicator as comm
+from hpcdd.parallel.batch_shards import Flag, Share, broadcast_state
 
 from ..thread_ranks import ThreadComm, on_ranks
 

@@ -11,19 +11,20 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from hpcdd import mesh, mpi
-from hpcdd.comm import Comm, world
-from hpcdd.config import CommSettings, Config
-from hpcdd.errors import DivergedError, UserError
+from hpcdd.config.schema import CommSettings, Config
+from hpcdd.core.errors import DivergedError, UserError
+from hpcdd.decomposition import rank_layout
+from hpcdd.mpi import library
+from hpcdd.mpi.communicator import Comm, world
 from hpcdd.parallel import staging
-from hpcdd.parallel.gradients import GradientAverage
-from hpcdd.parallel.layers import shared_layers
-from hpcdd.parallel.reduction import Reduction
-from hpcdd.parallel.share import Flag, Share
+from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.gradient_averaging import GradientAverage
+from hpcdd.parallel.shared_layers import shared_layers
 from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
+from hpcdd.parallel.subdomain_sum import Reduction
 from hpcdd.parallel.team import form_team
-from hpcdd.resume import differences
-from hpcdd.run_directory import RunDirectory
+from hpcdd.runs.resume import differences
+from hpcdd.runs.run_directory import RunDirectory
 
 from ..thread_ranks import ThreadComm, on_ranks
 from ..waiting import LIMIT
@@ -207,7 +208,7 @@ def test_no_team_is_formed_where_gpu_awareness_cannot_work() -> None:
     config = Config(comm=CommSettings(gpu_aware=True))
     comm = world()
     with pytest.raises(UserError, match=r"on the CPU, where it has no effect; leave it out \(rank 0\)"):
-        form_team(comm, mesh.build(comm, 2, "cpu"), config, Flag())
+        form_team(comm, rank_layout.build(comm, 2, "cpu"), config, Flag())
 
 
 def test_a_device_that_is_no_gpu_and_gpu_awareness_contradict_each_other() -> None:
@@ -233,7 +234,7 @@ def test_gpu_awareness_is_refused_where_it_cannot_work() -> None:
 
 def test_these_mpi_libraries_say_that_they_were_built_without_cuda() -> None:
     world()
-    assert mpi.takes_gpu_memory() is False
+    assert library.takes_gpu_memory() is False
 
 
 @pytest.mark.usefixtures("gpu")

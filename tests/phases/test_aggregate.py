@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hpcdd.config import AggregationSettings, Config
+from hpcdd.config.schema import AggregationSettings, Config
 from hpcdd.models.dnn import create_dnn, features_of
-from hpcdd.parallel.coherent import take_part
-from hpcdd.phases.aggregate import fresh_dnn, train_dnn, train_dnn_together
-from hpcdd.phases.evaluate import dnn_accuracy, rule_accuracies
-from hpcdd.phases.status import Hooks, Status
+from hpcdd.parallel.sharded_coherent import take_part
+from hpcdd.phases.aggregation import fresh_dnn, train_dnn, train_dnn_together
+from hpcdd.phases.evaluation import dnn_accuracy, rule_accuracies
+from hpcdd.training.status import Hooks, Status
 
 from .toy import by_subdomain, one_knows, team_of_one
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hpcdd.phases.alike import TOLERANCE, DriftError, checked
-from hpcdd.phases.status import Ending, Hooks
+from hpcdd.training.replicated import TOLERANCE, DriftError, checked
+from hpcdd.training.status import Ending, Hooks
 
 from ..thread_ranks import ThreadComm, on_ranks
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hpcdd.config import AggregationSettings
+from hpcdd.config.schema import AggregationSettings
 from hpcdd.models.aggregators import RULES, scores
 from hpcdd.models.dnn import DNN, create_dnn
-from hpcdd.parallel.coherent import take_part
-from hpcdd.phases import evaluate
-from hpcdd.phases.evaluate import dnn_accuracy, rule_accuracies
+from hpcdd.parallel.sharded_coherent import take_part
+from hpcdd.phases import evaluation
+from hpcdd.phases.evaluation import dnn_accuracy, rule_accuracies
 
 from .toy import by_subdomain, one_knows, team_of_one
 
@@ -55,9 +55,9 @@ def test_accuracies_by_hand() -> None:
     assert dnn_accuracy_of(dnn, logits, torch.tensor([0, 1, 0, 1])) == 1.0
 
 
-@pytest.mark.parametrize("rows", [evaluate.ROWS, 1000, 2001, 7])
+@pytest.mark.parametrize("rows", [evaluation.ROWS, 1000, 2001, 7])
 def test_accuracies_in_pieces_are_those_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "ROWS", rows)
+    monkeypatch.setattr(evaluation, "ROWS", rows)
     logits, labels = one_knows(2001)
     dnn = create_dnn(AggregationSettings(hidden=(16,)), [4, 4, 4], 4, seed=0).eval()
     with torch.no_grad():

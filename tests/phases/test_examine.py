@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdd.config import AggregationSettings, BaselineSettings, CoherentSettings, Config
-from hpcdd.findings import Pieces
-from hpcdd.mesh import Mesh, Place, assign
+from hpcdd.artifacts.evaluation_cache import Pieces
+from hpcdd.config.schema import AggregationSettings, BaselineSettings, CoherentSettings, Config
+from hpcdd.decomposition.rank_layout import Mesh, Place, assign
 from hpcdd.models.aggregators import RULES, distribution, scores
-from hpcdd.models.coherent import Coherent
+from hpcdd.models.coherent_model import Coherent
 from hpcdd.models.dnn import DNN, create_dnn
-from hpcdd.parallel.coherent import take_part
-from hpcdd.parallel.share import Flag
+from hpcdd.parallel.batch_shards import Flag
+from hpcdd.parallel.sharded_coherent import take_part
 from hpcdd.parallel.team import Team
-from hpcdd.phases import examine
-from hpcdd.phases.examine import Examination, examined_rows
+from hpcdd.phases import attribution
+from hpcdd.phases.attribution import Examination, examined_rows
 
 from ..thread_ranks import ThreadComm, on_ranks
 from .toy import one_knows
@@ -129,7 +129,7 @@ def test_any_number_of_ranks_and_pieces_gives_the_same_bits(monkeypatch: pytest.
     for size in (2, 3):
         found = everything(size)
         assert [place for place in expected if found[place].tobytes() != expected[place].tobytes()] == []
-    monkeypatch.setattr(examine, "ROWS", 7)
+    monkeypatch.setattr(attribution, "ROWS", 7)
     for place, values in everything(2).items():
         np.testing.assert_allclose(values, expected[place], rtol=1e-4, atol=1e-6)
 
@@ -150,7 +150,7 @@ def test_influence_costs_no_message_but_its_gathering() -> None:
 def test_a_decision_survives_its_rounding() -> None:
     """Two classes that differ in float64 alone, and one whose probability is 1 in float32."""
     near = torch.tensor([[0.25, 0.375, 0.375 + 1e-12], [1e-30, 1.0 - 1e-16, 1e-30]], dtype=torch.float64)
-    rounded = examine._rounded(near, near.argmax(1))
+    rounded = attribution._rounded(near, near.argmax(1))
     assert rounded.dtype == np.float32
     assert rounded.argmax(1).tolist() == near.argmax(1).tolist() == [2, 1]
     np.testing.assert_allclose(rounded, near, atol=1e-7)

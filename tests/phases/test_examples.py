@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.config import Config, DataSettings
-from hpcdd.findings import Pieces
-from hpcdd.phases import examples
-from hpcdd.phases.examples import choose, decisions_of
-from hpcdd.problem import pose
+from hpcdd.artifacts.evaluation_cache import Pieces
+from hpcdd.config.schema import Config, DataSettings
+from hpcdd.data.problem import pose
+from hpcdd.phases import attribution_examples
+from hpcdd.phases.attribution_examples import choose, decisions_of
 
 from ..artificial import decisions
 
@@ -26,13 +26,13 @@ def pieces_of(n: int, num_classes: int = 3) -> tuple[np.ndarray, Pieces]:
 def test_reasons_are_true_and_the_clearest_cases_come_first() -> None:
     labels, pieces = pieces_of(900)
     shown, reasons = choose(labels, pieces)
-    assert len(shown) == len(set(shown.tolist())) == len(reasons) == 3 * examples.MOST - 10
+    assert len(shown) == len(set(shown.tolist())) == len(reasons) == 3 * attribution_examples.MOST - 10
     right = (pieces["local/decisions"] == labels[:, None]).sum(1)
     final, majority = (pieces[f"strategies/{name}"].argmax(1) == labels for name in ("coherent_transfer", "majority"))
     by_reason = {reason: shown[[r == reason for r in reasons]] for reason in ("example", "rescued", "lost")}
     assert np.bincount(labels[by_reason["example"]]).tolist() == [2, 2, 2]
     rescued, lost = by_reason["rescued"], by_reason["lost"]
-    assert len(rescued) == len(lost) == examples.MOST
+    assert len(rescued) == len(lost) == attribution_examples.MOST
     assert final[rescued].all()
     assert (right[rescued] < 2).all()
     assert (np.diff(right[rescued]) >= 0).all()
@@ -45,7 +45,7 @@ def test_of_many_classes_each_is_shown_once_while_there_is_room() -> None:
     labels, pieces = pieces_of(30)
     labels = np.arange(30) % 15
     _, reasons = choose(labels, pieces)
-    assert reasons.count("example") <= examples.MOST
+    assert reasons.count("example") <= attribution_examples.MOST
     first = choose(labels, pieces)[0][[reason == "example" for reason in reasons]]
     assert len(set(labels[first].tolist())) >= min(len(first), 13)
 
@@ -67,7 +67,7 @@ def test_images_are_whole_and_as_they_are_stored(tiny: Path, monkeypatch: pytest
     np.testing.assert_array_equal(found.images, stored)
     assert set(found.reasons) == {"example", "rescued", "lost"}
 
-    monkeypatch.setattr(examples, "_BYTES", 4 * 144 + 10)
+    monkeypatch.setattr(attribution_examples, "_BYTES", 4 * 144 + 10)
     few = decisions_of(problem, "test", "logits", rows, pieces)
     assert len(few.images) == len(few.reasons) == 4
     assert set(few.reasons) == {"example", "rescued", "lost"}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import DivergedError
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.errors import DivergedError
-from hpcdd.mesh import Place
+from hpcdd.decomposition.rank_layout import Place
 from hpcdd.phases.local import LocalResult, create_local_cnn, train_local_cnns
-from hpcdd.phases.status import Hooks
-from hpcdd.problem import pose
+from hpcdd.training.status import Hooks
 
 
 def run(tiny: Path, subdomains: tuple[int, ...], **local: object) -> dict[int, LocalResult]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config import TrainingSettings
-from hpcdd.errors import UserError
-from hpcdd.phases.optimizers import check_precision, eager, make_optimizer, make_schedule
-from hpcdd.phases.status import Hooks
-from hpcdd.phases.training import evaluate, train
+from hpcdd.config.schema import TrainingSettings
+from hpcdd.core.errors import UserError
+from hpcdd.training.optimizers import check_precision, eager, make_optimizer, make_schedule
+from hpcdd.training.status import Hooks
+from hpcdd.training.trainer import evaluate, train
 
 from .toy import parameters, ring, small
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.phases.streams import Streams
-from hpcdd.seeding import WHOLE, seed_of
+from hpcdd.core.seeding import WHOLE, seed_of
+from hpcdd.training.random_streams import Streams
 
 CPU = torch.device("cpu")
 X = torch.ones(4, 50)

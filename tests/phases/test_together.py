@@ -11,18 +11,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpcdd.checkpoints.keeper import Costs, Journal, Keeper, NoKeeper
-from hpcdd.config import CheckpointSettings, Config
+from hpcdd.config.schema import CheckpointSettings, Config
+from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.augmentation import AugmentedSamples
-from hpcdd.data.loading import Where
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.errors import DivergedError, StopRequest
-from hpcdd.mesh import Place
-from hpcdd.phases import graphs, together
+from hpcdd.data.sample_loading import Where
+from hpcdd.decomposition.rank_layout import Place
+from hpcdd.mpi.traffic import Ledger
 from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_together
-from hpcdd.phases.status import Hooks, Status
-from hpcdd.problem import pose
-from hpcdd.traffic import Ledger
+from hpcdd.training import batched_trainer as together
+from hpcdd.training import cuda_graphs
+from hpcdd.training.checkpoints.manager import Costs, Journal, Keeper, NoKeeper
+from hpcdd.training.status import Hooks, Status
 
 from .test_training import stop_at
 
@@ -219,7 +220,7 @@ def test_steps_are_recorded_once_and_replayed_over_all_epochs(
         recorders.append(OnPaper())
         return recorders[-1]
 
-    monkeypatch.setattr(graphs, "recorder_of", recorder_of)
+    monkeypatch.setattr(cuda_graphs, "recorder_of", recorder_of)
     replayed = Run(tiny, more=more, epochs=3)
     replayed.same_as(plain)
     steps = replayed.results[0].steps
@@ -228,7 +229,7 @@ def test_steps_are_recorded_once_and_replayed_over_all_epochs(
 
 def test_what_is_streamed_is_not_recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = OnPaper()
-    monkeypatch.setattr(graphs, "recorder_of", lambda *_: recorder)
+    monkeypatch.setattr(cuda_graphs, "recorder_of", lambda *_: recorder)
     run = Run(tiny, more={"data": {"file": str(tiny), "validation_fraction": 0.2, "storage": "stream"}})
     assert recorder.warm == recorder.recorded == 0
     assert run.results[0].steps > 3
@@ -239,7 +240,7 @@ def test_a_step_that_can_not_be_recorded_names_the_way_round(tiny: Path, monkeyp
         def record(self, work: Callable[[], None]) -> Callable[[], None]:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs, "recorder_of", lambda *_: Refusing())
+    monkeypatch.setattr(cuda_graphs, "recorder_of", lambda *_: Refusing())
     with pytest.raises(RuntimeError, match="not permitted") as error:
         Run(tiny)
     assert "`together: false`" in error.value.__notes__[0]

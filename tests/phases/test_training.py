@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config import TrainingSettings
+from hpcdd.config.schema import TrainingSettings
+from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.samples import Samples
-from hpcdd.errors import DivergedError, StopRequest
 from hpcdd.models.vgg import VGG
-from hpcdd.phases.status import Hooks, Status
-from hpcdd.phases.training import evaluate, logits_of, train
+from hpcdd.training.status import Hooks, Status
+from hpcdd.training.trainer import evaluate, logits_of, train
 
 from .toy import parameters, ring, small
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.checkpoints.keeper import Costs, Journal, Keeper
-from hpcdd.checkpoints.snapshot import Position, Snapshot
-from hpcdd.config import CheckpointSettings, TrainingSettings
-from hpcdd.data import order
-from hpcdd.errors import StopRequest
-from hpcdd.phases.state import finished
-from hpcdd.phases.status import Hooks, Status
-from hpcdd.phases.training import train
-from hpcdd.traffic import Ledger
+from hpcdd.config.schema import CheckpointSettings, TrainingSettings
+from hpcdd.core.errors import StopRequest
+from hpcdd.data import sample_order
+from hpcdd.mpi.traffic import Ledger
+from hpcdd.training.checkpoints.manager import Costs, Journal, Keeper
+from hpcdd.training.checkpoints.snapshot import Position, Snapshot
+from hpcdd.training.status import Hooks, Status
+from hpcdd.training.trainer import train
+from hpcdd.training.training_state import finished
 
 from .test_training import stop_at
 from .test_training_streamed import file, samples
@@ -193,7 +193,7 @@ def test_costs_add_up_over_jobs(tmp_path: Path) -> None:
 
 
 def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "WINDOW_BYTES", 128 * 64)
+    monkeypatch.setattr(sample_order, "WINDOW_BYTES", 128 * 64)
     splits = samples(file, "stream")
 
     def trained(folder: Path | None, step: Callable[[], None] = lambda: None) -> nn.Module:

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config import TrainingSettings
+from hpcdd.config.schema import TrainingSettings
+from hpcdd.core.errors import DivergedError, StopRequest
+from hpcdd.core.seeding import seed_of
 from hpcdd.data.samples import Samples
-from hpcdd.errors import DivergedError, StopRequest
-from hpcdd.parallel.coherent import PartOfDNN
-from hpcdd.parallel.layers import shared_layers
-from hpcdd.parallel.reduction import Reduction
-from hpcdd.parallel.share import Flag, Share
-from hpcdd.phases.alike import DriftError, checked
-from hpcdd.phases.status import Hooks, Status
-from hpcdd.phases.streams import Streams
-from hpcdd.phases.training import logits_of, train
-from hpcdd.seeding import seed_of
+from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.sharded_coherent import PartOfDNN
+from hpcdd.parallel.shared_layers import shared_layers
+from hpcdd.parallel.subdomain_sum import Reduction
+from hpcdd.training.random_streams import Streams
+from hpcdd.training.replicated import DriftError, checked
+from hpcdd.training.status import Hooks, Status
+from hpcdd.training.trainer import logits_of, train
 
 from ..thread_ranks import ThreadComm, on_ranks
 from ..waiting import LIMIT

@@ -12,18 +12,20 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd import comm, environment, mesh, storage
-from hpcdd.config import Config, TrainingSettings
-from hpcdd.data import order
-from hpcdd.data.loading import Where
+from hpcdd.config.schema import Config, TrainingSettings
+from hpcdd.core import environment
+from hpcdd.core.errors import StopRequest
+from hpcdd.data import sample_order, sample_storage
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
+from hpcdd.data.sample_loading import Where
 from hpcdd.data.samples import AnySamples
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.errors import StopRequest
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition import rank_layout
 from hpcdd.models.vgg import VGG
-from hpcdd.phases.status import Hooks, Status
-from hpcdd.phases.training import evaluate, train
-from hpcdd.problem import pose
+from hpcdd.mpi import communicator
+from hpcdd.training.status import Hooks, Status
+from hpcdd.training.trainer import evaluate, train
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images[labels == 1, :, ::2] += 40
     split = Split.from_array(images, labels)
     write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names="ab")
-    monkeypatch.setattr(order, "WINDOW_BYTES", 128 * 64)
+    monkeypatch.setattr(sample_order, "WINDOW_BYTES", 128 * 64)
     return tmp_path / "d.h5"
 
 
@@ -66,11 +68,11 @@ def test_the_bits_do_not_depend_on_where_the_samples_are(file: Path, blocks: int
 
 def test_the_bits_do_not_depend_on_how_busy_the_node_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"data": {"file": str(file)}, "model": {"name": "vgg1"}, "aggregation": {"placement": "distributed"}}
-    config, world, found = Config.model_validate(settings), comm.world(), {}
+    config, world, found = Config.model_validate(settings), communicator.world(), {}
     problem = pose(config)
     for free in (1 << 30, 1 << 16):
         monkeypatch.setattr(environment, "available_memory", lambda free=free: free)
-        where = storage.decide(world, config, problem, mesh.build(world, 4, "cpu")).of(0)
+        where = sample_storage.decide(world, config, problem, rank_layout.build(world, 4, "cpu")).of(0)
         splits: dict[str, AnySamples] = {**problem.read_whole(BoxReader(file), "cpu", where)}
         splits["validation"] = splits["test"]
         found[where] = trained(splits, 1)[1]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hpcdd import comm, mesh
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
 from hpcdd.data.samples import Samples
-from hpcdd.parallel.share import Flag
+from hpcdd.decomposition import rank_layout
+from hpcdd.mpi import communicator
+from hpcdd.parallel.batch_shards import Flag
 from hpcdd.parallel.team import Team, form_team
 
 
@@ -44,7 +45,7 @@ def by_subdomain(logits: torch.Tensor) -> dict[int, torch.Tensor]:
 
 
 def team_of_one(subdomains: int, config: Config | None = None) -> Team:
-    world = comm.world()
-    team = form_team(world, mesh.build(world, subdomains, "cpu"), config or Config(), Flag())
+    world = communicator.world()
+    team = form_team(world, rank_layout.build(world, subdomains, "cpu"), config or Config(), Flag())
     assert team is not None
     return team

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
 from hpcdd.plan.clock import FITTED, MEASURED, SCALED, Clock
 from hpcdd.plan.messages import Message
 from hpcdd.plan.simulate import Simulated
-from hpcdd.plan.work import Work
+from hpcdd.plan.workload import Work
 
 from .machines import machine, step
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hpcdd.errors import UserError
-from hpcdd.plan import command, machine_file
+from hpcdd.core.errors import UserError
+from hpcdd.plan import machine_file, overview
 from hpcdd.plan.machine import Machine
 
 from .machines import machine, step
@@ -21,7 +21,7 @@ WORDS = ("--decomposition.grid", "1,2", "--model.name", "vgg2", "--model.width",
 
 def plan(tiny: Path, *words: str) -> str:
     out = io.StringIO()
-    command.run([*words, "--data.file", str(tiny), *WORDS], out)
+    overview.run([*words, "--data.file", str(tiny), *WORDS], out)
     return out.getvalue()
 
 
@@ -75,7 +75,7 @@ def test_times_and_efficiency_follow_the_machine_file(tiny: Path, tmp_path: Path
 
 def test_each_of_many_ranks_has_its_box() -> None:
     out = io.StringIO()
-    command.run(["-n", "49", "--decomposition.grid", "7,7", "--model.name", "vgg2", "--model.local_width", "2"], out)
+    overview.run(["-n", "49", "--decomposition.grid", "7,7", "--model.name", "vgg2", "--model.local_width", "2"], out)
     assert row(out.getvalue(), "boxes and their owners", "48")[1:4] == ["24:28 x 24:28", "4 x 4", "48"]
 
 
@@ -128,7 +128,7 @@ def test_it_is_found_in_the_working_folder_once_it_is_admitted(foreign: Path, pr
 @pytest.mark.slow
 def test_no_mpi_is_needed(tiny: Path) -> None:
     program = (
-        "import sys; from hpcdd.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from hpcdd.cli.main import main; code = main(sys.argv[1:]); "
         "print('mpi4py' in sys.modules); sys.exit(code)"
     )
     words = [sys.executable, "-c", program, "plan", "-n", "3", "--data.file", str(tiny), *WORDS]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.data.problem import pose
 from hpcdd.plan.clock import Clock
 from hpcdd.plan.cost import Costs, Phase, efficiency, total
-from hpcdd.plan.work import Work, Workload
-from hpcdd.problem import pose
+from hpcdd.plan.workload import Work, Workload
 
 from .machines import machine
 

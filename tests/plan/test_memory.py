@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hpcdd.config import Config, ModelSettings, TrainingSettings
+from hpcdd.config.schema import Config, ModelSettings, TrainingSettings
+from hpcdd.data.problem import Problem, pose
 from hpcdd.models.registry import create
-from hpcdd.plan import networks
+from hpcdd.plan import fake_networks
 from hpcdd.plan.memory import Memories, Memory
 from hpcdd.plan.simulate import evaluation, images, training_step
-from hpcdd.plan.work import Workload
-from hpcdd.problem import Problem, pose
+from hpcdd.plan.workload import Workload
 
 LIBRARIES = 1000
 
@@ -40,7 +40,7 @@ def test_one_cnn_that_is_trained_after_the_other(tiny: Path, settings: dict[str,
     made, problem = memories(tiny, 2, local=settings)
     found = made.of([2, 3], "memory", is_root=False)
     parameters = 4 * problem.widths.local_parameters[2]
-    state = sum(tensor.nbytes for tensor in networks.local_cnn(problem, 2).state_dict().values())
+    state = sum(tensor.nbytes for tensor in fake_networks.local_cnn(problem, 2).state_dict().values())
     assert found.moment == "local"
     assert found.runtime == LIBRARIES
     assert found.samples == 2 * 6 * 6 * (300 + 90)
@@ -108,7 +108,7 @@ def test_an_evaluation_needs_no_more_than_a_training_step(
 ) -> None:
     """Nothing but the batch's size matters: 512 volumes at a time took fifty times a training step of 4."""
     settings = TrainingSettings(batch_size=batch_size)
-    with networks.fake():
+    with fake_networks.fake():
         network = create(ModelSettings(name=name), shape, 10, width)
     step = training_step(network, images(shape, batch_size, "uint8"), batch_size)
     decided = evaluation(network, images(shape, settings.evaluation_batch, "uint8"))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.config import Config
-from hpcdd.mesh import assign
+from hpcdd.config.schema import Config
+from hpcdd.data.problem import pose
+from hpcdd.decomposition.rank_layout import assign
 from hpcdd.plan import messages
 from hpcdd.plan.messages import Layout
-from hpcdd.problem import pose
 
 
 def config(tiny: Path, **more: object) -> Config:

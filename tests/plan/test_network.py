@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from hpcdd.plan.collective_model import COLLECTIVES, fit, fit_all, seconds, terms
 from hpcdd.plan.machine import Collective, FittedCollective, MeasuredCollective
-from hpcdd.plan.network import COLLECTIVES, fit, fit_all, seconds, terms
 
 
 def point(size: int, ranks: int, taken: float, collective: Collective = "send", **more: Any) -> MeasuredCollective:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.data.write import write_dataset
+from hpcdd.data.writing import write_dataset
 
 from ..conftest import make_split
 from ..launchers import Launcher

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.errors import UserError
-from hpcdd.plan import networks, simulate
+from hpcdd.core.errors import UserError
+from hpcdd.plan import fake_networks, simulate
 
 
 def test_a_dense_layer_by_hand() -> None:
-    with networks.fake():
+    with fake_networks.fake():
         network = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 3))
     found = simulate.training_step(network, lambda: torch.zeros(10, 100), 10)
     forward = 2 * 10 * (100 * 50 + 50 * 3)
@@ -24,7 +24,7 @@ def test_a_dense_layer_by_hand() -> None:
 
 
 def test_an_evaluation_keeps_no_activations_and_a_convolution_that_is_trained_works_on_copies() -> None:
-    with networks.fake():
+    with fake_networks.fake():
         network = nn.Sequential(*[nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(10)])
     layer, weights = 4 * 5 * 8 * 12 * 12, 10 * 4 * 8 * 8 * 9
     evaluated = simulate.evaluation(network, lambda: torch.zeros(5, 8, 12, 12))
@@ -37,7 +37,7 @@ def test_an_evaluation_keeps_no_activations_and_a_convolution_that_is_trained_wo
 
 
 def test_large_tensors_are_not_on_the_heap() -> None:
-    with networks.fake():
+    with fake_networks.fake():
         network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(9, 3))
     rows = simulate.LARGE // (4 * 9)
     small, large = (simulate.evaluation(network, lambda n=n: torch.zeros(n, 9)) for n in (rows, rows + 1))

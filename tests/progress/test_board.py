@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hpcdd.errors import UserError
-from hpcdd.phases.status import Status
-from hpcdd.progress import board
-from hpcdd.progress.board import Board
-from hpcdd.seeding import WHOLE
+from hpcdd.core.errors import UserError
+from hpcdd.core.seeding import WHOLE
+from hpcdd.runs.progress import board
+from hpcdd.runs.progress.board import Board
+from hpcdd.training.status import Status
 
 from ..launchers import Launcher
 

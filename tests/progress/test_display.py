@@ -16,12 +16,12 @@ from typing import Literal, TextIO
 
 import pytest
 
-from hpcdd.errors import UserError
-from hpcdd.launch import Launch
-from hpcdd.phases.status import Status
-from hpcdd.progress.display import LineDisplay, NoDisplay, make_display
-from hpcdd.progress.live import LiveDisplay
-from hpcdd.seeding import WHOLE
+from hpcdd.core.errors import UserError
+from hpcdd.core.seeding import WHOLE
+from hpcdd.mpi.launcher import Launch
+from hpcdd.runs.progress.display import LineDisplay, NoDisplay, make_display
+from hpcdd.runs.progress.live import LiveDisplay
+from hpcdd.training.status import Status
 
 from ..waiting import LIMIT
 

@@ -15,8 +15,8 @@ from ..waiting import LIMIT
 
 PROGRAM = """
 import os, sys
-from hpcdd.launch import Launch, from_environment
-from hpcdd.progress.terminal import find_terminal
+from hpcdd.mpi.launcher import Launch, from_environment
+from hpcdd.runs.progress.terminal import find_terminal
 if "background" in sys.argv:
     child = os.fork()  # what a shell does for `command &`
     if child:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hpcdd.config import Config
-from hpcdd.configuration import to_yaml
+from hpcdd.config.loading import to_yaml
+from hpcdd.config.schema import Config
 
 from ..artificial import decisions
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.errors import UserError
-from hpcdd.report import at_end, command, page
+from hpcdd.core.errors import UserError
+from hpcdd.report import at_end, page, reports
 
 from ..bad_input.outcome import check_text
 from . import made_run
@@ -24,7 +24,7 @@ def test_a_run_without_its_report_is_complete_all_the_same(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(command, "write", fail)
+    monkeypatch.setattr(reports, "write", fail)
     at_end.write(Path("runs/x"))
     told = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
     printed = capsys.readouterr()

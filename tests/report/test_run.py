@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from hpcdd import decisions
-from hpcdd.errors import UserError
-from hpcdd.report import command, run_facts
-from hpcdd.report import run as run_page
+from hpcdd.artifacts import predictions
+from hpcdd.core.errors import UserError
+from hpcdd.core.texts import printable
+from hpcdd.report import reports, run_facts, run_page
 from hpcdd.report.run_data import read
-from hpcdd.studies.expectations import holm
-from hpcdd.texts import printable
+from hpcdd.studies.hypotheses import holm
 
 from . import browser, made_run
 
@@ -37,7 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def page(folder: Path, output: Path | None = None) -> str:
     out = StringIO()
-    command.run([str(folder), *([] if output is None else ["--output", str(output)])], out)
+    reports.run([str(folder), *([] if output is None else ["--output", str(output)])], out)
     path = (output or folder) / "report.html"
     assert out.getvalue().endswith(f"report: {path}\n")
     return path.read_text()
@@ -61,7 +60,7 @@ def test_people_can_read_it(kind: dict[str, Any], opened: Any, tmp_path: Path) -
 def test_it_says_what_the_files_say(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run")
     text = re.sub(r"<svg .*?</svg>", "", page(folder), flags=re.DOTALL)
-    found = decisions.read(folder / "decisions.h5")
+    found = predictions.read(folder / "decisions.h5")
     for name, probabilities in found.strategies.items():
         accuracy = float((probabilities.argmax(1) == found.labels).mean())
         assert f"{accuracy:.4f} (" in text, name
@@ -94,7 +93,7 @@ NASTY = ("=black\x1b[31m", "<b>&$x^$\u202e", "#000000\n")
 
 def test_nasty_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run")
-    dataclasses.replace(decisions.read(folder / "decisions.h5"), class_names=NASTY).write(folder / "decisions.h5")
+    dataclasses.replace(predictions.read(folder / "decisions.h5"), class_names=NASTY).write(folder / "decisions.h5")
     text = page(folder)
     for name in NASTY:
         assert str(escape(printable(name))) in text
@@ -148,7 +147,7 @@ def two_sided_binomial(gains: int, losses: int) -> float:
 
 
 def test_mcnemars_test_and_confusions(tmp_path: Path) -> None:
-    found = decisions.read(made_run.run(tmp_path / "run") / "decisions.h5")
+    found = predictions.read(made_run.run(tmp_path / "run") / "decisions.h5")
     rows = run_facts.pairs(found)
     assert len(rows) == len(found.strategies) - 1
     assert all(int(row[2]) >= int(row[3]) for row in rows)

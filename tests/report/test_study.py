@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hpcdd.errors import UserError
-from hpcdd.report import command, study
-from hpcdd.studies import index
+from hpcdd.core.errors import UserError
+from hpcdd.report import reports, study_page
+from hpcdd.studies import study_index
 
 from ..studies import made
 from . import browser
@@ -29,7 +29,7 @@ def measured(labels: dict[str, str], seed: int) -> dict[str, Any]:
 def page(folder: Path, values: Any = measured, **more: Any) -> str:
     """The text of a study's page, written into the study's directory."""
     out = io.StringIO()
-    command.run([str(made.study(folder, values, **more))], out)
+    reports.run([str(made.study(folder, values, **more))], out)
     assert out.getvalue().endswith(f"report: {folder / 'report.html'}\n")
     return (folder / "report.html").read_text()
 
@@ -88,18 +88,18 @@ def test_nasty_labels_act_nowhere(tmp_path: Path) -> None:
     folder = made.study(
         tmp_path / "study", measured, title="\x1b]0;title\x07", matrix={"case": list(labels), "seed": [0, 1]}
     )
-    content = json.loads((folder / index.NAME).read_bytes())
+    content = json.loads((folder / study_index.NAME).read_bytes())
     for run in content["runs"]:
         run["labels"]["case"] = labels[run["labels"]["case"]]
-    (folder / index.NAME).write_text(json.dumps(content))
-    command.run([str(folder)], io.StringIO())
+    (folder / study_index.NAME).write_text(json.dumps(content))
+    reports.run([str(folder)], io.StringIO())
     (head, *rows) = csv.reader((folder / "tables" / "table.csv").open(newline=""))
     assert head[0] == "case"
     assert [row[0] for row in rows] == [r"'=1+1\x1b[2J", "[$x^$] #50%", r"\u202e"]
     latex = (folder / "tables" / "table.tex").read_text()
     assert r"{[}\$x\textasciicircum{}\$] \#50\% &" in latex
     out = io.StringIO()
-    study.show(study.read(folder), out)
+    study_page.show(study_page.read(folder), out)
     for text in (out.getvalue(), latex, (folder / "report.html").read_text()):
         assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
 
@@ -121,7 +121,7 @@ def test_a_study_that_has_only_begun(tmp_path: Path) -> None:
 
 def test_the_terminal_has_the_same(written: tuple[Path, str]) -> None:
     out = io.StringIO()
-    study.show(study.read(written[0]), out)
+    study_page.show(study_page.read(written[0]), out)
     shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
     assert "a made study: test accuracy" in shown
     assert "2x2 0.6100 ± 0.0100 0.6100 ± 0.0100 0.5990 ± 0.0090 0.5201 ± 0.0201" in shown
@@ -130,24 +130,24 @@ def test_the_terminal_has_the_same(written: tuple[Path, str]) -> None:
 
 def test_the_page_may_stand_elsewhere(tmp_path: Path) -> None:
     folder = made.study(tmp_path / "study", measured)
-    command.run([str(folder), "--output", str(tmp_path / "page")], io.StringIO())
+    reports.run([str(folder), "--output", str(tmp_path / "page")], io.StringIO())
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "figures", "tables"}
     assert {path.name for path in folder.iterdir()} == {"study.json", "runs"}
 
 
 def test_links_of_several_studies_on_one_page_lead_to_their_tables(tmp_path: Path) -> None:
     folders = [made.study(tmp_path / name, measured) for name in ("a", "b")]
-    command.run([*map(str, folders), "--output", str(tmp_path / "page")], io.StringIO())
+    reports.run([*map(str, folders), "--output", str(tmp_path / "page")], io.StringIO())
     links = re.findall(r'href="([^#"]+)"', (tmp_path / "page/report.html").read_text())
-    assert len(set(links)) == 2 * len(study.FILES)
+    assert len(set(links)) == 2 * len(study_page.FILES)
     assert all((tmp_path / "page" / link).is_file() for link in links)
 
 
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither a run nor a study"):
-        command.run([str(tmp_path)], io.StringIO())
+        reports.run([str(tmp_path)], io.StringIO())
     with pytest.raises(UserError, match="say where with --output"):
-        command.run([str(tmp_path), "a.jsonl"], io.StringIO())
+        reports.run([str(tmp_path), "a.jsonl"], io.StringIO())
 
 
 def test_people_can_read_it(opened: Any, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcdd.report import study_texts as texts
-from hpcdd.studies import outcome
-from hpcdd.studies.tables import Table, tabulate
+from hpcdd.studies import study_results
+from hpcdd.studies.study_tables import Table, tabulate
 
 from ..studies import made
 
@@ -25,7 +25,7 @@ def measured(labels: dict[str, str], seed: int) -> dict[str, Any]:
 
 
 def table(folder: Path, values: Any = measured, **more: Any) -> Table:
-    return tabulate(outcome.read(made.study(folder, values, **more)))
+    return tabulate(study_results.read(made.study(folder, values, **more)))
 
 
 def test_cells(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcdd.studies import record
+from hpcdd.studies import scaling_log
 
 from ..launchers import find, started
 from ..parallel.test_resume import check_same, write_config
@@ -110,7 +110,7 @@ def test_jobs_that_are_stopped_requeued_and_preempted_end_as_if_nothing_had_been
 def test_ranks_meet_whatever_lies_in_memory(cluster: Cluster, tmp_path: Path) -> None:
     """MALLOC_PERTURB_ fills memory that is not in use, which MPICH's UCX sends along with its address."""
     program = tmp_path / "meet.py"
-    program.write_text("from hpcdd.comm import world\n\nprint(world().size)\n")
+    program.write_text("from hpcdd.mpi.communicator import world\n\nprint(world().size)\n")
     output = cluster.call("srun", *ON_BOTH, "--time=1", sys.executable, program, MALLOC_PERTURB_="85")
     assert output.split() == ["2", "2"]
 
@@ -177,7 +177,7 @@ def test_a_chain_of_jobs_measures_the_points_and_makes_the_report(cluster: Clust
     started["slurm"] += len(jobs)
     for job in jobs:
         assert cluster.exit_code(job) == 0, (tmp_path / f"scaling-{job}.out").read_text()
-    lines = record.read(tmp_path / "study.jsonl")
+    lines = scaling_log.read(tmp_path / "study.jsonl")
     assert [line.ranks for line in lines] == [1, 1, 1, 1, 2, 2, 2, 2]
     assert "report: study-report/report.html" in (tmp_path / f"scaling-{jobs[-1]}.out").read_text()
 

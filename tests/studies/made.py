@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcdd.studies import index
-from hpcdd.studies.index import Entry, Index, TableOf
-from hpcdd.studies.outcome import FAILED, RUNS
+from hpcdd.studies import study_index
+from hpcdd.studies.study_index import Entry, Index, TableOf
+from hpcdd.studies.study_results import FAILED, RUNS
 
 Accuracies = Mapping[str, Any]
 COUNTS = {"global": 1000, "local": [200, 210, 220, 230], "dnn": 40, "coherent": 890}
@@ -76,7 +76,7 @@ def study(
     folder.mkdir(parents=True, exist_ok=True)
     table = TableOf.model_validate({"columns": columns})
     made = Index(name="made", title=title, matrix=dict(matrix), expect=tuple(expect), table=table, runs=tuple(entries))
-    index.write(folder, made)
+    study_index.write(folder, made)
     return folder
 
 

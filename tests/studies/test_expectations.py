@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hpcdd.errors import UserError
-from hpcdd.studies.expectations import Measured, Statement, holm, judge
+from hpcdd.core.errors import UserError
+from hpcdd.studies.hypotheses import Measured, Statement, holm, judge
 
 
 def rows(*differences: list[float]) -> list[list[Measured]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.errors import UserError
+from hpcdd.core.errors import UserError
 from hpcdd.studies import dry_run
-from hpcdd.studies.directory import StudyDirectory, index_of
-from hpcdd.studies.order import Order, order
+from hpcdd.studies.study_directory import StudyDirectory, index_of
+from hpcdd.studies.study_request import Order, order
 
 from ..plan.machines import machine
 

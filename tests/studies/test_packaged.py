@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdd.data.write import Split, write_dataset
-from hpcdd.studies import order
-from hpcdd.studies.expectations import Statement
-from hpcdd.studies.share import posed
+from hpcdd.data.writing import Split, write_dataset
+from hpcdd.studies import study_request
+from hpcdd.studies.hypotheses import Statement
+from hpcdd.studies.planned_runs import posed
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
@@ -24,11 +24,11 @@ SHAPES = {
 }
 
 
-def orders(path: Path, *options: str) -> list[order.Order]:
+def orders(path: Path, *options: str) -> list[study_request.Order]:
     """A study, and each of its variants."""
-    plain = order.order([str(path), *options])[0]
+    plain = study_request.order([str(path), *options])[0]
     variants = plain.description.variants
-    return [plain, *(order.order([str(path), *options, "--variant", name])[0] for name in variants)]
+    return [plain, *(study_request.order([str(path), *options, "--variant", name])[0] for name in variants)]
 
 
 def test_the_studies_that_the_papers_have_are_there() -> None:

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from hpcdd.checkpoints.reuse import identity
-from hpcdd.config import Config
-from hpcdd.findings import Findings
-from hpcdd.studies import queue
-from hpcdd.studies.directory import StudyDirectory
-from hpcdd.studies.groups import stages
+from hpcdd.artifacts.evaluation_cache import Findings
+from hpcdd.config.schema import Config
+from hpcdd.runs.reuse import identity
+from hpcdd.studies import run_queue
 from hpcdd.studies.matrix import Combination
-from hpcdd.studies.order import Run
-from hpcdd.studies.queue import Queue
-from hpcdd.studies.share import Posed, posed
+from hpcdd.studies.planned_runs import Posed, posed
+from hpcdd.studies.rank_groups import stages
+from hpcdd.studies.run_queue import Queue
+from hpcdd.studies.study_directory import StudyDirectory
+from hpcdd.studies.study_request import Run
 
 
 def entry(name: str, ranks: int = 1, **results: str) -> Posed:
@@ -90,9 +90,9 @@ def test_claims_are_taken_away_at_the_end(tmp_path: Path) -> None:
     directory = StudyDirectory(tmp_path)
     for job in ("a", "b"):
         Queue(directory, job, [], [])
-    queue.close(directory, "a")
+    run_queue.close(directory, "a")
     assert [path.name for path in directory.claims.iterdir()] == ["b"]
-    queue.close(directory, "b")
+    run_queue.close(directory, "b")
     assert not directory.claims.exists()
 
 

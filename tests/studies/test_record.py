@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.config import Config
-from hpcdd.errors import UserError, WriteError
-from hpcdd.studies import record
-from hpcdd.studies.settings import Study
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError, WriteError
+from hpcdd.studies import scaling_log
+from hpcdd.studies.scaling_file import Study
 
 from ..waiting import LIMIT
 from . import lines
 
 
-def line(repeat: int) -> record.Line:
+def line(repeat: int) -> scaling_log.Line:
     return lines.line(repeat=repeat)
 
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "new" / "s.jsonl"
     for repeat in range(3):
-        record.append(path, line(repeat))
-    assert record.read(path) == [line(repeat) for repeat in range(3)]
-    assert [found.key[:4] for found in record.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
+        scaling_log.append(path, line(repeat))
+    assert scaling_log.read(path) == [line(repeat) for repeat in range(3)]
+    assert [found.key[:4] for found in scaling_log.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
 
 
 def test_the_same_turn_on_another_layout_is_another_measurement() -> None:
@@ -48,19 +48,19 @@ def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     start = [sys.executable, "-c", program, str(path), str(each)]
     jobs = [subprocess.Popen([*start, job, line(0).model_dump_json()]) for job in "ab"]
     assert [job.wait(LIMIT) for job in jobs] == [0, 0]
-    found = sorted((line.job, line.repeat) for line in record.read(path))
+    found = sorted((line.job, line.repeat) for line in scaling_log.read(path))
     assert found == [(job, n) for job in "ab" for n in range(each)]
 
 
 def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
-    record.append(path, line(0))
+    scaling_log.append(path, line(0))
     whole = path.read_bytes()
     for cut in range(1, len(whole)):
         path.write_bytes(whole + whole[:cut])
-        assert record.read(path) == [line(0)]
-        record.append(path, line(1))
-        assert record.read(path) == [line(0), line(1)]
+        assert scaling_log.read(path) == [line(0)]
+        scaling_log.append(path, line(1))
+        assert scaling_log.read(path) == [line(0), line(1)]
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
 )
 def test_something_else_is_refused_and_left_alone(tmp_path: Path, text: bytes, words: str) -> None:
     path = tmp_path / "s.jsonl"
-    record.append(path, line(0))
+    scaling_log.append(path, line(0))
     path.write_bytes(path.read_bytes() + text)
     with pytest.raises(UserError, match=words):
-        record.read(path)
+        scaling_log.read(path)
 
 
 @pytest.mark.parametrize(
@@ -92,35 +92,35 @@ def test_what_no_job_has_written_is_refused(tmp_path: Path, name: str, value: ob
     path.write_text(json.dumps(lines.fields(**{name: value}) if name != "ranks" else {**lines.fields(), name: value}))
     path.write_text(path.read_text() + "\n")
     with pytest.raises(UserError, match=rf"its field '{name}.*' is missing or of a wrong kind \("):
-        record.read(path)
+        scaling_log.read(path)
 
 
 def test_what_can_not_be_written_is_found_before_and_nothing_is_left(tmp_path: Path) -> None:
     for wrong in (tmp_path, Path("/proc/none/s.jsonl"), tmp_path / ("n" * 300)):
         with pytest.raises(WriteError, match="can't be written"):
-            record.check_writable(wrong)
-    record.check_writable(tmp_path / "new" / "folder" / "s.jsonl")
+            scaling_log.check_writable(wrong)
+    scaling_log.check_writable(tmp_path / "new" / "folder" / "s.jsonl")
     assert list(tmp_path.iterdir()) == []
-    record.append(tmp_path / "s.jsonl", line(0))
-    record.check_writable(tmp_path / "s.jsonl")
-    assert record.read(tmp_path / "s.jsonl") == [line(0)]
+    scaling_log.append(tmp_path / "s.jsonl", line(0))
+    scaling_log.check_writable(tmp_path / "s.jsonl")
+    assert scaling_log.read(tmp_path / "s.jsonl") == [line(0)]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read: No such file"):
-        record.read(tmp_path / "s.jsonl")
-    assert record.read(tmp_path / "s.jsonl", may_be_missing=True) == []
+        scaling_log.read(tmp_path / "s.jsonl")
+    assert scaling_log.read(tmp_path / "s.jsonl", may_be_missing=True) == []
 
 
 def test_a_line_that_knew_fewer_settings_belongs_to_the_series_of_today(tmp_path: Path) -> None:
     """What is measured already is not measured again because a setting was added since."""
     study, config = Study(kind="strong").model_dump(mode="json"), Config(seed=4).model_dump(mode="json")
-    today = record.series(study, config)
+    today = scaling_log.series(study, config)
     del study["warm_up"], config["decomposition"]["uniform"]
     other = {**config, "magic": 3}
     for recorded in (config, other):
-        series = record.series(study, recorded)
-        record.append(tmp_path / "s.jsonl", lines.line(study=study, config=recorded, series=series))
-    found = [line.series for line in record.read(tmp_path / "s.jsonl")]
-    assert record.series(study, config) != today
-    assert found == [today, record.series(study, other)]
+        series = scaling_log.series(study, recorded)
+        scaling_log.append(tmp_path / "s.jsonl", lines.line(study=study, config=recorded, series=series))
+    found = [line.series for line in scaling_log.read(tmp_path / "s.jsonl")]
+    assert scaling_log.series(study, config) != today
+    assert found == [today, scaling_log.series(study, other)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.errors import UserError
-from hpcdd.studies.scale import series
-from hpcdd.studies.settings import order
+from hpcdd.core.errors import UserError
+from hpcdd.studies.scaling import series
+from hpcdd.studies.scaling_file import order
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hpcdd.errors import UserError
-from hpcdd.studies import outcome
-from hpcdd.studies.tables import Table, heading, tabulate
+from hpcdd.core.errors import UserError
+from hpcdd.studies import study_results
+from hpcdd.studies.study_tables import Table, heading, tabulate
 
 from . import made
 
@@ -22,7 +22,7 @@ def plain(labels: dict[str, str], seed: int) -> dict[str, Any]:
 
 
 def table(folder: Path, measured: Any = plain, **more: Any) -> Table:
-    return tabulate(outcome.read(made.study(folder, measured, **more)))
+    return tabulate(study_results.read(made.study(folder, measured, **more)))
 
 
 def test_mean_and_deviation_over_the_seeds(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_runs_that_failed_or_are_missing_stay_in_their_rows(tmp_path: Path) -> N
 
     folder = made.study(tmp_path, some)
     (folder / "runs" / "grid=2x2,seed=2" / "logs").mkdir(parents=True)
-    found = tabulate(outcome.read(folder))
+    found = tabulate(study_results.read(folder))
     assert [run.condition for run in found.rows[0].runs] == ["complete", "failed", "unfinished"]
     assert found.rows[0].runs[1].error == "the loss is NaN"
     assert (found.rows[0].accuracy["dnn"].n, found.rows[0].accuracy["dnn"].deviation) == (1, None)
@@ -133,9 +133,9 @@ def test_damage_is_named(tmp_path: Path, file: str, content: str, message: str) 
     made.study(tmp_path, lambda labels, seed: "failed" if seed == 1 else plain(labels, seed))
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=message):
-        tabulate(outcome.read(tmp_path))
+        tabulate(study_results.read(tmp_path))
 
 
 def test_another_folder_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no directory of a study"):
-        outcome.read(tmp_path)
+        study_results.read(tmp_path)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdd.config import Config
+from hpcdd.config.schema import Config
+from hpcdd.core.errors import UserError
+from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.decomposition import Box
-from hpcdd.errors import UserError
-from hpcdd.problem import pose
-from hpcdd.studies.weak import RepeatedReader, factors, grow
+from hpcdd.decomposition.boxes import Box
+from hpcdd.studies.weak_scaling import RepeatedReader, factors, grow
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 12, 64, 97, 1000])

@@ -1,0 +1,255 @@
+"""model.h5: everything that a decision on a new image needs, written when a run is complete.
+
+::
+
+    /                 attributes hpcdd_model_format = 1, config (YAML), name, class_names, mean, std, image_shape,
+                      dtype (of the stored pixels), local_width; preparation (JSON, see
+                      hpcdd.data.prepare.image_transform), if the data set has one
+    /boxes            (S, 2, axes) int64: first pixel, and one past the last, of each subdomain's box
+    /blocks           (S, axes) int64: pixels of it that are averaged to one
+    /local/0000/...   parameters and buffers of CNN_0 by their torch names, and so on
+    /dnn/...          those of the DNN
+    /coherent_transfer/local/..., /coherent_transfer/dnn/...   those of the coherent model, if it was trained;
+    /coherent_scratch/...                                      likewise
+    /global/...       those of the global CNN, if it was trained
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+from ..config.loading import from_yaml, to_yaml
+from ..config.schema import Config
+from ..core.environment import no_room
+from ..core.errors import UserError
+from ..core.files import written_whole
+from ..core.hdf5 import damage_told, first_fault, new_hdf5, open_hdf5, other_format, whole
+from ..core.texts import printable
+from ..data.format import DatasetInfo
+from ..data.prepare.image_transform import Preparation, from_json
+from ..decomposition.boxes import Box, Decomposition, Subdomain
+from ..models.aggregators import RULES
+from ..models.coherent_model import Coherent, Penultimate, prepare_cnn
+from ..models.dnn import DNN
+from ..models.registry import check_consent, template
+from ..models.serialization import State, filled, write_state
+from .predictions import STRATEGIES
+
+FORMAT = 1
+
+
+def write_model(
+    path: Path,
+    config: Config,
+    info: DatasetInfo,
+    decomposition: Decomposition,
+    local_width: int,
+    states: Iterable[tuple[str, State]],
+) -> None:
+    """Writes model.h5 under a temporary name and renames it when it is whole.
+
+    Args:
+        path: the file to make.
+        config: the run's configuration.
+        info: the data set that it was trained on.
+        decomposition: its boxes.
+        local_width: channels of the local CNNs' first block.
+        states: place in the file (``local/0000``, ...) and ``state_dict`` of each network; taken one at a time.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with written_whole(path) as temporary, new_hdf5(temporary) as file:
+        file.attrs["hpcdd_model_format"] = FORMAT
+        file.attrs["config"] = to_yaml(config)
+        file.attrs["name"] = info.name
+        file.attrs["class_names"] = list(info.class_names)
+        file.attrs["mean"], file.attrs["std"] = info.mean, info.std
+        file.attrs["image_shape"], file.attrs["dtype"] = info.image_shape, info.dtype
+        if info.preparation is not None:
+            file.attrs["preparation"] = info.preparation.to_json()
+        file.attrs["local_width"] = local_width
+        subdomains = decomposition.subdomains
+        file["boxes"] = np.array([(s.box.start, s.box.stop) for s in subdomains], np.int64)
+        file["blocks"] = np.array([s.block for s in subdomains], np.int64)
+        for place, state in states:
+            write_state(file.create_group(place), state)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model on one process.
+
+    Attributes:
+        config: the configuration that it was trained with.
+        class_names: K names.
+        image_shape: (C, *spatial) of the images that it takes.
+        dtype: of their pixels; None in a file that was written before it was recorded.
+        preparation: how a file of an image becomes such an image; None where the data set has none.
+        subdomains: what each local CNN sees.
+        mean, std: (C,), in units of the stored values.
+        local_cnns: CNN_0 ... CNN_{S-1}, in evaluation mode.
+        dnn: in evaluation mode.
+        coherent: by start (``transfer``, ``scratch``) the coherent model, in evaluation mode.
+        global_cnn: in evaluation mode; None where it was not trained.
+    """
+
+    config: Config
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    dtype: str | None
+    preparation: Preparation | None
+    subdomains: tuple[Subdomain, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    local_cnns: tuple[nn.Module, ...]
+    dnn: DNN
+    coherent: dict[str, Coherent]
+    global_cnn: nn.Module | None
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names, as in results.json, of all that this model can decide by."""
+        trained = {"dnn", *(f"coherent_{start}" for start in self.coherent)}
+        if self.global_cnn is not None:
+            trained.add("global")
+        return tuple(name for name in STRATEGIES if name in RULES or name in trained)
+
+
+class ModelFile:
+    """A model file that is open: what it says of itself, and its networks one at a time.
+
+    Attributes:
+        config, class_names, image_shape, dtype, preparation, subdomains, mean, std: as of :class:`Model`.
+        local_width: channels of the local CNNs' first block.
+    """
+
+    def __init__(self, file: h5py.File, config: Config) -> None:
+        self._file, self.config = file, config
+        self.class_names = tuple(printable(str(name)) for name in file.attrs["class_names"])
+        self.image_shape = tuple(int(n) for n in file.attrs["image_shape"])
+        dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
+        self.dtype = None if dtype is None else str(dtype)
+        self.preparation = None if preparation is None else from_json(str(preparation))
+        axes = len(self.image_shape) - 1
+        stored = whole(file["boxes"]), whole(file["blocks"])
+        if [found.shape[1:] for found in stored] != [(2, axes), (axes,)]:
+            raise ValueError(
+                f"boxes {stored[0].shape} and blocks {stored[1].shape} are none of images {self.image_shape}"
+            )
+        boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in stored[0]]
+        blocks = [tuple(map(int, block)) for block in stored[1]]
+        self.subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
+        self.mean, self.std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
+        self.local_width = int(file.attrs["local_width"])
+
+    def local_cnn(self, subdomain: int) -> nn.Module:
+        """CNN_s as the local phase has left it, in evaluation mode; likewise below."""
+        return self._cnn(f"local/{subdomain:04d}", subdomain)
+
+    def coherent_cnn(self, start: str, subdomain: int) -> nn.Module:
+        """CNN_s as a part of the coherent model."""
+        made = self._cnn(f"coherent_{start}/local/{subdomain:04d}", subdomain)
+        return prepare_cnn(made, self.config.coherent_features, dropout_scale=1.0).eval()
+
+    def global_cnn(self) -> nn.Module:
+        """The global CNN."""
+        made = template(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
+        return filled(made, self._file["global"]).eval()
+
+    def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
+        """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees so many features of each CNN."""
+        settings = self.config.aggregation
+        with torch.device("meta"):
+            made = DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
+        return filled(made, self._file[folder]).eval()
+
+    def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
+        """Some columns of a DNN's first layer, (hidden, stop - start); no others are read."""
+        return torch.from_numpy(self._file[f"{folder}/first.weight"][:, start:stop])
+
+    def without_columns(self, folder: str) -> dict[str, torch.Tensor]:
+        """The other parameters of a DNN, by their torch names."""
+        names = [name for name in self._file[folder] if name != "first.weight"]
+        return {name: torch.from_numpy(np.array(self._file[f"{folder}/{name}"])) for name in names}
+
+    def _cnn(self, place: str, subdomain: int) -> nn.Module:
+        shape = (self.image_shape[0], *self.subdomains[subdomain].shape)
+        made = template(self.config.model, shape, len(self.class_names), self.local_width)
+        return filled(made, self._file[place]).eval()
+
+
+@contextlib.contextmanager
+def open_model(path: Path, own: str | None = None) -> Iterator[ModelFile]:
+    """Opens a model file; arguments and errors as for :func:`read_model`."""
+    what, foreign, again = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
+    with (
+        open_hdf5(path, str(path), what, foreign, again) as file,
+        damage_told(lambda reason: f"{path} is damaged as a model file ({reason}); copy it again"),
+    ):
+        yield _checked(path, file, own)
+
+
+def read_model(path: Path, own: str | None = None) -> Model:
+    """Builds the networks and loads their parameters.
+
+    Args:
+        path: the file.
+        own: the ``package.module:factory`` that may be imported and called, where the model is the user's own; a file
+            that names another one is refused, so that no file decides what code runs.
+
+    Raises:
+        UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files.
+    """
+    with open_model(path, own) as file:
+        config, every = file.config, range(len(file.subdomains))
+        num_classes = len(file.class_names)
+        coherent: dict[str, Coherent] = {}
+        for start in config.coherent.starts:
+            cnns = [file.coherent_cnn(start, s) for s in every]
+            widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in cnns]
+            dnn = file.dnn(f"coherent_{start}/dnn", widths)
+            coherent[start] = Coherent(cnns, dnn, config.coherent_features).eval()
+        return Model(
+            config,
+            file.class_names,
+            file.image_shape,
+            file.dtype,
+            file.preparation,
+            file.subdomains,
+            file.mean,
+            file.std,
+            tuple(file.local_cnn(s) for s in every),
+            file.dnn("dnn", [num_classes] * len(every)),
+            coherent,
+            file.global_cnn() if config.baseline.enabled else None,
+        )
+
+
+def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
+    if found := other_format(file, "hpcdd_model_format", FORMAT):
+        raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
+    if fault := first_fault(file):
+        raise UserError(f"{path}: {fault}; a model file holds its data itself")
+    config = from_yaml(str(file.attrs["config"]), str(path))
+    try:
+        check_consent(config.model, own)
+    except UserError as error:
+        raise UserError(f"{path} asks for code: {error}") from error
+    model = ModelFile(file, config)
+    stored: list[int] = []
+    file.visititems(lambda _, item: stored.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    if fault := no_room(2 * sum(stored)):  # as it is read, and in the networks
+        raise UserError(f"{path} holds {sum(stored):,} bytes of parameters: {fault}; use a machine with more memory")
+    if fault := no_room(4 * math.prod(model.image_shape)):
+        raise UserError(f"{path} takes images of shape {model.image_shape}: {fault} for each; is the file damaged?")
+    return model

@@ -1,0 +1,227 @@
+"""decisions.h5: what a trained model decides on a split, sample by sample, and what moved it; for reports.
+
+::
+
+    /                     attributes hpcdd_decisions_format = 1, dataset, split, class_names, samples (of the whole
+                          split), features (that the DNN sees)
+    /rows                 (n,) int64: which samples of the split were examined, ascending
+    /labels               (n,) int64
+    /local/decisions      (n, S) int32: the class that each local CNN decides for
+    /local/confidence     (n, S) float32: the probability that it gives to this class
+    /strategies/NAME      (n, K) float32: the probabilities that a strategy gives; its decision is the highest
+    /influence/NAME/ablation   (n, S) float32: p_c(z) - p_c(z with z_s replaced by its mean over the n samples)
+    /influence/NAME/gradient   (n, S) float32: d logit_c / d z_s . (z_s - mean z_s); c is the class decided for
+    /samples/rows         (m,) int64: numbers, among the n samples, of those chosen to be shown
+    /samples/images       (m, C, *spatial) of the data set's dtype, whole and as they are stored
+    /samples/reason       (m,) text, see REASONS
+
+An influence is positive where the subdomain spoke for the decision. The average of the local probabilities has the
+ablation alone, for it is linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..core.errors import UserError
+from ..core.files import written_whole
+from ..core.hdf5 import damage_told, first_fault, new_hdf5, open_hdf5, other_format, whole
+from ..core.texts import printable
+
+FORMAT = 1
+STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
+REASONS = ("example", "rescued", "lost")
+"""Why a sample is shown: as an example of its class; the final strategy is right where most local CNNs are wrong; it is
+wrong where the majority vote is right."""
+
+_FINAL = ("coherent_transfer", "coherent_scratch", "dnn")
+
+Array = npt.NDArray[Any]
+
+
+def final(names: Collection[str]) -> str:
+    """The strategy that speaks for a model: of those that it has, the one that its training leads up to."""
+    return next(name for name in _FINAL if name in names)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The content of the file; arrays as above.
+
+    Attributes:
+        dataset: name of the data set.
+        split: ``train``, ``validation`` or ``test``.
+        class_names: K names.
+        samples: of the whole split.
+        features: what the DNN sees of the local CNNs.
+        rows, labels: see above.
+        local, confidence: ``/local/decisions`` and ``/local/confidence``.
+        strategies: probabilities by name, in the order of :data:`STRATEGIES`.
+        ablation, gradient: influence by name of the strategy.
+        shown: ``/samples/rows``.
+        images: ``/samples/images``.
+        reasons: m words.
+    """
+
+    dataset: str
+    split: str
+    class_names: tuple[str, ...]
+    samples: int
+    features: str
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    local: npt.NDArray[np.int32]
+    confidence: npt.NDArray[np.float32]
+    strategies: Mapping[str, npt.NDArray[np.float32]]
+    ablation: Mapping[str, npt.NDArray[np.float32]]
+    gradient: Mapping[str, npt.NDArray[np.float32]]
+    shown: npt.NDArray[np.int64]
+    images: Array
+    reasons: tuple[str, ...]
+
+    @property
+    def final(self) -> str:
+        """See :func:`final`."""
+        return final(self.strategies)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all samples of the split were examined."""
+        return len(self.rows) == self.samples
+
+    def decided(self, name: str) -> npt.NDArray[np.int64]:
+        """int64 (n,): the classes that a strategy decides for."""
+        classes: npt.NDArray[np.int64] = self.strategies[name].argmax(1).astype(np.int64)
+        return classes
+
+    def write(self, path: Path) -> None:
+        """Writes the file under a temporary name and renames it when it is whole.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        with written_whole(path) as temporary, new_hdf5(temporary) as file:
+            file.attrs["hpcdd_decisions_format"] = FORMAT
+            file.attrs["dataset"], file.attrs["split"] = self.dataset, self.split
+            file.attrs["class_names"] = list(self.class_names)
+            file.attrs["samples"], file.attrs["features"] = self.samples, self.features
+            for place, values in self._arrays().items():
+                file[place] = values
+            file.create_dataset("samples/reason", data=list(self.reasons), dtype=h5py.string_dtype())
+
+    def _arrays(self) -> dict[str, Array]:
+        return {
+            "rows": self.rows,
+            "labels": self.labels,
+            "local/decisions": self.local,
+            "local/confidence": self.confidence,
+            **{f"strategies/{name}": values for name, values in self.strategies.items()},
+            **{f"influence/{name}/ablation": values for name, values in self.ablation.items()},
+            **{f"influence/{name}/gradient": values for name, values in self.gradient.items()},
+            "samples/rows": self.shown,
+            "samples/images": self.images,
+        }
+
+
+def read(path: Path) -> Decisions:
+    """What :meth:`Decisions.write` wrote.
+
+    Raises:
+        UserError: it is not there, not such a file, of another format, or damaged.
+    """
+    again = "copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`"
+    with (
+        open_hdf5(path, str(path), "decisions.h5 of a run", "name decisions.h5 of a run", again) as file,
+        damage_told(lambda reason: f"{path} is damaged ({reason}); {again}"),
+    ):
+        if found := other_format(file, "hpcdd_decisions_format", FORMAT):
+            raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")
+        if fault := first_fault(file):
+            raise UserError(f"{path}: {fault}; a file of decisions holds its data itself")
+        return _checked(file)
+
+
+def _checked(file: h5py.File) -> Decisions:
+    """The content; ValueError and what h5py raises where it contradicts itself."""
+    names = tuple(printable(str(name)) for name in file.attrs["class_names"])
+    n, (_, num_subdomains) = len(file["rows"]), file["local/decisions"].shape
+    of_classes, of_subdomains = (n, len(names)), (n, num_subdomains)
+    strategies = {
+        name: _array(file, f"strategies/{name}", "float32", of_classes)
+        for name in STRATEGIES
+        if name in file["strategies"]
+    }
+    influence: dict[str, dict[str, Array]] = {
+        kind: {
+            name: _array(file, f"influence/{name}/{kind}", "float32", of_subdomains)
+            for name in strategies
+            if f"influence/{name}/{kind}" in file
+        }
+        for kind in ("ablation", "gradient")
+    }
+    images = file["samples/images"]
+    found = Decisions(
+        dataset=printable(str(file.attrs["dataset"])),
+        split=str(file.attrs["split"]),
+        class_names=names,
+        samples=int(file.attrs["samples"]),
+        features=str(file.attrs["features"]),
+        rows=_array(file, "rows", "int64", (n,)),
+        labels=_array(file, "labels", "int64", (n,)),
+        local=_array(file, "local/decisions", "int32", of_subdomains),
+        confidence=_array(file, "local/confidence", "float32", of_subdomains),
+        strategies=strategies,
+        ablation=influence["ablation"],
+        gradient=influence["gradient"],
+        shown=_array(file, "samples/rows", "int64", (len(images),)),
+        images=_array(file, "samples/images", str(images.dtype), images.shape),
+        reasons=tuple(file["samples/reason"].asstr()[:]),
+    )
+    if fault := _fault(found):
+        raise ValueError(fault)
+    return found
+
+
+def _fault(found: Decisions) -> str | None:
+    """What contradicts itself; None where nothing does."""
+    shown = found.shown
+    checks = {
+        "it has no samples": len(found.rows) == 0,
+        "dnn is not among its strategies": "dnn" not in found.strategies,
+        "rows are not ascending numbers of samples": not _within(found.rows, found.samples)
+        or bool((np.diff(found.rows) <= 0).any()),
+        "labels are no classes": not _within(found.labels, len(found.class_names)),
+        "local decisions are no classes": not _within(found.local, len(found.class_names)),
+        "a number is NaN or infinite": not all(
+            bool(np.isfinite(values).all())
+            for values in (
+                found.confidence,
+                *found.strategies.values(),
+                *found.ablation.values(),
+                *found.gradient.values(),
+            )
+        ),
+        "samples that are shown are not among the rows": not _within(shown, len(found.rows)),
+        "images are no images": found.images.ndim < 4 or found.images.dtype.kind not in "iuf",
+        "reasons are unknown": len(found.reasons) != len(shown) or not set(found.reasons) <= set(REASONS),
+    }
+    return next((fault for fault, there in checks.items() if there), None)
+
+
+def _within(values: Array, limit: int) -> bool:
+    return bool(((values >= 0) & (values < limit)).all())
+
+
+def _array(file: h5py.File, place: str, dtype: str, shape: tuple[int, ...]) -> Array:
+    """A dataset as it was written; ValueError where it has another shape or dtype."""
+    stored = file[place]
+    if stored.shape != shape or str(stored.dtype) != dtype:
+        raise ValueError(f"{place} is {stored.dtype} {stored.shape}, not {dtype} {shape}")
+    return whole(stored)

@@ -1,0 +1,51 @@
+"""CNNs of one shape trained together beside the same one after the other, in one process, by turns."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from ..core.errors import StopRequest
+from ..core.interleaving import quartiles
+from ..data.problem import Problem
+from ..data.samples import Subimages
+from ..parallel.team import Team
+from ..phases.local import create_local_cnn
+from ..training.batched_trainer import Member, train_together
+from ..training.checkpoints.manager import NoKeeper
+from ..training.status import Hooks
+from . import single_steps
+from .alternating import Turns, long_enough
+from .rank_ladder import spread
+
+
+def compare(team: Team, problem: Problem, samples: Mapping[int, Subimages], rounds: int, number: int) -> str:
+    """A line for the user: a step of all of them in both ways, and the ratio.
+
+    Args:
+        team: of this rank alone, which owns these subdomains.
+        problem: what is to be solved.
+        samples: by subdomain the training split; of one shape, two or more.
+        rounds: turns of each that count; one more warms up.
+        number: steps of a turn.
+    """
+    config, device = team.config, team.place.device
+    rows = problem.samples["train"]
+    with contextlib.ExitStack() as stack:
+        one_by_one = single_steps.local(team, problem, samples, stack)
+        (batch,) = single_steps.batches(rows, config.local.batch_of(rows), 1, device)
+        turns = Turns(number, rounds + 1, lambda: single_steps.finish(device), lambda: one_by_one(batch))
+        classes, width = problem.info.num_classes, problem.widths.local_width
+        members = [
+            Member(s, create_local_cnn(config, s, its.shape, classes, width).to(device), its, None, NoKeeper())
+            for s, its in samples.items()
+        ]
+        settings = long_enough(config.local, rows, turns)
+        with contextlib.suppress(StopRequest):
+            train_together(members, settings, seed=config.seed, hooks=Hooks(step=turns.boundary))
+    together, alone = turns.seconds[1:], turns.others[1:]
+    low, middle, high = quartiles([b / a for a, b in zip(together, alone, strict=True)])
+    return (
+        f"{len(samples)} of them together {spread(quartiles(together), 1e-3)} ms, one after the other "
+        f"{spread(quartiles(alone), 1e-3)} ms, ratio {middle:.2f} ({low:.2f} to {high:.2f})"
+    )

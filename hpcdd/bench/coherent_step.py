@@ -1,0 +1,245 @@
+"""``bench coherent``: a step of the coherent model, model-parallel and data-parallel, beside PyTorch's own DDP.
+
+All contenders train the same model from the same parameters on the same batches, in the precision of the coherent
+phase, in one job, on the same ranks and threads, and take turns in every round. Times are those of the slowest rank;
+ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..config.schema import Config
+from ..core.interleaving import quartiles, rotated
+from ..data.problem import Problem, check_rank, pose
+from ..data.reading import BoxReader
+from ..data.samples import Batches, SideBySide
+from ..decomposition import rank_layout
+from ..decomposition.rank_layout import Place
+from ..models.batch_norm import pytorchs
+from ..mpi.communicator import Array, Comm
+from ..parallel.batch_shards import Flag
+from ..parallel.staging import Staging, seconds_of_copies
+from ..parallel.team import Team, form_team
+from ..phases.coherent import assemble, coherent_parameters
+from ..training.optimizers import check_precisions, make_optimizer
+from .gloo import Network, torch_group
+from .rank_ladder import refuse_spare_ranks
+from .single_steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
+from .single_steps import batches as make_batches
+
+REFERENCE = "DDP (gloo)"
+
+
+@dataclasses.dataclass
+class Contender:
+    """One way to train.
+
+    Attributes:
+        step: one training step on a batch of row numbers.
+        calls, bytes: MPI calls, and payload bytes sent and received, of one rank per step.
+        seconds: per step, of the slowest rank, one number for each round.
+    """
+
+    step: Step
+    calls: float = 0.0
+    bytes: float = 0.0
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: int) -> None:
+    """Called by all ranks; root prints.
+
+    Raises:
+        UserError: on all ranks, if the configuration does not fit the data set, or a rank would be spare.
+    """
+    for width in widths:
+        model = config.model.model_copy(update={"width": width, "local_width": "match"})
+        settings = config.model_copy(update={"model": model, "output": None})
+        problem = comm.on_root(lambda settings=settings: pose(settings))  # type: ignore[misc]
+        the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
+        place = the_mesh.places[comm.rank]
+        comm.on_all(lambda: _check_rank(settings, problem, place))  # noqa: B023 - at once
+        torch.set_num_threads(place.threads)
+        team = form_team(comm, the_mesh, settings, Flag())
+        refuse_spare_ranks(comm, the_mesh)
+        assert team is not None
+        with torch_group(comm) as network:
+            _compare(team, problem, network, rounds, steps)
+
+
+def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps: int) -> None:
+    comm, settings = team.workers, team.config.coherent
+    reader, everything = BoxReader(problem.info.path), range(team.mesh.num_subdomains)
+    samples = problem.read(reader, everything, team.place.device)
+    rows = problem.samples["train"]
+    batches = make_batches(rows, settings.batch_of(rows), steps, team.place.device)
+    whole = SideBySide([samples[s]["train"] for s in everything])
+    own = SideBySide([samples[s]["train"] for s in team.place.subdomains])
+    probe = _Probe(team)
+    with contextlib.ExitStack() as stack:
+        contenders = {
+            f"model-parallel, {kind}": Contender(model_parallel(_with(team, reduction=kind), problem, own, stack))
+            for kind in ("ordered", "fast")
+        }
+        for kind in ("exact", "fast"):
+            step = data_parallel(_with(team, shared_batches=kind), problem, whole, stack)
+            contenders[f"data-parallel, {kind}"] = Contender(step)
+        contenders[REFERENCE] = _distributed_data_parallel(team, problem, as_trained(whole, stack))
+        for contender in contenders.values():  # to warm up, and to count
+            before = traffic(comm)
+            for batch in batches:
+                contender.step(batch)
+            calls, size = ((now - then) / steps for now, then in zip(traffic(comm), before, strict=True))
+            contender.calls, contender.bytes = contender.calls + calls, contender.bytes + size
+        for number in range(rounds):
+            for name in rotated(list(contenders), number):
+                contenders[name].seconds.append(_timed(team, contenders[name].step, batches))
+        with probe.attached():
+            for batch in batches * rounds:
+                contenders["model-parallel, ordered"].step(batch)
+    if comm.is_root:
+        _print(team, problem, network, contenders)
+    probe.report(statistics.median(contenders["model-parallel, ordered"].seconds))
+
+
+def _with(team: Team, **settings: str) -> Team:
+    return dataclasses.replace(team, config=team.config.model_copy(update=settings))
+
+
+# -- the contenders ----------------------------------------------------------------------------------------------------
+
+
+def _check_rank(config: Config, problem: Problem, place: Place) -> None:
+    check_precisions(config, ["coherent"], place.device)
+    check_rank(config, problem, place)
+
+
+def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -> Contender:
+    """The one-model form, its batch norm PyTorch's, in DistributedDataParallel, with the documentation's loop."""
+    inner = pytorchs(assemble(team, problem, scratch(team, problem))).to(team.place.device).train()
+    network = nn.parallel.DistributedDataParallel(inner)
+    optimizer = make_optimizer(network, team.config.coherent)
+    share, bf16 = team.share_of_workers(), team.config.coherent.precision == "bf16"
+
+    def step(batch: torch.Tensor) -> None:
+        inputs, labels = samples.batch(batch[share.part_of(len(batch))])
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
+            loss = functional.cross_entropy(network(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    # Its messages are gloo's, which nobody counts: gradients and, for batch norm, buffers that are broadcast.
+    gradients = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    buffers = sum(b.numel() * b.element_size() for b in network.buffers())
+    shared = team.workers.size > 1
+    return Contender(step, bytes=float(2 * gradients + buffers) if shared else 0.0)
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def _timed(team: Team, step: Step, batches: Sequence[torch.Tensor]) -> float:
+    """Seconds per step of the slowest rank."""
+    comm = team.workers
+    comm.mpi.Barrier()
+    start = time.perf_counter()
+    for batch in batches:
+        step(batch)
+    finish(team.place.device)
+    return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
+
+
+class _Probe:
+    """Times the coherent step's allreduce from the moment when the slowest rank is there, beside a bare MPI call."""
+
+    def __init__(self, team: Team) -> None:
+        self._comm, self._device, self._direct = (
+            team.across,
+            torch.device(team.place.device),
+            team.config.comm.gpu_aware,
+        )
+        self._seconds: list[float] = []
+        self._size = 0
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside the ``with`` block each allreduce is timed; a barrier before it takes the waiting out."""
+        original = self._comm.sum
+
+        def timed(values: Array, result: Array) -> None:
+            self._comm.mpi.Barrier()
+            start = time.perf_counter()
+            original(values, result)
+            self._seconds.append(time.perf_counter() - start)
+            self._size = len(values)
+
+        self._comm.sum = timed  # type: ignore[method-assign]
+        yield
+        self._comm.sum = original  # type: ignore[method-assign]
+
+    def report(self, step: float) -> None:
+        """Called by all ranks; root prints."""
+        values, result, bare = np.ones(self._size, np.int64), np.empty(self._size, np.int64), []
+        for _ in range(10 * len(self._seconds)):
+            self._comm.mpi.Barrier()
+            start = time.perf_counter()
+            self._comm.mpi.Allreduce(values, result)
+            bare.append(time.perf_counter() - start)
+        if self._comm.is_root:
+            ours, theirs = statistics.median(self._seconds), statistics.median(bare)
+            print(
+                f"inside the collective, beyond waiting (model-parallel, ordered, {self._size:,} numbers of 8 bytes): "
+                f"{ours * 1e6:.0f} us, {ours / step:.2%} of a step; a bare Allreduce of them: {theirs * 1e6:.0f} us",
+                flush=True,
+            )
+            if self._device.type != "cpu":
+                copies = seconds_of_copies(Staging(direct=self._direct), self._size, torch.int64, self._device)
+                print(
+                    f"from the GPU to MPI and back: {copies * 1e6:.0f} us, {copies / step:.2%} of a step "
+                    f"(comm.gpu_aware {str(self._direct).lower()})",
+                    flush=True,
+                )
+
+
+def _print(team: Team, problem: Problem, network: Network, contenders: dict[str, Contender]) -> None:
+    settings, reference = team.config.coherent, contenders[REFERENCE]
+    parameters, place = coherent_parameters(problem, team.config), team.place
+    print(
+        f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
+        f"coherent model with {parameters:,} parameters, {team.mesh.num_subdomains} subdomains, "
+        f"features {team.config.coherent_features}, hidden {list(team.config.aggregation.hidden)}, "
+        f"batch {settings.batch_size}, {settings.precision}, "
+        f"{_counted(team.workers.size, 'rank')} on {_counted(team.mesh.hosts, 'host')}, "
+        f"{place.device}, {_counted(place.threads, 'thread')} each; {_counted(len(reference.seconds), 'round')}; "
+        f"gloo over {network}"
+    )
+    print(
+        f"{'':<24}{'samples/s':>10}{'speed / DDP: median (quartiles)':>34}{'calls/step':>12}"
+        f"{'bytes/step':>13}{'DDP / bytes':>13}"
+    )
+    for name, contender in contenders.items():
+        ratios = [ddp / own for ddp, own in zip(reference.seconds, contender.seconds, strict=True)]
+        low, middle, high = quartiles(ratios)
+        spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        fewer = f"{reference.bytes / contender.bytes:,.1f}" if contender.bytes else "-"
+        calls = "-" if contender is reference else f"{contender.calls:g}"
+        print(
+            f"{name:<24}{settings.batch_size / statistics.median(contender.seconds):>10,.0f}{spread:>34}{calls:>12}"
+            f"{contender.bytes:>13,.0f}{fewer:>13}",
+            flush=True,
+        )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,162 @@
+"""hpcdd's local training beside a plain PyTorch loop, in one process, by turns.
+
+The plain loop is what a good engineer writes for one subimage's CNN: all images normalised once and kept as float32,
+channels last, no DataLoader, a fused optimizer, the same schedule, the loss summed without reading it. Network, initial
+parameters, batch size and threads are the same; its dropout and batch norm are torch's. hpcdd's side is
+:func:`hpcdd.phases.local.train_cnns` as in a run, with all that it does between steps: its step boundaries begin the
+turns of the plain loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..config.schema import Config, LocalSettings
+from ..core.errors import StopRequest
+from ..core.interleaving import quartiles
+from ..data.problem import Problem
+from ..data.samples import Subimages
+from ..models.batch_norm import pytorchs
+from ..models.layers import Dropout
+from ..parallel.batch_shards import Share
+from ..phases.local import create_local_cnn, train_cnns, trains_together
+from ..training.batched_trainer import Member
+from ..training.checkpoints.manager import NoKeeper
+from ..training.optimizers import make_optimizer, make_schedule
+from ..training.status import Hooks
+from ..training.step_timing import PARTS, marked
+from .alternating import Turns, long_enough
+from .rank_ladder import spread
+from .single_steps import finish
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One subdomain's step.
+
+    Attributes:
+        ours, plain: seconds of a step, of each round.
+        parts: of hpcdd's step, seconds by part (:data:`hpcdd.training.step_timing.PARTS`, and ``bookkeeping``).
+    """
+
+    ours: list[float]
+    plain: list[float]
+    parts: dict[str, float]
+
+    def __str__(self) -> str:
+        low, middle, high = quartiles([b / a for a, b in zip(self.ours, self.plain, strict=True)])
+        whole = sum(self.parts.values())
+        return (
+            f"hpcdd {spread(quartiles(self.ours), 1e-3)} ms, plain {spread(quartiles(self.plain), 1e-3)} ms, "
+            f"plain / hpcdd {middle:.3f} ({low:.3f} to {high:.3f})\n  "
+            + ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in self.parts.items())
+        )
+
+
+def compare(
+    config: Config, problem: Problem, subdomain: int, training: Subimages, device: str, rounds: int, steps: int
+) -> Comparison:
+    """Trains one local CNN twice, by turns of so many steps.
+
+    Args:
+        config: of the run.
+        problem: what is to be solved.
+        subdomain: s.
+        training: its training split, without views.
+        device: of both.
+        rounds: turns of each that count; one more warms up.
+        steps: of a turn.
+    """
+    settings = config.local
+    plain = _Plain(settings, _network(config, problem, subdomain, device, torchs=True), training)
+    ours = Turns(steps, rounds + 1, lambda: finish(device), plain.step)
+    _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, ours)
+    clock = _Clock(device)
+    measured = Turns(steps, rounds + 1, lambda: finish(device), lambda: None)
+    with marked(clock.part):
+        _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, measured)
+    number = steps * (rounds + 1)
+    parts = {name: clock.seconds[name] / number for name in PARTS}
+    parts["bookkeeping"] = sum(measured.seconds) / len(measured.seconds) - sum(parts.values())
+    return Comparison(ours.seconds[1:], ours.others[1:], parts)
+
+
+def _network(config: Config, problem: Problem, subdomain: int, device: str, *, torchs: bool = False) -> nn.Module:
+    """The local CNN with its initial parameters; with torch's own dropout and batch norm."""
+    shape, classes, width = problem.subimage_shape(subdomain), problem.info.num_classes, problem.widths.local_width
+    network = create_local_cnn(config, subdomain, shape, classes, width)
+    if torchs:
+        take_torchs_layers(network)
+    return network.to(device)
+
+
+def take_torchs_layers(network: nn.Module) -> None:
+    """Puts torch's own dropout, with the same rates, and batch norm in the place of hpcdd's."""
+    pytorchs(network)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.p))
+
+
+def _train(
+    config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: Turns
+) -> None:
+    """Hpcdd's training as its device does it, until all turns are measured."""
+    own = config.model_copy(update={"local": long_enough(settings, len(samples), turns)})
+    member = Member(subdomain, network, samples, None, NoKeeper())
+    together = trains_together(config, samples.labels.device.type, 1)
+    with contextlib.suppress(StopRequest):
+        train_cnns(own, [member], Share(), Hooks(step=turns.boundary), together=together)
+
+
+class _Plain:
+    """The plain loop, one step after the other."""
+
+    def __init__(self, settings: LocalSettings, network: nn.Module, training: Subimages) -> None:
+        images, self._labels = training.batch(slice(None))
+        self._images, self._network, self._size = images, network.train(), settings.batch_of(len(training))
+        self._bf16 = settings.precision == "bf16"
+        self._optimizer = make_optimizer(network, settings)
+        self._schedule = make_schedule(self._optimizer, settings, 1 << 30)
+        self._loss = torch.zeros((), device=images.device)
+        self._batches = self._epochs()
+
+    def _epochs(self) -> Iterator[torch.Tensor]:
+        while True:
+            order = torch.randperm(len(self._labels), device=self._labels.device)
+            yield from torch.split(order, self._size)[: len(order) // self._size]
+
+    def step(self) -> None:
+        """One step."""
+        batch = next(self._batches)
+        with torch.autocast(self._labels.device.type, torch.bfloat16, enabled=self._bf16):
+            loss = functional.cross_entropy(self._network(self._images[batch]), self._labels[batch])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+        self._loss += loss.detach()
+
+
+class _Clock:
+    """Seconds by part, until the device has done its work."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._device = device
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Adds the ``with`` block's time to one part's."""
+        start = time.perf_counter()
+        yield
+        finish(self._device)
+        self.seconds[name] += time.perf_counter() - start

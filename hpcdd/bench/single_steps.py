@@ -1,0 +1,115 @@
+"""Single training steps of a run, of every phase, to be measured: the same code and the same messages as in training.
+
+Each maker gives a function that does one step on a batch of row numbers, int64 (b,). What it holds is set up on the
+given stack, and goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ..data.problem import Problem
+from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages
+from ..models.dnn import create_dnn
+from ..mpi.communicator import Comm
+from ..parallel.batch_shards import Share
+from ..parallel.sharded_coherent import PartOfCoherent
+from ..parallel.shared_layers import shared_layers
+from ..parallel.team import Team
+from ..phases.coherent import assemble, initial_part
+from ..phases.local import create_local_cnn
+from ..training.optimizers import make_optimizer
+from ..training.trainer import Steps
+
+Step = Callable[[torch.Tensor], None]
+
+
+def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack: contextlib.ExitStack) -> Step:
+    """One step of the local phase for each CNN of this rank.
+
+    Args:
+        team: of this rank.
+        problem: what is to be solved.
+        samples: by subdomain of this rank, its training split.
+        stack: see above.
+    """
+    share, settings, trainings = team.share_of_replicas(), team.config.local, []
+    for s, its in samples.items():
+        shape, width = problem.subimage_shape(s), problem.widths.local_width
+        network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.place.device)
+        stack.enter_context(shared_layers(network, share))
+        optimizer = make_optimizer(network, settings)
+        steps = Steps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
+        trainings.append((stack.enter_context(steps), as_trained(its, stack)))
+
+    def step(batch: torch.Tensor) -> None:
+        for steps, its in trainings:
+            steps.step(its, batch)
+
+    return step
+
+
+def dnn_on_root(team: Team, problem: Problem) -> Step:
+    """One step of the DNN on random decisions, as root trains it; no messages. To be used on root."""
+    settings, num_classes = team.config.aggregation, problem.info.num_classes
+    num_subdomains, labels = team.mesh.num_subdomains, problem.labels("train")
+    network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
+    features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
+    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), Share())
+    return lambda batch: _ignore(steps.step(samples, batch))
+
+
+def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
+    """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
+    part, share = scratch(team, problem), team.share_of_replicas()
+    stack.enter_context(shared_layers(part, share))
+    settings = team.config.coherent
+    steps = Steps(part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16")
+    stack.enter_context(steps)
+    seen = as_trained(samples, stack)
+    return lambda batch: _ignore(steps.step(seen, batch))
+
+
+def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
+    """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
+    network, share = assemble(team, problem, scratch(team, problem)).to(team.place.device), team.share_of_workers()
+    stack.enter_context(shared_layers(network, share))
+    settings = team.config.coherent
+    steps = Steps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
+    stack.enter_context(steps)
+    seen = as_trained(samples, stack)
+    return lambda batch: _ignore(steps.step(seen, batch))
+
+
+def scratch(team: Team, problem: Problem) -> PartOfCoherent:
+    """This rank's part of the untrained coherent model, on its device."""
+    return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
+
+
+def as_trained(samples: AnySamples, stack: contextlib.ExitStack) -> Batches:
+    """The samples as one epoch of a training sees them: in its views, where there is augmentation."""
+    return stack.enter_context(samples.epoch(0, 0))[1]
+
+
+def batches(rows: int, batch_size: int, number: int, device: str) -> list[torch.Tensor]:
+    """Some batches of numbers of ``rows`` rows, the same on every rank."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(rows, (batch_size,), generator=generator).to(device) for _ in range(number)]
+
+
+def finish(device: str) -> None:
+    """Waits for what a GPU still has to do."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def traffic(comm: Comm) -> tuple[int, int]:
+    """MPI calls of this rank so far, and their payload in bytes."""
+    return sum(t.calls for t in comm.traffic.values()), sum(t.bytes for t in comm.traffic.values())
+
+
+def _ignore(_: object) -> None:
+    """A step's loss is of no interest here."""

@@ -1,0 +1,296 @@
+"""From YAML file and command line to a :class:`hpcdd.config.schema.Config`, with every mistake reported at once.
+
+What stands on the command line wins over the file, and the file over the defaults. Each mistake is reported with
+its place (file and line, or option) and, where a name is unknown, the nearest right one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..core import yaml_text
+from ..core.errors import UserError
+from ..core.files import expanded
+from ..core.yaml_text import KeyPath
+from .options import Tree, is_section, nearest, parse_options
+from .schema import Config
+
+QUICKSTART = Path(__file__).parent / "quickstart.yaml"
+BEFORE: Tree = {"together": False}
+"""How hpcdd behaved before a setting existed, where that is not the setting's default: nested as in a file. A setting
+that is added with a default of another behaviour gets an entry here."""
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_MOST_BYTES = 1 << 18
+_WORDS = {
+    "model_type": "it is a section, whose fields stand below it",
+    "string_pattern_mismatch": "use letters, digits and . _ + -",
+}
+"""By pydantic's kind of mistake, what is clearer than its own words."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What stands for the content of a configuration file.
+
+    Attributes:
+        tree: the content.
+        lines: where each key stands.
+        path: of the file.
+    """
+
+    tree: Tree
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    path: Path = QUICKSTART
+
+    def where(self, place: KeyPath) -> str:
+        """File and, where it is known, line of a key or of what stands above it."""
+        line = next((f":{self.lines[place[:n]]}" for n in range(len(place), 0, -1) if place[:n] in self.lines), "")
+        return f"{self.path}{line}"
+
+
+def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool]:
+    """Merges defaults, YAML file and command line.
+
+    Args:
+        argv: what follows ``hpcdd train``. ``--help`` prints the documentation of every field and exits.
+        base: stands for a file where ``argv`` names none; default: the packaged quick-start.
+
+    Returns:
+        The configuration, and whether it is only to be printed.
+
+    Raises:
+        UserError: with a line for each mistake in the file and on the command line.
+    """
+    # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
+    file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    options, print_config, problems = parse_options(argv)
+    source = read(QUICKSTART if file is None else path_of(file)) if file is not None or base is None else base
+    config, more = _validate(merged(source.tree, options))
+    problems += [_describe(source, options, place, text) for place, text in more]
+    if problems or config is None:
+        raise UserError("\n".join(problems))
+    return config, print_config
+
+
+def validated(source: Source, options: Tree) -> Config:
+    """The configuration that stands in ``source``, part of which came from ``options`` of the command line.
+
+    Raises:
+        UserError: with a line for each mistake.
+    """
+    config, problems = _validate(source.tree)
+    if config is None:
+        raise UserError("\n".join(_describe(source, options, place, text) for place, text in problems))
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that runs again as it stands: all but ``output``, where results already lie."""
+    content = config.model_dump(mode="json", exclude={"output"})
+    return yaml_text.dump(content)
+
+
+def from_yaml(text: str, source: str) -> Config:
+    """The configuration that a run or a model file holds as :func:`to_yaml` wrote it; arguments as :func:`recorded`."""
+    try:
+        return recorded(yaml_text.load(text), source)
+    except yaml_text.YAMLTextError as error:
+        raise UserError(f"{source} is damaged: its configuration is not valid YAML: {error}; copy it again") from error
+
+
+def recorded(tree: Any, source: str, revision: str = "another revision") -> Config:
+    """A configuration that was written by an earlier job, perhaps of an earlier revision, in the settings of today.
+
+    A setting that is missing did not exist then: it gets the value of :data:`BEFORE`, else its default.
+
+    Args:
+        tree: the configuration, nested as in a file.
+        source: where it is written, for the message.
+        revision: that has written it, for the message.
+
+    Raises:
+        UserError: it has a setting or a value that this revision does not know.
+    """
+    config, problems = _validate(merged(BEFORE, tree)) if isinstance(tree, dict) else (None, [((), "no mapping")])
+    if config is None:
+        texts = "; ".join(text for _, text in problems)
+        raise UserError(
+            f"{source} holds a configuration of {revision} that this one does not know: {texts}; use it "
+            "with the revision that has made it"
+        )
+    return config
+
+
+def unset_as_recorded(config: Config, before: Config) -> Config:
+    """The configuration of a run that is resumed; pure.
+
+    Args:
+        config: what the command says. Its settings of :data:`BEFORE` that are not set there, where the default would
+            say something else than when the run began, are taken from ``before``.
+        before: the configuration of the run so far.
+    """
+    update: dict[str, Any] = {}
+    for key, value in BEFORE.items():
+        now, then = getattr(config, key), getattr(before, key)
+        if isinstance(value, dict):
+            fields = {name: getattr(then, name) for name in value.keys() - now.model_fields_set}
+            update[key] = now.model_copy(update=fields)
+        elif key not in config.model_fields_set:
+            update[key] = then
+    return config.model_copy(update=update)
+
+
+def path_of(word: str) -> Path:
+    """The file that a command line names, see :func:`hpcdd.core.files.expanded`.
+
+    Raises:
+        UserError: a variable in it is not set, or a home not known.
+    """
+    try:
+        return Path(expanded(word))
+    except ValueError as error:
+        raise UserError(f"configuration {word!r}: {error}") from error
+
+
+def read(path: Path) -> Source:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: it can't be read, or is no mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"configuration {path} can't be read: {reason}; name a YAML file") from error
+    if content.startswith(_HDF5):
+        raise UserError(f"configuration {path} is an HDF5 file; name a dataset file with --data.file {path}")
+    if len(content) > _MOST_BYTES:
+        raise UserError(f"configuration {path} has more than {_MOST_BYTES:,} bytes; name a YAML file")
+    text = yaml_text.decoded(path, content)
+    try:
+        tree, lines = yaml_text.load(text), yaml_text.lines(text)
+    except yaml_text.YAMLTextError as error:
+        raise UserError(f"{path}{f':{error.line}' if error.line else ''}: not valid YAML: {error}") from error
+    if tree is None:
+        return Source({}, {}, path)
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"configuration {path} must be a mapping such as `local: {{epochs: 5}}`, not a {type(tree).__name__}"
+        )
+    # A section whose fields are all commented out is empty, not null.
+    empty = {key for key, value in tree.items() if value is None and is_section(key)}
+    return Source({key: value for key, value in tree.items() if key not in empty}, lines, path)
+
+
+def merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
+    """Field by field; a field that is a mapping itself (model.options) is replaced as a whole."""
+    result = dict(tree)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(value, dict) and key in tree:
+            result[key] = {**below, **value} if isinstance(below, dict) else below  # what is wrong there is reported
+        else:
+            result[key] = value
+    return result
+
+
+# -- the mistakes ------------------------------------------------------------------------------------------------------
+
+
+def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
+    """The configuration, or every mistake with its place.
+
+    Contradictions within a section are looked for only when its fields are right; so what is wrong is taken out
+    and the rest validated again, until nothing new is found.
+    """
+    problems: dict[KeyPath, str] = {}
+    while True:
+        try:
+            config = Config.model_validate(tree)
+            return (None if problems else config), list(problems.items())
+        except ValidationError as error:
+            found = mistakes(error)
+        problems |= {place: text for place, text in found.items() if not _follows(place, text, problems)}
+        smaller = _without(tree, found)
+        if smaller == tree:
+            return None, list(problems.items())
+        tree = smaller
+
+
+def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
+    """Whether a contradiction names a field that is known to be wrong: it was found with the default in its place."""
+    if len(place) == 2:  # between sections, whose fields are named in full
+        return any(".".join(map(str, known)) in text for known in problems)
+    wrong = {str(known[1]) for known in problems if len(known) == 2 and known[0] == place[0]}
+    return bool(wrong & set(re.findall(r"\w+", text)))
+
+
+def mistakes(
+    error: ValidationError,
+    nearest: Callable[[str], str] = nearest,
+    place_of: Callable[[KeyPath], KeyPath] | None = None,
+) -> dict[KeyPath, str]:
+    """One text for each place: pydantic reports every member of a union on its own.
+
+    Args:
+        error: what pydantic has found.
+        nearest: the hint for an unknown name.
+        place_of: the part of an error's location that names a field; default: as in a :class:`Config`.
+    """
+    place_of = place_of or _place
+    texts: dict[KeyPath, tuple[str, list[str]]] = {}
+    within = {details["loc"][:depth] for details in error.errors() for depth in range(1, len(details["loc"]))}
+    for details in error.errors():
+        if details["type"] == "too_short" and details["loc"] in within:
+            continue  # only because what is wrong in it was left out
+        message = details["msg"].removeprefix("Value error, ")
+        # A contradiction between sections has no place of its own; it begins with the name of a field.
+        place = place_of(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
+        name = ".".join(map(str, place))
+        if details["type"] == "extra_forbidden":
+            texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []
+        elif details["type"] == "missing":
+            texts[place] = f"{name} is missing", []
+        elif details["type"] == "value_error":
+            texts[place] = message if message.startswith(name) else f"{name}.{message}", []
+        else:
+            index = "".join(f"[{part}]" for part in details["loc"][len(place) :] if isinstance(part, int))
+            _, found = texts.setdefault(place, (f"{name}{index} is {_shown(details['input'])}: ", []))
+            found.append(_WORDS.get(details["type"], message[0].lower() + message[1:]))
+    return {place: start + ", or ".join(dict.fromkeys(found)) for place, (start, found) in texts.items()}
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it, cut where it is long."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _place(location: KeyPath) -> KeyPath:
+    """The part of an error's location that names a field; pydantic appends the members of unions and tuples."""
+    return location[: 2 if is_section(location[0]) else 1]
+
+
+def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
+    return {
+        key: _without(value, [place[1:] for place in places if place[0] == key]) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if (key,) not in places
+    }
+
+
+def _describe(source: Source, options: Tree, place: KeyPath, text: str) -> str:
+    # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
+    section = options.get(str(place[0]), {})
+    if place[0] in options and (len(place) == 1 or place[1] in section):
+        return f"command line: {text}"
+    return f"{source.where(place)}: {text}"

@@ -1,0 +1,296 @@
+"""The configuration: every setting with its meaning, unit, default and admitted range.
+
+The docstring below each field is its documentation: ``python -m hpcdd train --help`` prints it. How YAML files
+and command lines become a :class:`Config` is told in :mod:`hpcdd.config.loading`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from .sections import (
+    AugmentationSettings,
+    DataSettings,
+    DecompositionSettings,
+    FileName,
+    Fraction,
+    ModelSettings,
+    Settings,
+    consistent,
+)
+
+
+class TrainingSettings(Settings):
+    """What any training needs."""
+
+    epochs: PositiveInt = 5
+    """Passes over the training split."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Samples per step, at least 2 (batch norm needs them)."""
+
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    """Learning rate; the peak of it for the one_cycle and cosine schedules."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Weight decay: decoupled for adamw, an L2 term of the gradient for adam and sgd."""
+
+    momentum: Fraction = 0.9
+    """Momentum of sgd (Nesterov's form where it is not 0)."""
+
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    """Course of the learning rate over all steps: constant; cosine, falling to 0; one_cycle, rising over the
+    first 30% of the steps and falling to nearly 0. A training of one step has it at learning_rate."""
+
+    early_stopping: PositiveInt | None = None
+    """Epochs without a new best accuracy on the validation split after which training ends with the best
+    parameters; needs a validation split. Default: train all epochs and keep the last parameters."""
+
+    def batch_of(self, samples: int) -> int:
+        """Samples of each batch of a split: all of a split that has fewer than ``batch_size``."""
+        return min(self.batch_size, samples)
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Steps over a split; its last, smaller batch is dropped."""
+        return samples // self.batch_of(samples)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples of a batch in evaluation mode: so that it never needs more memory than a training step does."""
+        return min(self.batch_size, 512)  # larger ones gain nothing
+
+    @model_validator(mode="after")
+    def _check_momentum(self) -> Self:
+        if self.optimizer != "sgd" and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError(f"momentum is {self.momentum}, but it has no effect on optimizer {self.optimizer!r}")
+        return self
+
+
+class CNNTrainingSettings(TrainingSettings):
+    """What any training of CNNs needs."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16."""
+
+
+class LocalSettings(CNNTrainingSettings):
+    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
+
+
+class AggregationSettings(TrainingSettings):
+    """Aggregation: the DNN that is trained on the local CNNs' decisions."""
+
+    epochs: PositiveInt = 10
+    """Passes over the training split."""
+
+    features: Literal["logits", "probabilities"] = "logits"
+    """What the DNN sees of each local CNN: its logits, or their softmax (as in the papers)."""
+
+    hidden: tuple[PositiveInt, ...] = (128, 64)
+    """Units of the DNN's hidden layers."""
+
+    dropout: Fraction = 0.0
+    """Dropout rate after each hidden layer of the DNN."""
+
+    placement: Literal["root", "distributed"] = "root"
+    """Who trains the DNN: root, to which all local decisions are gathered; or all ranks together with one message
+    per step, for decisions that don't fit on one rank."""
+
+
+class CoherentSettings(CNNTrainingSettings):
+    """Coherent phase: all local CNNs and the DNN are trained on as one model."""
+
+    starts: tuple[Literal["transfer", "scratch"], ...] = ("transfer",)
+    """Where it starts from: `transfer`, the trained local CNNs; `scratch`, their initial parameters. Both can be
+    named, for two trainings one after the other; [] leaves the phase out."""
+
+    features: Literal["logits", "probabilities", "penultimate"] | None = None
+    """What the DNN sees of each local CNN: its logits, their softmax, or what comes into its last layer.
+    Default: as aggregation.features."""
+
+    dnn_start: Literal["trained", "fresh"] = "trained"
+    """The DNN that a start by transfer begins with: that of the aggregation, or one with initial parameters."""
+
+    parallelism: Literal["model", "data"] = "model"
+    """`model`: each rank trains the CNNs of its subdomains, with one message of batch_size x hidden numbers per step.
+    `data`: each rank trains a copy of the whole model on its share of every batch; gradients are averaged."""
+
+    dropout_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Factor, 0 to 1, on the dropout rates of the local CNNs while they are trained coherently."""
+
+    @model_validator(mode="after")
+    def _check_starts(self) -> Self:
+        problems = []
+        if len(set(self.starts)) < len(self.starts):
+            problems.append(f"starts is {list(self.starts)}; name each start once")
+        if self.dnn_start == "fresh" and self.starts == ("scratch",):
+            problems.append("dnn_start has no effect on a start from scratch, whose DNN is always fresh")
+        return consistent(problems, self)
+
+
+class BaselineSettings(CNNTrainingSettings):
+    """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
+
+    enabled: bool = False
+    """Whether it is trained, to compare with."""
+
+
+class CheckpointSettings(Settings):
+    """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+
+    every: str = "5 minutes"
+    """How often the state of a training is written: `1 epoch`, `N epochs`, or `N minutes` (fractions too). Besides, at
+    its end, and when the job is asked to stop."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs between two checkpoints, None where minutes count."""
+        number, unit = self.every.split()
+        return int(number) if unit.startswith("epoch") else None
+
+    @property
+    def minutes(self) -> float | None:
+        """Minutes between two checkpoints, None where epochs count."""
+        number, unit = self.every.split()
+        return float(number) if unit.startswith("minute") else None
+
+    @model_validator(mode="after")
+    def _check_every(self) -> Self:
+        found = re.fullmatch(r"(\d{1,9}) epochs?|(\d{1,9}(?:\.\d{1,9})?) minutes?", self.every, re.ASCII)
+        if found is None or float(found[1] or found[2]) == 0:
+            raise ValueError(f"every is {self.every!r}; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`")
+        return self
+
+
+class CommSettings(Settings):
+    """How messages travel."""
+
+    gpu_aware: bool = False
+    """Whether MPI gets the GPU's own memory in training steps (the sum over subdomains, gradients, batch norm of shared
+    batches), instead of copies in the host's memory. Needs GPUs, and an MPI library that was built with CUDA."""
+
+
+class RunSettings(Settings):
+    """How a job looks after itself."""
+
+    stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds after which a rank that does not move (a hung node, GPU or file system) is named and the job ended, so
+    that it can be gone on with; longer than the longest single step and the longest piece of reading. null: never."""
+
+    report: bool = True
+    """Whether a run ends by writing its report: report.html and figures/ in the run directory. (Of a study: whether the
+    study does; its runs have none of their own.)"""
+
+    survive: bool = False
+    """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.
+    Needs Open MPI 5 in its fault-tolerant mode (ULFM, see the README)."""
+
+    tensorboard: bool = False
+    """Whether loss, accuracy and learning rate at the end of every epoch are also written for TensorBoard, into the
+    folder tensorboard of the run directory. Needs the extra `tensorboard`."""
+
+
+class Config(Settings):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "run"
+    """Name of the run, in its results and in the default output folder."""
+
+    output: FileName | None = None
+    """Run directory; an unfinished run in it is gone on with. As in every path, `~` and environment variables are
+    resolved (`$SCRATCH/x`; `$$` is a dollar sign). Default: runs/NAME-K with the first free K."""
+
+    seed: NonNegativeInt = 0
+    """Seed of every random number; a subdomain's do not depend on the number of ranks."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where CNNs are trained: `auto` takes a GPU where the rank's host has one; `cuda` without a GPU is an error."""
+
+    progress: Literal["auto", "live", "lines", "off"] = "auto"
+    """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch;
+    `auto` is live where root can reach a terminal, else lines."""
+
+    reduction: Literal["ordered", "fast"] = "ordered"
+    """How the subdomains' summands of the DNN's first layer are added over the ranks: `ordered`, in fixed point,
+    with the same bits on any number of ranks; `fast`, in floating point, equal to rounding with half the bytes."""
+
+    shared_batches: Literal["exact", "fast"] = "exact"
+    """Where ranks share each batch (replicas, data parallelism, baseline): `exact`, batch norm's statistics and
+    dropout's masks are those of the whole batch, as on one rank; `fast`, each rank's own, as in PyTorch's
+    DistributedDataParallel."""
+
+    together: bool | Literal["auto"] = "auto"
+    """Whether a rank trains its CNNs of one shape together, each step one of all of them, instead of one after the
+    other. The results are the same to rounding, but their bits depend on which CNNs a rank has. `auto`: on a GPU, which
+    a small CNN leaves idle. On a CPU many small ones gain as well: `hpcdd bench step` measures it."""
+
+    data: DataSettings = DataSettings()
+    """The data set and its splits."""
+
+    decomposition: DecompositionSettings = DecompositionSettings()
+    """How an image is cut into subimages."""
+
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """Views of the training images, for the training of CNNs."""
+
+    model: ModelSettings = ModelSettings()
+    """The CNN family."""
+
+    local: LocalSettings = LocalSettings()
+    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
+
+    aggregation: AggregationSettings = AggregationSettings()
+    """Aggregation: the DNN that is trained on the local CNNs' decisions."""
+
+    coherent: CoherentSettings = CoherentSettings()
+    """Coherent phase: all local CNNs and the DNN are trained on as one model."""
+
+    baseline: BaselineSettings = BaselineSettings()
+    """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
+
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+
+    comm: CommSettings = CommSettings()
+    """How messages travel."""
+
+    run: RunSettings = RunSettings()
+    """How a job looks after itself."""
+
+    @property
+    def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:
+        """What the DNN sees in the coherent phase, the default resolved."""
+        return self.coherent.features or self.aggregation.features
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        seen, wanted = self.aggregation.features, self.coherent_features
+        # Logits are linear in the penultimate features, so that a DNN on logits is one on them as well.
+        goes_on = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
+        if goes_on and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
+            problems.append(
+                f"coherent.features is {wanted!r}, but a start by transfer (coherent.starts) with coherent.dnn_start "
+                f"'trained' goes on with a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
+                "or like features"
+            )
+        if self.together is True and self.model.is_own:
+            problems.append(
+                f"together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
+            )
+        if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
+            problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")
+        if self.comm.gpu_aware and self.device == "cpu":
+            problems.append("comm.gpu_aware has no effect on device 'cpu'")
+        return consistent(problems, self)
+
+
+def together_on(setting: bool | Literal["auto"], device: str) -> bool:
+    """What ``together`` means on a device, such as ``cpu`` or ``cuda:0``."""
+    return device != "cpu" if setting == "auto" else setting

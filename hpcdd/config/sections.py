@@ -1,0 +1,203 @@
+"""The sections of the configuration that say what is trained on what: data, subimages, views of them, CNNs.
+
+See :mod:`hpcdd.config.schema` for the whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from ..core.files import expanded, unexpanded
+
+
+def _file_name(text: str) -> str:
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        valid = False
+    if not valid:
+        raise PydanticCustomError("file_name", "no file can have such a name")
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise PydanticCustomError("file_name", "{reason}", {"reason": str(error)}) from error
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name), PlainSerializer(unexpanded)]
+"""Of a file or folder; ``~`` and variables in it are resolved where it is read, so that records hold what was meant."""
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Interval = tuple[tuple[NonNegativeInt, ...], tuple[PositiveInt, ...]]
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and nothing but the documented fields."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def consistent(problems: list[str], settings: S) -> S:
+    """The settings, if no rule across their fields is broken; else every problem at once."""
+    if problems:
+        raise ValueError("; ".join(problems))
+    return settings
+
+
+class DataSettings(Settings):
+    """The data set and its splits."""
+
+    file: FileName = "embedded"
+    """Path of a dataset file (made by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
+
+    validation_fraction: Fraction = 0.0
+    """Share of the training split, in [0, 1), that is set aside class by class for validation.
+    Only for files without a validation split of their own."""
+
+    subset: Annotated[int, Field(ge=2)] | None = None
+    """For quick trials: so many samples of the training split, drawn with the seed in proportion to the classes, before
+    the share for validation is taken from them. The other splits stay whole. Default: all."""
+
+    classes: tuple[NonNegativeInt | str, ...] | None = None
+    """For quick trials: only these classes of all splits, by name or by number (from 0; a name that is a number is
+    taken for a name). They are numbered anew, in the order of the file. Default: all."""
+
+    storage: Literal["auto", "memory", "device", "stream"] = "auto"
+    """Where a rank keeps its samples: `device`, with the CNNs; `memory`, the host's, from which batches are copied to
+    the device; `stream`, in the file, from which a thread reads shuffled blocks of samples. `auto`: the first of these
+    three for which the budget is enough. The results do not depend on it."""
+
+    memory: PositiveInt | None = None
+    """Budget of each rank for its samples, MiB, that `auto` goes by. Default: half of what is free on the rank's node,
+    and of what is free on its GPU, divided by the ranks that work there."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.memory is not None and self.storage != "auto":
+            problems.append(f"data.memory has no effect on data.storage {self.storage!r}; it belongs to auto")
+        if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
+            problems.append(f"data.classes is {list(self.classes)}; name two classes or more, each once")
+        return consistent(problems, self)
+
+
+class DecompositionSettings(Settings):
+    """How an image is cut into subimages."""
+
+    grid: tuple[PositiveInt, ...] | None = None
+    """Subdomains along each spatial axis, e.g. [2,2]; default: 2 along every axis."""
+
+    overlap: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    """Pixels by which a box reaches over each interior side of its core: one number, or one per spatial axis."""
+
+    uniform: bool = False
+    """Boxes of one shape where a grid would not give them: along each axis as long as the longest box, inside the
+    image. Then all local CNNs are of one shape, and those of a rank can be trained together (`together`)."""
+
+    boxes: tuple[Interval, ...] | None = None
+    """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
+
+    coarse: bool = False
+    """One more subdomain: the whole image, averaged in blocks of pixels down to the size of a subimage."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.boxes is not None:
+            if self.grid is not None:
+                problems.append("decomposition.boxes and decomposition.grid are both set; use one of them")
+            if self.overlap not in (0, ()):
+                problems.append("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
+            if self.uniform:
+                problems.append("decomposition.uniform grows the boxes of a grid, but decomposition.boxes are set")
+            if not self.boxes:
+                problems.append("decomposition.boxes is empty; name at least one box")
+        return consistent(problems, self)
+
+
+class AugmentationSettings(Settings):
+    """Views of the training images, for the training of CNNs: a new one of each image in every epoch, drawn for the
+    whole image, so that all subdomains see the same. The DNN is trained on decisions about the images as they are.
+    """
+
+    mirror: tuple[NonNegativeInt, ...] = ()
+    """Spatial axes along which an image is mirrored, each with probability 1/2: [1] swaps left and right in
+    2D. A rank also holds the mirrored boxes of its subdomains."""
+
+    shift: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    """Most pixels by which an image is shifted in both directions: one number, or one per spatial axis. What comes in
+    at the border is its reflection. A rank holds its boxes with a margin of as many pixels."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.mirror)) < len(self.mirror):
+            raise ValueError(f"mirror is {list(self.mirror)}; name each axis once")
+        return self
+
+
+class ModelSettings(Settings):
+    """The CNN family; all local CNNs and the global CNN are of one family."""
+
+    name: str = "vgg3"
+    """`vggN` with N blocks (vgg3), `resnetM` with M = 6n+2 layers (resnet20), or `package.module:factory`
+    for your own: called with input_shape, num_classes, width and model.options, it returns a torch.nn.Module."""
+
+    width: Width = 32
+    """Channels of the global CNN's first block."""
+
+    local_width: Width | Literal["match"] = "match"
+    """Channels of the local CNNs' first block; `match`: the largest for which all local CNNs together have
+    at most the global CNN's parameters."""
+
+    dropout: tuple[Fraction, Fraction] | None = None
+    """VGG only: dropout rates after the first block and after the dense layer, rising evenly between;
+    default: [0.2, 0.5]."""
+
+    options: dict[str, JsonValue] = {}
+    """Further keyword arguments of your own factory."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the CNN comes from the user's factory."""
+        return ":" in self.name
+
+    @property
+    def vgg_dropout(self) -> tuple[float, float]:
+        """The dropout rates of a VGG, the default resolved."""
+        return self.dropout or (0.2, 0.5)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        name, problems = self.name, []
+        if vgg := re.fullmatch(r"vgg([0-9]+)", name):
+            if name not in [f"vgg{n}" for n in range(1, 9)]:
+                problems.append(f"model.name is {name!r}; vggN has N = 1 to 8 blocks")
+        elif re.fullmatch(r"resnet([0-9]+)", name):
+            if name not in [f"resnet{6 * n + 2}" for n in range(1, 201)]:
+                problems.append(f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ...")
+        elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+            problems.append(f"model.name is {name!r}; use vgg3, resnet20 (or other depths), or package.module:factory")
+        if self.dropout is not None and not vgg:
+            problems.append(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
+        if self.options and not self.is_own:
+            problems.append(f"model.options has no effect on {name!r}; it belongs to package.module:factory")
+        return consistent(problems, self)

@@ -1,0 +1,123 @@
+"""The failures that hpcdd tells apart, and the exit code of each."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+
+class CollectiveError(Exception):
+    """What all ranks of a communicator can raise together. Whatever one of them raises alone ends the whole job.
+
+    Attributes:
+        agreed: number of ranks that have raised it together; 0 of an error that this rank has met alone. Only the
+            agreements set it: :meth:`hpcdd.mpi.communicator.Comm.on_root` and
+            :meth:`~hpcdd.mpi.communicator.Comm.on_all`, :meth:`hpcdd.mpi.stop.Stop.agree`, and that of a study at the
+            end of a phase.
+        exit_code: of the job that it ends.
+    """
+
+    agreed = 0
+    exit_code = 1
+
+
+class UserError(CollectiveError, ValueError):
+    """Something that the user can mend: a configuration, a data set, a missing device.
+
+    Printed without a traceback: once where all ranks have agreed on it, else with the number and host of its rank.
+    The message says what was found, what was expected and what to do.
+    """
+
+    exit_code = 2
+
+
+class WriteError(UserError):
+    """Something that can't be written: a full disk, a lost permission. What was written before stays whole."""
+
+    exit_code = 74  # EX_IOERR of sysexits.h
+
+
+class InUseError(UserError):
+    """A run directory in which another job is at work."""
+
+
+class FailedRunsError(UserError):
+    """Runs of a study have failed, each with a message of its own; the others are complete."""
+
+    exit_code = 1
+
+
+Found = tuple[type[UserError], str, bool]
+"""Of one rank: the kind of an error, its text, and whether some ranks have agreed on it and it names them."""
+
+
+def agreed(found: Sequence[Found | None]) -> UserError | None:
+    """One error from what all ranks have found, each text once with its ranks; None where nothing is wrong.
+
+    Args:
+        found: in rank order; None of a rank that has found nothing.
+    """
+    ranks: dict[tuple[str, bool], list[int]] = {}
+    for rank, problem in enumerate(found):
+        if problem is not None:
+            ranks.setdefault(problem[1:], []).append(rank)
+    if not ranks:
+        return None
+    kinds = {problem[0] for problem in found if problem is not None}
+    texts = [text if known else f"{text} (rank {', '.join(map(str, who))})" for (text, known), who in ranks.items()]
+    error = (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(texts))
+    error.agreed = len(found)
+    return error
+
+
+class DamagedError(Exception):
+    """A file of hpcdd's own whose content is not what was written: a flipped bit, a lost end."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss that is no longer finite; all ranks that train together raise it at the same step.
+
+    Attributes:
+        heard: whether it is another rank whose numbers are not finite, which says more.
+    """
+
+    exit_code = 3
+
+    def __init__(self, text: str, *, heard: bool = False) -> None:
+        super().__init__(text)
+        self.heard = heard
+
+
+class RunError(CollectiveError):
+    """What has ended one run of a study, on all its ranks; other runs go on."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+RESUME = 75
+"""Exit code of a run that was stopped in good order and goes on with ``--resume`` (EX_TEMPFAIL of sysexits.h)."""
+
+
+class StopRequest(CollectiveError):  # noqa: N818 - not an error: the wish of the user or of the batch system
+    """A signal asked the job to stop. A training raises it at a step boundary, all ranks at the end of the phase.
+
+    Attributes:
+        signum: the number of the signal, e.g. ``signal.SIGTERM``.
+        phase: in which it met the job.
+    """
+
+    def __init__(self, signum: int, phase: str, more: str = "") -> None:
+        super().__init__(
+            f"asked to stop by {signal.Signals(signum).name} in phase {phase}; the run is not complete{more}"
+        )
+        self.signum = signum
+        self.phase = phase
+        self.exit_code = 128 + signum if signum == signal.SIGINT else RESUME  # 130, as in a shell, for Ctrl-C
+
+    def saying(self, more: str) -> StopRequest:
+        """The same request with more words."""
+        request = StopRequest(self.signum, self.phase, more)
+        request.agreed = self.agreed
+        return request

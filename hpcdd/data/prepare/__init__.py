@@ -1,0 +1,1 @@
+"""From a data set as its publisher ships it to a dataset file."""

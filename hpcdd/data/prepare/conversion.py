@@ -1,0 +1,283 @@
+"""``hpcdd prepare``: from a data set as its publisher ships it to a dataset file, and a picture of what it holds."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import UserError
+from ...core.files import readable
+from ...core.texts import printable
+from ...decomposition.boxes import Decomposition, by
+from ..chunks import chunk_shape
+from ..coarse import misfit
+from ..format import DatasetInfo
+from ..writing import check_out, write_dataset
+from . import contact_sheet, prepare_options
+from .importers import IMPORTERS
+from .importers.decode_pool import Work
+from .importers.file_tree import stem
+from .importers.image_source import Collection, Imported
+from .selection import balanced, divided
+
+_LONGEST_NAME = 200
+"""Bytes; a temporary file beside the file has a longer one."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Reads, writes and prints what was made.
+
+    Args:
+        words: what follows ``prepare`` on the command line.
+
+    Raises:
+        UserError: the options or the source are not what they should be; nothing is written then.
+        SystemExit: after ``--help``.
+    """
+    arguments, own = prepare_options.parse(words)
+    with _no_folder_left(arguments.out):
+        _run(words, arguments, own)
+
+
+def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, Any]) -> None:
+    source, out = arguments.source, arguments.out
+    block = None if arguments.coarse is None else _numbers("coarse", arguments.coarse, least=None)
+    grid = None if arguments.grid is None else _numbers("grid", arguments.grid)
+    overlap = (0,) if arguments.overlap is None else _numbers("overlap", arguments.overlap, least=0)
+    _check(arguments)
+    work = Work(arguments.skip_bad, seed=arguments.seed)
+    if arguments.threads is not None:
+        work.threads = arguments.threads
+    imported = IMPORTERS[arguments.kind].read(source, work, **own)
+    splits = divided(imported.splits, arguments.test_fraction, arguments.validation_fraction, arguments.seed)
+    for split, wanted in (("train", arguments.train_samples), ("test", arguments.test_samples)):
+        if wanted is not None:
+            splits[split] = balanced(splits[split], split, wanted)
+    spatial = splits["train"].image_shape[1:]
+    if block is not None:
+        block = block * len(spatial) if len(block) == 1 else block
+        if fault := misfit(block, spatial):
+            raise UserError(f"--coarse is {arguments.coarse}: {fault}")
+    decomposition = None if grid is None else _decomposition(spatial, grid, overlap)
+    chunk = None
+    if decomposition is not None:
+        chunk = chunk_shape(decomposition, np.dtype(splits["train"].dtype).itemsize)
+    names, splits, named = _classes(arguments, imported, splits)
+    seen: list[str] = []
+    with _progress(sum(len(part.labels) for part in splits.values())) as advance:
+        info = write_dataset(
+            out,
+            {split: part.to_split(advance) for split, part in splits.items()},
+            name=_name(arguments, imported),
+            class_names=names,
+            source=_origin(arguments, imported),
+            licence=arguments.licence,
+            preparation=imported.preparation,
+            command=shlex.join(["hpcdd", "prepare", *words]),
+            compression=arguments.compression,
+            coarse=block,
+            chunk=chunk,
+            report=seen.append,
+        )
+    sheet = out.with_suffix(".png")
+    contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
+    _summarize(out, info, chunk, [*imported.notes, *filter(None, [named]), *seen, *work.notes()])
+    print(f"  samples of each class: {printable(readable(str(sheet)))}")
+
+
+@contextlib.contextmanager
+def _no_folder_left(out: Path) -> Iterator[None]:
+    """Takes the folders away that were made for a file, where it isn't made after all."""
+    try:
+        missing = [folder for folder in out.absolute().parents if not folder.exists()]
+    except OSError:  # which is told when the name is checked
+        missing = []
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it was not made, or something is in it
+                folder.rmdir()
+        raise
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be wrong before the source is read."""
+    source, out = arguments.source, arguments.out
+    if source is not None:
+        try:
+            source.exists()
+        except OSError as error:  # too long a name, for one
+            raise UserError(f"{source} can't be a file or folder: {error.strerror}") from error
+    if (size := len(os.fsencode(out.name))) > _LONGEST_NAME:
+        raise UserError(f"{out} has a name of {size} bytes; use {_LONGEST_NAME} at most")
+    check_out(out)
+    check_out(out.with_suffix(".png"))
+    if out.suffix.lower() == ".png":
+        raise UserError(f"{out} is the name of a picture; name a dataset file, such as {out.with_suffix('.h5')}")
+    if source is not None and out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"{out} is the source itself; name another file to write")
+    if arguments.overlap is not None and arguments.grid is None:
+        raise UserError(f"--overlap {arguments.overlap} says how far the boxes of a grid reach; name it with --grid")
+    for option, least in (("threads", 1), ("seed", 0)):
+        value = getattr(arguments, option)
+        if value is not None and value < least:
+            raise UserError(f"--{option} is {value}; use {least} or more")
+
+
+def _numbers(option: str, text: str, least: int | None = 1) -> tuple[int, ...]:
+    """The integers behind an option: one number for all axes, or one per axis; None: the smallest is not checked."""
+    try:
+        numbers = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or (least is not None and min(numbers) < least):
+        what = "positive integer" if least != 0 else "integer of 0 or more"
+        raise UserError(f"--{option} is {text!r}; use one {what} (2), or one per spatial axis (2,2)")
+    return numbers
+
+
+def _decomposition(spatial: Sequence[int], grid: tuple[int, ...], overlap: tuple[int, ...]) -> Decomposition:
+    grid = grid * len(spatial) if len(grid) == 1 else grid
+    try:
+        return Decomposition.from_grid(spatial, grid, overlap[0] if len(overlap) == 1 else overlap)
+    except ValueError as error:
+        message = str(error)
+        for key in ("grid", "overlap"):
+            message = message.replace(f"decomposition.{key}", f"--{key}")
+        raise UserError(message) from error
+
+
+def _name(arguments: argparse.Namespace, imported: Imported) -> str:
+    name: str = arguments.name or imported.name or stem(arguments.source.absolute())
+    return f"{name} (synthetic)" if imported.synthetic and "synthetic" not in name else name
+
+
+def _origin(arguments: argparse.Namespace, imported: Imported) -> str:
+    """Where the data set comes from; a note does not hide that images were computed."""
+    if imported.synthetic and arguments.source_note:
+        return f"{imported.source}; {arguments.source_note}"
+    return str(arguments.source_note or imported.source or arguments.source)
+
+
+def _classes(
+    arguments: argparse.Namespace, imported: Imported, splits: Mapping[str, Collection]
+) -> tuple[tuple[str, ...], dict[str, Collection], str]:
+    """Names of the classes, splits whose labels count these from 0, and what a user should know of it.
+
+    Raises:
+        UserError: names that are not those of the source's classes, each once; or a label that is negative.
+    """
+    numbers: list[int] = []
+    if not imported.class_names:
+        numbers = np.unique(np.concatenate([part.labels for part in splits.values()])).tolist()
+        if numbers[0] < 0:
+            raise UserError(
+                f"{arguments.source} holds the label {numbers[0]}; labels are numbers of classes, 0 or more: leave "
+                "out samples of no class"
+            )
+    found = imported.class_names or tuple(map(str, numbers))
+    names, order = found, list(range(len(found)))
+    if arguments.class_names is not None:
+        given = [name.strip() for name in arguments.class_names.split(",")]
+        named = _numbered_names(given, numbers) if numbers else _ordered_names(given, found)
+        names, order = tuple(name for name, _ in named), [label for _, label in named]
+    # From the labels of the source to the position of their class among the names.
+    source_labels, positions = np.asarray(numbers or range(len(found))), np.argsort(order)
+    renumbered = {
+        split: dataclasses.replace(part, labels=positions[np.searchsorted(source_labels, part.labels)])
+        for split, part in splits.items()
+    }
+    note = ""
+    if numbers and numbers[0] + len(numbers) <= numbers[-1] and arguments.class_names is None:
+        raise UserError(
+            f"{arguments.source}: its labels go from {numbers[0]} to {numbers[-1]}, but only {len(numbers)} of these "
+            f"numbers occur ({_some(numbers)}); if each of them is a class, name these with --class-names"
+        )
+    if numbers != list(range(len(numbers))):
+        note = f"the source's labels {_some(numbers)} are classes 0 to {len(numbers) - 1} here"
+    return names, renumbered, note
+
+
+def _some(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+
+
+def _numbered_names(given: Sequence[str], numbers: Sequence[int]) -> list[tuple[str, int]]:
+    """Of classes that the source numbers, in ascending order: name, position."""
+    _check_names(given, given)
+    if len(given) != len(numbers):
+        raise UserError(
+            f"--class-names lists {len(given)} names, but the source has {len(numbers)} labels ({_some(numbers)}); "
+            "name one for each label"
+        )
+    return [(name, position) for position, name in enumerate(given)]
+
+
+def _ordered_names(given: Sequence[str], found: Sequence[str]) -> list[tuple[str, int]]:
+    """Of classes that the source names, in the order given, each as NAME or OLD=NEW: name, position in the source."""
+    pairs = []
+    for word in given:
+        old, equals, new = (word, "", "") if word in found else word.partition("=")
+        pairs.append((old.strip(), new.strip() if equals else old.strip()))
+    _check_names([old for old, _ in pairs], given)
+    _check_names([new for _, new in pairs], given)
+    unknown = [old for old, _ in pairs if old not in found]
+    missing = [name for name in found if name not in dict(pairs)]
+    if unknown or missing:
+        faults = [
+            f"{', '.join(names)} {what}"
+            for names, what in ((unknown[:5], "is no class of the source"), (missing[:5], "is missing"))
+            if names
+        ]
+        raise UserError(
+            f"--class-names: {' and '.join(faults)}; the source has {', '.join(found[:20])}: list each of these once, "
+            "in the order that the classes are to have, as NAME or as OLD=NEW"
+        )
+    return [(new, found.index(old)) for old, new in pairs]
+
+
+def _check_names(names: Sequence[str], given: Sequence[str]) -> None:
+    if "" in names:
+        raise UserError(f"--class-names is {','.join(given)!r}, which holds an empty name; write A,B,C")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--class-names lists {twice!r} twice; each class has a name of its own")
+
+
+@contextlib.contextmanager
+def _progress(samples: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal; gives a function that hears of the number of samples read."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("samples", total=samples)
+        yield lambda more: bar.advance(task, more)
+
+
+def _summarize(out: Path, info: DatasetInfo, chunk: Sequence[int] | None, notes: Sequence[str]) -> None:
+    print(f"{readable(str(out))}: {info.name}, images {info.image_shape} {info.dtype}, {out.stat().st_size:,} bytes")
+    for split, labels in info.labels.items():
+        counts = np.bincount(labels, minlength=info.num_classes)
+        per_class = ", ".join(f"{name} {count}" for name, count in zip(info.class_names, counts, strict=True))
+        print(f"  {split}: {len(labels):,} samples ({per_class})")
+    for note in notes:
+        print(f"  {printable(note)}")
+    if chunk is not None:
+        print(f"  stored in chunks of {by(chunk)} pixels")
+    if info.coarse is not None:
+        print(f"  coarse images {info.coarse_image_shape}, averaged in blocks of {by(info.coarse)}")

@@ -1,0 +1,53 @@
+"""Images in folders named after their classes; a folder or an archive (TF-Flowers, CIFAR as JPEG files)."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from . import classes
+from .archives import open_tree
+from .decode_pool import Work
+from .image_files import SUFFIXES, add_size_arguments, form
+from .image_source import Imported
+
+SUMMARY = "images in folders named after their classes: CLASS/FILE, or train/CLASS/FILE and test/CLASS/FILE"
+EXAMPLES = (
+    "hpcdd prepare folder flower_photos.tgz flowers.h5 --size 180 180 --fit crop --test-fraction 0.2 --grid 2,2",
+    "hpcdd prepare folder cifar10 cifar10.h5 --coarse 2",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of this kind."""
+    add_size_arguments(parser)
+    colour = parser.add_mutually_exclusive_group()
+    for option, mode in (("grey", "L"), ("rgb", "RGB")):
+        colour.add_argument(
+            f"--{option}",
+            dest="mode",
+            action="store_const",
+            const=mode,
+            help=f"make all images {option.upper() if mode == 'RGB' else option} (default: as the first one is)",
+        )
+
+
+def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None, mode: str | None) -> Imported:
+    """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.prepare.importers.classes.read`.
+
+    Args:
+        source: the folder, or a tar or zip archive of it.
+        work: how files are read.
+        size, fit, mode: see :class:`hpcdd.data.prepare.importers.image_files.Form`.
+
+    Returns:
+        uint8 images (n, 1, H, W) or (n, 3, H, W), decoded when they are asked for, and the classes by alphabet.
+
+    Raises:
+        UserError: splits or classes are missing or differ; here or on decoding, an image that is damaged or of
+            another size than the first.
+    """
+    made = form(size, fit, mode)
+    imported = classes.read(open_tree(source), SUFFIXES, "images", made.decode, work)
+    return replace(imported, preparation=made.preparation(imported.splits["train"].image_shape))

@@ -1,0 +1,285 @@
+"""What is to be solved: data set, splits, boxes and widths, derived and checked before any work. No messages."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..config.schema import Config
+from ..config.sections import ModelSettings
+from ..core import environment
+from ..core.errors import UserError
+from ..decomposition.boxes import Box, Decomposition, Subdomain
+from ..decomposition.rank_layout import Mesh, Place
+from ..models.coherent_model import check_features
+from ..models.registry import check_admitted, check_own, create, draws_of_own
+from ..models.width import Widths, match_widths
+from .augmentation import Augmentation
+from .format import DatasetInfo, inspect, resolve
+from .reading import BoxReader
+from .sample_loading import Loader, Where, bytes_in_memory
+from .sample_order import blocks_in_window
+from .samples import Subimages
+from .split import Indices, count_samples, labels_of, split_rows
+from .subset import with_classes
+
+PIECE_BYTES = 64 << 20
+"""Bytes of one gathered piece on root; the least piece is one sample of all subdomains."""
+
+
+def bytes_on_root(samples: int, num_subdomains: int, num_classes: int) -> int:
+    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two pieces."""
+    logits = 4 * samples * num_subdomains * num_classes
+    return 2 * logits + 2 * min(logits, PIECE_BYTES)
+
+
+def check_memory(needed: int, available: int) -> None:
+    """Refuses a gather that root has no room for, before any training.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if needed > available:
+        raise UserError(
+            f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
+            "are free there; use fewer subdomains or samples, or more memory on the first node"
+        )
+
+
+def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | None]]) -> None:
+    """Refuses classes that no network could learn; earlier revisions wrote dataset files that have such.
+
+    Raises:
+        UserError: naming these classes, and the setting that leaves them out.
+    """
+    present = set(labels_of(info, rows["train"]).tolist())
+    missing = [name for number, name in enumerate(info.class_names) if number not in present]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {info.num_classes} classes have no training samples in {info.path}: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; no model can learn them: make the file "
+            "again with samples of them, or name all other classes in data.classes"
+        )
+
+
+def check_parameters(config: Config, widths: Widths, num_subdomains: int, num_classes: int, available: int) -> None:
+    """Refuses networks that have more parameters than memory, before one is made; each is made in the host's memory.
+
+    Raises:
+        UserError: naming the network, both numbers, and the setting.
+    """
+    units = [num_subdomains * num_classes, *config.aggregation.hidden, num_classes]
+    networks = [
+        ("a local CNN", max(widths.local_parameters), "model.local_width or model.width"),
+        ("the DNN", sum((a + 1) * b for a, b in itertools.pairwise(units)), "aggregation.hidden"),
+    ]
+    if config.baseline.enabled:
+        networks.append(("the global CNN", widths.global_parameters, "model.width"))
+    for network, parameters, setting in networks:
+        if 4 * parameters > available:
+            raise UserError(
+                f"{network} has {parameters:,} parameters, which alone take {4 * parameters / 2**30:,.1f} GiB, but "
+                f"{available / 2**30:.1f} GiB are free; use a smaller {setting}"
+            )
+
+
+def check_images(config: Config, image_shape: Sequence[int], shapes: Sequence[Sequence[int]], available: int) -> None:
+    """Refuses images of which not a single one has room in memory, in float32; `plan` says what a training takes.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    seen = [*shapes, image_shape] if config.baseline.enabled else shapes
+    largest = max(seen, key=math.prod)
+    if (needed := 4 * math.prod(largest)) > available:
+        raise UserError(
+            f"a single image of shape {tuple(largest)} takes {needed / 2**30:,.1f} GiB in a CNN, but "
+            f"{available / 2**30:.1f} GiB are free; use more subdomains (decomposition.grid) or smaller images"
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The same on every rank.
+
+    Attributes:
+        info: the data set.
+        model: the CNN family.
+        rows: which stored rows make up each split of the run, see :func:`hpcdd.data.split.split_rows`.
+        decomposition: the boxes.
+        augmentation: of the training split, where CNNs are trained on it; None without.
+        widths: of the CNNs, and their parameters.
+        root_bytes: memory that gather and aggregation will take on root; 0 where nothing is gathered.
+        root_available: memory that was free on root when this was found out, bytes.
+        blocks: of the order in which trainings visit the samples, see :func:`hpcdd.data.sample_order.order_of`.
+        draws: what draws random numbers in the user's own local CNN, see
+            :func:`hpcdd.models.registry.draws_of_own`; empty for hpcdd's families.
+    """
+
+    info: DatasetInfo
+    model: ModelSettings
+    rows: dict[str, tuple[str, Indices | None]]
+    decomposition: Decomposition
+    augmentation: Augmentation | None
+    widths: Widths
+    root_bytes: int
+    root_available: int
+    blocks: int
+    draws: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Number of samples of each split of the run."""
+        return count_samples(self.info, self.rows)
+
+    def labels(self, split: str) -> torch.Tensor:
+        """int64 (n,) of one split of the run."""
+        return torch.from_numpy(labels_of(self.info, self.rows[split]))
+
+    def subimage_shape(self, subdomain: int) -> tuple[int, ...]:
+        """(C, *spatial) of one subdomain's subimages."""
+        return (self.info.image_shape[0], *self.decomposition.subdomains[subdomain].shape)
+
+    def read(
+        self, reader: BoxReader, subdomains: Iterable[int], device: str, where: Where = "device"
+    ) -> dict[int, dict[str, Subimages]]:
+        """The samples of some subdomains by split; reads the boxes of these subdomains and no others.
+
+        Args:
+            reader: of the dataset file.
+            subdomains: which.
+            device: where batches are wanted.
+            where: samples are kept; default: on ``device``.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        loader = self._loader(reader, device, where)
+        return {s: loader.load(self.decomposition.subdomains[s]) for s in subdomains}
+
+    def read_whole(self, reader: BoxReader, device: str, where: Where = "device") -> dict[str, Subimages]:
+        """The whole images by split; arguments as for :meth:`read`.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return self._loader(reader, device, where).load(self._whole)
+
+    def bytes_of(self, subdomains: Iterable[int]) -> int:
+        """Bytes that the samples of some subdomains take where they are not streamed."""
+        every = self.decomposition.subdomains
+        return sum(bytes_in_memory(self.info, self.samples, every[s], self.augmentation) for s in subdomains)
+
+    def bytes_of_whole(self) -> int:
+        """Bytes that the whole images take where they are not streamed."""
+        return bytes_in_memory(self.info, self.samples, self._whole, self.augmentation)
+
+    @property
+    def _whole(self) -> Subdomain:
+        image = self.info.image_shape[1:]
+        return Subdomain(Box((0,) * len(image), image), (1,) * len(image))
+
+    def _loader(self, reader: BoxReader, device: str, where: Where) -> Loader:
+        return Loader(self.info, self.rows, self.augmentation, reader, device, where, self.blocks)
+
+
+def pose(config: Config) -> Problem:
+    """Reads what the data set says of itself and derives the rest; a factory of the user's own is imported and tried.
+
+    Raises:
+        UserError: data set, configuration and this machine do not go together.
+    """
+    check_admitted(config.model)
+    info = with_classes(inspect(resolve(config.data.file)), config.data.classes)
+    rows = split_rows(info, config.data.validation_fraction, config.seed, config.data.subset)
+    check_classes(info, rows)
+    for section, settings in (
+        ("local", config.local),
+        ("aggregation", config.aggregation),
+        ("coherent", config.coherent),
+        ("baseline", config.baseline),
+    ):
+        if settings.early_stopping is not None and "validation" not in rows:
+            raise UserError(
+                f"{section}.early_stopping needs a validation split, and {info.path} has none; "
+                "set data.validation_fraction"
+            )
+    try:
+        decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])
+        augmentation = Augmentation.from_settings(config.augmentation, info.image_shape[1:])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
+    widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
+    available = environment.available_memory()
+    check_parameters(config, widths, len(decomposition), info.num_classes, available)
+    check_own(config.model, shapes, info.num_classes, widths.local_width)
+    if config.coherent.starts and config.coherent_features == "penultimate":
+        check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
+    check_images(config, info.image_shape, shapes, available)
+    draws = draws_of_own(config.model, shapes, info.num_classes, widths.local_width)
+    if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
+        raise UserError(
+            f"coherent.dropout_scale is {config.coherent.dropout_scale}, but the CNN of {config.model.name!r} draws "
+            f"random numbers by itself ({', '.join(draws)}), which it does not reach; use modules (torch.nn.Dropout "
+            "and its kin) in place of functions, or leave it at 1"
+        )
+    samples = sum(count_samples(info, rows).values())
+    gathered = config.aggregation.placement == "root"
+    needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0
+    check_memory(needed, available)
+    blocks = blocks_in_window(info.num_classes)
+    return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks, draws)
+
+
+def check_rank(config: Config, problem: Problem, place: Place) -> None:
+    """Refuses what one rank can't do; to be called in an agreement (:meth:`hpcdd.mpi.communicator.Comm.on_all`) before
+    any work.
+
+    Raises:
+        UserError: the user's own CNN can't be built there, or does not give logits.
+    """
+    shapes = [problem.subimage_shape(s) for s in place.subdomains]
+    check_own(config.model, shapes, problem.info.num_classes, problem.widths.local_width)
+
+
+def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
+    """Refuses batches that the ranks can't share: of too few samples, or where random numbers can't be shared exactly.
+
+    Raises:
+        UserError: naming the batch size and the number of ranks, or what draws the numbers.
+    """
+    workers = sum(1 for place in mesh.places if place.subdomains)
+    if found := problem_of_shares(config, problem, workers, mesh.replicas):
+        raise UserError(found)
+
+
+def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: int) -> str:
+    """What is wrong where ranks share batches that can't be shared; empty where nothing is.
+
+    Args:
+        config, problem: of the run.
+        workers: ranks that own subdomains.
+        replicas: ranks that train copies of one subdomain's CNN.
+    """
+    sharing = {
+        "local": replicas,
+        "coherent": (workers if config.coherent.parallelism == "data" else replicas) if config.coherent.starts else 1,
+        "baseline": workers if config.baseline.enabled else 1,
+    }
+    least = 1 if config.shared_batches == "exact" else 2  # batch norm needs two
+    for section, ranks in sharing.items():
+        size = getattr(config, section).batch_of(problem.samples["train"])
+        if ranks > 1 and size < least * ranks:
+            return f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
+    if problem.draws and config.shared_batches == "exact" and max(sharing.values()) > 1:
+        return (
+            f"shared_batches is 'exact', but the CNN of {config.model.name!r} draws random numbers by itself "
+            f"({', '.join(problem.draws)}), which would be the same on all ranks that share a batch; use modules "
+            "(torch.nn.Dropout and its kin, on rows of the batch) in place of functions, or shared_batches fast"
+        )
+    return ""

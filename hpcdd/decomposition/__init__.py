@@ -1,0 +1,1 @@
+"""Boxes over an image, and which rank owns which subdomain; pure."""

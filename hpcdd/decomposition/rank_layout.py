@@ -1,0 +1,264 @@
+"""Who does what: the map rank -> host -> device -> subdomains, and the threads of each rank."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..core.environment import cpu_quota, processor
+from ..core.errors import UserError
+from ..mpi.communicator import Comm
+from .boxes import split_evenly
+
+DeviceSetting = Literal["auto", "cpu", "cuda"]
+MOST_THREADS = 1024
+"""More than any host has cores for; what starts as many as memory is asked for ends without a word."""
+
+
+def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]:
+    """The subdomains and the replica number of every rank; pure, the same on every rank.
+
+    With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones first. With
+    N >= S each subdomain has R = N // S ranks, neighbours too, which train copies (replicas) of its CNN; the last
+    N - R S ranks are spare and get an empty range.
+
+    >>> assign(4, 3)
+    ((range(0, 2), 0), (range(2, 3), 0), (range(3, 4), 0))
+    >>> assign(2, 5)
+    ((range(0, 1), 0), (range(0, 1), 1), (range(1, 2), 0), (range(1, 2), 1), (range(2, 2), 0))
+    """
+    replicas = max(1, num_ranks // num_subdomains)
+    blocks = [range(a, b) for a, b in split_evenly(num_subdomains, min(num_subdomains, num_ranks))]
+    working = [(block, replica) for block in blocks for replica in range(replicas)]
+    return (*working, *[(range(num_subdomains, num_subdomains), 0)] * (num_ranks - len(working)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """One rank's place.
+
+    Attributes:
+        rank: number of the rank.
+        host: name of its host.
+        device: ``"cpu"`` or ``"cuda:i"`` with the number i that this rank's process sees.
+        device_id: what tells devices of one host apart: the GPU's UUID, or ``"cpu"``.
+        threads: threads of its tensor operations on the CPU.
+        subdomains: the subdomains that it owns, ascending; none for a spare rank.
+        replica: number of its copy of their CNNs, 0 <= replica < R.
+        arithmetic: what the last bits of its results depend on: the processor or GPU, and the threads.
+    """
+
+    rank: int
+    host: str
+    device: str
+    device_id: str
+    threads: int
+    subdomains: tuple[int, ...]
+    replica: int = 0
+    arithmetic: str = ""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """All places, known to every rank.
+
+    Attributes:
+        num_subdomains: S.
+        places: the place of every rank, in rank order.
+    """
+
+    num_subdomains: int
+    places: tuple[Place, ...]
+
+    def owner(self, subdomain: int) -> int:
+        """The rank that owns a subdomain; of several replicas the first."""
+        return next(place.rank for place in self.places if subdomain in place.subdomains)
+
+    @property
+    def replicas(self) -> int:
+        """R: ranks that train copies of one subdomain's CNN."""
+        return 1 + max(place.replica for place in self.places)
+
+    @property
+    def owned(self) -> list[tuple[int, ...]]:
+        """Of every rank the subdomains for which it speaks: those of the first replicas, each subdomain once."""
+        return [() if place.replica else place.subdomains for place in self.places]
+
+    @property
+    def hosts(self) -> int:
+        """Number of different hosts."""
+        return len({place.host for place in self.places})
+
+    def warnings(self) -> list[str]:
+        """What the user should know: spare ranks, several ranks on one GPU, processors that compute unlike."""
+        found = []
+        if spare := [place.rank for place in self.places if not place.subdomains]:
+            found.append(
+                f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(spare)} "
+                f"{'has' if len(spare) == 1 else 'have'} nothing to do and will sleep; "
+                f"use a multiple of {self.num_subdomains} ranks"
+            )
+        users: dict[tuple[str, str], list[int]] = {}
+        for place in self.places:
+            if place.subdomains and place.device != "cpu":
+                users.setdefault((place.host, place.device_id), []).append(place.rank)
+        found += [
+            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns on it, unless MPS runs there"
+            for (host, device), ranks in users.items()
+            if len(ranks) > 1
+        ]
+        if len(kinds := self._ranks_by(lambda place: place.arithmetic)) > 1:
+            listed = "; ".join(f"rank {_listed(ranks)} on {kind}" for kind, ranks in kinds.items())
+            found.append(
+                f"results differ in their last bits between these: {listed}. What ranks have copies of is made equal "
+                "after every epoch; other numbers of ranks give other bits"
+            )
+        return found
+
+    def check_devices(self) -> None:
+        """Refuses GPUs on some ranks only.
+
+        Raises:
+            UserError: naming the ranks of both kinds.
+        """
+        kinds = self._ranks_by(lambda place: place.device.partition(":")[0])
+        if len(kinds) > 1:
+            hosts = sorted({self.places[rank].host for rank in kinds["cpu"]})
+            raise UserError(
+                f"rank {_listed(kinds['cuda'])} would work on a GPU, but rank {_listed(kinds['cpu'])} "
+                f"({', '.join(hosts)}) on the processor, since torch sees no GPU there; all ranks that train have to "
+                "work on one kind of device: use --device cpu, or ask the batch system for GPUs on every host"
+            )
+
+    def _ranks_by(self, kind: Callable[[Place], str]) -> dict[str, list[int]]:
+        """The ranks that own subdomains, by something of their places."""
+        found: dict[str, list[int]] = {}
+        for place in self.places:
+            if place.subdomains:
+                found.setdefault(kind(place), []).append(place.rank)
+        return found
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """The places as plain data, for environment.json."""
+        return [asdict(place) for place in self.places]
+
+
+def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
+    """Collective: every rank finds its device and threads, and all learn of all.
+
+    Raises:
+        UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or ``auto`` and some find one, or
+            OMP_NUM_THREADS is no number.
+    """
+    assigned = assign(num_subdomains, comm.size)
+    subdomains, replica = assigned[comm.rank]
+    node = comm.node_ranks()
+    mine = frozenset(os.sched_getaffinity(0))
+    masks, quota = comm.allgather_object(mine), cpu_quota()
+    working = [rank for rank in node if assigned[rank][0]]
+
+    def find_place() -> Place:
+        threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.beside.masks], os.environ, quota)
+        gpus = visible_gpus() if subdomains and device != "cpu" else []
+        position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
+        name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
+        if name != "cpu":
+            _work_on(name)
+        arithmetic = arithmetic_of(name, threads) if subdomains else ""
+        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic)
+
+    mesh = Mesh(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
+    comm.on_root(mesh.check_devices)
+    places = mesh.places
+    cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)
+    others = len(comm.beside.masks) * places[comm.rank].threads
+    threads = sum(places[rank].threads for rank in working) + others
+    comm.crowded = comm.maximum(threads > min(len(cores), quota)) > 0
+    return mesh
+
+
+def threads_of(
+    mine: Collection[int],
+    working: Sequence[Collection[int]],
+    environment: Mapping[str, str],
+    quota: float = math.inf,
+) -> int:
+    """Threads of one rank: the cores that it may use, shared with the working ranks that may use them too.
+
+    Args:
+        mine: numbers of the cores in this rank's affinity mask.
+        working: the masks of all ranks on this host that own subdomains.
+        environment: a number in its OMP_NUM_THREADS takes precedence.
+        quota: as many cores' time these ranks may take together, see :func:`hpcdd.core.environment.cpu_quota`.
+
+    Raises:
+        UserError: OMP_NUM_THREADS is no number from 1 to :data:`MOST_THREADS`.
+    """
+    if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
+        if not wish.isdecimal() or not 1 <= int(wish) <= MOST_THREADS:
+            raise UserError(
+                f"the environment variable OMP_NUM_THREADS is {wish!r}; set it to a number from 1 to {MOST_THREADS}, "
+                "or unset it"
+            )
+        return int(wish)
+    sharing = sum(1 for mask in working if not set(mask).isdisjoint(mine))
+    return max(1, int(min(len(mine) // max(1, sharing), quota // max(1, len(working)))))
+
+
+def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) -> tuple[str, str]:
+    """The device of one rank by its position among the working ranks of its host, never by its global rank.
+
+    Args:
+        setting: ``device`` of the configuration.
+        position: 0 for the first working rank on the host, and so on.
+        gpus: UUIDs of the GPUs that this rank's process sees.
+
+    Returns:
+        Name for torch, and what tells it apart from the host's other devices.
+
+    Raises:
+        UserError: ``cuda`` without a GPU.
+    """
+    if setting == "cuda" and not gpus:
+        raise UserError(
+            f"device is 'cuda', but torch sees no GPU on host {socket.gethostname()}; use --device auto or cpu, "
+            "or ask the batch system for GPUs and install a torch build with CUDA"
+        )
+    if setting == "cpu" or not gpus:
+        return "cpu", "cpu"
+    index = position % len(gpus)
+    return f"cuda:{index}", gpus[index]
+
+
+def arithmetic_of(device: str, threads: int) -> str:
+    """What the last bits of a rank's results depend on, besides the versions of its libraries, in words."""
+    import torch
+
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{processor()} ({capability}), {threads} thread{'s' * (threads > 1)}"
+
+
+def visible_gpus() -> list[str]:
+    """UUIDs of the GPUs that this process sees, in torch's order."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def _work_on(device: str) -> None:
+    """Makes a GPU this process's own: what names no device is meant for it, MPI and the recording of steps too."""
+    import torch
+
+    torch.cuda.set_device(device)
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return ", ".join(map(str, ranks))

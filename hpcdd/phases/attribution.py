@@ -1,0 +1,184 @@
+"""Examination: what each strategy decides sample by sample, and how much each subdomain moved the decision.
+
+The DNN's first layer is h = b + sum_s W1_s z_s. With c the class that is decided for, and means over the examined
+samples, subdomain s moved the decision by::
+
+    ablation_s = p_c(h) - p_c(h - W1_s (z_s - mean z_s))      its output replaced by its mean
+    gradient_s = d logit_c / d h . W1_s (z_s - mean z_s)      the change of the logit to first order
+
+One allreduce gives h to every rank, as in a training step. The layers after it, and with them c and d logit_c / d h,
+are the same on every rank, and the owner of subdomain s has W1_s and z_s: both forms cost no further message, but for
+the gathering of n numbers per subdomain on root. No CNN is run: their outputs are those of the evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from ..artifacts.evaluation_cache import Pieces
+from ..config.schema import Config
+from ..core.seeding import seed_of
+from ..models.aggregators import RULES, distribution
+from ..parallel.sharded_coherent import PartOfDNN
+from ..parallel.subdomain_sum import Reduction
+from ..parallel.team import Team
+from .evaluation import ROWS
+
+EXAMINED = "test"
+"""The split that a run examines."""
+
+MOST_ROWS = 10_000
+"""Samples that a run examines at most."""
+
+MOST_BYTES = 256 << 20
+"""Bytes of all that root learns of them, at most."""
+
+
+def examined_rows(
+    config: Config,
+    samples: int,
+    num_subdomains: int,
+    num_classes: int,
+    most_rows: int = MOST_ROWS,
+    most_bytes: int = MOST_BYTES,
+) -> npt.NDArray[np.int64]:
+    """Which samples of a split are examined: all, or as many drawn with the seed; the same on any rank of any job.
+
+    Args:
+        config: of the run.
+        samples: of the split.
+        num_subdomains: S.
+        num_classes: K.
+        most_rows, most_bytes: limits; at least one sample is examined.
+
+    Returns:
+        Ascending int64 (n,).
+    """
+    coherent = len(config.coherent.starts)
+    of_subdomain = 4 + 4 + 4 + 2 * 4 * (1 + coherent)
+    of_class = 4 * (len(RULES) + 1 + coherent + config.baseline.enabled)
+    count = min(samples, most_rows, max(1, most_bytes // (num_subdomains * of_subdomain + num_classes * of_class)))
+    if count == samples:
+        return np.arange(samples)
+    generator = np.random.default_rng(seed_of(config.seed, "examined samples"))
+    return np.sort(generator.choice(samples, count, replace=False).astype(np.int64))
+
+
+class Examination:
+    """Collective over the workers. Root gets the pieces of decisions.h5, the other ranks empty ones.
+
+    Args:
+        team: of this rank.
+        rows: of the split, int64 (n,), from :func:`examined_rows`.
+    """
+
+    def __init__(self, team: Team, rows: npt.NDArray[np.int64]) -> None:
+        self._team, self._rows = team, torch.from_numpy(rows)
+
+    def rules(self, logits: Mapping[int, torch.Tensor]) -> Pieces:
+        """What the local CNNs decide, and the rules that combine their decisions.
+
+        Args:
+            logits: by subdomain of this rank, ascending, of the whole split, float32 (N, K) on the CPU.
+        """
+        team, num_subdomains = self._team, self._team.mesh.num_subdomains
+        own = [values[self._rows] for values in logits.values()]
+        probabilities = [values.double().softmax(1) for values in own]
+        means = [values.mean(0) for values in probabilities]
+        add = Reduction(team.across, "ordered")
+        found: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in RULES}
+        moved: list[list[torch.Tensor]] = [[] for _ in own]
+        for start in range(0, len(self._rows), ROWS):
+            here = slice(start, start + ROWS)
+            pieces = [values[here] for values in own]
+            total = add([torch.stack([rule(piece, num_subdomains) for rule in RULES.values()]) for piece in pieces])
+            for name, scores in zip(RULES, total, strict=True):
+                found[name].append(_rounded(distribution(name, scores), scores.argmax(-1)))
+            average = total[list(RULES).index("average")].argmax(-1, keepdim=True)
+            for values, mean, parts in zip(probabilities, means, moved, strict=True):
+                parts.append((values[here] - mean).gather(1, average).squeeze(1) / num_subdomains)
+        return self._with_influence(
+            {f"strategies/{name}": np.concatenate(parts) for name, parts in found.items()},
+            {
+                "local/decisions": [values.argmax(1).int() for values in own],
+                "local/confidence": [values.max(1).values.float() for values in probabilities],
+                "influence/average/ablation": [torch.cat(parts).float() for parts in moved],
+            },
+        )
+
+    def dnn(self, name: str, dnn: PartOfDNN, outputs: Sequence[torch.Tensor]) -> Pieces:
+        """What a DNN decides, on its own or as the end of a coherent model, and what moved it.
+
+        Args:
+            name: of the strategy.
+            dnn: this rank's part, on the CPU.
+            outputs: what it sees of each of this rank's CNNs, ascending by subdomain, of the whole split, float32
+                (N, F) on the CPU.
+        """
+        dnn.eval()
+        own = [output[self._rows] for output in outputs]
+        means = [output.double().mean(0).to(output.dtype) for output in own]
+        blocks = [block.detach() for block in dnn.blocks.values()]
+        found: list[npt.NDArray[np.float32]] = []
+        ablation: list[list[torch.Tensor]] = [[] for _ in own]
+        gradient: list[list[torch.Tensor]] = [[] for _ in own]
+        for start in range(0, len(self._rows), ROWS):
+            piece = [output[start : start + ROWS] for output in own]
+            with torch.no_grad():
+                hidden = dnn.hidden(piece)
+            logits = dnn.rest(hidden.requires_grad_())
+            decided = logits.argmax(1, keepdim=True)
+            (slope,) = torch.autograd.grad(logits.gather(1, decided).sum(), hidden)
+            with torch.no_grad():
+                probabilities = logits.double().softmax(1)
+                found.append(_rounded(probabilities, decided.squeeze(1)))
+                for s, (output, mean, block) in enumerate(zip(piece, means, blocks, strict=True)):
+                    deviation = functional.linear(output - mean, block)
+                    without = dnn.rest(hidden - deviation).double().softmax(1)
+                    ablation[s].append((probabilities - without).gather(1, decided).squeeze(1))
+                    gradient[s].append((slope * deviation).sum(1))
+        return self._with_influence(
+            {f"strategies/{name}": np.concatenate(found)},
+            {
+                f"influence/{name}/ablation": [torch.cat(parts).float() for parts in ablation],
+                f"influence/{name}/gradient": [torch.cat(parts).float() for parts in gradient],
+            },
+        )
+
+    def whole(self, name: str, logits: torch.Tensor) -> Pieces:
+        """What a CNN that sees whole images decides; no message.
+
+        Args:
+            name: of the strategy.
+            logits: of the whole split, float32 (N, K) on the CPU, on every worker.
+        """
+        own = logits[self._rows]
+        return self._with_influence({f"strategies/{name}": _rounded(own.double().softmax(1), own.argmax(1))}, {})
+
+    def _with_influence(self, pieces: Pieces, columns: Mapping[str, Sequence[torch.Tensor]]) -> Pieces:
+        """Adds, on root, the (n, S) of all ranks' columns (n,); of several replicas the first one speaks."""
+        workers = self._team.workers
+        owned = [len(subdomains) for subdomains in self._team.mesh.owned[: workers.size]]
+        counts = [number * len(self._rows) for number in owned]
+        for place, parts in columns.items():
+            mine = torch.stack(list(parts)).numpy()[: owned[workers.rank]]
+            gathered = workers.gather(mine, counts)
+            if gathered is not None:
+                pieces[place] = np.ascontiguousarray(gathered.reshape(-1, len(self._rows)).T)
+        return pieces if workers.is_root else {}
+
+
+def _rounded(probabilities: torch.Tensor, decided: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Float64 (n, K) in float32, such that the first of the most probable classes is what was decided, (n,).
+
+    Where rounding has made another class as probable, the decided one is lifted by one bit.
+    """
+    values, classes = probabilities.float().numpy(), decided.numpy()
+    rows = np.flatnonzero(values.argmax(1) != classes)
+    values[rows, classes[rows]] = np.nextafter(values[rows].max(1), np.float32(2))
+    return values

@@ -1,0 +1,111 @@
+"""The networks of a run as fake tensors: they have shapes, dtypes and a device, and take no memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from ..config.schema import Config
+from ..data.problem import Problem
+from ..models.coherent_model import Coherent, prepare_cnn
+from ..models.dnn import DNN, rest_of
+from ..models.registry import create
+from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN
+from ..parallel.subdomain_sum import from_fixed, to_fixed
+from ..phases.coherent import feature_widths
+
+
+@functools.cache
+def fake() -> FakeTensorMode:
+    """What is made inside this context is fake; tensors of one mode only can meet."""
+    return FakeTensorMode()
+
+
+class OwnSum:
+    """What :class:`hpcdd.parallel.subdomain_sum.Reduction` does on one rank, with the same tensors and without a
+    message.
+
+    Args:
+        ordered: in fixed point.
+    """
+
+    def __init__(self, ordered: bool) -> None:
+        self._ordered = ordered
+
+    def __call__(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The sum of this rank's summands."""
+        first = summands[0]
+        if self._ordered:
+            mine = torch.zeros(first.shape, dtype=torch.int64, device=first.device)
+            for summand in summands:
+                mine += to_fixed(summand)
+        else:
+            mine = torch.stack(list(summands)).sum(0)
+        message = torch.cat([mine.view(-1), mine.new_zeros(1)])
+        total = torch.empty_like(message)
+        result = total[:-1]
+        if self._ordered:
+            result = from_fixed(result, first.dtype)
+        return result.view(first.shape)
+
+
+def local_cnn(problem: Problem, subdomain: int) -> nn.Module:
+    """CNN_s."""
+    return _create(problem, problem.subimage_shape(subdomain), problem.widths.local_width)
+
+
+def global_cnn(problem: Problem) -> nn.Module:
+    """The global CNN."""
+    return _create(problem, problem.info.image_shape, problem.widths.global_width)
+
+
+def dnn(config: Config, problem: Problem, features: str = "logits") -> DNN:
+    """The DNN on ``features`` of all subdomains."""
+    settings = config.aggregation
+    with fake():
+        return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
+
+
+def dense(config: Config, problem: Problem, inputs: int) -> DNN:
+    """The DNN on so many numbers."""
+    settings = config.aggregation
+    with fake():
+        return DNN([inputs], settings.hidden, problem.info.num_classes, settings.dropout)
+
+
+def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> PartOfDNN:
+    """The DNN of a rank that owns some subdomains: their columns of the first layer, and the layers after it."""
+    settings, widths = config.aggregation, feature_widths(problem, features)
+    units = [*settings.hidden, problem.info.num_classes]
+    with fake():
+        blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
+        rest = rest_of(units, settings.dropout)
+        own_sum = OwnSum(config.reduction == "ordered")
+        return PartOfDNN(blocks, torch.empty(units[0]), rest, own_sum)  # type: ignore[arg-type]  # it has no messages
+
+
+def part_of_coherent(config: Config, problem: Problem, subdomains: Sequence[int]) -> PartOfCoherent:
+    """The part of the coherent model that a rank trains, model-parallel."""
+    features = config.coherent_features
+    cnns = {s: _part(config, problem, s) for s in subdomains}
+    return PartOfCoherent(cnns, head(config, problem, subdomains, features), features)
+
+
+def coherent(config: Config, problem: Problem) -> Coherent:
+    """The whole coherent model, of which every rank trains a copy, data-parallel."""
+    features = config.coherent_features
+    cnns = [_part(config, problem, s) for s in range(len(problem.decomposition))]
+    return Coherent(cnns, dnn(config, problem, features), features)
+
+
+def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:
+    return prepare_cnn(local_cnn(problem, subdomain), config.coherent_features, config.coherent.dropout_scale)
+
+
+def _create(problem: Problem, shape: Sequence[int], width: int) -> nn.Module:
+    with fake():
+        return create(problem.model, shape, problem.info.num_classes, width)

@@ -1,0 +1,199 @@
+"""``hpcdd plan``: everything that can be known of a run before it starts, printed for people."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from ..artifacts import results
+from ..config import loading
+from ..config.schema import Config
+from ..core import environment
+from ..core.errors import UserError
+from ..core.files import writing, written_whole
+from ..data.prepare import contact_sheet
+from ..data.problem import Problem, check_shares, pose
+from ..data.sample_loading import Where
+from ..data.sample_storage import bytes_needed, choose
+from ..decomposition.boxes import by
+from ..decomposition.rank_layout import Mesh, Place, assign, threads_of
+from ..models.registry import check_consent
+from . import machine_file, plan_tables
+from . import plan_options as command_line
+from .clock import Clock
+from .cost import Costs
+from .machine import Machine
+from .memory import MPI_BYTES, Memories, Memory, ready_bytes
+from .workload import Workload
+
+
+def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
+    """Prints the plan.
+
+    Args:
+        words: behind ``hpcdd plan``.
+        out: where to print.
+
+    Raises:
+        UserError: something in the command line, the configuration, the data set or the machine file is wrong.
+        WriteError: the picture can't be written.
+    """
+    own, rest = command_line.parse(words)
+    config, print_config = loading.parse(rest)
+    if print_config:
+        raise UserError("command line: --print_config belongs to `hpcdd train`")
+    machine = None if own.machine is None else machine_file.load(own.machine)
+    check_consent(config.model, own.own)
+    problem = pose(config)
+    mesh = mesh_of(config, problem, machine, own.ranks, own.ranks_per_host, own.threads)
+    check_shares(config, problem, mesh)
+    ready = machine.runtime_bytes if machine is not None else None
+    if ready is None:  # before anything else is loaded
+        torch.set_num_threads(mesh.places[0].threads)
+        ready = ready_bytes("cpu") + MPI_BYTES
+    results.print_problem(problem, out)
+    for warning in mesh.warnings():
+        print(f"warning: {warning}", file=out)
+    plan_tables.print_boxes(problem, mesh, out)
+    workload = Workload(config, problem)
+    memories = memories_of(workload, mesh, machine, ready)
+    measured = machine is not None and machine.runtime_bytes is not None
+    plan_tables.print_memory(mesh, memories, out, measured=measured, budget=_budget_in_words(config, mesh, machine))
+    plan_tables.print_messages(config, problem, own.ranks, out)
+    if machine is None:
+        print(
+            "\nNo times without a machine file. Make one on the machine that is meant, on as many ranks as one of its "
+            "hosts will have (and on more hosts, for the messages between them):\n"
+            "  mpirun -n N hpcdd bench step [CONFIG] --output machine.json\n"
+            "  mpirun -n N hpcdd bench collectives [CONFIG] --output machine.json\n"
+            f"  hpcdd plan [CONFIG] -n {own.ranks} --machine machine.json",
+            file=out,
+        )
+    else:
+        place = mesh.places[0]
+        clock = Clock(machine, workload, place.threads, most_on_a_host(mesh), place.device_id)
+        plan_tables.print_times(Costs(clock), own.ranks, out)
+    if own.picture is not None:
+        draw(problem, mesh, own.picture)
+        print(f"\nboxes on a sample image: {own.picture}", file=out)
+    out.flush()
+
+
+def mesh_of(
+    config: Config,
+    problem: Problem,
+    machine: Machine | None,
+    ranks: int,
+    ranks_per_host: int | None,
+    threads: int | None,
+) -> Mesh:
+    """The mesh of a job that is not there, on hosts that are named by their number.
+
+    Args:
+        config, problem: of the run.
+        machine: where it would run; None: on hosts like this one.
+        ranks: N.
+        ranks_per_host, threads: None for the default, see :mod:`hpcdd.plan.plan_options`.
+
+    Raises:
+        UserError: OMP_NUM_THREADS is no number; or the GPU that ``device: cuda`` asks for is not in the machine file.
+    """
+    gpus = sorted({step.device for step in machine.steps if step.device != "cpu"}) if machine is not None else []
+    if config.device == "cuda" and machine is not None and not gpus:
+        raise UserError(
+            "device is 'cuda', but the machine file has no times of a GPU; add them by `mpirun -n N hpcdd bench step "
+            "--device cuda --output FILE`, or use --device cpu"
+        )
+    on_gpu = config.device == "cuda" or (config.device == "auto" and bool(gpus))
+    measured = max((step.busy for step in machine.steps), default=ranks) if machine is not None else ranks
+    per_host = min(ranks, ranks_per_host or measured)
+    cores = range(os.cpu_count() or 1 if machine is None else machine.host.cores)
+    if threads is None:
+        quota = environment.cpu_quota() if machine is None else math.inf
+        threads = threads_of(cores, [cores] * per_host, os.environ, quota)
+    device_id = "cpu" if not on_gpu else gpus[0] if gpus else "cuda"
+    places = [
+        Place(
+            rank,
+            f"host {rank // per_host}",
+            f"cuda:{rank % per_host}" if on_gpu and block else "cpu",
+            device_id if block else "cpu",
+            threads,
+            tuple(block),
+            replica,
+        )
+        for rank, (block, replica) in enumerate(assign(len(problem.decomposition), ranks))
+    ]
+    return Mesh(len(problem.decomposition), tuple(places))
+
+
+def draw(problem: Problem, mesh: Mesh, path: Path) -> None:
+    """Writes a PNG of the first training image with the boxes on it, in the colours of their owners.
+
+    Of a volume three slices are shown. A file that is there is replaced.
+
+    Raises:
+        WriteError: it can't be written.
+    """
+    decomposition, info = problem.decomposition, problem.info
+    owners = [mesh.owner(s) for s in range(len(decomposition.boxes))]
+    ranks = len(set(owners))
+    title = (
+        f"{info.name}: {by(info.image_shape[1:])} pixels, {len(owners)} boxes on {ranks} rank{'s' * (ranks > 1)}, "
+        "a colour for each rank"
+    )
+    sheet = contact_sheet.of_one(info, decomposition, owners, title)
+    with writing(path), written_whole(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def most_on_a_host(mesh: Mesh) -> int:
+    """Ranks on the fullest host, which is the first."""
+    return sum(place.host == mesh.places[0].host for place in mesh.places)
+
+
+def memories_of(workload: Workload, mesh: Mesh, machine: Machine | None, ready: int) -> list[tuple[Memory, Where]]:
+    """By rank its memory at the fullest moment, and where it keeps its samples.
+
+    What `auto` would choose is found with the memory of a host of the machine; without a machine, of this one.
+    """
+    config, problem = workload.config, workload.problem
+    made = Memories(workload, len(mesh.places), ready)
+    budget = _budget(config, mesh, machine)
+    known: dict[tuple[object, ...], tuple[Memory, Where]] = {}
+    found = []
+    for place in mesh.places:
+        # A GPU's memory is not known here: what fits the host's budget is taken to fit the GPU.
+        on_gpu = None if place.device == "cpu" else budget
+        where = choose(config.data.storage, bytes_needed(config, problem, place.subdomains), budget, on_gpu)
+        shapes = tuple(problem.subimage_shape(s) for s in place.subdomains)
+        boxes = tuple(problem.bytes_of([s]) for s in place.subdomains)
+        key = (shapes, boxes, place.rank == 0)
+        if key not in known:
+            memory = made.of(place.subdomains, where, is_root=place.rank == 0, device=place.device)
+            known[key] = memory, where
+        found.append(known[key])
+    return found
+
+
+def _budget(config: Config, mesh: Mesh, machine: Machine | None) -> int:
+    if config.data.memory is not None:
+        return config.data.memory << 20
+    host = environment.available_memory() if machine is None else machine.host.memory_bytes
+    return host // (2 * most_on_a_host(mesh))
+
+
+def _budget_in_words(config: Config, mesh: Mesh, machine: Machine | None) -> str:
+    if config.data.storage != "auto":
+        return "as data.storage says"
+    size = f"{_budget(config, mesh, machine) / 2**20:,.0f} MiB"
+    if config.data.memory is not None:
+        return f"data.memory allows {size}"
+    whose = "what is free here" if machine is None else "the memory of a host"
+    return f"a budget of {size}: half of {whose}, divided by its {most_on_a_host(mesh)} ranks"

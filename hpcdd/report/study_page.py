@@ -1,0 +1,182 @@
+"""The page of a study: tables, what is expected beside what was measured, figures; the table on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from ..core import yaml_text
+from ..core.files import write_bytes
+from ..studies import study_results
+from ..studies.hypotheses import Judgement
+from ..studies.study_tables import Table, tabulate
+from . import study_figures as draw
+from . import study_texts as texts
+from .drawing import SIZE, Figure, Figures
+from .page import Section
+
+FILES = {"table.csv": texts.table_csv, "table.tex": texts.latex, "runs.csv": texts.runs_csv}
+"""What people take into their own papers, written into ``tables/`` beside the page."""
+
+
+def read(folder: Path) -> Table:
+    """The table of a study directory.
+
+    Raises:
+        UserError: it is none, or a file in it is damaged.
+    """
+    return tabulate(study_results.read(folder))
+
+
+def section(table: Table, folder: Path, page: Path) -> Section:
+    """Draws the figures into ``figures/`` and writes the files of :data:`FILES` into ``tables/``.
+
+    Args:
+        table: of the study.
+        folder: for both.
+        page: folder of the page, at or above it.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    tables = folder / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    for name, text in FILES.items():
+        write_bytes(tables / name, text(table).encode())
+    index = table.outcome.index
+    return Section(
+        index.title,
+        "study.html",
+        table=table,
+        data=_data(table),
+        notes=texts.notes(table),
+        head=texts.head(table),
+        body=texts.body(table),
+        expected_head=_EXPECTED,
+        expected=[_expected(judgement) for judgement in table.judgements],
+        otherwise=[texts.in_words(j.statement) for j in table.judgements if j.pooled.verdict == "otherwise"],
+        by_row_head=[*texts.head(table)[: len(table.axes)], "expected", "measured", "difference", "p"],
+        by_row=_by_row(table),
+        costs=_costs(table) if table.outcome.complete else [],
+        missing=[[run.entry.id, run.condition, run.error or ""] for run in table.outcome.missing],
+        figures=_figures(table, folder),
+        captions=_CAPTIONS,
+        files=[(tables / name).relative_to(page).as_posix() for name in FILES],
+        settings=yaml_text.dump({"config": index.config, "matrix": index.matrix}),
+    )
+
+
+def show(table: Table, out: TextIO) -> None:
+    """Prints the table and the expectations."""
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    console = Console(file=out, width=200, highlight=False, force_terminal=False)
+    for title, head, body in (
+        (f"{table.outcome.index.title}: test accuracy", texts.head(table), texts.body(table)),
+        ("expected and measured", _EXPECTED, [_expected(judgement) for judgement in table.judgements]),
+    ):
+        drawn = Drawn(title=Text(title), title_justify="left")
+        labels = len(head) if head is _EXPECTED else len(table.axes)
+        for place, words in enumerate(head):
+            drawn.add_column(Text(words), justify="left" if place < labels else "right")
+        for row in body:
+            drawn.add_row(*map(Text, row))
+        if body:
+            console.print(drawn)
+    for note in texts.notes(table):
+        print(f"note: {note}", file=out)
+    for run in table.outcome.missing:
+        print(f"{run.entry.id}: {run.condition}{f': {run.error}' if run.error else ''}", file=out)
+    out.flush()
+
+
+_CAPTIONS = {
+    "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds.",
+    "local": "Test accuracy of single subimages' CNNs, from lowest to highest over all seeds, their mean, and the DNN.",
+    "costs": "Test accuracy against processor seconds, a point for each row; means over the seeds.",
+    "differences": "Differences within one run, one point for each run, and their mean.",
+}
+_EXPECTED = ["expected", "measured", "difference over all pairs", "p", "row by row"]
+
+
+def _expected(judgement: Judgement) -> list[str]:
+    """A row under :data:`_EXPECTED`."""
+    return [
+        texts.in_words(judgement.statement),
+        texts.verdict(judgement.pooled, "pair"),
+        texts.difference(judgement.pooled),
+        texts.p_value(judgement.pooled),
+        texts.in_rows(judgement),
+    ]
+
+
+def _by_row(table: Table) -> list[list[str]]:
+    """A line for each row and statement: labels, statement, verdict, difference, p."""
+    return [
+        [
+            *row.labels.values(),
+            texts.in_words(judgement.statement),
+            texts.verdict(comparison),
+            texts.difference(comparison),
+            texts.p_value(comparison),
+        ]
+        for place, row in enumerate(table.rows)
+        for judgement in table.judgements
+        for comparison in [judgement.rows[place]]
+    ]
+
+
+def _costs(table: Table) -> list[list[str]]:
+    """A line for each row: labels, then of each column parameters and processor seconds."""
+    lines = []
+    for row in table.rows:
+        cells = []
+        for name in table.columns:
+            seconds, count = row.core_seconds[name].mean, row.parameters.get(name)
+            cells.append("-" if seconds is None or count is None else f"{count:,} / {seconds:,.1f}")
+        lines.append([*row.labels.values(), *cells])
+    return lines
+
+
+def _data(table: Table) -> list[str]:
+    """Each data set of the study in a line."""
+    found = {}
+    for run in table.outcome.complete:
+        if run.results is not None:
+            data = run.results.dataset
+            shape = " x ".join(map(str, data.image_shape))
+            found[data.name, data.train] = (
+                f"{data.name}: {data.train:,} training and {data.test:,} test images of {shape}, {data.classes} classes"
+            )
+    return list(found.values())
+
+
+def _figures(table: Table, folder: Path) -> list[Figure]:
+    """In the order of the page; none of a study without results."""
+    if not table.outcome.complete:
+        return []
+    figures = Figures(folder)
+    crowded = 0.15 + 0.1 * len(table.columns)
+    for name, words, function, inches in (
+        (
+            "strategies",
+            "test accuracy of each strategy, by row of the table",
+            draw.strategies,
+            draw.height(table, crowded),
+        ),
+        (
+            "local",
+            "range of the local CNNs' test accuracies, by row, and the DNN's",
+            draw.local_range,
+            draw.height(table, 0.45),
+        ),
+        ("costs", "test accuracy against processor seconds", draw.costs, 3.9),
+        ("differences", "paired differences by statement", draw.differences, 1.6 + 0.6 * len(table.judgements)),
+    ):
+        if name == "differences" and not table.judgements:
+            continue
+        with figures.draw(name, words, (SIZE[0], inches)) as axes:
+            function(axes, table)
+    return list(figures)

@@ -1,0 +1,1 @@
+"""One run: the order of its phases, its directory, lock, heartbeats, resuming and progress."""

@@ -1,0 +1,232 @@
+"""The end of a run: model.h5, decisions.h5, results.json, and the table on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..artifacts import results
+from ..artifacts.model_file import write_model
+from ..config.schema import Config
+from ..core import environment
+from ..core.errors import WriteError
+from ..core.files import write_json, writing
+from ..core.seeding import WHOLE
+from ..data.problem import Problem
+from ..models.dnn import DNN
+from ..models.serialization import State
+from ..mpi.traffic import Traffic
+from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN, collect_dnn
+from ..parallel.team import Team
+from ..phases.attribution import EXAMINED
+from ..phases.attribution_examples import decisions_of
+from ..phases.coherent import coherent_parameters, feature_widths
+from ..phases.gather import gather_parameters
+from ..phases.local import LocalResult, create_local_cnn
+from ..training.checkpoints.manager import Costs
+from .context import Session
+
+
+@dataclass
+class Trained:
+    """What a run has trained and found so far, on one rank.
+
+    Attributes:
+        local: by subdomain of this rank, the trained CNN.
+        dnn: this rank's part of the trained DNN, on the CPU.
+        models: by start, this rank's part of the coherently trained model.
+        global_cnn: on every worker, if it is trained.
+        accuracy: by split, for results.json.
+        steps: training steps by phase, of the phases whose messages are counted by step.
+    """
+
+    accuracy: dict[str, dict[str, Any]]
+    local: dict[int, LocalResult] = field(default_factory=dict)
+    dnn: PartOfDNN | None = None
+    models: dict[str, PartOfCoherent] = field(default_factory=dict)
+    global_cnn: nn.Module | None = None
+    steps: dict[str, int] = field(default_factory=dict)
+
+
+def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
+    """A DNN that sees ``features`` of the local CNNs, without memory for its parameters."""
+    settings = config.aggregation
+    with torch.device("meta"):
+        return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
+
+
+def record(session: Session, trained: Trained) -> None:
+    """Collective: the parameters come to root, which writes the run's files and prints the table.
+
+    Raises:
+        WriteError: on all ranks, if something can't be written.
+    """
+    comm, problem, config = session.comm, session.problem, session.config
+    with session.phase("record"):
+        states = _states(session, trained)
+        fault: WriteError | None = None
+        if comm.is_root:
+            width = problem.widths.local_width
+            try:
+                write_model(session.directory.model, config, problem.info, problem.decomposition, width, states)
+            except OSError as error:
+                fault = WriteError(f"{session.directory.model} can't be written: {error.strerror}")
+        for _ in states:  # this rank's part of the collectives, if it has not had it
+            pass
+        comm.refuse(fault)
+        comm.on_root(lambda: _write_decisions(session))
+        everyone = comm.gather_object(_costs(session, trained))
+    content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
+    session.archive.log.info("complete")
+    if content is not None and comm.is_root and not session.job.study:
+        session.close_display()
+        results.print_results(content, session.directory.path, sys.stdout)
+
+
+def _write_decisions(session: Session) -> None:
+    """On root: decisions.h5, from what each phase has contributed."""
+    pieces = {place: values for of_phase in session.archive.pieces.values() for place, values in of_phase.items()}
+    features = session.config.aggregation.features
+    found = decisions_of(session.problem, EXAMINED, features, session.examined, pieces)
+    with writing(session.directory.decisions):
+        found.write(session.directory.decisions)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Of one rank.
+
+    Attributes:
+        local: seconds of each local training for which it speaks.
+        worked: seconds of processor time by phase.
+        traffic: by phase.
+        bytes_read: of pixels.
+        checkpoints: seconds.
+        memory: see :func:`_peak_memory`.
+        startup: seconds by cause.
+    """
+
+    local: list[float]
+    worked: dict[str, float]
+    traffic: dict[str, Traffic]
+    bytes_read: int
+    checkpoints: float
+    memory: tuple[int, int | None]
+    startup: dict[str, float]
+
+
+def _costs(session: Session, trained: Trained) -> _Costs:
+    """What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it."""
+    journal = session.archive.journal
+    seconds = [
+        result.seconds + journal.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()
+    ]
+    worked, traffic = dict(session.core_seconds), dict(session.comm.traffic)
+    for (phase, _), earlier in journal.earlier.items():
+        worked[phase] = worked.get(phase, 0.0) + earlier.core_seconds
+        now = traffic.get(phase, Traffic())
+        traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
+    return _Costs(
+        local=seconds if session.place.replica == 0 else [],
+        worked=worked,
+        traffic=traffic,
+        bytes_read=session.reader.bytes_read,
+        checkpoints=journal.seconds,
+        memory=_peak_memory(session.place.device),
+        startup=session.comm.startup.seconds,
+    )
+
+
+def _peak_memory(device: str) -> tuple[int, int | None]:
+    """Bytes that this rank has had in memory at most so far: of the host, and what torch has taken of its GPU."""
+    _, host = environment.resident_memory()
+    return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
+def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
+    """On root: results.json, and that the run is complete.
+
+    Args:
+        session, trained: of root.
+        everyone: the :func:`_costs` of every rank.
+    """
+    for (phase, subdomain), earlier in session.archive.journal.earlier.items():
+        if subdomain == WHOLE:
+            session.seconds[phase] = session.seconds.get(phase, 0.0) + earlier.seconds
+            if phase in trained.steps:
+                trained.steps[phase] += earlier.steps
+    session.seconds["local"] = [seconds for of_rank in everyone for seconds in of_rank.local]
+    session.seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
+    session.seconds["total"] = session.comm.startup.age
+    communication = results.traffic_of([of_rank.traffic for of_rank in everyone], trained.steps)
+    for found in session.archive.evaluated.values():
+        for phase, cost in found["costs"].items():
+            session.seconds.setdefault(phase, cost["seconds"])
+            communication.setdefault(phase, {"calls": cost["calls"], "bytes": cost["bytes"]})
+    content = results.assemble(
+        session.config,
+        session.problem,
+        session.mesh,
+        parameters=_parameters(session, trained),
+        accuracy=trained.accuracy,
+        seconds=session.seconds,
+        core_seconds=results.summed(of_rank.worked for of_rank in everyone),
+        communication=communication,
+        bytes_read=[of_rank.bytes_read for of_rank in everyone],
+        memory=[of_rank.memory for of_rank in everyone],
+        startup=[of_rank.startup for of_rank in everyone],
+    )
+    if session.archive.reused:
+        content["reused"] = {phase: Path(donor).name for phase, donor in session.archive.reused.items()}
+    with writing(session.directory.results):
+        write_json(session.directory.results, content)
+    session.archive.complete()
+    return content
+
+
+def _states(session: Session, trained: Trained) -> Iterator[tuple[str, State]]:
+    """Collective: place in model.h5 and ``state_dict`` of all trained networks, one after the other; on root."""
+    team, config, problem = session.team, session.config, session.problem
+    if team is None or trained.dnn is None:
+        return
+    yield from _cnn_states(team, problem, "local", {s: result.network for s, result in trained.local.items()})
+    yield "dnn", _state(collect_dnn(team, trained.dnn, dnn_template(config, problem, "logits")))
+    for start, model in trained.models.items():
+        yield from _cnn_states(team, problem, f"coherent_{start}/local", model.local_cnns())
+        yield (
+            f"coherent_{start}/dnn",
+            _state(collect_dnn(team, model.dnn, dnn_template(config, problem, config.coherent_features))),
+        )
+    if trained.global_cnn is not None:
+        yield "global", trained.global_cnn.state_dict()
+
+
+def _cnn_states(team: Team, problem: Problem, folder: str, own: Mapping[int, nn.Module]) -> Iterator[tuple[str, State]]:
+    num_classes = problem.info.num_classes
+    templates = (
+        create_local_cnn(team.config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
+        for s in range(len(problem.decomposition))
+    )
+    for s, state in enumerate(gather_parameters(team.workers, team.mesh, own, templates)):
+        yield f"{folder}/{s:04d}", state
+
+
+def _parameters(session: Session, trained: Trained) -> dict[str, Any]:
+    """Trainable parameters, for results.json."""
+    config, problem = session.config, session.problem
+    widths = problem.widths
+    found: dict[str, Any] = {"global": widths.global_parameters, "local": list(widths.local_parameters)}
+    found["dnn"] = sum(p.numel() for p in dnn_template(config, problem, "logits").parameters())
+    if trained.models:
+        found["coherent"] = coherent_parameters(problem, config)
+    return found
+
+
+def _state(network: nn.Module | None) -> State:
+    return {} if network is None else network.state_dict()

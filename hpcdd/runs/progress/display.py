@@ -1,0 +1,115 @@
+"""How statuses are shown: a live table, a line per epoch, or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, TextIO
+
+from ...core.errors import UserError
+from ...core.seeding import WHOLE
+from ...mpi.launcher import Launch
+from ...training.status import NAMES, Status
+from .terminal import find_terminal
+
+ProgressSetting = Literal["auto", "live", "lines", "off"]
+
+
+class Display(Protocol):
+    """Shows statuses; on root.
+
+    Attributes:
+        interval: seconds between two statuses of one rank that it can make use of; ``inf``: ends of epochs suffice.
+    """
+
+    interval: float
+
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Announces whose statuses of a phase will come."""
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Takes one status in."""
+
+    def close(self) -> None:
+        """Leaves the last state visible and frees the terminal."""
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    interval = math.inf
+
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Does nothing."""
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class LineDisplay:
+    """Prints a line at the end of every epoch."""
+
+    interval = math.inf
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+        """Does nothing."""
+
+    def show(self, status: Status, end_of_epoch: bool) -> None:
+        """Prints ends of epochs; what happens within an epoch is not shown."""
+        if not end_of_epoch:
+            return
+        words = [
+            f"{row_name(status.phase, status.subdomain):<29} epoch {status.epoch:>2}/{status.epochs}",
+            f"loss {status.loss:.4f}",
+            f"accuracy {status.accuracy:.4f}",
+        ]
+        if status.validation_accuracy is not None:
+            words.append(f"validation {status.validation_accuracy:.4f}")
+        words += [f"{status.samples_per_second:,.0f} samples/s", f"{time_left(status)} left"]
+        print("  ".join(words), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Display:
+    """The display that ``progress`` asks for.
+
+    Raises:
+        UserError: ``live`` where root can reach no terminal.
+    """
+    if setting == "off":
+        return NoDisplay()
+    terminal = find_terminal(launch, out) if setting in ("auto", "live") else None
+    if terminal is not None:
+        from .live import LiveDisplay
+
+        return LiveDisplay(terminal, own=terminal is out)
+    if setting == "live":
+        raise UserError(
+            "progress is 'live', but root can reach no terminal (output is redirected, the job is in the background, "
+            "or root runs on another host than its launcher); use --progress auto or --progress lines"
+        )
+    return LineDisplay(out)
+
+
+def row_name(phase: str, subdomain: int) -> str:
+    """Whose status it is."""
+    return NAMES[phase].removeprefix("the ") if subdomain == WHOLE else f"{phase} subdomain {subdomain}"
+
+
+def time_left(status: Status) -> str:
+    """Of a phase, as hours, minutes and seconds."""
+    if status.finished:
+        return "0:00"
+    if status.fraction <= 0:
+        return "-:--"
+    minutes, seconds = divmod(round(status.seconds / status.fraction * (1 - status.fraction)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

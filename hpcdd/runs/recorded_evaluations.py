@@ -1,0 +1,68 @@
+"""What the evaluations of a run find at the end of its phases: in this job, or in an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ..artifacts.evaluation_cache import Pieces
+from ..phases.attribution import Examination
+from .context import Session
+
+Found = dict[str, dict[str, Any]]
+"""By split what results.json says of its accuracies."""
+
+
+class Evaluations:
+    """Every method is called by all ranks.
+
+    Args:
+        session: of the job.
+
+    Attributes:
+        accuracy: by split, for results.json, as far as it is known.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.accuracy: Found = {split: {} for split in session.problem.samples}
+
+    def take(self, phase: str, found: Found, examine: Callable[[Examination], Pieces]) -> None:
+        """Takes over what an evaluation has found, and examines the decisions behind it.
+
+        Root keeps both for a job that goes on with the run, with what the gather cost.
+
+        Args:
+            phase: that was evaluated.
+            found: its accuracies; empty on a spare rank.
+            examine: gives root its pieces of decisions.h5; collective over the workers.
+        """
+        session, pieces = self._session, Pieces()
+        with session.phase("examination"):
+            if session.team is not None:
+                pieces = examine(Examination(session.team, session.examined))
+        for split, accuracies in found.items():
+            self.accuracy[split] |= accuracies
+        if session.comm.is_root:
+            costs = {}
+            if phase == "dnn" and "gather" in session.seconds:
+                costs["gather"] = {"seconds": session.seconds["gather"], **asdict(session.comm.traffic["gather"])}
+            session.archive.remember(phase, {"accuracy": found, "costs": costs}, pieces)
+
+    def recall(self, phase: str, steps: int) -> bool:
+        """Takes over what an earlier job has found, unless this one has trained the network on.
+
+        Args:
+            phase: that may have been evaluated.
+            steps: that the network was trained in this job; root's count.
+
+        Returns:
+            Whether there was anything.
+        """
+        evaluated = self._session.archive.evaluated
+        if not self._session.comm.broadcast_object(phase in evaluated and not steps):
+            return False
+        for split, accuracies in evaluated[phase]["accuracy"].items():
+            self.accuracy[split] |= accuracies
+        return True

@@ -1,0 +1,221 @@
+"""The folder of a run: where it is, what is in it, and that nothing which lies there is overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import socket
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.errors import DamagedError, UserError
+from ..core.files import clean_up, read_sealed, write_sealed, writing
+from ..core.texts import printable_lines
+
+Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
+
+
+class RunDirectory:
+    """Names of the files in a run's folder, and the record that makes it one that can be gone on with.
+
+    Attributes:
+        path: the folder.
+        made: the outermost folder that :func:`make` has made for it; None if it was there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.made: Path | None = None
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.results = path / "results.json"
+        self.model = path / "model.h5"
+        self.decisions = path / "decisions.h5"
+        self.tensorboard = path / "tensorboard"
+        self.lock = path / "lock"
+        self.logs = path / "logs"
+        self.checkpoints = path / "checkpoints"
+        self.heartbeats = path / "heartbeats"
+        self.profile = path / "profile"
+        self._records = [self.checkpoints / "run.json", self.checkpoints / "run-copy.json"]
+
+    def log(self, rank: int) -> Path:
+        """The log of one rank."""
+        return self.logs / f"rank-{rank:04d}.log"
+
+    def training(self, phase: str, subdomain: int | None = None) -> Path:
+        """The folder of a training's checkpoints."""
+        return self.checkpoints / phase if subdomain is None else self.checkpoints / phase / f"{subdomain:04d}"
+
+    def condition(self) -> Condition:
+        """What is in the folder: nothing; a run without a record yet, or with one; or something else.
+
+        Raises:
+            UserError: it can't be a folder, or the record of its run is damaged.
+        """
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        except (OSError, ValueError) as error:  # too long a name, for one
+            raise UserError(f"output is {str(self.path)!r}, which can't be a folder: {error}") from error
+        if is_file:
+            raise UserError(f"output is {self.path}, which is a file; name a folder that is empty or does not exist")
+        if not names:
+            return "empty"
+        record = self.record()
+        if record is not None:
+            return "complete" if record["complete"] else "unfinished"
+        own = {path.name for path in (self.config, self.environment, self.metrics, self.lock, self.logs)}
+        own |= {f"{self.lock.name}.takeover", self.checkpoints.name, self.heartbeats.name, self.tensorboard.name}
+        return "begun" if names <= own else "foreign"
+
+    def record(self) -> dict[str, Any] | None:
+        """What a run says of itself, see :mod:`hpcdd.runs.resume`; None where nothing was recorded.
+
+        Raises:
+            UserError: neither the record nor its copy is whole.
+        """
+        problems = []
+        for path in self._records:
+            try:
+                content: dict[str, Any] = read_sealed(path)
+                return content
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError(f"the run can't be gone on with: {'; '.join(problems)}")
+        return None
+
+    def write_record(self, content: dict[str, Any]) -> None:
+        """Writes the record and its copy.
+
+        Raises:
+            WriteError: they can't be written.
+        """
+        with writing(self.checkpoints):
+            self.checkpoints.mkdir(exist_ok=True)
+            for path in self._records:
+                write_sealed(path, content)
+
+    def remove(self) -> None:
+        """Takes everything away that :func:`make` and later the job have made; for a new run, under its lock.
+
+        Folders above that others use by now stay.
+        """
+        for path in self.path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.made is None:
+            return
+        for folder in (self.path, *self.path.parents):
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+            if folder == self.made:
+                break
+
+    def tidy(self) -> None:
+        """Takes away what a killed job has left half written; for the one job that holds the lock."""
+        for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
+            clean_up(folder)
+        for path in self.heartbeats.glob("*"):
+            path.unlink(missing_ok=True)
+
+
+def make(output: str | None, name: str) -> RunDirectory:
+    """Makes the folder of a run, on root; one that is there is taken as it is.
+
+    Args:
+        output: ``output`` of the configuration; None for runs/NAME-K with the first free K.
+        name: ``name`` of the configuration.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    try:
+        missing = Path("runs") if output is None else Path(output)
+        made = None
+        while not missing.exists():
+            made, missing = missing, missing.parent
+        path = _first_free(Path("runs"), name) if output is None else Path(output)
+        directory = RunDirectory(path)
+        directory.made = path if output is None and made is None else made
+        for folder in (path, directory.logs, directory.heartbeats):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the run directory can't be made: {error}; use --output FOLDER where you may write") from error
+    return directory
+
+
+def newest(name: str) -> Path | None:
+    """Of the runs of this name, runs/NAME-K, the unfinished one with the greatest number; else the complete one."""
+    numbered = [
+        (int(number), path)
+        for path in Path("runs").glob(f"{name}-*")
+        if (number := path.name.removeprefix(f"{name}-")).isdecimal()
+    ]
+    by_number = [(RunDirectory(path).condition(), path) for _, path in sorted(numbered, reverse=True)]
+    for wanted in (("begun", "unfinished"), ("complete",)):
+        for condition, path in by_number:
+            if condition in wanted:
+                return path
+    return None
+
+
+def start_log(path: Path) -> logging.Logger:
+    """This rank's log file, appended to; its folder exists.
+
+    Raises:
+        UserError: this rank's host does not see the run directory that root has made.
+    """
+    logger = logging.getLogger("hpcdd")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        handler = _PatientHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} can't be written on host {socket.gethostname()} ({error.strerror}); "
+            "output must be a folder on a file system that all hosts share"
+        ) from error
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+def end_log() -> None:
+    """Closes this rank's log file."""
+    logger = logging.getLogger("hpcdd")
+    for handler in list(logger.handlers):
+        if isinstance(handler, _PatientHandler):  # others belong to who has added them
+            logger.removeHandler(handler)
+            handler.close()
+
+
+class _Formatter(logging.Formatter):
+    """Logs are read on terminals."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's lines."""
+        return printable_lines(super().format(record))
+
+
+class _PatientHandler(logging.FileHandler):
+    """A full disk does not end a training for a line of its log; checkpoints tell of the trouble."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Leaves the line out."""
+
+
+def _first_free(folder: Path, name: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        path = folder / f"{name}-{number:03d}"
+        try:
+            path.mkdir()  # fails where another job has just taken the number
+            return path
+        except FileExistsError:
+            number += 1

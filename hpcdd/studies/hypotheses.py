@@ -1,0 +1,225 @@
+"""What a study expects of its strategies, beside what was measured; pure.
+
+A statement ``A > B`` or ``A >= B`` is on test accuracies. Both strategies of a pair come from one run: same data, boxes
+and seed. Of the paired differences A - B, mean, sample standard deviation and the one-sided paired t test are given:
+
+* for each row of the table over its seeds. The p values of all rows and statements of the study are corrected together
+  by Holm's method, where a test counts once: rows whose runs share their local CNNs have those between their rules in
+  common, and ``A > B`` is tested as ``B >= A`` is;
+* over all rows and seeds at once, pooled: a test with more power. Rows may differ, so that the deviation is that within
+  rows: of N differences d in R rows, the mean of all is compared with s / sqrt(N), where s^2 is the sum of the squared
+  distances from the means of their rows, over N - R degrees of freedom. (In one row this is the ordinary test.) Runs
+  that share their local CNNs have some pairs in common, such as average and majority vote; these count once. The p
+  values of all statements are corrected together.
+
+``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no
+difference or one above zero. Verdicts, at a level of 5%:
+
+==============  =====================================  ===================================
+verdict         ``A > B``                              ``A >= B``
+==============  =====================================  ===================================
+as expected     mean above 0, p at most 5%             mean 0 or above
+not told apart  mean above 0, p above 5%, or no test   mean below 0, p above 5%, or no test
+otherwise       mean 0 or below                        mean below 0, p at most 5%
+==============  =====================================  ===================================
+
+There is no test of single pairs, nor of differences that are equal within each row, whose deviation is no estimate.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+from ..core.errors import UserError
+
+LEVEL = 0.05
+Strategy = Literal["local", "average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global"]
+"""What a statement may name: the strategies of results.json, and the mean of the local CNNs."""
+NAMES: tuple[Strategy, ...] = get_args(Strategy)
+Verdict = Literal["as expected", "not told apart", "otherwise", "not measured"]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """``left > right`` or ``left >= right``, of test accuracies."""
+
+    left: Strategy
+    relation: Literal[">", ">="]
+    right: Strategy
+
+    @classmethod
+    def parse(cls, text: str) -> Statement:
+        """Reads a statement.
+
+        >>> Statement.parse("dnn > average")
+        Statement(left='dnn', relation='>', right='average')
+
+        Raises:
+            UserError: it is none, or names what is no strategy.
+        """
+        found = re.fullmatch(r"\s*(\w+)\s*(>=?)\s*(\w+)\s*", text)
+        if found is None:
+            raise UserError(f"{text!r} is no statement; write `dnn > average` or `coherent_transfer >= dnn`")
+        left, relation, right = found.groups()
+        if unknown := [name for name in (left, right) if name not in NAMES]:
+            raise UserError(f"{text!r}: {unknown[0]} is no strategy; the strategies are {', '.join(NAMES)}")
+        if left == right:
+            raise UserError(f"{text!r} compares {left} with itself")
+        return cls(cast(Strategy, left), ">" if relation == ">" else ">=", cast(Strategy, right))
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.relation} {self.right}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run has to say.
+
+    Attributes:
+        accuracy: of each strategy that it has, on the test split.
+        origin: equal in runs that have their local CNNs in common; None of a run that has none in common.
+    """
+
+    accuracy: Mapping[Strategy, float]
+    origin: Hashable = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A statement beside what was measured, in one row or over all of them.
+
+    Attributes:
+        statement: what is expected.
+        groups: left - right of each pair, by row; of a single row, one group.
+        t: the statistic of the paired t test, None where there is no test.
+        p: one-sided, against the statement's hypothesis; uncorrected.
+        corrected: by Holm's method.
+        same: equal in comparisons whose test is one and the same.
+    """
+
+    statement: Statement
+    groups: tuple[tuple[float, ...], ...]
+    t: float | None = None
+    p: float | None = None
+    corrected: float | None = None
+    same: Hashable = None
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """Those of all rows."""
+        return tuple(difference for group in self.groups for difference in group)
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.differences)
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom: pairs less the rows that they are in."""
+        return self.n - sum(bool(group) for group in self.groups)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the differences; None without any."""
+        return statistics.fmean(self.differences) if self.n else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Of the differences from the means of their rows; None where no row has two."""
+        if not self.freedom:
+            return None
+        squares = [(d - statistics.fmean(group)) ** 2 for group in self.groups for d in group]
+        return math.sqrt(math.fsum(squares) / self.freedom)
+
+    @property
+    def verdict(self) -> Verdict:
+        """See the module."""
+        if self.mean is None:
+            return "not measured"
+        significant = self.corrected is not None and self.corrected <= LEVEL
+        if self.statement.relation == ">":
+            return "otherwise" if self.mean <= 0 else "as expected" if significant else "not told apart"
+        return "as expected" if self.mean >= 0 else "otherwise" if significant else "not told apart"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A statement in every row, and pooled.
+
+    Attributes:
+        rows: in the order of the table's rows.
+        pooled: over all rows and seeds.
+    """
+
+    statement: Statement
+    rows: tuple[Comparison, ...]
+    pooled: Comparison
+
+
+def judge(statements: Sequence[Statement], rows: Sequence[Sequence[Measured]]) -> list[Judgement]:
+    """Compares what is expected with what was measured.
+
+    Args:
+        statements: of the study.
+        rows: by row and run.
+    """
+    by_row = [[_compare(statement, [row]) for row in rows] for statement in statements]
+    pooled = [_compare(statement, rows) for statement in statements]
+    corrected = iter(_corrected([comparison for of_statement in by_row for comparison in of_statement]))
+    return [
+        Judgement(statement, tuple(next(corrected) for _ in rows), whole)
+        for statement, whole in zip(statements, _corrected(pooled), strict=True)
+    ]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Corrects p values of several tests by Holm's method (1979), in their order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p)
+    least = 0.0
+    for place, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        least = max(least, min(1.0, (len(p) - place) * p[i]))
+        corrected[i] = least
+    return corrected
+
+
+def _compare(statement: Statement, rows: Sequence[Sequence[Measured]]) -> Comparison:
+    groups: list[list[float]] = []
+    seen: dict[Hashable, None] = {}
+    order = 1 if statement.relation == ">" else -1  # the strategy first that is tested to be above the other
+    for row in rows:
+        groups.append([])
+        for run in row:
+            if statement.left not in run.accuracy or statement.right not in run.accuracy:
+                continue
+            pair = run.accuracy[statement.left], run.accuracy[statement.right]
+            run_and_pair = (id(run) if run.origin is None else run.origin, pair[::order])
+            if run_and_pair in seen:
+                continue
+            seen[run_and_pair] = None
+            # Accuracies are ratios of counts: differences that agree to 12 digits are equal.
+            groups[-1].append(round(pair[0] - pair[1], 12))
+    names = (statement.left, statement.right)[::order]
+    comparison = Comparison(statement, tuple(map(tuple, groups)), same=(names, frozenset(seen)))
+    if comparison.mean is None or not comparison.deviation or all(len(set(group)) < 2 for group in groups):
+        return comparison
+    from scipy import stats
+
+    t = comparison.mean / (comparison.deviation / math.sqrt(comparison.n))
+    p = stats.t.sf(t if statement.relation == ">" else -t, comparison.freedom)
+    return replace(comparison, t=t, p=float(p))
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    tests = {comparison.same: comparison.p for comparison in comparisons if comparison.p is not None}
+    corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
+    return [replace(c, corrected=corrected[c.same]) if c.p is not None else c for c in comparisons]

@@ -1,0 +1,102 @@
+"""What a study's runs need, found before any work: ranks, subdomains, and the results that several of them share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..config.schema import Config
+from ..core.errors import UserError
+from ..data.problem import Problem, pose, problem_of_shares
+from ..decomposition.rank_layout import assign
+from ..runs.reuse import identity
+from .study_request import Run
+
+_ALIKE = {"name", "seed", "output", "progress", "checkpoint", "run"}
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A run of which it is known that it can begin.
+
+    Attributes:
+        run: see there.
+        ranks: that it gets.
+        subdomains: S.
+        results: by phase the identity of a result that other runs need as well, see :mod:`hpcdd.runs.reuse`.
+    """
+
+    run: Run
+    ranks: int
+    subdomains: int
+    results: Mapping[str, str] = field(default_factory=dict)
+
+
+def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[Posed, Problem]]:
+    """Poses every run.
+
+    Args:
+        runs: of the study.
+        ranks: of a run; None: as many as it has subdomains.
+        most: ranks of the job; None: as many as are needed.
+
+    Returns:
+        What each run needs, and its problem; runs that differ in their seeds alone have one.
+
+    Raises:
+        UserError: with every mistake, each text once, with a run that has it.
+    """
+    found, mistakes = [], dict[str, list[str]]()
+    for run, problem in _problems(runs, mistakes):
+        total = len(problem.decomposition)
+        size = min(ranks or total, most or ranks or total)
+        replica_numbers = [replica for block, replica in assign(total, size) if block]
+        workers, replicas = len(replica_numbers), 1 + max(replica_numbers)
+        if wrong := problem_of_shares(run.config, problem, workers, replicas):
+            mistakes.setdefault(wrong, []).append(run.id)
+            continue
+        record = {
+            "config": run.config.model_dump(mode="json"),
+            "dataset": problem.info.fingerprint,
+            "blocks": problem.blocks,
+            "replicas": replicas,
+            "workers": workers,
+        }
+        phases = ["local", *(["global"] if run.config.baseline.enabled else [])]
+        found.append((Posed(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
+    if mistakes:
+        lines = [
+            f"run {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}"
+            for text, ids in mistakes.items()
+        ]
+        raise UserError("\n".join(lines))
+    needed = Counter(result for entry, _ in found for result in entry.results.values())
+    return [
+        (replace(entry, results={phase: result for phase, result in entry.results.items() if needed[result] > 1}), its)
+        for entry, its in found
+    ]
+
+
+def alike(config: Config) -> str:
+    """What is equal for runs that differ in nothing but their seed, and in what does not matter to their cost."""
+    return json.dumps(config.model_dump(mode="json", exclude=_ALIKE))
+
+
+def _problems(runs: Sequence[Run], mistakes: dict[str, list[str]]) -> Iterator[tuple[Run, Problem]]:
+    """Of every run its problem; ``mistakes`` takes the texts of those that can't be posed, with their runs."""
+    known: dict[str, Problem | str] = {}
+    for run in runs:
+        key = alike(run.config)
+        if key not in known:
+            try:
+                known[key] = pose(run.config)
+            except UserError as error:
+                known[key] = str(error)
+        problem = known[key]
+        if isinstance(problem, str):
+            for text in problem.splitlines():
+                mistakes.setdefault(text, []).append(run.id)
+        else:
+            yield run, problem

@@ -1,0 +1,233 @@
+"""The ranks of a job in groups, each of which trains one run of a study after the other.
+
+All groups of a stage are of one size, that which its runs need. What ends a run on all its ranks alike (a mistake of
+the user, a full disk, a divergence, and in the local phase whatever one rank meets) ends that run alone. A defect on
+one rank on which others of its group wait ends the whole job; the run is recorded as failed before, so that a job that
+is started again goes on with the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ..core.environment import Beside
+from ..core.errors import CollectiveError, InUseError, StopRequest, UserError
+from ..core.texts import printable_lines
+from ..mpi.communicator import Comm
+from ..mpi.stop import Stop
+from ..runs.pipeline import train
+from ..training.status import NAMES
+from .hypotheses import NAMES as STRATEGIES
+from .planned_runs import Posed
+from .run_queue import Queue, Taken
+from .study_directory import StudyDirectory
+
+_PAUSE = 0.5
+"""Seconds between two looks of a group that waits for another one's result."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that need groups of one size.
+
+    Attributes:
+        size: ranks of a group.
+        groups: their number.
+        entries: the runs, in the order in which they are taken.
+    """
+
+    size: int
+    groups: int
+    entries: tuple[Posed, ...]
+
+    def group(self, rank: int) -> int | None:
+        """The group of a rank of the job; None of a rank that has nothing to do."""
+        return rank // self.size if rank < self.groups * self.size else None
+
+
+def stages(entries: Sequence[Posed], ranks: int) -> list[Stage]:
+    """What a job of so many ranks does: the largest groups first, all groups of one size at one time."""
+    found = []
+    for size in sorted({entry.ranks for entry in entries}, reverse=True):
+        its = tuple(entry for entry in entries if entry.ranks == size)
+        found.append(Stage(size, min(ranks // size, len(its)), its))
+    return found
+
+
+@dataclass
+class Report:
+    """What a group has come to in a stage; the same on all its ranks.
+
+    Attributes:
+        busy: runs at which another job is at work.
+        error: what ends the whole study, such as a full disk.
+    """
+
+    busy: list[str] = field(default_factory=list)
+    error: UserError | None = None
+
+
+def work(
+    world: Comm, stop: Stop, directory: StudyDirectory, job: str, stage: Stage, offering: Sequence[Posed]
+) -> list[str]:
+    """Collective over all ranks: the runs of one stage.
+
+    Args:
+        world: all ranks.
+        stop: of the job.
+        directory: of the study.
+        job: identity of this job.
+        stage: see there.
+        offering: all runs of the study that may have results.
+
+    Returns:
+        On root the runs at which another job is at work; elsewhere nothing.
+
+    Raises:
+        UserError: on all ranks, what ends the whole study.
+        StopRequest: on all ranks.
+    """
+    group = stage.group(world.rank)
+    part = world.split(group)
+    beside = _beside(world, stage)
+    report = Report()
+    if part is not None:
+        part.beside = beside
+        _Group(part, stop, directory, job, stage, offering, report).work()
+    stop.agree("study")  # those who are ready sleep
+    world.on_all(lambda: _raise(report.error))
+    everyone = world.gather_object(report.busy if part is not None and part.is_root else [])
+    return [run for busy in everyone or [] for run in busy]
+
+
+class _Group:
+    """One group, on one of its ranks."""
+
+    def __init__(
+        self,
+        comm: Comm,
+        stop: Stop,
+        directory: StudyDirectory,
+        job: str,
+        stage: Stage,
+        offering: Sequence[Posed],
+        report: Report,
+    ) -> None:
+        self._comm, self._stop, self._directory, self._report = comm, stop, directory, report
+        self._order = (job, stage.entries, offering)
+        self._numbers = {entry.run.id: number for number, entry in enumerate(offering, 1)}
+
+    def work(self) -> None:
+        """Takes runs until none is left, or all are asked to stop."""
+        try:
+            job, entries, offering = self._order
+            queue = self._comm.on_root(lambda: Queue(self._directory, job, entries, offering))
+            while (taken := self._next(queue)) is not None:
+                self._train(taken)
+                if self._comm.is_root:
+                    queue.end(taken)
+        except StopRequest:
+            pass  # all ranks of the job agree on it
+        except UserError as error:
+            if error.agreed != self._comm.size:
+                raise
+            self._report.error = error
+
+    def _next(self, queue: Queue) -> Taken | None:
+        """Collective: the next run; None where none is left."""
+        taken, problem = None, None
+        if self._comm.is_root:
+            try:
+                while not self._stop.wanted() and (taken := queue.take()) is None and queue.left:
+                    time.sleep(_PAUSE)
+                    self._stop.poll()
+            except UserError as error:
+                problem = error
+        if self._comm.maximum(int(self._stop.wanted()), self._stop.poll):  # the others sleep meanwhile
+            return None
+        self._comm.refuse(problem)
+        return self._comm.broadcast_object(taken)
+
+    def _train(self, taken: Taken) -> None:
+        """Collective: one run."""
+        comm, run = self._comm, taken.entry.run
+        start = time.monotonic()
+        try:
+            job = comm.on_root(lambda: self._directory.job(run, taken.donors))
+            if job.done:
+                return  # by another job, since this one began
+            self._say(f"run {run.id} begins on {comm.size} rank{'s' * (comm.size > 1)}{_reused(taken)}")
+            own = comm.duplicate()
+            try:
+                train(own, job, self._stop)
+            except CollectiveError as error:
+                if error.agreed == comm.size and not isinstance(error, StopRequest):
+                    own.free()
+                raise
+            own.free()
+        except CollectiveError as error:
+            if error.agreed != comm.size:
+                self._fail_alone(taken)
+                raise
+            if isinstance(error, StopRequest):
+                raise
+            if isinstance(error, InUseError):
+                self._report.busy.append(run.id)
+                self._say(f"run {run.id} is left out: {error}")
+            else:
+                text, code = str(error), error.exit_code
+                comm.on_root(lambda: self._directory.fail(run.id, text, code))
+                self._say(f"run {run.id} has failed: {text.splitlines()[0]}")
+        except BaseException:
+            self._fail_alone(taken)
+            raise
+        else:
+            if comm.is_root:
+                seconds = time.monotonic() - start
+                self._say(f"run {run.id} is complete after {seconds:.1f} s: {self._accuracies(run.id)}")
+        gc.collect()  # networks that refer to themselves, before the next ones are made
+        torch.cuda.empty_cache()  # other groups may work on the same GPU; without one nothing is done
+
+    def _fail_alone(self, taken: Taken) -> None:
+        """Records on one rank that the run has failed: the job ends."""
+        rank = f"rank {self._comm.rank} of {self._comm.size} on {socket.gethostname()}"
+        with contextlib.suppress(UserError):  # what the job ends with is told in any case
+            self._directory.fail(taken.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
+
+    def _accuracies(self, run_id: str) -> str:
+        content = json.loads(self._directory.run(run_id).results.read_bytes())
+        test = content["accuracy"]["test"]
+        return ", ".join(f"{name} {test[name]:.4f}" for name in STRATEGIES if isinstance(test.get(name), float))
+
+    def _say(self, text: str) -> None:
+        if self._comm.is_root:
+            print(printable_lines(text), flush=True)
+
+
+def _reused(taken: Taken) -> str:
+    words = {"local": "the local CNNs", "global": NAMES["global"]}
+    texts = [f"{words[phase]} of {donor.name}" for phase, donor in taken.donors.items()]
+    return f", with {' and '.join(texts)}" if texts else ""
+
+
+def _beside(world: Comm, stage: Stage) -> Beside:
+    """Collective: the ranks of other groups on this rank's host."""
+    node, masks = world.node_ranks(), world.allgather_object(frozenset(os.sched_getaffinity(0)))
+    group = stage.group(world.rank)
+    others = [rank for rank in node if stage.group(rank) not in (None, group)]
+    return Beside(tuple(masks[rank] for rank in others), sum(rank < world.rank for rank in others))
+
+
+def _raise(error: UserError | None) -> None:
+    if error is not None:
+        raise error

@@ -1,0 +1,231 @@
+"""The file of a scaling study: one JSON object per line, appended to; what is in it is not measured again."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError as Invalid
+
+from ..config import loading
+from ..core.errors import UserError
+from ..core.files import writing
+from .scaling_file import Phase, Study
+
+FORMAT = 1
+FREE_SETTINGS = {"ranks", "phases", "repeats"}
+"""Fields of a study that may change between jobs that append to one series."""
+Key = tuple[str, str, int, int, str]
+"""Series (see :func:`series`), phase, ranks, repeat, layout."""
+Text = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Layout(_Part):
+    """What must be alike for a measurement to be the same one.
+
+    Attributes:
+        ranks_by_host: how many of its ranks each host has, the fullest first.
+        processors, devices: of all of them, each once.
+        mpi_library, torch: what they say of themselves.
+    """
+
+    ranks_by_host: list[PositiveInt]
+    processors: list[str]
+    devices: list[str]
+    mpi_library: str
+    torch: str
+
+
+class Step(_Part):
+    """Seconds of one step on the slowest and on the fastest of the ranks that work in it."""
+
+    slowest: NonNegativeFloat
+    fastest: NonNegativeFloat
+    warm_up: bool
+
+
+class Machine(BaseModel):
+    """Facts of :func:`hpcdd.core.environment.facts`; those that a report reads."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    platform: str
+    cores: PositiveInt
+    cores_in_affinity_mask: PositiveInt
+    memory_bytes: PositiveInt
+    mpi_library: str
+    packages: dict[str, str]
+
+
+class Line(_Part):
+    """One turn of a phase on some ranks.
+
+    Attributes:
+        series, phase, ranks, repeat, layout: see :data:`Key`.
+        name, kind, study, config: of the study.
+        job: identity of the job that measured it; within a job all points take turns.
+        seconds: of the steps that count, together, on the rank that took longest.
+        counting_steps: how many these are.
+        steps: all of them, those of the warm-up first.
+        calls_per_step, bytes_per_step: of the rank that has most.
+        threads: of each rank.
+        time: of the end.
+        subdomains, image_shape, replicas, parameters: of the problem on so many ranks.
+        places: host, device, threads and number of subdomains of each rank.
+        in_run: how often a run of the configuration does each phase's step.
+        reading_seconds: of root.
+        machine: see there; of root's host.
+        job_ranks: ranks of the job, some of which may have slept.
+    """
+
+    hpcdd_scaling: Literal[1] = 1
+    series: Text
+    phase: Phase
+    ranks: PositiveInt
+    repeat: NonNegativeInt
+    layout: Layout
+    name: Text
+    kind: Literal["strong", "weak"]
+    job: str
+    seconds: PositiveFloat
+    counting_steps: PositiveInt
+    steps: list[Step]
+    calls_per_step: NonNegativeFloat
+    bytes_per_step: NonNegativeFloat
+    threads: PositiveInt
+    time: str
+    subdomains: PositiveInt
+    image_shape: list[PositiveInt]
+    replicas: PositiveInt
+    places: list[tuple[str, str, PositiveInt, NonNegativeInt]]
+    parameters: dict[str, Any]
+    in_run: dict[Phase, NonNegativeFloat]
+    reading_seconds: NonNegativeFloat
+    machine: Machine
+    job_ranks: PositiveInt
+    study: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """What tells one measurement from all others."""
+        return key(self.series, self.phase, self.ranks, self.repeat, self.layout)
+
+
+def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Identity of what is comparable: the study and its problem, as a short digest.
+
+    Args:
+        study, config: all their fields as plain data.
+    """
+    of_study = {name: value for name, value in study.items() if name not in {*FREE_SETTINGS, "config"}}
+    of_config = {k: v for k, v in config.items() if k not in {"output", "progress", "checkpoint", "run"}}
+    return hashlib.sha256(json.dumps([of_study, of_config], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def key(series: str, phase: str, ranks: int, repeat: int, layout: Layout) -> Key:
+    """See :attr:`Line.key`."""
+    return series, phase, ranks, repeat, layout.model_dump_json()
+
+
+def read(path: Path, *, may_be_missing: bool = False) -> list[Line]:
+    """All lines of a file; a last one that a killed job has left half written is not one.
+
+    Args:
+        path: of the file.
+        may_be_missing: then it counts as empty.
+
+    Raises:
+        UserError: it can't be read, or a line is no measurement.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if may_be_missing and isinstance(error, FileNotFoundError):
+            return []
+        raise UserError(
+            f"{path} can't be read: {error.strerror}; name a file that `hpcdd scale` has written"
+        ) from error
+    return list(_parse(path, content))
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before anything is measured; leaves nothing behind.
+
+    Raises:
+        WriteError: nothing can be appended to the file.
+    """
+    with writing(path):
+        there = path.exists()
+        new = [folder for folder in path.parents if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+            if not there:
+                path.unlink()
+        finally:
+            for folder in new:
+                if folder.exists():
+                    folder.rmdir()
+
+
+def append(path: Path, line: Line) -> None:
+    """Adds one line, which is on the disk afterwards; half of one that a killed job has left there goes.
+
+    Raises:
+        WriteError: it can't be written.
+    """
+    text = line.model_dump_json().encode() + b"\n"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # another job may append to the same file; closing gives it free
+            file.seek(0)
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _parse(path: Path, content: bytes) -> Iterator[Line]:
+    *whole, _ = content.split(b"\n")
+    for number, text in enumerate(whole, start=1):
+        wrong = f"{path}:{number} is no measurement of `hpcdd scale`"
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{wrong}: {error}; take the line out, or name another file") from error
+        if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
+            raise UserError(f"{wrong} of format {FORMAT}; name another file")
+        try:
+            yield _in_todays_settings(Line.model_validate_json(text))
+        except Invalid as error:
+            first = error.errors()[0]
+            name, why = ".".join(map(str, first["loc"])), first["msg"]
+            raise UserError(
+                f"{wrong}: its field {name!r} is missing or of a wrong kind ({why}); take the line out"
+            ) from error
+
+
+def _in_todays_settings(line: Line) -> Line:
+    """A line of an earlier revision, whose settings were fewer, in the series to which it belongs today."""
+    if line.series != series(line.study, line.config):
+        return line
+    try:
+        study = Study.model_validate(line.study).model_dump(mode="json")
+        config = loading.recorded(line.config, "a line").model_dump(mode="json")
+    except (Invalid, UserError):  # a study of what is no more: a series of its own
+        return line
+    return line.model_copy(update={"series": series(study, config)})

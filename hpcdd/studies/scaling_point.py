@@ -1,0 +1,218 @@
+"""One point of a scaling study: a problem on some ranks, step by step, every step timed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..bench import single_steps
+from ..config.schema import Config
+from ..core.errors import UserError
+from ..data import sample_storage
+from ..data.problem import Problem, check_rank, check_shares
+from ..data.reading import BoxReader
+from ..data.samples import SideBySide
+from ..decomposition import rank_layout
+from ..mpi.communicator import Comm
+from ..parallel.batch_shards import Flag
+from ..parallel.team import form_team
+from ..phases.coherent import coherent_parameters
+from ..phases.gather import gather_logits
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One turn of one phase, on root.
+
+    Attributes:
+        slowest, fastest: seconds of each step on the slowest and on the fastest of the ranks that work in it, those of
+            the warm-up first.
+        seconds: of the steps that count together, on the rank that took longest.
+        calls, bytes: MPI calls per step, and payload bytes sent and received: of the rank that has most.
+    """
+
+    slowest: list[float]
+    fastest: list[float]
+    seconds: float
+    calls: float
+    bytes: float
+
+
+_OfRank = tuple[list[float], float, float, float]
+"""Of one rank: seconds of every step, of those that count together, and their calls and bytes per step."""
+
+
+class Point:
+    """The problem on the ranks of one communicator; each method is called by all of them.
+
+    Args:
+        comm: the ranks.
+        config: of the study.
+        phases: that will be measured.
+        problem: what is to be solved there.
+        reader: of its images.
+        stack: holds what is set up.
+
+    Raises:
+        UserError: on all ranks, if batches have too few samples for the ranks, or a device is missing.
+    """
+
+    def __init__(
+        self,
+        comm: Comm,
+        config: Config,
+        phases: Sequence[str],
+        problem: Problem,
+        reader: BoxReader,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._comm, self._config, self._problem, self._stack = comm, config, problem, stack
+        self._mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
+        check_shares(config, problem, self._mesh)
+        if "alone" in phases and self._mesh.replicas > 1:
+            raise UserError(
+                f"phase alone lets one rank work at a time, but on {comm.size} ranks each CNN is trained by "
+                f"{self._mesh.replicas}; use at most {self._mesh.num_subdomains} ranks, or leave it out"
+            )
+        self._place = self._mesh.places[comm.rank]
+        check_rank(config, problem, self._place)
+        torch.set_num_threads(self._place.threads)
+        self._team = form_team(comm, self._mesh, config, Flag())
+        self._storage = sample_storage.decide(comm, config, problem, self._mesh).of(comm.rank)
+        if self._storage == "stream":
+            raise UserError(
+                "scale measures steps on samples in memory, and these would be streamed from the file; use "
+                "data.storage memory, or a smaller data.subset"
+            )
+        start = time.perf_counter()
+        data = problem.read(reader, self._place.subdomains, self._place.device, self._storage)
+        self._samples = {s: splits["train"] for s, splits in data.items()}
+        self._reading = time.perf_counter() - start
+        self._reader = reader
+        self._steps: dict[str, single_steps.Step] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know of the ranks, see :meth:`hpcdd.decomposition.rank_layout.Mesh.warnings`."""
+        return self._mesh.warnings()
+
+    def facts(self) -> dict[str, Any]:
+        """Of the point, for its record; the same on all ranks, but for this rank's ``reading_seconds``."""
+        problem, config = self._problem, self._config
+        rows = problem.samples["train"]
+        return {
+            "subdomains": len(problem.decomposition),
+            "image_shape": list(problem.info.image_shape),
+            "replicas": self._mesh.replicas,
+            "places": [(place.host, place.device, place.threads, len(place.subdomains)) for place in self._mesh.places],
+            "parameters": {
+                "local": list(dict.fromkeys(problem.widths.local_parameters)),
+                "coherent": coherent_parameters(problem, config),
+            },
+            "in_run": {
+                "local": config.local.epochs * config.local.steps_per_epoch(rows),
+                "gather": 1,
+                "dnn": config.aggregation.epochs * config.aggregation.steps_per_epoch(rows),
+                "coherent": len(config.coherent.starts)
+                * config.coherent.epochs
+                * config.coherent.steps_per_epoch(rows),
+            },
+            "reading_seconds": self._reading,
+        }
+
+    def measure(self, phase: str, warm_up: int, counting: int) -> Timing | None:
+        """One turn: so many steps of a phase, warm-up first, after a barrier.
+
+        Returns:
+            On root; None elsewhere.
+        """
+        comm = self._comm
+        step, rows = self._step(phase), self._problem.samples["train"]
+        size = getattr(self._config, _SECTIONS[phase]).batch_of(rows)
+        batches = single_steps.batches(rows, size, warm_up + counting, self._place.device)
+        own: _OfRank | None = None
+        for turn in range(comm.size if phase == "alone" else 1):
+            comm.maximum(0)
+            if phase != "alone" or turn == comm.rank:
+                own = None if step is _idle else self._timed(step, batches, warm_up)
+        comm.maximum(0)  # who has finished sleeps; in the gather it would take time from those who have not
+        everyone = comm.gather_object(own)
+        if everyone is None:
+            return None
+        times, taken_by, calls_of, bytes_of = zip(*[found for found in everyone if found is not None], strict=True)
+        by_step = list(zip(*times, strict=True))
+        return Timing(
+            [max(of_ranks) for of_ranks in by_step],
+            [min(of_ranks) for of_ranks in by_step],
+            max(taken_by),
+            max(calls_of),
+            max(bytes_of),
+        )
+
+    def _timed(self, step: single_steps.Step, batches: Sequence[torch.Tensor], warm_up: int) -> _OfRank:
+        seconds, sent, begun = [], (0, 0), 0.0
+        for number, batch in enumerate(batches):
+            start = time.perf_counter()
+            if number == warm_up:
+                sent, begun = single_steps.traffic(self._comm), start
+            step(batch)
+            single_steps.finish(self._place.device)
+            seconds.append(time.perf_counter() - start)
+        taken, counting = time.perf_counter() - begun, len(batches) - warm_up
+        calls, size = (
+            (now - then) / counting for now, then in zip(single_steps.traffic(self._comm), sent, strict=True)
+        )
+        return seconds, taken, calls, size
+
+    def _step(self, phase: str) -> single_steps.Step:
+        what = "local" if phase == "alone" else phase
+        if what not in self._steps:
+            makers = {"local": self._local, "gather": self._gather, "dnn": self._dnn, "coherent": self._coherent}
+            self._steps[what] = makers[what]()
+        return self._steps[what]
+
+    def _local(self) -> single_steps.Step:
+        if self._team is None:
+            return _idle
+        return single_steps.local(self._team, self._problem, self._samples, self._stack)
+
+    def _gather(self) -> single_steps.Step:
+        num_classes, rows = self._problem.info.num_classes, self._problem.samples["train"]
+        own = [{"train": torch.randn(rows, num_classes)} for _ in self._place.subdomains]
+
+        def step(_: torch.Tensor) -> None:
+            gather_logits(self._comm, self._mesh, own, {"train": rows}, num_classes)
+
+        return step
+
+    def _dnn(self) -> single_steps.Step:
+        return (
+            single_steps.dnn_on_root(self._team, self._problem)
+            if self._comm.is_root and self._team is not None
+            else _idle
+        )
+
+    def _coherent(self) -> single_steps.Step:
+        if self._team is None:
+            return _idle
+        if self._config.coherent.parallelism == "model":
+            samples = SideBySide(list(self._samples.values()))
+            return single_steps.model_parallel(self._team, self._problem, samples, self._stack)
+        others = [s for s in range(self._mesh.num_subdomains) if s not in self._samples]
+        read = self._problem.read(self._reader, others, self._place.device, self._storage)
+        everything = {**self._samples, **{s: splits["train"] for s, splits in read.items()}}
+        samples = SideBySide([everything[s] for s in sorted(everything)])
+        return single_steps.data_parallel(self._team, self._problem, samples, self._stack)
+
+
+_SECTIONS = {"local": "local", "alone": "local", "gather": "aggregation", "dnn": "aggregation", "coherent": "coherent"}
+"""By phase the section of the configuration that has its batch size."""
+
+
+def _idle(_: torch.Tensor) -> None:
+    """A rank that has nothing to do in a phase."""

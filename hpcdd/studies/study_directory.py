@@ -1,0 +1,164 @@
+"""The study directory: which runs a study has, which of them are done, and which have failed.
+
+::
+
+    study.json          the study and its runs
+    runs/ID/            run directories, as of `hpcdd train`
+    failed/ID.json      why a run has failed: {"error": "...", "exit_code": n}
+    claims/JOB/         which group of a job has taken which run; of jobs at work, or killed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.files import write_json, writing
+from ..runs import resume
+from ..runs.resume import Job
+from ..runs.run_directory import RunDirectory
+from . import study_index, study_results
+from .study_index import Entry, Index, TableOf
+from .study_request import Order, Run
+from .study_results import Condition
+
+
+class StudyDirectory:
+    """Names of the files of a study.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.claims = path / "claims"
+        self.failures = path / study_results.FAILED
+
+    def run(self, run_id: str) -> RunDirectory:
+        """The directory of one run."""
+        return RunDirectory(self.path / study_results.RUNS / run_id)
+
+    def failure(self, run_id: str) -> dict[str, Any] | None:
+        """Why a run has failed: ``error`` and ``exit_code``; None where it has not."""
+        try:
+            content = json.loads(self._failed(run_id).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            content = {"error": f"{self._failed(run_id)} is damaged: {error}", "exit_code": 1}
+        return dict(content)
+
+    def fail(self, run_id: str, error: str, exit_code: int) -> None:
+        """Records that a run has failed.
+
+        Raises:
+            WriteError: that can't be written.
+        """
+        path = self._failed(run_id)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, {"error": error, "exit_code": exit_code})
+
+    def forgive(self, run_id: str) -> None:
+        """Forgets that a run has failed."""
+        self._failed(run_id).unlink(missing_ok=True)
+
+    def condition(self, run: Run) -> Condition:
+        """Of one run.
+
+        Raises:
+            UserError: its folder holds something else, or its record is damaged.
+        """
+        if self.failure(run.id) is not None:
+            return "failed"
+        directory = self.run(run.id)
+        found = directory.condition()
+        if found == "foreign":
+            raise UserError(f"{directory.path} is not empty and holds no run; move it away, or name another --output")
+        if found == "complete":
+            return "complete" if self.job(run).done else "unfinished"
+        return "not begun" if found == "empty" else "unfinished"
+
+    def job(self, run: Run, donors: Mapping[str, Path] | None = None) -> Job:
+        """What is to be done for one run.
+
+        Args:
+            run: which.
+            donors: see :class:`hpcdd.runs.resume.Job`.
+
+        Raises:
+            UserError: the run was begun with something else.
+        """
+        directory = self.run(run.id)
+        config = run.config.model_copy(update={"output": str(directory.path)})
+        record = directory.record()
+        if record is not None:
+            record = resume.in_todays_settings(directory.path, record)
+            config = resume.resumed(record, config, directory)
+        return Job(config, print_only=False, record=record, study=True, donors=donors or {})
+
+    def begin(self, order: Order) -> None:
+        """Makes the folder, or takes up an unfinished study; writes study.json.
+
+        Raises:
+            UserError: it can't be made, is none of this study, or one of its runs was begun with something else.
+        """
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"output is {self.path}, which is a file; name a folder with --output")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._check(order)
+        except OSError as error:
+            raise UserError(f"the study directory can't be made: {error}; name another one with --output") from error
+        problems: dict[str, None] = {}
+        for run in order.runs:
+            try:
+                if self.condition(run) != "not begun":
+                    self.job(run)
+            except UserError as error:
+                problems |= dict.fromkeys(str(error).splitlines())
+        if problems:
+            raise UserError("\n".join(problems))
+        study_index.write(self.path, index_of(order))
+
+    def _check(self, order: Order) -> None:
+        """Refuses a folder that holds something else; another job may just be making this very study there."""
+        if (self.path / study_index.NAME).exists():
+            present = study_index.read(self.path)
+            if (present.name, present.variant) != (order.name, order.variant):
+                of = "" if present.variant is None else f", variant {present.variant}"
+                raise UserError(
+                    f"output is {self.path}, which holds the study {present.name}{of}; name another --output"
+                )
+            return
+        own = {study_results.RUNS, study_results.FAILED, self.claims.name}
+        if any(
+            path.name not in own and not path.name.startswith(f".{study_index.NAME}.") for path in self.path.iterdir()
+        ):
+            raise UserError(
+                f"output is {self.path}, a folder that is not empty and holds no study; name another --output"
+            )
+
+    def _failed(self, run_id: str) -> Path:
+        return self.failures / f"{run_id}.json"
+
+
+def index_of(order: Order) -> Index:
+    """The content of study.json."""
+    description = order.description
+    return Index(
+        name=order.name,
+        title=description.title or order.name,
+        variant=order.variant,
+        config=order.base,
+        matrix=description.matrix,
+        expect=description.expect,
+        table=TableOf(columns=description.table.columns),
+        runs=tuple(
+            Entry(id=run.id, fields=run.combination.fields, labels=run.combination.labels) for run in order.runs
+        ),
+    )

@@ -1,0 +1,97 @@
+"""A study of runs as it stands in a YAML file: data, no code.
+
+The module that ``model.name`` may name is imported where runs are trained, see :mod:`hpcdd.models.registry`, and by
+``--dry-run`` with ``--own`` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator
+from pydantic_core import PydanticCustomError
+
+from ..config.sections import Settings
+from ..core.errors import UserError
+from ..core.texts import printable
+from .hypotheses import Statement, Strategy
+
+
+def _axis(value: Any) -> Any:
+    cases = isinstance(value, dict) and all(isinstance(fields, dict) for fields in value.values())
+    if not value or not (isinstance(value, list) or cases):
+        raise PydanticCustomError("axis", "use a list of values, or cases such as {label: {field: value}}")
+    return value
+
+
+def _matrix(value: Any) -> Any:
+    if not value or not isinstance(value, dict):
+        raise PydanticCustomError("matrix", "name at least one field with a list of its values")
+    return value
+
+
+Axis = Annotated[Any, BeforeValidator(_axis)]
+"""Values of one field, or cases; see :mod:`hpcdd.studies.matrix`."""
+
+
+class Table(Settings):
+    """How the report shows a study."""
+
+    columns: tuple[Strategy, ...] | None = None
+    """Strategies side by side. Default: all that were run."""
+
+
+class Variant(Settings):
+    """What one variant of a study changes."""
+
+    title: Annotated[str, AfterValidator(printable)] | None = None
+    """Instead of the study's."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields that win over those of the study's ``config``."""
+
+    matrix: dict[str, Axis | None] = Field(default_factory=dict)
+    """Axes instead of those of the same name, and more; null takes an axis away."""
+
+    ranks: PositiveInt | None = None
+    """Instead of the study's."""
+
+    expect: tuple[str, ...] | None = None
+    """Instead of the study's."""
+
+    table: Table | None = None
+    """Instead of the study's."""
+
+
+class Description(Settings):
+    """Runs that differ in a few fields, and what is expected of them."""
+
+    title: Annotated[str, AfterValidator(printable)] = ""
+    """Of its report. Default: the name of the file."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """What all runs have in common, as for ``hpcdd train``; without it the defaults of every field."""
+
+    matrix: Annotated[dict[str, Axis], BeforeValidator(_matrix)]
+    """By full name of a field (decomposition.grid) a list of its values; or by a name of your own a mapping from the
+    label of a case to the fields that change together in it. Every combination is a run; ``seed`` makes repeats."""
+
+    ranks: PositiveInt | None = None
+    """Ranks of a run. Default: as many as it has subdomains. A job with fewer gives a run all it has."""
+
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    """By name other values for title, config, matrix, ranks, expect and table; ``--variant NAME`` takes them."""
+
+    expect: tuple[str, ...] = ()
+    """What the test accuracies are expected to show, such as `dnn > average` or `coherent_transfer >= dnn`."""
+
+    table: Table = Table()
+    """How the report shows the study: ``columns``, the strategies side by side."""
+
+    @field_validator("expect")
+    @classmethod
+    def _statements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(Statement.parse(text)) for text in value)
+        except UserError as error:
+            raise ValueError(f"expect: {error}") from error

@@ -1,0 +1,259 @@
+"""What ``hpcdd study`` is asked to do: the study's runs and their configurations. Every mistake is reported at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fnmatch
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..config import loading
+from ..config.loading import Source
+from ..config.options import Tree, parse_options
+from ..config.parsers import COMMON, OWN, documented, file_path, positive
+from ..config.schema import Config
+from ..config.sections import Settings
+from ..core.errors import UserError
+from ..core.yaml_text import KeyPath
+from .matrix import Combination, expand
+from .study_file import Description, Table, Variant
+
+_OWN = {
+    "output": "belongs to `hpcdd train`; the runs of a study lie in STUDYDIR/runs",
+    "progress": "belongs to `hpcdd train`; a study prints a line when a run begins and when it ends",
+    "run.survive": "belongs to `hpcdd train`; a study whose job has lost a rank is started again and goes on",
+}
+"""Fields that the runs of a study don't choose, and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        combination: what tells it from the others.
+        config: its whole configuration, without ``output``.
+    """
+
+    combination: Combination
+    config: Config
+
+    @property
+    def id(self) -> str:
+        """Name of its folder."""
+        return self.combination.id
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a job is asked to do.
+
+    Attributes:
+        description: the study, with its variant's values.
+        name: of the study's file, without its ending.
+        variant: its name, None without one.
+        base: what all runs have in common, the command line included.
+        runs: all of the study's.
+        chosen: those that this job is to run.
+        ranks: of a run; None: as many as it has subdomains.
+        output: the study directory.
+        retry: whether runs that have failed are run again.
+    """
+
+    description: Description
+    name: str
+    variant: str | None
+    base: Tree
+    runs: tuple[Run, ...]
+    chosen: tuple[Run, ...]
+    ranks: int | None
+    output: Path
+    retry: bool
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of ``hpcdd study``; what it does not know belongs to the configuration."""
+    made = argparse.ArgumentParser(
+        prog="hpcdd study",
+        usage="mpirun -n N hpcdd study STUDY [--variant NAME] [--output STUDYDIR] [--only PATTERN] [--ranks R] "
+        "[--retry] [--section.key VALUE ...]\n       hpcdd study STUDY --dry-run [--machine FILE] [...]",
+        description="Trains every run of a study. The N ranks work in groups of as many as a run needs; what is done\n"
+        "already is not done again, so that the same command goes on with a study that was stopped.\n\n"
+        "fields of STUDY, a YAML file:\n" + documented(Description),
+        epilog="examples:\n  hpcdd study configs/studies/quick.yaml --dry-run\n"
+        "  mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",
+        **COMMON,
+    )
+    made.add_argument("--variant", metavar="NAME", help="one of the study's variants (default: none)")
+    made.add_argument(
+        "--output", type=file_path, metavar="STUDYDIR", help="default: studies/NAME, or studies/NAME-VARIANT"
+    )
+    made.add_argument("--only", metavar="PATTERN", help="only runs whose name matches, such as 'grid=2x2,*'")
+    made.add_argument("--ranks", type=positive, metavar="R", help="ranks of a run, instead of the study's")
+    made.add_argument("--retry", action="store_true", help="run those again that have failed")
+    made.add_argument("--dry-run", action="store_true", help="list the runs and their expected cost; train nothing")
+    made.add_argument("--machine", type=file_path, metavar="FILE", help="with --dry-run: machine file, for seconds")
+    made.add_argument("--own", **{**OWN, "help": f"with --dry-run: {OWN['help']}"})
+    return made
+
+
+def order(arguments: Sequence[str]) -> tuple[Order, argparse.Namespace]:
+    """Reads what stands behind ``hpcdd study``.
+
+    Returns:
+        What is to be done, and all options.
+
+    Raises:
+        UserError: with every mistake in the study, its runs' configurations and on the command line.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError("study: name a study, a YAML file, as the first word; see `hpcdd study --help`")
+    path = loading.path_of(arguments[0])
+    try:
+        own, rest = parser().parse_known_args(list(arguments[1:]))
+    except argparse.ArgumentError as error:
+        raise UserError(f"study: {error}; see `hpcdd study --help`") from error
+    for option in ("machine", "own"):
+        if getattr(own, option) is not None and not own.dry_run:
+            raise UserError(f"command line: --{option} has no effect without --dry-run")
+    source = loading.read(path)
+    description = _describe(source)
+    overrides, print_config, problems = parse_options(rest)
+    if print_config:
+        problems.append("command line: --print_config belongs to `hpcdd train`")
+    name = re.sub(r"[^\w.+-]+", "-", path.stem, flags=re.ASCII)
+    if own.variant is not None:
+        description = _varied(description, own.variant)
+    base = loading.merged(_sections({"name": name, **description.config}), overrides)
+    problems += list(_misplaced(source, base, description, overrides))
+    try:
+        combinations = expand(description.matrix)
+    except ValueError as error:
+        problems.append(f"{source.where(('matrix',))}: {error}")
+        combinations = []
+    runs, more = _configured(source, base, combinations, overrides)
+    if problems or more:
+        raise UserError("\n".join(dict.fromkeys([*problems, *more])))
+    chosen = tuple(run for run in runs if own.only is None or fnmatch.fnmatchcase(run.id, own.only))
+    if not chosen:
+        raise UserError(f"command line: --only {own.only} matches no run; their names are like {runs[0].id}")
+    output = Path(own.output or Path("studies") / (name if own.variant is None else f"{name}-{own.variant}"))
+    ranks = own.ranks or description.ranks
+    return Order(description, name, own.variant, base, tuple(runs), chosen, ranks, output, own.retry), own
+
+
+def _describe(source: Source) -> Description:
+    tree = {key: value for key, value in source.tree.items() if not (key == "config" and value is None)}
+    try:
+        return Description.model_validate(tree)
+    except ValidationError as error:
+        found = loading.mistakes(error, _nearest, _place)
+        raise UserError("\n".join(f"{source.where(place)}: {text}" for place, text in found.items())) from error
+
+
+def _varied(description: Description, variant: str) -> Description:
+    if variant not in description.variants:
+        known = ", ".join(description.variants) or "none"
+        close = difflib.get_close_matches(variant, description.variants, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the study has {known}"
+        raise UserError(f"command line: --variant {variant} is unknown; {hint}")
+    chosen = description.variants[variant]
+    matrix = {name: axis for name, axis in {**description.matrix, **chosen.matrix}.items() if axis is not None}
+    if "seed" in matrix:
+        matrix["seed"] = matrix.pop("seed")  # repeats stay beside each other
+    given = {name: getattr(chosen, name) for name in ("title", "ranks", "expect", "table")}
+    return Description.model_validate(
+        {
+            **description.model_dump(),
+            **{name: value for name, value in given.items() if value is not None},
+            "config": loading.merged(_sections(description.config), _sections(chosen.config)),
+            "matrix": matrix,
+        }
+    )
+
+
+def _misplaced(source: Source, base: Tree, description: Description, overrides: Tree) -> list[str]:
+    """Fields that a study has no use for, and options that every run overwrites."""
+    axes = description.matrix
+    of_all: set[str] = set()
+    for name, axis in axes.items():
+        of_all |= {name} if isinstance(axis, list) else set.intersection(*[set(fields) for fields in axis.values()])
+    named = {name for axis in axes.values() if isinstance(axis, dict) for fields in axis.values() for name in fields}
+    named |= {name for name, axis in axes.items() if isinstance(axis, list)}
+    problems = []
+    for field, why in _OWN.items():
+        section, _, key = field.rpartition(".")
+        there = key in base.get(section, {}) if section else key in base
+        if there or field in named:
+            problems.append(f"{source.path}: {field} {why}")
+    for section, value in overrides.items():
+        fields = [f"{section}.{key}" for key in value] if isinstance(value, dict) else [section]
+        problems += [
+            f"command line: --{field} has no effect: the study's matrix sets it in every run"
+            for field in fields
+            if field in of_all
+        ]
+    return problems
+
+
+def _configured(
+    source: Source, base: Tree, combinations: Sequence[Combination], overrides: Tree
+) -> tuple[list[Run], list[str]]:
+    """The runs, and what is wrong with their configurations: each text once, with the runs where not all have it."""
+    runs, problems = [], dict[str, list[str]]()
+    for combination in combinations:
+        lines = {place[1:]: line for place, line in source.lines.items() if place[0] == "config" and len(place) > 1}
+        for axis in combination.labels:
+            line = source.lines.get(("matrix", axis))
+            fields = combination.fields if axis not in combination.fields else [axis]
+            for field in fields:
+                place = tuple(field.split(".", 1))
+                if line is not None and (axis == field or field not in combination.labels):
+                    lines[place] = line
+        content = Source(combination.tree(base), lines, source.path)
+        try:
+            runs.append(Run(combination, loading.validated(content, _without(overrides, combination.fields))))
+        except UserError as error:
+            for text in str(error).splitlines():
+                problems.setdefault(text, []).append(combination.id)
+    return runs, [_of_runs(text, ids, len(combinations)) for text, ids in problems.items()]
+
+
+def _without(tree: Tree, names: Collection[str]) -> Tree:
+    """Without fields that the matrix sets."""
+    return {
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in names} if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if key not in names
+    }
+
+
+def _of_runs(text: str, ids: Sequence[str], number: int) -> str:
+    if len(ids) == number:
+        return text
+    more = f" and {len(ids) - 2} more" if len(ids) > 2 else ""
+    return f"{text} (run {' and '.join(ids[:2]) if not more else ', '.join(ids[:2])}{more})"
+
+
+def _sections(tree: Mapping[str, object]) -> Tree:
+    """Without sections whose fields are all commented out."""
+    return {key: value for key, value in tree.items() if value is not None}
+
+
+def _place(location: KeyPath) -> KeyPath:
+    """The part of an error's location that names a field, of the study or of a variant, or an axis."""
+    within = 2 if location[0] == "variants" else 0
+    return location[: within + (2 if location[within : within + 1] in (("matrix",), ("table",)) else 1)]
+
+
+def _nearest(name: str) -> str:
+    names = name.split(".")
+    models: list[type[Settings]] = [Description, Table, Variant, Table]
+    fields = models[min(len(names), 4) - 1].model_fields
+    close = difflib.get_close_matches(names[-1], fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(fields)}"

@@ -1,0 +1,140 @@
+"""What a study has come to so far, read from its directory alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from ..core.errors import UserError
+from ..core.texts import printable, printable_lines
+from ..runs.run_directory import RunDirectory
+from . import study_index as index
+from .study_index import Entry, Index
+
+RUNS = "runs"
+FAILED = "failed"
+Condition = Literal["complete", "failed", "unfinished", "not begun"]
+_Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    # A results.json holds more than is read here, and may come to hold more yet.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Accuracy(_Part):
+    test: dict[str, _Rate | list[_Rate] | dict[str, _Rate | list[_Rate]]]
+
+
+class _Dataset(_Part):
+    name: Annotated[str, AfterValidator(printable)]
+    train: PositiveInt
+    test: PositiveInt
+    classes: PositiveInt
+    image_shape: list[PositiveInt]
+
+
+class _Decomposition(_Part):
+    boxes: list[Any]
+
+
+class _Parameters(_Part):
+    of_global: NonNegativeInt = Field(alias="global")
+    local: list[NonNegativeInt]
+    dnn: NonNegativeInt
+    coherent: NonNegativeInt | None = None
+
+
+class Results(_Part):
+    """What a study's tables read of a results.json."""
+
+    dataset: _Dataset
+    decomposition: _Decomposition
+    parameters: _Parameters
+    accuracy: _Accuracy
+    core_seconds: dict[str, NonNegativeFloat]
+
+    @property
+    def local(self) -> list[float]:
+        """Test accuracy of the local CNN of each subimage; a coarse subdomain's is left out."""
+        found = self.accuracy.test.get("local")
+        return found[: len(self.decomposition.boxes)] if isinstance(found, list) else []
+
+    def strategy(self, name: str) -> float | None:
+        """Test accuracy of a strategy; of ``local``, the mean over the subimages; None where it was not trained."""
+        if name == "local":
+            return sum(self.local) / len(self.local) if self.local else None
+        found = self.accuracy.test.get(name)
+        return found if isinstance(found, float) else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the study.
+
+    Attributes:
+        entry: what it is.
+        condition: how far it is.
+        error: why it failed; None unless it did.
+        results: of a complete run, else None.
+    """
+
+    entry: Entry
+    condition: Condition
+    error: str | None = None
+    results: Results | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A study's index and all its runs, in the order of the index."""
+
+    index: Index
+    runs: tuple[Run, ...]
+
+    @property
+    def complete(self) -> list[Run]:
+        """Those with results."""
+        return [run for run in self.runs if run.results is not None]
+
+    @property
+    def missing(self) -> list[Run]:
+        """Those without."""
+        return [run for run in self.runs if run.results is None]
+
+
+def read(folder: Path) -> Outcome:
+    """Reads study.json, and of every run its results, or why there are none.
+
+    A run that has results.json is complete, so that a directory without checkpoints, as one takes it home, is enough.
+
+    Raises:
+        UserError: the folder is no study's, or a file in it is damaged.
+    """
+    found = index.read(folder)
+    return Outcome(found, tuple(_run(folder, entry) for entry in found.runs))
+
+
+def _run(folder: Path, entry: Entry) -> Run:
+    directory = RunDirectory(folder / RUNS / entry.id)
+    if directory.results.exists():
+        return Run(entry, "complete", results=index.parsed(directory.results, Results))
+    failed = folder / FAILED / f"{entry.id}.json"
+    if failed.exists():
+        return Run(entry, "failed", error=_error(failed))
+    return Run(entry, "not begun" if directory.condition() == "empty" else "unfinished")
+
+
+def _error(path: Path) -> str:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}; remove it") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("error"), str):
+        raise UserError(f"{path} does not say how a run failed; remove it")
+    return printable_lines(str(content["error"]))

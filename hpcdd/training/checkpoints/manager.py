@@ -1,0 +1,260 @@
+"""One training's checkpoints as the training sees them: when one is due, who writes what, which one to go on from."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
+from pathlib import Path
+
+from ...config.schema import CheckpointSettings
+from ...core.errors import DamagedError
+from ...core.seeding import WHOLE
+from ...mpi.communicator import Comm
+from ...mpi.traffic import Ledger, Traffic
+from .snapshot import Position, Snapshot
+from .store import Chain, Entry
+
+
+@dataclass
+class Costs:
+    """What a training has cost so far: numbers that add up over the jobs of a run.
+
+    Attributes:
+        seconds: of wall time.
+        core_seconds: of processor time, of all its ranks.
+        calls, bytes: MPI calls and payload of the rank that has most.
+        steps: of the training.
+    """
+
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    calls: int = 0
+    bytes: int = 0
+    steps: int = 0
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Costs) -> Costs:
+        return Costs(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass
+class Journal:
+    """What the keepers of a rank have to say, what they have cost, and what earlier jobs have.
+
+    Attributes:
+        warn: takes what the user should know.
+        seconds: for reading and writing checkpoints, so far.
+        earlier: by phase and subdomain (``WHOLE`` for a network of all), what the trainings whose checkpoints this rank
+            leads had cost in earlier jobs.
+    """
+
+    warn: Callable[[str], None]
+    seconds: float = 0.0
+    earlier: dict[tuple[str, int], Costs] = field(default_factory=dict)
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether this rank can save by itself."""
+        return False
+
+    def load(self) -> Snapshot | None:
+        """Nothing to go on from."""
+        return None
+
+    def overdue(self) -> bool:
+        """Never."""
+        return False
+
+    def due(self, _epochs: int) -> bool:
+        """Never."""
+        return False
+
+    def count(self, share: float) -> None:
+        """Does nothing."""
+
+    def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
+        """Does nothing."""
+
+
+class Keeper(NoKeeper):
+    """Keeps one training.
+
+    Args:
+        folder: of its checkpoints.
+        run: identity of the run.
+        settings: how often.
+        journal: of this rank.
+        phase: name of the training's phase.
+        ledger: of this rank's messages.
+        comm: ranks that have parts of the network, or copies of it, whose root writes the manifest; None for a
+            training without messages. :meth:`load` and :meth:`save` are collective over them.
+        subdomain_of: tells to which subdomain a tensor belongs, by its name.
+        writes: subdomains whose pieces this rank writes, ``WHOLE`` for what belongs to all.
+        reads: those that it needs to go on; the first one's facts count.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        settings: CheckpointSettings,
+        journal: Journal,
+        *,
+        phase: str,
+        ledger: Ledger,
+        comm: Comm | None,
+        subdomain_of: Callable[[str], int] = lambda _: WHOLE,
+        writes: Sequence[int] = (WHOLE,),
+        reads: Sequence[int] = (WHOLE,),
+    ) -> None:
+        self._chain, self._settings, self._journal = Chain(folder, run), settings, journal
+        self._phase, self._ledger = phase, ledger
+        self._comm = comm if comm is not None and comm.size > 1 else None
+        self._subdomain_of, self._writes, self._reads = subdomain_of, writes, reads
+        self._last: Position | None = None  # that was saved, or tried
+        self._whole: Position | None = None
+        self._last_time = time.monotonic()
+        self._earlier = self._spent = Costs()
+        self._share, self._begin = 1.0, self._now()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes manifests, and its clock counts; of ranks that only read none does."""
+        return bool(self._writes) and (self._comm is None or self._comm.is_root)
+
+    @property
+    def alone(self) -> bool:
+        """See :class:`NoKeeper`."""
+        return self._comm is None
+
+    def overdue(self) -> bool:
+        """Whether it is time for a checkpoint by this rank's clock; the leader's counts."""
+        minutes = self._settings.minutes
+        return self.leads and minutes is not None and time.monotonic() - self._last_time >= 60 * minutes
+
+    def due(self, epochs: int) -> bool:
+        """Whether a checkpoint is due at the end of so many epochs; the same on all ranks."""
+        return self._settings.epochs is not None and epochs % self._settings.epochs == 0
+
+    def count(self, share: float) -> None:
+        """From now on ``share`` of what this rank's clocks show is spent on this training; 1 to begin with."""
+        self._spent, self._begin, self._share = self._so_far(), self._now(), share
+
+    def load(self) -> Snapshot | None:
+        """The newest snapshot that is whole on all ranks; what is damaged is told, and the one before taken.
+
+        Returns:
+            What this rank reads of it; None where there is none.
+        """
+        with self._measured():
+            problems: list[str] = []
+            found = None
+            for position in self._agreed(self._chain.positions()):
+                found = self._read(position, problems)
+                if found is not None:
+                    break
+            if problems and self.leads:
+                then = "is trained from its beginning" if found is None else f"goes on from {_words(found.position)}"
+                self._journal.warn(f"{'; '.join(problems)}: phase {self._phase} {then}")
+            self._last = self._whole = None if found is None else found.position
+        return found
+
+    def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
+        """Writes the present state, unless the last checkpoint is of the same position.
+
+        A checkpoint that can't be written is told and does not end the training: those before are whole.
+
+        Args:
+            snapshot: makes it.
+            steps: of the training in this job.
+            validation_accuracy: if an epoch ends here, for the choice of the best.
+        """
+        with self._measured():
+            present = snapshot()
+            if present.position != self._last:
+                self._last = present.position
+                if problem := self._write(present, replace(self._so_far(), steps=steps), validation_accuracy):
+                    self._journal.warn(f"a checkpoint in {self._chain.folder} can't be written: {problem}")
+        self._last_time = time.monotonic()
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        start = time.perf_counter()
+        with self._ledger.phase("checkpoint"):
+            yield
+        self._journal.seconds += time.perf_counter() - start
+
+    def _now(self) -> Costs:
+        """The clocks and counters of this rank, as costs."""
+        traffic = self._ledger.traffic.get(self._phase, Traffic())
+        return Costs(time.perf_counter(), time.process_time(), traffic.calls, traffic.bytes)
+
+    def _so_far(self) -> Costs:
+        """What this training has cost in this job."""
+        more = self._now() - self._begin
+        seconds, worked = self._share * more.seconds, self._share * more.core_seconds
+        return self._spent + replace(more, seconds=seconds, core_seconds=worked)
+
+    def _agreed(self, positions: list[Position]) -> list[Position]:
+        """Those that root sees: a shared file system may not show all ranks the same at the same moment."""
+        return positions if self._comm is None else self._comm.broadcast_object(positions)
+
+    def _read(self, position: Position, problems: list[str]) -> Snapshot | None:
+        found, problem, costs = None, None, Costs()
+        try:
+            manifest = self._chain.manifest(position)
+            found, costs = Snapshot.join(self._chain.read(manifest, self._reads)), Costs(**manifest["costs"])
+        except DamagedError as error:
+            problem = str(error)
+        everyone = [problem] if self._comm is None else self._comm.allgather_object(problem)
+        if faults := dict.fromkeys(fault for fault in everyone if fault is not None):
+            problems += faults
+            return None
+        self._earlier = costs
+        if self.leads:
+            self._journal.earlier[self._phase, min(self._reads)] = costs
+        return found
+
+    def _write(self, snapshot: Snapshot, spent: Costs, validation_accuracy: float | None) -> str | None:
+        """Writes this rank's pieces, and on the leader the manifest; what went wrong, on the leader."""
+        entries: dict[str, Entry] = {}
+        problem = None
+        try:
+            for subdomain in self._writes:
+                piece = snapshot.piece(subdomain, self._subdomain_of)
+                entries |= self._chain.write(snapshot.position, subdomain, piece)
+        except OSError as error:
+            problem = str(error)
+        own = (entries, problem, spent)
+        everyone = [own] if self._comm is None else self._comm.gather_object(own)
+        if everyone is None or not self.leads:
+            return None
+        costs = self._earlier + Costs(
+            seconds=own[2].seconds,
+            core_seconds=sum(c.core_seconds for _, _, c in everyone),
+            calls=max(c.calls for _, _, c in everyone),
+            bytes=max(c.bytes for _, _, c in everyone),
+            steps=spent.steps,
+        )
+        problem = next((text for _, text, _ in everyone if text is not None), None)
+        if problem is None:
+            try:
+                all_entries = {key: entry for more, _, _ in everyone for key, entry in more.items()}
+                costly = asdict(costs)
+                self._chain.publish(snapshot.position, all_entries, costly, validation_accuracy, self._whole)
+                self._whole = snapshot.position
+            except OSError as error:
+                problem = str(error)
+        return problem
+
+
+def _words(position: Position) -> str:
+    return f"epoch {position.epoch} and {position.steps} steps"

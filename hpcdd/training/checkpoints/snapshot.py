@@ -1,0 +1,97 @@
+"""The state of a training between two steps, and its pieces: one for each subdomain, one for what belongs to all."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+
+from ...core.errors import DamagedError
+from ...core.seeding import WHOLE
+from ...models.serialization import read_state, write_state
+
+_FACTS = "facts"
+
+
+class Position(NamedTuple):
+    """Where a training is: complete epochs, and complete steps of the epoch after them."""
+
+    epoch: int
+    steps: int
+
+
+@dataclass
+class Snapshot:
+    """A training between two steps.
+
+    Attributes:
+        position: where it is.
+        tensors: by KIND/NAME: ``network``, ``best`` (parameters and buffers), ``exp_avg`` and the like (optimizer's),
+            each with the parameter's name; ``stream`` with the subdomain's number (random state).
+        facts: plain data (JSON): sums of the running epoch, history, seconds.
+    """
+
+    position: Position
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def piece(self, subdomain: int, subdomain_of: Callable[[str], int]) -> bytes:
+        """What belongs to one subdomain (or :data:`WHOLE`), as the bytes of an HDF5 file; facts stand in each piece.
+
+        Args:
+            subdomain: which.
+            subdomain_of: of a NAME the subdomain.
+        """
+        own = {key: value for key, value in self.tensors.items() if subdomain_of(key.partition("/")[2]) == subdomain}
+        return _encode(own, {**self.facts, "position": list(self.position)})
+
+    @classmethod
+    def join(cls, pieces: Iterable[bytes]) -> Snapshot:
+        """Puts pieces together; the facts are those of the first.
+
+        Raises:
+            DamagedError: not pieces of a snapshot.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        facts: dict[str, Any] = {}
+        for piece in pieces:
+            more, its_facts = _decode(piece)
+            tensors |= more
+            facts = facts or its_facts
+        return cls(Position(*facts.pop("position")), tensors, facts)
+
+
+def by_number(name: str) -> int:
+    """The subdomain of a NAME in a part of the DNN or of the coherent model: ``cnns.S.*``, ``*blocks.S``, or ``S``."""
+    words = name.split(".")
+    for before, word in zip(["", *words], words, strict=False):
+        if before in ("", "cnns", "blocks") and word.lstrip("-").isdecimal():
+            return int(word)
+    return WHOLE
+
+
+def _encode(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
+    """An HDF5 file in memory, so that nothing but whole bytes goes to the disk, and errors there are ours to see."""
+    with h5py.File("piece", "w", driver="core", backing_store=False) as file:
+        write_state(file, tensors)
+        file[_FACTS] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def _decode(image: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with h5py.File(io.BytesIO(image), "r") as file:
+            facts = json.loads(file[_FACTS][:].tobytes())
+            tensors = read_state(file)
+    except (OSError, LookupError, RuntimeError, ValueError) as error:
+        raise DamagedError(str(error)) from error
+    del tensors[_FACTS]
+    return tensors, facts
