@@ -39,5 +39,5 @@ def wait_until(condition: Callable[[], T], pause: float = 0.02) -> T:
 
 
 def since_fault(folder: Path) -> float:
-    """Seconds since the moment that ``tests/parallel/faulty.py`` has noted in ``folder``."""
+    """Seconds since the moment that ``tests/ranks/faulty.py`` has noted in ``folder``."""
     return time.time() - float((folder / "fault").read_text())

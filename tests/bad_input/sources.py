@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.sources import tar_bytes, write_files, zip_bytes
+from ..data.prepare.importers.sources import tar_bytes, write_files, zip_bytes
 from .row import LONG, Make, Row, folder, text
 
 CIFAR = [f"data_batch_{number}" for number in range(1, 6)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..launchers import Launcher, find
-from ..parallel.test_resume import Job, run_chain
+from ..ranks.test_resume import Job, run_chain
 from ..waiting import LIMIT
 from .outcome import check_message, snapshot
 from .row import Row, write_good

@@ -7,7 +7,7 @@ import pickle
 import tarfile
 from typing import Any
 
-from ..data.sources import tar_bytes, zip_bytes
+from ..data.prepare.importers.sources import tar_bytes, zip_bytes
 from .row import CODE, Row, text
 from .sources import ARRAYS, CIFAR, IMAGES, PNG, files, given, npy
 

@@ -17,8 +17,8 @@ import pytest
 from hpcdd.runs.lock import _started
 
 from ..launchers import Launcher
-from ..parallel.test_resume import FAULTY, check_same
-from ..parallel.test_resume import config as config  # noqa: PLC0414 - a fixture
+from ..ranks.test_resume import FAULTY, check_same
+from ..ranks.test_resume import config as config  # noqa: PLC0414 - a fixture
 from ..waiting import LIMIT, wait_until
 from .bed import FILES, SPACES, VirtualHosts, missing, processes
 

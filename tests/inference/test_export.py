@@ -19,8 +19,8 @@ from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
 from hpcdd.inference import export
 
+from ..artifacts.test_model_file import CASES, volumes, written
 from ..bad_input.outcome import check_text
-from ..test_model_file import CASES, volumes, written
 from .conftest import STRATEGIES, Run
 
 

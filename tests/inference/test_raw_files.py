@@ -15,7 +15,7 @@ from hpcdd.cli import main
 from hpcdd.config.schema import CoherentSettings, Config, DecompositionSettings, ModelSettings
 from hpcdd.data.format import inspect
 
-from ..test_model_file import CASES, written
+from ..artifacts.test_model_file import CASES, written
 
 
 def predicted(*words: Path | str) -> list[Any]:

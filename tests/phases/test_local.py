@@ -1,4 +1,4 @@
-"""The local phase on one process; what it does on many ranks is tested in tests/parallel."""
+"""The local phase on one process; what it does on many ranks is tested in tests/ranks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Messages that no run of the tests counts by themselves; the others are compared with runs in
-``tests/parallel/test_coherent_runs.py``."""
+``tests/ranks/test_coherent_runs.py``."""
 
 from __future__ import annotations
 

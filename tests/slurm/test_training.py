@@ -13,8 +13,8 @@ import yaml
 from hpcdd.studies import scaling_log
 
 from ..launchers import find, started
-from ..parallel.test_resume import check_same, write_config
 from ..programs import JOBS, hpcdd, stand_in
+from ..ranks.test_resume import check_same, write_config
 from .cluster import Cluster
 
 ON_BOTH = ("--nodes=2", "--ntasks-per-node=1")

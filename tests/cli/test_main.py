@@ -1,0 +1,254 @@
+"""The command line as processes: quick help without torch and MPI, exit codes, messages without tracebacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcdd import __version__
+from hpcdd.config.loading import from_yaml
+from hpcdd.data.writing import write_dataset
+
+from ..conftest import make_split
+from ..waiting import LIMIT
+
+HELP = [["--help"], ["-h"], *[[word, "--help"] for word in ("train", "prepare", "evaluate", "info", "bench")]]
+
+
+def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hpcdd", *words],
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help(words: list[str]) -> None:
+    done = hpcdd(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: hpcdd")
+    assert "example" in done.stdout
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_is_quick(words: list[str]) -> None:
+    """By its own processor time, which is to be half a second: printed, and far from what importing torch takes."""
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        hpcdd(*words)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print(f"hpcdd {' '.join(words)}: {min(seconds):.2f} CPU seconds")
+    assert min(seconds) < 10
+
+
+@pytest.mark.parametrize("words", [*HELP, ["--version"], ["trian"]], ids=" ".join)
+def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from hpcdd.cli.main import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print('imported:', *sorted({'torch', 'mpi4py', 'hpcdd.cli.main'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli.main"
+
+
+@pytest.mark.parametrize(
+    "name", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "enum", "pathlib"))]
+)
+def test_a_module_in_the_working_folder_hides_none(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('this is the wrong one')\n")
+    done = hpcdd("plan", "-n", "1", "--data.file", "none.h5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "none.h5" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["random", "torch"])
+def test_a_module_on_the_path_that_hides_another_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").touch()
+    done = hpcdd("plan", "-n", "1", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(rf"{re.escape(str(tmp_path / name))}.py hides .* {name!r}", done.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_name_that_the_terminal_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
+    words = ["prepare", "phantom", "x.h5", "--samples", "20", "--size", "8", "8", "8", "--name", "車"]
+    done = hpcdd(*words, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u8eca" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_report_whatever_the_terminal_lacks(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "x.h5", {"train": make_split(60), "test": make_split(30)}, name="車", class_names="aé車")
+    words = ["--data.file", "x.h5", "--model.name", "vgg1", "--model.width", "4", "--local.epochs", "1"]
+    words += ["--local.batch_size", "16", "--coherent.epochs", "1", "--coherent.batch_size", "16", "--output", "run"]
+    done = hpcdd("train", *words, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run/report.html").exists()
+
+
+def test_version() -> None:
+    done = hpcdd("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"hpcdd {__version__}\n", "")
+
+
+def test_the_help_names_every_command_and_exit_code() -> None:
+    text = hpcdd("--help").stdout
+    for words in (
+        "  train ",
+        "  prepare ",
+        "  bench ",
+        "  info ",
+        "0 done",
+        "2 a mistake of the user",
+        "3 a loss",
+        "74 something can't be written",
+        "75 stopped in good order",
+        "130 Ctrl-C",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("words", [*HELP, ["bench", "io"], ["--version"], ["info"], ["zzz"]], ids=" ".join)
+@pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD"])
+def test_under_mpirun_one_process_is_enough_for_what_needs_no_mpi(words: list[str], kind: str) -> None:
+    done = hpcdd(*words, **{f"{kind}_RANK": "1", f"{kind}_SIZE": "2"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_under_mpirun_the_first_process_prints_the_help() -> None:
+    under_mpirun = hpcdd("train", "--help", PMI_RANK="0", PMI_SIZE="2")
+    assert under_mpirun.returncode == 0
+    assert under_mpirun.stdout == hpcdd("train", "--help").stdout
+    assert "--aggregation.hidden" in under_mpirun.stdout
+
+
+def test_info_names_versions_mpi_library_and_launcher() -> None:
+    done = hpcdd("info")
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["hpcdd"] == __version__
+    assert rows["torch"]
+    assert re.search(r"^MPI library +.*(MPICH|Open MPI|Intel|MVAPICH)", done.stdout, re.MULTILINE)
+    assert re.search(r"^MPI launcher +/.*(mpirun|mpiexec)", done.stdout, re.MULTILINE)
+    assert re.search(r"^memory +\d+\.\d GiB", done.stdout, re.MULTILINE)
+    assert "problem" not in done.stdout
+
+
+NO_MPI = {"MPI4PY_LIBMPI": "/nonexistent/libmpi.so"}
+
+
+def test_info_without_an_mpi_library_reports_it() -> None:
+    done = hpcdd("info", **NO_MPI)
+    assert done.returncode == 2
+    (problem,) = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+    assert "mpi4py finds no MPI library" in problem
+    assert "pip install 'hpcdd[mpi]'" in problem
+    assert "Traceback" not in done.stderr
+
+
+def test_info_without_an_mpirun_reports_it(tmp_path: Path) -> None:
+    done = hpcdd("info", PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "problem: there is no mpirun on PATH" in done.stdout
+
+
+def test_train_without_an_mpi_library_is_one_line(tmp_path: Path) -> None:
+    done = hpcdd("train", cwd=tmp_path, **NO_MPI)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("hpcdd: mpi4py finds no MPI library")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_train_under_the_mpirun_of_another_mpi_is_refused_once(tmp_path: Path, mpi: object, rank: str) -> None:
+    other = {"mpich": "OMPI_COMM_WORLD", "openmpi": "PMI"}[mpi.kind]  # type: ignore[attr-defined]
+    done = hpcdd("train", cwd=tmp_path, **{f"{other}_RANK": rank, f"{other}_SIZE": "2"})
+    assert done.stdout == ""
+    if rank == "0":
+        assert done.returncode == 2
+        assert re.fullmatch(r"hpcdd: mpirun of .* started 2 processes, .*MPI4PY_LIBMPI.*\n", done.stderr)
+    else:
+        assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_one_line_each_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("local:\n  epohcs: 3\n  batch_size: 1\n")
+    done = hpcdd("train", "c.yaml", "--seed", "x", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(line.split(" is ")[0] for line in done.stderr.splitlines()) == [
+        "hpcdd: c.yaml:2: local.epohcs",
+        "hpcdd: c.yaml:3: local.batch_size",
+        "hpcdd: command line: seed",
+    ]
+
+
+def test_without_a_command_options_are_those_of_train(tmp_path: Path) -> None:
+    done = hpcdd("--local.epochs", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hpcdd: command line: local.epochs is 0")
+
+
+def test_print_config_is_yaml_that_runs_again(tmp_path: Path) -> None:
+    done = hpcdd("train", "--print_config", "--local.epochs", "3", "--output", "x", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = from_yaml(done.stdout, "stdout")
+    assert (config.name, config.local.epochs, config.output) == ("quickstart", 3, None)
+    (tmp_path / "printed.yaml").write_text(done.stdout)
+    assert hpcdd("train", "printed.yaml", "--print_config", cwd=tmp_path).stdout == done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["printed.yaml"]
+
+
+def test_bench_io_prints_all_layouts_and_needs_no_mpi(tiny: Path) -> None:
+    done = hpcdd("bench", "io", str(tiny), "--rounds", "2", "--decomposition.grid", "3,2", **NO_MPI)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tiny, 300 images of [1, 12, 12]: 6 boxes" in done.stdout
+    for name in ("contiguous", "chunks: whole images", "chunks: boxes", "chunks: boxes, unchecked", "numpy slice"):
+        assert re.search(rf"^{name} +[\d.]+ \([\d.]+ to [\d.]+\) +[\d.]+ \(", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "io", "nowhere.yaml"], "configuration nowhere.yaml can't be read"),
+        (["bench", "io", "--decomposition.grid", "2,2,2"], "decomposition.grid is [2, 2, 2], with 3 axes"),
+    ],
+)
+def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
+    done = hpcdd(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
+    """As `hpcdd --help | head -1` does."""
+    command = [sys.executable, "-m", "hpcdd", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
