@@ -22,6 +22,8 @@ from .waiting import Clock
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.update(launchers.AS_ROOT)
 
+pytest_plugins = ["tests.on_ranks"]
+
 
 def make_split(samples: int, *, shape: tuple[int, ...] = (1, 12, 12), classes: int = 3, seed: int = 0) -> Split:
     """Noise with stripes: class k has every (k+2)nd row bright. A small CNN learns it within an epoch or two."""

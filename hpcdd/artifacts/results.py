@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..config.schema import Config
-from ..core.seeding import WHOLE
 from ..data.problem import Problem
 from ..data.sample_storage import Storages
 from ..decomposition.boxes import by
 from ..decomposition.rank_layout import Mesh
 from ..models.aggregators import RULES
 from ..mpi.traffic import Traffic
-from ..training.status import Status
 
 FORMAT = 1
 STRATEGIES = {
@@ -30,46 +24,6 @@ STRATEGIES = {
     "coherent_scratch": "coherent model, from scratch",
     "global": "global CNN",
 }
-
-
-class Metrics:
-    """metrics.jsonl: one line for each epoch of each subdomain and phase, written as they become known on root.
-
-    The file is begun anew: a run that is gone on with tells what happened before from its checkpoints. Lines that
-    can't be written wait for the next attempt, so that a full disk neither ends a training nor leaves half a line.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
-        self._waiting = b""
-        self._end = 0
-
-    def add(self, status: Status) -> None:
-        """Appends the end of one epoch."""
-        record = asdict(status)
-        del record["fraction"], record["epochs"], record["finished"]
-        if status.subdomain == WHOLE:
-            record["subdomain"] = None
-        # JSON has no NaN; a validation loss may be one.
-        finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
-        self._waiting += (json.dumps(finite, allow_nan=False) + "\n").encode()
-        self._write()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._write()
-        self._file.close()
-
-    def _write(self) -> None:
-        try:
-            self._file.seek(self._end)
-            if self._file.write(self._waiting) == len(self._waiting):
-                self._end, self._waiting = self._end + len(self._waiting), b""
-            else:
-                self._file.truncate(self._end)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._end)
 
 
 def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..core.environment import cpu_quota, processor
+from ..core.devices import arithmetic_of, use_device, visible_gpus
+from ..core.environment import cpu_quota
 from ..core.errors import UserError
 from ..mpi.communicator import Comm
 from .boxes import split_evenly
@@ -167,7 +168,7 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
         position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
         if name != "cpu":
-            _work_on(name)
+            use_device(name)
         arithmetic = arithmetic_of(name, threads) if subdomains else ""
         return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic)
 
@@ -232,32 +233,6 @@ def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) ->
         return "cpu", "cpu"
     index = position % len(gpus)
     return f"cuda:{index}", gpus[index]
-
-
-def arithmetic_of(device: str, threads: int) -> str:
-    """What the last bits of a rank's results depend on, besides the versions of its libraries, in words."""
-    import torch
-
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{processor()} ({capability}), {threads} thread{'s' * (threads > 1)}"
-
-
-def visible_gpus() -> list[str]:
-    """UUIDs of the GPUs that this process sees, in torch's order."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-
-
-def _work_on(device: str) -> None:
-    """Makes a GPU this process's own: what names no device is meant for it, MPI and the recording of steps too."""
-    import torch
-
-    torch.cuda.set_device(device)
 
 
 def _listed(ranks: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from ..artifacts import results
-from ..artifacts.results import Metrics
+from ..artifacts.metrics_log import MetricsLog
 from ..core.errors import DivergedError, RunError, StopRequest, UserError
 from ..core.files import writing
 from ..data import sample_storage
@@ -89,7 +89,7 @@ class Session:
         self.storage = self._storages.of(comm.rank)
         self.reader = BoxReader(self.problem.info.path)
         self._display: Display = NoDisplay()
-        self._metrics: Metrics | None = None
+        self._metrics: MetricsLog | None = None
         self._board: Board | None = None
         self._steps = 0
         self._failure: tuple[str, int] | None = None
@@ -170,7 +170,7 @@ class Session:
 
     def _open_metrics(self) -> None:
         with writing(self.directory.metrics):
-            self._metrics = Metrics(self.directory.metrics)
+            self._metrics = MetricsLog(self.directory.metrics)
         self._open.callback(self._metrics.close)
         if self.config.run.tensorboard:
             with writing(self.directory.tensorboard):
@@ -297,6 +297,6 @@ class Session:
         """On root, of all ranks."""
         self._display.show(status, end_of_epoch and not earlier)
         if end_of_epoch and self._metrics is not None:
-            self._metrics.add(status)
+            self._metrics.add(status.record())
         if end_of_epoch and self._board is not None:
             self._board.add(status)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..artifacts.metrics_log import EpochRecord
 from ..config.schema import TrainingSettings
 from ..core.errors import DivergedError
 from ..core.seeding import WHOLE
@@ -65,6 +66,21 @@ class Status:
     seconds: float
     samples_per_second: float
     finished: bool = False
+
+    def record(self) -> EpochRecord:
+        """As it stands in metrics.jsonl, of the end of an epoch."""
+        return {
+            "phase": self.phase,
+            "subdomain": None if self.subdomain == WHOLE else self.subdomain,
+            "epoch": self.epoch,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "validation_loss": self.validation_loss,
+            "validation_accuracy": self.validation_accuracy,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+            "samples_per_second": self.samples_per_second,
+        }
 
 
 @dataclass(frozen=True)

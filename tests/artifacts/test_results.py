@@ -1,8 +1,7 @@
-"""results.json, metrics.jsonl and the tables."""
+"""results.json and the tables."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import re
@@ -14,14 +13,11 @@ import pytest
 from hpcdd.artifacts import results
 from hpcdd.config.schema import CoherentSettings, Config
 from hpcdd.core.files import write_json
-from hpcdd.core.seeding import WHOLE
 from hpcdd.data.problem import pose
 from hpcdd.decomposition.rank_layout import Mesh, Place
 from hpcdd.models.aggregators import RULES
 from hpcdd.mpi.traffic import Traffic
-from hpcdd.training.status import NAMES, Status
-
-STATUS = Status("local", 2, 1, 5, 0.2, 0.75, 0.5, 0.7, 0.55, 1e-3, 3.5, 1234.5)
+from hpcdd.training.status import NAMES
 
 
 def test_traffic_is_that_of_the_rank_with_most_call_by_call_and_byte_by_byte() -> None:
@@ -54,24 +50,6 @@ def test_one_message_of_one_rank_is_enough_to_show() -> None:
     ranks = [{"local": Traffic(0, 0)} for _ in range(100)]
     ranks[57] = {"local": Traffic(1, 8)}
     assert results.traffic_of(ranks, {})["local"] == {"calls": 1, "bytes": 8}
-
-
-def test_metrics_are_json_lines_that_are_there_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    metrics = results.Metrics(path)
-    metrics.add(STATUS)
-    assert json.loads(path.read_text()) == {  # before the file is closed: a run may be killed
-        "phase": "local", "subdomain": 2, "epoch": 1, "loss": 0.75, "accuracy": 0.5, "validation_loss": 0.7,
-        "validation_accuracy": 0.55, "learning_rate": 1e-3, "seconds": 3.5, "samples_per_second": 1234.5,
-    }  # fmt: skip
-    metrics.add(dataclasses.replace(STATUS, phase="dnn", subdomain=WHOLE, validation_loss=None))
-    metrics.close()
-    first, second = [json.loads(line) for line in path.read_text().splitlines()]
-    assert first["subdomain"] == 2
-    assert second["subdomain"] is None
-    assert second["validation_loss"] is None
-    with pytest.raises(ValueError, match="closed"):
-        metrics.add(STATUS)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -284,13 +262,6 @@ def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
     assert "rank 6 on node1, cpu, 3 threads: no subdomain\n" in text
     assert "rank 6 has nothing to do" in text
     assert "memory on root" not in text, "nothing is gathered"
-
-
-def test_metrics_without_a_number_are_null_not_nan(tmp_path: Path) -> None:
-    metrics = results.Metrics(tmp_path / "metrics.jsonl")
-    metrics.add(dataclasses.replace(STATUS, validation_loss=float("nan")))
-    metrics.close()
-    assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)["validation_loss"] is None
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(content: dict[str, Any], tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdd.core import environment
 from hpcdd.core.environment import Beside
 from hpcdd.core.errors import UserError
 from hpcdd.decomposition import rank_layout as mesh_module
-from hpcdd.decomposition.rank_layout import Mesh, Place, arithmetic_of, assign, build, choose_device, threads_of
+from hpcdd.decomposition.rank_layout import Mesh, Place, assign, build, choose_device, threads_of
 from hpcdd.mpi import communicator
 
 
@@ -206,12 +205,6 @@ def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch:
         build(world, 2, "auto")
 
 
-def test_arithmetic_names_processor_instructions_and_threads() -> None:
-    found = arithmetic_of("cpu", 2)
-    assert found.startswith(environment.processor())
-    assert found.endswith("), 2 threads")
-
-
 def test_a_mesh_of_one_process() -> None:
     world = communicator.world()
     assert world.crowded, "until it is known, nobody spins"
@@ -238,7 +231,7 @@ def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pyt
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(mesh_module, "visible_gpus", lambda: ["a", "b", "c", "d"])
     taken: list[str] = []
-    monkeypatch.setattr(mesh_module, "_work_on", taken.append)
+    monkeypatch.setattr(mesh_module, "use_device", taken.append)
     monkeypatch.setattr(mesh_module, "arithmetic_of", lambda device, _: device)
     monkeypatch.delenv("OMP_NUM_THREADS")
     (alone,) = build(world, 3, "auto").places

@@ -29,7 +29,7 @@ def gpus() -> list[str]:
 def main() -> None:
     out, subdomains, numbers = sys.argv[1:]
     everyone = communicator.world()
-    of_gpus = {"visible_gpus": gpus, "_work_on": mock.DEFAULT, "arithmetic_of": lambda *_: "a GPU"}
+    of_gpus = {"visible_gpus": gpus, "use_device": mock.DEFAULT, "arithmetic_of": lambda *_: "a GPU"}
     with mock.patch.multiple(rank_layout, **of_gpus):
         places = rank_layout.build(everyone, int(subdomains), "auto").as_list()
     found = gloo.find_network(everyone)

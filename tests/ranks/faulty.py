@@ -29,6 +29,7 @@ import torch
 
 from hpcdd.cli import main as cli
 from hpcdd.core import errors
+from hpcdd.core.devices import arithmetic_of
 from hpcdd.core.errors import StopRequest
 from hpcdd.decomposition import rank_layout
 from hpcdd.mpi import launcher
@@ -133,7 +134,7 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
 
         return work
 
-    own = (lambda *_: "another processor") if what == "unlike" and chosen else rank_layout.arithmetic_of
+    own = (lambda *_: "another processor") if what == "unlike" and chosen else arithmetic_of
     if phase in TRAININGS:
         room = TRAININGS[phase]
         names = [name for name in ("train", "train_together") if hasattr(room, name)]

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from hpcdd.mpi import communicator as communication
+from hpcdd.mpi import communicator
 from hpcdd.mpi.communicator import Comm
 
-from .. import launchers
+from . import launchers
 
 _JOB, _FOLDER = "HPCDD_TEST_JOB", "HPCDD_TEST_FOLDER"
 """Environment variables of the ranks: which case they are, and where they write what comes of their tests."""
@@ -51,7 +51,7 @@ def _case(launcher: launchers.Launcher, ranks: int, name: str, *marks: pytest.Ma
 @pytest.fixture
 def comm() -> Comm | None:
     """On a rank the communicator of all ranks; the test itself runs nowhere else."""
-    return communication.world() if _JOB in os.environ else None
+    return communicator.world() if _JOB in os.environ else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,12 @@
+"""Facts about devices."""
+
+from __future__ import annotations
+
+from hpcdd.core import environment
+from hpcdd.core.devices import arithmetic_of
+
+
+def test_arithmetic_names_processor_instructions_and_threads() -> None:
+    found = arithmetic_of("cpu", 2)
+    assert found.startswith(environment.processor())
+    assert found.endswith("), 2 threads")
