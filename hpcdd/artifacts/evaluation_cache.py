@@ -25,7 +25,7 @@ Pieces = dict[str, npt.NDArray[Any]]
 """Arrays by their places in decisions.h5."""
 
 
-class Findings:
+class EvaluationCache:
     """Those of one run, on root. What is not whole is as if it had never been: it is found again.
 
     Args:

@@ -38,7 +38,7 @@ from ..data.format import DatasetInfo
 from ..data.prepare.image_transform import Preparation, from_json
 from ..decomposition.boxes import Box, Decomposition, Subdomain
 from ..models.aggregators import RULES
-from ..models.coherent_model import Coherent, Penultimate, prepare_cnn
+from ..models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from ..models.dnn import DNN
 from ..models.registry import check_consent, template
 from ..models.serialization import State, filled, write_state
@@ -113,7 +113,7 @@ class Model:
     std: tuple[float, ...]
     local_cnns: tuple[nn.Module, ...]
     dnn: DNN
-    coherent: dict[str, Coherent]
+    coherent: dict[str, CoherentModel]
     global_cnn: nn.Module | None
 
     @property
@@ -213,12 +213,12 @@ def read_model(path: Path, own: str | None = None) -> Model:
     with open_model(path, own) as file:
         config, every = file.config, range(len(file.subdomains))
         num_classes = len(file.class_names)
-        coherent: dict[str, Coherent] = {}
+        coherent: dict[str, CoherentModel] = {}
         for start in config.coherent.starts:
             cnns = [file.coherent_cnn(start, s) for s in every]
             widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in cnns]
             dnn = file.dnn(f"coherent_{start}/dnn", widths)
-            coherent[start] = Coherent(cnns, dnn, config.coherent_features).eval()
+            coherent[start] = CoherentModel(cnns, dnn, config.coherent_features).eval()
         return Model(
             config,
             file.class_names,

@@ -10,7 +10,7 @@ from ..config.schema import Config
 from ..data.problem import Problem
 from ..data.sample_storage import Storages
 from ..decomposition.boxes import by
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from ..models.aggregators import RULES
 from ..mpi.traffic import Traffic
 
@@ -56,7 +56,7 @@ def summed(ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def assemble(
     config: Config,
     problem: Problem,
-    mesh: Mesh,
+    mesh: RankLayout,
     *,
     parameters: Mapping[str, Any],
     accuracy: Mapping[str, Any],
@@ -143,7 +143,7 @@ def print_problem(problem: Problem, out: TextIO) -> None:
     )
 
 
-def print_plan(mesh: Mesh, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
+def print_plan(mesh: RankLayout, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
     """Says once who does what: :func:`print_problem`, memory on root and for samples, map of the ranks."""
     print_problem(problem, out)
     if problem.root_bytes:

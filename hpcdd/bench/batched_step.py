@@ -12,7 +12,7 @@ from ..data.samples import Subimages
 from ..parallel.team import Team
 from ..phases.local import create_local_cnn
 from ..training.batched_trainer import Member, train_together
-from ..training.checkpoints.manager import NoKeeper
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.status import Hooks
 from . import single_steps
 from .alternating import Turns, long_enough
@@ -37,7 +37,9 @@ def compare(team: Team, problem: Problem, samples: Mapping[int, Subimages], roun
         turns = Turns(number, rounds + 1, lambda: single_steps.finish(device), lambda: one_by_one(batch))
         classes, width = problem.info.num_classes, problem.widths.local_width
         members = [
-            Member(s, create_local_cnn(config, s, its.shape, classes, width).to(device), its, None, NoKeeper())
+            Member(
+                s, create_local_cnn(config, s, its.shape, classes, width).to(device), its, None, NullCheckpointManager()
+            )
             for s, its in samples.items()
         ]
         settings = long_enough(config.local, rows, turns)

@@ -24,7 +24,7 @@ from ..data.problem import Problem, check_rank, pose
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
 from ..decomposition import rank_layout
-from ..decomposition.rank_layout import Place
+from ..decomposition.rank_layout import RankPlacement
 from ..models.batch_norm import pytorchs
 from ..mpi.communicator import Array, Comm
 from ..parallel.batch_shards import Flag
@@ -119,7 +119,7 @@ def _with(team: Team, **settings: str) -> Team:
 # -- the contenders ----------------------------------------------------------------------------------------------------
 
 
-def _check_rank(config: Config, problem: Problem, place: Place) -> None:
+def _check_rank(config: Config, problem: Problem, place: RankPlacement) -> None:
     check_precisions(config, ["coherent"], place.device)
     check_rank(config, problem, place)
 

@@ -22,7 +22,7 @@ from ..core.errors import UserError
 from ..core.interleaving import quartiles
 from ..data.problem import Problem, pose
 from ..decomposition import rank_layout
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import ROOT, Comm
 from ..mpi.library import library, mpi_library, sleep_until
 from ..plan import collective_model, messages
@@ -211,7 +211,7 @@ def _bare(comm: Comm, case: Case) -> Call:
 
 def _print(
     comm: Comm,
-    the_mesh: Mesh,
+    the_mesh: RankLayout,
     own: Sequence[Case],
     measured: Sequence[MeasuredCollective],
     fits: Sequence[FittedCollective],

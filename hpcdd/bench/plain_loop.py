@@ -25,10 +25,10 @@ from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..models.batch_norm import pytorchs
 from ..models.layers import Dropout
-from ..parallel.batch_shards import Share
+from ..parallel.batch_shards import BatchShard
 from ..phases.local import create_local_cnn, train_cnns, trains_together
 from ..training.batched_trainer import Member
-from ..training.checkpoints.manager import NoKeeper
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
 from ..training.step_timing import PARTS, marked
@@ -111,10 +111,10 @@ def _train(
 ) -> None:
     """Hpcdd's training as its device does it, until all turns are measured."""
     own = config.model_copy(update={"local": long_enough(settings, len(samples), turns)})
-    member = Member(subdomain, network, samples, None, NoKeeper())
+    member = Member(subdomain, network, samples, None, NullCheckpointManager())
     together = trains_together(config, samples.labels.device.type, 1)
     with contextlib.suppress(StopRequest):
-        train_cnns(own, [member], Share(), Hooks(step=turns.boundary), together=together)
+        train_cnns(own, [member], BatchShard(), Hooks(step=turns.boundary), together=together)
 
 
 class _Plain:

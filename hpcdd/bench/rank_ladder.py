@@ -9,7 +9,7 @@ import torch
 
 from ..core.environment import cpu_quota
 from ..core.errors import UserError
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from ..mpi import library
 from ..mpi.communicator import Comm
 from ..plan.machine import Host, Machine, Quartiles
@@ -24,7 +24,7 @@ def rungs(ranks: int) -> Iterator[int]:
     yield ranks
 
 
-def refuse_spare_ranks(comm: Comm, mesh: Mesh) -> None:
+def refuse_spare_ranks(comm: Comm, mesh: RankLayout) -> None:
     """Collective.
 
     Raises:
@@ -42,7 +42,7 @@ def cores_of_host(comm: Comm) -> int:
     return -comm.maximum(-own)
 
 
-def ranks_by_host(mesh: Mesh, size: int) -> dict[str, int]:
+def ranks_by_host(mesh: RankLayout, size: int) -> dict[str, int]:
     """How many of the first ``size`` ranks each host has."""
     found: dict[str, int] = {}
     for place in mesh.places[:size]:

@@ -15,8 +15,8 @@ from ..data.problem import Problem
 from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages
 from ..models.dnn import create_dnn
 from ..mpi.communicator import Comm
-from ..parallel.batch_shards import Share
-from ..parallel.sharded_coherent import PartOfCoherent
+from ..parallel.batch_shards import BatchShard
+from ..parallel.sharded_coherent import ShardedCoherentModel
 from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
 from ..phases.coherent import assemble, initial_part
@@ -58,7 +58,7 @@ def dnn_on_root(team: Team, problem: Problem) -> Step:
     num_subdomains, labels = team.mesh.num_subdomains, problem.labels("train")
     network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
     features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
-    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), Share())
+    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), BatchShard())
     return lambda batch: _ignore(steps.step(samples, batch))
 
 
@@ -84,7 +84,7 @@ def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: cont
     return lambda batch: _ignore(steps.step(seen, batch))
 
 
-def scratch(team: Team, problem: Problem) -> PartOfCoherent:
+def scratch(team: Team, problem: Problem) -> ShardedCoherentModel:
     """This rank's part of the untrained coherent model, on its device."""
     return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
 

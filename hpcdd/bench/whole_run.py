@@ -27,7 +27,7 @@ from ..core.interleaving import quartiles, rotated
 from ..data import sample_storage
 from ..data.problem import Problem, pose
 from ..decomposition import rank_layout
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import Comm
 from ..runs.pipeline import train
 from ..runs.resume import Job
@@ -137,7 +137,7 @@ def _of_config(config: Config) -> list[str]:
     return found
 
 
-def _of_machine(the_mesh: Mesh) -> list[str]:
+def _of_machine(the_mesh: RankLayout) -> list[str]:
     gpus = sorted({place.device for place in the_mesh.places} - {"cpu"})
     return [f"it is the processor that is measured, and ranks have {', '.join(gpus)}; use --device cpu"] if gpus else []
 
@@ -197,7 +197,7 @@ def _folder(comm: Comm) -> Iterator[Path]:
         comm.maximum(0)  # all have closed their files there
 
 
-def _plain(comm: Comm, config: Config, problem: Problem, the_mesh: Mesh) -> Turn:
+def _plain(comm: Comm, config: Config, problem: Problem, the_mesh: RankLayout) -> Turn:
     """Collective: the plain script."""
     comm.maximum(0)
     start = time.perf_counter()
@@ -223,7 +223,7 @@ def _added(everyone: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
-def _print(problem: Problem, the_mesh: Mesh, turns: Mapping[str, Sequence[Turn]], *, crowded: bool) -> None:
+def _print(problem: Problem, the_mesh: RankLayout, turns: Mapping[str, Sequence[Turn]], *, crowded: bool) -> None:
     ours, plain = (turns[side] for side in _SIDES)
     ranks, threads = len(the_mesh.places), the_mesh.places[0].threads
     print(

@@ -187,7 +187,7 @@ class Startup:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ColocatedRanks:
     """Ranks of other groups of the job, which work on this rank's host at the same time.
 
     Attributes:

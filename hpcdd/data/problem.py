@@ -14,7 +14,7 @@ from ..config.sections import ModelSettings
 from ..core import environment
 from ..core.errors import UserError
 from ..decomposition.boxes import Box, Decomposition, Subdomain
-from ..decomposition.rank_layout import Mesh, Place
+from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..models.coherent_model import check_features
 from ..models.registry import check_admitted, check_own, create, draws_of_own
 from ..models.width import Widths, match_widths
@@ -236,7 +236,7 @@ def pose(config: Config) -> Problem:
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks, draws)
 
 
-def check_rank(config: Config, problem: Problem, place: Place) -> None:
+def check_rank(config: Config, problem: Problem, place: RankPlacement) -> None:
     """Refuses what one rank can't do; to be called in an agreement (:meth:`hpcdd.mpi.communicator.Comm.on_all`) before
     any work.
 
@@ -247,7 +247,7 @@ def check_rank(config: Config, problem: Problem, place: Place) -> None:
     check_own(config.model, shapes, problem.info.num_classes, problem.widths.local_width)
 
 
-def check_shares(config: Config, problem: Problem, mesh: Mesh) -> None:
+def check_shares(config: Config, problem: Problem, mesh: RankLayout) -> None:
     """Refuses batches that the ranks can't share: of too few samples, or where random numbers can't be shared exactly.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from ..config.schema import Config
 from ..core import environment
 from ..core.errors import UserError
-from ..decomposition.rank_layout import Mesh, Place
+from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..mpi.communicator import Comm
 from .problem import Problem
 from .sample_loading import Where
@@ -79,7 +79,7 @@ _WORDS = {
 }
 
 
-def decide(comm: Comm, config: Config, problem: Problem, mesh: Mesh) -> Storages:
+def decide(comm: Comm, config: Config, problem: Problem, mesh: RankLayout) -> Storages:
     """Collective: each rank chooses by its own memory, and all learn of all.
 
     Args:
@@ -121,7 +121,7 @@ def choose(setting: str, needed: int, host: int, device: int | None) -> Where:
     return "memory" if needed <= host else "stream"
 
 
-def _choose(config: Config, problem: Problem, mesh: Mesh, place: Place, others: int) -> Choice:
+def _choose(config: Config, problem: Problem, mesh: RankLayout, place: RankPlacement, others: int) -> Choice:
     """Of one rank, on whose host so many ranks of other groups work as well."""
     here = [other for other in mesh.places if other.host == place.host and other.subdomains]
     own = None if config.data.memory is None else config.data.memory << 20

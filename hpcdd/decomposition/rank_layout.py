@@ -39,7 +39,7 @@ def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlacement:
     """One rank's place.
 
     Attributes:
@@ -64,7 +64,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Mesh:
+class RankLayout:
     """All places, known to every rank.
 
     Attributes:
@@ -73,7 +73,7 @@ class Mesh:
     """
 
     num_subdomains: int
-    places: tuple[Place, ...]
+    places: tuple[RankPlacement, ...]
 
     def owner(self, subdomain: int) -> int:
         """The rank that owns a subdomain; of several replicas the first."""
@@ -135,7 +135,7 @@ class Mesh:
                 "work on one kind of device: use --device cpu, or ask the batch system for GPUs on every host"
             )
 
-    def _ranks_by(self, kind: Callable[[Place], str]) -> dict[str, list[int]]:
+    def _ranks_by(self, kind: Callable[[RankPlacement], str]) -> dict[str, list[int]]:
         """The ranks that own subdomains, by something of their places."""
         found: dict[str, list[int]] = {}
         for place in self.places:
@@ -148,7 +148,7 @@ class Mesh:
         return [asdict(place) for place in self.places]
 
 
-def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
+def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
     """Collective: every rank finds its device and threads, and all learn of all.
 
     Raises:
@@ -162,7 +162,7 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
     masks, quota = comm.allgather_object(mine), cpu_quota()
     working = [rank for rank in node if assigned[rank][0]]
 
-    def find_place() -> Place:
+    def find_place() -> RankPlacement:
         threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.beside.masks], os.environ, quota)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
         position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
@@ -170,9 +170,11 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> Mesh:
         if name != "cpu":
             use_device(name)
         arithmetic = arithmetic_of(name, threads) if subdomains else ""
-        return Place(comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic)
+        return RankPlacement(
+            comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic
+        )
 
-    mesh = Mesh(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
+    mesh = RankLayout(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
     comm.on_root(mesh.check_devices)
     places = mesh.places
     cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)

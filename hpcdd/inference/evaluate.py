@@ -34,7 +34,7 @@ from ..models.dnn import DNN, features_of
 from ..models.serialization import on_host
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
-from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN
+from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
 from ..parallel.team import Team, form_team
 from ..phases.attribution import Examination, examined_rows
 from ..phases.attribution_examples import decisions_of
@@ -42,7 +42,7 @@ from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
 from ..training.trainer import logits_of
-from .evaluate_options import Order, order
+from .evaluate_options import EvaluateRequest, order
 from .evaluation_problem import check_output, pose
 from .load import model_of
 
@@ -53,7 +53,7 @@ FORMAT = 1
 class _Task:
     """The same on every rank: what is wanted, the run's configuration, the problem, and which samples are examined."""
 
-    order: Order
+    order: EvaluateRequest
     config: Config
     problem: Problem
     rows: npt.NDArray[np.int64]
@@ -64,8 +64,8 @@ class _Parts:
     """This rank's part of all networks, in evaluation mode."""
 
     local: dict[int, nn.Module]
-    dnn: PartOfDNN
-    coherent: dict[str, PartOfCoherent]
+    dnn: ShardedDNN
+    coherent: dict[str, ShardedCoherentModel]
     global_cnn: nn.Module | None
 
 
@@ -113,7 +113,7 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
     comm.on_root(lambda: _tell(task, accuracy, pieces, seconds, comm.size))
 
 
-def _task(wanted: Order) -> _Task:
+def _task(wanted: EvaluateRequest) -> _Task:
     """On root."""
     check_output(wanted.output)
     with open_model(model_of(wanted.run), wanted.own) as model:
@@ -144,7 +144,7 @@ def _read(task: _Task, team: Team) -> _Parts:
         for start in config.coherent.starts:
             cnns = {s: ready(model.coherent_cnn(start, s)) for s in own}
             dnn = _part_of_dnn(model, f"coherent_{start}/dnn", feature_widths(problem, config.coherent_features), team)
-            coherent[f"coherent_{start}"] = PartOfCoherent(cnns, dnn, config.coherent_features).eval()
+            coherent[f"coherent_{start}"] = ShardedCoherentModel(cnns, dnn, config.coherent_features).eval()
         return _Parts(
             {s: ready(model.local_cnn(s)) for s in own},
             _part_of_dnn(model, "dnn", feature_widths(problem, "logits"), team),
@@ -153,7 +153,7 @@ def _read(task: _Task, team: Team) -> _Parts:
         )
 
 
-def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> PartOfDNN:
+def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> ShardedDNN:
     """This rank's part of a DNN; of the first layer its own columns alone are read."""
     settings = model.config.aggregation
     starts = list(itertools.accumulate(widths, initial=0))
@@ -164,7 +164,7 @@ def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Tea
         rest = DNN(widths, settings.hidden, len(model.class_names), settings.dropout).rest
     rest = on_host(rest)
     rest.load_state_dict({name.removeprefix("rest."): values for name, values in state.items()})
-    return PartOfDNN(blocks, bias, rest, team.reduction()).eval()
+    return ShardedDNN(blocks, bias, rest, team.reduction()).eval()
 
 
 # -- root tells -------------------------------------------------------------------------------------------------------

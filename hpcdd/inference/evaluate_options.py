@@ -20,7 +20,7 @@ accuracies are those of results.json.
 
 
 @dataclass(frozen=True)
-class Order:
+class EvaluateRequest:
     """What is to be evaluated.
 
     Attributes:
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def order(arguments: Sequence[str]) -> Order:
+def order(arguments: Sequence[str]) -> EvaluateRequest:
     """Reads what stands behind ``hpcdd evaluate``.
 
     Raises:
@@ -81,4 +81,4 @@ def order(arguments: Sequence[str]) -> Order:
         raise UserError(f"evaluate: {error}; see `hpcdd evaluate --help`") from error
     if unknown:
         raise UserError(f"evaluate: {unknown[0]!r} is not known; see `hpcdd evaluate --help`")
-    return Order(**vars(found))
+    return EvaluateRequest(**vars(found))

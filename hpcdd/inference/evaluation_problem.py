@@ -17,10 +17,10 @@ from ..data.subset import with_classes
 from ..decomposition.boxes import Decomposition
 from ..models.width import match_widths
 from ..runs.run_directory import RunDirectory
-from .evaluate_options import Order
+from .evaluate_options import EvaluateRequest
 
 
-def pose(order: Order, model: ModelFile) -> tuple[Config, Problem]:
+def pose(order: EvaluateRequest, model: ModelFile) -> tuple[Config, Problem]:
     """The run's configuration as the evaluation needs it, and the problem, with one split.
 
     Raises:

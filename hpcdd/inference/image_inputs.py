@@ -21,8 +21,8 @@ from ..data.prepare.image_transform import VolumePreparation
 from ..data.prepare.importers import image_files as pictures
 from ..data.prepare.importers import nifti
 from ..data.prepare.importers.archives import open_tree
-from ..data.prepare.importers.decode_pool import Decoder, Work
-from ..data.prepare.importers.file_tree import Files, Tree
+from ..data.prepare.importers.decode_pool import DecodePool, Decoder
+from ..data.prepare.importers.file_tree import ArchiveReader, Files
 from ..data.reading import BoxReader
 from ..decomposition.boxes import Box
 from .classifier import Classifier
@@ -59,7 +59,7 @@ class _Dataset:
     def notes(self) -> list[str]:
         return []
 
-    def batches(self, model: Classifier, _: Work) -> Iterator[Batch]:
+    def batches(self, model: Classifier, _: DecodePool) -> Iterator[Batch]:
         reader, image = BoxReader(self.info.path), self.info.image_shape[1:]
         whole = Box((0,) * len(image), image)
         numbers = [model.classes.index(name) if name in model.classes else UNKNOWN for name in self.info.class_names]
@@ -75,7 +75,7 @@ class _Dataset:
 class _Images:
     """Files of one image each."""
 
-    tree: Tree
+    tree: ArchiveReader
     files: Sequence[str]
     decode: Decoder
     report: Callable[[], str] = str
@@ -84,7 +84,7 @@ class _Images:
         """What of the source is not used, a line each."""
         return [f"{readable(str(self.tree.path))}: {line}" for line in self.tree.unused.lines()]
 
-    def batches(self, model: Classifier, work: Work) -> Iterator[Batch]:
+    def batches(self, model: Classifier, work: DecodePool) -> Iterator[Batch]:
         work.reports.append(self.report)
 
         def fitting(content: bytes, where: str) -> Array:
@@ -193,13 +193,13 @@ def _form(model: Classifier, path: str) -> tuple[Decoder, Sequence[str], Callabl
         decode = partial(_volume, preparation=preparation, unsuited=unsuited)
         return decode, nifti.SUFFIXES, partial(_told, unsuited)
     if preparation is not None:
-        return pictures.Form.of(preparation).decode, sorted(pictures.SUFFIXES), str
+        return pictures.ImageTransform.of(preparation).decode, sorted(pictures.SUFFIXES), str
     if len(shape) != 3 or shape[0] not in (1, 3) or model.dtype not in (None, "uint8"):
         raise UserError(
             f"{path}: the model's data set was not made of files with an image each, but of {model.dtype} arrays "
             f"{shape} (channels first), which is nothing that a picture becomes; name a dataset file (.h5)"
         )
-    return pictures.Form(mode="L" if shape[0] == 1 else "RGB").decode, sorted(pictures.SUFFIXES), str
+    return pictures.ImageTransform(mode="L" if shape[0] == 1 else "RGB").decode, sorted(pictures.SUFFIXES), str
 
 
 def _volume(content: bytes, where: str, preparation: VolumePreparation, unsuited: list[str]) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import write_bytes, writing
 from ..core.texts import printable
-from ..data.prepare.importers.decode_pool import Work
+from ..data.prepare.importers.decode_pool import DecodePool
 from . import model_options
 from .classifier import Classifier
 from .image_inputs import Source, open_sources
@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> None:
     """
     own = model_options.parse(model_options.of_predict(), words)
     model = load(own.run, own.strategy, own.own)
-    work = Work(skip_bad=own.skip_bad)
+    work = DecodePool(skip_bad=own.skip_bad)
     sources = open_sources(own.paths, model, own.split)
     found = predict(model, sources, work)
     text = {"table": found.to_table, "csv": found.to_csv, "json": found.to_json}[own.format]()
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> None:
         print(f"predictions: {own.output}", file=out)
 
 
-def predict(model: Classifier, sources: Sequence[Source], work: Work) -> Predictions:
+def predict(model: Classifier, sources: Sequence[Source], work: DecodePool) -> Predictions:
     """What the model decides on the images of all sources; in memory there is a batch of them at a time.
 
     Raises:

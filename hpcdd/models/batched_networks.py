@@ -19,7 +19,7 @@ from .batch_norm import BatchNorm
 from .layers import ALL_BITS, Dropout, words_of
 
 
-class Stack(nn.Module):
+class BatchedNetworks(nn.Module):
     """S CNNs of one shape. Their own parameters and buffers become views into the stack's: to train it trains them.
 
     Args:

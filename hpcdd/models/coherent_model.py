@@ -16,7 +16,7 @@ from .dnn import DNN, features_of
 from .random_modules import scale_dropout
 
 
-class Coherent(nn.Module):
+class CoherentModel(nn.Module):
     """CNN_0 ... CNN_{S-1} side by side, and the DNN on what they give.
 
     Args:

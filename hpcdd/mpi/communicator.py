@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..core.environment import Beside, Startup
+from ..core.environment import ColocatedRanks, Startup
 from ..core.errors import UserError, agreed
 from . import launcher
 from .library import abort, finalize, library, mpi_library, sleep_until
@@ -62,7 +62,7 @@ class Comm:
         self.crowded = crowded
         self.family = [] if family is None else family
         self.family.append(mpi)
-        self.diminished, self.startup, self.beside = False, Startup(), Beside()
+        self.diminished, self.startup, self.beside = False, Startup(), ColocatedRanks()
 
     def revoke(self) -> None:
         """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""

@@ -120,7 +120,7 @@ def broadcast_state(comm: Comm, network: nn.Module, state: Mapping[str, torch.Te
     network.load_state_dict(unpack(buffer, own))
 
 
-class Share:
+class BatchShard:
     """This rank's share of every batch.
 
     Args:

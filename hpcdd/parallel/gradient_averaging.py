@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..mpi.communicator import Comm
-from .batch_shards import Flag, Share
+from .batch_shards import BatchShard, Flag
 from .staging import Staging
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class GradientAverage:
 
     Args:
         network: its trainable parameters; the same on every rank of ``share``.
-        share: whose ranks, with losses that are weighted by :attr:`Share.weight`.
+        share: whose ranks, with losses that are weighted by :attr:`BatchShard.weight`.
         alike: parameters whose copies exist beyond these ranks. Their gradients are added in the order of the ranks,
             so that all copies everywhere get the same bits.
     """
 
-    def __init__(self, network: nn.Module, share: Share, alike: Collection[nn.Parameter] = ()) -> None:
+    def __init__(self, network: nn.Module, share: BatchShard, alike: Collection[nn.Parameter] = ()) -> None:
         self._share = share
         self._buckets: list[_Bucket] = []
         self._alike: _Bucket | None = None

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..decomposition.rank_layout import Mesh
-from ..models.batched_networks import Stack
+from ..decomposition.rank_layout import RankLayout
+from ..models.batched_networks import BatchedNetworks
 from ..models.coherent_model import Penultimate, output_of
 from ..models.dnn import DNN, features_of
 from ..models.serialization import on_host, pack, unpack
-from .subdomain_sum import Reduction, SumOverSubdomains
+from .subdomain_sum import SubdomainSum, SumOverSubdomains
 from .team import Team
 
 
-class PartOfDNN(nn.Module):
+class ShardedDNN(nn.Module):
     """One rank's part of the DNN.
 
     Attributes:
@@ -38,7 +38,7 @@ class PartOfDNN(nn.Module):
     """
 
     def __init__(
-        self, blocks: Mapping[int, torch.Tensor], bias: torch.Tensor, rest: nn.Sequential, reduction: Reduction
+        self, blocks: Mapping[int, torch.Tensor], bias: torch.Tensor, rest: nn.Sequential, reduction: SubdomainSum
     ) -> None:
         super().__init__()
         # Pairs, because of a dictionary it sorts the keys: "10" before "2".
@@ -62,17 +62,17 @@ class PartOfDNN(nn.Module):
         total: torch.Tensor = SumOverSubdomains.apply(self.reduction, *summands)  # type: ignore[no-untyped-call]
         return total + self.bias
 
-    def copy(self) -> PartOfDNN:
+    def copy(self) -> ShardedDNN:
         """The same part with parameters of its own."""
         blocks = {int(s): block.detach().clone() for s, block in self.blocks.items()}
-        return PartOfDNN(blocks, self.bias.detach().clone(), copy.deepcopy(self.rest), self.reduction)
+        return ShardedDNN(blocks, self.bias.detach().clone(), copy.deepcopy(self.rest), self.reduction)
 
     def alike(self) -> list[nn.Parameter]:
         """The parameters of which every rank has a copy."""
         return [self.bias, *self.rest.parameters()]
 
 
-class PartOfCoherent(nn.Module):
+class ShardedCoherentModel(nn.Module):
     """One rank's part of the coherent model.
 
     Args:
@@ -84,9 +84,9 @@ class PartOfCoherent(nn.Module):
         stacks: of CNNs that compute together while they are trained, see :meth:`put_together`.
     """
 
-    def __init__(self, cnns: Mapping[int, nn.Module], dnn: PartOfDNN, features: str) -> None:
+    def __init__(self, cnns: Mapping[int, nn.Module], dnn: ShardedDNN, features: str) -> None:
         super().__init__()
-        self.stacks: tuple[Stack, ...] = ()
+        self.stacks: tuple[BatchedNetworks, ...] = ()
         self.cnns = nn.ModuleDict({str(s): cnn for s, cnn in cnns.items()})
         self.dnn = dnn
         self.features = features
@@ -106,7 +106,9 @@ class PartOfCoherent(nn.Module):
 
     def put_together(self, groups: Iterable[Sequence[int]]) -> None:
         """From now on the CNNs of each group (of one shape, on the device of the training) are trained as one stack."""
-        self.stacks = tuple(Stack({s: self.cnns[str(s)] for s in group}).train() for group in groups if len(group) > 1)
+        self.stacks = tuple(
+            BatchedNetworks({s: self.cnns[str(s)] for s in group}).train() for group in groups if len(group) > 1
+        )
 
     def alone(self) -> dict[int, nn.Module]:
         """The CNNs that are in no stack, by subdomain."""
@@ -121,7 +123,7 @@ class PartOfCoherent(nn.Module):
 # -- from root's DNN to the parts, and back ---------------------------------------------------------------------------
 
 
-def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: Reduction) -> PartOfDNN:
+def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: SubdomainSum) -> ShardedDNN:
     """Collective over the workers: root's DNN goes out by scatter (its columns) and broadcast (the rest).
 
     Args:
@@ -146,10 +148,10 @@ def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: Reduction)
     bias = state.pop("bias")
     rest = on_host(template.rest)
     rest.load_state_dict(state)
-    return PartOfDNN({int(s): block for s, block in unpack(own, columns).items()}, bias, rest, reduction)
+    return ShardedDNN({int(s): block for s, block in unpack(own, columns).items()}, bias, rest, reduction)
 
 
-def collect_dnn(team: Team, part: PartOfDNN, template: DNN) -> DNN | None:
+def collect_dnn(team: Team, part: ShardedDNN, template: DNN) -> DNN | None:
     """Collective over the workers, the reverse of :func:`spread_dnn`: the whole DNN on root's CPU, None elsewhere."""
     comm, mesh = team.workers, team.mesh
     sizes = _block_bytes(template, mesh, comm.size)
@@ -167,10 +169,10 @@ def collect_dnn(team: Team, part: PartOfDNN, template: DNN) -> DNN | None:
     return dnn.eval()
 
 
-def take_part(dnn: DNN, subdomains: Iterable[int], reduction: Reduction) -> PartOfDNN:
+def take_part(dnn: DNN, subdomains: Iterable[int], reduction: SubdomainSum) -> ShardedDNN:
     """A rank's part of a DNN that it has as a whole; no message."""
     blocks = {s: dnn.block(s).detach().clone() for s in subdomains}
-    return PartOfDNN(blocks, dnn.first.bias.detach().clone(), copy.deepcopy(dnn.rest), reduction)
+    return ShardedDNN(blocks, dnn.first.bias.detach().clone(), copy.deepcopy(dnn.rest), reduction)
 
 
 def _blocks(dnn: DNN, subdomains: Iterable[int]) -> dict[str, torch.Tensor]:
@@ -185,12 +187,12 @@ def _bytes(state: Mapping[str, torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
-def _block_bytes(template: DNN, mesh: Mesh, ranks: int) -> list[int]:
+def _block_bytes(template: DNN, mesh: RankLayout, ranks: int) -> list[int]:
     """By rank the bytes of the columns for which it speaks."""
     return [_bytes(_blocks(template, owned)) for owned in mesh.owned[:ranks]]
 
 
-def onto_penultimate(part: PartOfDNN, cnns: Mapping[int, Penultimate], reduction: Reduction) -> PartOfDNN:
+def onto_penultimate(part: ShardedDNN, cnns: Mapping[int, Penultimate], reduction: SubdomainSum) -> ShardedDNN:
     """A DNN on logits as one on penultimate features: the same function, since logits z = C p + c are linear in p.
 
     W1_s z_s = (W1_s C_s) p_s + W1_s c_s: the columns are multiplied, and the constants, summed over all subdomains,
@@ -203,7 +205,7 @@ def onto_penultimate(part: PartOfDNN, cnns: Mapping[int, Penultimate], reduction
             blocks[s] = block @ last.weight
             constants.append(block @ (last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias))
         bias = part.bias + reduction(constants)
-    return PartOfDNN(blocks, bias, copy.deepcopy(part.rest), reduction)
+    return ShardedDNN(blocks, bias, copy.deepcopy(part.rest), reduction)
 
 
 def checksum(tensors: Sequence[torch.Tensor]) -> int:

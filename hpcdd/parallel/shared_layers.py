@@ -11,11 +11,11 @@ from torch import nn
 from ..models.batch_norm import BatchNorm, accurate
 from ..models.layers import Dropout
 from ..models.random_modules import AnyDropout
-from .batch_shards import Share
+from .batch_shards import BatchShard
 
 
 @contextlib.contextmanager
-def shared_layers(network: nn.Module, share: Share) -> Iterator[None]:
+def shared_layers(network: nn.Module, share: BatchShard) -> Iterator[None]:
     """Inside the ``with`` block batch norm and dropout in ``network`` work on shared batches; parameters are the same.
 
     Nothing is changed where nobody shares, or where ``share`` is not exact.
@@ -46,7 +46,7 @@ class SharedDropout(nn.Module):
         share: of the batches.
     """
 
-    def __init__(self, layer: nn.Module, share: Share) -> None:
+    def __init__(self, layer: nn.Module, share: BatchShard) -> None:
         super().__init__()
         self.layer, self.share = layer, share
 

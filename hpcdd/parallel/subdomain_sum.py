@@ -34,7 +34,7 @@ def from_fixed(total: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return (total.double() * 2.0**-FRACTION_BITS).to(dtype)
 
 
-class Reduction:
+class SubdomainSum:
     """How the summands of all ranks become one sum on every rank; each call is one collective of n + 1 numbers.
 
     Integers add up to the same sum in any order, so ``ordered`` (in fixed point) gives the same bits however the
@@ -106,10 +106,10 @@ class Reduction:
 
 
 class SumOverSubdomains(Function):
-    """:class:`Reduction` as a differentiable function of this rank's summands; its backward is the identity."""
+    """:class:`SubdomainSum` as a differentiable function of this rank's summands; its backward is the identity."""
 
     @staticmethod
-    def forward(ctx: Any, reduction: Reduction, *summands: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, reduction: SubdomainSum, *summands: torch.Tensor) -> torch.Tensor:
         """The sum over all subdomains, on every rank."""
         ctx.summands = len(summands)
         return reduction([summand.detach() for summand in summands])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config.schema import Config
-from ..decomposition.rank_layout import Mesh, Place
+from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..mpi.communicator import Comm
 from ..mpi.library import takes_gpu_memory
-from .batch_shards import Flag, Share
+from .batch_shards import BatchShard, Flag
 from .staging import Staging, check_gpu_aware
-from .subdomain_sum import Reduction
+from .subdomain_sum import SubdomainSum
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,30 @@ class Team:
     """
 
     config: Config
-    mesh: Mesh
-    place: Place
+    mesh: RankLayout
+    place: RankPlacement
     workers: Comm
     across: Comm
     replicas: Comm
     flag: Flag
 
-    def reduction(self) -> Reduction:
+    def reduction(self) -> SubdomainSum:
         """The sum over all subdomains."""
-        return Reduction(self.across, self.config.reduction, self.flag, Staging(direct=self.config.comm.gpu_aware))
+        return SubdomainSum(self.across, self.config.reduction, self.flag, Staging(direct=self.config.comm.gpu_aware))
 
-    def share_of_replicas(self) -> Share:
+    def share_of_replicas(self) -> BatchShard:
         """Batches that the replicas of a subdomain share."""
         return self._share(self.replicas)
 
-    def share_of_workers(self) -> Share:
+    def share_of_workers(self) -> BatchShard:
         """Batches that all workers share."""
         return self._share(self.workers)
 
-    def _share(self, comm: Comm) -> Share:
-        return Share(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
+    def _share(self, comm: Comm) -> BatchShard:
+        return BatchShard(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 
-def form_team(comm: Comm, mesh: Mesh, config: Config, flag: Flag) -> Team | None:
+def form_team(comm: Comm, mesh: RankLayout, config: Config, flag: Flag) -> Team | None:
     """Collective over all ranks: the team of this rank; None on a spare one.
 
     Raises:

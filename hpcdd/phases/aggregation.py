@@ -15,10 +15,10 @@ import torch
 from ..config.schema import Config
 from ..data.samples import Samples, SideBySide
 from ..models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
-from ..parallel.batch_shards import Share, broadcast_state
-from ..parallel.sharded_coherent import PartOfDNN
+from ..parallel.batch_shards import BatchShard, broadcast_state
+from ..parallel.sharded_coherent import ShardedDNN
 from ..parallel.team import Team
-from ..training.checkpoints.manager import NoKeeper
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
 from ..training.status import Hooks
 from ..training.trainer import train
@@ -26,7 +26,9 @@ from ..training.trainer import train
 Splits = Mapping[str, torch.Tensor]
 
 
-def train_dnn(config: Config, logits: Splits, labels: Splits, hooks: Hooks, keeper: NoKeeper | None = None) -> DNN:
+def train_dnn(
+    config: Config, logits: Splits, labels: Splits, hooks: Hooks, keeper: NullCheckpointManager | None = None
+) -> DNN:
     """Trains the DNN on root's processor; no messages.
 
     Args:
@@ -70,8 +72,8 @@ def train_dnn_together(
     labels: Splits,
     num_classes: int,
     hooks: Hooks,
-    keeper: NoKeeper | None = None,
-) -> PartOfDNN:
+    keeper: NullCheckpointManager | None = None,
+) -> ShardedDNN:
     """Collective over the workers: trains the DNN where the local decisions lie; one message per step, no gather.
 
     It begins with the same parameters and visits the same batches as :func:`train_dnn`.
@@ -109,14 +111,14 @@ def train_dnn_together(
         config.aggregation,
         seed=config.seed,
         phase="dnn",
-        share=Share(flag=team.flag),
+        share=BatchShard(flag=team.flag),
         hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}, team.place.arithmetic),
         keeper=keeper,
     )
     return dnn.eval()
 
 
-def take_over_dnn(team: Team, dnn: PartOfDNN) -> None:
+def take_over_dnn(team: Team, dnn: ShardedDNN) -> None:
     """Collective over the workers: every replica takes over the first one's part of a DNN.
 
     They have trained it by themselves, to the same bits only on processors that compute alike.
@@ -125,7 +127,7 @@ def take_over_dnn(team: Team, dnn: PartOfDNN) -> None:
         broadcast_state(team.replicas, dnn)
 
 
-def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -> PartOfDNN:
+def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -> ShardedDNN:
     """This rank's part of a DNN with initial parameters; no message.
 
     Args:
@@ -137,4 +139,4 @@ def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -
     inputs = sum(widths)
     bias, rest = initial_rest(config.aggregation, inputs, num_classes, config.seed)
     blocks = {s: initial_block(len(bias), widths[s], inputs, config.seed, subdomain=s) for s in team.place.subdomains}
-    return PartOfDNN(blocks, bias, rest, team.reduction())
+    return ShardedDNN(blocks, bias, rest, team.reduction())

@@ -24,8 +24,8 @@ from ..artifacts.evaluation_cache import Pieces
 from ..config.schema import Config
 from ..core.seeding import seed_of
 from ..models.aggregators import RULES, distribution
-from ..parallel.sharded_coherent import PartOfDNN
-from ..parallel.subdomain_sum import Reduction
+from ..parallel.sharded_coherent import ShardedDNN
+from ..parallel.subdomain_sum import SubdomainSum
 from ..parallel.team import Team
 from .evaluation import ROWS
 
@@ -90,7 +90,7 @@ class Examination:
         own = [values[self._rows] for values in logits.values()]
         probabilities = [values.double().softmax(1) for values in own]
         means = [values.mean(0) for values in probabilities]
-        add = Reduction(team.across, "ordered")
+        add = SubdomainSum(team.across, "ordered")
         found: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in RULES}
         moved: list[list[torch.Tensor]] = [[] for _ in own]
         for start in range(0, len(self._rows), ROWS):
@@ -111,7 +111,7 @@ class Examination:
             },
         )
 
-    def dnn(self, name: str, dnn: PartOfDNN, outputs: Sequence[torch.Tensor]) -> Pieces:
+    def dnn(self, name: str, dnn: ShardedDNN, outputs: Sequence[torch.Tensor]) -> Pieces:
         """What a DNN decides, on its own or as the end of a coherent model, and what moved it.
 
         Args:

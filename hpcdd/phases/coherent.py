@@ -18,14 +18,14 @@ from ..config.schema import Config
 from ..core.seeding import WHOLE
 from ..data.problem import Problem
 from ..data.samples import SideBySide, Subimages
-from ..models.coherent_model import Coherent, Penultimate, prepare_cnn
+from ..models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from ..models.dnn import DNN, features_of
 from ..models.registry import create
 from ..parallel.batch_shards import broadcast_state
-from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN, collect_dnn, onto_penultimate, take_part
+from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn, onto_penultimate, take_part
 from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
-from ..training.checkpoints.manager import NoKeeper
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
 from ..training.status import Hooks
 from ..training.trainer import logits_of, train
@@ -42,12 +42,12 @@ def train_coherent(
     problem: Problem,
     start: str,
     local: Mapping[int, nn.Module],
-    dnn: PartOfDNN,
+    dnn: ShardedDNN,
     samples: Mapping[int, BySplit],
     read: Callable[[list[int]], Mapping[int, BySplit]],
     hooks: Hooks,
-    keeper: NoKeeper | None = None,
-) -> tuple[PartOfCoherent, int]:
+    keeper: NullCheckpointManager | None = None,
+) -> tuple[ShardedCoherentModel, int]:
     """Collective over the workers.
 
     Args:
@@ -111,14 +111,14 @@ def train_coherent(
     if whole is not None:
         cnns = {s: whole.cnns[s] for s in team.place.subdomains}
         columns = take_part(whole.dnn, team.place.subdomains, team.reduction())
-        part = PartOfCoherent(cnns, columns, whole.features).to(device)
+        part = ShardedCoherentModel(cnns, columns, whole.features).to(device)
     part.stacks = ()
     return part.eval(), steps
 
 
 def initial_part(
-    team: Team, problem: Problem, start: str, local: Mapping[int, nn.Module], dnn: PartOfDNN | None
-) -> PartOfCoherent:
+    team: Team, problem: Problem, start: str, local: Mapping[int, nn.Module], dnn: ShardedDNN | None
+) -> ShardedCoherentModel:
     """This rank's part of the coherent model before its training, on the CPU; see :func:`train_coherent`.
 
     From ``scratch`` the trained CNNs and the trained DNN are not read.
@@ -140,7 +140,7 @@ def initial_part(
         first = onto_penultimate(dnn, {s: c for s, c in cnns.items() if isinstance(c, Penultimate)}, team.reduction())
     else:
         first = dnn.copy()
-    return PartOfCoherent(cnns, first, features)
+    return ShardedCoherentModel(cnns, first, features)
 
 
 def feature_widths(problem: Problem, features: str) -> list[int]:
@@ -164,7 +164,7 @@ def coherent_parameters(problem: Problem, config: Config) -> int:
     return sum(problem.widths.local_parameters) - last_layers + sum(p.numel() for p in dnn.parameters())
 
 
-def assemble(team: Team, problem: Problem, part: PartOfCoherent) -> Coherent:
+def assemble(team: Team, problem: Problem, part: ShardedCoherentModel) -> CoherentModel:
     """Collective over the workers: root puts the whole model together and broadcasts it.
 
     Args:
@@ -190,13 +190,13 @@ def assemble(team: Team, problem: Problem, part: PartOfCoherent) -> Coherent:
     dnn = DNN(widths, config.aggregation.hidden, num_classes, config.aggregation.dropout)
     on_root = collect_dnn(team, part.dnn, dnn)
     broadcast_state(comm, dnn, None if on_root is None else on_root.state_dict())
-    return Coherent(cnns, dnn, part.features)
+    return CoherentModel(cnns, dnn, part.features)
 
 
 def evaluate_coherent(
     team: Team,
     problem: Problem,
-    part: PartOfCoherent,
+    part: ShardedCoherentModel,
     samples: Mapping[int, BySplit],
     step: Callable[[], None],
     examined: str = "test",

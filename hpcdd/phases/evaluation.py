@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ..models.aggregators import RULES
-from ..parallel.sharded_coherent import PartOfDNN
-from ..parallel.subdomain_sum import Reduction
+from ..parallel.sharded_coherent import ShardedDNN
+from ..parallel.subdomain_sum import SubdomainSum
 from ..parallel.team import Team
 
 ROWS = 1024
@@ -34,7 +34,7 @@ def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torc
     num_subdomains, comm = team.mesh.num_subdomains, team.across
     own = {s: _share_of(values.argmax(1), labels) for s, values in logits.items()}
     everyone = {s: share for of_rank in comm.allgather_object(own) for s, share in of_rank.items()}
-    add = Reduction(comm, "ordered")
+    add = SubdomainSum(comm, "ordered")
     decisions: list[torch.Tensor] = []
     for start in range(0, len(labels), ROWS):
         pieces = [values[start : start + ROWS] for values in logits.values()]
@@ -47,7 +47,7 @@ def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torc
     }
 
 
-def dnn_accuracy(dnn: PartOfDNN, outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> float:
+def dnn_accuracy(dnn: ShardedDNN, outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> float:
     """Collective over the workers.
 
     Args:

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from ..data.problem import PIECE_BYTES
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from ..models.serialization import pack, unpack
 from ..mpi.communicator import Comm
 
 
 def gather_logits(
-    comm: Comm, mesh: Mesh, own: Sequence[Mapping[str, torch.Tensor]], splits: Mapping[str, int], num_classes: int
+    comm: Comm, mesh: RankLayout, own: Sequence[Mapping[str, torch.Tensor]], splits: Mapping[str, int], num_classes: int
 ) -> dict[str, torch.Tensor] | None:
     """Collective: brings the logits of all splits to root.
 
@@ -55,7 +55,7 @@ def gather_logits(
 
 
 def gather_parameters(
-    comm: Comm, mesh: Mesh, own: Mapping[int, nn.Module], templates: Iterator[nn.Module]
+    comm: Comm, mesh: RankLayout, own: Mapping[int, nn.Module], templates: Iterator[nn.Module]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Collective: the ``state_dict`` of CNN_0, CNN_1, ... one after the other on root, which never holds two.
 

@@ -14,7 +14,7 @@ from ..models.registry import create
 from ..parallel.batch_shards import broadcast_state
 from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
-from ..training.checkpoints.manager import NoKeeper
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
 from ..training.status import Hooks
 from ..training.trainer import logits_of, train
@@ -25,7 +25,7 @@ def train_global_cnn(
     problem: Problem,
     samples: Mapping[str, Subimages],
     hooks: Hooks,
-    keeper: NoKeeper | None = None,
+    keeper: NullCheckpointManager | None = None,
 ) -> tuple[nn.Module, int]:
     """Collective over the workers: each takes its share of every batch; gradients are averaged.
 

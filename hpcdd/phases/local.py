@@ -19,12 +19,12 @@ from ..config.schema import Config, together_on
 from ..core.errors import DivergedError
 from ..core.seeding import seed_of
 from ..data.samples import Subimages, channels_last
-from ..decomposition.rank_layout import Place
+from ..decomposition.rank_layout import RankPlacement
 from ..models.registry import create
-from ..parallel.batch_shards import Share, broadcast_state
+from ..parallel.batch_shards import BatchShard, broadcast_state
 from ..parallel.shared_layers import shared_layers
 from ..training.batched_trainer import Member, train_together
-from ..training.checkpoints.manager import NoKeeper
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
 from ..training.status import Hooks
 from ..training.trainer import logits_of, train
@@ -49,13 +49,13 @@ class LocalResult:
 
 def train_local_cnns(
     config: Config,
-    place: Place,
+    place: RankPlacement,
     samples: Mapping[int, Mapping[str, Subimages]],
     num_classes: int,
     width: int,
     hooks: Hooks,
-    share: Share | None = None,
-    keepers: Callable[[int], NoKeeper] = lambda _: NoKeeper(),
+    share: BatchShard | None = None,
+    keepers: Callable[[int], NullCheckpointManager] = lambda _: NullCheckpointManager(),
     decide: bool = True,
 ) -> dict[int, LocalResult]:
     """Trains the CNNs of this rank's subdomains; sends and receives nothing, but for gradients between replicas.
@@ -79,7 +79,7 @@ def train_local_cnns(
         StopRequest: from ``hooks.step``, or from the flag of ``share``.
     """
     results: dict[int, LocalResult] = {}
-    share = share or Share()
+    share = share or BatchShard()
     replicas = 1 if share.comm is None else share.comm.size
     together = trains_together(config, place.device, replicas)
     shapes = {s: samples[s]["train"].shape for s in place.subdomains}
@@ -127,7 +127,7 @@ def trains_together(config: Config, device: str, replicas: int) -> bool:
 
 
 def train_cnns(
-    config: Config, members: Sequence[Member], share: Share, hooks: Hooks, *, together: bool, arithmetic: str = ""
+    config: Config, members: Sequence[Member], share: BatchShard, hooks: Hooks, *, together: bool, arithmetic: str = ""
 ) -> dict[int, int]:
     """Trains CNNs together or one after the other; arguments as for :func:`train_local_cnns` and :func:`checked`.
 
@@ -139,7 +139,7 @@ def train_cnns(
     return {member.subdomain: _train_alone(config, member, share, hooks, arithmetic) for member in members}
 
 
-def _train_alone(config: Config, member: Member, share: Share, hooks: Hooks, arithmetic: str) -> int:
+def _train_alone(config: Config, member: Member, share: BatchShard, hooks: Hooks, arithmetic: str) -> int:
     """One CNN by itself, or with its replicas on other ranks; the number of steps."""
     subdomain, network = member.subdomain, member.network
     if share.comm is not None:
@@ -167,7 +167,7 @@ def _decisions(
     network: nn.Module,
     subdomain: int,
     samples: Mapping[str, Subimages],
-    share: Share,
+    share: BatchShard,
     hooks: Hooks,
 ) -> dict[str, torch.Tensor]:
     """A trained CNN's logits by split."""

@@ -11,10 +11,10 @@ from torch._subclasses import FakeTensorMode
 
 from ..config.schema import Config
 from ..data.problem import Problem
-from ..models.coherent_model import Coherent, prepare_cnn
+from ..models.coherent_model import CoherentModel, prepare_cnn
 from ..models.dnn import DNN, rest_of
 from ..models.registry import create
-from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN
+from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
 from ..parallel.subdomain_sum import from_fixed, to_fixed
 from ..phases.coherent import feature_widths
 
@@ -26,7 +26,7 @@ def fake() -> FakeTensorMode:
 
 
 class OwnSum:
-    """What :class:`hpcdd.parallel.subdomain_sum.Reduction` does on one rank, with the same tensors and without a
+    """What :class:`hpcdd.parallel.subdomain_sum.SubdomainSum` does on one rank, with the same tensors and without a
     message.
 
     Args:
@@ -77,7 +77,7 @@ def dense(config: Config, problem: Problem, inputs: int) -> DNN:
         return DNN([inputs], settings.hidden, problem.info.num_classes, settings.dropout)
 
 
-def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> PartOfDNN:
+def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> ShardedDNN:
     """The DNN of a rank that owns some subdomains: their columns of the first layer, and the layers after it."""
     settings, widths = config.aggregation, feature_widths(problem, features)
     units = [*settings.hidden, problem.info.num_classes]
@@ -85,21 +85,21 @@ def head(config: Config, problem: Problem, subdomains: Sequence[int], features: 
         blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
         rest = rest_of(units, settings.dropout)
         own_sum = OwnSum(config.reduction == "ordered")
-        return PartOfDNN(blocks, torch.empty(units[0]), rest, own_sum)  # type: ignore[arg-type]  # it has no messages
+        return ShardedDNN(blocks, torch.empty(units[0]), rest, own_sum)  # type: ignore[arg-type]  # it has no messages
 
 
-def part_of_coherent(config: Config, problem: Problem, subdomains: Sequence[int]) -> PartOfCoherent:
+def part_of_coherent(config: Config, problem: Problem, subdomains: Sequence[int]) -> ShardedCoherentModel:
     """The part of the coherent model that a rank trains, model-parallel."""
     features = config.coherent_features
     cnns = {s: _part(config, problem, s) for s in subdomains}
-    return PartOfCoherent(cnns, head(config, problem, subdomains, features), features)
+    return ShardedCoherentModel(cnns, head(config, problem, subdomains, features), features)
 
 
-def coherent(config: Config, problem: Problem) -> Coherent:
+def coherent(config: Config, problem: Problem) -> CoherentModel:
     """The whole coherent model, of which every rank trains a copy, data-parallel."""
     features = config.coherent_features
     cnns = [_part(config, problem, s) for s in range(len(problem.decomposition))]
-    return Coherent(cnns, dnn(config, problem, features), features)
+    return CoherentModel(cnns, dnn(config, problem, features), features)
 
 
 def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:

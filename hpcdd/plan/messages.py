@@ -154,7 +154,7 @@ def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
 
 
 def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int) -> Message:
-    """The message of :class:`hpcdd.parallel.subdomain_sum.Reduction`: rows x hidden numbers and the flag."""
+    """The message of :class:`hpcdd.parallel.subdomain_sum.SubdomainSum`: rows x hidden numbers and the flag."""
     hidden = [*config.aggregation.hidden, problem.info.num_classes][0]
     size = (8 if config.reduction == "ordered" else 4) * (rows * hidden + 1)
     return Message("allreduce", size, ranks, 2 * size, "the sum over the subdomains")

@@ -22,7 +22,7 @@ from ..data.problem import Problem, check_shares, pose
 from ..data.sample_loading import Where
 from ..data.sample_storage import bytes_needed, choose
 from ..decomposition.boxes import by
-from ..decomposition.rank_layout import Mesh, Place, assign, threads_of
+from ..decomposition.rank_layout import RankLayout, RankPlacement, assign, threads_of
 from ..models.registry import check_consent
 from . import machine_file, plan_tables
 from . import plan_options as command_line
@@ -92,7 +92,7 @@ def mesh_of(
     ranks: int,
     ranks_per_host: int | None,
     threads: int | None,
-) -> Mesh:
+) -> RankLayout:
     """The mesh of a job that is not there, on hosts that are named by their number.
 
     Args:
@@ -119,7 +119,7 @@ def mesh_of(
         threads = threads_of(cores, [cores] * per_host, os.environ, quota)
     device_id = "cpu" if not on_gpu else gpus[0] if gpus else "cuda"
     places = [
-        Place(
+        RankPlacement(
             rank,
             f"host {rank // per_host}",
             f"cuda:{rank % per_host}" if on_gpu and block else "cpu",
@@ -130,10 +130,10 @@ def mesh_of(
         )
         for rank, (block, replica) in enumerate(assign(len(problem.decomposition), ranks))
     ]
-    return Mesh(len(problem.decomposition), tuple(places))
+    return RankLayout(len(problem.decomposition), tuple(places))
 
 
-def draw(problem: Problem, mesh: Mesh, path: Path) -> None:
+def draw(problem: Problem, mesh: RankLayout, path: Path) -> None:
     """Writes a PNG of the first training image with the boxes on it, in the colours of their owners.
 
     Of a volume three slices are shown. A file that is there is replaced.
@@ -153,12 +153,14 @@ def draw(problem: Problem, mesh: Mesh, path: Path) -> None:
         sheet.save(temporary, "PNG")
 
 
-def most_on_a_host(mesh: Mesh) -> int:
+def most_on_a_host(mesh: RankLayout) -> int:
     """Ranks on the fullest host, which is the first."""
     return sum(place.host == mesh.places[0].host for place in mesh.places)
 
 
-def memories_of(workload: Workload, mesh: Mesh, machine: Machine | None, ready: int) -> list[tuple[Memory, Where]]:
+def memories_of(
+    workload: Workload, mesh: RankLayout, machine: Machine | None, ready: int
+) -> list[tuple[Memory, Where]]:
     """By rank its memory at the fullest moment, and where it keeps its samples.
 
     What `auto` would choose is found with the memory of a host of the machine; without a machine, of this one.
@@ -182,14 +184,14 @@ def memories_of(workload: Workload, mesh: Mesh, machine: Machine | None, ready: 
     return found
 
 
-def _budget(config: Config, mesh: Mesh, machine: Machine | None) -> int:
+def _budget(config: Config, mesh: RankLayout, machine: Machine | None) -> int:
     if config.data.memory is not None:
         return config.data.memory << 20
     host = environment.available_memory() if machine is None else machine.host.memory_bytes
     return host // (2 * most_on_a_host(mesh))
 
 
-def _budget_in_words(config: Config, mesh: Mesh, machine: Machine | None) -> str:
+def _budget_in_words(config: Config, mesh: RankLayout, machine: Machine | None) -> str:
     if config.data.storage != "auto":
         return "as data.storage says"
     size = f"{_budget(config, mesh, machine) / 2**20:,.0f} MiB"

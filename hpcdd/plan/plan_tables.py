@@ -14,7 +14,7 @@ from ..config.schema import Config
 from ..data.problem import Problem
 from ..data.sample_loading import Where
 from ..decomposition.boxes import by
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from . import messages
 from .cost import Costs, efficiency, total
 from .memory import MOMENTS, MPI_BYTES, Memory
@@ -24,7 +24,7 @@ _MOST_ROWS, _MOST_NAMED = 12, 4
 _LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000, 20_000, 50_000, 100_000)
 
 
-def print_boxes(problem: Problem, mesh: Mesh, out: TextIO) -> None:
+def print_boxes(problem: Problem, mesh: RankLayout, out: TextIO) -> None:
     """Who owns which pixels; of many subdomains the first and the last."""
     table = _table("boxes and their owners", "subdomain", "pixels", "shape", "ranks", "parameters")
     every = problem.decomposition.subdomains
@@ -41,7 +41,7 @@ def print_boxes(problem: Problem, mesh: Mesh, out: TextIO) -> None:
 
 
 def print_memory(
-    mesh: Mesh, memories: Sequence[tuple[Memory, Where]], out: TextIO, *, measured: bool, budget: str
+    mesh: RankLayout, memories: Sequence[tuple[Memory, Where]], out: TextIO, *, measured: bool, budget: str
 ) -> None:
     """Memory of each rank at its fullest moment; ranks that are alike share a row.
 
@@ -170,7 +170,9 @@ def _print_efficiency(costs: Costs, ranks: int, out: TextIO) -> None:
     _print(table, out)
 
 
-def _alike(mesh: Mesh, memories: Sequence[tuple[Memory, Where]]) -> Iterator[tuple[list[int], int, Memory, Where]]:
+def _alike(
+    mesh: RankLayout, memories: Sequence[tuple[Memory, Where]]
+) -> Iterator[tuple[list[int], int, Memory, Where]]:
     """Neighbouring ranks with the same memory."""
     rows = [(len(place.subdomains), *memories[place.rank]) for place in mesh.places]
     rank = 0

@@ -8,7 +8,7 @@ from typing import TextIO
 from ..core import yaml_text
 from ..core.files import write_bytes
 from ..studies import study_results
-from ..studies.hypotheses import Judgement
+from ..studies.hypotheses import TestResult
 from ..studies.study_tables import Table, tabulate
 from . import study_figures as draw
 from . import study_texts as texts
@@ -101,7 +101,7 @@ _CAPTIONS = {
 _EXPECTED = ["expected", "measured", "difference over all pairs", "p", "row by row"]
 
 
-def _expected(judgement: Judgement) -> list[str]:
+def _expected(judgement: TestResult) -> list[str]:
     """A row under :data:`_EXPECTED`."""
     return [
         texts.in_words(judgement.statement),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.texts import csv_text, printable
-from ..studies.hypotheses import LEVEL, NAMES, Comparison, Judgement, Statement, Strategy
+from ..studies.hypotheses import LEVEL, NAMES, Comparison, Hypothesis, Strategy, TestResult
 from ..studies.study_tables import Cell, Table, heading
 
 HEADINGS: dict[Strategy, str] = {
@@ -51,7 +51,7 @@ def words(cell: Cell, pm: str = "±") -> str:
     return f"{cell.mean:.4f}" if cell.deviation is None else f"{cell.mean:.4f} {pm} {cell.deviation:.4f}"
 
 
-def in_words(statement: Statement) -> str:
+def in_words(statement: Hypothesis) -> str:
     """A statement with the headings of its strategies."""
     relation = "above" if statement.relation == ">" else "at least"
     return f"{HEADINGS[statement.left]} {relation} {HEADINGS[statement.right]}"
@@ -77,7 +77,7 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
     return comparison.verdict
 
 
-def in_rows(judgement: Judgement) -> str:
+def in_rows(judgement: TestResult) -> str:
     """In how many rows the mean is as expected, and how many of them the tests tell apart."""
     measured = [comparison for comparison in judgement.rows if comparison.mean is not None]
     told = sum(c.corrected is not None and c.corrected <= LEVEL for c in measured)

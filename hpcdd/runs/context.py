@@ -40,10 +40,10 @@ from .progress.board import Board
 from .progress.display import Display, NoDisplay, make_display
 from .progress.telemetry import Telemetry
 from .resume import Job
-from .run_storage import Archive
+from .run_storage import RunStorage
 
 
-class Session:
+class RunContext:
     """One rank's side of a job; a context manager. Every method is called by all ranks.
 
     Args:
@@ -123,7 +123,7 @@ class Session:
         self._open.__exit__(kind, error, trace)
 
     def open_directory(self) -> None:
-        """Takes the run directory; see :class:`hpcdd.runs.run_storage.Archive`."""
+        """Takes the run directory; see :class:`hpcdd.runs.run_storage.RunStorage`."""
         self.stop.agree()
         facts = {
             "dataset": self.problem.info.fingerprint,
@@ -132,7 +132,7 @@ class Session:
             "replicas": self.mesh.replicas,
             "workers": sum(1 for place in self.mesh.places if place.subdomains),
         }
-        self.archive = self._open.enter_context(Archive(self.comm, self.job, facts, self.mesh))
+        self.archive = self._open.enter_context(RunStorage(self.comm, self.job, facts, self.mesh))
         if self.comm.is_root and self.job.study:  # where nothing is printed of it
             for warning in self.mesh.warnings():
                 self.archive.log.warning("%s", warning)

@@ -22,7 +22,7 @@ from ..data.problem import Problem
 from ..models.dnn import DNN
 from ..models.serialization import State
 from ..mpi.traffic import Traffic
-from ..parallel.sharded_coherent import PartOfCoherent, PartOfDNN, collect_dnn
+from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn
 from ..parallel.team import Team
 from ..phases.attribution import EXAMINED
 from ..phases.attribution_examples import decisions_of
@@ -30,7 +30,7 @@ from ..phases.coherent import coherent_parameters, feature_widths
 from ..phases.gather import gather_parameters
 from ..phases.local import LocalResult, create_local_cnn
 from ..training.checkpoints.manager import Costs
-from .context import Session
+from .context import RunContext
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Trained:
 
     accuracy: dict[str, dict[str, Any]]
     local: dict[int, LocalResult] = field(default_factory=dict)
-    dnn: PartOfDNN | None = None
-    models: dict[str, PartOfCoherent] = field(default_factory=dict)
+    dnn: ShardedDNN | None = None
+    models: dict[str, ShardedCoherentModel] = field(default_factory=dict)
     global_cnn: nn.Module | None = None
     steps: dict[str, int] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
 
-def record(session: Session, trained: Trained) -> None:
+def record(session: RunContext, trained: Trained) -> None:
     """Collective: the parameters come to root, which writes the run's files and prints the table.
 
     Raises:
@@ -89,7 +89,7 @@ def record(session: Session, trained: Trained) -> None:
         results.print_results(content, session.directory.path, sys.stdout)
 
 
-def _write_decisions(session: Session) -> None:
+def _write_decisions(session: RunContext) -> None:
     """On root: decisions.h5, from what each phase has contributed."""
     pieces = {place: values for of_phase in session.archive.pieces.values() for place, values in of_phase.items()}
     features = session.config.aggregation.features
@@ -121,7 +121,7 @@ class _Costs:
     startup: dict[str, float]
 
 
-def _costs(session: Session, trained: Trained) -> _Costs:
+def _costs(session: RunContext, trained: Trained) -> _Costs:
     """What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it."""
     journal = session.archive.journal
     seconds = [
@@ -149,7 +149,7 @@ def _peak_memory(device: str) -> tuple[int, int | None]:
     return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
-def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
+def _write_results(session: RunContext, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
     """On root: results.json, and that the run is complete.
 
     Args:
@@ -190,7 +190,7 @@ def _write_results(session: Session, trained: Trained, everyone: Sequence[_Costs
     return content
 
 
-def _states(session: Session, trained: Trained) -> Iterator[tuple[str, State]]:
+def _states(session: RunContext, trained: Trained) -> Iterator[tuple[str, State]]:
     """Collective: place in model.h5 and ``state_dict`` of all trained networks, one after the other; on root."""
     team, config, problem = session.team, session.config, session.problem
     if team is None or trained.dnn is None:
@@ -217,7 +217,7 @@ def _cnn_states(team: Team, problem: Problem, folder: str, own: Mapping[int, nn.
         yield f"{folder}/{s:04d}", state
 
 
-def _parameters(session: Session, trained: Trained) -> dict[str, Any]:
+def _parameters(session: RunContext, trained: Trained) -> dict[str, Any]:
     """Trainable parameters, for results.json."""
     config, problem = session.config, session.problem
     widths = problem.widths

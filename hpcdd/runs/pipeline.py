@@ -28,7 +28,7 @@ from ..phases.local import train_local_cnns
 from ..training.status import Status
 from ..training.training_state import finished
 from . import resume
-from .context import Session
+from .context import RunContext
 from .finalize import Trained, dnn_template, record
 from .recorded_evaluations import Evaluations, Found
 from .resume import Job
@@ -83,7 +83,7 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
 
 def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> Path:
     """As :func:`train`, without surviving; the run directory is appended to ``where`` once it is open."""
-    with Session(comm, job, above) as session:
+    with RunContext(comm, job, above) as session:
         run = Run(session)
         session.open_directory()
         if where is not None:
@@ -115,7 +115,7 @@ class Run:
         decided: whether an earlier job has trained and evaluated the DNN; local decisions are not wanted then.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: RunContext) -> None:
         self.session = session
         self.comm, self.config = session.comm, session.config
         self.problem, self.team = session.problem, session.team

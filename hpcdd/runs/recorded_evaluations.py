@@ -8,7 +8,7 @@ from typing import Any
 
 from ..artifacts.evaluation_cache import Pieces
 from ..phases.attribution import Examination
-from .context import Session
+from .context import RunContext
 
 Found = dict[str, dict[str, Any]]
 """By split what results.json says of its accuracies."""
@@ -24,7 +24,7 @@ class Evaluations:
         accuracy: by split, for results.json, as far as it is known.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: RunContext) -> None:
         self._session = session
         self.accuracy: Found = {split: {} for split in session.problem.samples}
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifacts.evaluation_cache import Findings
+from ..artifacts.evaluation_cache import EvaluationCache
 from ..config.schema import together_on
 from ..core.errors import DamagedError, UserError
 from ..core.files import digest, writing
-from ..training.checkpoints.store import Chain
+from ..training.checkpoints.store import CheckpointStore
 from .resume import in_todays_settings
 from .run_directory import RunDirectory
 
@@ -70,7 +70,7 @@ def offers(phase: str, donor: RunDirectory) -> dict[str, Any] | None:
         record = in_todays_settings(donor.path, record)
     except UserError:
         return None
-    return record if SHARED[phase] in Findings(donor.checkpoints, record["run"]).phases else None
+    return record if SHARED[phase] in EvaluationCache(donor.checkpoints, record["run"]).phases else None
 
 
 def take_over(phase: str, donor: RunDirectory, directory: RunDirectory, record: Mapping[str, Any]) -> bool:
@@ -93,7 +93,10 @@ def take_over(phase: str, donor: RunDirectory, directory: RunDirectory, record: 
         return False
     source = donor.training(phase)
     subdomains = sorted(path.name for path in source.iterdir() if path.is_dir()) if phase == "local" else ["."]
-    pairs = [(Chain(source / name, offered["run"]), Chain(target / name, record["run"])) for name in subdomains]
+    pairs = [
+        (CheckpointStore(source / name, offered["run"]), CheckpointStore(target / name, record["run"]))
+        for name in subdomains
+    ]
     if any(own.positions() for _, own in pairs):
         return False
     with writing(target):
@@ -105,7 +108,7 @@ def take_over(phase: str, donor: RunDirectory, directory: RunDirectory, record: 
     return True
 
 
-def _copy(finished: Chain, own: Chain) -> None:
+def _copy(finished: CheckpointStore, own: CheckpointStore) -> None:
     """The newest checkpoint of one chain into an empty one; its manifest last, as always.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..artifacts.evaluation_cache import Findings, Pieces
+from ..artifacts.evaluation_cache import EvaluationCache, Pieces
 from ..config.loading import to_yaml
 from ..core import environment
 from ..core.errors import RESUME, CollectiveError, DivergedError, InUseError, StopRequest, WriteError
@@ -21,11 +21,11 @@ from ..core.files import write_bytes, write_json, writing
 from ..core.seeding import WHOLE
 from ..core.texts import printable_lines
 from ..data.format import EMBEDDED_NAME
-from ..decomposition.rank_layout import Mesh
+from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import Comm
 from ..mpi.library import end_within, is_loss, mpi_library
 from ..parallel.team import Team
-from ..training.checkpoints.manager import Journal, Keeper
+from ..training.checkpoints.manager import CheckpointManager, CheckpointStats
 from ..training.checkpoints.snapshot import by_number
 from . import resume, run_directory
 from .heartbeats import Watchdog
@@ -34,7 +34,7 @@ from .reuse import take_over
 from .run_directory import RunDirectory
 
 
-class Archive:
+class RunStorage:
     """One rank's side of a run directory; a context manager, which gives it free in the end.
 
     Attributes:
@@ -44,7 +44,7 @@ class Archive:
         evaluated: by phase what its evaluation found, for phases that are complete; the same on every rank.
     """
 
-    def __init__(self, comm: Comm, job: resume.Job, facts: Mapping[str, Any], mesh: Mesh) -> None:
+    def __init__(self, comm: Comm, job: resume.Job, facts: Mapping[str, Any], mesh: RankLayout) -> None:
         """Collective: root makes the folder, or takes an unfinished one; each rank opens its log there.
 
         Args:
@@ -66,18 +66,18 @@ class Archive:
         comm.on_root(lambda: resume.check_facts(job, facts))
         with contextlib.ExitStack() as opened:
             self._open = opened
-            self._findings: Findings | None = None
+            self._findings: EvaluationCache | None = None
             self.directory, self._record, self.evaluated, left = comm.on_root(lambda: self._take(job, facts))
             self.log = comm.on_all(lambda: run_directory.start_log(self.directory.log(comm.rank)))
             opened.callback(run_directory.end_log)
             self.log.info("rank %d of %d: %s", comm.rank, comm.size, mesh.places[comm.rank])
-            self.journal = Journal(self.warn)
+            self.journal = CheckpointStats(self.warn)
             if comm.is_root and left is not None:
                 self.warn(f"{left} has left {self.directory.path} without an end")
             if comm.is_root and job.record is not None and not job.study:
                 print(f"going on with {self.directory.path}", flush=True)
             self._keeper = partial(
-                Keeper,
+                CheckpointManager,
                 run=self._record["run"],
                 settings=job.config.checkpoint,
                 journal=self.journal,
@@ -160,13 +160,13 @@ class Archive:
         for phase, donor in job.donors.items():
             if take_over(phase, RunDirectory(donor), directory, record):
                 record["reused"][phase] = str(donor)
-        self._findings = Findings(directory.checkpoints, run)
+        self._findings = EvaluationCache(directory.checkpoints, run)
         if job.record and (outdated := [resume.PHASES[name] for name in resume.grown(job.record, job.config)]):
             self._findings.drop(outdated)  # before the record says that there are more epochs
         directory.write_record(record)
         return directory, record, dict(self._findings.phases), left
 
-    def _write_documents(self, mesh: Mesh) -> None:
+    def _write_documents(self, mesh: RankLayout) -> None:
         facts = {
             **environment.facts(),
             "mpi_library": mpi_library(),
@@ -180,7 +180,7 @@ class Archive:
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
-    def of_local(self, team: Team, subdomain: int) -> Keeper:
+    def of_local(self, team: Team, subdomain: int) -> CheckpointManager:
         """The checkpoints of one local CNN: no message, but between replicas."""
         return self._keeper(
             self.directory.training("local", subdomain),
@@ -191,11 +191,11 @@ class Archive:
             reads=(subdomain,),
         )
 
-    def of_dnn(self) -> Keeper:
+    def of_dnn(self) -> CheckpointManager:
         """Those of the DNN that root trains."""
         return self._keeper(self.directory.training("dnn"), phase="dnn", comm=None)
 
-    def of_parts(self, phase: str, team: Team, comm: Comm) -> Keeper:
+    def of_parts(self, phase: str, team: Team, comm: Comm) -> CheckpointManager:
         """Those of a network whose parts lie on the ranks of ``comm``; of several replicas the first writes."""
         own = team.place.subdomains
         return self._keeper(
@@ -207,7 +207,7 @@ class Archive:
             reads=(WHOLE, *own),
         )
 
-    def of_copies(self, phase: str, team: Team) -> Keeper:
+    def of_copies(self, phase: str, team: Team) -> CheckpointManager:
         """Those of a network of which all workers have copies."""
         writes = (WHOLE,) if team.workers.is_root else ()
         return self._keeper(self.directory.training(phase), phase=phase, comm=team.workers, writes=writes)

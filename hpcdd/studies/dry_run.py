@@ -24,8 +24,8 @@ from ..plan.machine import Machine
 from ..plan.memory import ready_bytes
 from ..plan.overview import memories_of, mesh_of, most_on_a_host
 from ..plan.workload import Workload
-from .planned_runs import Posed, alike, posed
-from .study_request import Order
+from .planned_runs import PlannedRun, alike, posed
+from .study_request import StudyRequest
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Cost:
         return Cost(self.parameters, steps, self.bytes, self.memory, left)
 
 
-def run(order: Order, machine: Path | None, out: TextIO = sys.stdout, own: str | None = None) -> None:
+def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, own: str | None = None) -> None:
     """Prints a table of the chosen runs.
 
     Args:
@@ -73,7 +73,7 @@ def run(order: Order, machine: Path | None, out: TextIO = sys.stdout, own: str |
     ready = (measured.runtime_bytes if measured is not None else None) or ready_bytes("cpu")
     known: dict[tuple[str, int], Cost] = {}
     trained: set[str] = set()
-    rows: list[tuple[Posed, Cost, list[str]]] = []
+    rows: list[tuple[PlannedRun, Cost, list[str]]] = []
     for entry, problem in entries:
         key = alike(entry.run.config), entry.ranks
         if key not in known:
@@ -124,7 +124,9 @@ def _steps(config: Config, problem: Problem) -> dict[str, int]:
     return steps | ({"global": of(config.baseline)} if config.baseline.enabled else {})
 
 
-def _print(order: Order, rows: Sequence[tuple[Posed, Cost, list[str]]], out: TextIO, *, seconds: bool) -> None:
+def _print(
+    order: StudyRequest, rows: Sequence[tuple[PlannedRun, Cost, list[str]]], out: TextIO, *, seconds: bool
+) -> None:
     title = f"{order.description.title or order.name}: {len(rows)} run{'s' * (len(rows) > 1)}, {order.output}"
     table = Table("run", title=Text(title), title_justify="left")
     for column in ("ranks", "CNNs", "parameters", "steps", "bytes/step", "MiB", *(["seconds"] if seconds else [])):

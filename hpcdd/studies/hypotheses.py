@@ -45,7 +45,7 @@ Verdict = Literal["as expected", "not told apart", "otherwise", "not measured"]
 
 
 @dataclass(frozen=True)
-class Statement:
+class Hypothesis:
     """``left > right`` or ``left >= right``, of test accuracies."""
 
     left: Strategy
@@ -53,7 +53,7 @@ class Statement:
     right: Strategy
 
     @classmethod
-    def parse(cls, text: str) -> Statement:
+    def parse(cls, text: str) -> Hypothesis:
         """Reads a statement.
 
         >>> Statement.parse("dnn > average")
@@ -102,7 +102,7 @@ class Comparison:
         same: equal in comparisons whose test is one and the same.
     """
 
-    statement: Statement
+    statement: Hypothesis
     groups: tuple[tuple[float, ...], ...]
     t: float | None = None
     p: float | None = None
@@ -149,7 +149,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class TestResult:
     """A statement in every row, and pooled.
 
     Attributes:
@@ -157,12 +157,12 @@ class Judgement:
         pooled: over all rows and seeds.
     """
 
-    statement: Statement
+    statement: Hypothesis
     rows: tuple[Comparison, ...]
     pooled: Comparison
 
 
-def judge(statements: Sequence[Statement], rows: Sequence[Sequence[Measured]]) -> list[Judgement]:
+def judge(statements: Sequence[Hypothesis], rows: Sequence[Sequence[Measured]]) -> list[TestResult]:
     """Compares what is expected with what was measured.
 
     Args:
@@ -173,7 +173,7 @@ def judge(statements: Sequence[Statement], rows: Sequence[Sequence[Measured]]) -
     pooled = [_compare(statement, rows) for statement in statements]
     corrected = iter(_corrected([comparison for of_statement in by_row for comparison in of_statement]))
     return [
-        Judgement(statement, tuple(next(corrected) for _ in rows), whole)
+        TestResult(statement, tuple(next(corrected) for _ in rows), whole)
         for statement, whole in zip(statements, _corrected(pooled), strict=True)
     ]
 
@@ -192,7 +192,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _compare(statement: Statement, rows: Sequence[Sequence[Measured]]) -> Comparison:
+def _compare(statement: Hypothesis, rows: Sequence[Sequence[Measured]]) -> Comparison:
     groups: list[list[float]] = []
     seen: dict[Hashable, None] = {}
     order = 1 if statement.relation == ">" else -1  # the strategy first that is tested to be above the other

@@ -18,7 +18,7 @@ _ALIKE = {"name", "seed", "output", "progress", "checkpoint", "run"}
 
 
 @dataclass(frozen=True)
-class Posed:
+class PlannedRun:
     """A run of which it is known that it can begin.
 
     Attributes:
@@ -34,7 +34,7 @@ class Posed:
     results: Mapping[str, str] = field(default_factory=dict)
 
 
-def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[Posed, Problem]]:
+def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
     """Poses every run.
 
     Args:
@@ -65,7 +65,7 @@ def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tupl
             "workers": workers,
         }
         phases = ["local", *(["global"] if run.config.baseline.enabled else [])]
-        found.append((Posed(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
+        found.append((PlannedRun(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
     if mistakes:
         lines = [
             f"run {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..core.environment import Beside
+from ..core.environment import ColocatedRanks
 from ..core.errors import CollectiveError, InUseError, StopRequest, UserError
 from ..core.texts import printable_lines
 from ..mpi.communicator import Comm
@@ -28,8 +28,8 @@ from ..mpi.stop import Stop
 from ..runs.pipeline import train
 from ..training.status import NAMES
 from .hypotheses import NAMES as STRATEGIES
-from .planned_runs import Posed
-from .run_queue import Queue, Taken
+from .planned_runs import PlannedRun
+from .run_queue import Claim, Queue
 from .study_directory import StudyDirectory
 
 _PAUSE = 0.5
@@ -48,14 +48,14 @@ class Stage:
 
     size: int
     groups: int
-    entries: tuple[Posed, ...]
+    entries: tuple[PlannedRun, ...]
 
     def group(self, rank: int) -> int | None:
         """The group of a rank of the job; None of a rank that has nothing to do."""
         return rank // self.size if rank < self.groups * self.size else None
 
 
-def stages(entries: Sequence[Posed], ranks: int) -> list[Stage]:
+def stages(entries: Sequence[PlannedRun], ranks: int) -> list[Stage]:
     """What a job of so many ranks does: the largest groups first, all groups of one size at one time."""
     found = []
     for size in sorted({entry.ranks for entry in entries}, reverse=True):
@@ -78,7 +78,7 @@ class Report:
 
 
 def work(
-    world: Comm, stop: Stop, directory: StudyDirectory, job: str, stage: Stage, offering: Sequence[Posed]
+    world: Comm, stop: Stop, directory: StudyDirectory, job: str, stage: Stage, offering: Sequence[PlannedRun]
 ) -> list[str]:
     """Collective over all ranks: the runs of one stage.
 
@@ -120,7 +120,7 @@ class _Group:
         directory: StudyDirectory,
         job: str,
         stage: Stage,
-        offering: Sequence[Posed],
+        offering: Sequence[PlannedRun],
         report: Report,
     ) -> None:
         self._comm, self._stop, self._directory, self._report = comm, stop, directory, report
@@ -143,7 +143,7 @@ class _Group:
                 raise
             self._report.error = error
 
-    def _next(self, queue: Queue) -> Taken | None:
+    def _next(self, queue: Queue) -> Claim | None:
         """Collective: the next run; None where none is left."""
         taken, problem = None, None
         if self._comm.is_root:
@@ -158,7 +158,7 @@ class _Group:
         self._comm.refuse(problem)
         return self._comm.broadcast_object(taken)
 
-    def _train(self, taken: Taken) -> None:
+    def _train(self, taken: Claim) -> None:
         """Collective: one run."""
         comm, run = self._comm, taken.entry.run
         start = time.monotonic()
@@ -198,7 +198,7 @@ class _Group:
         gc.collect()  # networks that refer to themselves, before the next ones are made
         torch.cuda.empty_cache()  # other groups may work on the same GPU; without one nothing is done
 
-    def _fail_alone(self, taken: Taken) -> None:
+    def _fail_alone(self, taken: Claim) -> None:
         """Records on one rank that the run has failed: the job ends."""
         rank = f"rank {self._comm.rank} of {self._comm.size} on {socket.gethostname()}"
         with contextlib.suppress(UserError):  # what the job ends with is told in any case
@@ -214,18 +214,18 @@ class _Group:
             print(printable_lines(text), flush=True)
 
 
-def _reused(taken: Taken) -> str:
+def _reused(taken: Claim) -> str:
     words = {"local": "the local CNNs", "global": NAMES["global"]}
     texts = [f"{words[phase]} of {donor.name}" for phase, donor in taken.donors.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 
 
-def _beside(world: Comm, stage: Stage) -> Beside:
+def _beside(world: Comm, stage: Stage) -> ColocatedRanks:
     """Collective: the ranks of other groups on this rank's host."""
     node, masks = world.node_ranks(), world.allgather_object(frozenset(os.sched_getaffinity(0)))
     group = stage.group(world.rank)
     others = [rank for rank in node if stage.group(rank) not in (None, group)]
-    return Beside(tuple(masks[rank] for rank in others), sum(rank < world.rank for rank in others))
+    return ColocatedRanks(tuple(masks[rank] for rank in others), sum(rank < world.rank for rank in others))
 
 
 def _raise(error: UserError | None) -> None:

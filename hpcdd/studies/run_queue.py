@@ -17,12 +17,12 @@ from pathlib import Path
 
 from ..core.files import writing
 from ..runs import reuse
-from .planned_runs import Posed
+from .planned_runs import PlannedRun
 from .study_directory import StudyDirectory
 
 
 @dataclass(frozen=True)
-class Taken:
+class Claim:
     """A run that a group has taken.
 
     Attributes:
@@ -31,7 +31,7 @@ class Taken:
         trains: identities of results that this group trains for others, too.
     """
 
-    entry: Posed
+    entry: PlannedRun
     donors: dict[str, Path]
     trains: tuple[str, ...]
 
@@ -47,7 +47,7 @@ class Queue:
     """
 
     def __init__(
-        self, directory: StudyDirectory, job: str, entries: Sequence[Posed], offering: Sequence[Posed]
+        self, directory: StudyDirectory, job: str, entries: Sequence[PlannedRun], offering: Sequence[PlannedRun]
     ) -> None:
         self._directory, self._entries, self._offering = directory, list(entries), offering
         self._folder = directory.claims / job
@@ -55,7 +55,7 @@ class Queue:
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self) -> Taken | None:
+    def take(self) -> Claim | None:
         """The next run that nobody has taken and that needs not wait; None where there is none now.
 
         Raises:
@@ -77,7 +77,7 @@ class Queue:
                 continue
             self._entries.remove(entry)
             donors = self._donors(entry)  # one may have come between
-            return Taken(entry, donors, tuple(held))
+            return Claim(entry, donors, tuple(held))
         return None
 
     @property
@@ -85,18 +85,18 @@ class Queue:
         """Whether runs are left that nobody had taken at the last :meth:`take`."""
         return bool(self._entries)
 
-    def end(self, taken: Taken) -> None:
+    def end(self, taken: Claim) -> None:
         """The run is over, in whatever way: what it has not trained may be trained by others."""
         self._release(taken.trains)
 
-    def _donors(self, entry: Posed) -> dict[str, Path]:
+    def _donors(self, entry: PlannedRun) -> dict[str, Path]:
         found = {}
         for phase, result in entry.results.items():
             if (donor := self._donor(phase, result, entry)) is not None:
                 found[phase] = donor
         return found
 
-    def _donor(self, phase: str, result: str, entry: Posed) -> Path | None:
+    def _donor(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
         if result not in self._known:
             for other in self._offering:
                 directory = self._directory.run(other.run.id)

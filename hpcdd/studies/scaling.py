@@ -27,12 +27,12 @@ from ..data.reading import BoxReader
 from ..mpi.communicator import Comm
 from ..mpi.library import mpi_library
 from . import scaling_log
-from .scaling_file import Order, Study
+from .scaling_file import ScalingRequest, Study
 from .scaling_point import Point, Timing
 from .weak_scaling import RepeatedReader, grow
 
 
-def run(comm: Comm, order: Order) -> None:
+def run(comm: Comm, order: ScalingRequest) -> None:
     """Called by all ranks; root appends and prints.
 
     Raises:
@@ -83,12 +83,12 @@ def run(comm: Comm, order: Order) -> None:
                 )
 
 
-def series(order: Order) -> str:
+def series(order: ScalingRequest) -> str:
     """See :func:`hpcdd.studies.scaling_log.series`."""
     return scaling_log.series(order.study.model_dump(mode="json"), order.config.model_dump(mode="json"))
 
 
-def _line(order: Order, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
+def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
     """What :class:`hpcdd.studies.scaling_log.Line` says of the study and of the turn."""
     study = order.study
     return {
@@ -113,7 +113,7 @@ def _line(order: Order, phase: str, ranks: int, repeat: int, timing: Timing) -> 
     }
 
 
-def _layouts(comm: Comm, order: Order, sizes: Sequence[int]) -> list[scaling_log.Layout]:
+def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.Layout]:
     """Collective: of the first so many ranks, for each of the sizes."""
     on_gpu = order.config.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
@@ -130,7 +130,7 @@ def _layouts(comm: Comm, order: Order, sizes: Sequence[int]) -> list[scaling_log
     ]
 
 
-def _problem(order: Order) -> Problem:
+def _problem(order: ScalingRequest) -> Problem:
     config = order.config
     if config.aggregation.placement != "root" and {"gather", "dnn"} & set(order.study.phases):
         raise UserError(
@@ -147,7 +147,9 @@ def _problem(order: Order) -> Problem:
     return dataclasses.replace(problem, rows={"train": problem.rows["train"]})
 
 
-def _point(comm: Comm, order: Order, problem: Problem, ranks: int, stack: contextlib.ExitStack) -> Point | None:
+def _point(
+    comm: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
+) -> Point | None:
     """Collective over all ranks: a point on the first ``ranks`` of them; None on the others.
 
     Raises:
@@ -157,7 +159,7 @@ def _point(comm: Comm, order: Order, problem: Problem, ranks: int, stack: contex
     return comm.on_all(lambda: None if part is None else _point_of(part, order, problem, ranks, stack))
 
 
-def _point_of(part: Comm, order: Order, problem: Problem, ranks: int, stack: contextlib.ExitStack) -> Point:
+def _point_of(part: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack) -> Point:
     reader = BoxReader(problem.info.path)
     if order.study.kind == "weak":
         reader = RepeatedReader(problem.info.path, stored=problem.info.image_shape[1:])

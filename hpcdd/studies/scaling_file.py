@@ -65,7 +65,7 @@ class Study(Settings):
 
 
 @dataclass(frozen=True)
-class Order:
+class ScalingRequest:
     """What a job is asked to do.
 
     Attributes:
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def order(arguments: Sequence[str]) -> Order:
+def order(arguments: Sequence[str]) -> ScalingRequest:
     """Reads what stands behind ``hpcdd scale``.
 
     Raises:
@@ -139,7 +139,7 @@ def order(arguments: Sequence[str]) -> Order:
             problems.append(str(error))
     if study is None or problems:
         raise UserError("\n".join(problems))
-    return Order(study, config, Path(own.output or f"{path.stem}.jsonl"))
+    return ScalingRequest(study, config, Path(own.output or f"{path.stem}.jsonl"))
 
 
 def _nearest(name: str) -> str:

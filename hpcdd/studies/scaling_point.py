@@ -98,7 +98,7 @@ class Point:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know of the ranks, see :meth:`hpcdd.decomposition.rank_layout.Mesh.warnings`."""
+        """What the user should know of the ranks, see :meth:`hpcdd.decomposition.rank_layout.RankLayout.warnings`."""
         return self._mesh.warnings()
 
     def facts(self) -> dict[str, Any]:

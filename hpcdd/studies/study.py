@@ -14,10 +14,10 @@ from ..mpi.communicator import Comm
 from ..mpi.library import end_within
 from ..mpi.stop import Stop, occasion
 from . import rank_groups, run_queue
-from .planned_runs import Posed, posed
+from .planned_runs import PlannedRun, posed
 from .rank_groups import Stage
 from .study_directory import StudyDirectory
-from .study_request import Order
+from .study_request import StudyRequest
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Plan:
     """
 
     job: str
-    entries: tuple[Posed, ...]
+    entries: tuple[PlannedRun, ...]
     stages: tuple[Stage, ...]
 
 
-def run(comm: Comm, order: Order) -> int:
+def run(comm: Comm, order: StudyRequest) -> int:
     """Called by all ranks; trains what is left to do, and root prints.
 
     Returns:
@@ -68,7 +68,7 @@ def run(comm: Comm, order: Order) -> int:
     return failed
 
 
-def _begin(directory: StudyDirectory, order: Order, ranks: int) -> Plan:
+def _begin(directory: StudyDirectory, order: StudyRequest, ranks: int) -> Plan:
     """On root: checks every run, makes the study directory, and plans what is left to do."""
     entries = [entry for entry, _ in posed(order.runs, order.ranks, ranks)]
     directory.begin(order)
@@ -93,7 +93,7 @@ def _words(stage: Stage, ranks: int) -> str:
     return text + (sleepers if idle else "")
 
 
-def _end(directory: StudyDirectory, order: Order, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:
+def _end(directory: StudyDirectory, order: StudyRequest, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:
     """On root: takes the job's claims away.
 
     Returns:

@@ -22,7 +22,7 @@ from ..runs.resume import Job
 from ..runs.run_directory import RunDirectory
 from . import study_index, study_results
 from .study_index import Entry, Index, TableOf
-from .study_request import Order, Run
+from .study_request import Run, StudyRequest
 from .study_results import Condition
 
 
@@ -101,7 +101,7 @@ class StudyDirectory:
             config = resume.resumed(record, config, directory)
         return Job(config, print_only=False, record=record, study=True, donors=donors or {})
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: StudyRequest) -> None:
         """Makes the folder, or takes up an unfinished study; writes study.json.
 
         Raises:
@@ -125,7 +125,7 @@ class StudyDirectory:
             raise UserError("\n".join(problems))
         study_index.write(self.path, index_of(order))
 
-    def _check(self, order: Order) -> None:
+    def _check(self, order: StudyRequest) -> None:
         """Refuses a folder that holds something else; another job may just be making this very study there."""
         if (self.path / study_index.NAME).exists():
             present = study_index.read(self.path)
@@ -147,7 +147,7 @@ class StudyDirectory:
         return self.failures / f"{run_id}.json"
 
 
-def index_of(order: Order) -> Index:
+def index_of(order: StudyRequest) -> Index:
     """The content of study.json."""
     description = order.description
     return Index(

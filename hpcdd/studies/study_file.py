@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from ..config.sections import Settings
 from ..core.errors import UserError
 from ..core.texts import printable
-from .hypotheses import Statement, Strategy
+from .hypotheses import Hypothesis, Strategy
 
 
 def _axis(value: Any) -> Any:
@@ -63,7 +63,7 @@ class Variant(Settings):
     """Instead of the study's."""
 
 
-class Description(Settings):
+class StudyFile(Settings):
     """Runs that differ in a few fields, and what is expected of them."""
 
     title: Annotated[str, AfterValidator(printable)] = ""
@@ -92,6 +92,6 @@ class Description(Settings):
     @classmethod
     def _statements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(str(Statement.parse(text)) for text in value)
+            return tuple(str(Hypothesis.parse(text)) for text in value)
         except UserError as error:
             raise ValueError(f"expect: {error}") from error

@@ -21,7 +21,7 @@ from ..config.sections import Settings
 from ..core.errors import UserError
 from ..core.yaml_text import KeyPath
 from .matrix import Combination, expand
-from .study_file import Description, Table, Variant
+from .study_file import StudyFile, Table, Variant
 
 _OWN = {
     "output": "belongs to `hpcdd train`; the runs of a study lie in STUDYDIR/runs",
@@ -50,7 +50,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Order:
+class StudyRequest:
     """What a job is asked to do.
 
     Attributes:
@@ -65,7 +65,7 @@ class Order:
         retry: whether runs that have failed are run again.
     """
 
-    description: Description
+    description: StudyFile
     name: str
     variant: str | None
     base: Tree
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         "[--retry] [--section.key VALUE ...]\n       hpcdd study STUDY --dry-run [--machine FILE] [...]",
         description="Trains every run of a study. The N ranks work in groups of as many as a run needs; what is done\n"
         "already is not done again, so that the same command goes on with a study that was stopped.\n\n"
-        "fields of STUDY, a YAML file:\n" + documented(Description),
+        "fields of STUDY, a YAML file:\n" + documented(StudyFile),
         epilog="examples:\n  hpcdd study configs/studies/quick.yaml --dry-run\n"
         "  mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",
         **COMMON,
@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def order(arguments: Sequence[str]) -> tuple[Order, argparse.Namespace]:
+def order(arguments: Sequence[str]) -> tuple[StudyRequest, argparse.Namespace]:
     """Reads what stands behind ``hpcdd study``.
 
     Returns:
@@ -144,19 +144,19 @@ def order(arguments: Sequence[str]) -> tuple[Order, argparse.Namespace]:
         raise UserError(f"command line: --only {own.only} matches no run; their names are like {runs[0].id}")
     output = Path(own.output or Path("studies") / (name if own.variant is None else f"{name}-{own.variant}"))
     ranks = own.ranks or description.ranks
-    return Order(description, name, own.variant, base, tuple(runs), chosen, ranks, output, own.retry), own
+    return StudyRequest(description, name, own.variant, base, tuple(runs), chosen, ranks, output, own.retry), own
 
 
-def _describe(source: Source) -> Description:
+def _describe(source: Source) -> StudyFile:
     tree = {key: value for key, value in source.tree.items() if not (key == "config" and value is None)}
     try:
-        return Description.model_validate(tree)
+        return StudyFile.model_validate(tree)
     except ValidationError as error:
         found = loading.mistakes(error, _nearest, _place)
         raise UserError("\n".join(f"{source.where(place)}: {text}" for place, text in found.items())) from error
 
 
-def _varied(description: Description, variant: str) -> Description:
+def _varied(description: StudyFile, variant: str) -> StudyFile:
     if variant not in description.variants:
         known = ", ".join(description.variants) or "none"
         close = difflib.get_close_matches(variant, description.variants, n=1)
@@ -167,7 +167,7 @@ def _varied(description: Description, variant: str) -> Description:
     if "seed" in matrix:
         matrix["seed"] = matrix.pop("seed")  # repeats stay beside each other
     given = {name: getattr(chosen, name) for name in ("title", "ranks", "expect", "table")}
-    return Description.model_validate(
+    return StudyFile.model_validate(
         {
             **description.model_dump(),
             **{name: value for name, value in given.items() if value is not None},
@@ -177,7 +177,7 @@ def _varied(description: Description, variant: str) -> Description:
     )
 
 
-def _misplaced(source: Source, base: Tree, description: Description, overrides: Tree) -> list[str]:
+def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tree) -> list[str]:
     """Fields that a study has no use for, and options that every run overwrites."""
     axes = description.matrix
     of_all: set[str] = set()
@@ -253,7 +253,7 @@ def _place(location: KeyPath) -> KeyPath:
 
 def _nearest(name: str) -> str:
     names = name.split(".")
-    models: list[type[Settings]] = [Description, Table, Variant, Table]
+    models: list[type[Settings]] = [StudyFile, Table, Variant, Table]
     fields = models[min(len(names), 4) - 1].model_fields
     close = difflib.get_close_matches(names[-1], fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(fields)}"

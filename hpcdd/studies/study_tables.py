@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.texts import printable
-from .hypotheses import NAMES, Judgement, Measured, Statement, Strategy, judge
+from .hypotheses import NAMES, Hypothesis, Measured, Strategy, TestResult, judge
 from .study_results import Outcome, Results, Run
 
 _PHASES = {
@@ -94,7 +94,7 @@ class Table:
     axes: list[str]
     columns: list[Strategy]
     rows: list[Row]
-    judgements: list[Judgement]
+    judgements: list[TestResult]
 
     @property
     def seeds(self) -> list[int]:
@@ -121,7 +121,7 @@ def tabulate(outcome: Outcome) -> Table:
     columns = list(outcome.index.table.columns or [name for name in NAMES if name in there])
     rows = [_row(dict(zip(axes, map(printable, labels), strict=True)), runs) for labels, runs in by_labels.items()]
     measured = [[_measured(outcome, run) for run in row.runs if run.results is not None] for row in rows]
-    statements = [Statement.parse(text) for text in outcome.index.expect]
+    statements = [Hypothesis.parse(text) for text in outcome.index.expect]
     return Table(outcome, axes, columns, rows, judge(statements, measured))
 
 

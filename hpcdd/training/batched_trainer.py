@@ -20,18 +20,18 @@ from ..config.schema import LocalSettings
 from ..core.errors import StopRequest
 from ..core.seeding import seed_of
 from ..data.samples import AnySamples, Batches, Samples
-from ..models.batched_networks import Stack
+from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
-from ..parallel.batch_shards import Share
+from ..parallel.batch_shards import BatchShard
 from . import cuda_graphs, step_timing
-from .checkpoints.manager import NoKeeper
+from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
 from .optimizers import advance, make_optimizer, make_schedule
-from .random_streams import Streams
-from .status import Hooks, Meter
+from .random_streams import RandomStreams
+from .status import Hooks, RunningMetrics
 from .step_timing import part
 from .trainer import evaluate
-from .training_state import OptimizerMemory, Patience, State
+from .training_state import EarlyStopping, OptimizerMemory, State
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Member:
     network: nn.Module
     training: AnySamples
     validation: AnySamples | None
-    keeper: NoKeeper
+    keeper: NullCheckpointManager
 
 
 def train_together(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
@@ -111,11 +111,13 @@ class _Group:
 
     def __init__(self, members: Sequence[Member], settings: LocalSettings, seed: int, hooks: Hooks) -> None:
         self._members, self._settings, self._seed, self._hooks = members, settings, seed, hooks
-        self._stack = Stack({member.subdomain: member.network for member in members})
+        self._stack = BatchedNetworks({member.subdomain: member.network for member in members})
         self._optimizer = make_optimizer(self._stack, settings)
         training = members[0].training
         self._device = training.labels.device
-        self._meters = [Meter("local", member.subdomain, settings, len(training), self._device) for member in members]
+        self._meters = [
+            RunningMetrics("local", member.subdomain, settings, len(training), self._device) for member in members
+        ]
         self._sums = torch.zeros(len(members), 3, dtype=torch.float64, device=self._device)
         self._seen: Sequence[Batches] = []
         self._replayed: Sequence[Samples] | None = None
@@ -126,10 +128,10 @@ class _Group:
             State(
                 member.network,
                 OptimizerMemory(member.network, self._optimizer, self._stack.where),
-                Streams({}, self._device, {member.subdomain: self._stack.generators[member.subdomain]}),
+                RandomStreams({}, self._device, {member.subdomain: self._stack.generators[member.subdomain]}),
                 meter,
-                Patience(settings.early_stopping),
-                Share(),
+                EarlyStopping(settings.early_stopping),
+                BatchShard(),
             )
             for member, meter in zip(members, self._meters, strict=True)
         ]

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config.schema import Config, TrainingSettings
 from ..core.errors import UserError
-from ..models.batched_networks import Stack
+from ..models.batched_networks import BatchedNetworks
 
 Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
@@ -37,7 +37,7 @@ def eager(kind: type[Kind]) -> type[Kind]:
 
 
 def make_optimizer(
-    network: nn.Module, settings: TrainingSettings, stacks: Sequence[Stack] = ()
+    network: nn.Module, settings: TrainingSettings, stacks: Sequence[BatchedNetworks] = ()
 ) -> torch.optim.Optimizer:
     """The optimizer that the settings name, in its fused form, on the network's parameters.
 

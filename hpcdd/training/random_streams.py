@@ -15,7 +15,7 @@ from torch import nn
 from ..core.seeding import seed_of
 
 
-class Streams:
+class RandomStreams:
     """Switches torch's global random state whenever one of the networks computes; a context manager.
 
     Args:

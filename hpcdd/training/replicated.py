@@ -48,7 +48,8 @@ def checked(hooks: Hooks, comm: Comm, copies: Copies, arithmetic: str = "") -> H
         hooks: are called as before.
         comm: ranks that train together.
         copies: by name what is to be alike wherever a rank of ``comm`` has something of that name.
-        arithmetic: what the bits that this rank computes depend on, see :class:`hpcdd.decomposition.rank_layout.Place`.
+        arithmetic: what the bits that this rank computes depend on, see
+            :class:`hpcdd.decomposition.rank_layout.RankPlacement`.
     """
 
     def agree(ending: Ending) -> Ending:

@@ -130,7 +130,7 @@ class Hooks:
     history: Callable[[Sequence[Status]], None] = lambda _: None
 
 
-class Meter:
+class RunningMetrics:
     """Loss, accuracy and speed of a training, summed on the device: reading them at every step would make it wait."""
 
     def __init__(

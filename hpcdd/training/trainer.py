@@ -16,16 +16,16 @@ from ..config.schema import TrainingSettings
 from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, Batches
-from ..models.batched_networks import Stack
+from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
-from ..parallel.batch_shards import Share
+from ..parallel.batch_shards import BatchShard
 from ..parallel.gradient_averaging import GradientAverage
-from .checkpoints.manager import NoKeeper
+from .checkpoints.manager import NullCheckpointManager
 from .optimizers import advance, make_optimizer, make_schedule
-from .random_streams import Streams
-from .status import Hooks, Meter
+from .random_streams import RandomStreams
+from .status import Hooks, RunningMetrics
 from .step_timing import EVALUATION, part
-from .training_state import OptimizerMemory, Patience, State
+from .training_state import EarlyStopping, OptimizerMemory, State
 
 
 class Steps:
@@ -43,7 +43,7 @@ class Steps:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        share: Share,
+        share: BatchShard,
         alike: Sequence[nn.Parameter] = (),
         bf16: bool = False,
     ) -> None:
@@ -97,12 +97,12 @@ def train(
     phase: str,
     subdomain: int = WHOLE,
     parts: Mapping[int, nn.Module] | None = None,
-    stacks: Sequence[Stack] = (),
-    share: Share | None = None,
+    stacks: Sequence[BatchedNetworks] = (),
+    share: BatchShard | None = None,
     alike: Sequence[nn.Parameter] = (),
     bf16: bool = False,
     hooks: Hooks | None = None,
-    keeper: NoKeeper | None = None,
+    keeper: NullCheckpointManager | None = None,
 ) -> int:
     """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
 
@@ -138,14 +138,14 @@ def train(
         StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
             state is saved. So it is where another rank has died, if this one trains alone.
     """
-    hooks, share, keeper = hooks or Hooks(), share or Share(), keeper or NoKeeper()
+    hooks, share, keeper = hooks or Hooks(), share or BatchShard(), keeper or NullCheckpointManager()
     device = training.labels.device
     optimizer = make_optimizer(network, settings, stacks)
-    meter = Meter(phase, subdomain, settings, len(training), device)
+    meter = RunningMetrics(phase, subdomain, settings, len(training), device)
     schedule = make_schedule(optimizer, settings, meter.steps_per_epoch * settings.epochs)
-    patience = Patience(settings.early_stopping)
+    patience = EarlyStopping(settings.early_stopping)
     generators = {s: generator for stack in stacks for s, generator in stack.generators.items()}
-    streams = Streams(parts or {subdomain: network}, device, generators)
+    streams = RandomStreams(parts or {subdomain: network}, device, generators)
     where = {parameter: place for stack in stacks for parameter, place in stack.where.items()}
     state = State(network, OptimizerMemory(network, optimizer, where), streams, meter, patience, share)
     if (saved := keeper.load()) is not None:
@@ -207,7 +207,7 @@ def logits_of(
     samples: AnySamples,
     batch: int,
     step: Callable[[], None] = lambda: None,
-    share: Share | None = None,
+    share: BatchShard | None = None,
 ) -> torch.Tensor:
     """The network's decisions on a whole split, in evaluation mode and float32.
 
@@ -222,7 +222,7 @@ def logits_of(
     Returns:
         float32 (n, K) on the CPU of every rank.
     """
-    share = share or Share()
+    share = share or BatchShard()
     rows, each = share.part_of(len(samples)), share.most_of(batch)
     network.eval()
     found = []
@@ -241,7 +241,7 @@ def evaluate(
     samples: AnySamples,
     batch: int,
     step: Callable[[], None] = lambda: None,
-    share: Share | None = None,
+    share: BatchShard | None = None,
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on a split, in evaluation mode; arguments as for :func:`logits_of`."""
     logits, labels = logits_of(network, samples, batch, step, share), samples.labels.cpu()

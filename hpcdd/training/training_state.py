@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from ..config.schema import TrainingSettings
-from ..parallel.batch_shards import Share
-from .checkpoints.manager import NoKeeper
+from ..parallel.batch_shards import BatchShard
+from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
-from .random_streams import Streams
-from .status import Meter, Status
+from .random_streams import RandomStreams
+from .status import RunningMetrics, Status
 
 Tensors = dict[str, torch.Tensor]
 
 
-class Patience:
+class EarlyStopping:
     """Early stopping: remembers the parameters of the best epoch, and how long ago that was.
 
     Attributes:
@@ -69,10 +69,10 @@ class State:
 
     network: nn.Module
     memory: OptimizerMemory
-    streams: Streams
-    meter: Meter
-    patience: Patience
-    share: Share
+    streams: RandomStreams
+    meter: RunningMetrics
+    patience: EarlyStopping
+    share: BatchShard
 
     def snapshot(self) -> Snapshot:
         """A copy of it; collective over the share."""
@@ -98,7 +98,7 @@ class State:
         self.patience.state = named("best", saved.tensors)
 
 
-def finished(network: nn.Module, settings: TrainingSettings, keeper: NoKeeper) -> list[Status] | None:
+def finished(network: nn.Module, settings: TrainingSettings, keeper: NullCheckpointManager) -> list[Status] | None:
     """Gives a network the parameters of a training that an earlier job has brought to its end.
 
     Collective over the keeper's ranks.
@@ -114,7 +114,7 @@ def finished(network: nn.Module, settings: TrainingSettings, keeper: NoKeeper) -
     saved = keeper.load()
     if saved is None:
         return None
-    patience = Patience(settings.early_stopping)
+    patience = EarlyStopping(settings.early_stopping)
     patience.best, patience.waited = saved.facts["patience"]
     if saved.position.epoch < settings.epochs and not patience.exhausted:
         return None
@@ -139,7 +139,7 @@ class OptimizerMemory:
     Attributes:
         network, optimizer: see there.
         where: for parameters that are slices of another one, which the optimizer has instead, that one and the number
-            of the slice (see :class:`hpcdd.models.batched_networks.Stack`).
+            of the slice (see :class:`hpcdd.models.batched_networks.BatchedNetworks`).
     """
 
     network: nn.Module

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdd.artifacts.evaluation_cache import Findings
+from hpcdd.artifacts.evaluation_cache import EvaluationCache
 
 PIECES = {"strategies/dnn": np.eye(3, dtype=np.float32), "local/decisions": np.arange(6, dtype=np.int32).reshape(3, 2)}
 FOUND = {"accuracy": {"test": {"dnn": 0.5}}, "costs": {}}
@@ -15,14 +15,14 @@ FOUND = {"accuracy": {"test": {"dnn": 0.5}}, "costs": {}}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    findings = Findings(tmp_path, "run")
+    findings = EvaluationCache(tmp_path, "run")
     for phase in ("dnn", "coherent_transfer"):
         findings.add(phase, dict(FOUND), PIECES)
     return tmp_path
 
 
 def test_the_next_job_has_them(folder: Path) -> None:
-    findings = Findings(folder, "run")
+    findings = EvaluationCache(folder, "run")
     assert set(findings.phases) == set(findings.pieces) == {"dnn", "coherent_transfer"}
     assert findings.phases["dnn"]["accuracy"] == FOUND["accuracy"]
     for place, values in PIECES.items():
@@ -31,7 +31,7 @@ def test_the_next_job_has_them(folder: Path) -> None:
 
 
 def test_another_run_has_none(folder: Path) -> None:
-    assert Findings(folder, "other").phases == {}
+    assert EvaluationCache(folder, "other").phases == {}
 
 
 @pytest.mark.parametrize("what", ["flipped", "short", "gone"])
@@ -42,10 +42,10 @@ def test_a_phase_with_damaged_pieces_is_found_again(folder: Path, what: str) -> 
     path.write_bytes(content if what == "flipped" else content[:100])
     if what == "gone":
         path.unlink()
-    findings = Findings(folder, "run")
+    findings = EvaluationCache(folder, "run")
     assert list(findings.phases) == list(findings.pieces) == ["coherent_transfer"]
 
 
 def test_what_is_dropped_is_gone_for_good(folder: Path) -> None:
-    Findings(folder, "run").drop(["coherent"])
-    assert list(Findings(folder, "run").phases) == ["dnn"]
+    EvaluationCache(folder, "run").drop(["coherent"])
+    assert list(EvaluationCache(folder, "run").phases) == ["dnn"]

@@ -33,7 +33,7 @@ from hpcdd.data.samples import Samples
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition.boxes import Box, Decomposition, Subdomain
 from hpcdd.inference.classifier import Classifier, Subimages
-from hpcdd.models.coherent_model import Coherent, Penultimate, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.registry import create
 from hpcdd.models.serialization import State
@@ -56,7 +56,7 @@ class Written:
     decomposition: Decomposition
     local: list[nn.Module]
     dnn: DNN
-    coherent: dict[str, Coherent]
+    coherent: dict[str, CoherentModel]
     global_cnn: nn.Module | None
 
 
@@ -78,10 +78,10 @@ def written(path: Path, info: DatasetInfo, config: Config) -> Written:
         made = [create(config.model, shape, num_classes, 3) for shape in shapes]
         return [seen(cnn, subdomain) for cnn, subdomain in zip(made, decomposition.subdomains, strict=True)]
 
-    def coherent(features: str) -> Coherent:
+    def coherent(features: str) -> CoherentModel:
         prepared = [prepare_cnn(cnn, features, 0.5) for cnn in cnns()]
         widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in prepared]
-        return Coherent(prepared, create_dnn(config.aggregation, widths, num_classes, config.seed + 1), features)
+        return CoherentModel(prepared, create_dnn(config.aggregation, widths, num_classes, config.seed + 1), features)
 
     global_cnn = None
     if config.baseline.enabled:

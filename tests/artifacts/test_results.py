@@ -14,7 +14,7 @@ from hpcdd.artifacts import results
 from hpcdd.config.schema import CoherentSettings, Config
 from hpcdd.core.files import write_json
 from hpcdd.data.problem import pose
-from hpcdd.decomposition.rank_layout import Mesh, Place
+from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
 from hpcdd.models.aggregators import RULES
 from hpcdd.mpi.traffic import Traffic
 from hpcdd.training.status import NAMES
@@ -81,7 +81,7 @@ CORE_SECONDS = {"start": 2.0, "local": 11.25, "dnn": 5.5, "total": 30.0}
 COUNTED = {"calls": 7, "bytes": 12345}
 
 
-def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def assembled(tiny: Path, mesh: RankLayout, decomposition: dict[str, Any], **changes: Any) -> dict[str, Any]:
     config = Config(
         name="two",
         data={"file": str(tiny)},
@@ -103,15 +103,15 @@ def assembled(tiny: Path, mesh: Mesh, decomposition: dict[str, Any], **changes: 
     return results.assemble(config, problem, mesh, **{**content, **changes})
 
 
-def mesh_of(*owned: tuple[int, ...]) -> Mesh:
+def mesh_of(*owned: tuple[int, ...]) -> RankLayout:
     """The ranks take turns on two hosts."""
     seen: list[int] = []
     made = []
     for rank, subdomains in enumerate(owned):
         replica = sum(s in subdomains[:1] for s in seen)
         seen += subdomains
-        made.append(Place(rank, f"node{rank % 2 + 1}", "cpu", "cpu", 3, subdomains, replica))
-    return Mesh(len(set(seen)), tuple(made))
+        made.append(RankPlacement(rank, f"node{rank % 2 + 1}", "cpu", "cpu", 3, subdomains, replica))
+    return RankLayout(len(set(seen)), tuple(made))
 
 
 @pytest.fixture
@@ -231,7 +231,9 @@ def test_every_strategy_of_the_results_is_in_the_table() -> None:
 def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
     boxes = [[[0, 0], [12, 6]], [[0, 6], [12, 11]]]  # the last column of twelve is left out
     problem = pose(Config(data={"file": str(tiny)}, decomposition={"boxes": boxes}, model={"name": "vgg2", "width": 8}))
-    mesh = Mesh(2, (Place(0, "node1", "cpu", "cpu", 1, (0, 1)), Place(1, "node1", "cpu", "cpu", 2, ())))
+    mesh = RankLayout(
+        2, (RankPlacement(0, "node1", "cpu", "cpu", 1, (0, 1)), RankPlacement(1, "node1", "cpu", "cpu", 2, ()))
+    )
     out = io.StringIO()
     results.print_plan(mesh, problem, out)
     text = out.getvalue()

@@ -19,7 +19,7 @@ from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
 from hpcdd.data.problem import PIECE_BYTES, Problem, bytes_on_root, check_images, check_memory, check_shares, pose
 from hpcdd.data.reading import BoxReader
-from hpcdd.decomposition.rank_layout import Mesh, Place, assign
+from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign
 
 
 def config(tiny: Path, **sections: Any) -> Config:
@@ -268,10 +268,12 @@ def test_dropout_that_can_not_be_scaled_is_refused(tiny: Path, drawing: Callable
     assert pose(config(tiny, model=drawing(function=False), coherent=coherent)).draws == ()
 
 
-def mesh_of(problem: Problem, ranks: int) -> Mesh:
+def mesh_of(problem: Problem, ranks: int) -> RankLayout:
     assigned = assign(len(problem.decomposition), ranks)
-    places = [Place(r, "here", "cpu", "cpu", 1, tuple(block), replica) for r, (block, replica) in enumerate(assigned)]
-    return Mesh(len(problem.decomposition), tuple(places))
+    places = [
+        RankPlacement(r, "here", "cpu", "cpu", 1, tuple(block), replica) for r, (block, replica) in enumerate(assigned)
+    ]
+    return RankLayout(len(problem.decomposition), tuple(places))
 
 
 def refusal(tiny: Path, ranks: int, **sections: Any) -> str:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdd.core.environment import Beside
+from hpcdd.core.environment import ColocatedRanks
 from hpcdd.core.errors import UserError
 from hpcdd.decomposition import rank_layout as mesh_module
-from hpcdd.decomposition.rank_layout import Mesh, Place, assign, build, choose_device, threads_of
+from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign, build, choose_device, threads_of
 from hpcdd.mpi import communicator
 
 
@@ -44,14 +44,16 @@ def test_assign_with_more_ranks_gives_each_subdomain_as_many_neighbours(subdomai
     assert all(not block and replica == 0 for block, replica in spare)  # spare ranks last
 
 
-def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0) -> Place:
-    return Place(rank, host, "cpu" if gpu is None else "cuda:0", gpu or "cpu", 1, subdomains, replica)
+def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0) -> RankPlacement:
+    return RankPlacement(rank, host, "cpu" if gpu is None else "cuda:0", gpu or "cpu", 1, subdomains, replica)
 
 
 @given(st.integers(1, 40), st.integers(1, 200))
 def test_a_mesh_of_what_was_assigned(subdomains: int, ranks: int) -> None:
     assigned = assign(subdomains, ranks)
-    mesh = Mesh(subdomains, tuple(place(r, *block, replica=replica) for r, (block, replica) in enumerate(assigned)))
+    mesh = RankLayout(
+        subdomains, tuple(place(r, *block, replica=replica) for r, (block, replica) in enumerate(assigned))
+    )
     assert mesh.replicas == max(1, ranks // subdomains)
     assert [s for owned in mesh.owned for s in owned] == list(range(subdomains)), "in rank order, each once"
     for s in range(subdomains):
@@ -126,7 +128,7 @@ def test_cuda_without_a_gpu_is_an_error_with_advice() -> None:
 
 
 def test_owner_and_hosts() -> None:
-    mesh = Mesh(5, (place(0, 0, 1), place(1, 2, 3), place(2, 4, host="node2"), place(3, host="node2")))
+    mesh = RankLayout(5, (place(0, 0, 1), place(1, 2, 3), place(2, 4, host="node2"), place(3, host="node2")))
     assert [mesh.owner(s) for s in range(5)] == [0, 0, 1, 1, 2]
     assert mesh.hosts == 2
     assert mesh.as_list()[1]["subdomains"] == (2, 3)
@@ -136,7 +138,7 @@ def test_owner_and_hosts() -> None:
 
 def test_replicas_of_two_subdomains() -> None:
     replicas = [place(2 * s + r, s, replica=r, host=f"node{r}") for s in range(2) for r in range(2)]
-    mesh = Mesh(2, (*replicas, place(4)))
+    mesh = RankLayout(2, (*replicas, place(4)))
     assert [mesh.owner(s) for s in range(2)] == [0, 2]
     assert mesh.owned == [(0,), (), (1,), (), ()]
     assert mesh.replicas == 2
@@ -144,40 +146,40 @@ def test_replicas_of_two_subdomains() -> None:
     (warning,) = mesh.warnings()
     assert "5 ranks for 2 subdomains: rank 4 has nothing to do" in warning
     assert warning.endswith("use a multiple of 2 ranks")
-    assert Mesh(2, tuple(replicas)).warnings() == []
+    assert RankLayout(2, tuple(replicas)).warnings() == []
 
 
 def test_nothing_to_warn_of() -> None:
-    assert Mesh(3, (place(0, 0), place(1, 1), place(2, 2))).warnings() == []
+    assert RankLayout(3, (place(0, 0), place(1, 1), place(2, 2))).warnings() == []
     one_each = (place(0, 0, gpu="a"), place(1, 1, gpu="b"), place(2, 2, gpu="a", host="node2"))
-    assert Mesh(3, one_each).warnings() == []
+    assert RankLayout(3, one_each).warnings() == []
 
 
 def test_spare_ranks_are_named() -> None:
-    (warning,) = Mesh(2, (place(0, 0), place(1, 1), place(2), place(3))).warnings()
+    (warning,) = RankLayout(2, (place(0, 0), place(1, 1), place(2), place(3))).warnings()
     assert "4 ranks for 2 subdomains" in warning
     assert "rank 2, 3 have nothing to do and will sleep; use a multiple of 2 ranks" in warning
-    (warning,) = Mesh(1, (place(0, 0), place(1))).warnings()
+    (warning,) = RankLayout(1, (place(0, 0), place(1))).warnings()
     assert "rank 1 has nothing to do" in warning
 
 
 def test_ranks_that_share_a_gpu_are_named_and_spare_ones_are_not() -> None:
     places = (place(0, 0, gpu="a"), place(1, 1, gpu="b"), place(2, 2, gpu="a"), place(3, gpu="b"))
-    spare, shared = Mesh(3, places).warnings()
+    spare, shared = RankLayout(3, places).warnings()
     assert "rank 3" in spare
     assert "ranks 0, 2 share one GPU (node1, a)" in shared
 
 
 def test_replicas_that_share_a_gpu_are_named() -> None:
     places = tuple(place(2 * s + r, s, replica=r, gpu="ab"[r]) for s in range(2) for r in range(2))
-    assert [warning[:30] for warning in Mesh(2, places).warnings()] == [
+    assert [warning[:30] for warning in RankLayout(2, places).warnings()] == [
         "ranks 0, 2 share one GPU (node",
         "ranks 1, 3 share one GPU (node",
     ]
 
 
 def test_gpus_on_some_ranks_only_are_refused_with_the_ranks_and_the_remedy() -> None:
-    mixed = Mesh(3, (place(0, 0, gpu="a"), place(1, 1, host="node2"), place(2, 2, gpu="b"), place(3)))
+    mixed = RankLayout(3, (place(0, 0, gpu="a"), place(1, 1, host="node2"), place(2, 2, gpu="b"), place(3)))
     with pytest.raises(UserError) as error:
         mixed.check_devices()
     assert "rank 0, 2 would work on a GPU, but rank 1 (node2) on the processor" in str(error.value)
@@ -186,21 +188,23 @@ def test_gpus_on_some_ranks_only_are_refused_with_the_ranks_and_the_remedy() -> 
 
 @pytest.mark.parametrize("gpu", [None, "a"])
 def test_one_kind_of_device_is_fine_and_spare_ranks_do_not_count(gpu: str | None) -> None:
-    Mesh(2, (place(0, 0, gpu=gpu), place(1, 1, gpu=gpu), place(2))).check_devices()
+    RankLayout(2, (place(0, 0, gpu=gpu), place(1, 1, gpu=gpu), place(2))).check_devices()
 
 
 def test_processors_that_compute_unlike_are_named() -> None:
     kinds = ["old, 1 thread", "old, 1 thread", "new, 1 thread", ""]
     places = [replace(place(r, *([r] if r < 3 else [])), arithmetic=kind) for r, kind in enumerate(kinds)]
-    warnings = Mesh(3, tuple(places)).warnings()
+    warnings = RankLayout(3, tuple(places)).warnings()
     assert "rank 0, 1 on old, 1 thread; rank 2 on new, 1 thread" in warnings[-1]
-    assert not [text for text in Mesh(2, tuple(places[:2])).warnings() if "last bits" in text]
+    assert not [text for text in RankLayout(2, tuple(places[:2])).warnings() if "last bits" in text]
 
 
 def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     world = communicator.world()
     other = place(1, 1, gpu="a")
-    monkeypatch.setattr(world, "allgather_object", lambda own: [own, other] if isinstance(own, Place) else [own])
+    monkeypatch.setattr(
+        world, "allgather_object", lambda own: [own, other] if isinstance(own, RankPlacement) else [own]
+    )
     with pytest.raises(UserError, match="rank 1 would work on a GPU, but rank 0"):
         build(world, 2, "auto")
 
@@ -237,7 +241,7 @@ def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pyt
     (alone,) = build(world, 3, "auto").places
     assert (alone.threads, alone.device) == (4, "cuda:0")
     assert not world.crowded
-    world.beside = Beside((cores, cores, frozenset({7})), before=2)
+    world.beside = ColocatedRanks((cores, cores, frozenset({7})), before=2)
     (one_of_three,) = build(world, 3, "auto").places
     assert (one_of_three.threads, one_of_three.device) == (1, "cuda:2")
     assert not world.crowded

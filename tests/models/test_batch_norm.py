@@ -12,7 +12,7 @@ from torch import nn
 from hpcdd.config.sections import ModelSettings
 from hpcdd.data.samples import channels_last
 from hpcdd.models.batch_norm import BatchNorm, accurate
-from hpcdd.models.batched_networks import Stack
+from hpcdd.models.batched_networks import BatchedNetworks
 from hpcdd.models.registry import create
 
 NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -229,7 +229,7 @@ def test_batched_networks_have_accurate_statistics(shape: tuple[int, ...]) -> No
     torch.manual_seed(0)
     form = channels_last(len(shape) - 1)
     norms = [accurate(NORMS[len(shape) + 1](shape[0], momentum=1.0)).to(memory_format=form) for _ in range(3)]
-    stack = Stack(dict(enumerate(norms))).train()
+    stack = BatchedNetworks(dict(enumerate(norms))).train()
     images = torch.randn(3, 64, *shape) + torch.arange(1, 4).view(3, *[1] * (len(shape) + 1))
     stack(torch.stack([its.contiguous(memory_format=form) for its in images]).requires_grad_()).sum().backward()
     axes = [0, *range(2, len(shape) + 1)]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from hpcdd.data.samples import channels_last
-from hpcdd.models.batched_networks import Stack
+from hpcdd.models.batched_networks import BatchedNetworks
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 
@@ -33,7 +33,7 @@ def cnns(kind: str, number: int = 3) -> tuple[list[nn.Module], tuple[int, ...]]:
 def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
     stacked, shape = cnns(kind)
     alone = copy.deepcopy(stacked)
-    stack = Stack(dict(enumerate(stacked))).train()
+    stack = BatchedNetworks(dict(enumerate(stacked))).train()
     form = channels_last(len(shape) - 1)
     images = [torch.randn(32, *shape).to(memory_format=form) for _ in stacked]
     labels = torch.randint(0, 4, (3, 32))
@@ -59,7 +59,7 @@ def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
 def test_to_train_the_stack_trains_its_cnns_and_to_load_one_loads_into_the_stack() -> None:
     members, _ = cnns("vgg2 2D")
     before = [copy.deepcopy(cnn.state_dict()) for cnn in members]
-    stack = Stack(dict(enumerate(members)))
+    stack = BatchedNetworks(dict(enumerate(members)))
     for cnn, state in zip(members, before, strict=True):
         assert all(
             torch.equal(a, b) and a.stride() == b.stride()
@@ -80,7 +80,7 @@ def test_to_train_the_stack_trains_its_cnns_and_to_load_one_loads_into_the_stack
 
 def test_dropout_is_off_in_evaluation_mode() -> None:
     members, shape = cnns("vgg2 2D")
-    stack = Stack(dict(enumerate(members))).eval()
+    stack = BatchedNetworks(dict(enumerate(members))).eval()
     images = torch.randn(3, 5, *shape)
     each = [cnn.eval()(its) for cnn, its in zip(members, images, strict=True)]
     torch.testing.assert_close(stack(images), torch.stack(each), rtol=1e-4, atol=1e-5)

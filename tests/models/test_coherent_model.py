@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from hpcdd.core.errors import UserError
-from hpcdd.models.coherent_model import Coherent, Penultimate, check_features, output_of, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, Penultimate, check_features, output_of, prepare_cnn
 from hpcdd.models.dnn import DNN
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
@@ -30,9 +30,9 @@ def local_cnns() -> list[nn.Module]:
     ]
 
 
-def coherent(features: str) -> Coherent:
+def coherent(features: str) -> CoherentModel:
     cnns = [prepare_cnn(cnn, features, 1.0) for cnn in local_cnns()]
-    return Coherent(cnns, DNN(WIDTHS[features], (6,), 3, 0.0), features)
+    return CoherentModel(cnns, DNN(WIDTHS[features], (6,), 3, 0.0), features)
 
 
 def subimages(n: int = 5) -> list[torch.Tensor]:

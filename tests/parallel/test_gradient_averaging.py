@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hpcdd.mpi import communicator as comm
 from hpcdd.parallel import gradient_averaging
-from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.batch_shards import BatchShard, Flag
 from hpcdd.parallel.gradient_averaging import BUCKETS, GradientAverage, groups
 
 from ..thread_ranks import ThreadComm, on_ranks
@@ -56,7 +56,7 @@ def test_a_small_network_is_one_group() -> None:
 
 def test_where_nobody_shares_nothing_happens() -> None:
     world = comm.world()
-    for share in (Share(), Share(world)):
+    for share in (BatchShard(), BatchShard(world)):
         network = nn.Linear(3, 2)
         network(torch.ones(4, 3)).sum().backward()
         before = copy.deepcopy([p.grad for p in network.parameters()])
@@ -91,7 +91,7 @@ def network() -> Network:
     return Network().double()
 
 
-def step(network: nn.Module, share: Share, average: GradientAverage) -> None:
+def step(network: nn.Module, share: BatchShard, average: GradientAverage) -> None:
     rows = share.take(torch.arange(7))
     network.zero_grad(set_to_none=True)
     (functional.cross_entropy(network(INPUTS[rows]), LABELS[rows]) * share.weight).backward()
@@ -110,7 +110,7 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
     assert expected["idle.weight"] is None
 
     def work(comm: ThreadComm) -> tuple[nn.Module, int]:
-        own, share = copy.deepcopy(network), Share(comm, direct=direct)
+        own, share = copy.deepcopy(network), BatchShard(comm, direct=direct)
         with GradientAverage(own, share, own.last.parameters() if alike else ()) as average:
             for _ in range(2):  # buckets are used again
                 step(own, share, average)
@@ -135,7 +135,7 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
 
 def test_afterwards_the_hooks_are_gone(network: Network) -> None:
     def work(comm: ThreadComm) -> tuple[int, int]:
-        own, share = copy.deepcopy(network), Share(comm)
+        own, share = copy.deepcopy(network), BatchShard(comm)
         with GradientAverage(own, share) as average:
             step(own, share, average)
         calls = comm.calls
@@ -155,7 +155,7 @@ def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
     def work(comm: ThreadComm) -> list[float]:
         wishes, values = iter([False, comm.rank == 2, False]), []
         own, flag = copy.deepcopy(network), Flag(lambda: next(wishes))
-        share = Share(comm, flag, direct=direct)
+        share = BatchShard(comm, flag, direct=direct)
         with GradientAverage(own, share) as average:
             for _ in range(3):
                 flag.board()
@@ -171,7 +171,7 @@ def test_a_wish_that_the_forward_pass_has_brought_is_passed_on(network: Network)
 
     def work(comm: ThreadComm) -> float:
         own, flag = copy.deepcopy(network), Flag()
-        share = Share(comm, flag)
+        share = BatchShard(comm, flag)
         with GradientAverage(own, share) as average:
             flag.board()
             flag.value += comm.rank == 0  # a reduction among other ranks

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from hpcdd.data.samples import Samples, SideBySide
-from hpcdd.models.coherent_model import Coherent
+from hpcdd.models.coherent_model import CoherentModel
 from hpcdd.models.dnn import DNN
-from hpcdd.parallel.batch_shards import Share
-from hpcdd.parallel.sharded_coherent import PartOfCoherent, take_part
-from hpcdd.parallel.subdomain_sum import Reduction
+from hpcdd.parallel.batch_shards import BatchShard
+from hpcdd.parallel.sharded_coherent import ShardedCoherentModel, take_part
+from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.training.trainer import Steps
 
 from ..thread_ranks import ThreadComm, on_ranks
@@ -28,7 +28,7 @@ def test_with_a_rank_for_each_subdomain(subdomains: int, reduction: str, width: 
     """The ranks do train: their parameters are those of the one model after the same steps."""
     torch.manual_seed(0)
     cnns = [nn.Sequential(nn.Linear(PIXELS, 4), nn.Tanh(), nn.Linear(4, CLASSES)) for _ in range(subdomains)]
-    whole = Coherent(cnns, DNN([CLASSES] * subdomains, (HIDDEN,), CLASSES, 0.0), "logits")
+    whole = CoherentModel(cnns, DNN([CLASSES] * subdomains, (HIDDEN,), CLASSES, 0.0), "logits")
     before = copy.deepcopy(whole)
     images = [torch.randn(ROWS, PIXELS) for _ in range(subdomains)]
     labels, batch = torch.arange(ROWS) % CLASSES, torch.arange(ROWS)
@@ -38,11 +38,11 @@ def test_with_a_rank_for_each_subdomain(subdomains: int, reduction: str, width: 
         functional.cross_entropy(whole(images), labels).backward()
         optimizer.step()
 
-    def work(comm: ThreadComm) -> tuple[PartOfCoherent, int, int]:
-        dnn = take_part(before.dnn, [comm.rank], Reduction(comm, reduction))
-        part = PartOfCoherent({comm.rank: copy.deepcopy(before.cnns[comm.rank])}, dnn, "logits").train()
+    def work(comm: ThreadComm) -> tuple[ShardedCoherentModel, int, int]:
+        dnn = take_part(before.dnn, [comm.rank], SubdomainSum(comm, reduction))
+        part = ShardedCoherentModel({comm.rank: copy.deepcopy(before.cnns[comm.rank])}, dnn, "logits").train()
         samples = SideBySide([Samples(images[comm.rank], labels)])
-        with Steps(part, torch.optim.SGD(part.parameters(), 0.5), Share(), dnn.alike()) as steps:
+        with Steps(part, torch.optim.SGD(part.parameters(), 0.5), BatchShard(), dnn.alike()) as steps:
             for _ in range(STEPS):
                 steps.step(samples, batch)
         return part, comm.calls, sum(traffic.bytes for traffic in comm.ledger.traffic.values())

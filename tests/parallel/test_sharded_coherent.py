@@ -11,30 +11,30 @@ from torch.nn import functional
 
 from hpcdd.config.schema import Config
 from hpcdd.decomposition import rank_layout
-from hpcdd.models.coherent_model import Coherent, Penultimate, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 from hpcdd.mpi import communicator as communication
 from hpcdd.parallel.batch_shards import Flag
 from hpcdd.parallel.sharded_coherent import (
-    PartOfCoherent,
-    PartOfDNN,
+    ShardedCoherentModel,
+    ShardedDNN,
     checksum,
     collect_dnn,
     onto_penultimate,
     spread_dnn,
     take_part,
 )
-from hpcdd.parallel.subdomain_sum import Reduction
+from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.parallel.team import Team, form_team
 
 WIDTHS = [3, 4, 2]
 SHAPE = (1, 4, 4)
 
 
-def reduction() -> Reduction:
-    return Reduction(communication.world(), "ordered")
+def reduction() -> SubdomainSum:
+    return SubdomainSum(communication.world(), "ordered")
 
 
 def dnn_of(widths: list[int], hidden: tuple[int, ...] = (7, 5)) -> DNN:
@@ -107,7 +107,7 @@ def cnns_without_last_layer(bias: bool = True) -> dict[int, Penultimate]:
     return {s: Penultimate(network.double().eval()) for s, network in enumerate(networks)}
 
 
-def function_of(part: PartOfDNN, cnns: dict[int, Penultimate], images: torch.Tensor, features: str) -> torch.Tensor:
+def function_of(part: ShardedDNN, cnns: dict[int, Penultimate], images: torch.Tensor, features: str) -> torch.Tensor:
     if features == "penultimate":
         return part([cnn(images) for cnn in cnns.values()])
     logits = [cnn.cnn(images) for cnn in cnns.values()]
@@ -138,8 +138,8 @@ def test_a_part_of_all_cnns_computes_what_the_coherent_model_does(features: str)
     networks = [VGG(1, SHAPE, 3, 4, (0.0, 0.0)) for _ in range(12)]  # "10" does not come before "2"
     cnns = [prepare_cnn(network.double(), features, 1.0) for network in networks]
     dnn = dnn_of([4 if features == "penultimate" else 3] * 12)
-    whole = Coherent(copy.deepcopy(cnns), dnn, features)
-    part = PartOfCoherent(dict(enumerate(cnns)), take_part(dnn, range(12), reduction()), features)
+    whole = CoherentModel(copy.deepcopy(cnns), dnn, features)
+    part = ShardedCoherentModel(dict(enumerate(cnns)), take_part(dnn, range(12), reduction()), features)
     images = list(torch.randn(12, 5, *SHAPE, dtype=torch.float64))
     for network in (whole.train(), part.train()):
         network(images)  # batch norms see data

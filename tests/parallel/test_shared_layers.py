@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hpcdd.models.batch_norm import BatchNorm, accurate
 from hpcdd.models.layers import Dropout
-from hpcdd.parallel.batch_shards import Share
+from hpcdd.parallel.batch_shards import BatchShard
 from hpcdd.parallel.shared_layers import SharedDropout, shared_layers
 
 from ..thread_ranks import ThreadComm, on_ranks
@@ -32,7 +32,7 @@ def norm_of(shape: tuple[int, ...], **settings: Any) -> nn.Module:
     return norm
 
 
-def shared(norm: nn.Module, share: Share) -> nn.Module:
+def shared(norm: nn.Module, share: BatchShard) -> nn.Module:
     own = accurate(norm)
     own.share = share
     return own
@@ -48,7 +48,7 @@ def close(found: torch.Tensor | None, expected: torch.Tensor | None, tolerance: 
 
 
 def passes(
-    norm: nn.Module, share: Share, batches: list[torch.Tensor], slopes: list[torch.Tensor]
+    norm: nn.Module, share: BatchShard, batches: list[torch.Tensor], slopes: list[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Outputs and gradients of this rank's rows for some batches; the parameters' gradients add up in ``norm``."""
     outputs, gradients = [], []
@@ -66,10 +66,10 @@ def check_norm(
     norm: nn.Module, batches: list[torch.Tensor], slopes: list[torch.Tensor], ranks: int, tolerance: float = 1e-12
 ) -> None:
     reference = copy.deepcopy(norm)
-    expected, expected_gradients = passes(reference, Share(), batches, slopes)
+    expected, expected_gradients = passes(reference, BatchShard(), batches, slopes)
 
     def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor], int]:
-        share = Share(comm)
+        share = BatchShard(comm)
         own = shared(copy.deepcopy(norm), share)
         return (own, *passes(own, share, batches, slopes), comm.calls)
 
@@ -110,7 +110,7 @@ def test_batch_norm_has_the_same_bits_where_messages_are_sent_from_where_the_num
     norm, x, slope = norm_of(shape), batch(shape, 0), batch(shape, 1)
 
     def work(direct: bool, comm: ThreadComm) -> list[torch.Tensor]:
-        share = Share(comm, direct=direct)
+        share = BatchShard(comm, direct=direct)
         own = shared(copy.deepcopy(norm), share)
         outputs, gradients = passes(own, share, [x], [slope])
         return [*outputs, *gradients, *own.buffers()]
@@ -141,7 +141,7 @@ def test_batch_norm_in_float32_is_as_good_as_torchs() -> None:
     copy.deepcopy(norm)(exact).backward(slope)
 
     def work(comm: ThreadComm) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        share = Share(comm)
+        share = BatchShard(comm)
         own = shared(copy.deepcopy(norm).float(), share)
         return passes(own, share, [exact.detach().float()], [slope.float()])
 
@@ -166,10 +166,10 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
     norm = norm_of(shape).float()
     x, slope = batch(shape, 0, offset=3.0).bfloat16(), batch(shape, 1).bfloat16()
     reference = copy.deepcopy(norm)
-    (expected,), (expected_gradient,) = passes(reference, Share(), [x], [slope])
+    (expected,), (expected_gradient,) = passes(reference, BatchShard(), [x], [slope])
 
     def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor]]:
-        share = Share(comm)
+        share = BatchShard(comm)
         own = shared(copy.deepcopy(norm), share)
         return (own, *passes(own, share, [x], [slope]))
 
@@ -211,7 +211,7 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
 
     expected = dropped(kind(p), torch.arange(7))
     for rank in range(ranks):
-        share = Share(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]  # it sends nothing
+        share = BatchShard(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]  # it sends nothing
         rows = share.take(torch.arange(7))
         found = dropped(SharedDropout(kind(p), share), rows)
         assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
@@ -220,7 +220,7 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
 
 
 def test_dropout_in_place_changes_its_input() -> None:
-    share = Share(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
+    share = BatchShard(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
     rows = share.take(torch.arange(7))
     x = batch((7, 300), 0)[rows]
     y = SharedDropout(nn.Dropout(0.5, inplace=True), share)(x)
@@ -230,7 +230,7 @@ def test_dropout_in_place_changes_its_input() -> None:
 
 def test_dropout_does_nothing_in_evaluation_mode() -> None:
     x, before = batch((7, 3), 0), torch.get_rng_state()
-    assert SharedDropout(nn.Dropout(0.5), Share()).eval()(x) is x
+    assert SharedDropout(nn.Dropout(0.5), BatchShard()).eval()(x) is x
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -255,7 +255,7 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
     def work(comm: ThreadComm) -> dict[str, nn.Module]:
         if comm.rank:
             return {}
-        with shared_layers(network, Share(comm)):
+        with shared_layers(network, BatchShard(comm)):
             inside = modules(network)
             assert network.state_dict().keys() == state.keys()
             assert network.state_dict()["norm.running_mean"].data_ptr() == state["norm.running_mean"].data_ptr()
@@ -283,16 +283,16 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
 )
 def test_shared_layers_begin_in_the_mode_of_torchs(training: bool) -> None:
     network = Nested().train(training)
-    with shared_layers(network, Share(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
+    with shared_layers(network, BatchShard(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
         assert network.norm.training == network.body[1].training == training
 
 
 def test_where_nobody_shares_or_it_is_to_be_fast_nothing_is_replaced() -> None:
     network = Nested()
     before = modules(network)
-    with shared_layers(network, Share()):
+    with shared_layers(network, BatchShard()):
         assert modules(network) == before
-    fast = Share(ThreadComm(0, 2, None, []), exact=False)  # type: ignore[arg-type]
+    fast = BatchShard(ThreadComm(0, 2, None, []), exact=False)  # type: ignore[arg-type]
     with shared_layers(network, fast):
         assert modules(network) == before
 
@@ -300,13 +300,13 @@ def test_where_nobody_shares_or_it_is_to_be_fast_nothing_is_replaced() -> None:
 def test_a_layer_that_stands_in_two_places_is_shared_in_both() -> None:
     dropout = nn.Dropout(0.5)
     network = nn.Sequential(dropout, nn.Linear(2, 2), dropout)
-    with shared_layers(network, Share(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
+    with shared_layers(network, BatchShard(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
         assert isinstance(network[0], SharedDropout)
         assert isinstance(network[2], SharedDropout)
     assert network[0] is network[2] is dropout
 
 
-def trained(network: nn.Module, share: Share, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
+def trained(network: nn.Module, share: BatchShard, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
     """Six steps on the ranks' shares of some batches; the network and its losses."""
     optimizer, losses = torch.optim.SGD(network.parameters(), lr=1.0), []
     with shared_layers(network, share):
@@ -333,8 +333,8 @@ def test_ranks_that_share_batches_of_volumes_become_what_one_rank_does_to_roundi
     network = accurate(nn.Sequential(*body, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 2)))
     network.to(memory_format=torch.channels_last_3d)
     images = [(torch.randn(4, 2, 64, 64, 64) + 3).to(memory_format=torch.channels_last_3d) for _ in range(6)]
-    expected, losses = trained(copy.deepcopy(network), Share(), images)
-    for found, its in on_ranks(ranks, lambda comm: trained(copy.deepcopy(network), Share(comm), images)):
+    expected, losses = trained(copy.deepcopy(network), BatchShard(), images)
+    for found, its in on_ranks(ranks, lambda comm: trained(copy.deepcopy(network), BatchShard(comm), images)):
         assert its == pytest.approx(losses, rel=1e-6)
         for name, value in expected.state_dict().items():
             torch.testing.assert_close(found.state_dict()[name], value, rtol=2e-6, atol=2e-6, msg=name)

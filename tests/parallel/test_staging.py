@@ -17,11 +17,11 @@ from hpcdd.decomposition import rank_layout
 from hpcdd.mpi import library
 from hpcdd.mpi.communicator import Comm, world
 from hpcdd.parallel import staging
-from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.batch_shards import BatchShard, Flag
 from hpcdd.parallel.gradient_averaging import GradientAverage
 from hpcdd.parallel.shared_layers import shared_layers
 from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
-from hpcdd.parallel.subdomain_sum import Reduction
+from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.parallel.team import form_team
 from hpcdd.runs.resume import differences
 from hpcdd.runs.run_directory import RunDirectory
@@ -74,7 +74,7 @@ def test_on_a_cpu_every_message_has_its_own_memory() -> None:
 def test_a_gpu_is_waited_for_once_in_a_step(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
     ready = Staging.ready
     monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
-    total = Reduction(world(), kind)([torch.ones(3, 2), torch.ones(3, 2)])
+    total = SubdomainSum(world(), kind)([torch.ones(3, 2), torch.ones(3, 2)])
     assert torch.equal(total, torch.full((3, 2), 2.0))
     assert Stream.waited == 1
 
@@ -105,8 +105,8 @@ def test_the_devices_own_memory_gives_the_same_sum(kind: Any) -> None:
     summands = [torch.randn(7, 5), torch.randn(7, 5)]
     comm, flag = recording(), Flag(lambda: True)
     flag.board()
-    direct = Reduction(comm, kind, flag, Staging(direct=True))(summands)
-    assert torch.equal(direct, Reduction(world(), kind)(summands))
+    direct = SubdomainSum(comm, kind, flag, Staging(direct=True))(summands)
+    assert torch.equal(direct, SubdomainSum(world(), kind)(summands))
     assert set(comm.taken) == {torch.Tensor}
     assert flag.value == 1
 
@@ -115,7 +115,7 @@ def test_a_summand_that_cannot_be_added_is_told_either_way() -> None:
     for direct in (False, True):
         for value, said in ((float("nan"), "nan"), (float("inf"), "inf"), (1e9, "1000000000")):
             with pytest.raises(DivergedError, match=f"first layer is {said}"):
-                Reduction(world(), "ordered", staging=Staging(direct=direct))([torch.tensor([1.0, -value])])
+                SubdomainSum(world(), "ordered", staging=Staging(direct=direct))([torch.tensor([1.0, -value])])
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -137,7 +137,7 @@ def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
             return lambda values, result: (taken.append(type(values)), call(values, result))[1]
 
     def step(comm: ThreadComm) -> None:
-        share, network = Share(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
+        share, network = BatchShard(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
         with GradientAverage(network, share) as gradients:
             share.take(torch.arange(4))
             (network(torch.full((2, 3), float(comm.rank))).sum() * share.weight).backward()
@@ -195,7 +195,7 @@ def test_ranks_with_cores_of_their_own_do_not_sleep_in_a_step() -> None:
 def test_batch_norm_of_shared_batches_waits_for_a_gpu_once_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = Staging.ready
     monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
-    share = Share()
+    share = BatchShard()
     share.comm = world()  # one rank, as if there were more
     share.take(torch.arange(4))
     norm = nn.BatchNorm1d(3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hpcdd.core.errors import DivergedError
 from hpcdd.mpi import communicator as communication
 from hpcdd.parallel.batch_shards import Flag
-from hpcdd.parallel.subdomain_sum import Reduction, SumOverSubdomains
+from hpcdd.parallel.subdomain_sum import SubdomainSum, SumOverSubdomains
 
 from ..thread_ranks import ThreadComm, on_ranks
 
@@ -39,7 +39,7 @@ def tensors(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> list
 def test_an_ordered_sum_is_exact_but_for_half_a_unit_of_each_summand(
     comm: communication.Comm, rows: list[list[float]]
 ) -> None:
-    found = Reduction(comm, "ordered")(tensors(rows)).tolist()
+    found = SubdomainSum(comm, "ordered")(tensors(rows)).tolist()
     for number, column in zip(found, zip(*rows, strict=True), strict=True):
         exact = sum(map(Fraction, column), Fraction(0))
         assert abs(Fraction(number) - exact) <= len(rows) * Fraction(UNIT) / 2
@@ -48,7 +48,7 @@ def test_an_ordered_sum_is_exact_but_for_half_a_unit_of_each_summand(
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12))
 @quickly
 def test_an_ordered_sum_of_whole_units_is_exact(comm: communication.Comm, units: list[int]) -> None:
-    found = Reduction(comm, "ordered")(tensors([[unit * UNIT] for unit in units]))
+    found = SubdomainSum(comm, "ordered")(tensors([[unit * UNIT] for unit in units]))
     assert float(found) == sum(units) * UNIT == math.fsum(unit * UNIT for unit in units)
 
 
@@ -57,7 +57,8 @@ def test_a_float_sum_would_not_be(comm: communication.Comm) -> None:
     summands = tensors([[1e5], [1.0 + 2**-12], [-1e5]], torch.float32)
     orders = [[0, 1, 2], [0, 2, 1]]
     fast, ordered = (
-        [float(Reduction(comm, kind)([summands[i] for i in order])) for order in orders] for kind in ("fast", "ordered")
+        [float(SubdomainSum(comm, kind)([summands[i] for i in order])) for order in orders]
+        for kind in ("fast", "ordered")
     )
     assert len(set(fast)) == 2
     assert ordered == [1.0 + 2**-12] * 2
@@ -68,18 +69,18 @@ def test_a_float_sum_would_not_be(comm: communication.Comm) -> None:
 def test_the_bits_depend_neither_on_the_order_nor_on_who_has_which_summand(
     comm: communication.Comm, rows: list[list[float]], data: st.DataObject
 ) -> None:
-    expected = Reduction(comm, "ordered")(tensors(rows, torch.float32))
+    expected = SubdomainSum(comm, "ordered")(tensors(rows, torch.float32))
     summands = tensors(data.draw(st.permutations(rows)), torch.float32)
     ends = sorted(data.draw(st.sets(st.integers(1, len(rows) - 1), max_size=3))) if len(rows) > 1 else []
     groups = [summands[a:b] for a, b in zip([0, *ends], [*ends, len(rows)], strict=True)]
-    for found in on_ranks(len(groups), lambda comm: Reduction(comm, "ordered")(groups[comm.rank])):
+    for found in on_ranks(len(groups), lambda comm: SubdomainSum(comm, "ordered")(groups[comm.rank])):
         assert torch.equal(found, expected)
 
 
 def test_a_fast_sum_on_ranks_is_equal_to_rounding() -> None:
     summands = list(torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0)))
     groups = [summands[:2], summands[2:3], summands[3:]]
-    for found in on_ranks(3, lambda comm: Reduction(comm, "fast")(groups[comm.rank])):
+    for found in on_ranks(3, lambda comm: SubdomainSum(comm, "fast")(groups[comm.rank])):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, torch.stack(summands).sum(0))
 
@@ -94,7 +95,7 @@ def test_shape_and_dtype_are_kept(
         lying = [torch.randn(shape[::-1], dtype=dtype) for _ in range(count)]
         summands = [summand.permute(*reversed(range(len(shape)))) for summand in lying]  # not contiguous
         before = [summand.clone() for summand in summands]
-        found = Reduction(comm, kind)(summands)
+        found = SubdomainSum(comm, kind)(summands)
         assert (found.shape, found.dtype) == (shape, dtype)
         torch.testing.assert_close(found, torch.stack(before).sum(0))
         assert all(torch.equal(now, then) for now, then in zip(summands, before, strict=True))
@@ -102,14 +103,14 @@ def test_shape_and_dtype_are_kept(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sum_over_no_samples_is_empty(comm: communication.Comm, kind: str) -> None:
-    assert Reduction(comm, kind)([torch.empty(0, 4)] * 3).shape == (0, 4)
+    assert SubdomainSum(comm, kind)([torch.empty(0, 4)] * 3).shape == (0, 4)
 
 
 @pytest.mark.parametrize(("kind", "width"), [("ordered", 8), ("fast", 4)])
 def test_one_message_of_one_number_more_than_the_sum_has(kind: str, width: int) -> None:
     comm = communication.world()
     with comm.phase("step"):
-        Reduction(comm, kind)([torch.ones(6, 5) for _ in range(4)])
+        SubdomainSum(comm, kind)([torch.ones(6, 5) for _ in range(4)])
     assert comm.traffic["step"].calls == 1
     assert comm.traffic["step"].bytes == 2 * (6 * 5 + 1) * width  # sent and received
 
@@ -117,7 +118,7 @@ def test_one_message_of_one_number_more_than_the_sum_has(kind: str, width: int) 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 2.0**22, -(2.0**22), 3e38])
 def test_what_fixed_point_can_not_hold_has_diverged(wrong: float) -> None:
     comm = communication.world()
-    add, fine = Reduction(comm, "ordered"), torch.zeros(3)
+    add, fine = SubdomainSum(comm, "ordered"), torch.zeros(3)
     bad = torch.tensor([0.0, wrong, 1.0])
     with comm.phase("coherent_scratch"):
         for summands in ([bad], [bad, fine], [fine, bad]):
@@ -130,7 +131,7 @@ def test_all_ranks_hear_of_a_summand_that_can_not_be_added() -> None:
     def add(comm: ThreadComm) -> str:
         summand = torch.full((3,), math.inf if comm.rank == 1 else 1.0)
         with pytest.raises(DivergedError) as caught:
-            Reduction(comm, "ordered")([summand])
+            SubdomainSum(comm, "ordered")([summand])
         return str(caught.value)
 
     other, own, _ = on_ranks(3, add)
@@ -145,7 +146,7 @@ def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
         flag = Flag()
         with flag.in_training(lambda: False):
             flag.board()
-            found = Reduction(comm, "ordered", flag)([torch.full((3,), math.inf if comm.rank == 1 else 1.0)])
+            found = SubdomainSum(comm, "ordered", flag)([torch.full((3,), math.inf if comm.rank == 1 else 1.0)])
             with pytest.raises(DivergedError) as caught:
                 flag.check_divergence()
         assert (flag.value, flag.reason) == (0.0, None)
@@ -158,25 +159,25 @@ def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
 def test_the_largest_numbers_that_are_taken_do_not_overflow(comm: communication.Comm, count: int) -> None:
     limit = 2.0**22 / count
     just_below = torch.tensor([math.nextafter(limit, 0), -math.nextafter(limit, 0)], dtype=torch.float64)
-    found = Reduction(comm, "ordered")([just_below] * count)
+    found = SubdomainSum(comm, "ordered")([just_below] * count)
     torch.testing.assert_close(found, count * just_below, rtol=1e-15, atol=0)
     with pytest.raises(DivergedError):
-        Reduction(comm, "ordered")([torch.tensor([limit], dtype=torch.float64)] * count)
+        SubdomainSum(comm, "ordered")([torch.tensor([limit], dtype=torch.float64)] * count)
 
 
 def test_ranks_have_their_part_of_the_range_each() -> None:
     limit = 2.0**22 / 4
 
     def work(comm: ThreadComm) -> float:
-        return float(Reduction(comm, "ordered")([torch.tensor([limit - 1])]))
+        return float(SubdomainSum(comm, "ordered")([torch.tensor([limit - 1])]))
 
     assert on_ranks(4, work) == [4 * (limit - 1)] * 4
     with pytest.raises(DivergedError):
-        on_ranks(4, lambda comm: Reduction(comm, "ordered")([torch.tensor([limit])]))
+        on_ranks(4, lambda comm: SubdomainSum(comm, "ordered")([torch.tensor([limit])]))
 
 
 def test_a_fast_sum_takes_any_number(comm: communication.Comm) -> None:
-    found = Reduction(comm, "fast")([torch.tensor([math.nan, math.inf, 3e38])])
+    found = SubdomainSum(comm, "fast")([torch.tensor([math.nan, math.inf, 3e38])])
     assert found[0].isnan()
     assert found[1:].tolist() == torch.tensor([math.inf, 3e38]).tolist()
 
@@ -186,7 +187,7 @@ def test_the_flag_rides(kind: str) -> None:
     def work(comm: ThreadComm) -> list[float]:
         wishes = iter([False, comm.rank == 1, False])
         flag, seen = Flag(lambda: next(wishes)), []
-        add = Reduction(comm, kind, flag)
+        add = SubdomainSum(comm, kind, flag)
         for _ in range(3):
             flag.board()
             found = add([torch.full((2,), 0.5)])
@@ -200,7 +201,7 @@ def test_the_flag_rides(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_summand_has_the_sums_gradient(comm: communication.Comm, kind: str) -> None:
     summands = [torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    add = Reduction(comm, kind)
+    add = SubdomainSum(comm, kind)
     assert torch.autograd.gradcheck(lambda *parts: SumOverSubdomains.apply(add, *parts).sin(), summands)
     slope = torch.randn(3, 2, dtype=torch.float64)
     SumOverSubdomains.apply(add, *summands).backward(slope)
@@ -211,7 +212,7 @@ def test_the_backward_pass_sends_nothing() -> None:
     comm = communication.world()
     summands = [torch.randn(2, 3, requires_grad=True) for _ in range(2)]
     with comm.phase("forward"):
-        total = SumOverSubdomains.apply(Reduction(comm, "ordered"), *summands)
+        total = SumOverSubdomains.apply(SubdomainSum(comm, "ordered"), *summands)
     with comm.phase("backward"):
         total.square().sum().backward()
     assert (comm.traffic["forward"].calls, comm.traffic["backward"].calls) == (1, 0)
@@ -219,6 +220,6 @@ def test_the_backward_pass_sends_nothing() -> None:
 
 def test_a_summand_that_needs_no_gradient_gets_none(comm: communication.Comm) -> None:
     needed, not_needed = torch.ones(2, requires_grad=True), torch.ones(2)
-    SumOverSubdomains.apply(Reduction(comm, "ordered"), needed, not_needed).sum().backward()
+    SumOverSubdomains.apply(SubdomainSum(comm, "ordered"), needed, not_needed).sum().backward()
     assert needed.grad.tolist() == [1, 1]
     assert not_needed.grad is None

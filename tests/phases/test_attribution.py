@@ -10,9 +10,9 @@ import torch
 
 from hpcdd.artifacts.evaluation_cache import Pieces
 from hpcdd.config.schema import AggregationSettings, BaselineSettings, CoherentSettings, Config
-from hpcdd.decomposition.rank_layout import Mesh, Place, assign
+from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign
 from hpcdd.models.aggregators import RULES, distribution, scores
-from hpcdd.models.coherent_model import Coherent
+from hpcdd.models.coherent_model import CoherentModel
 from hpcdd.models.dnn import DNN, create_dnn
 from hpcdd.parallel.batch_shards import Flag
 from hpcdd.parallel.sharded_coherent import take_part
@@ -39,10 +39,10 @@ def model(hidden: tuple[int, ...] = (16, 8), width: int = K) -> DNN:
 
 def on(size: int, rows: np.ndarray, work: Callable[[Examination, Team], Pieces]) -> Pieces:
     """What root gets where ``size`` ranks, threads of this process, examine together."""
-    places = [Place(rank, "host", "cpu", "cpu", 1, tuple(own)) for rank, (own, _) in enumerate(assign(S, size))]
+    places = [RankPlacement(rank, "host", "cpu", "cpu", 1, tuple(own)) for rank, (own, _) in enumerate(assign(S, size))]
 
     def one(comm: ThreadComm) -> Pieces:
-        team = Team(Config(), Mesh(S, tuple(places)), places[comm.rank], comm, comm, comm, Flag())  # type: ignore[arg-type]
+        team = Team(Config(), RankLayout(S, tuple(places)), places[comm.rank], comm, comm, comm, Flag())  # type: ignore[arg-type]
         return work(Examination(team, rows), team)
 
     pieces, *others = on_ranks(size, one)
@@ -79,7 +79,7 @@ def test_influence_is_what_brute_force_on_the_coherent_model_finds(
     found = of_dnn(size, dnn, outputs, ROWS)
 
     # CNNs that give their input: the coherent model is then a function of the outputs alone.
-    whole = Coherent([torch.nn.Identity() for _ in range(S)], dnn, features).eval()
+    whole = CoherentModel([torch.nn.Identity() for _ in range(S)], dnn, features).eval()
     z = list(outputs[torch.from_numpy(ROWS)].unbind(1))
     for output in z:
         output.requires_grad_()

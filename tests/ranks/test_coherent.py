@@ -17,14 +17,14 @@ from hpcdd.data.problem import Problem, pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import SideBySide
 from hpcdd.decomposition import rank_layout
-from hpcdd.models.coherent_model import Coherent, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn
 from hpcdd.mpi.communicator import Comm
-from hpcdd.parallel.batch_shards import Flag, Share
+from hpcdd.parallel.batch_shards import BatchShard, Flag
 from hpcdd.parallel.gradient_averaging import GradientAverage
-from hpcdd.parallel.sharded_coherent import PartOfCoherent, collect_dnn, spread_dnn, take_part
+from hpcdd.parallel.sharded_coherent import ShardedCoherentModel, collect_dnn, spread_dnn, take_part
 from hpcdd.parallel.shared_layers import shared_layers
-from hpcdd.parallel.subdomain_sum import Reduction, SumOverSubdomains
+from hpcdd.parallel.subdomain_sum import SubdomainSum, SumOverSubdomains
 from hpcdd.parallel.team import Team, form_team
 from hpcdd.phases.coherent import assemble, feature_widths, initial_part
 from hpcdd.phases.evaluation import dnn_accuracy, rule_accuracies
@@ -56,7 +56,7 @@ def _pose(
     return config, problem, form_team(comm, the_mesh, config, Flag())
 
 
-def _one_model(config: Config, problem: Problem) -> Coherent:
+def _one_model(config: Config, problem: Problem) -> CoherentModel:
     """The whole model in one process, in float64, the same on every rank."""
     features, num_classes = config.coherent_features, problem.info.num_classes
     cnns = [
@@ -64,12 +64,12 @@ def _one_model(config: Config, problem: Problem) -> Coherent:
         for s in range(len(problem.decomposition))
     ]
     dnn = create_dnn(config.aggregation, feature_widths(problem, features), num_classes, config.seed)
-    return Coherent([prepare_cnn(cnn, features, 1.0) for cnn in cnns], dnn, features).double()
+    return CoherentModel([prepare_cnn(cnn, features, 1.0) for cnn in cnns], dnn, features).double()
 
 
-def _part_of(whole: Coherent, team: Team) -> PartOfCoherent:
+def _part_of(whole: CoherentModel, team: Team) -> ShardedCoherentModel:
     cnns = {s: copy.deepcopy(whole.cnns[s]) for s in team.place.subdomains}
-    return PartOfCoherent(cnns, take_part(whole.dnn, team.place.subdomains, team.reduction()), whole.features)
+    return ShardedCoherentModel(cnns, take_part(whole.dnn, team.place.subdomains, team.reduction()), whole.features)
 
 
 def _batch(problem: Problem, subdomains: range | tuple[int, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -158,7 +158,7 @@ def test_the_sum_and_its_gradient_are_adjoint(comm: Comm) -> None:
     summands = [torch.randn(6, 5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(own)]
     y = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     for kind in ("ordered", "fast"):
-        total = SumOverSubdomains.apply(Reduction(comm, kind), *summands)
+        total = SumOverSubdomains.apply(SubdomainSum(comm, kind), *summands)
         image = float((total * y).detach().sum())
         gradients = torch.autograd.grad(total, summands, y)
         here = np.array([sum(float((x * g).detach().sum()) for x, g in zip(summands, gradients, strict=True))])
@@ -191,7 +191,7 @@ def test_the_wish_to_stop_is_seen_by_all_in_the_same_step(comm: Comm) -> None:
     wanted = [False]
     flag = Flag(lambda: wanted[0])
     for kind in ("ordered", "fast"):
-        reduction, share = Reduction(comm, kind, flag), Share(comm, flag)
+        reduction, share = SubdomainSum(comm, kind, flag), BatchShard(comm, flag)
         network = nn.Linear(3, 2)
         for step in range(3):
             wanted[0] = step == 1 and comm.rank == comm.size - 1
@@ -220,7 +220,7 @@ def test_the_state_goes_to_the_ranks_and_back(comm: Comm, tiny: Path) -> None:
         dnn = spread_dnn(team, whole.dnn if comm.is_root else None, template, team.reduction())
         for s in team.place.subdomains:
             assert torch.equal(dnn.blocks[str(s)], whole.dnn.block(s))
-        part = PartOfCoherent({s: whole.cnns[s] for s in team.place.subdomains}, dnn, features)
+        part = ShardedCoherentModel({s: whole.cnns[s] for s in team.place.subdomains}, dnn, features)
 
         back = collect_dnn(team, dnn, template)
         assert (back is not None) == comm.is_root
@@ -259,7 +259,7 @@ def test_transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
     own = {s: local[s].eval() for s in team.place.subdomains}
     inputs, _ = _batch(problem, range(len(local)))
     images = [image.float() for image in inputs]
-    expected = Coherent(list(local.values()), on_logits, "logits").eval()(images)
+    expected = CoherentModel(list(local.values()), on_logits, "logits").eval()(images)
     dnn = take_part(on_logits, team.place.subdomains, team.reduction())
     for features in ("logits", "penultimate"):
         settings = config.coherent.model_copy(update={"features": features})

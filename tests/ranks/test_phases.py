@@ -13,7 +13,7 @@ from hpcdd.config.schema import Config
 from hpcdd.data.problem import Problem, pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import rank_layout as mesh
-from hpcdd.decomposition.rank_layout import Mesh, Place
+from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
 from hpcdd.mpi import communicator as communication
 from hpcdd.mpi.communicator import Comm
 from hpcdd.phases import gather
@@ -23,7 +23,7 @@ from hpcdd.training.status import Hooks
 pytestmark = pytest.mark.ranks(3, 7)
 
 
-def _train(config: Config, problem: Problem, place: Place) -> dict[int, LocalResult]:
+def _train(config: Config, problem: Problem, place: RankPlacement) -> dict[int, LocalResult]:
     torch.set_num_threads(1)
     samples = problem.read(BoxReader(problem.info.path), place.subdomains, "cpu")
     return train_local_cnns(config, place, samples, problem.info.num_classes, problem.widths.local_width, Hooks())
@@ -35,8 +35,8 @@ class Trained:
 
     config: Config
     problem: Problem
-    mesh: Mesh
-    place: Place
+    mesh: RankLayout
+    place: RankPlacement
     results: dict[int, LocalResult]
     calls: int
 
@@ -62,7 +62,7 @@ def trained(data: Path) -> Trained:
 @functools.cache
 def on_one_rank(data: Path) -> dict[int, LocalResult]:
     found = trained(data)
-    return _train(found.config, found.problem, Place(0, "here", "cpu", "cpu", 1, tuple(range(6))))
+    return _train(found.config, found.problem, RankPlacement(0, "here", "cpu", "cpu", 1, tuple(range(6))))
 
 
 def test_the_local_phase_needs_no_message(comm: Comm, tiny: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from hpcdd.artifacts.evaluation_cache import Findings
+from hpcdd.artifacts.evaluation_cache import EvaluationCache
 from hpcdd.artifacts.model_file import read_model
 from hpcdd.config import loading
 from hpcdd.config.schema import Config
@@ -96,7 +96,7 @@ def test_a_setting_that_is_no_more_is_refused_with_its_name_and_the_revision(tmp
 def test_the_result_of_a_run_is_another_runs_though_it_knew_fewer_settings(tmp_path: Path) -> None:
     new, old = begun(tmp_path / "new"), begun(tmp_path / "old", without="decomposition.uniform")
     for directory in (new, old):
-        Findings(directory.checkpoints, "1234").add("dnn", {}, {})
+        EvaluationCache(directory.checkpoints, "1234").add("dnn", {}, {})
     offered = [offers("local", directory) for directory in (new, old)]
     assert offered[0] is not None
     assert offered[1] is not None

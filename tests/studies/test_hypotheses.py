@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hpcdd.core.errors import UserError
-from hpcdd.studies.hypotheses import Measured, Statement, holm, judge
+from hpcdd.studies.hypotheses import Hypothesis, Measured, holm, judge
 
 
 def rows(*differences: list[float]) -> list[list[Measured]]:
@@ -21,7 +21,7 @@ def rows(*differences: list[float]) -> list[list[Measured]]:
 
 def of(text: str, *differences: list[float]):  # type: ignore[no-untyped-def]
     """The judgement of one statement."""
-    (found,) = judge([Statement.parse(text)], rows(*differences))
+    (found,) = judge([Hypothesis.parse(text)], rows(*differences))
     return found
 
 
@@ -99,7 +99,7 @@ def test_what_runs_have_in_common_counts_once_when_pooled() -> None:
         [Measured({"average": 0.6, "majority": 0.5 + s, "dnn": 0.7 + f + s}, origin=s) for s in (0.01, 0.02)]
         for f in (0, 0.1)
     ]
-    rules, dnn = judge([Statement.parse("average > majority"), Statement.parse("dnn > average")], twice)
+    rules, dnn = judge([Hypothesis.parse("average > majority"), Hypothesis.parse("dnn > average")], twice)
     assert (rules.pooled.n, dnn.pooled.n) == (2, 4)
     assert [c.n for c in rules.rows] == [2, 2]
 
@@ -110,7 +110,7 @@ def test_a_test_that_rows_have_in_common_counts_once_in_holms_family() -> None:
         [Measured({"average": 0.6 + s, "majority": 0.5, "dnn": 0.7 + f * s}, origin=s) for s in (0.01, 0.02, 0.04)]
         for f in (2, 3)
     ]
-    rules, dnn = judge([Statement.parse("average > majority"), Statement.parse("dnn > average")], runs)
+    rules, dnn = judge([Hypothesis.parse("average > majority"), Hypothesis.parse("dnn > average")], runs)
     distinct = [rules.rows[0].p, dnn.rows[0].p, dnn.rows[1].p]
     assert rules.rows[1].p == distinct[0]
     expected = holm([p for p in distinct if p is not None])
@@ -120,13 +120,13 @@ def test_a_test_that_rows_have_in_common_counts_once_in_holms_family() -> None:
 
 def test_rows_of_other_local_cnns_have_tests_of_their_own() -> None:
     """Of equal accuracies, though."""
-    (found,) = judge([Statement.parse("dnn > average")], rows([0.01, 0.02, 0.04], [0.01, 0.02, 0.04]))
+    (found,) = judge([Hypothesis.parse("dnn > average")], rows([0.01, 0.02, 0.04], [0.01, 0.02, 0.04]))
     assert [c.corrected for c in found.rows] == [2 * c.p for c in found.rows if c.p is not None]
 
 
 def test_a_statement_and_its_reverse_are_one_test() -> None:
     above, below = judge(
-        [Statement.parse("dnn > average"), Statement.parse("average >= dnn")], rows([0.01, 0.02, 0.04])
+        [Hypothesis.parse("dnn > average"), Hypothesis.parse("average >= dnn")], rows([0.01, 0.02, 0.04])
     )
     assert above.rows[0].p == pytest.approx(below.rows[0].p)
     assert above.rows[0].corrected == above.rows[0].p
@@ -143,7 +143,7 @@ def test_holms_method_is_the_closed_test_of_bonferronis(p: list[float]) -> None:
 
 def test_a_run_that_lacks_a_strategy_makes_no_pair() -> None:
     (found,) = judge(
-        [Statement.parse("dnn > average")], [[Measured({"dnn": 0.6}), Measured({"dnn": 0.7, "average": 0.5})]]
+        [Hypothesis.parse("dnn > average")], [[Measured({"dnn": 0.6}), Measured({"dnn": 0.7, "average": 0.5})]]
     )
     assert found.rows[0].differences == (0.2,)
 
@@ -157,7 +157,7 @@ def test_holm_by_hand() -> None:
 
 def test_families_of_corrections() -> None:
     """Rows are corrected over rows and statements, pooled tests over statements."""
-    statements = [Statement.parse("dnn > average"), Statement.parse("dnn >= average")]
+    statements = [Hypothesis.parse("dnn > average"), Hypothesis.parse("dnn >= average")]
     first, second = judge(statements, rows([0.01, 0.02, 0.03], [0.01, 0.02, 0.04]))
     p = [c.p for c in (*first.rows, *second.rows)]
     assert [c.corrected for c in (*first.rows, *second.rows)] == holm([x for x in p if x is not None])
@@ -177,8 +177,8 @@ def test_families_of_corrections() -> None:
 )
 def test_mistakes(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Statement.parse(text)
+        Hypothesis.parse(text)
 
 
 def test_a_statement_is_read_as_it_is_written() -> None:
-    assert str(Statement.parse(" coherent_transfer>=dnn ")) == "coherent_transfer >= dnn"
+    assert str(Hypothesis.parse(" coherent_transfer>=dnn ")) == "coherent_transfer >= dnn"

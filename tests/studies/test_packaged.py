@@ -9,7 +9,7 @@ import pytest
 
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.studies import study_request
-from hpcdd.studies.hypotheses import Statement
+from hpcdd.studies.hypotheses import Hypothesis
 from hpcdd.studies.planned_runs import posed
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ SHAPES = {
 }
 
 
-def orders(path: Path, *options: str) -> list[study_request.Order]:
+def orders(path: Path, *options: str) -> list[study_request.StudyRequest]:
     """A study, and each of its variants."""
     plain = study_request.order([str(path), *options])[0]
     variants = plain.description.variants
@@ -47,7 +47,7 @@ def test_every_run_is_valid_and_can_show_what_is_expected(path: Path) -> None:
     for wanted in orders(path):
         columns = set(wanted.description.table.columns or ())
         assert wanted.description.expect
-        for statement in map(Statement.parse, wanted.description.expect):
+        for statement in map(Hypothesis.parse, wanted.description.expect):
             assert {statement.left, statement.right} <= columns, "what is compared stands in the table"
         for run in wanted.runs:
             assert run.config.baseline.enabled == ("global" in columns)

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from hpcdd.artifacts.evaluation_cache import Findings
+from hpcdd.artifacts.evaluation_cache import EvaluationCache
 from hpcdd.config.schema import Config
 from hpcdd.runs.reuse import identity
 from hpcdd.studies import run_queue
 from hpcdd.studies.matrix import Combination
-from hpcdd.studies.planned_runs import Posed, posed
+from hpcdd.studies.planned_runs import PlannedRun, posed
 from hpcdd.studies.rank_groups import stages
 from hpcdd.studies.run_queue import Queue
 from hpcdd.studies.study_directory import StudyDirectory
 from hpcdd.studies.study_request import Run
 
 
-def entry(name: str, ranks: int = 1, **results: str) -> Posed:
-    return Posed(Run(Combination(name, {}, {}), Config()), ranks, 4, results)
+def entry(name: str, ranks: int = 1, **results: str) -> PlannedRun:
+    return PlannedRun(Run(Combination(name, {}, {}), Config()), ranks, 4, results)
 
 
 def record(seed: int, replicas: int = 1) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def complete(directory: StudyDirectory, name: str, phase: str, record: dict[str,
     run = directory.run(name)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     run.write_record({**record, "format": 1, "hpcdd": "0", "run": name, "device": "cpu", "complete": False})
-    Findings(run.checkpoints, name).add(phase, {}, {})
+    EvaluationCache(run.checkpoints, name).add(phase, {}, {})
 
 
 def test_groups_of_one_size_work_at_one_time_the_largest_first() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hpcdd.core.errors import UserError
 from hpcdd.studies import dry_run
 from hpcdd.studies.study_directory import StudyDirectory, index_of
-from hpcdd.studies.study_request import Order, order
+from hpcdd.studies.study_request import StudyRequest, order
 
 from ..plan.machines import machine
 
@@ -47,7 +47,7 @@ def study(tmp_path: Path) -> str:
     return str(path)
 
 
-def ordered(*words: str) -> Order:
+def ordered(*words: str) -> StudyRequest:
     return order(words)[0]
 
 

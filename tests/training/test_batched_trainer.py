@@ -17,12 +17,12 @@ from hpcdd.data.augmentation import AugmentedSamples
 from hpcdd.data.problem import pose
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.sample_loading import Where
-from hpcdd.decomposition.rank_layout import Place
+from hpcdd.decomposition.rank_layout import RankPlacement
 from hpcdd.mpi.traffic import Ledger
 from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_together
 from hpcdd.training import batched_trainer as together
 from hpcdd.training import cuda_graphs
-from hpcdd.training.checkpoints.manager import Costs, Journal, Keeper, NoKeeper
+from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, Costs, NullCheckpointManager
 from hpcdd.training.status import Hooks, Status
 
 from .test_trainer import stop_at
@@ -41,7 +41,7 @@ class Run:
         together: bool = True,
         step: Callable[[], None] = lambda: None,
         subdomains: tuple[int, ...] = ALL,
-        journal: Journal | None = None,
+        journal: CheckpointStats | None = None,
         every: str = "1000 epochs",
         more: Mapping[str, Any] | None = None,
         **local: Any,
@@ -55,17 +55,17 @@ class Run:
             **(more or {}),
         }
         config = Config.model_validate(content)
-        problem, place = pose(config), Place(0, "here", "cpu", "cpu", 1, subdomains)
+        problem, place = pose(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
         where: Where = "stream" if config.data.storage == "stream" else "device"
         samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu", where)
-        self.journal = journal or Journal(print)
+        self.journal = journal or CheckpointStats(print)
         self.statuses: dict[int, list[Status]] = {}
         self.order: list[tuple[int, int]] = []
 
-        def keeper(subdomain: int) -> NoKeeper:
+        def keeper(subdomain: int) -> NullCheckpointManager:
             if folder is None:
-                return NoKeeper()
-            return Keeper(
+                return NullCheckpointManager()
+            return CheckpointManager(
                 folder / str(subdomain),
                 "a run",
                 CheckpointSettings(every=every),
@@ -178,7 +178,7 @@ def test_each_has_its_part_of_the_costs(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(StopRequest):
         Run(tiny, tmp_path, step=stop_at(4))
     wall = time.perf_counter() - start
-    journal = Journal(print)
+    journal = CheckpointStats(print)
     Run(tiny, tmp_path, journal=journal)
     costs = [journal.earlier["local", s] for s in ALL]
     assert {cost.steps for cost in costs} == {3}

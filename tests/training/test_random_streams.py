@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hpcdd.core.seeding import WHOLE, seed_of
-from hpcdd.training.random_streams import Streams
+from hpcdd.training.random_streams import RandomStreams
 
 CPU = torch.device("cpu")
 X = torch.ones(4, 50)
@@ -22,7 +22,7 @@ def drawn(
 ) -> dict[int, torch.Tensor]:
     """What each network gives at two steps in which they compute in some order, with other draws in between."""
     outputs: dict[int, list[torch.Tensor]] = {s: [] for s in networks}
-    with Streams(networks, CPU) as streams:
+    with RandomStreams(networks, CPU) as streams:
         streams.begin(seed, purpose, epoch)
         for step in range(2):
             for s in order if step == 0 else reversed(order):
@@ -47,7 +47,7 @@ def test_alone_a_network_draws_as_without_streams() -> None:
     (network,) = dropouts(3).values()
     torch.manual_seed(seed_of(7, "local dropout", subdomain=3, epoch=2))
     expected = torch.stack([network(X), network(X)])
-    with Streams({3: network}, CPU) as streams:
+    with RandomStreams({3: network}, CPU) as streams:
         streams.begin(7, "local dropout", 2)
         assert torch.equal(torch.stack([network(X), network(X)]), expected)
 
@@ -58,7 +58,7 @@ def test_streams_begin_anew_and_differ_by_epoch_seed_and_purpose() -> None:
     assert torch.equal(drawn(networks, [0, 1])[0], first[0])
     for other in ({"epoch": 1}, {"seed": 1}, {"purpose": "other"}):
         assert not torch.equal(drawn(networks, [0, 1], **other)[0], first[0])
-    with Streams(networks, CPU) as streams:
+    with RandomStreams(networks, CPU) as streams:
         for _ in range(2):
             streams.begin(0, "dropout", 0)
             assert torch.equal(networks[1](X), first[1][0])
@@ -67,7 +67,7 @@ def test_streams_begin_anew_and_differ_by_epoch_seed_and_purpose() -> None:
 def test_in_evaluation_mode_nothing_is_drawn_and_the_state_stays() -> None:
     networks = dropouts(0, 1)
     expected = drawn(networks, [0, 1])
-    with Streams(networks, CPU) as streams:
+    with RandomStreams(networks, CPU) as streams:
         streams.begin(0, "dropout", 0)
         first = networks[0](X)
         torch.manual_seed(5)
@@ -82,7 +82,7 @@ def test_in_evaluation_mode_nothing_is_drawn_and_the_state_stays() -> None:
 def test_afterwards_the_networks_draw_from_the_global_state(failing: bool) -> None:
     networks = dropouts(0)
     try:
-        with Streams(networks, CPU) as streams:
+        with RandomStreams(networks, CPU) as streams:
             streams.begin(0, "dropout", 0)
             networks[0](X)
             if failing:

@@ -14,7 +14,7 @@ from hpcdd.config.schema import CheckpointSettings, TrainingSettings
 from hpcdd.core.errors import StopRequest
 from hpcdd.data import sample_order
 from hpcdd.mpi.traffic import Ledger
-from hpcdd.training.checkpoints.manager import Costs, Journal, Keeper
+from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, Costs
 from hpcdd.training.checkpoints.snapshot import Position, Snapshot
 from hpcdd.training.status import Hooks, Status
 from hpcdd.training.trainer import train
@@ -30,9 +30,9 @@ SETTINGS = TrainingSettings(epochs=3, batch_size=30)
 LAST = 3 * (100 // 30)
 
 
-def keeper(folder: Path, every: str = "1000 epochs", journal: Journal | None = None) -> Keeper:
-    journal = journal or Journal(print)
-    return Keeper(
+def keeper(folder: Path, every: str = "1000 epochs", journal: CheckpointStats | None = None) -> CheckpointManager:
+    journal = journal or CheckpointStats(print)
+    return CheckpointManager(
         folder,
         "a run",
         CheckpointSettings(every=every),
@@ -182,7 +182,7 @@ def test_a_finished_training_is_not_repeated_and_may_grow(tmp_path: Path) -> Non
 def test_costs_add_up_over_jobs(tmp_path: Path) -> None:
     with pytest.raises(StopRequest):
         run(tmp_path, step=stop_at(5))
-    journal = Journal(print)
+    journal = CheckpointStats(print)
     assert keeper(tmp_path, journal=journal).load() is not None
     ((key, costs),) = journal.earlier.items()
     assert key == ("local", 2)
@@ -220,7 +220,7 @@ def test_a_share_of_the_clocks_is_what_a_training_costs(tmp_path: Path, monkeypa
         its.count(share)
     clock[0] += 1.0
     its.save(lambda: Snapshot(Position(1, 0)), steps=5)
-    journal = Journal(print)
+    journal = CheckpointStats(print)
     keeper(tmp_path, journal=journal).load()
     cost = journal.earlier["local", 2]
     assert (cost.seconds, cost.steps) == (8 + 0.5 * 4 + 0 * 7 + 0.25 * 12 + 1, 5)

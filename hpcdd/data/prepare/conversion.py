@@ -24,9 +24,9 @@ from ..format import DatasetInfo
 from ..writing import check_out, write_dataset
 from . import contact_sheet, prepare_options
 from .importers import IMPORTERS
-from .importers.decode_pool import Work
+from .importers.decode_pool import DecodePool
 from .importers.file_tree import stem
-from .importers.image_source import Collection, Imported
+from .importers.image_source import Collection, ImageSource
 from .selection import balanced, divided
 
 _LONGEST_NAME = 200
@@ -54,7 +54,7 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, 
     grid = None if arguments.grid is None else _numbers("grid", arguments.grid)
     overlap = (0,) if arguments.overlap is None else _numbers("overlap", arguments.overlap, least=0)
     _check(arguments)
-    work = Work(arguments.skip_bad, seed=arguments.seed)
+    work = DecodePool(arguments.skip_bad, seed=arguments.seed)
     if arguments.threads is not None:
         work.threads = arguments.threads
     imported = IMPORTERS[arguments.kind].read(source, work, **own)
@@ -157,12 +157,12 @@ def _decomposition(spatial: Sequence[int], grid: tuple[int, ...], overlap: tuple
         raise UserError(message) from error
 
 
-def _name(arguments: argparse.Namespace, imported: Imported) -> str:
+def _name(arguments: argparse.Namespace, imported: ImageSource) -> str:
     name: str = arguments.name or imported.name or stem(arguments.source.absolute())
     return f"{name} (synthetic)" if imported.synthetic and "synthetic" not in name else name
 
 
-def _origin(arguments: argparse.Namespace, imported: Imported) -> str:
+def _origin(arguments: argparse.Namespace, imported: ImageSource) -> str:
     """Where the data set comes from; a note does not hide that images were computed."""
     if imported.synthetic and arguments.source_note:
         return f"{imported.source}; {arguments.source_note}"
@@ -170,7 +170,7 @@ def _origin(arguments: argparse.Namespace, imported: Imported) -> str:
 
 
 def _classes(
-    arguments: argparse.Namespace, imported: Imported, splits: Mapping[str, Collection]
+    arguments: argparse.Namespace, imported: ImageSource, splits: Mapping[str, Collection]
 ) -> tuple[tuple[str, ...], dict[str, Collection], str]:
     """Names of the classes, splits whose labels count these from 0, and what a user should know of it.
 

@@ -33,7 +33,7 @@ class _Described(BaseModel):
 
 
 class PicturePreparation(_Described):
-    """Of a picture in one of the usual formats, see :class:`hpcdd.data.prepare.importers.image_files.Form`."""
+    """Of a picture in one of the usual formats, see :class:`.importers.image_files.ImageTransform`."""
 
     kind: Literal["picture"] = "picture"
     size: Annotated[tuple[PositiveInt, PositiveInt], _at_most(MOST_PIXELS, "pixels")]

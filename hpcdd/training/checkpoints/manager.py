@@ -14,7 +14,7 @@ from ...core.seeding import WHOLE
 from ...mpi.communicator import Comm
 from ...mpi.traffic import Ledger, Traffic
 from .snapshot import Position, Snapshot
-from .store import Chain, Entry
+from .store import CheckpointStore, Entry
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Costs:
 
 
 @dataclass
-class Journal:
+class CheckpointStats:
     """What the keepers of a rank have to say, what they have cost, and what earlier jobs have.
 
     Attributes:
@@ -57,7 +57,7 @@ class Journal:
     earlier: dict[tuple[str, int], Costs] = field(default_factory=dict)
 
 
-class NoKeeper:
+class NullCheckpointManager:
     """Keeps nothing."""
 
     @property
@@ -84,7 +84,7 @@ class NoKeeper:
         """Does nothing."""
 
 
-class Keeper(NoKeeper):
+class CheckpointManager(NullCheckpointManager):
     """Keeps one training.
 
     Args:
@@ -106,7 +106,7 @@ class Keeper(NoKeeper):
         folder: Path,
         run: str,
         settings: CheckpointSettings,
-        journal: Journal,
+        journal: CheckpointStats,
         *,
         phase: str,
         ledger: Ledger,
@@ -115,7 +115,7 @@ class Keeper(NoKeeper):
         writes: Sequence[int] = (WHOLE,),
         reads: Sequence[int] = (WHOLE,),
     ) -> None:
-        self._chain, self._settings, self._journal = Chain(folder, run), settings, journal
+        self._chain, self._settings, self._journal = CheckpointStore(folder, run), settings, journal
         self._phase, self._ledger = phase, ledger
         self._comm = comm if comm is not None and comm.size > 1 else None
         self._subdomain_of, self._writes, self._reads = subdomain_of, writes, reads
@@ -132,7 +132,7 @@ class Keeper(NoKeeper):
 
     @property
     def alone(self) -> bool:
-        """See :class:`NoKeeper`."""
+        """See :class:`NullCheckpointManager`."""
         return self._comm is None
 
     def overdue(self) -> bool:

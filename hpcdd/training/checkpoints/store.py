@@ -26,7 +26,7 @@ _NAME = re.compile(r"e(\d{5,})-s(\d{7,})\.")
 Entry = dict[str, Any]
 
 
-class Chain:
+class CheckpointStore:
     """Checkpoints of one training. Knows nothing of MPI: who writes which piece, and when, its user decides.
 
     Args:

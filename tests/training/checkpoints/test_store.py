@@ -17,9 +17,9 @@ from hpcdd.config.schema import CheckpointSettings
 from hpcdd.core.errors import DamagedError
 from hpcdd.core.seeding import WHOLE
 from hpcdd.mpi.traffic import Ledger
-from hpcdd.training.checkpoints.manager import Journal, Keeper
+from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats
 from hpcdd.training.checkpoints.snapshot import Position, Snapshot, by_number
-from hpcdd.training.checkpoints.store import Chain
+from hpcdd.training.checkpoints.store import CheckpointStore
 
 from ...waiting import LIMIT
 
@@ -40,12 +40,12 @@ def snapshot(epoch: int, steps: int = 0) -> Snapshot:
     )
 
 
-def keeper(folder: Path, said: list[str]) -> Keeper:
-    return Keeper(
+def keeper(folder: Path, said: list[str]) -> CheckpointManager:
+    return CheckpointManager(
         folder,
         "this run",
         CheckpointSettings(),
-        Journal(said.append),
+        CheckpointStats(said.append),
         phase="coherent_transfer",
         ledger=Ledger(0),
         comm=None,
@@ -122,7 +122,7 @@ def test_the_same_position_is_not_written_twice(tmp_path: Path) -> None:
 
 def test_what_was_not_finished_is_not_looked_at(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    Chain(tmp_path, "this run").write(Position(2, 0), 2, snapshot(2).piece(2, by_number))
+    CheckpointStore(tmp_path, "this run").write(Position(2, 0), 2, snapshot(2).piece(2, by_number))
     (tmp_path / ".e00002-s0000000.json.123.tmp").write_text("{")
     said: list[str] = []
     assert same(keeper(tmp_path, said).load(), snapshot(1))
@@ -183,7 +183,7 @@ def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
 
 def test_a_piece_of_another_size_is_not_read(tmp_path: Path) -> None:
     """A terabyte that takes no room on the disk."""
-    chain = Chain(tmp_path, "run")
+    chain = CheckpointStore(tmp_path, "run")
     chain.publish(Position(1, 0), chain.write(Position(1, 0), 0, b"piece"), {}, None, None)
     (piece,) = tmp_path.glob("*.h5")
     with piece.open("rb+") as file:
@@ -195,13 +195,13 @@ def test_a_piece_of_another_size_is_not_read(tmp_path: Path) -> None:
 def test_checkpoints_of_another_run_are_not_taken(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(DamagedError, match="belongs to another run"):
-        Chain(tmp_path, "that run").manifest(Position(1, 0))
+        CheckpointStore(tmp_path, "that run").manifest(Position(1, 0))
 
 
 def test_no_flipped_bit_stays_unseen(tmp_path: Path) -> None:
     """Every byte of a manifest and of a piece: either the same content, or seen to be damaged."""
     save(tmp_path, 1)
-    chain, position = Chain(tmp_path, "this run"), Position(1, 0)
+    chain, position = CheckpointStore(tmp_path, "this run"), Position(1, 0)
     manifest = chain.manifest(position)
     piece = chain.read(manifest, [2])
     seen = 0

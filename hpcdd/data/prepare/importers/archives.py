@@ -25,7 +25,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from ....core.errors import UserError
 from ....core.files import decoded, readable
-from .file_tree import READ_ERRORS, Entry, FolderTree, Read, Tree, check_size
+from .file_tree import READ_ERRORS, ArchiveReader, Entry, FolderTree, Read, check_size
 
 _MOST_HEADER = 1 << 20
 _MOST_LINKS = 40
@@ -38,7 +38,7 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """How members of zip archives may be compressed: Python unpacks these in pieces, so that none outgrows its size."""
 
 
-def open_tree(path: Path) -> Tree:
+def open_tree(path: Path) -> ArchiveReader:
     """The tree of a folder or an archive, told by its content.
 
     Raises:
@@ -81,7 +81,7 @@ class _Member(NamedTuple):
 _FOLDER = _Member("folder")
 
 
-class _Archive(Tree):
+class _Archive(ArchiveReader):
     """Members by name; ``_follow`` is the advice where links lead nowhere."""
 
     _follow: str

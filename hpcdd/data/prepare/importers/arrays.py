@@ -19,7 +19,7 @@ from ....decomposition.boxes import by
 from ...split import Indices
 from ...structure import DTYPES
 from .file_tree import MOST_BYTES, READ_ERRORS
-from .image_source import Collection, Imported
+from .image_source import Collection, ImageSource
 from .row_stream import StreamedArray
 from .splits import by_split
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_arrays(
     source: Path, found: Mapping[str, StreamedArray], images: str | None, labels: str | None, layout: str | None
-) -> Imported:
+) -> ImageSource:
     """Splits from arrays by name.
 
     Args:
@@ -91,7 +91,7 @@ def read_arrays(
     notes = [_understood(found[names["train"][0]], layout, splits["train"].image_shape)]
     if unused := sorted(found.keys() - {name for pair in names.values() for name in pair}):
         notes.append(f"not used: arrays {', '.join(unused)}")
-    return Imported(splits, (), notes=notes)
+    return ImageSource(splits, (), notes=notes)
 
 
 def _understood(images: StreamedArray, layout: str | None, image_shape: tuple[int, ...]) -> str:

@@ -14,8 +14,8 @@ from ....core.errors import UserError
 from ...split import Indices
 from . import cifar_pickle
 from .archives import open_tree
-from .file_tree import Tree
-from .image_source import Collection, Imported, LeaveOut
+from .file_tree import ArchiveReader
+from .image_source import Collection, ImageSource, LeaveOut
 
 Array = npt.NDArray[Any]
 _SHAPE = (3, 32, 32)
@@ -40,7 +40,7 @@ class Release:
     names: str | None = None
 
 
-def read(source: Path, name: str, releases: Sequence[Release]) -> Imported:
+def read(source: Path, name: str, releases: Sequence[Release]) -> ImageSource:
     """Reads the batches of whichever release the source holds.
 
     Args:
@@ -74,10 +74,10 @@ def read(source: Path, name: str, releases: Sequence[Release]) -> Imported:
     for split, files in release.batches.items():
         batches = [where[file] for file in files]
         splits[split] = _split(tree, batches, release, len(names))
-    return Imported(splits, names, name)
+    return ImageSource(splits, names, name)
 
 
-def _names(tree: Tree, file: str, release: Release) -> tuple[str, ...]:
+def _names(tree: ArchiveReader, file: str, release: Release) -> tuple[str, ...]:
     content, where = tree.read(file), tree.where(file)
     if release.names is None:
         names = [line.strip() for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
@@ -90,7 +90,7 @@ def _names(tree: Tree, file: str, release: Release) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _split(tree: Tree, batches: Sequence[str], release: Release, num_classes: int) -> Collection:
+def _split(tree: ArchiveReader, batches: Sequence[str], release: Release, num_classes: int) -> Collection:
     def parse(content: bytes, where: str) -> tuple[Array, Array]:
         images, labels = (_python if isinstance(release.labels, str) else _binary)(content, where, release)
         if (top := int(labels.max())) >= num_classes or labels.min() < 0:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from . import cifar
-from .decode_pool import Work
-from .image_source import Imported
+from .decode_pool import DecodePool
+from .image_source import ImageSource
 
 SUMMARY = "CIFAR-10: the binary or the python archive, or the folder extracted from it"
 EXAMPLES = ("hpcdd prepare cifar10 cifar-10-binary.tar.gz cifar10.h5 --grid 2,2 --coarse 2",)
@@ -24,6 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of this kind: none."""
 
 
-def read(source: Path, _work: Work) -> Imported:
+def read(source: Path, _work: DecodePool) -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.cifar.read`."""
     return cifar.read(source, "CIFAR-10", _RELEASES)

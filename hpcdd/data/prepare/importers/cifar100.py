@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from . import cifar
-from .decode_pool import Work
-from .image_source import Imported
+from .decode_pool import DecodePool
+from .image_source import ImageSource
 
 SUMMARY = "CIFAR-100: the binary or the python archive, or the folder extracted from it"
 EXAMPLES = ("hpcdd prepare cifar100 cifar-100-python.tar.gz cifar100.h5 --labels coarse",)
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(source: Path, _work: Work, *, labels: str = "fine") -> Imported:
+def read(source: Path, _work: DecodePool, *, labels: str = "fine") -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.cifar.read`; ``labels`` is one of :data:`LABELS`."""
     which = ("coarse", "fine").index(labels)  # the order of the two bytes in a record
     releases = (

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ....core.errors import UserError
-from .decode_pool import Decoder, Work
-from .file_tree import Tree
-from .image_source import Collection, Imported
+from .decode_pool import DecodePool, Decoder
+from .file_tree import ArchiveReader
+from .image_source import Collection, ImageSource
 from .splits import by_split, split_of
 from .unused import suffix_of
 
@@ -20,7 +20,7 @@ _ALSO_CLASSES = ("train", "valid")
 """Names of splits by which classes are called as well: of vehicles, or beside ``invalid``."""
 
 
-def read(tree: Tree, suffixes: Iterable[str], what: str, decode: Decoder, work: Work) -> Imported:
+def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decoder, work: DecodePool) -> ImageSource:
     """Reads ``SPLIT/CLASS/**/FILE`` or ``CLASS/**/FILE``, also where all of it lies in further folders.
 
     A class is a folder with all that is below it. Splits are folders named as
@@ -30,7 +30,7 @@ def read(tree: Tree, suffixes: Iterable[str], what: str, decode: Decoder, work: 
         tree: the source.
         suffixes: of the files that are meant, in lower case; others are counted and not used.
         what: these files are, in messages.
-        decode, work: see :meth:`Work.collect`.
+        decode, work: see :meth:`DecodePool.collect`.
 
     Returns:
         The splits that are there, the classes in alphabetical order, and a note of all that is not used.
@@ -63,7 +63,7 @@ def read(tree: Tree, suffixes: Iterable[str], what: str, decode: Decoder, work: 
     shapes = {key: part.image_shape for key, part in splits.items()}
     if len(set(shapes.values())) > 1:
         raise UserError(f"{tree.path}: {what} differ between splits: {shapes} (channels first); name one with --size")
-    return Imported(splits, tuple(names), notes=tree.unused.lines())
+    return ImageSource(splits, tuple(names), notes=tree.unused.lines())
 
 
 _Folders = dict[str, list[str]]
@@ -83,7 +83,7 @@ def _without(child: str, folders: _Folders) -> _Folders:
     return {name: files for name, files in folders.items() if name != child}
 
 
-def _arranged(tree: Tree, what: str, samples: Sequence[str], others: Sequence[str]) -> dict[str, _Folders]:
+def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Sequence[str]) -> dict[str, _Folders]:
     """The folders of classes by split; where the source is not split, all are of ``train``."""
     around, inside = "", _grouped(samples, "")
     while len(lone := _without("", inside)) == 1:
@@ -122,7 +122,9 @@ def _arranged(tree: Tree, what: str, samples: Sequence[str], others: Sequence[st
     return found
 
 
-def _check_beside(tree: Tree, what: str, around: str, used: _Folders, others: Sequence[str], *, classes: bool) -> None:
+def _check_beside(
+    tree: ArchiveReader, what: str, around: str, used: _Folders, others: Sequence[str], *, classes: bool
+) -> None:
     """Refuses a folder without a single sample that looks as if it should have some.
 
     Args:
@@ -146,7 +148,7 @@ def _check_beside(tree: Tree, what: str, around: str, used: _Folders, others: Se
             )
 
 
-def _check_no_splits_inside(tree: Tree, around: str, folders: _Folders) -> None:
+def _check_no_splits_inside(tree: ArchiveReader, around: str, folders: _Folders) -> None:
     for label, names in _without("", folders).items():
         inner = by_split(_without("", _grouped(names, f"{around}{label}/")), tree.where(around + label))
         if len(inner) > 1:
@@ -156,7 +158,7 @@ def _check_no_splits_inside(tree: Tree, around: str, folders: _Folders) -> None:
             )
 
 
-def _check(tree: Tree, what: str, found: dict[str, _Folders], names: Sequence[str]) -> None:
+def _check(tree: ArchiveReader, what: str, found: dict[str, _Folders], names: Sequence[str]) -> None:
     if len(names) < 2:
         raise UserError(
             f"{tree.path} holds {what} of {len(names)} classes ({', '.join(names) or 'none'}); it must hold a folder "

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....core.errors import UserError
-from .file_tree import Read, Tree
+from .file_tree import ArchiveReader, Read
 from .image_source import Collection, LeaveOut
 
 Array = npt.NDArray[Any]
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 @dataclass
-class Work:
+class DecodePool:
     """How a source is read.
 
     Attributes:
@@ -44,7 +44,7 @@ class Work:
     bad: list[str] = field(default_factory=list)
     reports: list[Callable[[], str]] = field(default_factory=list)
 
-    def collect(self, tree: Tree, files: Sequence[str], labels: Sequence[int], decode: Decoder) -> Collection:
+    def collect(self, tree: ArchiveReader, files: Sequence[str], labels: Sequence[int], decode: Decoder) -> Collection:
         """Images of one shape from files; all but the first are decoded when they are asked for.
 
         Args:
@@ -97,7 +97,9 @@ class Work:
         more = f"; and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""
         return f"skipped {len(self.bad)} bad files: {'; '.join(self.bad[:_SHOWN])}{more}"
 
-    def _first(self, tree: Tree, files: Sequence[str], decode: Decoder) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def _first(
+        self, tree: ArchiveReader, files: Sequence[str], decode: Decoder
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with tree.reader() as read:
             for name in files:
                 image = self._image(tree, read, name, decode)
@@ -105,7 +107,7 @@ class Work:
                     return image.shape, image.dtype
         raise UserError(f"{tree.path}: none of {len(files)} files can be read; the last fault: {image}")
 
-    def _image(self, tree: Tree, read: Read, name: str, decode: Decoder) -> Array | UserError:
+    def _image(self, tree: ArchiveReader, read: Read, name: str, decode: Decoder) -> Array | UserError:
         try:
             return decode(read(name), tree.where(name))
         except UserError as error:
@@ -113,7 +115,9 @@ class Work:
                 return error
             raise UserError(f"{error}; mend or remove it, or leave bad files out with --skip-bad") from error
 
-    def images(self, tree: Tree, files: Sequence[str], size: int, decode: Decoder) -> Iterator[Array | UserError]:
+    def images(
+        self, tree: ArchiveReader, files: Sequence[str], size: int, decode: Decoder
+    ) -> Iterator[Array | UserError]:
         """Images in the order of the files, some of them decoded ahead.
 
         Args:

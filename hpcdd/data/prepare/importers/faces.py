@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ....core.errors import UserError
 from .archives import open_tree
-from .decode_pool import Work
+from .decode_pool import DecodePool
 from .image_files import add_size_arguments, form
-from .image_source import Imported
+from .image_source import ImageSource
 
 SUMMARY = "the extended Yale face database B: yaleB01/yaleB01_P00A+000E+00.pgm, ..."
 EXAMPLES = ("hpcdd prepare faces CroppedYale.zip faces.h5 --test-fraction 0.2 --validation-fraction 0.1 --grid 2,2",)
@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_size_arguments(parser)
 
 
-def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None) -> Imported:
+def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | None) -> ImageSource:
     """Reads all faces, of any folder; ambient light, and what the publisher calls ``.bad``, is counted and left out.
 
     Args:
         source: the folder, or a tar or zip archive of it.
         work: how files are read.
-        size, fit: see :class:`hpcdd.data.prepare.importers.image_files.Form`.
+        size, fit: see :class:`hpcdd.data.prepare.importers.image_files.ImageTransform`.
 
     Returns:
         uint8 images (n, 1, H, W), not split; a class for each subject.
@@ -58,6 +58,6 @@ def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None) -
     labels = [subjects.index(subject) for subject, _ in faces]
     images = work.collect(tree, [name for _, name in faces], labels, made.decode)
     preparation = made.preparation(images.image_shape)
-    return Imported(
+    return ImageSource(
         {"train": images}, tuple(subjects), "extended Yale B", notes=tree.unused.lines(), preparation=preparation
     )

@@ -83,7 +83,7 @@ class Entry(NamedTuple):
     fault: str = ""
 
 
-class Tree(ABC):
+class ArchiveReader(ABC):
     """Files by relative name.
 
     Attributes:
@@ -218,7 +218,7 @@ def _reason(name: str) -> str | None:
     return "made by a file server or system" if name.lower() in _LITTER else None
 
 
-class FolderTree(Tree):
+class FolderTree(ArchiveReader):
     """A folder. Links may lead anywhere: a folder of links is a usual way to choose among the files of another."""
 
     def __init__(self, path: Path) -> None:

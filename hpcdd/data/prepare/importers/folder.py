@@ -8,9 +8,9 @@ from pathlib import Path
 
 from . import classes
 from .archives import open_tree
-from .decode_pool import Work
+from .decode_pool import DecodePool
 from .image_files import SUFFIXES, add_size_arguments, form
-from .image_source import Imported
+from .image_source import ImageSource
 
 SUMMARY = "images in folders named after their classes: CLASS/FILE, or train/CLASS/FILE and test/CLASS/FILE"
 EXAMPLES = (
@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def read(source: Path, work: Work, *, size: list[int] | None, fit: str | None, mode: str | None) -> Imported:
+def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | None, mode: str | None) -> ImageSource:
     """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.prepare.importers.classes.read`.
 
     Args:
         source: the folder, or a tar or zip archive of it.
         work: how files are read.
-        size, fit, mode: see :class:`hpcdd.data.prepare.importers.image_files.Form`.
+        size, fit, mode: see :class:`hpcdd.data.prepare.importers.image_files.ImageTransform`.
 
     Returns:
         uint8 images (n, 1, H, W) or (n, 3, H, W), decoded when they are asked for, and the classes by alphabet.

@@ -12,9 +12,9 @@ import numpy as np
 
 from ....core.errors import UserError
 from ....decomposition.boxes import by
-from .decode_pool import Work
+from .decode_pool import DecodePool
 from .file_tree import READ_ERRORS
-from .image_source import Collection, Imported
+from .image_source import Collection, ImageSource
 from .row_stream import StreamedArray
 
 SUMMARY = "a folder with the four IDX files of the MNIST family, gzip or not"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of this kind: none."""
 
 
-def read(source: Path, _work: Work) -> Imported:
+def read(source: Path, _work: DecodePool) -> ImageSource:
     """Reads ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`` from a folder.
 
     Args:
@@ -56,7 +56,7 @@ def read(source: Path, _work: Work) -> Imported:
         if images.shape[0] != labels.shape[0]:
             raise UserError(f"{images_path} holds {images.shape[0]} images, but {labels_path} {labels.shape[0]} labels")
         splits[split] = _collection(images, labels.whole())
-    return Imported(splits, ())
+    return ImageSource(splits, ())
 
 
 def _collection(images: StreamedArray, labels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Collection:

@@ -36,7 +36,7 @@ _BOUND = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Form:
+class ImageTransform:
     """What every image is made to be.
 
     Attributes:
@@ -50,7 +50,7 @@ class Form:
     mode: str | None = None
 
     @classmethod
-    def of(cls, preparation: PicturePreparation) -> Form:
+    def of(cls, preparation: PicturePreparation) -> ImageTransform:
         """The form that the images of a data set were given."""
         if preparation.fit is None:
             return cls(mode=preparation.mode)
@@ -175,7 +175,7 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def form(size: list[int] | None, fit: str | None, mode: str | None = None) -> Form:
+def form(size: list[int] | None, fit: str | None, mode: str | None = None) -> ImageTransform:
     """The form behind the options.
 
     Raises:
@@ -184,7 +184,7 @@ def form(size: list[int] | None, fit: str | None, mode: str | None = None) -> Fo
     if size is None:
         if fit is not None:
             raise UserError(f"--fit {fit} says how images are brought to one size; name it with --size H W")
-        return Form(None, FITS[0], mode)
+        return ImageTransform(None, FITS[0], mode)
     if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
         raise UserError(f"--size is {size[0]} {size[1]}; use positive numbers, at most {MOST_PIXELS:,} pixels in all")
-    return Form((size[0], size[1]), fit or FITS[0], mode)
+    return ImageTransform((size[0], size[1]), fit or FITS[0], mode)

@@ -74,7 +74,7 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImageSource:
     """A source as an importer has read it.
 
     Attributes:

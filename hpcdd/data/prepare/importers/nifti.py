@@ -24,9 +24,9 @@ from ...split import Indices
 from ..image_transform import MOST_VOXELS, VolumePreparation
 from . import classes
 from .archives import open_tree
-from .decode_pool import Work
+from .decode_pool import DecodePool
 from .file_tree import READ_ERRORS, check_size
-from .image_source import Collection, Imported, LeaveOut
+from .image_source import Collection, ImageSource, LeaveOut
 from .resample import resample
 
 SUMMARY = "NIfTI volumes (.nii, .nii.gz) in folders named after their classes"
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(source: Path, work: Work, *, window: Sequence[float] | None, size: list[int] | None) -> Imported:
+def read(source: Path, work: DecodePool, *, window: Sequence[float] | None, size: list[int] | None) -> ImageSource:
     """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.prepare.importers.classes.read`.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .arrays import add_arguments, open_npz, read_arrays
-from .decode_pool import Work
-from .image_source import Imported
+from .decode_pool import DecodePool
+from .image_source import ImageSource
 
 __all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "read"]
 
@@ -17,6 +17,6 @@ EXAMPLES = (
 )
 
 
-def read(source: Path, _work: Work, *, images: str | None, labels: str | None, layout: str | None) -> Imported:
+def read(source: Path, _work: DecodePool, *, images: str | None, labels: str | None, layout: str | None) -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.arrays.read_arrays`."""
     return read_arrays(source, open_npz(source), images, labels, layout)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from ....core.errors import UserError
 from ....core.seeding import seed_of
 from ...split import Indices
-from .decode_pool import Work
-from .image_source import Collection, Imported, LeaveOut
+from .decode_pool import DecodePool
+from .image_source import Collection, ImageSource, LeaveOut
 from .nifti import WINDOW
 
 SUMMARY = "synthetic volumes like chest CT, healthy or with a few lesions, computed: no source is needed"
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(_source: Path | None, work: Work, *, samples: int, size: list[int]) -> Imported:
+def read(_source: Path | None, work: DecodePool, *, samples: int, size: list[int]) -> ImageSource:
     """Volumes that are computed when they are asked for, healthy and ill in turn.
 
     Args:
@@ -76,7 +76,7 @@ def read(_source: Path | None, work: Work, *, samples: int, size: list[int]) -> 
 
     images = Collection(np.arange(samples) % 2, (1, *size), "uint8", rows)
     source = f"synthetic, computed by hpcdd prepare phantom with seed {work.seed}; no patient's data"
-    return Imported({"train": images}, CLASSES, "chest phantom (synthetic)", source, synthetic=True)
+    return ImageSource({"train": images}, CLASSES, "chest phantom (synthetic)", source, synthetic=True)
 
 
 def volume(size: Sequence[int], seed: int, index: int, *, ill: bool) -> Array:

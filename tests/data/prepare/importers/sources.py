@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcdd.data.prepare.importers.decode_pool import Work
-from hpcdd.data.prepare.importers.image_source import Collection, Imported
+from hpcdd.data.prepare.importers.decode_pool import DecodePool
+from hpcdd.data.prepare.importers.image_source import Collection, ImageSource
 from hpcdd.data.writing import Split
 
 
@@ -22,16 +22,16 @@ def pixels_of(part: Collection) -> np.ndarray[Any, Any]:
     return np.concatenate(list(part.rows(np.arange(len(part.labels)), lambda _: None)))
 
 
-def splits_of(imported: Imported) -> dict[str, Split]:
+def splits_of(imported: ImageSource) -> dict[str, Split]:
     """All splits, for the writer."""
     return {name: part.to_split(lambda _: None) for name, part in imported.splits.items()}
 
 
-def read(kind: ModuleType, source: Path, work: Work | None = None, **options: Any) -> Imported:
+def read(kind: ModuleType, source: Path, work: DecodePool | None = None, **options: Any) -> ImageSource:
     """Reads with the options' defaults but for those given."""
     parser = argparse.ArgumentParser()
     kind.add_arguments(parser)
-    return kind.read(source, work or Work(threads=2), **{**vars(parser.parse_args([])), **options})
+    return kind.read(source, work or DecodePool(threads=2), **{**vars(parser.parse_args([])), **options})
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from hpcdd.core.errors import UserError
 from hpcdd.data.prepare.importers import faces
-from hpcdd.data.prepare.importers.decode_pool import Work
+from hpcdd.data.prepare.importers.decode_pool import DecodePool
 
 from .sources import pixels_of, read, write_files, zip_bytes
 
@@ -57,7 +57,7 @@ def test_a_damaged_face_stops_or_is_skipped(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not an image .*; mend or remove it, or .* --skip-bad") as caught:
         pixels_of(read(faces, tmp_path).splits["train"])
     assert str(tmp_path / bad) in str(caught.value)
-    work, left_out = Work(skip_bad=True, threads=2), []
+    work, left_out = DecodePool(skip_bad=True, threads=2), []
     train = read(faces, tmp_path, work).splits["train"]
     images = np.concatenate(list(train.rows(np.arange(9), left_out.append)))
     assert images[:, 0, 0, 0].tolist() == [0, 2, 1, 50, 51, 100, 102, 101]

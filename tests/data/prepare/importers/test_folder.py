@@ -11,7 +11,7 @@ from PIL import Image
 
 from hpcdd.core.errors import UserError
 from hpcdd.data.prepare.importers import decode_pool, folder
-from hpcdd.data.prepare.importers.image_files import Form
+from hpcdd.data.prepare.importers.image_files import ImageTransform
 from hpcdd.data.writing import Split, write_dataset
 
 from .sources import read as read_source
@@ -28,7 +28,7 @@ def read(root: Path, **options: object) -> tuple[dict[str, Split], tuple[str, ..
 
 
 def decode(path: Path) -> np.ndarray:
-    return Form().decode(path.read_bytes(), str(path))
+    return ImageTransform().decode(path.read_bytes(), str(path))
 
 
 def write_folders(root: Path, *, colour: bool = False, splits: tuple[str, ...] = ("train", "test")) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hpcdd.core.errors import UserError
 from hpcdd.data.prepare.importers import folder, image_files
-from hpcdd.data.prepare.importers.image_files import Form
+from hpcdd.data.prepare.importers.image_files import ImageTransform
 
 from .sources import pixels_of, read, tar_bytes, write_files, zip_bytes
 
@@ -42,18 +42,18 @@ def bars(width: int, height: int) -> bytes:
 
 def test_fits() -> None:
     wide = bars(8, 4)
-    resized, cropped, padded = (Form((4, 4), fit).decode(wide, "x")[0] for fit in image_files.FITS)
+    resized, cropped, padded = (ImageTransform((4, 4), fit).decode(wide, "x")[0] for fit in image_files.FITS)
     for image in (resized, cropped, padded):
         assert image.shape == (4, 4)
     assert resized[0, 0] == cropped[0, 0] == 0
     assert resized[0, 3] == cropped[0, 3] == 255
     assert padded[:, 3].tolist() == [0, 255, 255, 0]  # black above and below
-    assert Form((4, 8), "resize").decode(wide, "x").tobytes() == Form().decode(wide, "x").tobytes()
+    assert ImageTransform((4, 8), "resize").decode(wide, "x").tobytes() == ImageTransform().decode(wide, "x").tobytes()
 
 
 def test_grey_and_rgb() -> None:
-    assert Form(mode="RGB").decode(png(3, 2), "x").tolist() == [[[7] * 3] * 2] * 3
-    assert Form(mode="L").decode(png(3, 2), "x").shape == (1, 2, 3)
+    assert ImageTransform(mode="RGB").decode(png(3, 2), "x").tolist() == [[[7] * 3] * 2] * 3
+    assert ImageTransform(mode="L").decode(png(3, 2), "x").shape == (1, 2, 3)
 
 
 def test_formats_are_known_to_pillow_with_all_their_suffixes() -> None:
@@ -67,7 +67,7 @@ def test_formats_are_known_to_pillow_with_all_their_suffixes() -> None:
 def test_every_format_is_read(kind: str) -> None:
     made = io.BytesIO()
     Image.new("RGB", (6, 4), "white").save(made, kind)
-    assert Form(mode="L").decode(made.getvalue(), "x").min() > 250
+    assert ImageTransform(mode="L").decode(made.getvalue(), "x").min() > 250
 
 
 @pytest.mark.parametrize("kind", ["EPS", "TGA", "ICO", "PCX", "DIB", "PDF"])
@@ -76,7 +76,7 @@ def test_no_other_format_is_decoded_whatever_its_suffix(kind: str) -> None:
     made = io.BytesIO()
     Image.new("RGB", (6, 4)).save(made, kind)
     with pytest.raises(UserError, match=r"x\.png is not an image that can be read: .* none of the formats AVIF, BMP"):
-        Form().decode(made.getvalue(), "x.png")
+        ImageTransform().decode(made.getvalue(), "x.png")
 
 
 def test_cameras_that_were_turned() -> None:
@@ -84,7 +84,7 @@ def test_cameras_that_were_turned() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the right side is up
     Image.new("L", (6, 4)).save(made, "JPEG", exif=exif)
-    assert Form().decode(made.getvalue(), "x").shape == (1, 6, 4)
+    assert ImageTransform().decode(made.getvalue(), "x").shape == (1, 6, 4)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_cameras_that_were_turned() -> None:
 )
 def test_bad_images_are_named(content: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        Form((2, 2)).decode(content, "some/file.png")
+        ImageTransform((2, 2)).decode(content, "some/file.png")
     assert "some/file.png" in str(caught.value)
 
 
@@ -148,13 +148,13 @@ DEEP = {
 @pytest.mark.parametrize("mode", [None, "L", "RGB"])
 def test_more_than_8_bits_are_never_cut_off(content: bytes, bits: int, mode: str | None) -> None:
     with pytest.raises(UserError, match=rf"a/b has {bits} bits per channel .*; convert it to 8 bits .* prepare npz"):
-        Form(mode=mode).decode(content, "a/b")
+        ImageTransform(mode=mode).decode(content, "a/b")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "BMP", "GIF", "JPEG2000", "WEBP"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_8_bits_are_read_in_every_format(kind: str, mode: str) -> None:
-    assert Form(mode="L").decode(stored(Image.new(mode, (32, 16)), kind), "x").shape == (1, 16, 32)
+    assert ImageTransform(mode="L").decode(stored(Image.new(mode, (32, 16)), kind), "x").shape == (1, 16, 32)
 
 
 def test_large_jpeg_files_are_decoded_at_a_part_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,19 +163,19 @@ def test_large_jpeg_files_are_decoded_at_a_part_of_their_size(monkeypatch: pytes
     exif = Image.Exif()
     exif[0x0112] = 6  # the right side is up
     content = stored(Image.fromarray(half), "JPEG", exif=exif, quality=95)
-    expected = Form((8, 4)).decode(content, "x")
+    expected = ImageTransform((8, 4)).decode(content, "x")
     monkeypatch.setattr(image_files, "MOST_PIXELS", 200 * 160)
     assert (expected[0, :, 0] > 128).tolist() == [False] * 4 + [True] * 4
-    np.testing.assert_allclose(Form((8, 4)).decode(content, "x").astype(int), expected, atol=8)
+    np.testing.assert_allclose(ImageTransform((8, 4)).decode(content, "x").astype(int), expected, atol=8)
     with pytest.raises(
         UserError, match=r"x claims to have 800 x 640 pixels, .* 32,000 are the most .* name --size H W"
     ):
-        Form().decode(content, "x")
+        ImageTransform().decode(content, "x")
     with pytest.raises(UserError, match=r"claims to have 800 x 640 pixels.*smaller --size"):
-        Form((500, 500)).decode(content, "x")
+        ImageTransform((500, 500)).decode(content, "x")
     for other in (stored(Image.fromarray(half), "PNG"), stored(Image.fromarray(half), "JPEG", progressive=True)):
         with pytest.raises(UserError, match="claims to have 800 x 640 pixels"):
-            Form((8, 4)).decode(other, "x")
+            ImageTransform((8, 4)).decode(other, "x")
 
 
 @pytest.mark.parametrize("edge", [17_000, 60_000])
@@ -184,7 +184,7 @@ def test_no_jpeg_file_asks_for_more_than_the_bound(edge: int) -> None:
     at = content.index(b"\xff\xc0") + 5  # a few hundred bytes that claim a large picture
     struct.pack_into(">2H", content, at, edge, edge)
     with pytest.raises(UserError, match=f"claims to have {edge} x {edge} pixels"):
-        Form((8, 8)).decode(bytes(content), "x")
+        ImageTransform((8, 8)).decode(bytes(content), "x")
 
 
 def jpeg() -> bytes:
@@ -205,7 +205,7 @@ def test_fuzzed_images(original: bytes, at: int, change: bytes, kept: int | None
     at %= len(content)
     content[at : at + len(change)] = change
     try:
-        image = Form((5, 6), "crop").decode(bytes(content[:kept]), "x")
+        image = ImageTransform((5, 6), "crop").decode(bytes(content[:kept]), "x")
     except UserError:
         return
     assert image.shape in {(1, 5, 6), (3, 5, 6)}

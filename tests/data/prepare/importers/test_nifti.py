@@ -17,7 +17,7 @@ from hpcdd.core import environment
 from hpcdd.core.environment import resident_memory
 from hpcdd.core.errors import UserError
 from hpcdd.data.prepare.importers import nifti
-from hpcdd.data.prepare.importers.decode_pool import Work
+from hpcdd.data.prepare.importers.decode_pool import DecodePool
 from hpcdd.data.prepare.importers.resample import resample
 
 from .sources import pixels_of, read, tar_bytes, write_files
@@ -191,7 +191,7 @@ def test_a_volume_that_memory_has_no_room_for(monkeypatch: pytest.MonkeyPatch, p
 
 def test_bad_volumes_are_skipped_if_wanted(tmp_path: Path) -> None:
     files = {f"{name}/{i}.nii": nii(ramp()) for name in ("a", "b") for i in range(3)} | {"a/1.nii": GOOD[:-1]}
-    work = Work(skip_bad=True, threads=2)
+    work = DecodePool(skip_bad=True, threads=2)
     train = read(nifti, write_files(tmp_path, files), work).splits["train"]
     assert len(pixels_of(train)) == 5
     assert "skipped 1 bad files" in work.report()
@@ -248,7 +248,7 @@ def test_air_is_no_reason_to_refuse_the_default_window(tmp_path: Path) -> None:
     """Around a body there is air, a little below -1000, and what scanners pad with."""
     volume = scan(-1000, 1000)
     volume.reshape(-1)[: int(0.7 * volume.size)] = -3024
-    work = Work(threads=2)
+    work = DecodePool(threads=2)
     pixels_of(read(nifti, write_scans(tmp_path, volume), work).splits["train"])
     (note,) = work.notes()
     assert note.startswith("intensities from -3024 to 99")

@@ -9,7 +9,7 @@ import pytest
 
 from hpcdd.core.errors import UserError
 from hpcdd.data.prepare.importers import phantom
-from hpcdd.data.prepare.importers.decode_pool import Work
+from hpcdd.data.prepare.importers.decode_pool import DecodePool
 
 from .sources import pixels_of, read
 
@@ -18,7 +18,7 @@ SIZE = [16, 20, 24]
 
 def test_volumes_depend_on_seed_and_number_alone() -> None:
     first, again, other = (
-        read(phantom, Path(), Work(seed=seed), samples=samples, size=SIZE)
+        read(phantom, Path(), DecodePool(seed=seed), samples=samples, size=SIZE)
         for seed, samples in ((3, 12), (3, 8), (4, 8))
     )
     train = first.splits["train"]
@@ -32,7 +32,7 @@ def test_volumes_depend_on_seed_and_number_alone() -> None:
 
 
 def test_it_says_that_it_is_synthetic() -> None:
-    imported = read(phantom, Path(), Work(seed=5))
+    imported = read(phantom, Path(), DecodePool(seed=5))
     assert imported.synthetic
     assert "synthetic" in imported.name
     assert imported.source == "synthetic, computed by hpcdd prepare phantom with seed 5; no patient's data"
