@@ -105,7 +105,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.RunContext) -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a missing launcher, or a suite that never started it, is a failure and no skip."""
     if hasattr(session.config, "workeroutput"):  # a worker, which tells the one that knows of all
         session.config.workeroutput["started"] = dict(launchers.started)

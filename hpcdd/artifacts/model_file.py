@@ -31,8 +31,8 @@ from ..config.loading import from_yaml, to_yaml
 from ..config.schema import Config
 from ..core.environment import no_room
 from ..core.errors import UserError
-from ..core.files import written_whole
-from ..core.hdf5 import damage_told, first_fault, new_hdf5, open_hdf5, other_format, whole
+from ..core.files import atomic_write
+from ..core.hdf5 import damage_reported, first_fault, new_hdf5, open_hdf5, other_format, whole
 from ..core.texts import printable
 from ..data.format import DatasetInfo
 from ..data.prepare.image_transform import Preparation, from_json
@@ -68,7 +68,7 @@ def write_model(
     Raises:
         OSError: it can't be written.
     """
-    with written_whole(path) as temporary, new_hdf5(temporary) as file:
+    with atomic_write(path) as temporary, new_hdf5(temporary) as file:
         file.attrs["hpcdd_model_format"] = FORMAT
         file.attrs["config"] = to_yaml(config)
         file.attrs["name"] = info.name
@@ -194,7 +194,7 @@ def open_model(path: Path, own: str | None = None) -> Iterator[ModelFile]:
     what, foreign, again = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
     with (
         open_hdf5(path, str(path), what, foreign, again) as file,
-        damage_told(lambda reason: f"{path} is damaged as a model file ({reason}); copy it again"),
+        damage_reported(lambda reason: f"{path} is damaged as a model file ({reason}); copy it again"),
     ):
         yield _checked(path, file, own)
 

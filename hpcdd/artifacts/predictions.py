@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import UserError
-from ..core.files import written_whole
-from ..core.hdf5 import damage_told, first_fault, new_hdf5, open_hdf5, other_format, whole
+from ..core.files import atomic_write
+from ..core.hdf5 import damage_reported, first_fault, new_hdf5, open_hdf5, other_format, whole
 from ..core.texts import printable
 
 FORMAT = 1
@@ -107,7 +107,7 @@ class Decisions:
         Raises:
             OSError: it can't be written.
         """
-        with written_whole(path) as temporary, new_hdf5(temporary) as file:
+        with atomic_write(path) as temporary, new_hdf5(temporary) as file:
             file.attrs["hpcdd_decisions_format"] = FORMAT
             file.attrs["dataset"], file.attrs["split"] = self.dataset, self.split
             file.attrs["class_names"] = list(self.class_names)
@@ -139,7 +139,7 @@ def read(path: Path) -> Decisions:
     again = "copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`"
     with (
         open_hdf5(path, str(path), "decisions.h5 of a run", "name decisions.h5 of a run", again) as file,
-        damage_told(lambda reason: f"{path} is damaged ({reason}); {again}"),
+        damage_reported(lambda reason: f"{path} is damaged ({reason}); {again}"),
     ):
         if found := other_format(file, "hpcdd_decisions_format", FORMAT):
             raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")

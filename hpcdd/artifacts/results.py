@@ -56,7 +56,7 @@ def summed(ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def assemble(
     config: Config,
     problem: Problem,
-    mesh: RankLayout,
+    layout: RankLayout,
     *,
     parameters: Mapping[str, Any],
     accuracy: Mapping[str, Any],
@@ -70,7 +70,7 @@ def assemble(
     """The content of results.json as plain data, format 1.
 
     Args:
-        config, problem, mesh: of the run.
+        config, problem, layout: of the run.
         parameters: trainable ones, by network; ``local`` by subdomain.
         accuracy: by split and strategy.
         seconds: by phase; ``local`` by subdomain.
@@ -111,11 +111,11 @@ def assemble(
         },
         "memory": [host for host, _ in memory],
         "gpu_memory": [gpu for _, gpu in memory],
-        "ranks": len(mesh.places),
-        "replicas": mesh.replicas,
-        "hosts": mesh.hosts,
-        "devices": [place.device for place in mesh.places],
-        "threads_per_rank": mesh.places[0].threads,
+        "ranks": len(layout.places),
+        "replicas": layout.replicas,
+        "hosts": layout.hosts,
+        "devices": [place.device for place in layout.places],
+        "threads_per_rank": layout.places[0].threads,
     }
 
 
@@ -143,7 +143,7 @@ def print_problem(problem: Problem, out: TextIO) -> None:
     )
 
 
-def print_plan(mesh: RankLayout, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
+def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
     """Says once who does what: :func:`print_problem`, memory on root and for samples, map of the ranks."""
     print_problem(problem, out)
     if problem.root_bytes:
@@ -154,13 +154,13 @@ def print_plan(mesh: RankLayout, problem: Problem, out: TextIO, storages: Storag
         )
     for line in storages.lines() if storages is not None else []:
         print(line, file=out)
-    for place in mesh.places:
+    for place in layout.places:
         whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
-        if mesh.replicas > 1 and place.subdomains:
-            whose += f", replica {place.replica} of {mesh.replicas}"
+        if layout.replicas > 1 and place.subdomains:
+            whose += f", replica {place.replica} of {layout.replicas}"
         threads = f"{place.threads} thread{'s' if place.threads > 1 else ''}"
         print(f"rank {place.rank} on {place.host}, {place.device}, {threads}: {whose}", file=out)
-    for warning in mesh.warnings():
+    for warning in layout.warnings():
         print(f"warning: {warning}", file=out)
     out.flush()
 

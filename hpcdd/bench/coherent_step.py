@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ..config.schema import Config
 from ..core.interleaving import quartiles, rotated
-from ..data.problem import Problem, check_rank, pose
+from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
 from ..decomposition import rank_layout
@@ -65,7 +65,7 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
     for width in widths:
         model = config.model.model_copy(update={"width": width, "local_width": "match"})
         settings = config.model_copy(update={"model": model, "output": None})
-        problem = comm.on_root(lambda settings=settings: pose(settings))  # type: ignore[misc]
+        problem = comm.on_root(lambda settings=settings: build_problem(settings))  # type: ignore[misc]
         the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
         place = the_mesh.places[comm.rank]
         comm.on_all(lambda: _check_rank(settings, problem, place))  # noqa: B023 - at once
@@ -79,7 +79,7 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
 
 def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps: int) -> None:
     comm, settings = team.workers, team.config.coherent
-    reader, everything = BoxReader(problem.info.path), range(team.mesh.num_subdomains)
+    reader, everything = BoxReader(problem.info.path), range(team.layout.num_subdomains)
     samples = problem.read(reader, everything, team.place.device)
     rows = problem.samples["train"]
     batches = make_batches(rows, settings.batch_of(rows), steps, team.place.device)
@@ -217,10 +217,10 @@ def _print(team: Team, problem: Problem, network: Network, contenders: dict[str,
     parameters, place = coherent_parameters(problem, team.config), team.place
     print(
         f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
-        f"coherent model with {parameters:,} parameters, {team.mesh.num_subdomains} subdomains, "
+        f"coherent model with {parameters:,} parameters, {team.layout.num_subdomains} subdomains, "
         f"features {team.config.coherent_features}, hidden {list(team.config.aggregation.hidden)}, "
         f"batch {settings.batch_size}, {settings.precision}, "
-        f"{_counted(team.workers.size, 'rank')} on {_counted(team.mesh.hosts, 'host')}, "
+        f"{_counted(team.workers.size, 'rank')} on {_counted(team.layout.hosts, 'host')}, "
         f"{place.device}, {_counted(place.threads, 'thread')} each; {_counted(len(reference.seconds), 'round')}; "
         f"gloo over {network}"
     )

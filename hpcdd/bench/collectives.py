@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..core.interleaving import quartiles
-from ..data.problem import Problem, pose
+from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import ROOT, Comm
@@ -62,7 +62,7 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
             machine file, or another machine's.
     """
     comm.on_root(lambda: _check_ranks(comm.size))
-    problem = comm.on_root(lambda: pose(config))
+    problem = comm.on_root(lambda: build_problem(config))
     the_mesh = rank_layout.build(comm, len(problem.decomposition), "cpu")
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))

@@ -117,7 +117,7 @@ def decomposed(team: Team, problem: Problem, samples: Mapping[int, Images]) -> t
     def gathered(split: str) -> dict[str, torch.Tensor]:
         batch = config.local.evaluation_batch
         own = [{split: logits_of(local[s].network, samples[s][split], batch, share=share)} for s in samples]
-        return gather_logits(comm, team.mesh, own, {split: problem.samples[split]}, num_classes) or {}
+        return gather_logits(comm, team.layout, own, {split: problem.samples[split]}, num_classes) or {}
 
     logits = gathered("train")  # what the DNN learns from
     with watch.stopped():

@@ -19,7 +19,7 @@ from ..core import environment
 from ..core.errors import UserError
 from ..core.files import writing
 from ..data import sample_storage
-from ..data.problem import Problem, check_rank, check_shares, pose
+from ..data.problem import Problem, build_problem, check_rank, check_shares
 from ..data.reading import BoxReader
 from ..decomposition import rank_layout
 from ..mpi.communicator import Comm
@@ -95,7 +95,7 @@ def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
         raise UserError(
             "bench headline: aggregation.placement is 'distributed', but root trains the DNN here; use root"
         )
-    posed = pose(config)
+    posed = build_problem(config)
     return output, dataclasses.replace(posed, rows={"train": posed.rows["train"], "validation": posed.rows["test"]})
 
 
@@ -127,7 +127,7 @@ def _measure(team: Team, problem: Problem) -> Headline:
             "global": problem.widths.global_parameters,
             "coherent": coherent_parameters(problem, team.config),
         },
-        places=[(place.host, place.device, place.threads, len(place.subdomains)) for place in team.mesh.places],
+        places=[(place.host, place.device, place.threads, len(place.subdomains)) for place in team.layout.places],
         network=str(network),
         curves={"global": of_global, "dnn": dnn, "coherent_transfer": coherent},
         machine={**environment.facts(), "processor": environment.processor(), "mpi_library": mpi_library()},

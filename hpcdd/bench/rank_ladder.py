@@ -24,15 +24,15 @@ def rungs(ranks: int) -> Iterator[int]:
     yield ranks
 
 
-def refuse_spare_ranks(comm: Comm, mesh: RankLayout) -> None:
+def refuse_spare_ranks(comm: Comm, layout: RankLayout) -> None:
     """Collective.
 
     Raises:
         UserError: on all ranks, if one has nothing to do.
     """
-    spare = any(not place.subdomains for place in mesh.places)
-    words = f"bench takes no spare ranks: use a multiple, or fewer, of {mesh.num_subdomains}"
-    comm.refuse(UserError(words) if spare else None)
+    idle = any(not place.subdomains for place in layout.places)
+    words = f"bench takes no spare ranks: use a multiple, or fewer, of {layout.num_subdomains}"
+    comm.refuse(UserError(words) if idle else None)
 
 
 def cores_of_host(comm: Comm) -> int:
@@ -42,10 +42,10 @@ def cores_of_host(comm: Comm) -> int:
     return -comm.maximum(-own)
 
 
-def ranks_by_host(mesh: RankLayout, size: int) -> dict[str, int]:
+def ranks_by_host(layout: RankLayout, size: int) -> dict[str, int]:
     """How many of the first ``size`` ranks each host has."""
     found: dict[str, int] = {}
-    for place in mesh.places[:size]:
+    for place in layout.places[:size]:
         found[place.host] = found.get(place.host, 0) + 1
     return found
 

@@ -55,7 +55,7 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
 def dnn_on_root(team: Team, problem: Problem) -> Step:
     """One step of the DNN on random decisions, as root trains it; no messages. To be used on root."""
     settings, num_classes = team.config.aggregation, problem.info.num_classes
-    num_subdomains, labels = team.mesh.num_subdomains, problem.labels("train")
+    num_subdomains, labels = team.layout.num_subdomains, problem.labels("train")
     network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
     features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
     samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), BatchShard())

@@ -20,7 +20,7 @@ from torch import nn
 
 from ..config.schema import CNNTrainingSettings, Config, TrainingSettings
 from ..core.interleaving import quartiles, rotated
-from ..data.problem import Problem, check_rank, pose
+from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
 from ..data.samples import Samples, SideBySide, Subimages
 from ..decomposition import rank_layout
@@ -77,7 +77,7 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
         UserError: on all ranks, if the configuration does not fit the data set, or ``output`` is no machine file, or
             another machine's.
     """
-    problem = comm.on_root(lambda: pose(config))
+    problem = comm.on_root(lambda: build_problem(config))
     the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
     place = the_mesh.places[comm.rank]
     sections = ["local", *["coherent"] * bool(config.coherent.starts), *["baseline"] * config.baseline.enabled]

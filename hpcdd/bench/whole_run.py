@@ -25,7 +25,7 @@ from ..core.errors import RunError, UserError
 from ..core.files import writing
 from ..core.interleaving import quartiles, rotated
 from ..data import sample_storage
-from ..data.problem import Problem, pose
+from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import Comm
@@ -103,7 +103,7 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
 def _pose(config: Config, ranks: int) -> Problem:
     """On root."""
     _refuse(_of_config(config))
-    problem = pose(config)
+    problem = build_problem(config)
     if ranks > len(problem.decomposition):
         raise UserError(f"bench train takes no replicas and no spare ranks: use at most {len(problem.decomposition)}")
     return problem

@@ -211,7 +211,7 @@ def _settled(arguments: Sequence[str]) -> Job:
     """On root: the job; of a complete run the data set is compared here, for nobody will read it."""
     from ..runs import resume
 
-    job = resume.settle(arguments)
+    job = resume.resolve(arguments)
     if job.done and job.record is not None:
         named, recorded = job.config.data.file, job.record["config"]["data"]["file"]
         if os.path.abspath(named) not in (recorded, os.path.abspath(recorded)):
@@ -238,7 +238,7 @@ def _evaluate(comm: Comm, arguments: Sequence[str]) -> None:
 def _scale(comm: Comm, arguments: Sequence[str]) -> None:
     from ..studies import scaling_file
 
-    order = comm.on_root(lambda: scaling_file.order(arguments))
+    order = comm.on_root(lambda: scaling_file.scaling_request(arguments))
     from ..studies import scaling
 
     scaling.run(comm, order)
@@ -247,7 +247,7 @@ def _scale(comm: Comm, arguments: Sequence[str]) -> None:
 def _study(comm: Comm, arguments: Sequence[str]) -> None:
     from ..studies import study_request as order
 
-    wanted = comm.on_root(lambda: order.order(arguments)[0])
+    wanted = comm.on_root(lambda: order.study_request(arguments)[0])
     from ..studies import study
 
     failed = study.run(comm, wanted)
@@ -264,7 +264,7 @@ def _plain_study(arguments: Sequence[str]) -> None:
         order.parser().parse_args(["--help"])
     from ..studies import dry_run
 
-    wanted, own = order.order(arguments)
+    wanted, own = order.study_request(arguments)
     dry_run.run(wanted, own.machine, own=own.own)
 
 

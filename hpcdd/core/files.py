@@ -79,7 +79,7 @@ def readable(path: str) -> str:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: it takes that name when the block ends well, else it is removed.
 
     What stood at ``path`` stays there until the new content is on the disk.
@@ -101,7 +101,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: it can't be written, or does not read back; what stood at ``path`` stays.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             rest = memoryview(content)

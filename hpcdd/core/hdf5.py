@@ -61,7 +61,7 @@ def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> It
 
 
 @contextlib.contextmanager
-def damage_told(told: Callable[[str], str]) -> Iterator[None]:
+def damage_reported(told: Callable[[str], str]) -> Iterator[None]:
     """What is raised where the content of an open file is not what it should be becomes a UserError.
 
     Args:

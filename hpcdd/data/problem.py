@@ -187,7 +187,7 @@ class Problem:
         return Loader(self.info, self.rows, self.augmentation, reader, device, where, self.blocks)
 
 
-def pose(config: Config) -> Problem:
+def build_problem(config: Config) -> Problem:
     """Reads what the data set says of itself and derives the rest; a factory of the user's own is imported and tried.
 
     Raises:
@@ -247,14 +247,14 @@ def check_rank(config: Config, problem: Problem, place: RankPlacement) -> None:
     check_own(config.model, shapes, problem.info.num_classes, problem.widths.local_width)
 
 
-def check_shares(config: Config, problem: Problem, mesh: RankLayout) -> None:
+def check_shares(config: Config, problem: Problem, layout: RankLayout) -> None:
     """Refuses batches that the ranks can't share: of too few samples, or where random numbers can't be shared exactly.
 
     Raises:
         UserError: naming the batch size and the number of ranks, or what draws the numbers.
     """
-    workers = sum(1 for place in mesh.places if place.subdomains)
-    if found := problem_of_shares(config, problem, workers, mesh.replicas):
+    workers = sum(1 for place in layout.places if place.subdomains)
+    if found := problem_of_shares(config, problem, workers, layout.replicas):
         raise UserError(found)
 
 

@@ -79,18 +79,18 @@ _WORDS = {
 }
 
 
-def decide(comm: Comm, config: Config, problem: Problem, mesh: RankLayout) -> Storages:
+def decide(comm: Comm, config: Config, problem: Problem, layout: RankLayout) -> Storages:
     """Collective: each rank chooses by its own memory, and all learn of all.
 
     Args:
-        comm, config, problem, mesh: of the job.
+        comm, config, problem, layout: of the job.
 
     Raises:
         UserError: on all ranks, if a rank that is to keep its samples in memory has too little of it.
     """
-    place = mesh.places[comm.rank]
+    place = layout.places[comm.rank]
     others = len(comm.beside.masks)
-    choice = comm.on_all(lambda: _choose(config, problem, mesh, place, others) if place.subdomains else None)
+    choice = comm.on_all(lambda: _choose(config, problem, layout, place, others) if place.subdomains else None)
     return Storages(config.data.storage, tuple(comm.allgather_object(choice)))
 
 
@@ -121,9 +121,9 @@ def choose(setting: str, needed: int, host: int, device: int | None) -> Where:
     return "memory" if needed <= host else "stream"
 
 
-def _choose(config: Config, problem: Problem, mesh: RankLayout, place: RankPlacement, others: int) -> Choice:
+def _choose(config: Config, problem: Problem, layout: RankLayout, place: RankPlacement, others: int) -> Choice:
     """Of one rank, on whose host so many ranks of other groups work as well."""
-    here = [other for other in mesh.places if other.host == place.host and other.subdomains]
+    here = [other for other in layout.places if other.host == place.host and other.subdomains]
     own = None if config.data.memory is None else config.data.memory << 20
     free = environment.available_memory()
     host = free // (2 * (len(here) + others)) if own is None else own

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import UserError
-from ..core.files import readable, written_whole
+from ..core.files import atomic_write, readable
 from ..core.hdf5 import new_hdf5
 from .checksums import SUFFIX, checksums_of
 from .chunks import rows_of_chunk
@@ -134,7 +134,7 @@ def write_dataset(
         attributes["preparation"] = preparation.to_json()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             with new_hdf5(temporary, libver=LIBVER) as file:
                 file.attrs["hpcdd_format"] = FORMAT
                 file.attrs["class_names"] = _fixed(class_names)

@@ -97,10 +97,10 @@ class RankLayout:
     def warnings(self) -> list[str]:
         """What the user should know: spare ranks, several ranks on one GPU, processors that compute unlike."""
         found = []
-        if spare := [place.rank for place in self.places if not place.subdomains]:
+        if idle := [place.rank for place in self.places if not place.subdomains]:
             found.append(
-                f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(spare)} "
-                f"{'has' if len(spare) == 1 else 'have'} nothing to do and will sleep; "
+                f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(idle)} "
+                f"{'has' if len(idle) == 1 else 'have'} nothing to do and will sleep; "
                 f"use a multiple of {self.num_subdomains} ranks"
             )
         users: dict[tuple[str, str], list[int]] = {}
@@ -174,14 +174,14 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
             comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic
         )
 
-    mesh = RankLayout(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
-    comm.on_root(mesh.check_devices)
-    places = mesh.places
+    layout = RankLayout(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
+    comm.on_root(layout.check_devices)
+    places = layout.places
     cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)
     others = len(comm.beside.masks) * places[comm.rank].threads
     threads = sum(places[rank].threads for rank in working) + others
     comm.crowded = comm.maximum(threads > min(len(cores), quota)) > 0
-    return mesh
+    return layout
 
 
 def threads_of(

@@ -42,8 +42,8 @@ from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
 from ..training.trainer import logits_of
-from .evaluate_options import EvaluateRequest, order
-from .evaluation_problem import check_output, pose
+from .evaluate_options import EvaluateRequest, evaluate_request
+from .evaluation_problem import build_evaluation_problem, check_output
 from .load import model_of
 
 FORMAT = 1
@@ -77,7 +77,7 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
         WriteError: on all ranks.
     """
     start = time.perf_counter()
-    task = comm.on_root(lambda: _task(order(arguments)))
+    task = comm.on_root(lambda: _task(evaluate_request(arguments)))
     config, problem, split = task.config, task.problem, task.order.split
     place_of = rank_layout.build(comm, len(problem.decomposition), config.device)
     place = place_of.places[comm.rank]
@@ -117,7 +117,7 @@ def _task(wanted: EvaluateRequest) -> _Task:
     """On root."""
     check_output(wanted.output)
     with open_model(model_of(wanted.run), wanted.own) as model:
-        config, problem = pose(wanted, model)
+        config, problem = build_evaluation_problem(wanted, model)
     rows = examined_rows(
         config,
         problem.samples[wanted.split],

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def order(arguments: Sequence[str]) -> EvaluateRequest:
+def evaluate_request(arguments: Sequence[str]) -> EvaluateRequest:
     """Reads what stands behind ``hpcdd evaluate``.
 
     Raises:

@@ -20,7 +20,7 @@ from ..runs.run_directory import RunDirectory
 from .evaluate_options import EvaluateRequest
 
 
-def pose(order: EvaluateRequest, model: ModelFile) -> tuple[Config, Problem]:
+def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[Config, Problem]:
     """The run's configuration as the evaluation needs it, and the problem, with one split.
 
     Raises:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..core.errors import UserError
-from ..core.files import write_bytes, writing, written_whole
+from ..core.files import atomic_write, write_bytes, writing
 from . import model_options
 from .classifier import Classifier
 from .load import load
@@ -87,10 +87,10 @@ def to_onnx(model: Classifier, path: Path) -> float:
         )
     assert made is not None
     made.model.metadata_props.update(_description(model))
-    with writing(path), written_whole(path) as temporary:
+    with writing(path), atomic_write(path) as temporary:
         made.save(str(temporary))
-        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        return _checked(model, lambda images: np.asarray(session.run([_OUTPUT], {_INPUT: images})[0]))
+        context = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        return _checked(model, lambda images: np.asarray(context.run([_OUTPUT], {_INPUT: images})[0]))
 
 
 def to_pt2(model: Classifier, path: Path) -> float:

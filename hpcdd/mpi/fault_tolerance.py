@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from .communicator import Comm
-from .library import is_loss, sleep_until, tolerant
+from .library import is_fault_tolerant, is_loss, sleep_until
 
 
 def check() -> None:
@@ -27,7 +27,7 @@ def check() -> None:
     Raises:
         UserError: the job was not started in the fault-tolerant mode.
     """
-    if not tolerant():
+    if not is_fault_tolerant():
         raise UserError(
             "run.survive is true, but this job can't survive the loss of a rank; "
             "start it with Open MPI 5 as `mpirun --with-ft ulfm -n N ...`, or set run.survive false"

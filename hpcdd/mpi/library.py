@@ -48,7 +48,7 @@ _MPICH_CUDA = 0
 """MPIX_GPU_SUPPORT_CUDA in MPICH's mpi.h."""
 
 
-def end_within(seconds: float, what: str, exit_code: int) -> None:
+def set_finalize_timeout(seconds: float, what: str, exit_code: int) -> None:
     """Makes all ranks of the job end together, and limits how long this process waits for the others: one may hang.
 
     Args:
@@ -63,7 +63,7 @@ _END: list[tuple[float, str, int]] = []
 
 
 def finalize() -> None:
-    """Ends MPI, see :func:`end_within`."""
+    """Ends MPI, see :func:`set_finalize_timeout`."""
     MPI = library()
     if _END:
         seconds, what, exit_code = _END[-1]
@@ -83,7 +83,7 @@ def finalize() -> None:
         MPI.Finalize()
 
 
-def tolerant() -> bool:
+def is_fault_tolerant() -> bool:
     """Whether the job was started in Open MPI's fault-tolerant mode, where a rank may die and the others live."""
     return os.environ.get("OMPI_MCA_mpi_ft_enable") in ("1", "true")  # noqa: SIM112 - its name
 
@@ -95,7 +95,7 @@ def abort(exit_code: int, revoke: Callable[[], None]) -> None:
         exit_code: of the job.
         revoke: ends the use of all communicators, in the fault-tolerant mode, where MPI_Abort would end one rank only.
     """
-    if tolerant():
+    if is_fault_tolerant():
         _stop_launcher()
         revoke()
         time.sleep(_PATIENCE)

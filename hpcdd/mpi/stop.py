@@ -115,7 +115,7 @@ class Stop:
             raise request
 
 
-def occasion(signum: int, environment: Mapping[str, str], now: float) -> str:
+def signal_reason(signum: int, environment: Mapping[str, str], now: float) -> str:
     """Why a batch system has sent a signal: the job's time is nearly over, or it has to make room for another.
 
     Slurm sends SIGTERM for both; what is left of the job's time tells them apart, where Slurm says when it ends

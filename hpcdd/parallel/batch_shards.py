@@ -65,7 +65,7 @@ class Flag:
             self._overdue, self._held = never, False
             self.value, self.reason = 0.0, None
 
-    def board(self) -> None:
+    def piggybacked(self) -> None:
         """To be called when a step begins."""
         diverged = self.reason is not None
         self.value = float(self._wanted()) + _SAVE * float(self._overdue()) + DIVERGED * float(diverged)
@@ -162,7 +162,7 @@ class BatchShard:
         """Of n rows as many as any rank has at most; at least one."""
         return n if self.comm is None else -(-n // self.comm.size)
 
-    def take(self, batch: torch.Tensor) -> torch.Tensor:
+    def shard(self, batch: torch.Tensor) -> torch.Tensor:
         """Begins a batch: this rank's part of its row numbers."""
         self.total, self.rows = len(batch), self.part_of(len(batch))
         return batch[self.rows]
@@ -194,7 +194,7 @@ class BatchShard:
         self.comm.allgather(staging.for_mpi(mine), staging.for_mpi(everyone))
         return everyone.to(device, non_blocking=True).view(ranks, -1)
 
-    def join(self, part: torch.Tensor, n: int) -> torch.Tensor:
+    def all_gather(self, part: torch.Tensor, n: int) -> torch.Tensor:
         """Rows that each rank has for its part of n, put together to all n on every rank; float32 on the CPU."""
         if self.comm is None:
             return part

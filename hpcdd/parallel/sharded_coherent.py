@@ -81,7 +81,7 @@ class ShardedCoherentModel(nn.Module):
         features: what the DNN sees of each CNN.
 
     Attributes:
-        stacks: of CNNs that compute together while they are trained, see :meth:`put_together`.
+        stacks: of CNNs that compute together while they are trained, see :meth:`stack`.
     """
 
     def __init__(self, cnns: Mapping[int, nn.Module], dnn: ShardedDNN, features: str) -> None:
@@ -104,13 +104,13 @@ class ShardedCoherentModel(nn.Module):
         logits: torch.Tensor = self.dnn([outputs[s] for s in seen])
         return logits
 
-    def put_together(self, groups: Iterable[Sequence[int]]) -> None:
+    def stack(self, groups: Iterable[Sequence[int]]) -> None:
         """From now on the CNNs of each group (of one shape, on the device of the training) are trained as one stack."""
         self.stacks = tuple(
             BatchedNetworks({s: self.cnns[str(s)] for s in group}).train() for group in groups if len(group) > 1
         )
 
-    def alone(self) -> dict[int, nn.Module]:
+    def unstacked(self) -> dict[int, nn.Module]:
         """The CNNs that are in no stack, by subdomain."""
         stacked = {s for stack in self.stacks for s in stack.cnns}
         return {int(s): cnn for s, cnn in self.cnns.items() if int(s) not in stacked}
@@ -132,11 +132,11 @@ def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: SubdomainS
         template: a DNN of the same shape, whose parameters are not read (on device ``meta`` it takes no memory).
         reduction: for the parts.
     """
-    comm, mesh, place = team.workers, team.mesh, team.place
-    whole = pack(_blocks(dnn, range(mesh.num_subdomains))) if dnn is not None else None
+    comm, layout, place = team.workers, team.layout, team.place
+    whole = pack(_blocks(dnn, range(layout.num_subdomains))) if dnn is not None else None
     columns = _blocks(template, place.subdomains)
     own = np.empty(_bytes(columns), np.uint8)
-    comm.scatter(whole, own if place.replica == 0 else own[:0], _block_bytes(template, mesh, comm.size))
+    comm.scatter(whole, own if place.replica == 0 else own[:0], _block_bytes(template, layout, comm.size))
     if team.replicas.size > 1:
         team.replicas.broadcast(own)
     common = _common(template.first.bias, template.rest)
@@ -153,14 +153,14 @@ def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: SubdomainS
 
 def collect_dnn(team: Team, part: ShardedDNN, template: DNN) -> DNN | None:
     """Collective over the workers, the reverse of :func:`spread_dnn`: the whole DNN on root's CPU, None elsewhere."""
-    comm, mesh = team.workers, team.mesh
-    sizes = _block_bytes(template, mesh, comm.size)
+    comm, layout = team.workers, team.layout
+    sizes = _block_bytes(template, layout, comm.size)
     own = pack(dict(part.blocks)) if sizes[comm.rank] else np.empty(0, np.uint8)
     gathered = comm.gather(own, sizes)
     if gathered is None:
         return None
     dnn = on_host(template)
-    columns = _blocks(dnn, range(mesh.num_subdomains))
+    columns = _blocks(dnn, range(layout.num_subdomains))
     with torch.no_grad():
         for s, block in unpack(gathered, columns).items():
             columns[s].copy_(block)
@@ -187,9 +187,9 @@ def _bytes(state: Mapping[str, torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
-def _block_bytes(template: DNN, mesh: RankLayout, ranks: int) -> list[int]:
+def _block_bytes(template: DNN, layout: RankLayout, ranks: int) -> list[int]:
     """By rank the bytes of the columns for which it speaks."""
-    return [_bytes(_blocks(template, owned)) for owned in mesh.owned[:ranks]]
+    return [_bytes(_blocks(template, owned)) for owned in layout.owned[:ranks]]
 
 
 def onto_penultimate(part: ShardedDNN, cnns: Mapping[int, Penultimate], reduction: SubdomainSum) -> ShardedDNN:

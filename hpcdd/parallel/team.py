@@ -19,7 +19,7 @@ class Team:
 
     Attributes:
         config: the run's configuration.
-        mesh: who owns what.
+        layout: who owns what.
         place: of this rank.
         workers: all ranks that own subdomains; their root is the job's.
         across: those with the same replica number, which together have each subdomain once.
@@ -28,7 +28,7 @@ class Team:
     """
 
     config: Config
-    mesh: RankLayout
+    layout: RankLayout
     place: RankPlacement
     workers: Comm
     across: Comm
@@ -51,13 +51,13 @@ class Team:
         return BatchShard(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 
-def form_team(comm: Comm, mesh: RankLayout, config: Config, flag: Flag) -> Team | None:
+def form_team(comm: Comm, layout: RankLayout, config: Config, flag: Flag) -> Team | None:
     """Collective over all ranks: the team of this rank; None on a spare one.
 
     Raises:
         UserError: on all ranks, if ``comm.gpu_aware`` can't work on one.
     """
-    place = mesh.places[comm.rank]
+    place = layout.places[comm.rank]
     works = bool(place.subdomains)
     if config.comm.gpu_aware:
         comm.on_all(lambda: check_gpu_aware(place.device, takes_gpu_memory) if works else None)
@@ -66,4 +66,4 @@ def form_team(comm: Comm, mesh: RankLayout, config: Config, flag: Flag) -> Team 
     replicas = comm.split(place.subdomains[0] if works else None)
     if workers is None or across is None or replicas is None:
         return None
-    return Team(config, mesh, place, workers, across, replicas, flag)
+    return Team(config, layout, place, workers, across, replicas, flag)

@@ -27,7 +27,7 @@ Splits = Mapping[str, torch.Tensor]
 
 
 def train_dnn(
-    config: Config, logits: Splits, labels: Splits, hooks: Hooks, keeper: NullCheckpointManager | None = None
+    config: Config, logits: Splits, labels: Splits, hooks: Hooks, manager: NullCheckpointManager | None = None
 ) -> DNN:
     """Trains the DNN on root's processor; no messages.
 
@@ -36,7 +36,7 @@ def train_dnn(
         logits: by split, float32 (n, S, K).
         labels: by split, int64 (n,).
         hooks: called while it trains.
-        keeper: of its checkpoints.
+        manager: of its checkpoints.
 
     Returns:
         The DNN, in evaluation mode.
@@ -60,7 +60,7 @@ def train_dnn(
         seed=config.seed,
         phase="dnn",
         hooks=hooks,
-        keeper=keeper,
+        manager=manager,
     )
     return dnn.eval()
 
@@ -72,7 +72,7 @@ def train_dnn_together(
     labels: Splits,
     num_classes: int,
     hooks: Hooks,
-    keeper: NullCheckpointManager | None = None,
+    manager: NullCheckpointManager | None = None,
 ) -> ShardedDNN:
     """Collective over the workers: trains the DNN where the local decisions lie; one message per step, no gather.
 
@@ -85,7 +85,7 @@ def train_dnn_together(
         labels: by split, int64 (n,).
         num_classes: K.
         hooks: called while it trains.
-        keeper: of its checkpoints.
+        manager: of its checkpoints.
 
     Returns:
         This rank's part of the DNN, in evaluation mode.
@@ -94,7 +94,7 @@ def train_dnn_together(
         DivergedError: the loss is NaN or infinite.
         StopRequest: on all ranks at the same step.
     """
-    dnn = fresh_dnn(config, team, [num_classes] * team.mesh.num_subdomains, num_classes)
+    dnn = fresh_dnn(config, team, [num_classes] * team.layout.num_subdomains, num_classes)
 
     def samples(split: str) -> SideBySide:
         return SideBySide(
@@ -113,7 +113,7 @@ def train_dnn_together(
         phase="dnn",
         share=BatchShard(flag=team.flag),
         hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}, team.place.arithmetic),
-        keeper=keeper,
+        manager=manager,
     )
     return dnn.eval()
 

@@ -86,7 +86,7 @@ class Examination:
         Args:
             logits: by subdomain of this rank, ascending, of the whole split, float32 (N, K) on the CPU.
         """
-        team, num_subdomains = self._team, self._team.mesh.num_subdomains
+        team, num_subdomains = self._team, self._team.layout.num_subdomains
         own = [values[self._rows] for values in logits.values()]
         probabilities = [values.double().softmax(1) for values in own]
         means = [values.mean(0) for values in probabilities]
@@ -163,7 +163,7 @@ class Examination:
     def _with_influence(self, pieces: Pieces, columns: Mapping[str, Sequence[torch.Tensor]]) -> Pieces:
         """Adds, on root, the (n, S) of all ranks' columns (n,); of several replicas the first one speaks."""
         workers = self._team.workers
-        owned = [len(subdomains) for subdomains in self._team.mesh.owned[: workers.size]]
+        owned = [len(subdomains) for subdomains in self._team.layout.owned[: workers.size]]
         counts = [number * len(self._rows) for number in owned]
         for place, parts in columns.items():
             mine = torch.stack(list(parts)).numpy()[: owned[workers.rank]]

@@ -46,7 +46,7 @@ def train_coherent(
     samples: Mapping[int, BySplit],
     read: Callable[[list[int]], Mapping[int, BySplit]],
     hooks: Hooks,
-    keeper: NullCheckpointManager | None = None,
+    manager: NullCheckpointManager | None = None,
 ) -> tuple[ShardedCoherentModel, int]:
     """Collective over the workers.
 
@@ -59,7 +59,7 @@ def train_coherent(
         samples: by subdomain of this rank and split, the subimages on this rank's device.
         read: reads the samples of other subdomains, for data parallelism.
         hooks: called while it trains.
-        keeper: of its checkpoints.
+        manager: of its checkpoints.
 
     Returns:
         This rank's part of the trained model, in evaluation mode, on the rank's device; and the number of steps.
@@ -74,7 +74,7 @@ def train_coherent(
         part = initial_part(team, problem, start, local, dnn).to(device)
         whole = assemble(team, problem, part).to(device) if settings.parallelism == "data" else None
     if whole is not None:
-        others = [s for s in range(team.mesh.num_subdomains) if s not in samples]
+        others = [s for s in range(team.layout.num_subdomains) if s not in samples]
         inputs = {**samples, **read(others)}
         network: nn.Module = whole
         parts: dict[int, nn.Module] = {WHOLE: whole.dnn, **dict(enumerate(whole.cnns))}
@@ -82,9 +82,9 @@ def train_coherent(
         hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())}, team.place.arithmetic)
     else:
         inputs, network = dict(samples), part
-        if trains_together(team.config, device, team.mesh.replicas):
-            part.put_together(groups({s: problem.subimage_shape(s) for s in team.place.subdomains}, together=True))
-        parts = {WHOLE: part.dnn, **part.alone()}
+        if trains_together(team.config, device, team.layout.replicas):
+            part.stack(groups({s: problem.subimage_shape(s) for s in team.place.subdomains}, together=True))
+        parts = {WHOLE: part.dnn, **part.unstacked()}
         share, alike = team.share_of_replicas(), part.dnn.alike()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
         hooks = checked(hooks, team.workers, {"the DNN's common layers": alike, **copies}, team.place.arithmetic)
@@ -106,7 +106,7 @@ def train_coherent(
             alike=alike,
             bf16=settings.precision == "bf16",
             hooks=hooks,
-            keeper=keeper,
+            manager=manager,
         )
     if whole is not None:
         cnns = {s: whole.cnns[s] for s in team.place.subdomains}
@@ -182,9 +182,9 @@ def assemble(team: Team, problem: Problem, part: ShardedCoherentModel) -> Cohere
         cnn = create_local_cnn(config, subdomain, problem.subimage_shape(subdomain), num_classes, width)
         return prepare_cnn(cnn, part.features, config.coherent.dropout_scale)
 
-    cnns = [template(s) for s in range(team.mesh.num_subdomains)]
+    cnns = [template(s) for s in range(team.layout.num_subdomains)]
     own = {int(s): cnn for s, cnn in part.cnns.items()}
-    for cnn, state in zip(cnns, gather_parameters(comm, team.mesh, own, iter(cnns)), strict=True):
+    for cnn, state in zip(cnns, gather_parameters(comm, team.layout, own, iter(cnns)), strict=True):
         broadcast_state(comm, cnn, state)
     widths = feature_widths(problem, part.features)
     dnn = DNN(widths, config.aggregation.hidden, num_classes, config.aggregation.dropout)

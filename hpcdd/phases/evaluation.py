@@ -31,7 +31,7 @@ def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torc
     Returns:
         ``local`` (S numbers), ``average``, ``majority`` and ``log_pool``, each in [0, 1]; on every worker.
     """
-    num_subdomains, comm = team.mesh.num_subdomains, team.across
+    num_subdomains, comm = team.layout.num_subdomains, team.across
     own = {s: _share_of(values.argmax(1), labels) for s, values in logits.items()}
     everyone = {s: share for of_rank in comm.allgather_object(own) for s, share in of_rank.items()}
     add = SubdomainSum(comm, "ordered")

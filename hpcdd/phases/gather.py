@@ -19,13 +19,17 @@ from ..mpi.communicator import Comm
 
 
 def gather_logits(
-    comm: Comm, mesh: RankLayout, own: Sequence[Mapping[str, torch.Tensor]], splits: Mapping[str, int], num_classes: int
+    comm: Comm,
+    layout: RankLayout,
+    own: Sequence[Mapping[str, torch.Tensor]],
+    splits: Mapping[str, int],
+    num_classes: int,
 ) -> dict[str, torch.Tensor] | None:
     """Collective: brings the logits of all splits to root.
 
     Args:
         comm: all ranks.
-        mesh: who owns which subdomain.
+        layout: who owns which subdomain.
         own: for each of this rank's subdomains, ascending, its logits by split, float32 (n, K); empty on a spare rank.
         splits: number n of samples of each split, the same on every rank.
         num_classes: K.
@@ -33,12 +37,12 @@ def gather_logits(
     Returns:
         On root float32 (n, S, K) by split; None elsewhere.
     """
-    owned = [len(subdomains) for subdomains in mesh.owned]
+    owned = [len(subdomains) for subdomains in layout.owned]
     own = own[: owned[comm.rank]]  # of several replicas the first speaks
-    rows = max(1, PIECE_BYTES // (4 * mesh.num_subdomains * num_classes))
+    rows = max(1, PIECE_BYTES // (4 * layout.num_subdomains * num_classes))
     gathered = {}
     for split, n in splits.items():
-        whole = torch.empty(n, mesh.num_subdomains, num_classes) if comm.is_root else None
+        whole = torch.empty(n, layout.num_subdomains, num_classes) if comm.is_root else None
         for start in range(0, n, rows):
             count = min(rows, n - start)
             part = np.empty((len(own), count, num_classes), np.float32)
@@ -47,7 +51,7 @@ def gather_logits(
             piece = comm.gather(part, [subdomains * count * num_classes for subdomains in owned])
             if piece is not None and whole is not None:
                 # Blocks of subdomains lie in rank order, so that the piece is (S, count, K).
-                blocks = torch.from_numpy(piece).view(mesh.num_subdomains, count, num_classes)
+                blocks = torch.from_numpy(piece).view(layout.num_subdomains, count, num_classes)
                 whole[start : start + count] = blocks.transpose(0, 1)
         if whole is not None:
             gathered[split] = whole
@@ -55,7 +59,7 @@ def gather_logits(
 
 
 def gather_parameters(
-    comm: Comm, mesh: RankLayout, own: Mapping[int, nn.Module], templates: Iterator[nn.Module]
+    comm: Comm, layout: RankLayout, own: Mapping[int, nn.Module], templates: Iterator[nn.Module]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Collective: the ``state_dict`` of CNN_0, CNN_1, ... one after the other on root, which never holds two.
 
@@ -63,12 +67,12 @@ def gather_parameters(
 
     Args:
         comm: all ranks.
-        mesh: who owns which subdomain.
+        layout: who owns which subdomain.
         own: this rank's CNNs by subdomain.
         templates: on root, CNNs of the same shapes in the order of the subdomains; not read elsewhere.
     """
-    for subdomain in range(mesh.num_subdomains):
-        owner = mesh.owner(subdomain)
+    for subdomain in range(layout.num_subdomains):
+        owner = layout.owner(subdomain)
         buffer = pack(own[subdomain].state_dict()) if comm.rank == owner else np.empty(0, np.uint8)
         state: dict[str, torch.Tensor] = {}
         if comm.is_root:

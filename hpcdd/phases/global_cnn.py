@@ -25,7 +25,7 @@ def train_global_cnn(
     problem: Problem,
     samples: Mapping[str, Subimages],
     hooks: Hooks,
-    keeper: NullCheckpointManager | None = None,
+    manager: NullCheckpointManager | None = None,
 ) -> tuple[nn.Module, int]:
     """Collective over the workers: each takes its share of every batch; gradients are averaged.
 
@@ -34,7 +34,7 @@ def train_global_cnn(
         problem: what is to be solved.
         samples: whole images by split, on this rank's device.
         hooks: called while it trains.
-        keeper: of its checkpoints.
+        manager: of its checkpoints.
 
     Returns:
         The trained CNN, the same on every worker, in evaluation mode; and the number of steps.
@@ -60,7 +60,7 @@ def train_global_cnn(
             share=share,
             bf16=settings.precision == "bf16",
             hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.place.arithmetic),
-            keeper=keeper,
+            manager=manager,
         )
     return network.eval(), steps
 

@@ -55,7 +55,7 @@ def train_local_cnns(
     width: int,
     hooks: Hooks,
     share: BatchShard | None = None,
-    keepers: Callable[[int], NullCheckpointManager] = lambda _: NullCheckpointManager(),
+    managers: Callable[[int], NullCheckpointManager] = lambda _: NullCheckpointManager(),
     decide: bool = True,
 ) -> dict[int, LocalResult]:
     """Trains the CNNs of this rank's subdomains; sends and receives nothing, but for gradients between replicas.
@@ -68,7 +68,7 @@ def train_local_cnns(
         width: channels of the local CNNs' first block.
         hooks: called while it trains.
         share: with the replicas of this rank's CNN.
-        keepers: makes the keeper of a subdomain's checkpoints.
+        managers: makes the keeper of a subdomain's checkpoints.
         decide: whether the CNNs' decisions are wanted.
 
     Returns:
@@ -91,7 +91,7 @@ def train_local_cnns(
                 create_local_cnn(config, s, shapes[s], num_classes, width).to(place.device),
                 samples[s]["train"],
                 samples[s].get("validation"),
-                keepers(s),
+                managers(s),
             )
             for s in group
         ]
@@ -158,7 +158,7 @@ def _train_alone(config: Config, member: Member, share: BatchShard, hooks: Hooks
             share=share,
             bf16=config.local.precision == "bf16",
             hooks=hooks,
-            keeper=member.keeper,
+            manager=member.manager,
         )
 
 

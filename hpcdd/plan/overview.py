@@ -16,9 +16,9 @@ from ..config import loading
 from ..config.schema import Config
 from ..core import environment
 from ..core.errors import UserError
-from ..core.files import writing, written_whole
+from ..core.files import atomic_write, writing
 from ..data.prepare import contact_sheet
-from ..data.problem import Problem, check_shares, pose
+from ..data.problem import Problem, build_problem, check_shares
 from ..data.sample_loading import Where
 from ..data.sample_storage import bytes_needed, choose
 from ..decomposition.boxes import by
@@ -50,21 +50,21 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
         raise UserError("command line: --print_config belongs to `hpcdd train`")
     machine = None if own.machine is None else machine_file.load(own.machine)
     check_consent(config.model, own.own)
-    problem = pose(config)
-    mesh = mesh_of(config, problem, machine, own.ranks, own.ranks_per_host, own.threads)
-    check_shares(config, problem, mesh)
+    problem = build_problem(config)
+    layout = layout_of(config, problem, machine, own.ranks, own.ranks_per_host, own.threads)
+    check_shares(config, problem, layout)
     ready = machine.runtime_bytes if machine is not None else None
     if ready is None:  # before anything else is loaded
-        torch.set_num_threads(mesh.places[0].threads)
+        torch.set_num_threads(layout.places[0].threads)
         ready = ready_bytes("cpu") + MPI_BYTES
     results.print_problem(problem, out)
-    for warning in mesh.warnings():
+    for warning in layout.warnings():
         print(f"warning: {warning}", file=out)
-    plan_tables.print_boxes(problem, mesh, out)
+    plan_tables.print_boxes(problem, layout, out)
     workload = Workload(config, problem)
-    memories = memories_of(workload, mesh, machine, ready)
+    memories = memories_of(workload, layout, machine, ready)
     measured = machine is not None and machine.runtime_bytes is not None
-    plan_tables.print_memory(mesh, memories, out, measured=measured, budget=_budget_in_words(config, mesh, machine))
+    plan_tables.print_memory(layout, memories, out, measured=measured, budget=_budget_in_words(config, layout, machine))
     plan_tables.print_messages(config, problem, own.ranks, out)
     if machine is None:
         print(
@@ -76,16 +76,16 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
             file=out,
         )
     else:
-        place = mesh.places[0]
-        clock = Clock(machine, workload, place.threads, most_on_a_host(mesh), place.device_id)
+        place = layout.places[0]
+        clock = Clock(machine, workload, place.threads, most_on_a_host(layout), place.device_id)
         plan_tables.print_times(Costs(clock), own.ranks, out)
     if own.picture is not None:
-        draw(problem, mesh, own.picture)
+        draw(problem, layout, own.picture)
         print(f"\nboxes on a sample image: {own.picture}", file=out)
     out.flush()
 
 
-def mesh_of(
+def layout_of(
     config: Config,
     problem: Problem,
     machine: Machine | None,
@@ -133,7 +133,7 @@ def mesh_of(
     return RankLayout(len(problem.decomposition), tuple(places))
 
 
-def draw(problem: Problem, mesh: RankLayout, path: Path) -> None:
+def draw(problem: Problem, layout: RankLayout, path: Path) -> None:
     """Writes a PNG of the first training image with the boxes on it, in the colours of their owners.
 
     Of a volume three slices are shown. A file that is there is replaced.
@@ -142,35 +142,35 @@ def draw(problem: Problem, mesh: RankLayout, path: Path) -> None:
         WriteError: it can't be written.
     """
     decomposition, info = problem.decomposition, problem.info
-    owners = [mesh.owner(s) for s in range(len(decomposition.boxes))]
+    owners = [layout.owner(s) for s in range(len(decomposition.boxes))]
     ranks = len(set(owners))
     title = (
         f"{info.name}: {by(info.image_shape[1:])} pixels, {len(owners)} boxes on {ranks} rank{'s' * (ranks > 1)}, "
         "a colour for each rank"
     )
     sheet = contact_sheet.of_one(info, decomposition, owners, title)
-    with writing(path), written_whole(path) as temporary:
+    with writing(path), atomic_write(path) as temporary:
         sheet.save(temporary, "PNG")
 
 
-def most_on_a_host(mesh: RankLayout) -> int:
+def most_on_a_host(layout: RankLayout) -> int:
     """Ranks on the fullest host, which is the first."""
-    return sum(place.host == mesh.places[0].host for place in mesh.places)
+    return sum(place.host == layout.places[0].host for place in layout.places)
 
 
 def memories_of(
-    workload: Workload, mesh: RankLayout, machine: Machine | None, ready: int
+    workload: Workload, layout: RankLayout, machine: Machine | None, ready: int
 ) -> list[tuple[Memory, Where]]:
     """By rank its memory at the fullest moment, and where it keeps its samples.
 
     What `auto` would choose is found with the memory of a host of the machine; without a machine, of this one.
     """
     config, problem = workload.config, workload.problem
-    made = Memories(workload, len(mesh.places), ready)
-    budget = _budget(config, mesh, machine)
+    made = Memories(workload, len(layout.places), ready)
+    budget = _budget(config, layout, machine)
     known: dict[tuple[object, ...], tuple[Memory, Where]] = {}
     found = []
-    for place in mesh.places:
+    for place in layout.places:
         # A GPU's memory is not known here: what fits the host's budget is taken to fit the GPU.
         on_gpu = None if place.device == "cpu" else budget
         where = choose(config.data.storage, bytes_needed(config, problem, place.subdomains), budget, on_gpu)
@@ -184,18 +184,18 @@ def memories_of(
     return found
 
 
-def _budget(config: Config, mesh: RankLayout, machine: Machine | None) -> int:
+def _budget(config: Config, layout: RankLayout, machine: Machine | None) -> int:
     if config.data.memory is not None:
         return config.data.memory << 20
     host = environment.available_memory() if machine is None else machine.host.memory_bytes
-    return host // (2 * most_on_a_host(mesh))
+    return host // (2 * most_on_a_host(layout))
 
 
-def _budget_in_words(config: Config, mesh: RankLayout, machine: Machine | None) -> str:
+def _budget_in_words(config: Config, layout: RankLayout, machine: Machine | None) -> str:
     if config.data.storage != "auto":
         return "as data.storage says"
-    size = f"{_budget(config, mesh, machine) / 2**20:,.0f} MiB"
+    size = f"{_budget(config, layout, machine) / 2**20:,.0f} MiB"
     if config.data.memory is not None:
         return f"data.memory allows {size}"
     whose = "what is free here" if machine is None else "the memory of a host"
-    return f"a budget of {size}: half of {whose}, divided by its {most_on_a_host(mesh)} ranks"
+    return f"a budget of {size}: half of {whose}, divided by its {most_on_a_host(layout)} ranks"

@@ -24,7 +24,7 @@ _MOST_ROWS, _MOST_NAMED = 12, 4
 _LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000, 20_000, 50_000, 100_000)
 
 
-def print_boxes(problem: Problem, mesh: RankLayout, out: TextIO) -> None:
+def print_boxes(problem: Problem, layout: RankLayout, out: TextIO) -> None:
     """Who owns which pixels; of many subdomains the first and the last."""
     table = _table("boxes and their owners", "subdomain", "pixels", "shape", "ranks", "parameters")
     every = problem.decomposition.subdomains
@@ -32,7 +32,7 @@ def print_boxes(problem: Problem, mesh: RankLayout, out: TextIO) -> None:
         if s is None:
             table.add_row("...")
             continue
-        box, ranks = every[s].box, [place.rank for place in mesh.places if s in place.subdomains]
+        box, ranks = every[s].box, [place.rank for place in layout.places if s in place.subdomains]
         pixels = " x ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
         averaged = f", averaged in blocks of {by(every[s].block)}" if every[s].is_coarse else ""
         parameters = f"{problem.widths.local_parameters[s]:,}"
@@ -41,12 +41,12 @@ def print_boxes(problem: Problem, mesh: RankLayout, out: TextIO) -> None:
 
 
 def print_memory(
-    mesh: RankLayout, memories: Sequence[tuple[Memory, Where]], out: TextIO, *, measured: bool, budget: str
+    layout: RankLayout, memories: Sequence[tuple[Memory, Where]], out: TextIO, *, measured: bool, budget: str
 ) -> None:
     """Memory of each rank at its fullest moment; ranks that are alike share a row.
 
     Args:
-        mesh: who owns what.
+        layout: who owns what.
         memories: by rank, and where it keeps its samples.
         out: where to print.
         measured: whether the libraries' memory is that of a job of the machine file.
@@ -54,10 +54,10 @@ def print_memory(
     """
     kinds = ("libraries", "samples", "weights", "gradients", "optimizer", "activations", "decisions", "total")
     table = _table("memory of a rank at its fullest moment, MiB", "ranks", "CNNs", *kinds, "when")
-    on_gpu = any(place.device != "cpu" for place in mesh.places)
+    on_gpu = any(place.device != "cpu" for place in layout.places)
     if on_gpu:
         table.add_column("on the GPU", justify="right")
-    rows = list(_alike(mesh, memories))
+    rows = list(_alike(layout, memories))
     for index in _some(len(rows)):
         if index is None:
             table.add_row("...")
@@ -171,10 +171,10 @@ def _print_efficiency(costs: Costs, ranks: int, out: TextIO) -> None:
 
 
 def _alike(
-    mesh: RankLayout, memories: Sequence[tuple[Memory, Where]]
+    layout: RankLayout, memories: Sequence[tuple[Memory, Where]]
 ) -> Iterator[tuple[list[int], int, Memory, Where]]:
     """Neighbouring ranks with the same memory."""
-    rows = [(len(place.subdomains), *memories[place.rank]) for place in mesh.places]
+    rows = [(len(place.subdomains), *memories[place.rank]) for place in layout.places]
     rank = 0
     for (cnns, memory, where), group in itertools.groupby(rows):
         number = len(list(group))

@@ -90,8 +90,8 @@ def notes(scaling: Scaling) -> list[str]:
         )
     if crowded := [n for n in scaling.ranks if any(map(_crowded, _of(scaling, n)))]:
         found.append(f"On {_listed(crowded)} ranks there were more threads than cores.")
-    if spare := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
-        found.append(f"On {_listed(spare)} ranks some had nothing to do; efficiency counts them as well.")
+    if idle := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
+        found.append(f"On {_listed(idle)} ranks some had nothing to do; efficiency counts them as well.")
     if scaling.base > 1:
         found.append(f"The smallest measured number of ranks is {scaling.base}: efficiency is relative to it.")
     return found

@@ -23,12 +23,12 @@ from ..artifacts.metrics_log import MetricsLog
 from ..core.errors import DivergedError, RunError, StopRequest, UserError
 from ..core.files import writing
 from ..data import sample_storage
-from ..data.problem import check_rank, check_shares, pose
+from ..data.problem import build_problem, check_rank, check_shares
 from ..data.reading import BoxReader
 from ..decomposition import rank_layout
 from ..mpi import launcher
 from ..mpi.communicator import Comm
-from ..mpi.stop import Stop, occasion
+from ..mpi.stop import Stop, signal_reason
 from ..parallel.batch_shards import Flag
 from ..parallel.team import form_team
 from ..phases.attribution import EXAMINED, examined_rows
@@ -55,7 +55,7 @@ class RunContext:
         comm, job: see above.
         config: of the job.
         problem: what is to be solved.
-        mesh, place: who owns what, and this rank's place.
+        layout, place: who owns what, and this rank's place.
         storage: where this rank keeps its samples.
         team: the ranks that this one works with; None on a spare rank.
         seconds: by phase, on this rank.
@@ -76,16 +76,16 @@ class RunContext:
         self.core_seconds: dict[str, float] = {"start": comm.startup.worked}
         if config.run.tensorboard:
             comm.on_root(board.check)
-        self.problem = comm.on_root(lambda: pose(config))
+        self.problem = comm.on_root(lambda: build_problem(config))
         if job.record is not None:  # an earlier revision may have begun in another order
             self.problem = replace(self.problem, blocks=job.record["blocks"])
-        self.mesh = rank_layout.build(comm, len(self.problem.decomposition), config.device)
-        self.place = self.mesh.places[comm.rank]
+        self.layout = rank_layout.build(comm, len(self.problem.decomposition), config.device)
+        self.place = self.layout.places[comm.rank]
         torch.set_num_threads(self.place.threads)
         if job.study and self.place.device != "cpu":  # what it had in memory at most counts anew for every run
             torch.cuda.reset_peak_memory_stats(self.place.device)
         comm.on_all(self._check_place)
-        self._storages = sample_storage.decide(comm, config, self.problem, self.mesh)
+        self._storages = sample_storage.decide(comm, config, self.problem, self.layout)
         self.storage = self._storages.of(comm.rank)
         self.reader = BoxReader(self.problem.info.path)
         self._display: Display = NoDisplay()
@@ -99,9 +99,9 @@ class RunContext:
         channel = comm.side_channel()
         self.stop = Stop(comm, channel, above)
         self.telemetry = Telemetry(comm, channel, self._sink, interval)
-        self.team = form_team(comm, self.mesh, config, Flag(self.stop.wanted))
+        self.team = form_team(comm, self.layout, config, Flag(self.stop.wanted))
         if comm.is_root and not job.study:
-            results.print_plan(self.mesh, self.problem, sys.stdout, self._storages)
+            results.print_plan(self.layout, self.problem, sys.stdout, self._storages)
         comm.startup.mark("problem")
 
     @cached_property
@@ -129,12 +129,12 @@ class RunContext:
             "dataset": self.problem.info.fingerprint,
             "blocks": self.problem.blocks,
             "device": self.place.device.partition(":")[0],
-            "replicas": self.mesh.replicas,
-            "workers": sum(1 for place in self.mesh.places if place.subdomains),
+            "replicas": self.layout.replicas,
+            "workers": sum(1 for place in self.layout.places if place.subdomains),
         }
-        self.archive = self._open.enter_context(RunStorage(self.comm, self.job, facts, self.mesh))
+        self.archive = self._open.enter_context(RunStorage(self.comm, self.job, facts, self.layout))
         if self.comm.is_root and self.job.study:  # where nothing is printed of it
-            for warning in self.mesh.warnings():
+            for warning in self.layout.warnings():
                 self.archive.log.warning("%s", warning)
         self.directory = self.archive.directory
         self.comm.on_root(self._open_metrics)
@@ -164,7 +164,7 @@ class RunContext:
         try:
             yield
         except StopRequest as request:
-            why = occasion(request.signum, os.environ, time.time())
+            why = signal_reason(request.signum, os.environ, time.time())
             self.archive.log.warning("%s; %s", request, why)
             raise request.saying(f" ({why}); {self.job.go_on(self.directory.path)}") from None
 
@@ -283,7 +283,7 @@ class RunContext:
 
     def _check_place(self) -> None:
         check_precisions(self.config, ("local", "coherent", "baseline"), self.place.device)
-        check_shares(self.config, self.problem, self.mesh)
+        check_shares(self.config, self.problem, self.layout)
         check_rank(self.config, self.problem, self.place)
 
     def _open_display(self) -> float:

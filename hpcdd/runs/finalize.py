@@ -61,41 +61,41 @@ def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
 
-def record(session: RunContext, trained: Trained) -> None:
+def record(context: RunContext, trained: Trained) -> None:
     """Collective: the parameters come to root, which writes the run's files and prints the table.
 
     Raises:
         WriteError: on all ranks, if something can't be written.
     """
-    comm, problem, config = session.comm, session.problem, session.config
-    with session.phase("record"):
-        states = _states(session, trained)
+    comm, problem, config = context.comm, context.problem, context.config
+    with context.phase("record"):
+        states = _states(context, trained)
         fault: WriteError | None = None
         if comm.is_root:
             width = problem.widths.local_width
             try:
-                write_model(session.directory.model, config, problem.info, problem.decomposition, width, states)
+                write_model(context.directory.model, config, problem.info, problem.decomposition, width, states)
             except OSError as error:
-                fault = WriteError(f"{session.directory.model} can't be written: {error.strerror}")
+                fault = WriteError(f"{context.directory.model} can't be written: {error.strerror}")
         for _ in states:  # this rank's part of the collectives, if it has not had it
             pass
         comm.refuse(fault)
-        comm.on_root(lambda: _write_decisions(session))
-        everyone = comm.gather_object(_costs(session, trained))
-    content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
-    session.archive.log.info("complete")
-    if content is not None and comm.is_root and not session.job.study:
-        session.close_display()
-        results.print_results(content, session.directory.path, sys.stdout)
+        comm.on_root(lambda: _write_decisions(context))
+        everyone = comm.gather_object(_costs(context, trained))
+    content = comm.on_root(lambda: None if everyone is None else _write_results(context, trained, everyone))
+    context.archive.log.info("complete")
+    if content is not None and comm.is_root and not context.job.study:
+        context.close_display()
+        results.print_results(content, context.directory.path, sys.stdout)
 
 
-def _write_decisions(session: RunContext) -> None:
+def _write_decisions(context: RunContext) -> None:
     """On root: decisions.h5, from what each phase has contributed."""
-    pieces = {place: values for of_phase in session.archive.pieces.values() for place, values in of_phase.items()}
-    features = session.config.aggregation.features
-    found = decisions_of(session.problem, EXAMINED, features, session.examined, pieces)
-    with writing(session.directory.decisions):
-        found.write(session.directory.decisions)
+    pieces = {place: values for of_phase in context.archive.pieces.values() for place, values in of_phase.items()}
+    features = context.config.aggregation.features
+    found = decisions_of(context.problem, EXAMINED, features, context.examined, pieces)
+    with writing(context.directory.decisions):
+        found.write(context.directory.decisions)
 
 
 @dataclass(frozen=True)
@@ -121,25 +121,25 @@ class _Costs:
     startup: dict[str, float]
 
 
-def _costs(session: RunContext, trained: Trained) -> _Costs:
+def _costs(context: RunContext, trained: Trained) -> _Costs:
     """What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it."""
-    journal = session.archive.journal
+    journal = context.archive.journal
     seconds = [
         result.seconds + journal.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()
     ]
-    worked, traffic = dict(session.core_seconds), dict(session.comm.traffic)
+    worked, traffic = dict(context.core_seconds), dict(context.comm.traffic)
     for (phase, _), earlier in journal.earlier.items():
         worked[phase] = worked.get(phase, 0.0) + earlier.core_seconds
         now = traffic.get(phase, Traffic())
         traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
     return _Costs(
-        local=seconds if session.place.replica == 0 else [],
+        local=seconds if context.place.replica == 0 else [],
         worked=worked,
         traffic=traffic,
-        bytes_read=session.reader.bytes_read,
+        bytes_read=context.reader.bytes_read,
         checkpoints=journal.seconds,
-        memory=_peak_memory(session.place.device),
-        startup=session.comm.startup.seconds,
+        memory=_peak_memory(context.place.device),
+        startup=context.comm.startup.seconds,
     )
 
 
@@ -149,50 +149,50 @@ def _peak_memory(device: str) -> tuple[int, int | None]:
     return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
-def _write_results(session: RunContext, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
+def _write_results(context: RunContext, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
     """On root: results.json, and that the run is complete.
 
     Args:
-        session, trained: of root.
+        context, trained: of root.
         everyone: the :func:`_costs` of every rank.
     """
-    for (phase, subdomain), earlier in session.archive.journal.earlier.items():
+    for (phase, subdomain), earlier in context.archive.journal.earlier.items():
         if subdomain == WHOLE:
-            session.seconds[phase] = session.seconds.get(phase, 0.0) + earlier.seconds
+            context.seconds[phase] = context.seconds.get(phase, 0.0) + earlier.seconds
             if phase in trained.steps:
                 trained.steps[phase] += earlier.steps
-    session.seconds["local"] = [seconds for of_rank in everyone for seconds in of_rank.local]
-    session.seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
-    session.seconds["total"] = session.comm.startup.age
+    context.seconds["local"] = [seconds for of_rank in everyone for seconds in of_rank.local]
+    context.seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
+    context.seconds["total"] = context.comm.startup.age
     communication = results.traffic_of([of_rank.traffic for of_rank in everyone], trained.steps)
-    for found in session.archive.evaluated.values():
+    for found in context.archive.evaluated.values():
         for phase, cost in found["costs"].items():
-            session.seconds.setdefault(phase, cost["seconds"])
+            context.seconds.setdefault(phase, cost["seconds"])
             communication.setdefault(phase, {"calls": cost["calls"], "bytes": cost["bytes"]})
     content = results.assemble(
-        session.config,
-        session.problem,
-        session.mesh,
-        parameters=_parameters(session, trained),
+        context.config,
+        context.problem,
+        context.layout,
+        parameters=_parameters(context, trained),
         accuracy=trained.accuracy,
-        seconds=session.seconds,
+        seconds=context.seconds,
         core_seconds=results.summed(of_rank.worked for of_rank in everyone),
         communication=communication,
         bytes_read=[of_rank.bytes_read for of_rank in everyone],
         memory=[of_rank.memory for of_rank in everyone],
         startup=[of_rank.startup for of_rank in everyone],
     )
-    if session.archive.reused:
-        content["reused"] = {phase: Path(donor).name for phase, donor in session.archive.reused.items()}
-    with writing(session.directory.results):
-        write_json(session.directory.results, content)
-    session.archive.complete()
+    if context.archive.reused:
+        content["reused"] = {phase: Path(donor).name for phase, donor in context.archive.reused.items()}
+    with writing(context.directory.results):
+        write_json(context.directory.results, content)
+    context.archive.complete()
     return content
 
 
-def _states(session: RunContext, trained: Trained) -> Iterator[tuple[str, State]]:
+def _states(context: RunContext, trained: Trained) -> Iterator[tuple[str, State]]:
     """Collective: place in model.h5 and ``state_dict`` of all trained networks, one after the other; on root."""
-    team, config, problem = session.team, session.config, session.problem
+    team, config, problem = context.team, context.config, context.problem
     if team is None or trained.dnn is None:
         return
     yield from _cnn_states(team, problem, "local", {s: result.network for s, result in trained.local.items()})
@@ -213,13 +213,13 @@ def _cnn_states(team: Team, problem: Problem, folder: str, own: Mapping[int, nn.
         create_local_cnn(team.config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
         for s in range(len(problem.decomposition))
     )
-    for s, state in enumerate(gather_parameters(team.workers, team.mesh, own, templates)):
+    for s, state in enumerate(gather_parameters(team.workers, team.layout, own, templates)):
         yield f"{folder}/{s:04d}", state
 
 
-def _parameters(session: RunContext, trained: Trained) -> dict[str, Any]:
+def _parameters(context: RunContext, trained: Trained) -> dict[str, Any]:
     """Trainable parameters, for results.json."""
-    config, problem = session.config, session.problem
+    config, problem = context.config, context.problem
     widths = problem.widths
     found: dict[str, Any] = {"global": widths.global_parameters, "local": list(widths.local_parameters)}
     found["dnn"] = sum(p.numel() for p in dnn_template(config, problem, "logits").parameters())

@@ -83,13 +83,13 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
 
 def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> Path:
     """As :func:`train`, without surviving; the run directory is appended to ``where`` once it is open."""
-    with RunContext(comm, job, above) as session:
-        run = Run(session)
-        session.open_directory()
+    with RunContext(comm, job, above) as context:
+        run = Run(context)
+        context.open_directory()
         if where is not None:
-            where[:] = [session.directory.path]
-        with session.stoppable():
-            with session.discarding():
+            where[:] = [context.directory.path]
+        with context.stoppable():
+            with context.discarding():
                 run.read()
             run.restore_decision()
             run.local_phase()
@@ -98,8 +98,8 @@ def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | 
                 run.coherent(start)
             if job.config.baseline.enabled:
                 run.baseline()
-            record(session, run.trained)
-        return session.directory.path
+            record(context, run.trained)
+        return context.directory.path
 
 
 class Run:
@@ -115,29 +115,29 @@ class Run:
         decided: whether an earlier job has trained and evaluated the DNN; local decisions are not wanted then.
     """
 
-    def __init__(self, session: RunContext) -> None:
-        self.session = session
-        self.comm, self.config = session.comm, session.config
-        self.problem, self.team = session.problem, session.team
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.comm, self.config = context.comm, context.config
+        self.problem, self.team = context.problem, context.team
         self.samples: dict[int, dict[str, Subimages]] = {}
-        self.evaluations = Evaluations(session)
+        self.evaluations = Evaluations(context)
         self.trained = Trained(self.evaluations.accuracy)
         self.decided = False
         self._history: list[Status] = []
 
     def read(self) -> None:
         """Each rank reads its own subdomains."""
-        with self.session.phase("read"):
-            self.samples = self.comm.on_all(lambda: self._read(self.session.place.subdomains))
+        with self.context.phase("read"):
+            self.samples = self.comm.on_all(lambda: self._read(self.context.place.subdomains))
         self.comm.startup.mark("read")
 
     def restore_decision(self) -> None:
         """Takes the DNN from its checkpoints, if an earlier job has trained and evaluated it."""
-        archive, team, config = self.session.archive, self.team, self.config
+        archive, team, config = self.context.archive, self.team, self.config
         if "dnn" not in archive.evaluated:
             return
         history: list[Status] | None = None
-        with self.session.phase("restore"):
+        with self.context.phase("restore"):
             if config.aggregation.placement == "distributed":
                 if team is not None:
                     widths = feature_widths(self.problem, "logits")
@@ -161,25 +161,25 @@ class Run:
         Args:
             again: whether they are trained, told of, and only their decisions are wanted.
         """
-        session, problem, team = self.session, self.problem, self.team
-        session.begin("local", range(len(problem.decomposition)))
-        apart = session.mesh.replicas == 1
-        with session.phase("local", apart=apart):
-            with session.kept(apart=apart):  # root waits for everyone's last status
+        context, problem, team = self.context, self.problem, self.team
+        context.begin("local", range(len(problem.decomposition)))
+        apart = context.layout.replicas == 1
+        with context.phase("local", apart=apart):
+            with context.kept(apart=apart):  # root waits for everyone's last status
                 if team is not None:
                     share = team.share_of_replicas()
                     self.trained.local = train_local_cnns(
                         self.config,
-                        session.place,
+                        context.place,
                         self.samples,
                         problem.info.num_classes,
                         problem.widths.local_width,
-                        session.hooks(alone=share.comm is None, heard=session.place.replica == 0 and not again),
+                        context.hooks(alone=share.comm is None, heard=context.place.replica == 0 and not again),
                         share,
-                        keepers=lambda subdomain: session.archive.of_local(team, subdomain),
+                        managers=lambda subdomain: context.archive.of_local(team, subdomain),
                         decide=not self.decided,
                     )
-            session.telemetry.finish(session.stop.poll)
+            context.telemetry.finish(context.stop.poll)
         steps = max((result.steps for result in self.trained.local.values()), default=0)
         if self.decided and self.comm.maximum(steps):
             # The checkpoint of a trained CNN was damaged: what was evaluated need not be what is there now.
@@ -188,30 +188,30 @@ class Run:
 
     def aggregation(self) -> None:
         """The rules and the DNN combine the local decisions."""
-        session, team, config, problem = self.session, self.team, self.config, self.problem
+        context, team, config, problem = self.context, self.team, self.config, self.problem
         if self.decided and self.evaluations.recall("dnn", 0):
             if self.comm.is_root:
-                session.telemetry.history(self._history)
+                context.telemetry.history(self._history)
             return
-        session.begin("dnn", _WHOLE)
+        context.begin("dnn", _WHOLE)
         labels = {split: problem.labels(split) for split in problem.samples}
         own = {s: result.logits for s, result in self.trained.local.items()}
         num_classes, dnn = problem.info.num_classes, None
         if config.aggregation.placement == "distributed":
-            with session.phase("dnn"):
+            with context.phase("dnn"):
                 if team is not None:
-                    hooks = session.hooks(alone=False, heard=self.comm.is_root)
-                    keeper = session.archive.of_parts("dnn", team, team.across)
-                    self.trained.dnn = train_dnn_together(config, team, own, labels, num_classes, hooks, keeper)
+                    hooks = context.hooks(alone=False, heard=self.comm.is_root)
+                    manager = context.archive.of_parts("dnn", team, team.across)
+                    self.trained.dnn = train_dnn_together(config, team, own, labels, num_classes, hooks, manager)
         else:
-            with session.phase("gather"):
-                logits = gather_logits(self.comm, session.mesh, list(own.values()), problem.samples, num_classes)
-            with session.phase("dnn", apart=True):
+            with context.phase("gather"):
+                logits = gather_logits(self.comm, context.layout, list(own.values()), problem.samples, num_classes)
+            with context.phase("dnn", apart=True):
                 if logits is not None:
-                    dnn = train_dnn(config, logits, labels, session.hooks(alone=True), session.archive.of_dnn())
+                    dnn = train_dnn(config, logits, labels, context.hooks(alone=True), context.archive.of_dnn())
             del logits
         found: Found = {}
-        with session.phase("evaluation"):
+        with context.phase("evaluation"):
             if team is not None:
                 if self.trained.dnn is None:
                     template = dnn_template(config, self.problem, "logits")
@@ -233,10 +233,10 @@ class Run:
 
     def coherent(self, start: str) -> None:
         """All local CNNs and the DNN are trained on as one model."""
-        session, team, phase = self.session, self.team, f"coherent_{start}"
-        session.begin(phase, _WHOLE)
-        hooks = session.hooks(alone=False, heard=self.comm.is_root)
-        with session.phase(phase):
+        context, team, phase = self.context, self.team, f"coherent_{start}"
+        context.begin(phase, _WHOLE)
+        hooks = context.hooks(alone=False, heard=self.comm.is_root)
+        with context.phase(phase):
             if team is not None and self.trained.dnn is not None:
                 by_data = self.config.coherent.parallelism == "data"
                 networks = {s: result.network for s, result in self.trained.local.items()}
@@ -249,15 +249,15 @@ class Run:
                     self.samples,
                     self._read,
                     hooks,
-                    session.archive.of_copies(phase, team)
+                    context.archive.of_copies(phase, team)
                     if by_data
-                    else session.archive.of_parts(phase, team, team.workers),
+                    else context.archive.of_parts(phase, team, team.workers),
                 )
         if self.evaluations.recall(phase, self.trained.steps.get(phase, 0)):
             return
         found: Found = {}
         seen: list[torch.Tensor] = []
-        with session.phase("evaluation"):
+        with context.phase("evaluation"):
             if team is not None:
                 model = self.trained.models[start]
                 evaluated, seen = evaluate_coherent(team, self.problem, model, self.samples, hooks.step, EXAMINED)
@@ -267,28 +267,28 @@ class Run:
 
     def baseline(self) -> None:
         """The global CNN on whole images, to compare with."""
-        session, team = self.session, self.team
-        session.begin("global", _WHOLE)
-        hooks = session.hooks(alone=False, heard=self.comm.is_root)
-        with session.phase("read"):
+        context, team = self.context, self.team
+        context.begin("global", _WHOLE)
+        hooks = context.hooks(alone=False, heard=self.comm.is_root)
+        with context.phase("read"):
             images = self.comm.on_all(
                 lambda: (
                     {}
                     if team is None
-                    else self.problem.read_whole(session.reader, session.place.device, session.storage)
+                    else self.problem.read_whole(context.reader, context.place.device, context.storage)
                 )
             )
-        with session.phase("global"):
+        with context.phase("global"):
             if team is not None:
-                keeper = session.archive.of_copies("global", team)
+                manager = context.archive.of_copies("global", team)
                 self.trained.global_cnn, self.trained.steps["global"] = train_global_cnn(
-                    team, self.problem, images, hooks, keeper
+                    team, self.problem, images, hooks, manager
                 )
         if self.evaluations.recall("global", self.trained.steps.get("global", 0)):
             return
         found: Found = {}
         logits = torch.empty(0)
-        with session.phase("evaluation"):
+        with context.phase("evaluation"):
             if team is not None and self.trained.global_cnn is not None:
                 accuracies, logits = global_accuracies(
                     team, self.problem, self.trained.global_cnn, images, hooks.step, EXAMINED
@@ -301,4 +301,4 @@ class Run:
         return [features_of(logits, self.config.aggregation.features) for logits in decisions.values()]
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
-        return self.problem.read(self.session.reader, subdomains, self.session.place.device, self.session.storage)
+        return self.problem.read(self.context.reader, subdomains, self.context.place.device, self.context.storage)

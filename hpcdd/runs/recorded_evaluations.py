@@ -18,15 +18,15 @@ class Evaluations:
     """Every method is called by all ranks.
 
     Args:
-        session: of the job.
+        context: of the job.
 
     Attributes:
         accuracy: by split, for results.json, as far as it is known.
     """
 
-    def __init__(self, session: RunContext) -> None:
-        self._session = session
-        self.accuracy: Found = {split: {} for split in session.problem.samples}
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self.accuracy: Found = {split: {} for split in context.problem.samples}
 
     def take(self, phase: str, found: Found, examine: Callable[[Examination], Pieces]) -> None:
         """Takes over what an evaluation has found, and examines the decisions behind it.
@@ -38,17 +38,17 @@ class Evaluations:
             found: its accuracies; empty on a spare rank.
             examine: gives root its pieces of decisions.h5; collective over the workers.
         """
-        session, pieces = self._session, Pieces()
-        with session.phase("examination"):
-            if session.team is not None:
-                pieces = examine(Examination(session.team, session.examined))
+        context, pieces = self._context, Pieces()
+        with context.phase("examination"):
+            if context.team is not None:
+                pieces = examine(Examination(context.team, context.examined))
         for split, accuracies in found.items():
             self.accuracy[split] |= accuracies
-        if session.comm.is_root:
+        if context.comm.is_root:
             costs = {}
-            if phase == "dnn" and "gather" in session.seconds:
-                costs["gather"] = {"seconds": session.seconds["gather"], **asdict(session.comm.traffic["gather"])}
-            session.archive.remember(phase, {"accuracy": found, "costs": costs}, pieces)
+            if phase == "dnn" and "gather" in context.seconds:
+                costs["gather"] = {"seconds": context.seconds["gather"], **asdict(context.comm.traffic["gather"])}
+            context.archive.remember(phase, {"accuracy": found, "costs": costs}, pieces)
 
     def recall(self, phase: str, steps: int) -> bool:
         """Takes over what an earlier job has found, unless this one has trained the network on.
@@ -60,8 +60,8 @@ class Evaluations:
         Returns:
             Whether there was anything.
         """
-        evaluated = self._session.archive.evaluated
-        if not self._session.comm.broadcast_object(phase in evaluated and not steps):
+        evaluated = self._context.archive.evaluated
+        if not self._context.comm.broadcast_object(phase in evaluated and not steps):
             return False
         for split, accuracies in evaluated[phase]["accuracy"].items():
             self.accuracy[split] |= accuracies

@@ -71,7 +71,7 @@ class Job:
         return self.record is not None and self.record["complete"] and not grown(self.record, self.config)
 
 
-def settle(argv: Sequence[str]) -> Job:
+def resolve(argv: Sequence[str]) -> Job:
     """Reads the words behind ``hpcdd train``; to be called on root.
 
     Raises:

@@ -23,7 +23,7 @@ from ..core.texts import printable_lines
 from ..data.format import EMBEDDED_NAME
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import Comm
-from ..mpi.library import end_within, is_loss, mpi_library
+from ..mpi.library import is_loss, mpi_library, set_finalize_timeout
 from ..parallel.team import Team
 from ..training.checkpoints.manager import CheckpointManager, CheckpointStats
 from ..training.checkpoints.snapshot import by_number
@@ -44,14 +44,14 @@ class RunStorage:
         evaluated: by phase what its evaluation found, for phases that are complete; the same on every rank.
     """
 
-    def __init__(self, comm: Comm, job: resume.Job, facts: Mapping[str, Any], mesh: RankLayout) -> None:
+    def __init__(self, comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: RankLayout) -> None:
         """Collective: root makes the folder, or takes an unfinished one; each rank opens its log there.
 
         Args:
             comm: all ranks.
             job: the same on every rank.
             facts: for the record, see :class:`hpcdd.runs.resume.Job`; root's count.
-            mesh: who does what.
+            layout: who does what.
 
         Raises:
             UserError: on all ranks: another job is at work there, or the run was begun with something else.
@@ -66,24 +66,24 @@ class RunStorage:
         comm.on_root(lambda: resume.check_facts(job, facts))
         with contextlib.ExitStack() as opened:
             self._open = opened
-            self._findings: EvaluationCache | None = None
+            self._cache: EvaluationCache | None = None
             self.directory, self._record, self.evaluated, left = comm.on_root(lambda: self._take(job, facts))
             self.log = comm.on_all(lambda: run_directory.start_log(self.directory.log(comm.rank)))
             opened.callback(run_directory.end_log)
-            self.log.info("rank %d of %d: %s", comm.rank, comm.size, mesh.places[comm.rank])
+            self.log.info("rank %d of %d: %s", comm.rank, comm.size, layout.places[comm.rank])
             self.journal = CheckpointStats(self.warn)
             if comm.is_root and left is not None:
                 self.warn(f"{left} has left {self.directory.path} without an end")
             if comm.is_root and job.record is not None and not job.study:
                 print(f"going on with {self.directory.path}", flush=True)
-            self._keeper = partial(
+            self._manager = partial(
                 CheckpointManager,
                 run=self._record["run"],
                 settings=job.config.checkpoint,
                 journal=self.journal,
                 ledger=comm.ledger,
             )
-            comm.on_root(lambda: self._write_documents(mesh))
+            comm.on_root(lambda: self._write_documents(layout))
             self._open = opened.pop_all()  # all is well: it stays open
 
     def __enter__(self) -> Self:
@@ -116,14 +116,14 @@ class RunStorage:
     @property
     def pieces(self) -> dict[str, Pieces]:
         """On root, by phase what those in ``evaluated`` contribute to decisions.h5."""
-        return {} if self._findings is None else self._findings.pieces
+        return {} if self._cache is None else self._cache.pieces
 
     def remember(self, phase: str, found: dict[str, Any], pieces: Pieces) -> None:
         """On root: what a phase's evaluation found; should it not be writable, a resumed run evaluates again."""
-        assert self._findings is not None
+        assert self._cache is not None
         self.evaluated[phase] = found
         try:
-            self._findings.add(phase, found, pieces)
+            self._cache.add(phase, found, pieces)
         except WriteError as error:
             self.warn(str(error))
 
@@ -160,19 +160,19 @@ class RunStorage:
         for phase, donor in job.donors.items():
             if take_over(phase, RunDirectory(donor), directory, record):
                 record["reused"][phase] = str(donor)
-        self._findings = EvaluationCache(directory.checkpoints, run)
+        self._cache = EvaluationCache(directory.checkpoints, run)
         if job.record and (outdated := [resume.PHASES[name] for name in resume.grown(job.record, job.config)]):
-            self._findings.drop(outdated)  # before the record says that there are more epochs
+            self._cache.drop(outdated)  # before the record says that there are more epochs
         directory.write_record(record)
-        return directory, record, dict(self._findings.phases), left
+        return directory, record, dict(self._cache.phases), left
 
-    def _write_documents(self, mesh: RankLayout) -> None:
+    def _write_documents(self, layout: RankLayout) -> None:
         facts = {
             **environment.facts(),
             "mpi_library": mpi_library(),
             "ranks": self._comm.size,
-            "hosts": mesh.hosts,
-            "places": mesh.as_list(),
+            "hosts": layout.hosts,
+            "places": layout.as_list(),
         }
         with writing(self.directory.path):
             write_bytes(self.directory.config, to_yaml(self._resolved).encode())
@@ -182,7 +182,7 @@ class RunStorage:
 
     def of_local(self, team: Team, subdomain: int) -> CheckpointManager:
         """The checkpoints of one local CNN: no message, but between replicas."""
-        return self._keeper(
+        return self._manager(
             self.directory.training("local", subdomain),
             phase="local",
             comm=team.replicas,
@@ -193,12 +193,12 @@ class RunStorage:
 
     def of_dnn(self) -> CheckpointManager:
         """Those of the DNN that root trains."""
-        return self._keeper(self.directory.training("dnn"), phase="dnn", comm=None)
+        return self._manager(self.directory.training("dnn"), phase="dnn", comm=None)
 
     def of_parts(self, phase: str, team: Team, comm: Comm) -> CheckpointManager:
         """Those of a network whose parts lie on the ranks of ``comm``; of several replicas the first writes."""
         own = team.place.subdomains
-        return self._keeper(
+        return self._manager(
             self.directory.training(phase),
             phase=phase,
             comm=comm,
@@ -210,7 +210,7 @@ class RunStorage:
     def of_copies(self, phase: str, team: Team) -> CheckpointManager:
         """Those of a network of which all workers have copies."""
         writes = (WHOLE,) if team.workers.is_root else ()
-        return self._keeper(self.directory.training(phase), phase=phase, comm=team.workers, writes=writes)
+        return self._manager(self.directory.training(phase), phase=phase, comm=team.workers, writes=writes)
 
     # -- hanging ranks -----------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class RunStorage:
             self._end_stalled,
         )
         comm.on_all(lambda: self._open.enter_context(watchdog))
-        end_within(timeout, f"another rank hangs at its end; {self.directory.path} is closed", RESUME)
+        set_finalize_timeout(timeout, f"another rank hangs at its end; {self.directory.path} is closed", RESUME)
 
     def _end_stalled(self, text: str) -> None:
         """In the watchdog's thread: the main thread may hang within MPI."""

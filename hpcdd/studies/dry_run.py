@@ -22,9 +22,9 @@ from ..plan.clock import Clock
 from ..plan.cost import Costs, Phase, total
 from ..plan.machine import Machine
 from ..plan.memory import ready_bytes
-from ..plan.overview import memories_of, mesh_of, most_on_a_host
+from ..plan.overview import layout_of, memories_of, most_on_a_host
 from ..plan.workload import Workload
-from .planned_runs import PlannedRun, alike, posed
+from .planned_runs import PlannedRun, alike, plan_runs
 from .study_request import StudyRequest
 
 
@@ -68,7 +68,7 @@ def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, own
     measured = None if machine is None else machine_file.load(machine)
     for one in order.chosen:
         check_consent(one.config.model, own)
-    entries = posed(order.chosen, order.ranks, None)
+    entries = plan_runs(order.chosen, order.ranks, None)
     torch.set_num_threads(1)
     ready = (measured.runtime_bytes if measured is not None else None) or ready_bytes("cpu")
     known: dict[tuple[str, int], Cost] = {}
@@ -96,15 +96,15 @@ def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | Non
     Raises:
         UserError: the machine file lacks something.
     """
-    mesh, workload = mesh_of(config, problem, machine, ranks, None, None), Workload(config, problem)
-    place = mesh.places[0]
+    layout, workload = layout_of(config, problem, machine, ranks, None, None), Workload(config, problem)
+    place = layout.places[0]
     phases: tuple[Phase, ...] = ()
     if machine is not None:
-        clock = Clock(machine, workload, place.threads, most_on_a_host(mesh), place.device_id)
+        clock = Clock(machine, workload, place.threads, most_on_a_host(layout), place.device_id)
         phases = tuple(Costs(clock).phases(ranks))
     starts = config.coherent.starts
     sent = messages.bytes_of(messages.coherent_step(config, problem, ranks)) if starts else None
-    memory = max(memory.total for memory, _ in memories_of(workload, mesh, machine, ready))
+    memory = max(memory.total for memory, _ in memories_of(workload, layout, machine, ready))
     return Cost(_parameters(config, problem), _steps(config, problem), sent, memory, phases)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..config.schema import Config
 from ..core.errors import UserError
-from ..data.problem import Problem, pose, problem_of_shares
+from ..data.problem import Problem, build_problem, problem_of_shares
 from ..decomposition.rank_layout import assign
 from ..runs.reuse import identity
 from .study_request import Run
@@ -34,7 +34,7 @@ class PlannedRun:
     results: Mapping[str, str] = field(default_factory=dict)
 
 
-def posed(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
+def plan_runs(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
     """Poses every run.
 
     Args:
@@ -91,7 +91,7 @@ def _problems(runs: Sequence[Run], mistakes: dict[str, list[str]]) -> Iterator[t
         key = alike(run.config)
         if key not in known:
             try:
-                known[key] = pose(run.config)
+                known[key] = build_problem(run.config)
             except UserError as error:
                 known[key] = str(error)
         problem = known[key]

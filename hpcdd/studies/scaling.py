@@ -22,7 +22,7 @@ import torch
 from ..core import environment
 from ..core.errors import UserError
 from ..core.interleaving import rotated
-from ..data.problem import Problem, pose
+from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..mpi.communicator import Comm
 from ..mpi.library import mpi_library
@@ -141,7 +141,7 @@ def _problem(order: ScalingRequest) -> Problem:
         raise UserError(
             "phase coherent is measured, but coherent.starts is []; name a start, or leave coherent out of phases"
         )
-    problem = pose(config)
+    problem = build_problem(config)
     if order.study.kind == "weak":
         grow(config, problem, 1)  # can it grow at all?
     return dataclasses.replace(problem, rows={"train": problem.rows["train"]})

@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def order(arguments: Sequence[str]) -> ScalingRequest:
+def scaling_request(arguments: Sequence[str]) -> ScalingRequest:
     """Reads what stands behind ``hpcdd scale``.
 
     Raises:

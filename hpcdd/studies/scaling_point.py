@@ -72,18 +72,18 @@ class Point:
         stack: contextlib.ExitStack,
     ) -> None:
         self._comm, self._config, self._problem, self._stack = comm, config, problem, stack
-        self._mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
-        check_shares(config, problem, self._mesh)
-        if "alone" in phases and self._mesh.replicas > 1:
+        self._layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+        check_shares(config, problem, self._layout)
+        if "alone" in phases and self._layout.replicas > 1:
             raise UserError(
                 f"phase alone lets one rank work at a time, but on {comm.size} ranks each CNN is trained by "
-                f"{self._mesh.replicas}; use at most {self._mesh.num_subdomains} ranks, or leave it out"
+                f"{self._layout.replicas}; use at most {self._layout.num_subdomains} ranks, or leave it out"
             )
-        self._place = self._mesh.places[comm.rank]
+        self._place = self._layout.places[comm.rank]
         check_rank(config, problem, self._place)
         torch.set_num_threads(self._place.threads)
-        self._team = form_team(comm, self._mesh, config, Flag())
-        self._storage = sample_storage.decide(comm, config, problem, self._mesh).of(comm.rank)
+        self._team = form_team(comm, self._layout, config, Flag())
+        self._storage = sample_storage.decide(comm, config, problem, self._layout).of(comm.rank)
         if self._storage == "stream":
             raise UserError(
                 "scale measures steps on samples in memory, and these would be streamed from the file; use "
@@ -99,7 +99,7 @@ class Point:
     @property
     def warnings(self) -> list[str]:
         """What the user should know of the ranks, see :meth:`hpcdd.decomposition.rank_layout.RankLayout.warnings`."""
-        return self._mesh.warnings()
+        return self._layout.warnings()
 
     def facts(self) -> dict[str, Any]:
         """Of the point, for its record; the same on all ranks, but for this rank's ``reading_seconds``."""
@@ -108,8 +108,10 @@ class Point:
         return {
             "subdomains": len(problem.decomposition),
             "image_shape": list(problem.info.image_shape),
-            "replicas": self._mesh.replicas,
-            "places": [(place.host, place.device, place.threads, len(place.subdomains)) for place in self._mesh.places],
+            "replicas": self._layout.replicas,
+            "places": [
+                (place.host, place.device, place.threads, len(place.subdomains)) for place in self._layout.places
+            ],
             "parameters": {
                 "local": list(dict.fromkeys(problem.widths.local_parameters)),
                 "coherent": coherent_parameters(problem, config),
@@ -186,7 +188,7 @@ class Point:
         own = [{"train": torch.randn(rows, num_classes)} for _ in self._place.subdomains]
 
         def step(_: torch.Tensor) -> None:
-            gather_logits(self._comm, self._mesh, own, {"train": rows}, num_classes)
+            gather_logits(self._comm, self._layout, own, {"train": rows}, num_classes)
 
         return step
 
@@ -203,7 +205,7 @@ class Point:
         if self._config.coherent.parallelism == "model":
             samples = SideBySide(list(self._samples.values()))
             return single_steps.model_parallel(self._team, self._problem, samples, self._stack)
-        others = [s for s in range(self._mesh.num_subdomains) if s not in self._samples]
+        others = [s for s in range(self._layout.num_subdomains) if s not in self._samples]
         read = self._problem.read(self._reader, others, self._place.device, self._storage)
         everything = {**self._samples, **{s: splits["train"] for s, splits in read.items()}}
         samples = SideBySide([everything[s] for s in sorted(everything)])

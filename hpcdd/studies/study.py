@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from ..core.errors import RESUME, StopRequest
 from ..mpi.communicator import Comm
-from ..mpi.library import end_within
-from ..mpi.stop import Stop, occasion
+from ..mpi.library import set_finalize_timeout
+from ..mpi.stop import Stop, signal_reason
 from . import rank_groups, run_queue
-from .planned_runs import PlannedRun, posed
+from .planned_runs import PlannedRun, plan_runs
 from .rank_groups import Stage
 from .study_directory import StudyDirectory
 from .study_request import StudyRequest
@@ -51,7 +51,9 @@ def run(comm: Comm, order: StudyRequest) -> int:
     stop.listen()
     plan = comm.on_root(lambda: _begin(directory, order, comm.size))
     if limits := [limit for run in order.runs if (limit := run.config.run.stall_timeout) is not None]:
-        end_within(max(limits), f"another rank hangs at its end; {order.output} is closed", RESUME)  # idle ranks too
+        set_finalize_timeout(
+            max(limits), f"another rank hangs at its end; {order.output} is closed", RESUME
+        )  # idle ranks too
     busy: list[str] = []
     try:
         for stage in plan.stages:
@@ -60,7 +62,7 @@ def run(comm: Comm, order: StudyRequest) -> int:
             busy += rank_groups.work(comm, stop, directory, plan.job, stage, plan.entries)
     except StopRequest as request:
         more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
-        why = occasion(request.signum, os.environ, time.time())
+        why = signal_reason(request.signum, os.environ, time.time())
         raise request.saying(f" ({why}); {more}; go on with the same command") from None
     text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
     if comm.is_root:
@@ -70,12 +72,12 @@ def run(comm: Comm, order: StudyRequest) -> int:
 
 def _begin(directory: StudyDirectory, order: StudyRequest, ranks: int) -> Plan:
     """On root: checks every run, makes the study directory, and plans what is left to do."""
-    entries = [entry for entry, _ in posed(order.runs, order.ranks, ranks)]
+    entries = [entry for entry, _ in plan_runs(order.runs, order.ranks, ranks)]
     directory.begin(order)
     chosen = {run.id for run in order.chosen}
     if order.retry:
         for run in order.chosen:
-            directory.forgive(run.id)
+            directory.clear(run.id)
     left = [
         entry
         for entry in entries

@@ -63,7 +63,7 @@ class StudyDirectory:
             path.parent.mkdir(exist_ok=True)
             write_json(path, {"error": error, "exit_code": exit_code})
 
-    def forgive(self, run_id: str) -> None:
+    def clear(self, run_id: str) -> None:
         """Forgets that a run has failed."""
         self._failed(run_id).unlink(missing_ok=True)
 

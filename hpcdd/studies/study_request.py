@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def order(arguments: Sequence[str]) -> tuple[StudyRequest, argparse.Namespace]:
+def study_request(arguments: Sequence[str]) -> tuple[StudyRequest, argparse.Namespace]:
     """Reads what stands behind ``hpcdd study``.
 
     Returns:

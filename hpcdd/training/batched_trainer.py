@@ -42,14 +42,14 @@ class Member:
         subdomain: s.
         network: of hpcdd's own families, on the samples' device; trained in place.
         training, validation: its splits.
-        keeper: of its checkpoints.
+        manager: of its checkpoints.
     """
 
     subdomain: int
     network: nn.Module
     training: AnySamples
     validation: AnySamples | None
-    keeper: NullCheckpointManager
+    manager: NullCheckpointManager
 
 
 def train_together(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
@@ -74,8 +74,8 @@ def train_together(members: Sequence[Member], settings: LocalSettings, *, seed: 
     saved: dict[int, Snapshot] = {}
     places: dict[Position, list[Member]] = {}
     for member in members:
-        found = member.keeper.load()
-        member.keeper.count(0)
+        found = member.manager.load()
+        member.manager.count(0)
         if found is not None:
             saved[member.subdomain] = found
         places.setdefault(Position(0, 0) if found is None else found.position, []).append(member)
@@ -97,7 +97,7 @@ def _train(
         before = before or dict(zip([m.subdomain for m in members], group.steps, strict=True))
         group.run(before)
         for member, state, number in zip(members, group.states, group.steps, strict=True):
-            member.keeper.count(0)
+            member.manager.count(0)
             if state.patience.exhausted or group.complete:
                 state.patience.restore(member.network)
                 steps[member.subdomain] = number - before[member.subdomain]
@@ -115,36 +115,36 @@ class _Group:
         self._optimizer = make_optimizer(self._stack, settings)
         training = members[0].training
         self._device = training.labels.device
-        self._meters = [
+        self._running = [
             RunningMetrics("local", member.subdomain, settings, len(training), self._device) for member in members
         ]
         self._sums = torch.zeros(len(members), 3, dtype=torch.float64, device=self._device)
         self._seen: Sequence[Batches] = []
         self._replayed: Sequence[Samples] | None = None
         self._compute: Callable[[torch.Tensor], None] = self._gradients
-        epoch_steps = self._meters[0].steps_per_epoch
+        epoch_steps = self._running[0].steps_per_epoch
         self._schedule = make_schedule(self._optimizer, settings, epoch_steps * settings.epochs)
         self.states = [
             State(
                 member.network,
                 OptimizerMemory(member.network, self._optimizer, self._stack.where),
                 RandomStreams({}, self._device, {member.subdomain: self._stack.generators[member.subdomain]}),
-                meter,
+                running,
                 EarlyStopping(settings.early_stopping),
                 BatchShard(),
             )
-            for member, meter in zip(members, self._meters, strict=True)
+            for member, running in zip(members, self._running, strict=True)
         ]
 
     @property
     def steps(self) -> list[int]:
         """Steps of each since its training began."""
-        return [meter.steps_in_all for meter in self._meters]
+        return [running.steps_in_all for running in self._running]
 
     @property
     def complete(self) -> bool:
         """Whether all epochs are done."""
-        return self._meters[0].epoch == self._settings.epochs
+        return self._running[0].epoch == self._settings.epochs
 
     def restore(self, saved: Mapping[int, Snapshot], *, tell: bool) -> None:
         """Goes on from snapshots; ``tell``: of what earlier jobs did."""
@@ -152,9 +152,9 @@ class _Group:
             if member.subdomain in saved:
                 state.restore(saved[member.subdomain])
                 if tell:
-                    self._hooks.history(state.meter.history)
-            member.keeper.count(1 / len(self._members))
-        advance(self._schedule, self._meters[0].steps_in_all)
+                    self._hooks.history(state.running.history)
+            member.manager.count(1 / len(self._members))
+        advance(self._schedule, self._running[0].steps_in_all)
 
     def snapshots(self) -> dict[int, Snapshot]:
         """Of all."""
@@ -165,12 +165,12 @@ class _Group:
 
         def save(number: int, accuracy: float | None = None) -> None:
             member = self._members[number]
-            steps = self._meters[number].steps_in_all - before[member.subdomain]
-            member.keeper.save(self.states[number].snapshot, steps, accuracy)
+            steps = self._running[number].steps_in_all - before[member.subdomain]
+            member.manager.save(self.states[number].snapshot, steps, accuracy)
 
         def save_overdue() -> None:
             for number, member in enumerate(self._members):
-                if member.keeper.overdue():
+                if member.manager.overdue():
                     save(number)
 
         try:
@@ -178,12 +178,12 @@ class _Group:
                 self._epoch(save_overdue)
                 self._evaluate()
                 for number, (member, state) in enumerate(zip(self._members, self.states, strict=True)):
-                    meter = state.meter
-                    state.patience.take(meter.validation[1], member.network)
+                    running = state.running
+                    state.patience.take(running.validation[1], member.network)
                     over = state.patience.exhausted
-                    self._hooks.epoch(meter.end_epoch(last=over))
-                    if over or meter.epoch == self._settings.epochs or member.keeper.due(meter.epoch):
-                        save(number, meter.validation[1])
+                    self._hooks.epoch(running.end_epoch(last=over))
+                    if over or running.epoch == self._settings.epochs or member.manager.due(running.epoch):
+                        save(number, running.validation[1])
             self._hooks.step()
         except Exception as error:
             if isinstance(error, StopRequest) or is_loss(error):
@@ -192,7 +192,7 @@ class _Group:
             raise
 
     def _epoch(self, save_overdue: Callable[[], None]) -> None:
-        meters, hooks = self._meters, self._hooks
+        meters, hooks = self._running, self._hooks
         epoch, first, size = meters[0].epoch, meters[0].steps, meters[0].batch_size
         if not first:
             for state in self.states:
@@ -208,16 +208,16 @@ class _Group:
             orders = torch.stack([order for order, _ in entered])
             for batches in torch.split(orders, size, dim=1)[first : meters[0].steps_per_epoch]:
                 hooks.step()
-                for meter in meters:
-                    meter.learning_rate = self._optimizer.param_groups[0]["lr"]
+                for running in meters:
+                    running.learning_rate = self._optimizer.param_groups[0]["lr"]
                 if hooks.due():
-                    for meter in meters:
-                        hooks.status(meter.status())
+                    for running in meters:
+                        hooks.status(running.status())
                 self._compute(batches)
                 with part("optimizer"):
                     self._optimizer.step()
-                for meter in meters:
-                    meter.steps += 1
+                for running in meters:
+                    running.steps += 1
                 self._schedule.step()
                 save_overdue()
 
@@ -256,15 +256,15 @@ class _Group:
         self._sums += torch.stack([losses.detach() * size, hits, torch.full_like(losses, size)], dim=1)
 
     def _evaluate(self) -> None:
-        for member, meter in zip(self._members, self._meters, strict=True):
+        for member, running in zip(self._members, self._running, strict=True):
             if member.validation is not None:
                 with self._hooks.evaluation():
-                    meter.validation = evaluate(
+                    running.validation = evaluate(
                         member.network, member.validation, self._settings.evaluation_batch, self._hooks.step
                     )
 
     def _join_sums(self) -> None:
         """The meters' sums in one tensor, (S, 3): what is added there they have."""
-        self._sums.copy_(torch.stack([meter.sums for meter in self._meters]))
-        for meter, row in zip(self._meters, self._sums, strict=True):
-            meter.sums = row
+        self._sums.copy_(torch.stack([running.sums for running in self._running]))
+        for running, row in zip(self._running, self._sums, strict=True):
+            running.sums = row

@@ -70,9 +70,9 @@ class Steps:
         Raises:
             DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
         """
-        self._share.flag.board()
+        self._share.flag.piggybacked()
         with part("input"):
-            inputs, labels = samples.batch(self._share.take(batch))
+            inputs, labels = samples.batch(self._share.shard(batch))
         with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
             logits = self._network(inputs)
             loss = functional.cross_entropy(logits, labels)
@@ -102,7 +102,7 @@ def train(
     alike: Sequence[nn.Parameter] = (),
     bf16: bool = False,
     hooks: Hooks | None = None,
-    keeper: NullCheckpointManager | None = None,
+    manager: NullCheckpointManager | None = None,
 ) -> int:
     """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
 
@@ -128,7 +128,7 @@ def train(
         alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
         bf16: mixed precision by autocast.
         hooks: see :class:`Hooks`.
-        keeper: of its checkpoints; default: none.
+        manager: of its checkpoints; default: none.
 
     Returns:
         The number of steps in this job.
@@ -138,46 +138,46 @@ def train(
         StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
             state is saved. So it is where another rank has died, if this one trains alone.
     """
-    hooks, share, keeper = hooks or Hooks(), share or BatchShard(), keeper or NullCheckpointManager()
+    hooks, share, manager = hooks or Hooks(), share or BatchShard(), manager or NullCheckpointManager()
     device = training.labels.device
     optimizer = make_optimizer(network, settings, stacks)
-    meter = RunningMetrics(phase, subdomain, settings, len(training), device)
-    schedule = make_schedule(optimizer, settings, meter.steps_per_epoch * settings.epochs)
+    running = RunningMetrics(phase, subdomain, settings, len(training), device)
+    schedule = make_schedule(optimizer, settings, running.steps_per_epoch * settings.epochs)
     patience = EarlyStopping(settings.early_stopping)
     generators = {s: generator for stack in stacks for s, generator in stack.generators.items()}
     streams = RandomStreams(parts or {subdomain: network}, device, generators)
     where = {parameter: place for stack in stacks for parameter, place in stack.where.items()}
-    state = State(network, OptimizerMemory(network, optimizer, where), streams, meter, patience, share)
-    if (saved := keeper.load()) is not None:
+    state = State(network, OptimizerMemory(network, optimizer, where), streams, running, patience, share)
+    if (saved := manager.load()) is not None:
         state.restore(saved)
-        advance(schedule, meter.steps_in_all)
-        hooks.history(meter.history)
-    before, masks = meter.steps_in_all, f"{phase} dropout"
+        advance(schedule, running.steps_in_all)
+        hooks.history(running.history)
+    before, masks = running.steps_in_all, f"{phase} dropout"
     if share.stream:  # a checkpoint has the first rank's random states
-        streams.begin(seed, f"{masks} from step {before}{share.stream}", meter.epoch)
+        streams.begin(seed, f"{masks} from step {before}{share.stream}", running.epoch)
 
     def save(accuracy: float | None = None) -> None:
-        keeper.save(state.snapshot, meter.steps_in_all - before, accuracy)
+        manager.save(state.snapshot, running.steps_in_all - before, accuracy)
 
     try:
-        with share.flag.in_training(keeper.overdue), streams, Steps(network, optimizer, share, alike, bf16) as steps:
-            while meter.epoch < settings.epochs and not patience.exhausted:
+        with share.flag.in_training(manager.overdue), streams, Steps(network, optimizer, share, alike, bf16) as steps:
+            while running.epoch < settings.epochs and not patience.exhausted:
                 network.train()
-                epoch, first = meter.epoch, meter.steps
+                epoch, first = running.epoch, running.steps
                 if not first:
                     streams.begin(seed, masks + share.stream, epoch)
                 order_seed = seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)
                 view_seed = seed_of(seed, f"{phase} augmentation", epoch=epoch)
-                with training.epoch(order_seed, view_seed, first * meter.batch_size) as (order, seen):
-                    for batch in torch.split(order, meter.batch_size)[first : meter.steps_per_epoch]:
+                with training.epoch(order_seed, view_seed, first * running.batch_size) as (order, seen):
+                    for batch in torch.split(order, running.batch_size)[first : running.steps_per_epoch]:
                         hooks.step()
-                        meter.learning_rate = optimizer.param_groups[0]["lr"]
+                        running.learning_rate = optimizer.param_groups[0]["lr"]
                         if hooks.due():
                             try:
-                                hooks.status(meter.status())
+                                hooks.status(running.status())
                             except DivergedError as error:  # the others hear of it by this step's messages
                                 share.flag.diverge(str(error))
-                        meter.add(*steps.step(seen, batch))
+                        running.add(*steps.step(seen, batch))
                         schedule.step()
                         if share.flag.save:
                             save()
@@ -185,21 +185,21 @@ def train(
 
                 with hooks.evaluation():
                     share.average_buffers(network)
-                    meter.sums = share.sum(meter.sums)
+                    running.sums = share.sum(running.sums)
                     if validation is not None:
-                        meter.validation = evaluate(network, validation, settings.evaluation_batch, hooks.step, share)
-                    meter.take(hooks.agree(meter.ending(share.flag.reason)))
-                patience.take(meter.validation[1], network)
-                hooks.epoch(meter.end_epoch(last=patience.exhausted))
-                if patience.exhausted or meter.epoch == settings.epochs or keeper.due(meter.epoch):
-                    save(meter.validation[1])
+                        running.validation = evaluate(network, validation, settings.evaluation_batch, hooks.step, share)
+                    running.take(hooks.agree(running.ending(share.flag.reason)))
+                patience.take(running.validation[1], network)
+                hooks.epoch(running.end_epoch(last=patience.exhausted))
+                if patience.exhausted or running.epoch == settings.epochs or manager.due(running.epoch):
+                    save(running.validation[1])
             hooks.step()
     except Exception as error:
-        if isinstance(error, StopRequest) or (keeper.alone and is_loss(error)):
+        if isinstance(error, StopRequest) or (manager.alone and is_loss(error)):
             save()
         raise
     patience.restore(network)
-    return meter.steps_in_all - before
+    return running.steps_in_all - before
 
 
 def logits_of(
@@ -233,7 +233,7 @@ def logits_of(
             with part(EVALUATION):
                 inputs, _ = samples.batch(slice(start, min(start + each, rows.stop)))
                 found.append(network(inputs).float())
-    return share.join(torch.cat(found).cpu(), len(samples))
+    return share.all_gather(torch.cat(found).cpu(), len(samples))
 
 
 def evaluate(

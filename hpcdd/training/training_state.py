@@ -64,28 +64,28 @@ class State:
 
     Attributes:
         memory: of its optimizer.
-        network, streams, meter, patience, share: those of :func:`hpcdd.training.trainer.train`.
+        network, streams, running, patience, share: those of :func:`hpcdd.training.trainer.train`.
     """
 
     network: nn.Module
     memory: OptimizerMemory
     streams: RandomStreams
-    meter: RunningMetrics
+    running: RunningMetrics
     patience: EarlyStopping
     share: BatchShard
 
     def snapshot(self) -> Snapshot:
         """A copy of it; collective over the share."""
-        meter, patience = self.meter, self.patience
+        running, patience = self.running, self.patience
         tensors = {
             **network_tensors("network", self.network.state_dict()),
             **network_tensors("best", patience.state),
             **self.memory.tensors(),
             **network_tensors("stream", self.streams.states),
         }
-        facts = meter.facts(self.share.sum(meter.sums))
+        facts = running.facts(self.share.sum(running.sums))
         facts["patience"] = [patience.best, patience.waited]
-        return Snapshot(Position(meter.epoch, meter.steps), tensors, facts)
+        return Snapshot(Position(running.epoch, running.steps), tensors, facts)
 
     def restore(self, saved: Snapshot) -> None:
         """Makes everything as it was; no message."""
@@ -93,12 +93,12 @@ class State:
         self.memory.restore(saved.tensors)
         self.streams.restore(named("stream", saved.tensors))
         counts = self.share.comm is None or self.share.comm.is_root
-        self.meter.restore(*saved.position, saved.facts, counts=counts)
+        self.running.restore(*saved.position, saved.facts, counts=counts)
         self.patience.best, self.patience.waited = saved.facts["patience"]
         self.patience.state = named("best", saved.tensors)
 
 
-def finished(network: nn.Module, settings: TrainingSettings, keeper: NullCheckpointManager) -> list[Status] | None:
+def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckpointManager) -> list[Status] | None:
     """Gives a network the parameters of a training that an earlier job has brought to its end.
 
     Collective over the keeper's ranks.
@@ -106,12 +106,12 @@ def finished(network: nn.Module, settings: TrainingSettings, keeper: NullCheckpo
     Args:
         network: of the same shape; unchanged where nothing is found.
         settings: the phase's section of the configuration.
-        keeper: of the training's checkpoints.
+        manager: of the training's checkpoints.
 
     Returns:
         The ends of its epochs; None where the training has not come to its end.
     """
-    saved = keeper.load()
+    saved = manager.load()
     if saved is None:
         return None
     patience = EarlyStopping(settings.early_stopping)

@@ -15,19 +15,19 @@ FOUND = {"accuracy": {"test": {"dnn": 0.5}}, "costs": {}}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    findings = EvaluationCache(tmp_path, "run")
+    cache = EvaluationCache(tmp_path, "run")
     for phase in ("dnn", "coherent_transfer"):
-        findings.add(phase, dict(FOUND), PIECES)
+        cache.add(phase, dict(FOUND), PIECES)
     return tmp_path
 
 
 def test_the_next_job_has_them(folder: Path) -> None:
-    findings = EvaluationCache(folder, "run")
-    assert set(findings.phases) == set(findings.pieces) == {"dnn", "coherent_transfer"}
-    assert findings.phases["dnn"]["accuracy"] == FOUND["accuracy"]
+    cache = EvaluationCache(folder, "run")
+    assert set(cache.phases) == set(cache.pieces) == {"dnn", "coherent_transfer"}
+    assert cache.phases["dnn"]["accuracy"] == FOUND["accuracy"]
     for place, values in PIECES.items():
-        np.testing.assert_array_equal(findings.pieces["dnn"][place], values)
-        assert findings.pieces["dnn"][place].dtype == values.dtype
+        np.testing.assert_array_equal(cache.pieces["dnn"][place], values)
+        assert cache.pieces["dnn"][place].dtype == values.dtype
 
 
 def test_another_run_has_none(folder: Path) -> None:
@@ -42,8 +42,8 @@ def test_a_phase_with_damaged_pieces_is_found_again(folder: Path, what: str) -> 
     path.write_bytes(content if what == "flipped" else content[:100])
     if what == "gone":
         path.unlink()
-    findings = EvaluationCache(folder, "run")
-    assert list(findings.phases) == list(findings.pieces) == ["coherent_transfer"]
+    cache = EvaluationCache(folder, "run")
+    assert list(cache.phases) == list(cache.pieces) == ["coherent_transfer"]
 
 
 def test_what_is_dropped_is_gone_for_good(folder: Path) -> None:

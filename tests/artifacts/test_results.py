@@ -13,7 +13,7 @@ import pytest
 from hpcdd.artifacts import results
 from hpcdd.config.schema import CoherentSettings, Config
 from hpcdd.core.files import write_json
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
 from hpcdd.models.aggregators import RULES
 from hpcdd.mpi.traffic import Traffic
@@ -81,14 +81,14 @@ CORE_SECONDS = {"start": 2.0, "local": 11.25, "dnn": 5.5, "total": 30.0}
 COUNTED = {"calls": 7, "bytes": 12345}
 
 
-def assembled(tiny: Path, mesh: RankLayout, decomposition: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def assembled(tiny: Path, layout: RankLayout, decomposition: dict[str, Any], **changes: Any) -> dict[str, Any]:
     config = Config(
         name="two",
         data={"file": str(tiny)},
         decomposition={"grid": [1, 2], **decomposition},
         model={"name": "vgg2", "width": 8},
     )
-    problem = pose(config)
+    problem = build_problem(config)
     local = list(problem.widths.local_parameters)
     content: dict[str, Any] = {
         "parameters": {"global": problem.widths.global_parameters, "local": local, "dnn": 4321},
@@ -100,10 +100,10 @@ def assembled(tiny: Path, mesh: RankLayout, decomposition: dict[str, Any], **cha
         "memory": [(300, None), (400, 7)],
         "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is spare
     }
-    return results.assemble(config, problem, mesh, **{**content, **changes})
+    return results.assemble(config, problem, layout, **{**content, **changes})
 
 
-def mesh_of(*owned: tuple[int, ...]) -> RankLayout:
+def layout_of(*owned: tuple[int, ...]) -> RankLayout:
     """The ranks take turns on two hosts."""
     seen: list[int] = []
     made = []
@@ -116,7 +116,7 @@ def mesh_of(*owned: tuple[int, ...]) -> RankLayout:
 
 @pytest.fixture
 def content(tiny: Path) -> dict[str, Any]:
-    return assembled(tiny, mesh_of((0,), (1,)), {})
+    return assembled(tiny, layout_of((0,), (1,)), {})
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def everything(tiny: Path) -> dict[str, Any]:
     shares = {split: whole_run(base) for split, base in (("train", 0.5), ("validation", 0.3), ("test", 0.4))}
     return assembled(
         tiny,
-        mesh_of((0,), (1,), (2,)),
+        layout_of((0,), (1,), (2,)),
         {"coarse": True},
         parameters={"global": 9000, "local": [2500, 2500, 1234], "dnn": 4321, "coherent": 10_555},
         accuracy={split: {**its, "local": [0.1, 0.2, 0.34567]} for split, its in shares.items()},
@@ -161,7 +161,7 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
 
 
 def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:
-    assert assembled(tiny, mesh_of((0,), (0,), (1,), (1,)), {})["replicas"] == 2
+    assert assembled(tiny, layout_of((0,), (0,), (1,), (1,)), {})["replicas"] == 2
     assert json.loads(json.dumps(everything)) == everything
     assert everything["decomposition"]["coarse"] == [1, 2]
     assert len(everything["decomposition"]["boxes"]) == 2
@@ -230,12 +230,14 @@ def test_every_strategy_of_the_results_is_in_the_table() -> None:
 
 def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
     boxes = [[[0, 0], [12, 6]], [[0, 6], [12, 11]]]  # the last column of twelve is left out
-    problem = pose(Config(data={"file": str(tiny)}, decomposition={"boxes": boxes}, model={"name": "vgg2", "width": 8}))
-    mesh = RankLayout(
+    problem = build_problem(
+        Config(data={"file": str(tiny)}, decomposition={"boxes": boxes}, model={"name": "vgg2", "width": 8})
+    )
+    layout = RankLayout(
         2, (RankPlacement(0, "node1", "cpu", "cpu", 1, (0, 1)), RankPlacement(1, "node1", "cpu", "cpu", 2, ()))
     )
     out = io.StringIO()
-    results.print_plan(mesh, problem, out)
+    results.print_plan(layout, problem, out)
     text = out.getvalue()
     assert "explicit boxes, 2 subimages of 12 x 5 and 12 x 6 pixels" in text
     assert re.search(r"memory on root for the local decisions: [\d.]+ MiB of [\d,]+ MiB that are free", text)
@@ -246,7 +248,7 @@ def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
 
 
 def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
-    problem = pose(
+    problem = build_problem(
         Config(
             data={"file": str(tiny)},
             decomposition={"grid": [1, 2], "coarse": True},
@@ -255,7 +257,7 @@ def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
         )
     )
     out = io.StringIO()
-    results.print_plan(mesh_of((0,), (0,), (1,), (1,), (2,), (2,), ()), problem, out)
+    results.print_plan(layout_of((0,), (0,), (1,), (1,), (2,), (2,), ()), problem, out)
     text = out.getvalue()
     assert "decomposition: 1 x 2, 2 subimages of 12 x 6 pixels\n" in text
     assert "coarse subdomain 2: the image averaged in blocks of 1 x 2 to 12 x 6 pixels\n" in text

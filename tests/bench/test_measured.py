@@ -11,7 +11,7 @@ import yaml
 
 from hpcdd.bench.collectives import LADDER
 from hpcdd.config import loading
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.plan import machine_file, messages, overview
 from hpcdd.plan.clock import MEASURED, Clock
 from hpcdd.plan.collective_model import COLLECTIVES
@@ -100,13 +100,13 @@ def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     settings = loading.from_yaml(config.read_text(), "config.yaml")
-    workload = Workload(settings, pose(settings))
-    mesh = overview.mesh_of(settings, workload.problem, machine, RANKS, None, 1)
+    workload = Workload(settings, build_problem(settings))
+    layout = overview.layout_of(settings, workload.problem, machine, RANKS, None, 1)
     assert machine.runtime_bytes is not None
     memories = Memories(workload, RANKS, machine.runtime_bytes)
-    planned = [memories.of(place.subdomains, "memory", is_root=place.rank == 0).total for place in mesh.places]
+    planned = [memories.of(place.subdomains, "memory", is_root=place.rank == 0).total for place in layout.places]
     assert planned == pytest.approx(results["memory"], rel=0.3)
-    clock = Clock(machine, workload, 1, overview.most_on_a_host(mesh))
+    clock = Clock(machine, workload, 1, overview.most_on_a_host(layout))
     phases = {phase.name: phase for phase in Costs(clock).phases(RANKS)}
     assert set(clock.bases.values()) == {MEASURED}
     sent = messages.coherent_step(settings, workload.problem, RANKS)

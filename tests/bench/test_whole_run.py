@@ -16,7 +16,7 @@ from hpcdd.bench import plain_script, whole_run
 from hpcdd.bench.time_account import CATEGORIES
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 
 from ..launchers import Launcher
@@ -79,7 +79,7 @@ def test_the_sum_over_ranks_has_the_gradient_of_one_model() -> None:
 
 
 def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
-    problem = pose(Config.model_validate(content))
+    problem = build_problem(Config.model_validate(content))
     ours, plain = problem.read(BoxReader(problem.info.path), [0, 2], "cpu"), plain_script._read(problem, [0, 2])
     assert plain.keys() == {0, 2}
     for s, splits in plain.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpcdd.core.errors import DamagedError
-from hpcdd.core.files import clean_up, read_sealed, write_bytes, write_sealed, written_whole
+from hpcdd.core.files import atomic_write, clean_up, read_sealed, write_bytes, write_sealed
 from hpcdd.core.hdf5 import new_hdf5
 
 CONTENT = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
@@ -27,7 +27,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     write_bytes(tmp_path / "f", b"before")
 
     def fail() -> None:
-        with written_whole(tmp_path / "f") as temporary:
+        with atomic_write(tmp_path / "f") as temporary:
             temporary.write_bytes(b"half")
             raise ValueError("half")
 
@@ -80,7 +80,7 @@ def test_hdf5_hears_nothing_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.M
         return write(descriptor, data)
 
     def fill() -> None:
-        with written_whole(tmp_path / "f.h5") as temporary, new_hdf5(temporary) as file:
+        with atomic_write(tmp_path / "f.h5") as temporary, new_hdf5(temporary) as file:
             for number in range(20):
                 file[f"{number}/x"] = np.arange(5000)
 

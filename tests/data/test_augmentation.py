@@ -14,7 +14,7 @@ from hpcdd.config.schema import Config
 from hpcdd.config.sections import AugmentationSettings
 from hpcdd.data.augmentation import Augmentation, AugmentedSamples
 from hpcdd.data.coarse import average, average_of_tensor
-from hpcdd.data.problem import Problem, pose
+from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition.boxes import Box
@@ -46,7 +46,7 @@ def posed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Problem, np.n
             "coherent": {"starts": []},
         }
     )
-    return pose(config), images
+    return build_problem(config), images
 
 
 @pytest.fixture(params=["_cut", "_gathered"])
@@ -145,7 +145,7 @@ def test_mirrored_boxes_that_are_the_same_are_read_once(tmp_path: Path) -> None:
             }
         )
         reader = BoxReader(tmp_path / "d.h5")
-        pose(config).read(reader, [0], "cpu")
+        build_problem(config).read(reader, [0], "cpu")
         assert reader.bytes_read == 4 * 12 * (times + 1)  # and once the test split
 
 

@@ -24,7 +24,7 @@ import torch
 from hpcdd import run  # everything that a run imports
 from hpcdd.config.schema import Config
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 
 def now(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
@@ -36,7 +36,7 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 assert limit < size, (limit, size)
 config = Config(data={"file": path}, decomposition={"grid": [8, 8]}, model={"name": "vgg1", "local_width": 1},
                 aggregation={"placement": "distributed"})
-problem, reader = pose(config), BoxReader(Path(path))
+problem, reader = build_problem(config), BoxReader(Path(path))
 samples = problem.read(reader, [9], "cpu", storage)[9]
 assert samples["test"].batch(slice(0, 2))[0].shape == (2, 1, 48, 48)
 with samples["train"].epoch(1, 1) as (order, seen):

@@ -17,7 +17,15 @@ from hpcdd.core import environment
 from hpcdd.core.errors import UserError
 from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
-from hpcdd.data.problem import PIECE_BYTES, Problem, bytes_on_root, check_images, check_memory, check_shares, pose
+from hpcdd.data.problem import (
+    PIECE_BYTES,
+    Problem,
+    build_problem,
+    bytes_on_root,
+    check_images,
+    check_memory,
+    check_shares,
+)
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign
 
@@ -28,7 +36,9 @@ def config(tiny: Path, **sections: Any) -> Config:
 
 
 def test_splits_boxes_and_widths(tiny: Path) -> None:
-    problem = pose(config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"overlap": 1}))
+    problem = build_problem(
+        config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"overlap": 1})
+    )
     assert problem.samples == {"train": 240, "validation": 60, "test": 90}
     assert len(problem.decomposition) == 4
     assert [problem.subimage_shape(s) for s in range(4)] == [(1, 7, 7)] * 4
@@ -38,7 +48,9 @@ def test_splits_boxes_and_widths(tiny: Path) -> None:
 
 
 def test_the_samples_of_a_subdomain_are_its_box_standardised(tiny: Path) -> None:
-    problem = pose(config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"grid": [2, 3]}))
+    problem = build_problem(
+        config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"grid": [2, 3]})
+    )
     samples = problem.read(BoxReader(tiny), [4], "cpu")
     assert list(samples) == [4]
     box, info = problem.decomposition.boxes[4], inspect(tiny)
@@ -70,7 +82,7 @@ def test_images_that_memory_has_no_room_for(tiny: Path, baseline: bool, shape: t
 
 def test_the_coarse_subdomain_is_the_averaged_image(tiny: Path) -> None:
     settings = {"grid": [2, 3], "overlap": 1, "coarse": True}
-    problem = pose(config(tiny, decomposition=settings, model={"name": "vgg2", "width": 8, "local_width": 2}))
+    problem = build_problem(config(tiny, decomposition=settings, model={"name": "vgg2", "width": 8, "local_width": 2}))
     assert len(problem.decomposition) == 7
     assert [problem.subimage_shape(s) for s in (0, 4, 6)] == [(1, 7, 5), (1, 7, 6), (1, 6, 6)]
     assert len(problem.widths.local_parameters) == 7
@@ -89,11 +101,13 @@ def test_the_coarse_subdomain_is_the_averaged_image(tiny: Path) -> None:
 
 def test_a_grid_that_leaves_nothing_to_average_is_refused(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"decomposition\.coarse is true, .*12 x 12"):
-        pose(config(tiny, decomposition={"grid": [1, 1], "coarse": True}))
+        build_problem(config(tiny, decomposition={"grid": [1, 1], "coarse": True}))
 
 
 def test_whole_images_by_split(tiny: Path) -> None:
-    problem = pose(config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"coarse": True}))
+    problem = build_problem(
+        config(tiny, data={"file": str(tiny), "validation_fraction": 0.2}, decomposition={"coarse": True})
+    )
     reader = BoxReader(tiny)
     samples = problem.read_whole(reader, "cpu")
     assert {split: len(its) for split, its in samples.items()} == problem.samples
@@ -110,9 +124,9 @@ def test_whole_images_by_split(tiny: Path) -> None:
 @pytest.mark.parametrize("section", ["local", "aggregation", "coherent", "baseline"])
 def test_early_stopping_needs_a_validation_split(tiny: Path, section: str) -> None:
     with pytest.raises(UserError, match=rf"{section}\.early_stopping needs a validation split.*validation_fraction"):
-        pose(config(tiny, **{section: {"early_stopping": 2}}))
+        build_problem(config(tiny, **{section: {"early_stopping": 2}}))
     split = {"file": str(tiny), "validation_fraction": 0.1}
-    assert "validation" in pose(config(tiny, data=split, **{section: {"early_stopping": 2}})).samples
+    assert "validation" in build_problem(config(tiny, data=split, **{section: {"early_stopping": 2}})).samples
 
 
 @pytest.mark.parametrize(
@@ -126,39 +140,39 @@ def test_early_stopping_needs_a_validation_split(tiny: Path, section: str) -> No
 )
 def test_decompositions_that_do_not_fit_the_images(tiny: Path, decomposition: Any, words: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        pose(config(tiny, decomposition=decomposition))
+        build_problem(config(tiny, decomposition=decomposition))
     assert [word for word in words if word not in str(error.value)] == []
 
 
 def test_the_finest_grid_that_vgg2_can_have(tiny: Path) -> None:
-    problem = pose(config(tiny, decomposition={"grid": [6, 6]}, model={"name": "vgg2", "width": 32}))
+    problem = build_problem(config(tiny, decomposition={"grid": [6, 6]}, model={"name": "vgg2", "width": 32}))
     assert len(problem.widths.local_parameters) == 36
     assert sum(problem.widths.local_parameters) <= problem.widths.global_parameters
 
 
 def test_more_local_cnns_than_the_global_cnn_has_room_for(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"model\.width"):
-        pose(config(tiny, decomposition={"grid": [12, 12]}, model={"name": "vgg2", "width": 1}))
+        build_problem(config(tiny, decomposition={"grid": [12, 12]}, model={"name": "vgg2", "width": 1}))
 
 
 def test_a_missing_file_is_named(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.file: .*nowhere\.h5 is not there"):
-        pose(config(tiny, data={"file": str(tmp_path / "nowhere.h5")}))
+        build_problem(config(tiny, data={"file": str(tmp_path / "nowhere.h5")}))
 
 
 def test_too_little_memory_on_root_is_refused_with_both_numbers(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 4 * (2 + 2) * (300 + 90) * 4 * 3  # float32 logits of 4 subdomains and 3 classes: twice whole, two pieces
     monkeypatch.setattr(environment, "available_memory", lambda: needed)
-    problem = pose(config(tiny))
+    problem = build_problem(config(tiny))
     assert (problem.root_bytes, problem.root_available) == (needed, needed)
     monkeypatch.setattr(environment, "available_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=r"root needs \d+\.\d GiB .* but \d+\.\d GiB are free"):
-        pose(config(tiny))
+        build_problem(config(tiny))
 
 
 def test_where_nothing_is_gathered_root_needs_no_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "available_memory", lambda: 50_000)  # the DNN has 40,460
-    assert pose(config(tiny, aggregation={"placement": "distributed"})).root_bytes == 0
+    assert build_problem(config(tiny, aggregation={"placement": "distributed"})).root_bytes == 0
 
 
 def test_small_data_sets_take_four_copies_of_the_logits() -> None:
@@ -205,7 +219,7 @@ def test_an_own_cnn_that_gives_no_logits_is_refused(
         ("no_such_module_here:f", "PYTHONPATH"),
     ):
         with pytest.raises(UserError, match=f"{name}.*{explanation}"):
-            pose(config(tiny, model={"name": name, "local_width": 8}))
+            build_problem(config(tiny, model={"name": name, "local_width": 8}))
 
 
 def test_code_that_the_list_of_modules_leaves_out_does_not_run(
@@ -216,11 +230,11 @@ def test_code_that_the_list_of_modules_leaves_out_does_not_run(
     chosen = config(tiny, model={"name": "foreign_of_problem:make"})
     monkeypatch.setenv("HPCDD_MODEL_MODULES", "mine")
     with pytest.raises(UserError, match="HPCDD_MODEL_MODULES is 'mine'"):
-        pose(chosen)
+        build_problem(chosen)
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("HPCDD_MODEL_MODULES", "mine,foreign_of_problem")
     with pytest.raises(UserError, match="has no 'make'"):
-        pose(chosen)
+        build_problem(chosen)
     assert (tmp_path / "ran").exists()
 
 
@@ -264,11 +278,11 @@ def test_random_numbers_that_ranks_can_not_share_are_refused(
 def test_dropout_that_can_not_be_scaled_is_refused(tiny: Path, drawing: Callable[..., dict[str, Any]]) -> None:
     coherent = {"dropout_scale": 0.5}
     with pytest.raises(UserError, match=r"dropout_scale is 0.5.*own_that_draws:CNN.*torch's bernoulli_.*leave it at 1"):
-        pose(config(tiny, model=drawing(function=True), coherent=coherent))
-    assert pose(config(tiny, model=drawing(function=False), coherent=coherent)).draws == ()
+        build_problem(config(tiny, model=drawing(function=True), coherent=coherent))
+    assert build_problem(config(tiny, model=drawing(function=False), coherent=coherent)).draws == ()
 
 
-def mesh_of(problem: Problem, ranks: int) -> RankLayout:
+def layout_of(problem: Problem, ranks: int) -> RankLayout:
     assigned = assign(len(problem.decomposition), ranks)
     places = [
         RankPlacement(r, "here", "cpu", "cpu", 1, tuple(block), replica) for r, (block, replica) in enumerate(assigned)
@@ -279,9 +293,9 @@ def mesh_of(problem: Problem, ranks: int) -> RankLayout:
 def refusal(tiny: Path, ranks: int, **sections: Any) -> str:
     """What is said of batches that are too small for so many ranks and two subdomains; nothing if they are not."""
     chosen = config(tiny, decomposition={"grid": [1, 2]}, **sections)
-    problem = pose(chosen)
+    problem = build_problem(chosen)
     try:
-        check_shares(chosen, problem, mesh_of(problem, ranks))
+        check_shares(chosen, problem, layout_of(problem, ranks))
     except UserError as error:
         return str(error)
     return ""
@@ -350,7 +364,9 @@ def test_penultimate_features_of_an_own_cnn_without_them_are_refused(
     monkeypatch.syspath_prepend(tmp_path)
 
     def posed(name: str, coherent: dict[str, Any]) -> Problem:
-        return pose(config(tiny, model={"name": f"own_penultimate:{name}", "local_width": 1}, coherent=coherent))
+        return build_problem(
+            config(tiny, model={"name": f"own_penultimate:{name}", "local_width": 1}, coherent=coherent)
+        )
 
     posed("both", {"features": "penultimate"})
     posed("neither", {"features": "logits"})

@@ -9,7 +9,7 @@ import pytest
 from hpcdd.config.schema import Config
 from hpcdd.core import environment
 from hpcdd.core.errors import UserError
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.sample_storage import Choice, Storages, bytes_needed, choose, decide
 from hpcdd.data.samples import Samples
@@ -61,7 +61,7 @@ def test_the_bytes_are_those_of_what_is_read(tiny: Path, augmentation: dict[str,
     config = Config.model_validate(
         {**sections, "decomposition": {"grid": [2, 3], "coarse": True}, "augmentation": augmentation}
     )
-    problem = pose(config)
+    problem = build_problem(config)
 
     def held(samples: dict[str, Samples]) -> int:
         tensors = {id(t): t for its in samples.values() for t in (its.inputs, *getattr(its, "regions", ()))}
@@ -89,7 +89,7 @@ def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
                 "aggregation": {"placement": "distributed"},
             }
         )
-        problem = pose(config)
+        problem = build_problem(config)
         with monkeypatch.context() as patched:
             patched.setattr(environment, "available_memory", lambda: free)
             return decide(world, config, problem, rank_layout.build(world, 4, "cpu"))

@@ -15,7 +15,7 @@ import torch
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
 from hpcdd.data import reading, sample_order
-from hpcdd.data.problem import Problem, pose
+from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import AnySamples, SideBySide
 from hpcdd.data.streaming import StreamedSamples
@@ -41,7 +41,9 @@ def posed(folder: Path, dtype: str, shape: tuple[int, ...], sections: dict[str, 
     write_dataset(folder / "d.h5", {"train": split, "test": split}, name="d", class_names="ab", compression=1)
     sections = {"model": {"name": "vgg1", "local_width": 2}, "coherent": {"starts": []}, **sections}
     validation = sections.pop("validation", 0.0)
-    return pose(Config(**{"data": {"file": str(folder / "d.h5"), "validation_fraction": validation}, **sections}))
+    return build_problem(
+        Config(**{"data": {"file": str(folder / "d.h5"), "validation_fraction": validation}, **sections})
+    )
 
 
 @pytest.fixture(params=CASES, ids=str)

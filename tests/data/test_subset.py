@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.split import split_rows
 from hpcdd.data.subset import in_proportion, with_classes
@@ -81,7 +81,7 @@ def test_their_images_are_read_and_no_others(tiny: Path) -> None:
             "model": {"name": "vgg1", "local_width": 2},
         }
     )
-    problem = pose(config)
+    problem = build_problem(config)
     assert problem.samples == {"train": 90, "validation": 10, "test": 60}
     whole = problem.read_whole(BoxReader(tiny), "cpu")
     with h5py.File(tiny) as file:
@@ -101,10 +101,10 @@ def test_a_class_without_training_samples_is_refused(tiny: Path, tmp_path: Path)
         del file.attrs["fingerprint"], file["train/images_checksums"], file["test/images_checksums"]
     data = {"file": str(tmp_path / "d.h5")}
     with pytest.raises(UserError, match=r"1 of 4 classes have no training samples .*d\.h5: five; .* in data\.classes"):
-        pose(Config.model_validate({"data": data}))
+        build_problem(Config.model_validate({"data": data}))
     with pytest.raises(UserError, match=r"1 of 3 classes have no training samples"):
-        pose(Config.model_validate({"data": {**data, "classes": [0, 1, 3]}}))
-    assert pose(Config.model_validate({"data": {**data, "classes": [0, 1, 2]}})).info.num_classes == 3
+        build_problem(Config.model_validate({"data": {**data, "classes": [0, 1, 3]}}))
+    assert build_problem(Config.model_validate({"data": {**data, "classes": [0, 1, 2]}})).info.num_classes == 3
 
 
 def test_what_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_assign_with_more_ranks_gives_each_subdomain_as_many_neighbours(subdomai
     replicas = ranks // subdomains
     working = [(*block, replica) for block, replica in assigned if block]
     assert working == [(s, replica) for s in range(subdomains) for replica in range(replicas)]
-    spare = assigned[len(working) :]
-    assert len(spare) == ranks - replicas * subdomains < subdomains
-    assert all(not block and replica == 0 for block, replica in spare)  # spare ranks last
+    idle = assigned[len(working) :]
+    assert len(idle) == ranks - replicas * subdomains < subdomains
+    assert all(not block and replica == 0 for block, replica in idle)  # spare ranks last
 
 
 def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0) -> RankPlacement:
@@ -51,18 +51,18 @@ def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = No
 @given(st.integers(1, 40), st.integers(1, 200))
 def test_a_mesh_of_what_was_assigned(subdomains: int, ranks: int) -> None:
     assigned = assign(subdomains, ranks)
-    mesh = RankLayout(
+    layout = RankLayout(
         subdomains, tuple(place(r, *block, replica=replica) for r, (block, replica) in enumerate(assigned))
     )
-    assert mesh.replicas == max(1, ranks // subdomains)
-    assert [s for owned in mesh.owned for s in owned] == list(range(subdomains)), "in rank order, each once"
+    assert layout.replicas == max(1, ranks // subdomains)
+    assert [s for owned in layout.owned for s in owned] == list(range(subdomains)), "in rank order, each once"
     for s in range(subdomains):
-        owner = mesh.owner(s)
-        assert s in mesh.owned[owner]
-        assert mesh.places[owner].replica == 0
-        assert all(s not in one.subdomains for one in mesh.places[:owner])
-    assert mesh.owner(0) == 0, "root works"
-    named = [warning for warning in mesh.warnings() if "nothing to do" in warning]
+        owner = layout.owner(s)
+        assert s in layout.owned[owner]
+        assert layout.places[owner].replica == 0
+        assert all(s not in one.subdomains for one in layout.places[:owner])
+    assert layout.owner(0) == 0, "root works"
+    named = [warning for warning in layout.warnings() if "nothing to do" in warning]
     assert len(named) == (ranks > subdomains and ranks % subdomains > 0)
 
 
@@ -128,22 +128,22 @@ def test_cuda_without_a_gpu_is_an_error_with_advice() -> None:
 
 
 def test_owner_and_hosts() -> None:
-    mesh = RankLayout(5, (place(0, 0, 1), place(1, 2, 3), place(2, 4, host="node2"), place(3, host="node2")))
-    assert [mesh.owner(s) for s in range(5)] == [0, 0, 1, 1, 2]
-    assert mesh.hosts == 2
-    assert mesh.as_list()[1]["subdomains"] == (2, 3)
+    layout = RankLayout(5, (place(0, 0, 1), place(1, 2, 3), place(2, 4, host="node2"), place(3, host="node2")))
+    assert [layout.owner(s) for s in range(5)] == [0, 0, 1, 1, 2]
+    assert layout.hosts == 2
+    assert layout.as_list()[1]["subdomains"] == (2, 3)
     with pytest.raises(StopIteration):
-        mesh.owner(5)
+        layout.owner(5)
 
 
 def test_replicas_of_two_subdomains() -> None:
     replicas = [place(2 * s + r, s, replica=r, host=f"node{r}") for s in range(2) for r in range(2)]
-    mesh = RankLayout(2, (*replicas, place(4)))
-    assert [mesh.owner(s) for s in range(2)] == [0, 2]
-    assert mesh.owned == [(0,), (), (1,), (), ()]
-    assert mesh.replicas == 2
-    assert [one["replica"] for one in mesh.as_list()] == [0, 1, 0, 1, 0]
-    (warning,) = mesh.warnings()
+    layout = RankLayout(2, (*replicas, place(4)))
+    assert [layout.owner(s) for s in range(2)] == [0, 2]
+    assert layout.owned == [(0,), (), (1,), (), ()]
+    assert layout.replicas == 2
+    assert [one["replica"] for one in layout.as_list()] == [0, 1, 0, 1, 0]
+    (warning,) = layout.warnings()
     assert "5 ranks for 2 subdomains: rank 4 has nothing to do" in warning
     assert warning.endswith("use a multiple of 2 ranks")
     assert RankLayout(2, tuple(replicas)).warnings() == []
@@ -165,8 +165,8 @@ def test_spare_ranks_are_named() -> None:
 
 def test_ranks_that_share_a_gpu_are_named_and_spare_ones_are_not() -> None:
     places = (place(0, 0, gpu="a"), place(1, 1, gpu="b"), place(2, 2, gpu="a"), place(3, gpu="b"))
-    spare, shared = RankLayout(3, places).warnings()
-    assert "rank 3" in spare
+    idle, shared = RankLayout(3, places).warnings()
+    assert "rank 3" in idle
     assert "ranks 0, 2 share one GPU (node1, a)" in shared
 
 
@@ -212,13 +212,13 @@ def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch:
 def test_a_mesh_of_one_process() -> None:
     world = communicator.world()
     assert world.crowded, "until it is known, nobody spins"
-    mesh = build(world, 3, "cpu")
-    (only,) = mesh.places
-    assert (only.subdomains, only.replica, mesh.replicas) == ((0, 1, 2), 0, 1)
-    assert mesh.num_subdomains == 3
+    layout = build(world, 3, "cpu")
+    (only,) = layout.places
+    assert (only.subdomains, only.replica, layout.replicas) == ((0, 1, 2), 0, 1)
+    assert layout.num_subdomains == 3
     assert not world.crowded
     assert (only.device, only.device_id, only.threads) == ("cpu", "cpu", 1)  # conftest sets OMP_NUM_THREADS
-    assert mesh.warnings() == []
+    assert layout.warnings() == []
 
 
 def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -> None:

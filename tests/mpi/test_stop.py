@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from hpcdd.core.errors import RESUME, StopRequest
-from hpcdd.mpi.stop import occasion
+from hpcdd.mpi.stop import signal_reason
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from hpcdd.mpi.stop import occasion
 )
 def test_a_time_out_is_told_from_a_preemption(signum: int, left: int | None, words: str) -> None:
     environment = {} if left is None else {"SLURM_JOB_END_TIME": str(1_000_000 + left)}
-    assert occasion(signum, environment, now=1_000_000) == words
+    assert signal_reason(signum, environment, now=1_000_000) == words
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])

@@ -25,12 +25,12 @@ def test_who_shares_with_nobody_has_everything_and_sends_nothing(one_rank: bool)
     assert share.comm is None
     assert share.part_of(7) == slice(0, 7)
     batch = torch.tensor([4, 2, 9])
-    assert torch.equal(share.take(batch), batch)
+    assert torch.equal(share.shard(batch), batch)
     assert (share.total, share.rows, share.weight) == (3, slice(0, 3), 1.0)
     values = torch.tensor([1.5, 2.5], dtype=torch.float64)
     assert torch.equal(share.sum(values), values)
     part = torch.randn(7, 3)
-    assert share.join(part, 7) is part
+    assert share.all_gather(part, 7) is part
     network = nn.BatchNorm1d(3)
     BatchShard(world, exact=False).average_buffers(network)
     assert torch.equal(network.running_var, torch.ones(3))
@@ -45,7 +45,7 @@ def test_without_a_batch_there_is_no_weight() -> None:
 def test_parts_are_balanced_and_in_order(ranks: int, n: int) -> None:
     shares = [BatchShard(fake_comm(rank, ranks)) for rank in range(ranks)]
     batch = torch.arange(100, 100 + n)
-    parts = [share.take(batch) for share in shares]
+    parts = [share.shard(batch) for share in shares]
     assert torch.equal(torch.cat(parts), batch)
     sizes = [len(part) for part in parts]
     assert sizes == sorted(sizes, reverse=True)
@@ -68,7 +68,7 @@ def test_the_shares_weighted_mean_losses_add_up_to_the_batchs_mean_loss() -> Non
     total = 0.0
     for rank in range(3):
         share = BatchShard(fake_comm(rank, 3))
-        total += float(losses[share.take(torch.arange(7))].mean()) * share.weight
+        total += float(losses[share.shard(torch.arange(7))].mean()) * share.weight
     assert total == pytest.approx(float(losses.mean()), abs=1e-15)
 
 
@@ -105,7 +105,7 @@ def test_rows_are_joined_in_their_order(ranks: int, n: int) -> None:
 
     def work(comm: ThreadComm) -> torch.Tensor:
         share = BatchShard(comm)
-        return share.join(whole[share.part_of(n)], n)
+        return share.all_gather(whole[share.part_of(n)], n)
 
     for found in on_ranks(ranks, work):
         assert torch.equal(found, whole)
@@ -113,7 +113,7 @@ def test_rows_are_joined_in_their_order(ranks: int, n: int) -> None:
 
 def test_joined_rows_are_float32_on_the_cpu() -> None:
     def work(comm: ThreadComm) -> torch.Tensor:
-        return BatchShard(comm).join(torch.full((2, 1), 0.5, dtype=torch.bfloat16), 4)
+        return BatchShard(comm).all_gather(torch.full((2, 1), 0.5, dtype=torch.bfloat16), 4)
 
     assert [found.dtype for found in on_ranks(2, work)] == [torch.float32] * 2
 
@@ -160,7 +160,7 @@ def test_a_flag_is_set_anew_at_every_step() -> None:
     flag = Flag(lambda: next(wishes))
     values = []
     for _ in range(3):
-        flag.board()
+        flag.piggybacked()
         values.append(flag.value)
     assert values == [0, 1, 0]
 
@@ -168,7 +168,7 @@ def test_a_flag_is_set_anew_at_every_step() -> None:
 @pytest.mark.parametrize("value", [1.0, 3.0])
 def test_a_flag_that_is_set_stops_every_rank(value: float) -> None:
     flag = Flag()
-    flag.board()
+    flag.piggybacked()
     flag.check("local")
     flag.value = value  # how many wished it
     with pytest.raises(StopRequest, match="in phase local") as caught:

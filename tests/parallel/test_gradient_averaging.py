@@ -92,7 +92,7 @@ def network() -> Network:
 
 
 def step(network: nn.Module, share: BatchShard, average: GradientAverage) -> None:
-    rows = share.take(torch.arange(7))
+    rows = share.shard(torch.arange(7))
     network.zero_grad(set_to_none=True)
     (functional.cross_entropy(network(INPUTS[rows]), LABELS[rows]) * share.weight).backward()
     average.finish()
@@ -158,7 +158,7 @@ def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
         share = BatchShard(comm, flag, direct=direct)
         with GradientAverage(own, share) as average:
             for _ in range(3):
-                flag.board()
+                flag.piggybacked()
                 step(own, share, average)
                 values.append(flag.value)
         return values
@@ -173,7 +173,7 @@ def test_a_wish_that_the_forward_pass_has_brought_is_passed_on(network: Network)
         own, flag = copy.deepcopy(network), Flag()
         share = BatchShard(comm, flag)
         with GradientAverage(own, share) as average:
-            flag.board()
+            flag.piggybacked()
             flag.value += comm.rank == 0  # a reduction among other ranks
             step(own, share, average)
         return flag.value

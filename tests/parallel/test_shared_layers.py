@@ -53,7 +53,7 @@ def passes(
     """Outputs and gradients of this rank's rows for some batches; the parameters' gradients add up in ``norm``."""
     outputs, gradients = [], []
     for whole, slope in zip(batches, slopes, strict=True):
-        rows = share.take(torch.arange(len(whole)))
+        rows = share.shard(torch.arange(len(whole)))
         x = whole[rows].requires_grad_()
         y = norm(x)
         y.backward(slope[rows])
@@ -212,7 +212,7 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
     expected = dropped(kind(p), torch.arange(7))
     for rank in range(ranks):
         share = BatchShard(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]  # it sends nothing
-        rows = share.take(torch.arange(7))
+        rows = share.shard(torch.arange(7))
         found = dropped(SharedDropout(kind(p), share), rows)
         assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
     if p:
@@ -221,7 +221,7 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
 
 def test_dropout_in_place_changes_its_input() -> None:
     share = BatchShard(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
-    rows = share.take(torch.arange(7))
+    rows = share.shard(torch.arange(7))
     x = batch((7, 300), 0)[rows]
     y = SharedDropout(nn.Dropout(0.5, inplace=True), share)(x)
     assert y is x
@@ -311,7 +311,7 @@ def trained(network: nn.Module, share: BatchShard, images: list[torch.Tensor]) -
     optimizer, losses = torch.optim.SGD(network.parameters(), lr=1.0), []
     with shared_layers(network, share):
         for batch in images:
-            rows = share.take(torch.arange(len(batch)))
+            rows = share.shard(torch.arange(len(batch)))
             loss = functional.cross_entropy(network(batch[rows]), rows % 2) * share.weight
             optimizer.zero_grad()
             loss.backward()

@@ -104,7 +104,7 @@ def test_the_devices_own_memory_gives_the_same_sum(kind: Any) -> None:
     """MPI takes torch's tensors as they are; on a GPU it is the same call."""
     summands = [torch.randn(7, 5), torch.randn(7, 5)]
     comm, flag = recording(), Flag(lambda: True)
-    flag.board()
+    flag.piggybacked()
     direct = SubdomainSum(comm, kind, flag, Staging(direct=True))(summands)
     assert torch.equal(direct, SubdomainSum(world(), kind)(summands))
     assert set(comm.taken) == {torch.Tensor}
@@ -139,7 +139,7 @@ def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
     def step(comm: ThreadComm) -> None:
         share, network = BatchShard(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
         with GradientAverage(network, share) as gradients:
-            share.take(torch.arange(4))
+            share.shard(torch.arange(4))
             (network(torch.full((2, 3), float(comm.rank))).sum() * share.weight).backward()
             gradients.finish()
 
@@ -197,7 +197,7 @@ def test_batch_norm_of_shared_batches_waits_for_a_gpu_once_for_each_message(monk
     monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
     share = BatchShard()
     share.comm = world()  # one rank, as if there were more
-    share.take(torch.arange(4))
+    share.shard(torch.arange(4))
     norm = nn.BatchNorm1d(3)
     with shared_layers(norm, share):
         norm(torch.randn(4, 3, requires_grad=True)).sum().backward()

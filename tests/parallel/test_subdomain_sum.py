@@ -145,7 +145,7 @@ def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
     def add(comm: ThreadComm) -> tuple[bool, bool]:
         flag = Flag()
         with flag.in_training(lambda: False):
-            flag.board()
+            flag.piggybacked()
             found = SubdomainSum(comm, "ordered", flag)([torch.full((3,), math.inf if comm.rank == 1 else 1.0)])
             with pytest.raises(DivergedError) as caught:
                 flag.check_divergence()
@@ -189,7 +189,7 @@ def test_the_flag_rides(kind: str) -> None:
         flag, seen = Flag(lambda: next(wishes)), []
         add = SubdomainSum(comm, kind, flag)
         for _ in range(3):
-            flag.board()
+            flag.piggybacked()
             found = add([torch.full((2,), 0.5)])
             assert found.tolist() == [0.5 * comm.size] * 2
             seen.append(flag.value)

@@ -10,7 +10,7 @@ import pytest
 
 from hpcdd.artifacts.evaluation_cache import Pieces
 from hpcdd.config.schema import Config, DataSettings
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.phases import attribution_examples
 from hpcdd.phases.attribution_examples import choose, decisions_of
 
@@ -52,7 +52,7 @@ def test_of_many_classes_each_is_shown_once_while_there_is_room() -> None:
 
 def test_images_are_whole_and_as_they_are_stored(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(data=DataSettings(file=str(tiny), classes=("two", "four")))
-    problem = pose(config)
+    problem = build_problem(config)
     rows = np.arange(4, 44)
     labels, pieces = pieces_of(40, num_classes=2)
     assert labels.tolist() == problem.labels("test")[4:44].tolist()

@@ -9,7 +9,7 @@ import torch
 
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import DivergedError
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition.rank_layout import RankPlacement
 from hpcdd.phases.local import LocalResult, create_local_cnn, train_local_cnns
@@ -18,7 +18,7 @@ from hpcdd.training.status import Hooks
 
 def run(tiny: Path, subdomains: tuple[int, ...], **local: object) -> dict[int, LocalResult]:
     config = Config(data={"file": str(tiny)}, model={"name": "vgg1", "width": 8}, local={"batch_size": 100, **local})
-    problem, place = pose(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
+    problem, place = build_problem(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
     samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu")
     return train_local_cnns(config, place, samples, 3, problem.widths.local_width, Hooks())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcdd.config.schema import Config
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.plan.clock import Clock
 from hpcdd.plan.cost import Costs, Phase, efficiency, total
 from hpcdd.plan.workload import Work, Workload
@@ -25,7 +25,7 @@ def costs(tiny: Path, **more: object) -> Costs:
         coherent={"epochs": 3, "batch_size": 15, "starts": ["transfer", "scratch"]},
         **more,
     )
-    return Costs(Clock(machine(), Workload(config, pose(config)), 1, 4))
+    return Costs(Clock(machine(), Workload(config, build_problem(config)), 1, 4))
 
 
 def phases(of: Costs, ranks: int) -> dict[str, Phase]:

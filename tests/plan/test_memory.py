@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpcdd.config.schema import Config, ModelSettings, TrainingSettings
-from hpcdd.data.problem import Problem, pose
+from hpcdd.data.problem import Problem, build_problem
 from hpcdd.models.registry import create
 from hpcdd.plan import fake_networks
 from hpcdd.plan.memory import Memories, Memory
@@ -28,7 +28,7 @@ def memories(tiny: Path, ranks: int, **more: Any) -> tuple[Memories, Problem]:
         coherent={"batch_size": 8, **more.pop("coherent", {"starts": []})},
         **more,
     )
-    problem = pose(config)
+    problem = build_problem(config)
     return Memories(Workload(config, problem), ranks, LIBRARIES), problem
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcdd.config.schema import Config
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.decomposition.rank_layout import assign
 from hpcdd.plan import messages
 from hpcdd.plan.messages import Layout
@@ -30,20 +30,20 @@ def test_the_layout_is_that_of_the_mesh(ranks: int) -> None:
 @pytest.mark.parametrize("grid", [[1, 2], [3, 3], [6, 6]])
 def test_the_message_of_a_coherent_step_has_one_size(tiny: Path, grid: list[int]) -> None:
     settings = Config(data={"file": str(tiny)}, decomposition={"grid": grid}, model={"name": "vgg2", "local_width": 4})
-    (sent,) = messages.coherent_step(settings, pose(settings), 2)
+    (sent,) = messages.coherent_step(settings, build_problem(settings), 2)
     assert (sent.collective, sent.size, sent.counted) == ("allreduce", 8 * (128 * 128 + 1), 16 * (128 * 128 + 1))
 
 
 def test_the_dnn_goes_out_in_columns(tiny: Path) -> None:
     settings = config(tiny, aggregation={"hidden": [16]})
-    columns, rest = messages.spread(settings, pose(settings), 3)
+    columns, rest = messages.spread(settings, build_problem(settings), 3)
     assert columns.size == 4 * 16 * 3 * 3
     assert rest.size == 4 * (16 + 16 * 3 + 3)
     distributed = config(tiny, aggregation={"placement": "distributed"})
-    assert messages.spread(distributed, pose(distributed), 3) == []
+    assert messages.spread(distributed, build_problem(distributed), 3) == []
 
 
 @pytest.mark.parametrize(("ranks", "away"), [(1, 0), (2, 1), (3, 2), (6, 2)])
 def test_roots_own_cnns_do_not_travel(tiny: Path, ranks: int, away: int) -> None:
-    found = messages.collect(pose(config(tiny)), ranks)
+    found = messages.collect(build_problem(config(tiny)), ranks)
     assert sum(message.number for message in found) == away

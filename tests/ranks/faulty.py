@@ -39,7 +39,7 @@ from hpcdd.phases import aggregation, coherent, global_cnn, local
 TRAININGS = {"local": local, "dnn": aggregation, "coherent": coherent, "baseline": global_cnn}
 OTHERS = {
     "start": ("hpcdd.runs.context", "form_team"),
-    "read": ("hpcdd.runs.context", "pose"),
+    "read": ("hpcdd.runs.context", "build_problem"),
     "checkpoint": ("hpcdd.training.checkpoints.manager:Keeper", "save"),
     "gather": ("hpcdd.runs.pipeline", "gather_logits"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
@@ -51,7 +51,7 @@ OTHERS = {
     "scale": ("hpcdd.studies.scaling_point:Point", "measure"),
     "bench": ("hpcdd.bench.collectives", "_measure"),
 }
-"""By phase or command a function that every rank calls there; root alone ``pose``, ``write_model`` and ``write``."""
+"""By phase or command a function that every rank calls there; root alone what builds problems and writes models."""
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from hpcdd.config.schema import Config
-from hpcdd.data.problem import Problem, pose
+from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import SideBySide
 from hpcdd.decomposition import rank_layout
@@ -51,7 +51,7 @@ def _pose(
     for section, values in settings.items():
         content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     config = Config.model_validate(content)
-    problem = pose(config)
+    problem = build_problem(config)
     the_mesh = rank_layout.build(comm, len(problem.decomposition), "cpu")
     return config, problem, form_team(comm, the_mesh, config, Flag())
 
@@ -103,7 +103,7 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
         GradientAverage(part, share, part.dnn.alike()) as gradients,
         comm.phase("step"),
     ):
-        rows = share.take(torch.arange(ROWS))
+        rows = share.shard(torch.arange(ROWS))
         part_logits = part([images[rows] for images in own])
         (functional.cross_entropy(part_logits, labels[rows]) * share.weight).backward()
         gradients.finish()
@@ -195,10 +195,10 @@ def test_the_wish_to_stop_is_seen_by_all_in_the_same_step(comm: Comm) -> None:
         network = nn.Linear(3, 2)
         for step in range(3):
             wanted[0] = step == 1 and comm.rank == comm.size - 1
-            flag.board()
+            flag.piggybacked()
             reduction([torch.ones(2, 2)])
             assert (flag.value > 0) == (step == 1)
-            flag.board()
+            flag.piggybacked()
             with GradientAverage(network, share) as gradients:
                 network(torch.ones(1, 3)).sum().backward()
                 gradients.finish()

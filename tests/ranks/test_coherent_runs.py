@@ -14,7 +14,7 @@ import yaml
 import hpcdd
 from hpcdd.config.loading import from_yaml
 from hpcdd.data.format import inspect
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.writing import write_dataset
 from hpcdd.decomposition.boxes import Box
@@ -131,7 +131,7 @@ def test_the_plan_names_the_messages_that_were_sent_and_the_memory_that_was_had(
     runs: dict[str, Path], libraries: int, form: str
 ) -> None:
     results, config = results_of(runs[form]), from_yaml((runs[form] / "config.yaml").read_text(), "config.yaml")
-    problem, ranks = pose(config), results["ranks"]
+    problem, ranks = build_problem(config), results["ranks"]
     steps = 270 // 15
     for phase, sent, epochs in (
         ("local", messages.local_step(config, problem, ranks), 1),

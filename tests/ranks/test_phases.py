@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hpcdd.config.schema import Config
-from hpcdd.data.problem import Problem, pose
+from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
-from hpcdd.decomposition import rank_layout as mesh
+from hpcdd.decomposition import rank_layout as layout
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
 from hpcdd.mpi import communicator as communication
 from hpcdd.mpi.communicator import Comm
@@ -35,7 +35,7 @@ class Trained:
 
     config: Config
     problem: Problem
-    mesh: RankLayout
+    layout: RankLayout
     place: RankPlacement
     results: dict[int, LocalResult]
     calls: int
@@ -51,8 +51,8 @@ def trained(data: Path) -> Trained:
         model={"name": "vgg2", "width": 8},
         local={"epochs": 1, "batch_size": 16},
     )
-    problem = pose(config)
-    the_mesh = mesh.build(comm, len(problem.decomposition), "cpu")
+    problem = build_problem(config)
+    the_mesh = layout.build(comm, len(problem.decomposition), "cpu")
     place = the_mesh.places[comm.rank]
     with comm.phase("local"):
         results = _train(config, problem, place)
@@ -77,7 +77,7 @@ def test_logits_in_pieces_are_bit_identical_to_those_of_one_rank(
     monkeypatch.setattr(gather, "PIECE_BYTES", 1000)  # many pieces, the last one smaller
     own = [result.logits for result in found.results.values()]
     with comm.phase("gather"):
-        logits = gather.gather_logits(comm, found.mesh, own, found.problem.samples, found.problem.info.num_classes)
+        logits = gather.gather_logits(comm, found.layout, own, found.problem.samples, found.problem.info.num_classes)
     if not comm.is_root:
         assert logits is None
         return
@@ -96,7 +96,7 @@ def test_parameters_are_bit_identical_to_those_of_one_rank(comm: Comm, tiny: Pat
         for s in range(len(found.problem.decomposition))
     )
     networks = {s: result.network for s, result in found.results.items()}
-    states = [dict(state) for state in gather.gather_parameters(comm, found.mesh, networks, templates)]
+    states = [dict(state) for state in gather.gather_parameters(comm, found.layout, networks, templates)]
     if not comm.is_root:
         assert not any(states)
         return

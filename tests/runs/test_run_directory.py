@@ -137,7 +137,7 @@ def test_nothing_is_left_to_do_on_a_complete_run(words: list[str]) -> None:
     facts = {"dataset": "", "blocks": 16, "device": "cpu", "replicas": 1, "workers": 1}
     record = {**resume.record_of(config, "1234", **facts), "complete": True}
     make("runs/quickstart-001", "quickstart").write_record(record)
-    job = resume.settle(words)
+    job = resume.resolve(words)
     assert job.done
     assert job.config.output == "runs/quickstart-001"
 
@@ -169,7 +169,7 @@ def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypat
     Path("c.yaml").write_text("output: $HPCDD_TEST/run\n")
     run = make("$ a/run", "a")
     run.write_record(resume.record_of(Config(data=DataSettings(file="/x/$$y.h5")), "id", blocks=16, device="cpu"))
-    job = resume.settle([*words, "--resume", "--seed", "0"])
+    job = resume.resolve([*words, "--resume", "--seed", "0"])
     assert job.config.output == str(run.path.absolute())
     assert job.record is not None
     assert job.config.data.file == ("embedded" if words == ["c.yaml"] else "/x/$y.h5")
@@ -177,4 +177,4 @@ def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypat
 
 def test_a_folder_of_a_variable_that_is_not_set_is_refused() -> None:
     with pytest.raises(UserError, match="output is '.HPCDD_NONE/run': .*'HPCDD_NONE' is not set"):
-        resume.settle(["--output", "$HPCDD_NONE/run"])
+        resume.resolve(["--output", "$HPCDD_NONE/run"])

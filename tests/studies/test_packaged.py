@@ -10,7 +10,7 @@ import pytest
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.studies import study_request
 from hpcdd.studies.hypotheses import Hypothesis
-from hpcdd.studies.planned_runs import posed
+from hpcdd.studies.planned_runs import plan_runs
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
@@ -91,7 +91,7 @@ def test_problems_can_be_posed(path: Path, tmp_path: Path, monkeypatch: pytest.M
             images[classes:] = 1
             some = Split.from_array(images, np.arange(2 * classes) % classes)
             write_dataset(Path(name), {"train": some, "test": some}, name=name, class_names=[*map(str, range(classes))])
-        found = [entry for entry, _ in posed(wanted.runs, wanted.ranks, None)]
+        found = [entry for entry, _ in plan_runs(wanted.runs, wanted.ranks, None)]
         assert {entry.subdomains for entry in found} == {
             int(np.prod(entry.run.config.decomposition.grid or ())) for entry in found
         }

@@ -12,7 +12,7 @@ from hpcdd.config.schema import Config
 from hpcdd.runs.reuse import identity
 from hpcdd.studies import run_queue
 from hpcdd.studies.matrix import Combination
-from hpcdd.studies.planned_runs import PlannedRun, posed
+from hpcdd.studies.planned_runs import PlannedRun, plan_runs
 from hpcdd.studies.rank_groups import stages
 from hpcdd.studies.run_queue import Queue
 from hpcdd.studies.study_directory import StudyDirectory
@@ -159,6 +159,6 @@ def test_only_what_several_runs_need_is_shared() -> None:
         return Run(Combination(name, {}, {}), Config.model_validate({"data": {"subset": 100}, **changes}))
 
     runs = [run("a"), run("b", coherent={"epochs": 1}), run("c", seed=1), run("d", baseline={"enabled": True})]
-    found = {entry.run.id: (entry.ranks, dict(entry.results)) for entry, _ in posed(runs, None, 3)}
+    found = {entry.run.id: (entry.ranks, dict(entry.results)) for entry, _ in plan_runs(runs, None, 3)}
     (local,) = {results["local"] for name, (_, results) in found.items() if name != "c"}
     assert found == {"a": (3, {"local": local}), "b": (3, {"local": local}), "c": (3, {}), "d": (3, {"local": local})}

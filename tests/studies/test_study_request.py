@@ -143,7 +143,7 @@ def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) 
     run = first.runs[0]
     directory.fail(run.id, "a reason", 3)
     assert (directory.condition(run), directory.failure(run.id)) == ("failed", {"error": "a reason", "exit_code": 3})
-    directory.forgive(run.id)
+    directory.clear(run.id)
     assert directory.condition(run) == "not begun"
     folder = directory.run(run.id)
     folder.path.mkdir(parents=True)

@@ -10,7 +10,7 @@ import pytest
 
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition.boxes import Box
 from hpcdd.studies.weak_scaling import RepeatedReader, factors, grow
@@ -33,7 +33,7 @@ def settings(tiny: Path, **decomposition: object) -> Config:
 
 def test_each_rank_has_as_much_to_do(tiny: Path) -> None:
     config = settings(tiny, grid=[1, 2])
-    one = pose(config)
+    one = build_problem(config)
     many = grow(config, one, 6)
     assert len(many.decomposition) == 6 * len(one.decomposition)
     assert {box.shape for box in many.decomposition.boxes} == {box.shape for box in one.decomposition.boxes}
@@ -60,4 +60,4 @@ def test_what_can_not_be_repeated_is_refused(tiny: Path) -> None:
     ):
         config = settings(tiny, **decomposition)
         with pytest.raises(UserError, match=words):
-            grow(config, pose(config), 2)
+            grow(config, build_problem(config), 2)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpcdd.config.schema import CheckpointSettings, Config
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.augmentation import AugmentedSamples
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.sample_loading import Where
 from hpcdd.decomposition.rank_layout import RankPlacement
@@ -55,14 +55,14 @@ class Run:
             **(more or {}),
         }
         config = Config.model_validate(content)
-        problem, place = pose(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
+        problem, place = build_problem(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
         where: Where = "stream" if config.data.storage == "stream" else "device"
         samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu", where)
         self.journal = journal or CheckpointStats(print)
         self.statuses: dict[int, list[Status]] = {}
         self.order: list[tuple[int, int]] = []
 
-        def keeper(subdomain: int) -> NullCheckpointManager:
+        def manager(subdomain: int) -> NullCheckpointManager:
             if folder is None:
                 return NullCheckpointManager()
             return CheckpointManager(
@@ -88,7 +88,7 @@ class Run:
 
         hooks = Hooks(step=step, epoch=take, history=history)
         self.results: dict[int, LocalResult] = {}
-        self.results = train_local_cnns(config, place, samples, 3, problem.widths.local_width, hooks, keepers=keeper)
+        self.results = train_local_cnns(config, place, samples, 3, problem.widths.local_width, hooks, managers=manager)
 
     def close_to(self, other: Run) -> None:
         assert list(self.results) == list(other.results)

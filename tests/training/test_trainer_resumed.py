@@ -30,7 +30,7 @@ SETTINGS = TrainingSettings(epochs=3, batch_size=30)
 LAST = 3 * (100 // 30)
 
 
-def keeper(folder: Path, every: str = "1000 epochs", journal: CheckpointStats | None = None) -> CheckpointManager:
+def manager(folder: Path, every: str = "1000 epochs", journal: CheckpointStats | None = None) -> CheckpointManager:
     journal = journal or CheckpointStats(print)
     return CheckpointManager(
         folder,
@@ -63,9 +63,11 @@ def run(
 ) -> tuple[nn.Module, list[Status], int]:
     network, statuses, earlier = network_of(kind), [], []
     hooks = Hooks(step=step, epoch=statuses.append, history=earlier.extend)
-    its = None if folder is None else keeper(folder, every)
+    its = None if folder is None else manager(folder, every)
     validation = ring(30, seed=1)
-    steps = train(network, ring(100), validation, settings, seed=3, phase="local", subdomain=2, hooks=hooks, keeper=its)
+    steps = train(
+        network, ring(100), validation, settings, seed=3, phase="local", subdomain=2, hooks=hooks, manager=its
+    )
     return network, [*earlier, *statuses], steps
 
 
@@ -158,13 +160,13 @@ def test_minutes_are_counted(tmp_path: Path) -> None:
 
 def test_a_finished_training_is_not_repeated_and_may_grow(tmp_path: Path) -> None:
     expected, statuses, _ = run(tmp_path)
-    assert finished(network_of("plain"), SETTINGS, keeper(tmp_path / "nowhere")) is None
+    assert finished(network_of("plain"), SETTINGS, manager(tmp_path / "nowhere")) is None
     network, found, steps = run(tmp_path)
     assert steps == 0
     assert all(torch.equal(a, b) for a, b in zip(bits(network), bits(expected), strict=True))
     assert figures(found) == figures(statuses)
     restored = network_of("plain")
-    history = finished(restored, SETTINGS, keeper(tmp_path))
+    history = finished(restored, SETTINGS, manager(tmp_path))
     assert history is not None
     assert figures(history) == figures(statuses)
     assert all(torch.equal(a, b) for a, b in zip(bits(restored), bits(expected), strict=True))
@@ -173,7 +175,7 @@ def test_a_finished_training_is_not_repeated_and_may_grow(tmp_path: Path) -> Non
     long, _, _ = run(None, TrainingSettings(**{**constant, "epochs": 5}))
     run(tmp_path / "grows", TrainingSettings(**constant))
     grown = TrainingSettings(**{**constant, "epochs": 5})
-    assert finished(network_of("plain"), grown, keeper(tmp_path / "grows")) is None
+    assert finished(network_of("plain"), grown, manager(tmp_path / "grows")) is None
     network, _, steps = run(tmp_path / "grows", grown)
     assert steps == 2 * (100 // 30)
     assert all(torch.equal(a, b) for a, b in zip(bits(network), bits(long), strict=True))
@@ -183,7 +185,7 @@ def test_costs_add_up_over_jobs(tmp_path: Path) -> None:
     with pytest.raises(StopRequest):
         run(tmp_path, step=stop_at(5))
     journal = CheckpointStats(print)
-    assert keeper(tmp_path, journal=journal).load() is not None
+    assert manager(tmp_path, journal=journal).load() is not None
     ((key, costs),) = journal.earlier.items()
     assert key == ("local", 2)
     assert isinstance(costs, Costs)
@@ -199,9 +201,9 @@ def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monk
     def trained(folder: Path | None, step: Callable[[], None] = lambda: None) -> nn.Module:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Dropout(0.1))
-        its = None if folder is None else keeper(folder)
+        its = None if folder is None else manager(folder)
         settings = TrainingSettings(epochs=2, batch_size=30)
-        train(network, splits["train"], None, settings, seed=0, phase="local", hooks=Hooks(step=step), keeper=its)
+        train(network, splits["train"], None, settings, seed=0, phase="local", hooks=Hooks(step=step), manager=its)
         return network
 
     expected = trained(None)
@@ -214,13 +216,13 @@ def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monk
 def test_a_share_of_the_clocks_is_what_a_training_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    its = keeper(tmp_path)
+    its = manager(tmp_path)
     for seconds, share in ((8.0, 0.5), (4.0, 0.0), (7.0, 0.25), (12.0, 1.0)):
         clock[0] += seconds
         its.count(share)
     clock[0] += 1.0
     its.save(lambda: Snapshot(Position(1, 0)), steps=5)
     journal = CheckpointStats(print)
-    keeper(tmp_path, journal=journal).load()
+    manager(tmp_path, journal=journal).load()
     cost = journal.earlier["local", 2]
     assert (cost.seconds, cost.steps) == (8 + 0.5 * 4 + 0 * 7 + 0.25 * 12 + 1, 5)

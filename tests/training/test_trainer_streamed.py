@@ -16,7 +16,7 @@ from hpcdd.config.schema import Config, TrainingSettings
 from hpcdd.core import environment
 from hpcdd.core.errors import StopRequest
 from hpcdd.data import sample_order, sample_storage
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.sample_loading import Where
 from hpcdd.data.samples import AnySamples
@@ -42,7 +42,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def samples(file: Path, where: Where, blocks: int | None = None) -> dict[str, AnySamples]:
-    problem = pose(Config(data={"file": str(file), "validation_fraction": 0.2}, model={"name": "vgg1"}))
+    problem = build_problem(Config(data={"file": str(file), "validation_fraction": 0.2}, model={"name": "vgg1"}))
     problem = problem if blocks is None else replace(problem, blocks=blocks)
     return {**problem.read_whole(BoxReader(file), "cpu", where)}
 
@@ -69,7 +69,7 @@ def test_the_bits_do_not_depend_on_where_the_samples_are(file: Path, blocks: int
 def test_the_bits_do_not_depend_on_how_busy_the_node_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"data": {"file": str(file)}, "model": {"name": "vgg1"}, "aggregation": {"placement": "distributed"}}
     config, world, found = Config.model_validate(settings), communicator.world(), {}
-    problem = pose(config)
+    problem = build_problem(config)
     for free in (1 << 30, 1 << 16):
         monkeypatch.setattr(environment, "available_memory", lambda free=free: free)
         where = sample_storage.decide(world, config, problem, rank_layout.build(world, 4, "cpu")).of(0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import UserError
-from ...core.files import written_whole
+from ...core.files import atomic_write
 from ...decomposition.boxes import Decomposition, by
 from ..format import DatasetInfo, open_dataset
 from ..slices import colours, slices
@@ -53,7 +53,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
         title += f", the first {shown} of them"
     sheet = _sheet(pictures, [str(name) for name in info.class_names[:shown]], title, synthetic)
     try:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             sheet.save(temporary, "PNG")
     except OSError as error:
         raise UserError(f"{info.path} is written, but its contact sheet {path} can't be: {error}") from error

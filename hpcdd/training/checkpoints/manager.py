@@ -115,7 +115,7 @@ class CheckpointManager(NullCheckpointManager):
         writes: Sequence[int] = (WHOLE,),
         reads: Sequence[int] = (WHOLE,),
     ) -> None:
-        self._chain, self._settings, self._journal = CheckpointStore(folder, run), settings, journal
+        self._store, self._settings, self._journal = CheckpointStore(folder, run), settings, journal
         self._phase, self._ledger = phase, ledger
         self._comm = comm if comm is not None and comm.size > 1 else None
         self._subdomain_of, self._writes, self._reads = subdomain_of, writes, reads
@@ -157,7 +157,7 @@ class CheckpointManager(NullCheckpointManager):
         with self._measured():
             problems: list[str] = []
             found = None
-            for position in self._agreed(self._chain.positions()):
+            for position in self._agreed(self._store.positions()):
                 found = self._read(position, problems)
                 if found is not None:
                     break
@@ -182,7 +182,7 @@ class CheckpointManager(NullCheckpointManager):
             if present.position != self._last:
                 self._last = present.position
                 if problem := self._write(present, replace(self._so_far(), steps=steps), validation_accuracy):
-                    self._journal.warn(f"a checkpoint in {self._chain.folder} can't be written: {problem}")
+                    self._journal.warn(f"a checkpoint in {self._store.folder} can't be written: {problem}")
         self._last_time = time.monotonic()
 
     @contextlib.contextmanager
@@ -210,8 +210,8 @@ class CheckpointManager(NullCheckpointManager):
     def _read(self, position: Position, problems: list[str]) -> Snapshot | None:
         found, problem, costs = None, None, Costs()
         try:
-            manifest = self._chain.manifest(position)
-            found, costs = Snapshot.join(self._chain.read(manifest, self._reads)), Costs(**manifest["costs"])
+            manifest = self._store.manifest(position)
+            found, costs = Snapshot.join(self._store.read(manifest, self._reads)), Costs(**manifest["costs"])
         except DamagedError as error:
             problem = str(error)
         everyone = [problem] if self._comm is None else self._comm.allgather_object(problem)
@@ -230,7 +230,7 @@ class CheckpointManager(NullCheckpointManager):
         try:
             for subdomain in self._writes:
                 piece = snapshot.piece(subdomain, self._subdomain_of)
-                entries |= self._chain.write(snapshot.position, subdomain, piece)
+                entries |= self._store.write(snapshot.position, subdomain, piece)
         except OSError as error:
             problem = str(error)
         own = (entries, problem, spent)
@@ -249,7 +249,7 @@ class CheckpointManager(NullCheckpointManager):
             try:
                 all_entries = {key: entry for more, _, _ in everyone for key, entry in more.items()}
                 costly = asdict(costs)
-                self._chain.publish(snapshot.position, all_entries, costly, validation_accuracy, self._whole)
+                self._store.publish(snapshot.position, all_entries, costly, validation_accuracy, self._whole)
                 self._whole = snapshot.position
             except OSError as error:
                 problem = str(error)

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.training.checkpoints.test_store import keeper, same, save, snapshot
+from tests.training.checkpoints.test_store import manager, same, save, snapshot
 
 CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir")
 
@@ -63,11 +63,11 @@ def main() -> None:
                 save(work, 3, accuracies=(0.7,))
                 os._exit(0)
             alive = os.waitpid(child, 0)[1] == 0
-            newest = keeper(work, said).load()
+            newest = manager(work, said).load()
             kind = next((str(epoch) for epoch in (2, 3) if same(newest, snapshot(epoch))), "wrong")
             found[kind] += 1
             save(work, 4, accuracies=(0.8,))  # what is left half written is no obstacle
-            found["next"] += same(keeper(work, said).load(), snapshot(4))
+            found["next"] += same(manager(work, said).load(), snapshot(4))
     print(json.dumps({"found": found, "said": said}))
 
 

@@ -40,7 +40,7 @@ def snapshot(epoch: int, steps: int = 0) -> Snapshot:
     )
 
 
-def keeper(folder: Path, said: list[str]) -> CheckpointManager:
+def manager(folder: Path, said: list[str]) -> CheckpointManager:
     return CheckpointManager(
         folder,
         "this run",
@@ -56,7 +56,7 @@ def keeper(folder: Path, said: list[str]) -> CheckpointManager:
 
 
 def save(folder: Path, *epochs: int, said: list[str] | None = None, accuracies: tuple[float, ...] = ()) -> None:
-    its = keeper(folder, [] if said is None else said)
+    its = manager(folder, [] if said is None else said)
     for epoch, accuracy in itertools.zip_longest(epochs, accuracies):
         its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch, validation_accuracy=accuracy)
 
@@ -72,7 +72,7 @@ def same(one: Snapshot | None, other: Snapshot) -> bool:
 
 def test_a_snapshot_comes_back_from_its_pieces(tmp_path: Path) -> None:
     save(tmp_path, 3)
-    assert same(keeper(tmp_path, []).load(), snapshot(3))
+    assert same(manager(tmp_path, []).load(), snapshot(3))
     assert {path.name for path in tmp_path.iterdir()} == {
         "e00003-s0000000.0002.h5", "e00003-s0000000.0010.h5", "e00003-s0000000.whole.h5", "e00003-s0000000.json",
     }  # fmt: skip
@@ -103,10 +103,10 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_step_within_an_epoch_lies_between_its_ends(tmp_path: Path) -> None:
-    its = keeper(tmp_path, [])
+    its = manager(tmp_path, [])
     for position in [(1, 0), (1, 12), (1, 13)]:
         its.save(lambda position=position: snapshot(*position), steps=0)
-    loaded = keeper(tmp_path, []).load()
+    loaded = manager(tmp_path, []).load()
     assert loaded is not None
     assert loaded.position == (1, 13)
 
@@ -114,7 +114,7 @@ def test_a_step_within_an_epoch_lies_between_its_ends(tmp_path: Path) -> None:
 def test_the_same_position_is_not_written_twice(tmp_path: Path) -> None:
     save(tmp_path, 1)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    its = keeper(tmp_path, [])
+    its = manager(tmp_path, [])
     its.load()
     its.save(lambda: snapshot(1), steps=0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
@@ -125,7 +125,7 @@ def test_what_was_not_finished_is_not_looked_at(tmp_path: Path) -> None:
     CheckpointStore(tmp_path, "this run").write(Position(2, 0), 2, snapshot(2).piece(2, by_number))
     (tmp_path / ".e00002-s0000000.json.123.tmp").write_text("{")
     said: list[str] = []
-    assert same(keeper(tmp_path, said).load(), snapshot(1))
+    assert same(manager(tmp_path, said).load(), snapshot(1))
     assert said == []
 
 
@@ -143,7 +143,7 @@ def test_the_one_before_takes_the_place_of_a_damaged_one_and_that_is_told(
     else:
         path.write_bytes({"flip": bytes(whole), "cut": bytes(whole[:-1]), "empty": b""}[damage])
     said: list[str] = []
-    assert same(keeper(tmp_path, said).load(), snapshot(1))
+    assert same(manager(tmp_path, said).load(), snapshot(1))
     if (name, damage) == ("e00002-s0000000.json", "gone"):
         assert said == []  # it was never finished
     else:
@@ -157,7 +157,7 @@ def test_a_training_of_which_nothing_is_whole_begins_anew_and_says_so(tmp_path: 
     for path in tmp_path.glob("*.0010.h5"):
         path.write_bytes(b"")
     said: list[str] = []
-    assert keeper(tmp_path, said).load() is None
+    assert manager(tmp_path, said).load() is None
     assert "is trained from its beginning" in said[0]
 
 
@@ -167,14 +167,14 @@ def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.0010.h5"):
         path.write_bytes(b"")
     said: list[str] = []
-    its = keeper(tmp_path, said)
+    its = manager(tmp_path, said)
     assert its.load() is None
     for epoch in (1, 2, 3):
         its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
-    assert same(keeper(tmp_path, said).load(), snapshot(3))
+    assert same(manager(tmp_path, said).load(), snapshot(3))
     (tmp_path / "e00003-s0000000.0002.h5").unlink()
-    assert same(keeper(tmp_path, said).load(), snapshot(2))
-    its = keeper(tmp_path, said)
+    assert same(manager(tmp_path, said).load(), snapshot(2))
+    its = manager(tmp_path, said)
     its.load()
     for epoch in (4, 5, 6, 7):
         its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
@@ -183,13 +183,13 @@ def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
 
 def test_a_piece_of_another_size_is_not_read(tmp_path: Path) -> None:
     """A terabyte that takes no room on the disk."""
-    chain = CheckpointStore(tmp_path, "run")
-    chain.publish(Position(1, 0), chain.write(Position(1, 0), 0, b"piece"), {}, None, None)
+    store = CheckpointStore(tmp_path, "run")
+    store.publish(Position(1, 0), store.write(Position(1, 0), 0, b"piece"), {}, None, None)
     (piece,) = tmp_path.glob("*.h5")
     with piece.open("rb+") as file:
         file.truncate(1 << 40)
     with pytest.raises(DamagedError, match="has 1,099,511,627,776 bytes instead of 5"):
-        chain.read(chain.manifest(Position(1, 0)), [0])
+        store.read(store.manifest(Position(1, 0)), [0])
 
 
 def test_checkpoints_of_another_run_are_not_taken(tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def test_checkpoints_of_another_run_are_not_taken(tmp_path: Path) -> None:
 def test_no_flipped_bit_stays_unseen(tmp_path: Path) -> None:
     """Every byte of a manifest and of a piece: either the same content, or seen to be damaged."""
     save(tmp_path, 1)
-    chain, position = CheckpointStore(tmp_path, "this run"), Position(1, 0)
-    manifest = chain.manifest(position)
-    piece = chain.read(manifest, [2])
+    store, position = CheckpointStore(tmp_path, "this run"), Position(1, 0)
+    manifest = store.manifest(position)
+    piece = store.read(manifest, [2])
     seen = 0
     for name in ("e00001-s0000000.json", "e00001-s0000000.0002.h5"):
         path = tmp_path / name
@@ -213,14 +213,14 @@ def test_no_flipped_bit_stays_unseen(tmp_path: Path) -> None:
             damaged[place] ^= 1 << (place % 8)
             path.write_bytes(damaged)
             try:
-                assert chain.manifest(position) == manifest
-                assert chain.read(manifest, [2]) == piece
+                assert store.manifest(position) == manifest
+                assert store.read(manifest, [2]) == piece
             except DamagedError:
                 seen += 1
         for length in range(0, len(whole), 97):
             path.write_bytes(whole[:length])
             with pytest.raises(DamagedError):
-                chain.read(chain.manifest(position), [2])
+                store.read(store.manifest(position), [2])
         path.write_bytes(whole)
     assert seen > 1000
 
@@ -246,7 +246,7 @@ def test_a_write_that_fails_is_told_and_harms_nothing(
     assert said == [f"a checkpoint in {tmp_path} can't be written: [Errno {code}] {os.strerror(code)}"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     save(tmp_path, 2, said=said)
-    assert same(keeper(tmp_path, []).load(), snapshot(2))
+    assert same(manager(tmp_path, []).load(), snapshot(2))
 
 
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +254,7 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))
         save(tmp_path, 1)
-    assert same(keeper(tmp_path, []).load(), snapshot(1))
+    assert same(manager(tmp_path, []).load(), snapshot(1))
 
 
 def test_what_does_not_read_back_is_not_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_what_does_not_read_back_is_not_taken_for_written(tmp_path: Path, monkey
         patched.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:-1]) + b"!"))
         save(tmp_path, 1, said=said)
     assert "does not read back as it was written" in said[0]
-    assert keeper(tmp_path, []).load() is None
+    assert manager(tmp_path, []).load() is None
 
 
 @pytest.mark.slow
