@@ -144,7 +144,7 @@ def test_classes_that_the_model_does_not_know(run: Run, tmp_path: Path, capsys: 
 
 def test_one_process_without_mpi(run: Run) -> None:
     program = (
-        "import sys; from hpcdd import cli; code = cli.main(sys.argv[1:]); "
+        "import sys; from hpcdd.cli import main as cli; code = cli.main(sys.argv[1:]); "
         "print('mpi4py' in sys.modules, file=sys.stderr); sys.exit(code)"
     )
     words = ["predict", run.path, run.folder / "two", "--format", "csv"]

@@ -40,7 +40,7 @@ TRAININGS = {"local": local, "dnn": aggregation, "coherent": coherent, "baseline
 OTHERS = {
     "start": ("hpcdd.runs.context", "form_team"),
     "read": ("hpcdd.runs.context", "build_problem"),
-    "checkpoint": ("hpcdd.training.checkpoints.manager:Keeper", "save"),
+    "checkpoint": ("hpcdd.training.checkpoints.manager:CheckpointManager", "save"),
     "gather": ("hpcdd.runs.pipeline", "gather_logits"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
     "examination": ("hpcdd.runs.recorded_evaluations", "Examination"),

@@ -162,8 +162,8 @@ def test_a_cnn_that_one_rank_can_not_import_is_found_before_any_work(
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))\n"
     )
     (tmp_path / "start.py").write_text(
-        "import sys\nfrom hpcdd import cli, launch\n"
-        "if launch.from_environment().rank == 0:\n    sys.path.append('modules')\n"
+        "import sys\nfrom hpcdd.cli import main as cli\nfrom hpcdd.mpi import launcher\n"
+        "if launcher.from_environment().rank == 0:\n    sys.path.append('modules')\n"
         "sys.exit(cli.main())\n"
     )
     own = ["--model.name", "mycnn:make", "--model.local_width", "4", "--output", "run"]

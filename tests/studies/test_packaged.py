@@ -26,9 +26,9 @@ SHAPES = {
 
 def orders(path: Path, *options: str) -> list[study_request.StudyRequest]:
     """A study, and each of its variants."""
-    plain = study_request.order([str(path), *options])[0]
+    plain = study_request.study_request([str(path), *options])[0]
     variants = plain.description.variants
-    return [plain, *(study_request.order([str(path), *options, "--variant", name])[0] for name in variants)]
+    return [plain, *(study_request.study_request([str(path), *options, "--variant", name])[0] for name in variants)]
 
 
 def test_the_studies_that_the_papers_have_are_there() -> None:

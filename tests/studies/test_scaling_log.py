@@ -40,10 +40,10 @@ def test_the_same_turn_on_another_layout_is_another_measurement() -> None:
 def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     path, each = tmp_path / "s.jsonl", 50
     program = (
-        "import sys; from pathlib import Path; from hpcdd.studies import record\n"
-        "line = record.Line.model_validate_json(sys.argv[4])\n"
+        "import sys; from pathlib import Path; from hpcdd.studies import scaling_log\n"
+        "line = scaling_log.Line.model_validate_json(sys.argv[4])\n"
         "for n in range(int(sys.argv[2])):\n"
-        "    record.append(Path(sys.argv[1]), line.model_copy(update={'job': sys.argv[3], 'repeat': n}))"
+        "    scaling_log.append(Path(sys.argv[1]), line.model_copy(update={'job': sys.argv[3], 'repeat': n}))"
     )
     start = [sys.executable, "-c", program, str(path), str(each)]
     jobs = [subprocess.Popen([*start, job, line(0).model_dump_json()]) for job in "ab"]

@@ -11,7 +11,7 @@ import pytest
 from hpcdd.core.errors import UserError
 from hpcdd.studies import dry_run
 from hpcdd.studies.study_directory import StudyDirectory, index_of
-from hpcdd.studies.study_request import StudyRequest, order
+from hpcdd.studies.study_request import StudyRequest, study_request
 
 from ..plan.machines import machine
 
@@ -48,7 +48,7 @@ def study(tmp_path: Path) -> str:
 
 
 def ordered(*words: str) -> StudyRequest:
-    return order(words)[0]
+    return study_request(words)[0]
 
 
 def test_a_study(study: str) -> None:
@@ -84,11 +84,13 @@ def test_a_variant_changes_what_it_names(study: str) -> None:
 
 def test_paths_of_the_command_line_are_resolved(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPCDD_TEST", str(Path(study).parent))
-    found, options = order(["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"])
+    found, options = study_request(
+        ["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"]
+    )
     assert (found.output, options.machine) == (Path(study).parent / "o", Path.home() / "m")
     for words in (["$HPCDD_NONE.yaml"], [study, "--output", "$HPCDD_NONE"]):
         with pytest.raises(UserError, match="'HPCDD_NONE' is not set"):
-            order(words)
+            study_request(words)
 
 
 def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
