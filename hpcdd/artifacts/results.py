@@ -93,7 +93,7 @@ def assemble(
             "image_shape": list(info.image_shape),
         },
         "decomposition": {
-            "grid": None if decomposition.grid is None else list(decomposition.grid),
+            "grid": None if decomposition.parts is None else list(decomposition.parts),
             "overlap": list(decomposition.overlap),
             "boxes": [[list(box.start), list(box.stop)] for box in decomposition.boxes],
             "coarse": None if decomposition.coarse is None else list(decomposition.coarse),
@@ -124,7 +124,7 @@ def print_problem(problem: Problem, out: TextIO) -> None:
     decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
     shapes = sorted({by(box.shape) for box in boxes})
-    grid = "explicit boxes" if decomposition.grid is None else by(decomposition.grid)
+    grid = "explicit boxes" if decomposition.parts is None else by(decomposition.parts)
     print(f"decomposition: {grid}, {len(boxes)} subimages of {' and '.join(shapes)} pixels", file=out)
     if decomposition.coarse is not None:
         coarse = decomposition.subdomains[-1]

@@ -114,7 +114,7 @@ def _built_in(size: int) -> Iterator[Case]:
     ):
         n = max(1, size // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
         images = generator.integers(0, 256, (n, *shape)).astype(dtype)
-        yield Case(name, images, Decomposition.from_grid(shape[1:], (2,) * (len(shape) - 1)))
+        yield Case(name, images, Decomposition.grid(shape[1:], (2,) * (len(shape) - 1)))
 
 
 def _of_user(rest: Sequence[str], size: int) -> Case:

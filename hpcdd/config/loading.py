@@ -7,9 +7,10 @@ its place (file and line, or option) and, where a name is unknown, the nearest r
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,34 @@ def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool
     return config, print_config
 
 
-def validated(source: Source, options: Tree) -> Config:
+def validated(source: Source, options: Tree, origin: str = "command line") -> Config:
     """The configuration that stands in ``source``, part of which came from ``options`` of the command line.
+
+    Args:
+        source: with the options in it.
+        options: as a tree like a file's.
+        origin: of the options, for the messages.
 
     Raises:
         UserError: with a line for each mistake.
     """
     config, problems = _validate(source.tree)
     if config is None:
-        raise UserError("\n".join(_describe(source, options, place, text) for place, text in problems))
+        raise UserError("\n".join(_describe(source, options, place, text, origin) for place, text in problems))
     return config
+
+
+def load(path: str | os.PathLike[str] | None, overrides: Mapping[str, Any]) -> Config:
+    """See :meth:`hpcdd.config.schema.Config.load`."""
+    source = read(QUICKSTART if path is None else path_of(str(path)))
+    options: Tree = {}
+    for name, value in overrides.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            options.setdefault(section, {})[field] = value
+        else:
+            options = merged(options, {name: value})
+    return validated(replace(source, tree=merged(source.tree, options)), options, "overrides")
 
 
 def to_yaml(config: Config) -> str:
@@ -288,9 +307,9 @@ def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
     }
 
 
-def _describe(source: Source, options: Tree, place: KeyPath, text: str) -> str:
+def _describe(source: Source, options: Tree, place: KeyPath, text: str, origin: str = "command line") -> str:
     # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
     section = options.get(str(place[0]), {})
     if place[0] in options and (len(place) == 1 or place[1] in section):
-        return f"command line: {text}"
+        return f"{origin}: {text}"
     return f"{source.where(place)}: {text}"

@@ -6,7 +6,9 @@ and command lines become a :class:`Config` is told in :mod:`hpcdd.config.loading
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -197,7 +199,11 @@ class RunSettings(Settings):
 
 
 class Config(Settings):
-    """A whole run."""
+    """A whole run.
+
+    >>> Config.load(overrides={"local.epochs": 2}).local.epochs
+    2
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "run"
     """Name of the run, in its results and in the default output folder."""
@@ -262,6 +268,22 @@ class Config(Settings):
 
     run: RunSettings = RunSettings()
     """How a job looks after itself."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, overrides: Mapping[str, object] | None = None) -> Config:
+        """The configuration of a YAML file, with some settings replaced.
+
+        Args:
+            path: of the file; default: the packaged quick start.
+            overrides: values by full name (``local.epochs``), or by section a mapping of them.
+
+        Raises:
+            UserError: with a line for each mistake: its place in the file or among the overrides, what was found, and
+                the nearest name where one is unknown.
+        """
+        from .loading import load  # which imports this class
+
+        return load(path, overrides or {})
 
     @property
     def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:

@@ -101,7 +101,7 @@ class Decomposition:
 
     Attributes:
         image: spatial shape of the whole image, pixels.
-        grid: subdomains along each axis; None where the boxes were given one by one.
+        parts: subdomains along each axis; None where the boxes were given one by one.
         overlap: pixels along each axis by which a box reaches over an interior side of its core.
         cores: those of a grid tile the image.
         boxes: the cores grown by the overlap, and to one shape if they are uniform: what the local CNNs see.
@@ -109,14 +109,14 @@ class Decomposition:
     """
 
     image: tuple[int, ...]
-    grid: tuple[int, ...] | None
+    parts: tuple[int, ...] | None
     overlap: tuple[int, ...]
     cores: tuple[Box, ...]
     boxes: tuple[Box, ...]
     coarse: tuple[int, ...] | None = None
 
     @classmethod
-    def from_grid(cls, image: Sequence[int], grid: Sequence[int], overlap: int | Sequence[int] = 0) -> Self:
+    def grid(cls, image: Sequence[int], grid: Sequence[int], overlap: int | Sequence[int] = 0) -> Self:
         """Cuts each axis evenly; remainders are spread, so that sizes along an axis differ by at most one pixel.
 
         Args:
@@ -189,12 +189,12 @@ class Decomposition:
         """The decomposition that the ``decomposition`` section asks for on images of spatial shape ``image``.
 
         Raises:
-            ValueError: see :meth:`from_grid`, :meth:`from_boxes` and :meth:`with_coarse`.
+            ValueError: see :meth:`grid`, :meth:`from_boxes` and :meth:`with_coarse`.
         """
         if settings.boxes is not None:
             made = cls.from_boxes(image, settings.boxes)
         else:
-            made = cls.from_grid(image, (2,) * len(image) if settings.grid is None else settings.grid, settings.overlap)
+            made = cls.grid(image, (2,) * len(image) if settings.grid is None else settings.grid, settings.overlap)
         made = made.with_uniform_boxes() if settings.uniform else made
         return made.with_coarse() if settings.coarse else made
 

@@ -343,13 +343,23 @@ def world() -> Comm:
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
         atexit.register(launcher.ignore, launcher.SIGNALS)  # after what is registered later
         atexit.register(finalize)
-    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:  # on a GPU gradients are ready in a thread of torch's
-        raise UserError(
-            f"{mpi_library()} lets one thread alone communicate (thread level {MPI.Query_thread()}); hpcdd needs "
-            f"MPI_THREAD_SERIALIZED ({MPI.THREAD_SERIALIZED}): use an MPI library that is built with threads"
-        )
     launcher.check_size(launched, version, MPI.COMM_WORLD.Get_size())
-    comm = Comm(MPI.COMM_WORLD.Dup())
+    comm = duplicate_of(MPI.COMM_WORLD)
     startup.mark("mpi")
     comm.startup = startup
     return comm
+
+
+def duplicate_of(mpi: MPI.Comm) -> Comm:
+    """A duplicate of a communicator, so that its messages can't meet the caller's; collective.
+
+    Raises:
+        UserError: the MPI library lets one thread alone communicate.
+    """
+    level, needed = library().Query_thread(), library().THREAD_SERIALIZED
+    if level < needed:  # on a GPU gradients are ready in a thread of torch's
+        raise UserError(
+            f"{mpi_library()} lets one thread alone communicate (thread level {level}); hpcdd needs "
+            f"MPI_THREAD_SERIALIZED ({needed}): use an MPI library that is built with threads"
+        )
+    return Comm(mpi.Dup())

@@ -71,7 +71,7 @@ def head(run: RunData) -> list[str]:
     """What was trained on what, and how it ended, in sentences."""
     results, config, found = run.results, run.config, run.decisions
     data, boxes = results.dataset, len(run.decomposition.boxes)
-    grid = "given" if run.decomposition.grid is None else by(run.decomposition.grid)
+    grid = "given" if run.decomposition.parts is None else by(run.decomposition.parts)
     share = next(share for share in shares(found) if share.name == found.final)
     total, devices = results.seconds_of("total") or 0.0, sorted({kind.partition(":")[0] for kind in results.devices})
     coarse = " and a coarse one" if run.decomposition.coarse is not None else ""

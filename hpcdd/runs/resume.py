@@ -103,14 +103,36 @@ def resolve(argv: Sequence[str]) -> Job:
         config, print_only = loading.parse(words, None if record is None else loading.Source(record["config"]))
     if run is None or print_only:
         return Job(config, print_only, profile=profile)
-    if condition == "foreign":
-        raise UserError(
-            f"output is {folder}, a folder that is not empty and holds no run; nothing is overwritten, name another one"
-        )
     if condition == "empty" and wanted:
         raise UserError(f"--resume: {folder} holds no run")
     if condition == "begun" and not named and wanted:
         raise UserError(f"--resume: nothing is recorded in {folder} yet; name the configuration that it was begun with")
+    return replace(_job(config, run, condition, record, wanted=wanted), profile=profile)
+
+
+def job_of(config: Config) -> Job:
+    """What ``hpcdd train`` does with a configuration: a new run, or the one in ``output`` is resumed; on one rank.
+
+    Raises:
+        UserError: ``output`` holds something else, or a run that can't be resumed so.
+    """
+    if config.output is None:
+        return Job(config, print_only=False)
+    run = RunDirectory(Path(config.output))
+    condition = run.condition()
+    record = run.record() if condition in ("unfinished", "complete") else None
+    if record is not None:
+        record = in_todays_settings(run.path, record)
+    return _job(config, run, condition, record, wanted=False)
+
+
+def _job(config: Config, run: RunDirectory, condition: str, record: dict[str, Any] | None, *, wanted: bool) -> Job:
+    """Args as in :func:`resolve`: ``wanted`` says whether a run is to be resumed whatever has grown."""
+    folder = run.path
+    if condition == "foreign":
+        raise UserError(
+            f"output is {folder}, a folder that is not empty and holds no run; nothing is overwritten, name another one"
+        )
     config = config.model_copy(update={"output": str(folder)})
     if record is not None:
         config = resumed(record, config, run)
@@ -119,7 +141,7 @@ def resolve(argv: Sequence[str]) -> Job:
                 f"output is {folder}, which holds a complete run of fewer {', '.join(more)}; resume it by --resume, or "
                 "name another folder"
             )
-    return Job(config, print_only, record, profile=profile)
+    return Job(config, print_only=False, record=record)
 
 
 def in_todays_settings(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
         UserError: the decomposition can't be repeated so that each rank has as much to do as before, since it is no
             grid, or has a coarse subdomain, overlap, or boxes of several sizes; or root has no memory for it.
     """
-    grid = problem.decomposition.grid
+    grid = problem.decomposition.parts
     if grid is None or problem.decomposition.coarse is not None:
         found = "decomposition.coarse is true" if grid is not None else "decomposition.boxes are set"
         raise UserError(f"a weak study repeats a grid of subdomains, but {found}; use decomposition.grid alone")
@@ -65,7 +65,7 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
         )
     by = factors(ranks, grid)
     image = tuple(n * f for n, f in zip(problem.info.image_shape[1:], by, strict=True))
-    decomposition = Decomposition.from_grid(
+    decomposition = Decomposition.grid(
         image, [n * f for n, f in zip(grid, by, strict=True)], problem.decomposition.overlap
     )
     info = dataclasses.replace(problem.info, image_shape=(problem.info.image_shape[0], *image))

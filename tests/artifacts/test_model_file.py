@@ -267,7 +267,7 @@ def test_states_are_taken_one_at_a_time(tmp_path: Path, tiny: Path) -> None:
             yield f"local/{s:04d}", {"weight": tensor}
             del tensor
 
-    decomposition = Decomposition.from_grid((12, 12), (2, 2))
+    decomposition = Decomposition.grid((12, 12), (2, 2))
     write_model(tmp_path / "model.h5", Config(), inspect(tiny), decomposition, 3, states())
     assert len(taken) == 4
 

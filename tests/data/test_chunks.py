@@ -24,7 +24,7 @@ from hpcdd.decomposition.boxes import Decomposition
 def test_without_overlap_a_chunk_is_a_core(
     image: tuple[int, ...], grid: tuple[int, ...], core: tuple[int, ...]
 ) -> None:
-    assert chunk_shape(Decomposition.from_grid(image, grid), 1) == core
+    assert chunk_shape(Decomposition.grid(image, grid), 1) == core
 
 
 @pytest.mark.parametrize("overlap", [1, 2, 4, 7])
@@ -32,7 +32,7 @@ def test_without_overlap_a_chunk_is_a_core(
 def test_with_overlap_boxes_touch_less_than_they_would_of_whole_images(
     image: tuple[int, ...], grid: tuple[int, ...], overlap: int
 ) -> None:
-    decomposition = Decomposition.from_grid(image, grid, overlap)
+    decomposition = Decomposition.grid(image, grid, overlap)
     chunk = chunk_shape(decomposition, 1)
     assert all(1 <= c <= n for c, n in zip(chunk, image, strict=True))
     touched = 0

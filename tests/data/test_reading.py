@@ -46,7 +46,7 @@ def test_boxes_are_slices(
     images = (np.random.default_rng(0).normal(size=(20, *shape)) * 50).astype(dtype)
     write_images(tmp_path / "d.h5", images, chunks=(8, *shape), compression="gzip")
     reader = BoxReader(tmp_path / "d.h5")
-    decomposition = Decomposition.from_grid(shape[1:], grid, overlap)
+    decomposition = Decomposition.grid(shape[1:], grid, overlap)
     parts = [reader.read("train", box) for box in decomposition.boxes]
     for box, part in zip(decomposition.boxes, parts, strict=True):
         assert part.dtype == dtype

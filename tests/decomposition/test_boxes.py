@@ -31,7 +31,7 @@ quickly = settings(deadline=None, max_examples=60)
 @given(grids())
 def test_cores_tile_the_image_exactly_once(case: Grid) -> None:
     image, grid, overlap = case
-    decomposition = Decomposition.from_grid(image, grid, overlap)
+    decomposition = Decomposition.grid(image, grid, overlap)
     count = np.zeros(image, int)
     for core in decomposition.cores:
         assert all(stop > start for start, stop in zip(core.start, core.stop, strict=True))
@@ -46,7 +46,7 @@ def test_cores_tile_the_image_exactly_once(case: Grid) -> None:
 @given(grids())
 def test_core_sizes_along_an_axis_differ_by_at_most_one(case: Grid) -> None:
     image, grid, _ = case
-    cores = Decomposition.from_grid(image, grid).cores
+    cores = Decomposition.grid(image, grid).cores
     for axis, parts in enumerate(grid):
         sizes = Counter(core.shape[axis] for core in cores)
         assert max(sizes) - min(sizes) <= 1
@@ -57,7 +57,7 @@ def test_core_sizes_along_an_axis_differ_by_at_most_one(case: Grid) -> None:
 @given(grids())
 def test_each_box_is_its_core_grown_by_the_overlap_and_cut_at_the_border(case: Grid) -> None:
     image, grid, overlap = case
-    decomposition = Decomposition.from_grid(image, grid, overlap)
+    decomposition = Decomposition.grid(image, grid, overlap)
     for core, box in zip(decomposition.cores, decomposition.boxes, strict=True):
         for axis, (n, width) in enumerate(zip(image, overlap, strict=True)):
             wanted = [i for i in range(n) if core.start[axis] - width <= i < core.stop[axis] + width]
@@ -68,7 +68,7 @@ def test_each_box_is_its_core_grown_by_the_overlap_and_cut_at_the_border(case: G
 @given(grids(), st.lists(st.integers(0, 3), max_size=2))
 def test_decompose_then_assemble_gives_the_image_back(case: Grid, leading: list[int]) -> None:
     image, grid, overlap = case
-    decomposition = Decomposition.from_grid(image, grid, overlap)
+    decomposition = Decomposition.grid(image, grid, overlap)
     pixels = np.random.default_rng(0).integers(0, 255, (*leading, *image)).astype(np.uint8)
     subimages = [pixels[box.index].copy() for box in decomposition.boxes]
     for subimage, core, box in zip(subimages, decomposition.cores, decomposition.boxes, strict=True):
@@ -92,14 +92,14 @@ def test_split_evenly_is_a_partition_with_the_larger_pieces_first(length: int, d
 
 
 def test_subdomains_are_numbered_with_the_last_axis_fastest() -> None:
-    decomposition = Decomposition.from_grid((4, 6), (2, 3), 1)
+    decomposition = Decomposition.grid((4, 6), (2, 3), 1)
     assert [core.start for core in decomposition.cores] == [(0, 0), (0, 2), (0, 4), (2, 0), (2, 2), (2, 4)]
     assert decomposition.boxes[4] == Box((1, 1), (4, 5))
     assert decomposition.overlap == (1, 1)
 
 
 def test_overlap_may_be_given_per_axis() -> None:
-    assert Decomposition.from_grid((8, 8), (2, 2), (0, 3)).boxes[0] == Box((0, 0), (4, 7))
+    assert Decomposition.grid((8, 8), (2, 2), (0, 3)).boxes[0] == Box((0, 0), (4, 7))
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_errors_name_axis_and_numbers(
     image: tuple[int, ...], grid: tuple[int, ...], overlap: int | tuple[int, ...], words: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="decomposition") as error:
-        Decomposition.from_grid(image, grid, overlap)
+        Decomposition.grid(image, grid, overlap)
     assert [word for word in words if word not in str(error.value)] == []
 
 
 def test_explicit_boxes_are_taken_as_they_are() -> None:
     decomposition = Decomposition.from_boxes((8, 8), [((0, 0), (8, 4)), ((2, 3), (5, 8))])
-    assert decomposition.grid is None
+    assert decomposition.parts is None
     assert decomposition.cores == decomposition.boxes == (Box((0, 0), (8, 4)), Box((2, 3), (5, 8)))
 
 
@@ -185,19 +185,19 @@ def test_boxes_that_tile_are_assembled() -> None:
 
 
 def test_assemble_wants_one_subimage_per_subdomain() -> None:
-    decomposition = Decomposition.from_grid((4, 4), (2, 2))
+    decomposition = Decomposition.grid((4, 4), (2, 2))
     with pytest.raises(ValueError, match="zip"):
         decomposition.assemble([np.zeros((2, 2))] * 3)
 
 
 def test_from_settings() -> None:
-    assert Decomposition.from_settings(DecompositionSettings(), (8, 8, 8)).grid == (2, 2, 2)
+    assert Decomposition.from_settings(DecompositionSettings(), (8, 8, 8)).parts == (2, 2, 2)
     assert Decomposition.from_settings(DecompositionSettings(grid=(1, 3), overlap=2), (8, 8)).overlap == (2, 2)
     explicit = Decomposition.from_settings(DecompositionSettings(boxes=[[[0, 1], [2, 3]]]), (8, 8))
     assert explicit.boxes == (Box((0, 1), (2, 3)),)
     assert explicit.coarse is None
     coarse = Decomposition.from_settings(DecompositionSettings(grid=(1, 3), overlap=1, coarse=True), (8, 9))
-    assert coarse == Decomposition.from_grid((8, 9), (1, 3), 1).with_coarse()
+    assert coarse == Decomposition.grid((8, 9), (1, 3), 1).with_coarse()
     assert coarse.coarse == (1, 2)
     uniform = Decomposition.from_settings(DecompositionSettings(grid=(3,), uniform=True), (28,))
     assert [box.shape for box in uniform.boxes] == [(10,), (10,), (10,)]
@@ -239,7 +239,7 @@ def test_a_subdomain_is_a_box_averaged_in_blocks(box: Box, block: tuple[int, ...
 def test_the_coarse_subdomain_is_as_large_as_a_box_or_a_little_smaller(
     image: tuple[int, ...], grid: tuple[int, ...], overlap: int, block: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
-    fine = Decomposition.from_grid(image, grid, overlap)
+    fine = Decomposition.grid(image, grid, overlap)
     both = fine.with_coarse()
     assert both.coarse == block
     assert both.subdomains[-1] == Subdomain(Box((0,) * len(image), image), block)
@@ -251,7 +251,7 @@ def test_the_coarse_subdomain_is_as_large_as_a_box_or_a_little_smaller(
 @given(grids())
 def test_the_coarse_subdomain_is_one_more_and_the_last(case: Grid) -> None:
     image, grid, overlap = case
-    fine = Decomposition.from_grid(image, grid, overlap)
+    fine = Decomposition.grid(image, grid, overlap)
     assert fine.coarse is None
     assert len(fine) == len(fine.subdomains) == len(fine.boxes)
     assert [subdomain.box for subdomain in fine.subdomains] == list(fine.boxes)
@@ -264,7 +264,7 @@ def test_the_coarse_subdomain_is_one_more_and_the_last(case: Grid) -> None:
     both = fine.with_coarse()
     assert len(both) == len(both.subdomains) == len(fine) + 1
     assert both.subdomains[:-1] == fine.subdomains
-    assert (both.boxes, both.cores, both.grid) == (fine.boxes, fine.cores, fine.grid)
+    assert (both.boxes, both.cores, both.parts) == (fine.boxes, fine.cores, fine.parts)
     largest = [max(box.shape[axis] for box in both.boxes) for axis in range(len(image))]
     coarse = both.subdomains[-1]
     for n, b, pixels, most in zip(image, coarse.block, coarse.shape, largest, strict=True):
@@ -278,7 +278,7 @@ def test_the_coarse_subdomain_is_one_more_and_the_last(case: Grid) -> None:
 @given(grids())
 def test_uniform_boxes_are_of_one_shape_inside_the_image_and_contain_those_of_the_grid(case: Grid) -> None:
     image, grid, overlap = case
-    plain = Decomposition.from_grid(image, grid, overlap)
+    plain = Decomposition.grid(image, grid, overlap)
     uniform = plain.with_uniform_boxes()
     assert len({box.shape for box in uniform.boxes}) == 1
     for before, after in zip(plain.boxes, uniform.boxes, strict=True):
@@ -290,7 +290,7 @@ def test_uniform_boxes_are_of_one_shape_inside_the_image_and_contain_those_of_th
 
 
 def test_uniform_boxes_grow_on_both_sides_and_away_from_the_border() -> None:
-    boxes = Decomposition.from_grid((28,), (3,), 2).with_uniform_boxes().boxes  # 12, 13 and 11 pixels before
+    boxes = Decomposition.grid((28,), (3,), 2).with_uniform_boxes().boxes  # 12, 13 and 11 pixels before
     assert [(box.start[0], box.stop[0]) for box in boxes] == [(0, 13), (8, 21), (15, 28)]
 
 

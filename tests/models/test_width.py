@@ -14,7 +14,7 @@ from hpcdd.models.width import match_widths
 
 
 def subimages(image: tuple[int, ...], grid: tuple[int, ...], overlap: int = 0) -> list[tuple[int, ...]]:
-    return [(image[0], *box.shape) for box in Decomposition.from_grid(image[1:], grid, overlap).boxes]
+    return [(image[0], *box.shape) for box in Decomposition.grid(image[1:], grid, overlap).boxes]
 
 
 CASES = [

@@ -149,7 +149,7 @@ def _numbers(option: str, text: str, least: int | None = 1) -> tuple[int, ...]:
 def _decomposition(spatial: Sequence[int], grid: tuple[int, ...], overlap: tuple[int, ...]) -> Decomposition:
     grid = grid * len(spatial) if len(grid) == 1 else grid
     try:
-        return Decomposition.from_grid(spatial, grid, overlap[0] if len(overlap) == 1 else overlap)
+        return Decomposition.grid(spatial, grid, overlap[0] if len(overlap) == 1 else overlap)
     except ValueError as error:
         message = str(error)
         for key in ("grid", "overlap"):

@@ -29,7 +29,7 @@ def dataset(folder: Path, shape: tuple[int, ...], *, classes: int = 2, dtype: st
 def sheet(
     tmp_path: Path, info: DatasetInfo, grid: tuple[int, ...] | None = None, *, synthetic: bool = False
 ) -> np.ndarray:
-    decomposition = None if grid is None else Decomposition.from_grid(info.image_shape[1:], grid, 1)
+    decomposition = None if grid is None else Decomposition.grid(info.image_shape[1:], grid, 1)
     contact_sheet.write(tmp_path / "d.png", info, decomposition, synthetic=synthetic)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.h5", "d.png"]
     with Image.open(tmp_path / "d.png") as image:

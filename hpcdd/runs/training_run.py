@@ -1,0 +1,87 @@
+"""``hpcdd.train``: a run from Python, in one process or on all ranks of a communicator."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..config.schema import Config
+from ..core.errors import UserError
+from ..mpi import communicator, launcher
+from . import pipeline, resume
+from .run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run that is complete; the same on every rank.
+
+    Attributes:
+        directory: of the run, with results.json and model.h5.
+    """
+
+    directory: Path
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """results.json, read anew."""
+        content: dict[str, Any] = json.loads(RunDirectory(self.directory).results.read_text())
+        return content
+
+
+def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
+    """Trains as ``hpcdd train`` does: local CNNs, DNN and coherent model, up to results.json and model.h5.
+
+    Collective over ``comm``. Where ``config.output`` names an unfinished run, it is resumed; a complete one
+    is returned as it is. While the function runs, Ctrl-C and the signals of a batch system stop the run in good order,
+    with a checkpoint; handlers and torch's number of threads are restored behind it.
+
+    Args:
+        config: the same on every rank; root's counts.
+        comm: of mpi4py, which is duplicated; default: COMM_WORLD, in a plain process that process alone.
+
+    Returns:
+        The run, on every rank.
+
+    Raises:
+        UserError: on all ranks, before any training: something does not fit, or this is not the main thread.
+        DivergedError: on the ranks whose loss became NaN or infinite.
+        StopRequest: on all ranks: it was stopped by a signal, and can be resumed.
+        WriteError: on all ranks: the results can't be written.
+    """
+    ranks = communicator.world() if comm is None else communicator.duplicate_of(comm)
+    with _restored():
+        job = ranks.on_root(lambda: resume.job_of(config))
+        if job.done:
+            return TrainingRun(Path(str(job.config.output)))
+        own = ranks.duplicate()
+        try:
+            return TrainingRun(pipeline.train(own, job))
+        finally:
+            own.free()
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    """The caller's signal handlers and torch's number of threads are as before behind the block."""
+    threads = torch.get_num_threads()
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("hpcdd.train is called in a thread; call it in the main thread, which gets the signals")
+    handlers = {signum: signal.getsignal(signum) for signum in launcher.SIGNALS}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
