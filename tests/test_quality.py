@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -22,3 +24,16 @@ def test_files_stay_readable() -> None:
     """A file is as long as its one idea needs, usually 100 to 300 lines; longer than that it holds several."""
     long = {path.name: n for path in ROOT.glob("hpcdd/**/*.py") if (n := len(path.read_text().splitlines())) > 400}
     assert not long
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", page))
+    assert named >= {f"{path.parent.name}/" for path in ROOT.glob("hpcdd/*/__init__.py")}
+    missing = [name for name in named if not (ROOT / "hpcdd" / name).exists() and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_no_module_name_means_two_things() -> None:
+    names = Counter(path.stem for path in ROOT.glob("hpcdd/**/*.py") if path.stem != "__init__")
+    assert [name for name, count in names.items() if count > 1] == []

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from . import interruption
 from .errors import UserError
 
 _MOST_PACKED = 1100
@@ -158,7 +159,8 @@ def first_fault(file: h5py.File) -> str | None:
 def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     """A new HDF5 file to write into.
 
-    The library itself may crash where a write fails, so it does not hear of it.
+    The library itself may crash where a write fails, so it does not hear of it. Nor may a signal handler raise while
+    it writes: signals wait for the end of the block, or for :func:`hpcdd.core.interruption.point`.
 
     Args:
         path: of the file.
@@ -167,7 +169,7 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     Raises:
         OSError: at the end of the block, if a write failed; the file is worth nothing then.
     """
-    with _Disk(path) as disk:
+    with interruption.deferred(), _Disk(path) as disk:
         with h5py.File(disk, "w", **options) as file:
             yield file
         if disk.error is not None:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ..core import interruption
 from ..core.errors import UserError
 from ..core.files import atomic_write, readable
 from ..core.hdf5 import new_hdf5
@@ -238,6 +239,7 @@ def _write_split(
     step = max(1, _PIECE_BYTES // (int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize))
     moments = _Moments(split.image_shape[0])
     for block in _regrouped(split.blocks(), images.images.chunks[0]):
+        interruption.point()
         images.append(block)
         for first in range(0, len(block), step):
             piece = block[first : first + step]

@@ -10,7 +10,7 @@ from torch import nn
 
 from hpcdd.bench import plain_loop
 from hpcdd.config.schema import Config
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.models.layers import Dropout
 from hpcdd.training import step_timing
@@ -36,7 +36,7 @@ def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: py
     ours, theirs = Steps.step, plain_loop._Plain.step
     monkeypatch.setattr(Steps, "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
     monkeypatch.setattr(plain_loop._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
-    problem = pose(config)
+    problem = build_problem(config)
     samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]
     found = plain_loop.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)
     assert order[: 2 * STEPS * (ROUNDS + 1)] == (["hpcdd"] * STEPS + ["plain"] * STEPS) * (ROUNDS + 1)
@@ -48,7 +48,7 @@ def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: py
 
 
 def test_the_plain_network_starts_alike_with_torchs_layers(config: Config) -> None:
-    problem = pose(config)
+    problem = build_problem(config)
     ours, theirs = (plain_loop._network(config, problem, 0, "cpu", torchs=torchs) for torchs in (False, True))
     kinds = [{type(m) for m in network.modules() if isinstance(m, nn.Dropout)} for network in (ours, theirs)]
     assert kinds == [{Dropout}, {nn.Dropout}]

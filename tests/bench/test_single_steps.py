@@ -10,14 +10,14 @@ import torch
 
 from hpcdd.bench.single_steps import as_trained
 from hpcdd.config.schema import Config
-from hpcdd.data.problem import pose
+from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 
 
 @pytest.mark.parametrize("mirror", [[], [1]], ids=["plain", "augmented"])
 def test_batches_are_seen_in_the_views_of_an_epoch(tiny: Path, mirror: list[int]) -> None:
     tree = {"data": {"file": str(tiny)}, "augmentation": {"mirror": mirror}, "model": {"name": "vgg2", "width": 8}}
-    problem = pose(Config.model_validate(tree))
+    problem = build_problem(Config.model_validate(tree))
     samples = problem.read(BoxReader(tiny), [0], "cpu")[0]["train"]
     rows = torch.arange(100)
     with contextlib.ExitStack() as stack:

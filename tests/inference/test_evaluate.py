@@ -19,7 +19,7 @@ from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.inference import evaluate
-from hpcdd.inference.evaluate_options import order
+from hpcdd.inference.evaluate_options import evaluate_request
 from hpcdd.inference.load import load
 from hpcdd.mpi import communicator
 
@@ -213,7 +213,7 @@ def test_a_damaged_model_file(moved: Path, run: Run) -> None:
 )
 def test_wrong_words(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        order(words)
+        evaluate_request(words)
 
 
 def test_the_help_says_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:
