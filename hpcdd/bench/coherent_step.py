@@ -66,12 +66,12 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         model = config.model.model_copy(update={"width": width, "local_width": "match"})
         settings = config.model_copy(update={"model": model, "output": None})
         problem = comm.on_root(lambda settings=settings: build_problem(settings))  # type: ignore[misc]
-        the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
-        place = the_mesh.places[comm.rank]
+        layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+        place = layout.places[comm.rank]
         comm.on_all(lambda: _check_rank(settings, problem, place))  # noqa: B023 - at once
         torch.set_num_threads(place.threads)
-        team = form_team(comm, the_mesh, settings, Flag())
-        refuse_spare_ranks(comm, the_mesh)
+        team = form_team(comm, layout, settings, Flag())
+        refuse_spare_ranks(comm, layout)
         assert team is not None
         with torch_group(comm) as network:
             _compare(team, problem, network, rounds, steps)

@@ -63,23 +63,23 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
     """
     comm.on_root(lambda: _check_ranks(comm.size))
     problem = comm.on_root(lambda: build_problem(config))
-    the_mesh = rank_layout.build(comm, len(problem.decomposition), "cpu")
+    layout = rank_layout.build(comm, len(problem.decomposition), "cpu")
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
     measured: list[MeasuredCollective] = []
     for size in list(rungs(comm.size))[1:]:
         group = comm.split(0 if comm.rank < size else None)
         if group is not None:
-            together = ranks_by_host(the_mesh, size)
-            group.crowded = max(together.values()) * the_mesh.places[0].threads > cores
-            ladder = _LADDER_IN_A_CROWD if group.crowded else LADDER
+            together = ranks_by_host(layout, size)
+            group.oversubscribed = max(together.values()) * layout.places[0].threads > cores
+            ladder = _LADDER_IN_A_CROWD if group.oversubscribed else LADDER
             cases = [Case(collective, n) for collective in COLLECTIVES for n in ladder]
             cases += own_cases(config, problem, size) if size == comm.size else []
             measured += [_measure(group, case, rounds, len(together)) for case in cases]
         sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
     if comm.is_root:
         machine = added(machine, collectives=measured)
-        _print(comm, the_mesh, own_cases(config, problem, comm.size), measured, machine.fits)
+        _print(comm, layout, own_cases(config, problem, comm.size), measured, machine.fits)
     comm.on_root(lambda: None if output is None else save(machine, output))
 
 
@@ -126,7 +126,7 @@ def _measure(comm: Comm, case: Case, rounds: int, hosts: int) -> MeasuredCollect
         collective=case.collective,
         ranks=comm.size,
         hosts=hosts,
-        crowded=comm.crowded,
+        oversubscribed=comm.oversubscribed,
         size=case.size,
         seconds=quartiles(seconds["ours"]),
         bare=quartiles(seconds["bare"]),
@@ -158,7 +158,7 @@ def _timed(comm: Comm, call: Call, number: int) -> list[float]:
 
 def _barrier(comm: Comm) -> None:
     """Lets all ranks start together; where they have no core each, spinning would keep the last ones from coming."""
-    if comm.crowded:
+    if comm.oversubscribed:
         sleep_until(comm.mpi.Ibarrier().Test, longest=50e-6)
     else:
         comm.mpi.Barrier()
@@ -211,23 +211,23 @@ def _bare(comm: Comm, case: Case) -> Call:
 
 def _print(
     comm: Comm,
-    the_mesh: RankLayout,
+    layout: RankLayout,
     own: Sequence[Case],
     measured: Sequence[MeasuredCollective],
     fits: Sequence[FittedCollective],
 ) -> None:
     uses = {(case.collective, case.size): case.what for case in own}
     print(
-        f"{mpi_library()}; {comm.size} ranks on {the_mesh.hosts} host{'s' if the_mesh.hosts > 1 else ''}, "
-        f"{the_mesh.places[0].threads} thread each{', which is more than there are cores' if comm.crowded else ''}\n"
+        f"{mpi_library()}; {comm.size} ranks on {layout.hosts} host{'s' if layout.hosts > 1 else ''}, "
+        f"{layout.places[0].threads} thread each{', more than there are cores' if comm.oversubscribed else ''}\n"
         "microseconds of the slowest rank: median (quartiles)\n\n"
         f"{'':<11}{'bytes':>12}{'hpcdd':>32}{'bare mpi4py':>32}{'ratio':>7}{'model':>12}"
     )
-    by_key = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in fits}
+    by_key = {(fit.collective, fit.between_hosts, fit.oversubscribed): fit for fit in fits}
     for point in measured:
         if point.ranks == comm.size:
             model = collective_model.seconds(
-                by_key[point.collective, point.hosts > 1, point.crowded], point.size, point.ranks
+                by_key[point.collective, point.hosts > 1, point.oversubscribed], point.size, point.ranks
             )
             print(
                 f"{point.collective:<11}{point.size:>12,}"
@@ -238,7 +238,9 @@ def _print(
     print("\nt = alpha A(p) + beta B(n, p), see hpcdd/plan/collective_model.py; error: abs(model / measured - 1)")
     print(f"{'':<11}{'alpha, us':>12}{'1/beta, GB/s':>14}{'typical error':>15}{'largest':>10}{'points':>8}")
     for fit in fits:
-        where = ("between hosts, " if fit.between_hosts else "") + ("crowded" if fit.crowded else "a core for each")
+        where = ("between hosts, " if fit.between_hosts else "") + (
+            "oversubscribed" if fit.oversubscribed else "a core for each"
+        )
         speed = f"{1e-9 / fit.seconds_per_byte:,.2f}" if fit.seconds_per_byte else "-"
         print(
             f"{fit.collective:<11}{fit.latency * 1e6:>12,.2f}{speed:>14}{fit.typical_error:>15.0%}"

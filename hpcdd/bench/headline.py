@@ -52,18 +52,18 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     baseline = config.baseline.model_copy(update={"enabled": True})
     config = config.model_copy(update={"output": None, "baseline": baseline})
     folder, problem = comm.on_root(lambda: _begin(config, output))
-    the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
-    refuse_spare_ranks(comm, the_mesh)
-    comm.on_root(lambda: check_shares(config, problem, the_mesh))
-    place = the_mesh.places[comm.rank]
+    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+    refuse_spare_ranks(comm, layout)
+    comm.on_root(lambda: check_shares(config, problem, layout))
+    place = layout.places[comm.rank]
     comm.on_all(lambda: check_precisions(config, ("local", "coherent", "baseline"), place.device))
     comm.on_all(lambda: check_rank(config, problem, place))
     comm.on_root(lambda: _check_batch(config, problem, comm.size))
-    streams = sample_storage.decide(comm, config, problem, the_mesh).stream
+    streams = sample_storage.decide(comm, config, problem, layout).stream
     words = "bench headline streams nothing; use data.storage memory, or a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
     torch.set_num_threads(place.threads)
-    team = form_team(comm, the_mesh, config, Flag())
+    team = form_team(comm, layout, config, Flag())
     assert team is not None
     comm.on_root(lambda: _make(folder))
     found = _measure(team, problem)

@@ -78,15 +78,15 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
             another machine's.
     """
     problem = comm.on_root(lambda: build_problem(config))
-    the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
-    place = the_mesh.places[comm.rank]
+    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+    place = layout.places[comm.rank]
     sections = ["local", *["coherent"] * bool(config.coherent.starts), *["baseline"] * config.baseline.enabled]
     comm.on_all(lambda: check_precisions(config, sections, place.device))
     torch.set_num_threads(place.threads)
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
-    team = form_team(comm, the_mesh, config, Flag())
-    refuse_spare_ranks(comm, the_mesh)
+    team = form_team(comm, layout, config, Flag())
+    refuse_spare_ranks(comm, layout)
     comm.on_all(lambda: check_rank(config, problem, place))
     assert team is not None
     runtime_bytes = comm.maximum(ready_bytes(place.device))
@@ -102,7 +102,7 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
             if group is not None:
                 seconds = _measure(group, pieces, rounds, place.device)
                 if comm.is_root:
-                    on_host = max(ranks_by_host(the_mesh, busy).values())
+                    on_host = max(ranks_by_host(layout, busy).values())
                     results += [
                         MeasuredStep(
                             **dataclasses.asdict(piece.work),

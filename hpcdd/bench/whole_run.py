@@ -79,22 +79,22 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
         WriteError: on all ranks, if no run directory can be made in the current folder.
     """
     problem = comm.on_root(lambda: _pose(config, comm.size))
-    the_mesh = rank_layout.build(comm, len(problem.decomposition), config.device)
-    comm.on_root(lambda: _refuse(_of_machine(the_mesh)))
-    streams = sample_storage.decide(comm, config, problem, the_mesh).stream
+    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+    comm.on_root(lambda: _refuse(_of_machine(layout)))
+    streams = sample_storage.decide(comm, config, problem, layout).stream
     words = "bench train keeps all samples in memory, and these would be streamed; use a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
-    torch.set_num_threads(the_mesh.places[comm.rank].threads)
+    torch.set_num_threads(layout.places[comm.rank].threads)
     turns: dict[str, list[Turn]] = {side: [] for side in _SIDES}
     for number in range(-1, rounds):  # the first one warms up
         settings = _shortened(config) if number < 0 else config
         for side in rotated(_SIDES, number):
-            turn = _hpcdd(comm, settings) if side == "hpcdd" else _plain(comm, settings, problem, the_mesh)
+            turn = _hpcdd(comm, settings) if side == "hpcdd" else _plain(comm, settings, problem, layout)
             gc.collect()
             if number >= 0:
                 turns[side].append(turn)
     if comm.is_root:
-        _print(problem, the_mesh, turns, crowded=comm.crowded)
+        _print(problem, layout, turns, oversubscribed=comm.oversubscribed)
 
 
 # -- what can be compared ----------------------------------------------------------------------------------------------
@@ -137,8 +137,8 @@ def _of_config(config: Config) -> list[str]:
     return found
 
 
-def _of_machine(the_mesh: RankLayout) -> list[str]:
-    gpus = sorted({place.device for place in the_mesh.places} - {"cpu"})
+def _of_machine(layout: RankLayout) -> list[str]:
+    gpus = sorted({place.device for place in layout.places} - {"cpu"})
     return [f"it is the processor that is measured, and ranks have {', '.join(gpus)}; use --device cpu"] if gpus else []
 
 
@@ -197,11 +197,11 @@ def _folder(comm: Comm) -> Iterator[Path]:
         comm.maximum(0)  # all have closed their files there
 
 
-def _plain(comm: Comm, config: Config, problem: Problem, the_mesh: RankLayout) -> Turn:
+def _plain(comm: Comm, config: Config, problem: Problem, layout: RankLayout) -> Turn:
     """Collective: the plain script."""
     comm.maximum(0)
     start = time.perf_counter()
-    outcome = plain_script.train(comm.mpi, config, problem, the_mesh.owned)
+    outcome = plain_script.train(comm.mpi, config, problem, layout.owned)
     whole = time.perf_counter() - start
     return Turn(
         _slowest(comm, {"whole": whole})["whole"],
@@ -223,16 +223,21 @@ def _added(everyone: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
-def _print(problem: Problem, the_mesh: RankLayout, turns: Mapping[str, Sequence[Turn]], *, crowded: bool) -> None:
+def _print(
+    problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Turn]], *, oversubscribed: bool
+) -> None:
     ours, plain = (turns[side] for side in _SIDES)
-    ranks, threads = len(the_mesh.places), the_mesh.places[0].threads
+    ranks, threads = len(layout.places), layout.places[0].threads
     print(
         f"{problem.model.name} on {problem.info.name}, {problem.samples['train']:,} training samples, "
         f"{len(problem.decomposition)} subdomains, {ranks} rank{'s' * (ranks > 1)}, {threads} "
         f"thread{'s' * (threads > 1)} each; rounds: {len(ours)}\n"
         "hpcdd without its report; beyond the plain script it writes checkpoints, model and records, evaluates all\n"
         "splits at the end of each phase, and examines who decides\n"
-        + ("more threads than cores: while they wait, the plain script's ranks spin and hpcdd's sleep\n" * crowded)
+        + (
+            "more threads than cores: while they wait, the plain script's ranks spin and hpcdd's sleep\n"
+            * oversubscribed
+        )
         + "seconds on the slowest rank, and their ratio within a round: median (quartiles)\n\n"
         f"{'':<22}{'hpcdd':>26}{'plain':>26}{'plain / hpcdd':>28}"
     )

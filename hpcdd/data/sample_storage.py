@@ -89,7 +89,7 @@ def decide(comm: Comm, config: Config, problem: Problem, layout: RankLayout) -> 
         UserError: on all ranks, if a rank that is to keep its samples in memory has too little of it.
     """
     place = layout.places[comm.rank]
-    others = len(comm.beside.masks)
+    others = len(comm.colocated.masks)
     choice = comm.on_all(lambda: _choose(config, problem, layout, place, others) if place.subdomains else None)
     return Storages(config.data.storage, tuple(comm.allgather_object(choice)))
 

@@ -163,9 +163,9 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
     working = [rank for rank in node if assigned[rank][0]]
 
     def find_place() -> RankPlacement:
-        threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.beside.masks], os.environ, quota)
+        threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.colocated.masks], os.environ, quota)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
-        position = sum(1 for rank in working if rank < comm.rank) + comm.beside.before
+        position = sum(1 for rank in working if rank < comm.rank) + comm.colocated.before
         name, device_id = choose_device(device if subdomains else "cpu", position, gpus)
         if name != "cpu":
             use_device(name)
@@ -177,10 +177,10 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
     layout = RankLayout(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
     comm.on_root(layout.check_devices)
     places = layout.places
-    cores = frozenset().union(*[masks[rank] for rank in working], *comm.beside.masks)
-    others = len(comm.beside.masks) * places[comm.rank].threads
+    cores = frozenset().union(*[masks[rank] for rank in working], *comm.colocated.masks)
+    others = len(comm.colocated.masks) * places[comm.rank].threads
     threads = sum(places[rank].threads for rank in working) + others
-    comm.crowded = comm.maximum(threads > min(len(cores), quota)) > 0
+    comm.oversubscribed = comm.maximum(threads > min(len(cores), quota)) > 0
     return layout
 
 

@@ -43,26 +43,26 @@ class Comm:
         rank: number of this process, 0 <= rank < size; rank 0 is root.
         size: number of processes.
         ledger: counts the traffic; communicators that were split off write into the same one.
-        crowded: whether more threads than cores work on a host, so that waiting within a step must not spin.
+        oversubscribed: whether more threads than cores work on a host, so that waiting within a step must not spin.
         family: every communicator of the job that this rank belongs to.
         diminished: whether ranks have been lost and the rest goes on, see :mod:`hpcdd.mpi.fault_tolerance`.
         startup: where the time before this rank's first step goes.
-        beside: what else works on this rank's host.
+        colocated: what else works on this rank's host.
     """
 
     def __init__(
         self,
         mpi: MPI.Comm,
         ledger: Ledger | None = None,
-        crowded: bool = True,
+        oversubscribed: bool = True,
         family: list[MPI.Comm] | None = None,
     ) -> None:
         self.mpi, self.rank, self.size = mpi, mpi.Get_rank(), mpi.Get_size()
         self.ledger = ledger or Ledger(self.rank)
-        self.crowded = crowded
+        self.oversubscribed = oversubscribed
         self.family = [] if family is None else family
         self.family.append(mpi)
-        self.diminished, self.startup, self.beside = False, Startup(), ColocatedRanks()
+        self.diminished, self.startup, self.colocated = False, Startup(), ColocatedRanks()
 
     def revoke(self) -> None:
         """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""
@@ -104,12 +104,12 @@ class Comm:
         """Collective: a communicator of the ranks that name the same ``color``, in rank order; None for color None."""
         with self.counted("Split", 0):
             mpi = self.mpi.Split(library().UNDEFINED if color is None else color, self.rank)
-        return None if color is None else type(self)(mpi, self.ledger, self.crowded, self.family)
+        return None if color is None else type(self)(mpi, self.ledger, self.oversubscribed, self.family)
 
     def duplicate(self) -> Self:
         """Collective: the same ranks, with clocks and counters that begin now; for one of several runs."""
         made = type(self)(self.mpi.Dup())
-        made.startup, made.beside = Startup(again=True), self.beside
+        made.startup, made.colocated = Startup(again=True), self.colocated
         return made
 
     def free(self) -> None:
@@ -214,10 +214,10 @@ class Comm:
     def sum(self, values: Any, result: Any) -> None:
         """Allreduce: ``result`` becomes the sum of all ranks' ``values``, on every rank.
 
-        Both are contiguous and of one shape and dtype: arrays of numpy, or tensors, which may be a GPU's memory. On a
-        crowded host ranks that come early sleep, but over tensors: MPI libraries add on a GPU in blocking calls only.
+        Both are contiguous and of one shape and dtype: arrays of numpy, or tensors, which may be a GPU's memory. On an
+        oversubscribed host ranks that come early sleep, but over tensors: MPI adds on a GPU in blocking calls only.
         """
-        if self.crowded and isinstance(values, np.ndarray):
+        if self.oversubscribed and isinstance(values, np.ndarray):
             self.finish_sum(self.start_sum(values, result))
             return
         with self.counted("Allreduce", 2 * values.nbytes):
@@ -231,7 +231,7 @@ class Comm:
     def finish_sum(self, request: MPI.Request) -> None:
         """Waits for what :meth:`start_sum` has begun."""
         with self.ledger.waiting():
-            if self.crowded:
+            if self.oversubscribed:
                 sleep_until(request.Test, longest=_STEP_PAUSE)
             else:
                 request.Wait()
@@ -239,7 +239,7 @@ class Comm:
     def allgather(self, part: Any, whole: Any) -> None:
         """Allgather: every rank's ``part`` into ``whole``, (size, *part.shape), in rank order; as in :meth:`sum`."""
         with self.counted("Allgather", whole.nbytes):
-            if self.crowded and isinstance(part, np.ndarray):
+            if self.oversubscribed and isinstance(part, np.ndarray):
                 sleep_until(self.mpi.Iallgather(part, whole).Test, longest=_STEP_PAUSE)
             else:
                 self.mpi.Allgather(part, whole)

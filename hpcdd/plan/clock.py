@@ -87,11 +87,11 @@ class Clock:
             UserError: the machine file has no model of a collective.
         """
         seconds, between = 0.0, ranks > self.ranks_per_host
-        crowded = min(ranks, self.ranks_per_host) * self.threads > self.machine.host.cores
+        oversubscribed = min(ranks, self.ranks_per_host) * self.threads > self.machine.host.cores
         for message in messages:
             if message.ranks < 2:
                 continue
-            found, exact = self.machine.fit_of(message.collective, between_hosts=between, crowded=crowded)
+            found, exact = self.machine.fit_of(message.collective, between_hosts=between, oversubscribed=oversubscribed)
             if found is None:
                 raise UserError(
                     f"the machine file has no model of {message.collective}; add it by `mpirun -n N hpcdd bench "
@@ -99,11 +99,11 @@ class Clock:
                 )
             if not exact:
                 where = "between hosts" if between else "within a host"
-                how = " whose ranks share cores" if crowded else ""
+                how = " whose ranks share cores" if oversubscribed else ""
                 self.notes[
                     f"messages {where}{how}: not in the machine file; times are those "
                     f"{'between hosts' if found.between_hosts else 'within a host'}"
-                    f"{' whose ranks share cores' if found.crowded else ' with a core for each rank'}"
+                    f"{' whose ranks share cores' if found.oversubscribed else ' with a core for each rank'}"
                 ] = None
             seconds += message.number * collective_model.seconds(found, message.size, message.ranks)
         return seconds

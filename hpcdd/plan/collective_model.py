@@ -64,7 +64,7 @@ def fit(points: Sequence[MeasuredCollective]) -> FittedCollective:
     """Least squares of the relative errors of the medians, with alpha and beta not below 0.
 
     Args:
-        points: at least one, all of the same collective, between hosts or not, crowded or not.
+        points: at least one, all of the same collective, between hosts or not, oversubscribed or not.
     """
     measured = np.array([point.seconds[1] for point in points])
     rows = np.array([terms(point.collective, point.size, point.ranks) for point in points]) / measured[:, None]
@@ -73,7 +73,7 @@ def fit(points: Sequence[MeasuredCollective]) -> FittedCollective:
     return FittedCollective(
         collective=points[0].collective,
         between_hosts=points[0].hosts > 1,
-        crowded=points[0].crowded,
+        oversubscribed=points[0].oversubscribed,
         latency=alpha,
         seconds_per_byte=beta,
         typical_error=float(np.median(errors)),
@@ -83,10 +83,10 @@ def fit(points: Sequence[MeasuredCollective]) -> FittedCollective:
 
 
 def fit_all(points: Iterable[MeasuredCollective]) -> dict[FitKey, FittedCollective]:
-    """The fit of every collective, by collective, between hosts or not, crowded or not."""
+    """The fit of every collective, by collective, between hosts or not, oversubscribed or not."""
     grouped: dict[FitKey, list[MeasuredCollective]] = {}
     for point in points:
-        grouped.setdefault((point.collective, point.hosts > 1, point.crowded), []).append(point)
+        grouped.setdefault((point.collective, point.hosts > 1, point.oversubscribed), []).append(point)
     return {key: fit(its) for key, its in grouped.items()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ..core import environment
 
@@ -20,6 +20,10 @@ class Record(BaseModel):
     """A part of the file: nothing but what is documented."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Oversubscribed = Annotated[bool, Field(validation_alias=AliasChoices("oversubscribed", "crowded"))]
+"""Machine files of earlier revisions call it crowded."""
 
 
 class Host(Record):
@@ -47,7 +51,7 @@ class MeasuredCollective(Record):
     Attributes:
         collective: which.
         ranks, hosts: that take part.
-        crowded: whether more threads than cores worked on a host, so that ranks sleep while they wait.
+        oversubscribed: whether more threads than cores worked on a host, so that ranks sleep while they wait.
         size: bytes, as :mod:`hpcdd.plan.collective_model` counts them.
         seconds: quartiles of hpcdd's call, of the slowest rank.
         bare: of the bare mpi4py call.
@@ -57,7 +61,7 @@ class MeasuredCollective(Record):
     collective: Collective
     ranks: Annotated[int, Field(ge=2)]
     hosts: PositiveInt
-    crowded: bool
+    oversubscribed: Oversubscribed
     size: PositiveInt
     seconds: Quartiles
     bare: Quartiles
@@ -66,7 +70,7 @@ class MeasuredCollective(Record):
     @property
     def key(self) -> tuple[object, ...]:
         """A new measurement with the same takes the place of an old one."""
-        return self.collective, self.ranks, self.hosts, self.crowded, self.size
+        return self.collective, self.ranks, self.hosts, self.oversubscribed, self.size
 
 
 class FittedCollective(Record):
@@ -75,7 +79,7 @@ class FittedCollective(Record):
     Attributes:
         collective: which.
         between_hosts: whether ranks of several hosts took part.
-        crowded: as for :class:`MeasuredCollective`.
+        oversubscribed: as for :class:`MeasuredCollective`.
         latency: alpha, seconds.
         seconds_per_byte: beta.
         typical_error, largest_error: of the fit, relative.
@@ -84,7 +88,7 @@ class FittedCollective(Record):
 
     collective: Collective
     between_hosts: bool
-    crowded: bool
+    oversubscribed: Oversubscribed
     latency: NonNegativeFloat
     seconds_per_byte: NonNegativeFloat
     typical_error: NonNegativeFloat = 0.0
@@ -157,11 +161,15 @@ class Machine(Record):
     fits: tuple[FittedCollective, ...] = ()
     steps: tuple[MeasuredStep, ...] = ()
 
-    def fit_of(self, collective: str, *, between_hosts: bool, crowded: bool) -> tuple[FittedCollective | None, bool]:
+    def fit_of(
+        self, collective: str, *, between_hosts: bool, oversubscribed: bool
+    ) -> tuple[FittedCollective | None, bool]:
         """The fit that describes a collective best, and whether it was made under these very conditions."""
         candidates = [fit for fit in self.fits if fit.collective == collective]
-        wanted = (between_hosts, crowded)
-        order = sorted(candidates, key=lambda fit: (fit.between_hosts != between_hosts, fit.crowded != crowded))
+        wanted = (between_hosts, oversubscribed)
+        order = sorted(
+            candidates, key=lambda fit: (fit.between_hosts != between_hosts, fit.oversubscribed != oversubscribed)
+        )
         if not order:
             return None, False
-        return order[0], (order[0].between_hosts, order[0].crowded) == wanted
+        return order[0], (order[0].between_hosts, order[0].oversubscribed) == wanted

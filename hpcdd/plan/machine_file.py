@@ -82,7 +82,7 @@ def added(
     """The machine with new results, which win over old ones of the same key; collectives are fitted anew."""
     every = {point.key: point for point in (*machine.collectives, *collectives)}
     works = {step.key: step for step in (*machine.steps, *steps)}
-    fitted = {(fit.collective, fit.between_hosts, fit.crowded): fit for fit in machine.fits}
+    fitted = {(fit.collective, fit.between_hosts, fit.oversubscribed): fit for fit in machine.fits}
     if collectives:
         fitted |= collective_model.fit_all(every.values())
     return machine.model_copy(

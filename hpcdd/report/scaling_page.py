@@ -88,8 +88,8 @@ def notes(scaling: Scaling) -> list[str]:
             f"No job has measured {_listed(scaling.apart)} ranks together with {scaling.base}: ratios are to the "
             "median of what was measured at another time."
         )
-    if crowded := [n for n in scaling.ranks if any(map(_crowded, _of(scaling, n)))]:
-        found.append(f"On {_listed(crowded)} ranks there were more threads than cores.")
+    if oversubscribed := [n for n in scaling.ranks if any(map(_oversubscribed, _of(scaling, n)))]:
+        found.append(f"On {_listed(oversubscribed)} ranks there were more threads than cores.")
     if idle := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
         found.append(f"On {_listed(idle)} ranks some had nothing to do; efficiency counts them as well.")
     if scaling.base > 1:
@@ -101,7 +101,7 @@ def _of(scaling: Scaling, ranks: int) -> list[scaling_log.Line]:
     return [line for line in scaling.lines if line.ranks == ranks]
 
 
-def _crowded(line: scaling_log.Line) -> bool:
+def _oversubscribed(line: scaling_log.Line) -> bool:
     by_host: dict[str, int] = {}
     for host, device, threads, subdomains in line.places:
         if device == "cpu" and subdomains:

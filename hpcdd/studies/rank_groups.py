@@ -102,7 +102,7 @@ def work(
     beside = _beside(world, stage)
     report = Report()
     if part is not None:
-        part.beside = beside
+        part.colocated = beside
         _Group(part, stop, directory, job, stage, offering, report).work()
     stop.agree("study")  # those who are ready sleep
     world.on_all(lambda: _raise(report.error))

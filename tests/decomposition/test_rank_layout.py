@@ -211,23 +211,23 @@ def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch:
 
 def test_a_mesh_of_one_process() -> None:
     world = communicator.world()
-    assert world.crowded, "until it is known, nobody spins"
+    assert world.oversubscribed, "until it is known, nobody spins"
     layout = build(world, 3, "cpu")
     (only,) = layout.places
     assert (only.subdomains, only.replica, layout.replicas) == ((0, 1, 2), 0, 1)
     assert layout.num_subdomains == 3
-    assert not world.crowded
+    assert not world.oversubscribed
     assert (only.device, only.device_id, only.threads) == ("cpu", "cpu", 1)  # conftest sets OMP_NUM_THREADS
     assert layout.warnings() == []
 
 
 def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
-    for threads, crowded in ((cores, False), (cores + 1, True)):
+    for threads, oversubscribed in ((cores, False), (cores + 1, True)):
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         world = communicator.world()
         assert build(world, 3, "cpu").places[0].threads == threads
-        assert world.crowded == crowded
+        assert world.oversubscribed == oversubscribed
 
 
 def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,12 +240,12 @@ def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pyt
     monkeypatch.delenv("OMP_NUM_THREADS")
     (alone,) = build(world, 3, "auto").places
     assert (alone.threads, alone.device) == (4, "cuda:0")
-    assert not world.crowded
-    world.beside = ColocatedRanks((cores, cores, frozenset({7})), before=2)
+    assert not world.oversubscribed
+    world.colocated = ColocatedRanks((cores, cores, frozenset({7})), before=2)
     (one_of_three,) = build(world, 3, "auto").places
     assert (one_of_three.threads, one_of_three.device) == (1, "cuda:2")
-    assert not world.crowded
+    assert not world.oversubscribed
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     build(world, 3, "auto")
-    assert world.crowded  # eight threads on five cores
+    assert world.oversubscribed  # eight threads on five cores
     assert taken == ["cuda:0", "cuda:2", "cuda:2"]  # the process's own from then on

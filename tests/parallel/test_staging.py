@@ -171,7 +171,7 @@ class BlockingCalls:
 
 def test_tensors_are_sent_by_blocking_calls_on_crowded_hosts_too() -> None:
     """MPI libraries know no others for a reduction in a GPU's memory; on arrays they would sleep."""
-    comm = Comm(BlockingCalls(), crowded=True)  # type: ignore[arg-type]
+    comm = Comm(BlockingCalls(), oversubscribed=True)  # type: ignore[arg-type]
     found = torch.empty(3)
     comm.sum(torch.ones(3), found)
     assert found.tolist() == [1.0, 1.0, 1.0]
@@ -185,7 +185,7 @@ def test_tensors_are_sent_by_blocking_calls_on_crowded_hosts_too() -> None:
 
 def test_ranks_with_cores_of_their_own_do_not_sleep_in_a_step() -> None:
     """Their collectives are blocking calls, which this communicator alone has."""
-    comm = Comm(BlockingCalls(), crowded=False)  # type: ignore[arg-type]
+    comm = Comm(BlockingCalls(), oversubscribed=False)  # type: ignore[arg-type]
     found = torch.empty(3)
     comm.allgather(torch.zeros(3).numpy(), found.numpy())
     comm.sum(torch.ones(3).numpy(), found.numpy())

@@ -18,7 +18,7 @@ _STEP = {
     "flops": 10**6,
     "date": "2026-11-26",
 }
-_FIT = {"between_hosts": False, "crowded": False, "latency": 1e-5, "seconds_per_byte": 1e-9}
+_FIT = {"between_hosts": False, "oversubscribed": False, "latency": 1e-5, "seconds_per_byte": 1e-9}
 
 
 def step(seconds: float, **more: Any) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_what_no_time_is_there_for_is_told() -> None:
 
 
 def test_messages_take_the_fit_that_comes_nearest_and_say_so() -> None:
-    fits = [{"collective": "send", "latency": 1e-5}, {"collective": "send", "latency": 1e-3, "crowded": True}]
+    fits = [{"collective": "send", "latency": 1e-5}, {"collective": "send", "latency": 1e-3, "oversubscribed": True}]
     sent = [Message("send", 1000, 2, 1000, "a CNN", 3), Message("send", 1000, 1, 1000, "nothing")]
     within, between = clock(fits=fits), clock(fits=fits, ranks_per_host=2)
     assert within.messages(sent, 4) == pytest.approx(3 * (1e-5 + 1e-6))

@@ -11,7 +11,7 @@ from hpcdd.plan.machine import Collective, FittedCollective, MeasuredCollective
 
 
 def point(size: int, ranks: int, taken: float, collective: Collective = "send", **more: Any) -> MeasuredCollective:
-    times, where = (taken, taken, taken), {"hosts": 1, "crowded": False} | more
+    times, where = (taken, taken, taken), {"hosts": 1, "oversubscribed": False} | more
     return MeasuredCollective(
         collective=collective, ranks=ranks, size=size, seconds=times, bare=times, date="2026-11-26", **where
     )
@@ -21,7 +21,7 @@ def model(collective: Collective, latency: float, seconds_per_byte: float) -> Fi
     return FittedCollective(
         collective=collective,
         between_hosts=False,
-        crowded=False,
+        oversubscribed=False,
         latency=latency,
         seconds_per_byte=seconds_per_byte,
     )
@@ -86,7 +86,7 @@ def test_what_differs_in_its_conditions_is_fitted_apart() -> None:
     points = [
         point(8, 2, 1e-6),
         point(8, 2, 5e-6, hosts=2),
-        point(8, 4, 9e-6, crowded=True),
+        point(8, 4, 9e-6, oversubscribed=True),
         point(8, 2, 1e-6, "gather"),
     ]
     found = fit_all(points)

@@ -84,6 +84,10 @@ def test_a_machine_file_is_read_back_and_wrong_ones_are_told(tmp_path: Path) -> 
     loaded = machine_file.load(path)
     machine_file.save(loaded, tmp_path / "copy.json")
     assert machine_file.load(tmp_path / "copy.json") == loaded
+    earlier = (tmp_path / "copy.json").read_text().replace('"oversubscribed"', '"crowded"')
+    assert '"crowded"' in earlier
+    (tmp_path / "copy.json").write_text(earlier)
+    assert machine_file.load(tmp_path / "copy.json") == loaded, "of a revision that called it so"
     path.write_text(path.read_text().replace('"threads":1', '"threads":0', 1))
     with pytest.raises(UserError, match=r"machine file .*m.json: steps.0.threads: Input should be greater than 0"):
         machine_file.load(path)
