@@ -42,7 +42,7 @@ from ..models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from ..models.dnn import DNN
 from ..models.registry import check_consent, template
 from ..models.serialization import State, filled, write_state
-from .predictions import STRATEGIES
+from .names import CLASSIFIERS
 
 FORMAT = 1
 
@@ -122,7 +122,7 @@ class Model:
         trained = {"dnn", *(f"coherent_{start}" for start in self.coherent)}
         if self.global_cnn is not None:
             trained.add("global")
-        return tuple(name for name in STRATEGIES if name in RULES or name in trained)
+        return tuple(name for name in CLASSIFIERS if name in RULES or name in trained)
 
 
 class ModelFile:

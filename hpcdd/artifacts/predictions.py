@@ -21,7 +21,7 @@ ablation alone, for it is linear.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,14 @@ from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.hdf5 import damage_reported, first_fault, new_hdf5, open_hdf5, other_format, whole
 from ..core.texts import printable
+from .names import CLASSIFIERS, final
 
 FORMAT = 1
-STRATEGIES = ("average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global")
 REASONS = ("example", "rescued", "lost")
 """Why a sample is shown: as an example of its class; the final strategy is right where most local CNNs are wrong; it is
 wrong where the majority vote is right."""
 
-_FINAL = ("coherent_transfer", "coherent_scratch", "dnn")
-
 Array = npt.NDArray[Any]
-
-
-def final(names: Collection[str]) -> str:
-    """The strategy that speaks for a model: of those that it has, the one that its training leads up to."""
-    return next(name for name in _FINAL if name in names)
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Decisions:
         features: what the DNN sees of the local CNNs.
         rows, labels: see above.
         local, confidence: ``/local/decisions`` and ``/local/confidence``.
-        strategies: probabilities by name, in the order of :data:`STRATEGIES`.
+        strategies: probabilities by name, in the order of :data:`.names.CLASSIFIERS`.
         ablation, gradient: influence by name of the strategy.
         shown: ``/samples/rows``.
         images: ``/samples/images``.
@@ -88,7 +81,7 @@ class Decisions:
 
     @property
     def final(self) -> str:
-        """See :func:`final`."""
+        """See :func:`hpcdd.artifacts.names.final`."""
         return final(self.strategies)
 
     @property
@@ -155,7 +148,7 @@ def _checked(file: h5py.File) -> Decisions:
     of_classes, of_subdomains = (n, len(names)), (n, num_subdomains)
     strategies = {
         name: _array(file, f"strategies/{name}", "float32", of_classes)
-        for name in STRATEGIES
+        for name in CLASSIFIERS
         if name in file["strategies"]
     }
     influence: dict[str, dict[str, Array]] = {

@@ -13,17 +13,9 @@ from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout
 from ..models.aggregators import RULES
 from ..mpi.traffic import Traffic
+from .names import CLASSIFIERS, STRATEGIES
 
 FORMAT = 1
-STRATEGIES = {
-    "average": "average probability",
-    "majority": "majority vote",
-    "log_pool": "log-opinion pool",
-    "dnn": "DNN",
-    "coherent_transfer": "coherent model, by transfer",
-    "coherent_scratch": "coherent model, from scratch",
-    "global": "global CNN",
-}
 
 
 def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -183,14 +175,14 @@ def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> N
         name = f"local CNN {s}" if s < fine else f"coarse CNN {s}"
         table.add_row(name, *[f"{accuracy[split]['local'][s]:.4f}" for split in splits])
     table.add_section()
-    for key, words in STRATEGIES.items():
+    for key in CLASSIFIERS:
         if key in accuracy["test"]:
-            table.add_row(words, *[f"{accuracy[split][key]:.4f}" for split in splits])
+            table.add_row(STRATEGIES[key].title, *[f"{accuracy[split][key]:.4f}" for split in splits])
     for start in ("transfer", "scratch"):
         if (parts := f"coherent_{start}_parts") in accuracy["test"]:
             table.add_section()
-            for key in RULES:
-                words = f"{STRATEGIES[key]}, CNNs after coherent_{start}"
+            for key in CLASSIFIERS[: len(RULES)]:
+                words = f"{STRATEGIES[key].title}, CNNs after coherent_{start}"
                 table.add_row(words, *[f"{accuracy[split][parts][key]:.4f}" for split in splits])
     console.print(table)
 

@@ -223,9 +223,7 @@ def _added(everyone: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
-def _print(
-    problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Turn]], *, oversubscribed: bool
-) -> None:
+def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Turn]], *, oversubscribed: bool) -> None:
     ours, plain = (turns[side] for side in _SIDES)
     ranks, threads = len(layout.places), layout.places[0].threads
     print(

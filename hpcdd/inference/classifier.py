@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..artifacts.model_file import Model
-from ..artifacts.predictions import final
+from ..artifacts.names import final
 from ..core.errors import UserError
 from ..data.coarse import average_of_tensor
 from ..data.samples import normalised

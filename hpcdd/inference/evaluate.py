@@ -18,9 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..artifacts import metrics, results
+from ..artifacts import metrics
 from ..artifacts.evaluation_cache import Pieces
 from ..artifacts.model_file import ModelFile, open_model
+from ..artifacts.names import CLASSIFIERS, STRATEGIES
 from ..artifacts.predictions import Decisions
 from ..config.schema import Config
 from ..core import environment
@@ -211,9 +212,9 @@ def _print(task: _Task, found: Decisions, content: dict[str, Any], out: TextIO) 
     for s, share in enumerate(content["accuracy"]["local"]):
         table.add_row(f"local CNN {s}" if s < fine else f"coarse CNN {s}", f"{share:.4f}")
     table.add_section()
-    for name, words in results.STRATEGIES.items():
+    for name in CLASSIFIERS:
         if name in content["metrics"]:
-            table.add_row(words, *[f"{content['metrics'][name][key]:.4f}" for key in metrics.SUMMARY])
+            table.add_row(STRATEGIES[name].title, *[f"{content['metrics'][name][key]:.4f}" for key in metrics.SUMMARY])
     # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
     Console(file=out, width=120, highlight=False, force_terminal=False).print(table)
     if not found.is_whole:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..artifacts.evaluation_cache import Pieces
-from ..artifacts.predictions import STRATEGIES, Decisions, final
+from ..artifacts.names import CLASSIFIERS, final
+from ..artifacts.predictions import Decisions
 from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..decomposition.boxes import Box
@@ -100,4 +101,4 @@ def choose(labels: npt.NDArray[np.int64], pieces: Pieces) -> tuple[Rows, tuple[s
 
 
 def _named(pieces: Mapping[str, Any], place: str) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: pieces[place.format(name)] for name in STRATEGIES if place.format(name) in pieces}
+    return {name: pieces[place.format(name)] for name in CLASSIFIERS if place.format(name) in pieces}

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from ..artifacts import predictions as decisions
+from ..artifacts.names import TRAININGS
 from ..artifacts.predictions import Decisions
 from ..config.loading import from_yaml
 from ..config.schema import Config
@@ -18,9 +19,8 @@ from ..decomposition.boxes import Decomposition
 from ..runs.run_directory import RunDirectory
 from ..studies.study_index import parsed
 from ..studies.study_results import Results
-from ..training.status import NAMES
 
-PHASES = tuple(NAMES)
+PHASES = tuple(TRAININGS)
 """The phases that train, in their order."""
 
 

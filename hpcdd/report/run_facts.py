@@ -12,13 +12,11 @@ import numpy as np
 
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
+from ..artifacts.names import STRATEGIES, TRAININGS
 from ..artifacts.predictions import Decisions
-from ..artifacts.results import STRATEGIES
 from ..decomposition.boxes import by
 from ..studies.hypotheses import LEVEL, holm
-from ..training.status import NAMES
 from .run_data import RunData
-from .study_texts import HEADINGS
 
 _NORMAL_95 = 1.959964
 """Quantile of the normal distribution at 97.5%."""
@@ -42,7 +40,7 @@ class Share:
     @property
     def short(self) -> str:
         """In a few words."""
-        return HEADINGS[self.name]  # type: ignore[index]  # decisions.STRATEGIES are among them
+        return STRATEGIES[self.name].heading
 
 
 def shares(found: Decisions) -> list[Share]:
@@ -80,7 +78,7 @@ def head(run: RunData) -> list[str]:
         f"{config.model.name} of width {results.width['local']} on each of {boxes} subimages ({grid}{overlap}){coarse} "
         f"of {data.name}: {data.train:,} training and {data.test:,} test images of {by(data.image_shape)}, "
         f"{data.classes} classes.",
-        f"The {STRATEGIES[found.final]}: {share.accuracy:.4f} of the {found.split} images are decided right "
+        f"The {STRATEGIES[found.final].title}: {share.accuracy:.4f} of the {found.split} images are decided right "
         f"(95% interval {share.low:.4f} to {share.high:.4f}).",
         f"{results.ranks} rank{'s' if results.ranks > 1 else ''} on {results.hosts} host"
         f"{'s' if results.hosts > 1 else ''} ({', '.join(devices)}, {results.threads_per_rank} thread"
@@ -113,7 +111,7 @@ def table_of_strategies(found: Decisions) -> list[list[str]]:
         numbers = metrics.summary(found.strategies[share.name], found.labels)
         others = [f"{numbers[key]:.4f}" for key in SUMMARY if key != "accuracy"]
         interval = f"{share.accuracy:.4f} ({share.low:.4f} to {share.high:.4f})"
-        rows.append([STRATEGIES[share.name], interval, *others])
+        rows.append([STRATEGIES[share.name].title, interval, *others])
     return rows
 
 
@@ -167,7 +165,8 @@ def costs(run: RunData) -> list[list[str]]:
         "coherent_scratch": results.parameters.coherent,
         "global": results.parameters.of_global,
     }
-    names = {"read": "reading", "gather": "gather", **NAMES, "evaluation": "evaluation", "examination": "examination"}
+    trained = {name: training.network for name, training in TRAININGS.items()}
+    names = {"read": "reading", "gather": "gather", **trained, "evaluation": "evaluation", "examination": "examination"}
     for phase, words in names.items():
         seconds = results.seconds_of(phase)
         if seconds is None:

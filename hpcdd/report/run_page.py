@@ -10,8 +10,8 @@ import numpy as np
 
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
+from ..artifacts.names import STRATEGIES
 from ..artifacts.predictions import Decisions
-from ..artifacts.results import STRATEGIES
 from ..config.loading import to_yaml
 from ..core import yaml_text
 from . import mosaic
@@ -21,7 +21,6 @@ from .drawing import SIZE, Figure, Figures, plain
 from .mosaic import Tile
 from .page import Section
 from .run_data import RunData, read
-from .study_texts import HEADINGS
 from .style import plain_numbers
 
 _MOST_EXAMPLES, _MOST_SINGLE, _MOST_CLASSES = 9, 9, 12
@@ -52,7 +51,7 @@ def section(folder: Path, output: Path) -> Section:
         head=facts.head(run),
         notes=facts.notes(run),
         split=found.split,
-        final=STRATEGIES[found.final],
+        final=STRATEGIES[found.final].title,
         voted=_written(found),
         strategies_head=[
             "strategy",
@@ -114,7 +113,7 @@ def _quality(run: RunData, figures: Figures, matrix: Any) -> Figures:
         draw.recalls(axes, metrics.by_class(matrix).recall, names)
     with figures.draw("calibration", "accuracy against confidence", (SIZE[0], 4.0)) as axes:
         sure = [
-            (name, HEADINGS[name], metrics.calibration(found.strategies[name], found.labels))  # type: ignore[index]
+            (name, STRATEGIES[name].heading, metrics.calibration(found.strategies[name], found.labels))
             for name in dict.fromkeys(("average", "dnn", found.final))
         ]
         draw.reliability(axes, sure)

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..studies.hypotheses import Strategy
+from ..artifacts.names import STRATEGIES, StrategyName
 from ..studies.study_tables import Row, Table
 from .drawing import plain
-from .study_texts import HEADINGS, in_words
+from .study_texts import in_words
 from .style import LOOKS, legend, plain_numbers
 
 if TYPE_CHECKING:
@@ -98,10 +98,13 @@ def differences(axes: Axes, table: Table) -> None:
     legend(axes)
 
 
-def _errorbar(axes: Axes, name: Strategy, x: Sequence[float], y: Sequence[float], **errors: Sequence[float]) -> None:
+def _errorbar(
+    axes: Axes, name: StrategyName, x: Sequence[float], y: Sequence[float], **errors: Sequence[float]
+) -> None:
     if x:
         colour, marker = LOOKS[name]
-        axes.errorbar(x, y, fmt=marker, color=colour, ms=5, capsize=2, elinewidth=1, label=HEADINGS[name], **errors)  # type: ignore[arg-type]
+        label = STRATEGIES[name].heading
+        axes.errorbar(x, y, fmt=marker, color=colour, ms=5, capsize=2, elinewidth=1, label=label, **errors)  # type: ignore[arg-type]
 
 
 def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
+from ..artifacts.names import STRATEGIES, STRATEGY_NAMES
 from ..core.texts import csv_text, printable
-from ..studies.hypotheses import LEVEL, NAMES, Comparison, Hypothesis, Strategy, TestResult
+from ..studies.hypotheses import LEVEL, Comparison, Hypothesis, TestResult
 from ..studies.study_tables import Cell, Table, heading
 
-HEADINGS: dict[Strategy, str] = {
-    "local": "local CNNs",
-    "average": "average",
-    "majority": "majority vote",
-    "log_pool": "log-opinion pool",
-    "dnn": "DNN",
-    "coherent_transfer": "coherent, transfer",
-    "coherent_scratch": "coherent, scratch",
-    "global": "global CNN",
-}
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -31,7 +22,7 @@ _LATEX = {
 
 def head(table: Table) -> list[str]:
     """Headings of the axes and of the columns."""
-    return [*map(heading, table.axes), *(HEADINGS[name] for name in table.columns)]
+    return [*map(heading, table.axes), *(STRATEGIES[name].heading for name in table.columns)]
 
 
 def body(table: Table, pm: str = "±") -> list[list[str]]:
@@ -54,7 +45,7 @@ def words(cell: Cell, pm: str = "±") -> str:
 def in_words(statement: Hypothesis) -> str:
     """A statement with the headings of its strategies."""
     relation = "above" if statement.relation == ">" else "at least"
-    return f"{HEADINGS[statement.left]} {relation} {HEADINGS[statement.right]}"
+    return f"{STRATEGIES[statement.left].heading} {relation} {STRATEGIES[statement.right].heading}"
 
 
 def verdict(comparison: Comparison, pairs: str = "seed") -> str:
@@ -141,10 +132,10 @@ def runs_csv(table: Table) -> str:
     index = table.outcome.index
     lines = [
         [run.entry.id, run.condition, *(run.entry.labels[axis] for axis in table.axes), str(index.seed(run.entry))]
-        + [_plain(run.results.strategy(name) if run.results else None) for name in NAMES]
+        + [_plain(run.results.strategy(name) if run.results else None) for name in STRATEGY_NAMES]
         for run in table.outcome.runs
     ]
-    return csv_text([["id", "condition", *table.axes, "seed", *NAMES], *lines])
+    return csv_text([["id", "condition", *table.axes, "seed", *STRATEGY_NAMES], *lines])
 
 
 def latex(table: Table) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from ..training.status import SECTIONS
+from ..artifacts.names import TRAININGS
 from ..training.step_timing import mark
 
 BEFORE = 3
@@ -38,7 +38,7 @@ class Tracer:
 
     def step(self, phase: str) -> None:
         """To be called at every step boundary; where a rank trains several networks in a phase, the first is traced."""
-        if phase not in SECTIONS:
+        if phase not in TRAININGS:
             return
         number = self._counted[phase] = self._counted.get(phase, -1) + 1
         if self._running is None and number == BEFORE:

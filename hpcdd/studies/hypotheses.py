@@ -33,14 +33,12 @@ import re
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
+from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..core.errors import UserError
 
 LEVEL = 0.05
-Strategy = Literal["local", "average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global"]
-"""What a statement may name: the strategies of results.json, and the mean of the local CNNs."""
-NAMES: tuple[Strategy, ...] = get_args(Strategy)
 Verdict = Literal["as expected", "not told apart", "otherwise", "not measured"]
 
 
@@ -48,16 +46,16 @@ Verdict = Literal["as expected", "not told apart", "otherwise", "not measured"]
 class Hypothesis:
     """``left > right`` or ``left >= right``, of test accuracies."""
 
-    left: Strategy
+    left: StrategyName
     relation: Literal[">", ">="]
-    right: Strategy
+    right: StrategyName
 
     @classmethod
     def parse(cls, text: str) -> Hypothesis:
         """Reads a statement.
 
-        >>> Statement.parse("dnn > average")
-        Statement(left='dnn', relation='>', right='average')
+        >>> Hypothesis.parse("dnn > average")
+        Hypothesis(left='dnn', relation='>', right='average')
 
         Raises:
             UserError: it is none, or names what is no strategy.
@@ -66,11 +64,11 @@ class Hypothesis:
         if found is None:
             raise UserError(f"{text!r} is no statement; write `dnn > average` or `coherent_transfer >= dnn`")
         left, relation, right = found.groups()
-        if unknown := [name for name in (left, right) if name not in NAMES]:
-            raise UserError(f"{text!r}: {unknown[0]} is no strategy; the strategies are {', '.join(NAMES)}")
+        if unknown := [name for name in (left, right) if name not in STRATEGY_NAMES]:
+            raise UserError(f"{text!r}: {unknown[0]} is no strategy; the strategies are {', '.join(STRATEGY_NAMES)}")
         if left == right:
             raise UserError(f"{text!r} compares {left} with itself")
-        return cls(cast(Strategy, left), ">" if relation == ">" else ">=", cast(Strategy, right))
+        return cls(cast(StrategyName, left), ">" if relation == ">" else ">=", cast(StrategyName, right))
 
     def __str__(self) -> str:
         return f"{self.left} {self.relation} {self.right}"
@@ -85,7 +83,7 @@ class Measured:
         origin: equal in runs that have their local CNNs in common; None of a run that has none in common.
     """
 
-    accuracy: Mapping[Strategy, float]
+    accuracy: Mapping[StrategyName, float]
     origin: Hashable = None
 
 

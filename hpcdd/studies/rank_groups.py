@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..artifacts.names import STRATEGY_NAMES, TRAININGS
 from ..core.environment import ColocatedRanks
 from ..core.errors import CollectiveError, InUseError, StopRequest, UserError
 from ..core.texts import printable_lines
 from ..mpi.communicator import Comm
 from ..mpi.stop import Stop
 from ..runs.pipeline import train
-from ..training.status import NAMES
-from .hypotheses import NAMES as STRATEGIES
 from .planned_runs import PlannedRun
 from .run_queue import Claim, Queue
 from .study_directory import StudyDirectory
@@ -207,7 +206,7 @@ class _Group:
     def _accuracies(self, run_id: str) -> str:
         content = json.loads(self._directory.run(run_id).results.read_bytes())
         test = content["accuracy"]["test"]
-        return ", ".join(f"{name} {test[name]:.4f}" for name in STRATEGIES if isinstance(test.get(name), float))
+        return ", ".join(f"{name} {test[name]:.4f}" for name in STRATEGY_NAMES if isinstance(test.get(name), float))
 
     def _say(self, text: str) -> None:
         if self._comm.is_root:
@@ -215,7 +214,7 @@ class _Group:
 
 
 def _reused(taken: Claim) -> str:
-    words = {"local": "the local CNNs", "global": NAMES["global"]}
+    words = {"local": "the local CNNs", "global": TRAININGS["global"].network}
     texts = [f"{words[phase]} of {donor.name}" for phase, donor in taken.donors.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator
 from pydantic_core import PydanticCustomError
 
+from ..artifacts.names import StrategyName
 from ..config.sections import Settings
 from ..core.errors import UserError
 from ..core.texts import printable
-from .hypotheses import Hypothesis, Strategy
+from .hypotheses import Hypothesis
 
 
 def _axis(value: Any) -> Any:
@@ -37,7 +38,7 @@ Axis = Annotated[Any, BeforeValidator(_axis)]
 class Table(Settings):
     """How the report shows a study."""
 
-    columns: tuple[Strategy, ...] | None = None
+    columns: tuple[StrategyName, ...] | None = None
     """Strategies side by side. Default: all that were run."""
 
 

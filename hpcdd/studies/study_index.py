@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as Invalid
 
+from ..artifacts.names import StrategyName
 from ..core.errors import UserError
 from ..core.files import write_json, writing
 from ..core.texts import printable
-from .hypotheses import Strategy
 
 NAME = "study.json"
 M = TypeVar("M", bound=BaseModel)
@@ -30,7 +30,7 @@ class TableOf(_Part):
         columns: strategies, see there; None for all that the runs have.
     """
 
-    columns: tuple[Strategy, ...] | None = None
+    columns: tuple[StrategyName, ...] | None = None
 
 
 class Entry(_Part):

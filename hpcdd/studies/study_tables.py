@@ -7,19 +7,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..artifacts.names import STRATEGIES, STRATEGY_NAMES, StrategyName
 from ..core.texts import printable
-from .hypotheses import NAMES, Hypothesis, Measured, Strategy, TestResult, judge
+from .hypotheses import Hypothesis, Measured, TestResult, judge
 from .study_results import Outcome, Results, Run
-
-_PHASES = {
-    "local": ("local",),
-    **dict.fromkeys(("average", "majority", "log_pool"), ("local", "gather")),
-    "dnn": ("local", "gather", "dnn"),
-    "coherent_transfer": ("local", "gather", "dnn", "coherent_transfer"),
-    "coherent_scratch": ("coherent_scratch",),
-    "global": ("global",),
-}
-"""What a run does to have a strategy."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,9 @@ class Row:
 
     labels: dict[str, str]
     runs: tuple[Run, ...]
-    accuracy: dict[Strategy, Cell]
-    core_seconds: dict[Strategy, Cell]
-    parameters: dict[Strategy, int]
+    accuracy: dict[StrategyName, Cell]
+    core_seconds: dict[StrategyName, Cell]
+    parameters: dict[StrategyName, int]
     local_range: tuple[float, float] | None
 
     @property
@@ -92,7 +83,7 @@ class Table:
 
     outcome: Outcome
     axes: list[str]
-    columns: list[Strategy]
+    columns: list[StrategyName]
     rows: list[Row]
     judgements: list[TestResult]
 
@@ -117,8 +108,8 @@ def tabulate(outcome: Outcome) -> Table:
     by_labels: dict[tuple[str, ...], list[Run]] = {}
     for run in outcome.runs:
         by_labels.setdefault(tuple(run.entry.labels[axis] for axis in axes), []).append(run)
-    there = {name for run in outcome.complete if run.results for name in NAMES if _has(run.results, name)}
-    columns = list(outcome.index.table.columns or [name for name in NAMES if name in there])
+    there = {name for run in outcome.complete if run.results for name in STRATEGY_NAMES if _has(run.results, name)}
+    columns = list(outcome.index.table.columns or [name for name in STRATEGY_NAMES if name in there])
     rows = [_row(dict(zip(axes, map(printable, labels), strict=True)), runs) for labels, runs in by_labels.items()]
     measured = [[_measured(outcome, run) for run in row.runs if run.results is not None] for row in rows]
     statements = [Hypothesis.parse(text) for text in outcome.index.expect]
@@ -136,13 +127,14 @@ def heading(axis: str) -> str:
 
 def _row(labels: dict[str, str], runs: Sequence[Run]) -> Row:
     found = [run.results for run in runs if run.results is not None]
-    accuracy: dict[Strategy, Cell] = {}
-    cost: dict[Strategy, Cell] = {}
-    parameters: dict[Strategy, int] = {}
-    for name in NAMES:
+    accuracy: dict[StrategyName, Cell] = {}
+    cost: dict[StrategyName, Cell] = {}
+    parameters: dict[StrategyName, int] = {}
+    for name in STRATEGY_NAMES:
         having = [results for results in found if _has(results, name)]
         accuracy[name] = Cell(tuple(value for each in having if (value := each.strategy(name)) is not None))
-        cost[name] = Cell(tuple(sum(each.core_seconds.get(phase, 0.0) for phase in _PHASES[name]) for each in having))
+        phases = STRATEGIES[name].phases
+        cost[name] = Cell(tuple(sum(each.core_seconds.get(phase, 0.0) for phase in phases) for each in having))
         if having:
             parameters[name] = _parameters(having[0], name)
     local = [value for results in found for value in results.local]
@@ -151,7 +143,7 @@ def _row(labels: dict[str, str], runs: Sequence[Run]) -> Row:
 
 def _measured(outcome: Outcome, run: Run) -> Measured:
     assert run.results is not None
-    accuracy = {name: value for name in NAMES if (value := run.results.strategy(name)) is not None}
+    accuracy = {name: value for name in STRATEGY_NAMES if (value := run.results.strategy(name)) is not None}
     # Runs of one seed in which every local CNN has the same accuracy have the same local CNNs.
     local = run.results.local
     return Measured(accuracy, (outcome.index.seed(run.entry), *local) if local else None)
@@ -161,7 +153,7 @@ def _has(results: Results, name: str) -> bool:
     return results.strategy(name) is not None
 
 
-def _parameters(results: Results, name: Strategy) -> int:
+def _parameters(results: Results, name: StrategyName) -> int:
     count = results.parameters
     if name == "dnn":
         return sum(count.local) + count.dnn

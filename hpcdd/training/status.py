@@ -12,26 +12,10 @@ from typing import Any
 import torch
 
 from ..artifacts.metrics_log import EpochRecord
+from ..artifacts.names import TRAININGS
 from ..config.schema import TrainingSettings
 from ..core.errors import DivergedError
 from ..core.seeding import WHOLE
-
-SECTIONS = {
-    "local": "local",
-    "dnn": "aggregation",
-    "coherent_transfer": "coherent",
-    "coherent_scratch": "coherent",
-    "global": "baseline",
-}
-"""The section of the configuration that a phase's training belongs to."""
-NAMES = {
-    "local": "the local CNN",
-    "dnn": "the DNN",
-    "coherent_transfer": "the coherent model (transfer)",
-    "coherent_scratch": "the coherent model (scratch)",
-    "global": "the global CNN",
-}
-"""What is trained in a phase."""
 
 
 @dataclass(frozen=True)
@@ -259,8 +243,8 @@ class RunningMetrics:
 
 
 def _diverged(phase: str, subdomain: int, epoch: int, loss: float) -> str:
-    section = SECTIONS[phase]
-    who = NAMES[phase] if subdomain == WHOLE else f"subdomain {subdomain}"
+    section = TRAININGS[phase].section
+    who = TRAININGS[phase].network if subdomain == WHOLE else f"subdomain {subdomain}"
     return (
         f"phase {phase}: the training loss of {who} is {loss} in epoch {epoch}; try a smaller {section}.learning_rate, "
         f"the one_cycle schedule (it starts low)" + ("" if phase == "dnn" else f", or {section}.precision fp32")

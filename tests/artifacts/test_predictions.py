@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.artifacts.predictions import STRATEGIES, Decisions, final, read
+from hpcdd.artifacts.names import CLASSIFIERS, final
+from hpcdd.artifacts.predictions import Decisions, read
 from hpcdd.core.errors import UserError
 
 from ..artificial import decisions
@@ -37,7 +38,7 @@ def test_all_comes_back_with_its_dtype(path: Path) -> None:
 
 
 def test_nothing_to_show_and_volumes(tmp_path: Path) -> None:
-    one = decisions(strategies=STRATEGIES, image_shape=(2, 3, 4, 5))
+    one = decisions(strategies=CLASSIFIERS, image_shape=(2, 3, 4, 5))
     one = dataclasses.replace(one, shown=one.shown[:0], images=one.images[:0], reasons=(), samples=1000)
     one.write(tmp_path / "f")
     found = read(tmp_path / "f")
@@ -46,7 +47,7 @@ def test_nothing_to_show_and_volumes(tmp_path: Path) -> None:
 
 
 def test_the_final_strategy_is_what_the_training_leads_up_to() -> None:
-    assert final(STRATEGIES) == "coherent_transfer"
+    assert final(CLASSIFIERS) == "coherent_transfer"
     assert final(["global", "dnn", "average", "coherent_scratch"]) == "coherent_scratch"
     assert decisions(strategies=("average", "dnn")).final == "dnn"
 

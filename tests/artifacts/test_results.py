@@ -11,13 +11,13 @@ from typing import Any, get_args
 import pytest
 
 from hpcdd.artifacts import results
+from hpcdd.artifacts.names import CLASSIFIERS, TRAININGS
 from hpcdd.config.schema import CoherentSettings, Config
 from hpcdd.core.files import write_json
 from hpcdd.data.problem import build_problem
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
 from hpcdd.models.aggregators import RULES
 from hpcdd.mpi.traffic import Traffic
-from hpcdd.training.status import NAMES
 
 
 def test_traffic_is_that_of_the_rank_with_most_call_by_call_and_byte_by_byte() -> None:
@@ -224,8 +224,8 @@ def test_the_table_holds_each_local_cnn_and_strategy_with_its_accuracies(content
 
 def test_every_strategy_of_the_results_is_in_the_table() -> None:
     starts = get_args(get_args(CoherentSettings.model_fields["starts"].annotation)[0])
-    assert list(results.STRATEGIES) == [*RULES, "dnn", *(f"coherent_{start}" for start in starts), "global"]
-    assert {phase for phase in NAMES if phase != "local"} == set(results.STRATEGIES) - set(RULES)
+    assert list(CLASSIFIERS) == [*RULES, "dnn", *(f"coherent_{start}" for start in starts), "global"]
+    assert set(TRAININGS) - {"local"} == set(CLASSIFIERS) - set(RULES)
 
 
 def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, TextIO
 
+from ...artifacts.names import TRAININGS
 from ...core.errors import UserError
 from ...core.seeding import WHOLE
 from ...mpi.launcher import Launch
-from ...training.status import NAMES, Status
+from ...training.status import Status
 from .terminal import find_terminal
 
 ProgressSetting = Literal["auto", "live", "lines", "off"]
@@ -101,7 +102,7 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
 
 def row_name(phase: str, subdomain: int) -> str:
     """Whose status it is."""
-    return NAMES[phase].removeprefix("the ") if subdomain == WHOLE else f"{phase} subdomain {subdomain}"
+    return TRAININGS[phase].network.removeprefix("the ") if subdomain == WHOLE else f"{phase} subdomain {subdomain}"
 
 
 def time_left(status: Status) -> str:
