@@ -79,8 +79,9 @@ def test_a_run_in_one_process(config: hpcdd.Config) -> None:
     run = hpcdd.train(config)
     assert ([signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)], torch.get_num_threads()) == before
     assert run.directory == Path(str(config.output))
-    assert json.loads((run.directory / "results.json").read_text()) == run.results
-    assert 0 <= run.results["accuracy"]["test"]["dnn"] <= 1
+    assert json.loads((run.directory / "results.json").read_text()) == run.results.content()
+    assert run.results.accuracy["test"].dnn == run.results.strategy("dnn")
+    assert 0 <= (run.results.strategy("dnn") or -1) <= 1
     assert isinstance(hpcdd.load(run.directory), torch.nn.Module)
     written = (run.directory / "model.h5").stat().st_mtime_ns
     assert hpcdd.train(config) == run, "a complete run is returned as it is"

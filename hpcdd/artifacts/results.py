@@ -1,21 +1,185 @@
-"""What a run leaves for people and programs: results.json, metrics.jsonl, and the table on the terminal."""
+"""results.json: what a run has found and what it has cost; one schema for whoever writes or reads it.
+
+Accuracies are fractions of a split's samples, seconds are wall time unless they are CPU seconds, memory is in bytes. A
+file may hold more than is read here: fields are added, and none is changed without another ``format``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ..config.schema import Config
+from ..core.files import read_json, write_json, writing
+from ..core.texts import printable
 from ..data.problem import Problem
-from ..data.sample_storage import Storages
-from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout
-from ..models.aggregators import RULES
 from ..mpi.traffic import Traffic
-from .names import CLASSIFIERS, STRATEGIES
 
-FORMAT = 1
+Rate = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[int | float, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True
+    )
+
+
+class Dataset(Part):
+    """The data set, with the number of samples of each split that were used."""
+
+    name: str
+    train: PositiveInt
+    validation: PositiveInt | None = None
+    test: PositiveInt
+    classes: PositiveInt
+    class_names: list[str] = []
+    image_shape: list[PositiveInt]
+    """(C, *spatial)."""
+
+
+class Boxes(Part):
+    """The decomposition of an image."""
+
+    grid: list[PositiveInt] | None = None
+    """Subdomains along each axis; null where the boxes were given one by one."""
+    overlap: list[NonNegativeInt] = []
+    boxes: list[list[list[NonNegativeInt]]]
+    """Of each subdomain but the coarse one the first pixel along each axis, and one past the last."""
+    coarse: list[PositiveInt] | None = None
+    """Block of pixels that the coarse subdomain averages; null without one."""
+
+
+class Widths(Part):
+    """Of the CNNs."""
+
+    of_global: PositiveInt = Field(alias="global")
+    local: PositiveInt
+
+
+class Parameters(Part):
+    """Trainable ones, by network."""
+
+    of_global: NonNegativeInt = Field(alias="global")
+    local: list[NonNegativeInt]
+    """By subdomain."""
+    dnn: NonNegativeInt
+    coherent: NonNegativeInt | None = None
+
+
+class Voting(Part):
+    """Of local CNNs, and of the rules over them; null where there is none."""
+
+    local: list[Rate] = []
+    """By subdomain, the coarse one last."""
+    average: Rate | None = None
+    majority: Rate | None = None
+    log_pool: Rate | None = None
+
+
+class Accuracy(Voting):
+    """On one split, by strategy; null where it was not trained."""
+
+    dnn: Rate | None = None
+    coherent_transfer: Rate | None = None
+    coherent_transfer_parts: Voting | None = None
+    """The local CNNs as the coherent phase has left them, and the rules over them."""
+    coherent_scratch: Rate | None = None
+    coherent_scratch_parts: Voting | None = None
+    of_global: Rate | None = Field(default=None, alias="global")
+
+    def of(self, strategy: str) -> float | None:
+        """Of one strategy but ``local``; None where it was not trained."""
+        value: float | None = getattr(self, "of_global" if strategy == "global" else strategy)
+        return value
+
+    def parts_of(self, start: str) -> Voting | None:
+        """Of the local CNNs of a coherent model, by how it started; None where it was not trained."""
+        value: Voting | None = getattr(self, f"coherent_{start}_parts")
+        return value
+
+
+class Results(Part):
+    """The file."""
+
+    format: Literal[1] = 1
+    name: str
+    seed: int
+    dataset: Dataset
+    decomposition: Boxes
+    width: Widths
+    parameters: Parameters
+    accuracy: dict[str, Accuracy]
+    """By split."""
+    seconds: dict[str, NonNegativeFloat | list[NonNegativeFloat]] = {}
+    """By phase, on root; ``local`` by subdomain."""
+    core_seconds: dict[str, NonNegativeFloat]
+    """CPU seconds by phase, of all ranks together."""
+    communication: dict[str, dict[str, Number]] = {}
+    """By phase, ``calls`` and ``bytes`` of the rank that has most; of a training that sends in each step, per step."""
+    bytes_read: list[NonNegativeInt] = []
+    """Of pixels, by rank."""
+    startup: dict[str, NonNegativeFloat] = {}
+    """Seconds from the launch to the end of the first training step, by cause, on the slowest rank."""
+    memory: list[NonNegativeInt] = []
+    """By rank, of the host, at most."""
+    gpu_memory: list[NonNegativeInt | None] = []
+    """By rank, of its GPU, at most."""
+    ranks: PositiveInt
+    replicas: PositiveInt = 1
+    hosts: PositiveInt = 1
+    devices: list[str]
+    """By rank."""
+    threads_per_rank: PositiveInt = 1
+    reused: dict[str, str] | None = None
+    """By phase the run whose result was taken."""
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Reads the file; names are made printable, for they may come from anywhere.
+
+        Raises:
+            UserError: it can't be read, is damaged, or of another format; names the file and the field.
+        """
+        found = read_json(path, cls)
+        return found.model_copy(
+            update={"dataset": found.dataset.model_copy(update={"name": printable(found.dataset.name)})}
+        )
+
+    def content(self) -> dict[str, Any]:
+        """As plain data."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def write(self, path: Path) -> None:
+        """Writes the file.
+
+        Raises:
+            WriteError: it can't be written.
+        """
+        with writing(path):
+            write_json(path, self.content())
+
+    @property
+    def local(self) -> list[float]:
+        """Test accuracy of the local CNN of each subimage; a coarse subdomain's is left out."""
+        return self.accuracy["test"].local[: len(self.decomposition.boxes)]
+
+    def strategy(self, name: str, split: str = "test") -> float | None:
+        """Accuracy of a strategy; of ``local``, the mean over the subimages; None where it was not trained."""
+        if name == "local":
+            return sum(self.local) / len(self.local) if self.local else None
+        return self.accuracy[split].of(name)
+
+    def seconds_of(self, phase: str) -> float | None:
+        """Of a phase on the ranks that took longest; None where it was not run. Of ``local``, of the slowest CNN."""
+        found = self.seconds.get(phase)
+        return max(found, default=0.0) if isinstance(found, list) else found
 
 
 def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -58,8 +222,9 @@ def assemble(
     bytes_read: Sequence[int],
     memory: Sequence[tuple[int, int | None]],
     startup: Sequence[Mapping[str, float]],
-) -> dict[str, Any]:
-    """The content of results.json as plain data, format 1.
+    reused: Mapping[str, str] | None = None,
+) -> Results:
+    """The content of the file.
 
     Args:
         config, problem, layout: of the run.
@@ -71,10 +236,11 @@ def assemble(
         bytes_read: bytes of pixels by rank.
         memory: by rank the most bytes in memory, of the host and of the GPU (None without one).
         startup: by rank, seconds from the launch to the end of the first training step by cause.
+        reused: by phase the run whose result was taken.
     """
     info, decomposition, widths = problem.info, problem.decomposition, problem.widths
-    return {
-        "format": FORMAT,
+    content: dict[str, Any] = {
+        "format": 1,
         "name": config.name,
         "seed": config.seed,
         "dataset": {
@@ -109,118 +275,4 @@ def assemble(
         "devices": [place.device for place in layout.places],
         "threads_per_rank": layout.places[0].threads,
     }
-
-
-def print_problem(problem: Problem, out: TextIO) -> None:
-    """Says what is to be solved: decomposition, width of the CNNs, parameters."""
-    decomposition, widths = problem.decomposition, problem.widths
-    boxes = decomposition.boxes
-    shapes = sorted({by(box.shape) for box in boxes})
-    grid = "explicit boxes" if decomposition.parts is None else by(decomposition.parts)
-    print(f"decomposition: {grid}, {len(boxes)} subimages of {' and '.join(shapes)} pixels", file=out)
-    if decomposition.coarse is not None:
-        coarse = decomposition.subdomains[-1]
-        print(
-            f"coarse subdomain {len(boxes)}: the image averaged in blocks of {by(coarse.block)} "
-            f"to {by(coarse.shape)} pixels",
-            file=out,
-        )
-    if (coverage := decomposition.coverage()) < 1:
-        print(f"note: the boxes leave {1 - coverage:.1%} of the image out", file=out)
-    print(
-        f"parameters: global CNN {widths.global_parameters:,} (width {widths.global_width}); "
-        f"local CNNs {_span(widths.local_parameters)} each, {sum(widths.local_parameters):,} in all "
-        f"(width {widths.local_width})",
-        file=out,
-    )
-
-
-def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
-    """Says once who does what: :func:`print_problem`, memory on root and for samples, map of the ranks."""
-    print_problem(problem, out)
-    if problem.root_bytes:
-        print(
-            f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "
-            f"{problem.root_available / 2**20:,.0f} MiB that are free",
-            file=out,
-        )
-    for line in storages.lines() if storages is not None else []:
-        print(line, file=out)
-    for place in layout.places:
-        whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
-        if layout.replicas > 1 and place.subdomains:
-            whose += f", replica {place.replica} of {layout.replicas}"
-        threads = f"{place.threads} thread{'s' if place.threads > 1 else ''}"
-        print(f"rank {place.rank} on {place.host}, {place.device}, {threads}: {whose}", file=out)
-    for warning in layout.warnings():
-        print(f"warning: {warning}", file=out)
-    out.flush()
-
-
-def print_results(results: Mapping[str, Any], directory: Path, out: TextIO) -> None:
-    """The tables of accuracies, parameters and seconds."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
-    console = Console(file=out, width=100, highlight=False, force_terminal=False)
-    accuracy = results["accuracy"]
-    splits = [split for split in ("train", "validation", "test") if split in accuracy]
-    table = Table("accuracy", title=Text(f"{results['dataset']['name']}: {results['name']}"), title_justify="left")
-    for split in splits:
-        table.add_column(split, justify="right")
-    fine = len(results["decomposition"]["boxes"])
-    for s in range(len(results["parameters"]["local"])):
-        name = f"local CNN {s}" if s < fine else f"coarse CNN {s}"
-        table.add_row(name, *[f"{accuracy[split]['local'][s]:.4f}" for split in splits])
-    table.add_section()
-    for key in CLASSIFIERS:
-        if key in accuracy["test"]:
-            table.add_row(STRATEGIES[key].title, *[f"{accuracy[split][key]:.4f}" for split in splits])
-    for start in ("transfer", "scratch"):
-        if (parts := f"coherent_{start}_parts") in accuracy["test"]:
-            table.add_section()
-            for key in CLASSIFIERS[: len(RULES)]:
-                words = f"{STRATEGIES[key].title}, CNNs after coherent_{start}"
-                table.add_row(words, *[f"{accuracy[split][parts][key]:.4f}" for split in splits])
-    console.print(table)
-
-    parameters, seconds, communication = results["parameters"], results["seconds"], results["communication"]
-    core_seconds = results["core_seconds"]
-    coherent = f"; coherent model {parameters['coherent']:,}" if "coherent" in parameters else ""
-    later = [phase for phase in seconds if phase.startswith("coherent") or phase == "global"]
-    print(
-        f"parameters: global CNN {parameters['global']:,}; local CNNs {_span(parameters['local'])} each, "
-        f"{sum(parameters['local']):,} in all; DNN {parameters['dnn']:,}{coherent}",
-        f"seconds: start {seconds['start']:.1f}, read {seconds['read']:.1f}, "
-        f"local {_span(seconds['local'], '.1f')} per subdomain, "
-        + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
-        + f"total {seconds['total']:.1f}",
-        "start-up: "
-        + ", ".join(f"{cause.replace('_', ' ')} {value:.1f}" for cause, value in results["startup"].items()),
-        "seconds of processor time, all ranks: "
-        + ", ".join(
-            f"{phase} {core_seconds[phase]:.1f}"
-            for phase in ("local", "gather", "dnn", *later, "total")
-            if phase in core_seconds
-        ),
-        "messages of a rank: "
-        + "; ".join(_messages(phase, communication[phase]) for phase in ("local", "gather", "dnn") if phase in seconds)
-        + "".join(f"; {_messages(phase, communication[phase])}" for phase in later),
-        f"results: {directory / 'results.json'}",
-        sep="\n",
-        file=out,
-        flush=True,
-    )
-
-
-def _messages(phase: str, counted: Mapping[str, float]) -> str:
-    if "calls_per_step" in counted:
-        return f"{phase} {counted['calls_per_step']:g} calls, {counted['bytes_per_step']:,.0f} bytes per step"
-    return f"{phase} {counted['calls']} calls, {counted['bytes']:,} bytes"
-
-
-def _span(values: Sequence[float], form: str = ",") -> str:
-    low, high = min(values), max(values)
-    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
+    return Results.model_validate(content | ({"reused": reused} if reused else {}))

@@ -10,9 +10,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import DamagedError, WriteError
+from .errors import DamagedError, UserError, WriteError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^}]*)\})", re.ASCII)
 
@@ -117,6 +122,24 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: object) -> None:
     """Writes a whole JSON file, as :func:`write_bytes` does."""
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_json(path: Path, kind: type[M]) -> M:
+    """A JSON file that another program may have written, as far as ``kind``, a pydantic model, names its content.
+
+    Raises:
+        UserError: it can't be read, or is not what it should be.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} is damaged or of another format: {where}: {first['msg']}") from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import torch
 
-from ..artifacts import results
+from ..artifacts import summary
 from ..config import loading
 from ..config.schema import Config
 from ..core import environment
@@ -57,7 +57,7 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
     if ready is None:  # before anything else is loaded
         torch.set_num_threads(layout.places[0].threads)
         ready = ready_bytes("cpu") + MPI_BYTES
-    results.print_problem(problem, out)
+    summary.print_problem(problem, out)
     for warning in layout.warnings():
         print(f"warning: {warning}", file=out)
     plan_tables.print_boxes(problem, layout, out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..bench.curves import NAME, REFERENCE, WORDS, Headline
 from ..core import yaml_text
-from ..studies import study_index
+from ..core.files import read_json
 from .drawing import Figures
 from .page import Section
 from .style import LOOKS, legend
@@ -29,7 +29,7 @@ def section(source: Path, folder: Path) -> Section:
         UserError: the result can't be read, or is damaged.
         OSError: the figure can't be written.
     """
-    found = study_index.parsed(source / NAME, Headline)
+    found = read_json(source / NAME, Headline)
     figures = Figures(folder)
     with figures.draw("headline", _CAPTION) as axes:
         draw(axes, found)

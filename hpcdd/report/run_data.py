@@ -12,13 +12,12 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Po
 from ..artifacts import predictions as decisions
 from ..artifacts.names import TRAININGS
 from ..artifacts.predictions import Decisions
+from ..artifacts.results import Results
 from ..config.loading import from_yaml
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..decomposition.boxes import Decomposition
 from ..runs.run_directory import RunDirectory
-from ..studies.study_index import parsed
-from ..studies.study_results import Results
 
 PHASES = tuple(TRAININGS)
 """The phases that train, in their order."""
@@ -39,27 +38,6 @@ class Line(BaseModel):
     seconds: NonNegativeFloat
 
 
-class RunResults(Results):
-    """What the page of a run reads of its results.json."""
-
-    name: str
-    seed: int
-    width: dict[str, PositiveInt]
-    seconds: dict[str, NonNegativeFloat | list[NonNegativeFloat]]
-    communication: dict[str, dict[str, NonNegativeFloat]]
-    ranks: PositiveInt
-    replicas: PositiveInt
-    devices: list[str]
-    hosts: PositiveInt
-    threads_per_rank: PositiveInt
-    memory: list[NonNegativeInt]
-
-    def seconds_of(self, phase: str) -> float | None:
-        """Of a phase on the ranks that took longest; None where it was not run. Of ``local``, of the slowest CNN."""
-        found = self.seconds.get(phase)
-        return max(found, default=0.0) if isinstance(found, list) else found
-
-
 @dataclass(frozen=True)
 class RunData:
     """A complete run.
@@ -75,7 +53,7 @@ class RunData:
 
     folder: Path
     config: Config
-    results: RunResults
+    results: Results
     lines: tuple[Line, ...]
     decisions: Decisions
     decomposition: Decomposition
@@ -106,7 +84,7 @@ def read(folder: Path) -> RunData:
         raise UserError(
             f"{folder} holds neither a run nor a study; name a folder that `hpcdd train` or `hpcdd study` has made"
         )
-    results = parsed(directory.results, RunResults)
+    results = Results.read(directory.results)
     try:
         config = from_yaml(directory.config.read_text("utf-8"), str(directory.config))
         decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])

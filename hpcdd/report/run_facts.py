@@ -75,7 +75,7 @@ def head(run: RunData) -> list[str]:
     coarse = " and a coarse one" if run.decomposition.coarse is not None else ""
     overlap = f", overlap {by(run.decomposition.overlap)}" if any(run.decomposition.overlap) else ""
     return [
-        f"{config.model.name} of width {results.width['local']} on each of {boxes} subimages ({grid}{overlap}){coarse} "
+        f"{config.model.name} of width {results.width.local} on each of {boxes} subimages ({grid}{overlap}){coarse} "
         f"of {data.name}: {data.train:,} training and {data.test:,} test images of {by(data.image_shape)}, "
         f"{data.classes} classes.",
         f"The {STRATEGIES[found.final].title}: {share.accuracy:.4f} of the {found.split} images are decided right "

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..artifacts import results
+from ..artifacts import summary
 from ..artifacts.metrics_log import MetricsLog
 from ..core.errors import DivergedError, RunError, StopRequest, UserError
 from ..core.files import writing
@@ -101,7 +101,7 @@ class RunContext:
         self.telemetry = Telemetry(comm, channel, self._sink, interval)
         self.team = form_team(comm, self.layout, config, Flag(self.stop.wanted))
         if comm.is_root and not job.study:
-            results.print_plan(self.layout, self.problem, sys.stdout, self._storages)
+            summary.print_plan(self.layout, self.problem, sys.stdout, self._storages)
         comm.startup.mark("problem")
 
     @cached_property

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..artifacts import results
+from ..artifacts import results, summary
 from ..artifacts.model_file import write_model
+from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core import environment
 from ..core.errors import WriteError
-from ..core.files import write_json, writing
+from ..core.files import writing
 from ..core.seeding import WHOLE
 from ..data.problem import Problem
 from ..models.dnn import DNN
@@ -86,7 +87,7 @@ def record(context: RunContext, trained: Trained) -> None:
     context.archive.log.info("complete")
     if content is not None and comm.is_root and not context.job.study:
         context.close_display()
-        results.print_results(content, context.directory.path, sys.stdout)
+        summary.print_results(content, context.directory.path, sys.stdout)
 
 
 def _write_decisions(context: RunContext) -> None:
@@ -149,7 +150,7 @@ def _peak_memory(device: str) -> tuple[int, int | None]:
     return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
-def _write_results(context: RunContext, trained: Trained, everyone: Sequence[_Costs]) -> dict[str, Any]:
+def _write_results(context: RunContext, trained: Trained, everyone: Sequence[_Costs]) -> Results:
     """On root: results.json, and that the run is complete.
 
     Args:
@@ -181,11 +182,9 @@ def _write_results(context: RunContext, trained: Trained, everyone: Sequence[_Co
         bytes_read=[of_rank.bytes_read for of_rank in everyone],
         memory=[of_rank.memory for of_rank in everyone],
         startup=[of_rank.startup for of_rank in everyone],
+        reused={phase: Path(donor).name for phase, donor in context.archive.reused.items()},
     )
-    if context.archive.reused:
-        content["reused"] = {phase: Path(donor).name for phase, donor in context.archive.reused.items()}
-    with writing(context.directory.results):
-        write_json(context.directory.results, content)
+    content.write(context.directory.results)
     context.archive.complete()
     return content
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..mpi import communicator, launcher
@@ -34,10 +34,9 @@ class TrainingRun:
     directory: Path
 
     @property
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """results.json, read anew."""
-        content: dict[str, Any] = json.loads(RunDirectory(self.directory).results.read_text())
-        return content
+        return Results.read(RunDirectory(self.directory).results)
 
 
 def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import socket
 import time
@@ -20,7 +19,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..artifacts.names import STRATEGY_NAMES, TRAININGS
+from ..artifacts.names import CLASSIFIERS, TRAININGS
+from ..artifacts.results import Results
 from ..core.environment import ColocatedRanks
 from ..core.errors import CollectiveError, InUseError, StopRequest, UserError
 from ..core.texts import printable_lines
@@ -204,9 +204,9 @@ class _Group:
             self._directory.fail(taken.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
 
     def _accuracies(self, run_id: str) -> str:
-        content = json.loads(self._directory.run(run_id).results.read_bytes())
-        test = content["accuracy"]["test"]
-        return ", ".join(f"{name} {test[name]:.4f}" for name in STRATEGY_NAMES if isinstance(test.get(name), float))
+        found = Results.read(self._directory.run(run_id).results)
+        rates = {name: found.accuracy["test"].of(name) for name in CLASSIFIERS}
+        return ", ".join(f"{name} {rate:.4f}" for name, rate in rates.items() if rate is not None)
 
     def _say(self, text: str) -> None:
         if self._comm.is_root:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic import ValidationError as Invalid
 
 from ..artifacts.names import StrategyName
 from ..core.errors import UserError
-from ..core.files import write_json, writing
+from ..core.files import read_json, write_json, writing
 from ..core.texts import printable
 
 NAME = "study.json"
-M = TypeVar("M", bound=BaseModel)
 Identity = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=200)]
 """Of a run; also the name of its folder, so that it can lead nowhere else."""
 
@@ -106,24 +104,8 @@ def read(folder: Path) -> Index:
     """
     path = folder / NAME
     try:
-        return parsed(path, Index)
+        return read_json(path, Index)
     except UserError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise UserError(f"{folder} is no directory of a study: there is no {NAME} in it") from error
         raise
-
-
-def parsed(path: Path, kind: type[M]) -> M:
-    """A JSON file that another program may have written, as far as ``kind`` names its content.
-
-    Raises:
-        UserError: it can't be read, or is not what it should be.
-    """
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from error
-    except Invalid as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is damaged or of another format: {where}: {first['msg']}") from error

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
-
+from ..artifacts.results import Results
 from ..core.errors import UserError
-from ..core.texts import printable, printable_lines
+from ..core.texts import printable_lines
 from ..runs.run_directory import RunDirectory
 from . import study_index as index
 from .study_index import Entry, Index
@@ -19,58 +18,6 @@ from .study_index import Entry, Index
 RUNS = "runs"
 FAILED = "failed"
 Condition = Literal["complete", "failed", "unfinished", "not begun"]
-_Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Part(BaseModel):
-    # A results.json holds more than is read here, and may come to hold more yet.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class _Accuracy(_Part):
-    test: dict[str, _Rate | list[_Rate] | dict[str, _Rate | list[_Rate]]]
-
-
-class _Dataset(_Part):
-    name: Annotated[str, AfterValidator(printable)]
-    train: PositiveInt
-    test: PositiveInt
-    classes: PositiveInt
-    image_shape: list[PositiveInt]
-
-
-class _Decomposition(_Part):
-    boxes: list[Any]
-
-
-class _Parameters(_Part):
-    of_global: NonNegativeInt = Field(alias="global")
-    local: list[NonNegativeInt]
-    dnn: NonNegativeInt
-    coherent: NonNegativeInt | None = None
-
-
-class Results(_Part):
-    """What a study's tables read of a results.json."""
-
-    dataset: _Dataset
-    decomposition: _Decomposition
-    parameters: _Parameters
-    accuracy: _Accuracy
-    core_seconds: dict[str, NonNegativeFloat]
-
-    @property
-    def local(self) -> list[float]:
-        """Test accuracy of the local CNN of each subimage; a coarse subdomain's is left out."""
-        found = self.accuracy.test.get("local")
-        return found[: len(self.decomposition.boxes)] if isinstance(found, list) else []
-
-    def strategy(self, name: str) -> float | None:
-        """Test accuracy of a strategy; of ``local``, the mean over the subimages; None where it was not trained."""
-        if name == "local":
-            return sum(self.local) / len(self.local) if self.local else None
-        found = self.accuracy.test.get(name)
-        return found if isinstance(found, float) else None
 
 
 @dataclass(frozen=True)
@@ -123,7 +70,7 @@ def read(folder: Path) -> Outcome:
 def _run(folder: Path, entry: Entry) -> Run:
     directory = RunDirectory(folder / RUNS / entry.id)
     if directory.results.exists():
-        return Run(entry, "complete", results=index.parsed(directory.results, Results))
+        return Run(entry, "complete", results=Results.read(directory.results))
     failed = folder / FAILED / f"{entry.id}.json"
     if failed.exists():
         return Run(entry, "failed", error=_error(failed))

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..artifacts.names import STRATEGIES, STRATEGY_NAMES, StrategyName
+from ..artifacts.results import Results
 from ..core.texts import printable
 from .hypotheses import Hypothesis, Measured, TestResult, judge
-from .study_results import Outcome, Results, Run
+from .study_results import Outcome, Run
 
 
 @dataclass(frozen=True)

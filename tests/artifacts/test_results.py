@@ -10,8 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
-from hpcdd.artifacts import results
+from hpcdd.artifacts import results, summary
 from hpcdd.artifacts.names import CLASSIFIERS, TRAININGS
+from hpcdd.artifacts.results import Results
 from hpcdd.config.schema import CoherentSettings, Config
 from hpcdd.core.files import write_json
 from hpcdd.data.problem import build_problem
@@ -100,7 +101,7 @@ def assembled(tiny: Path, layout: RankLayout, decomposition: dict[str, Any], **c
         "memory": [(300, None), (400, 7)],
         "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is spare
     }
-    return results.assemble(config, problem, layout, **{**content, **changes})
+    return results.assemble(config, problem, layout, **{**content, **changes}).content()
 
 
 def layout_of(*owned: tuple[int, ...]) -> RankLayout:
@@ -180,7 +181,7 @@ def rows(text: str) -> list[list[str]]:
 
 def test_the_table_of_a_run_that_trained_everything(everything: dict[str, Any]) -> None:
     out = io.StringIO()
-    results.print_results(everything, Path("runs/two-001"), out)
+    summary.print_results(Results.model_validate(everything), Path("runs/two-001"), out)
     text = out.getvalue()
     expected = {"local CNN 0": [0.1] * 3, "local CNN 1": [0.2] * 3, "coarse CNN 2": [0.34567] * 3}
     for words, more in {
@@ -206,7 +207,7 @@ def test_the_table_of_a_run_that_trained_everything(everything: dict[str, Any]) 
 
 def test_the_table_holds_each_local_cnn_and_strategy_with_its_accuracies(content: dict[str, Any]) -> None:
     out = io.StringIO()
-    results.print_results(content, Path("runs/two-001"), out)
+    summary.print_results(Results.model_validate(content), Path("runs/two-001"), out)
     text = out.getvalue()
     rows = {"local CNN 0": 0, "local CNN 1": 0.01, "average probability": 0.02, "majority vote": 0.03,
             "log-opinion pool": 0.04, "DNN": 0.05}  # fmt: skip
@@ -237,7 +238,7 @@ def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
         2, (RankPlacement(0, "node1", "cpu", "cpu", 1, (0, 1)), RankPlacement(1, "node1", "cpu", "cpu", 2, ()))
     )
     out = io.StringIO()
-    results.print_plan(layout, problem, out)
+    summary.print_plan(layout, problem, out)
     text = out.getvalue()
     assert "explicit boxes, 2 subimages of 12 x 5 and 12 x 6 pixels" in text
     assert re.search(r"memory on root for the local decisions: [\d.]+ MiB of [\d,]+ MiB that are free", text)
@@ -257,7 +258,7 @@ def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
         )
     )
     out = io.StringIO()
-    results.print_plan(layout_of((0,), (0,), (1,), (1,), (2,), (2,), ()), problem, out)
+    summary.print_plan(layout_of((0,), (0,), (1,), (1,), (2,), (2,), ()), problem, out)
     text = out.getvalue()
     assert "decomposition: 1 x 2, 2 subimages of 12 x 6 pixels\n" in text
     assert "coarse subdomain 2: the image averaged in blocks of 1 x 2 to 12 x 6 pixels\n" in text
@@ -270,5 +271,6 @@ def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(content: dict[str, Any], tmp_path: Path) -> None:
     out = io.StringIO()
-    results.print_results({**content, "dataset": {**content["dataset"], "name": "a[/b] [small]"}}, tmp_path, out)
+    named = {**content, "dataset": {**content["dataset"], "name": "a[/b] [small]"}}
+    summary.print_results(Results.model_validate(named), tmp_path, out)
     assert "a[/b] [small]" in out.getvalue()

@@ -31,6 +31,8 @@ def results(test: Accuracies, *, boxes: int = 4, core_seconds: Mapping[str, floa
     return {
         "format": 1,
         "name": "made",
+        "seed": 0,
+        "width": {"global": 8, "local": 4},
         "dataset": {"name": "stripes", "train": 300, "test": 90, "classes": 3, "image_shape": [1, 12, 12]},
         "decomposition": {"grid": [2, 2], "overlap": [0, 0], "boxes": [[[0, 0], [6, 6]]] * boxes},
         "parameters": COUNTS,

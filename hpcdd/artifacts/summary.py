@@ -1,0 +1,136 @@
+"""What a run is going to do, and what it has found, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from ..data.format import SPLITS
+from ..data.problem import Problem
+from ..data.sample_storage import Storages
+from ..decomposition.boxes import by
+from ..decomposition.rank_layout import RankLayout
+from ..models.aggregators import RULES
+from .names import CLASSIFIERS, STRATEGIES
+from .results import Results
+
+
+def print_problem(problem: Problem, out: TextIO) -> None:
+    """Says what is to be solved: decomposition, width of the CNNs, parameters."""
+    decomposition, widths = problem.decomposition, problem.widths
+    boxes = decomposition.boxes
+    shapes = sorted({by(box.shape) for box in boxes})
+    grid = "explicit boxes" if decomposition.parts is None else by(decomposition.parts)
+    print(f"decomposition: {grid}, {len(boxes)} subimages of {' and '.join(shapes)} pixels", file=out)
+    if decomposition.coarse is not None:
+        coarse = decomposition.subdomains[-1]
+        print(
+            f"coarse subdomain {len(boxes)}: the image averaged in blocks of {by(coarse.block)} "
+            f"to {by(coarse.shape)} pixels",
+            file=out,
+        )
+    if (coverage := decomposition.coverage()) < 1:
+        print(f"note: the boxes leave {1 - coverage:.1%} of the image out", file=out)
+    print(
+        f"parameters: global CNN {widths.global_parameters:,} (width {widths.global_width}); "
+        f"local CNNs {_span(widths.local_parameters)} each, {sum(widths.local_parameters):,} in all "
+        f"(width {widths.local_width})",
+        file=out,
+    )
+
+
+def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
+    """Says once who does what: :func:`print_problem`, memory on root and for samples, map of the ranks."""
+    print_problem(problem, out)
+    if problem.root_bytes:
+        print(
+            f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "
+            f"{problem.root_available / 2**20:,.0f} MiB that are free",
+            file=out,
+        )
+    for line in storages.lines() if storages is not None else []:
+        print(line, file=out)
+    for place in layout.places:
+        whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
+        if layout.replicas > 1 and place.subdomains:
+            whose += f", replica {place.replica} of {layout.replicas}"
+        threads = f"{place.threads} thread{'s' if place.threads > 1 else ''}"
+        print(f"rank {place.rank} on {place.host}, {place.device}, {threads}: {whose}", file=out)
+    for warning in layout.warnings():
+        print(f"warning: {warning}", file=out)
+    out.flush()
+
+
+def print_results(results: Results, directory: Path, out: TextIO) -> None:
+    """The tables of accuracies, parameters and seconds."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
+    console = Console(file=out, width=100, highlight=False, force_terminal=False)
+    accuracy = {split: results.accuracy[split] for split in SPLITS if split in results.accuracy}
+    table = Table("accuracy", title=Text(f"{results.dataset.name}: {results.name}"), title_justify="left")
+    for split in accuracy:
+        table.add_column(split, justify="right")
+
+    def add(words: str, rates: Iterable[float | None]) -> None:
+        table.add_row(words, *["" if rate is None else f"{rate:.4f}" for rate in rates])
+
+    fine = len(results.decomposition.boxes)
+    for s in range(len(results.parameters.local)):
+        add(f"local CNN {s}" if s < fine else f"coarse CNN {s}", [found.local[s] for found in accuracy.values()])
+    table.add_section()
+    for name in CLASSIFIERS:
+        if results.strategy(name) is not None:
+            add(STRATEGIES[name].title, [found.of(name) for found in accuracy.values()])
+    for start in ("transfer", "scratch"):
+        parts = [found.parts_of(start) for found in accuracy.values()]
+        if parts[-1] is not None:
+            table.add_section()
+            for rule in RULES:
+                words = f"{STRATEGIES[rule].title}, CNNs after coherent_{start}"
+                add(words, [None if part is None else getattr(part, rule) for part in parts])
+    console.print(table)
+
+    parameters, seconds, core_seconds = results.parameters, results.seconds, results.core_seconds
+    coherent = "" if parameters.coherent is None else f"; coherent model {parameters.coherent:,}"
+    later = [phase for phase in seconds if phase.startswith("coherent") or phase == "global"]
+    own = seconds["local"]
+    print(
+        f"parameters: global CNN {parameters.of_global:,}; local CNNs {_span(parameters.local)} each, "
+        f"{sum(parameters.local):,} in all; DNN {parameters.dnn:,}{coherent}",
+        f"seconds: start {seconds['start']:.1f}, read {seconds['read']:.1f}, "
+        f"local {_span(own if isinstance(own, list) else [own], '.1f')} per subdomain, "
+        + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
+        + f"total {seconds['total']:.1f}",
+        "start-up: " + ", ".join(f"{cause.replace('_', ' ')} {value:.1f}" for cause, value in results.startup.items()),
+        "seconds of processor time, all ranks: "
+        + ", ".join(
+            f"{phase} {core_seconds[phase]:.1f}"
+            for phase in ("local", "gather", "dnn", *later, "total")
+            if phase in core_seconds
+        ),
+        "messages of a rank: "
+        + "; ".join(
+            _messages(phase, results.communication[phase])
+            for phase in ("local", "gather", "dnn", *later)
+            if phase in seconds
+        ),
+        f"results: {directory / 'results.json'}",
+        sep="\n",
+        file=out,
+        flush=True,
+    )
+
+
+def _messages(phase: str, counted: Mapping[str, float]) -> str:
+    if "calls_per_step" in counted:
+        return f"{phase} {counted['calls_per_step']:g} calls, {counted['bytes_per_step']:,.0f} bytes per step"
+    return f"{phase} {counted['calls']} calls, {counted['bytes']:,} bytes"
+
+
+def _span(values: Sequence[float], form: str = ",") -> str:
+    low, high = min(values), max(values)
+    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
