@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..core import yaml_text
 from ..core.errors import UserError
 from ..core.files import expanded
 from ..core.yaml_text import KeyPath
-from .options import Tree, is_section, nearest, parse_options
+from .options import Overrides, Tree, is_section, nearest
 from .schema import Config
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
@@ -55,28 +55,24 @@ class Source:
         return f"{self.path}{line}"
 
 
-def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool]:
+def load(file: str | Path | None = None, overrides: Overrides | None = None, base: Source | None = None) -> Config:
     """Merges defaults, YAML file and command line.
 
     Args:
-        argv: what follows ``hpcdd train``. ``--help`` prints the documentation of every field and exits.
-        base: stands for a file where ``argv`` names none; default: the packaged quick-start.
-
-    Returns:
-        The configuration, and whether it is only to be printed.
+        file: the YAML file.
+        overrides: what the command line sets.
+        base: stands for a file where none is named; default: the packaged quick-start.
 
     Raises:
         UserError: with a line for each mistake in the file and on the command line.
     """
-    # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
-    file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
-    options, print_config, problems = parse_options(argv)
-    source = read(QUICKSTART if file is None else path_of(file)) if file is not None or base is None else base
-    config, more = _validate(merged(source.tree, options))
-    problems += [_describe(source, options, place, text) for place, text in more]
+    overrides = overrides or Overrides()
+    source = base if file is None and base is not None else read(path_of(str(file or QUICKSTART)))
+    config, found = _validate(merged(source.tree, overrides.tree))
+    problems = [*overrides.problems, *(_describe(source, overrides.tree, place, text) for place, text in found)]
     if problems or config is None:
         raise UserError("\n".join(problems))
-    return config, print_config
+    return config
 
 
 def validated(source: Source, options: Tree) -> Config:
@@ -157,6 +153,15 @@ def path_of(word: str) -> Path:
         return Path(expanded(word))
     except ValueError as error:
         raise UserError(f"configuration {word!r}: {error}") from error
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, by what it begins with."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except (OSError, ValueError):
+        return False
 
 
 def read(path: Path) -> Source:
