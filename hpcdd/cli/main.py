@@ -35,6 +35,7 @@ COMMANDS = {
     "plan": "who would do what on N ranks, and at what cost; nothing is trained",
     "bench": "measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy",
     "info": "what is installed here, and what is wrong with it",
+    "completion": "a script by which bash, zsh or fish completes commands and options",
 }
 """Each is a module of this package. It has ``declare(parser)``, and ``run(comm, words)`` for all ranks, with
 ``needs_mpi(words)`` where that depends, or ``run_alone(words)`` for one process, or both."""
