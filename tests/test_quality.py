@@ -35,5 +35,7 @@ def test_the_architecture_page_names_what_is_there() -> None:
 
 
 def test_no_module_name_means_two_things() -> None:
-    names = Counter(path.stem for path in ROOT.glob("hpcdd/**/*.py") if path.stem != "__init__")
+    """But a command's file in cli/ may be called like the file that does its work."""
+    paths = [path for path in ROOT.glob("hpcdd/**/*.py") if path.parent.name != "cli" and path.stem != "__init__"]
+    names = Counter(path.stem for path in paths)
     assert [name for name, count in names.items() if count > 1] == []

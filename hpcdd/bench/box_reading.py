@@ -8,7 +8,6 @@ on the wall.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import sys
@@ -21,7 +20,6 @@ from typing import TextIO
 import h5py
 import numpy as np
 
-from ..config import loading
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..core.interleaving import quartiles
@@ -51,22 +49,23 @@ class Case:
     decomposition: Decomposition
 
 
-def run(arguments: argparse.Namespace, rest: Sequence[str], out: TextIO = sys.stdout) -> None:
+def run(config: Config | None, rounds: int, mib: int, out: TextIO = sys.stdout) -> None:
     """Measures and prints.
 
     Args:
-        arguments: ``rounds`` and ``mib``.
-        rest: a dataset file or a configuration, and fields; nothing for the built-in cases.
+        config: data set and decomposition; None for the built-in cases.
+        rounds: in which all take a turn.
+        mib: MiB of images in each file.
         out: where to print.
 
     Raises:
-        UserError: file or configuration are wrong, or don't fit.
+        UserError: data set and decomposition don't fit.
     """
-    size = arguments.mib << 20
-    cases = [_of_user(rest, size)] if rest else _built_in(size)
+    size = mib << 20
+    cases = _built_in(size) if config is None else [_of_user(config, size)]
     print("reading all boxes, GB/s: median (quartiles); quotients to contiguous within a round", file=out)
     for case in cases:
-        _print(case, measure(case, arguments.rounds), out)
+        _print(case, measure(case, rounds), out)
 
 
 def measure(case: Case, rounds: int) -> dict[str, list[float]]:
@@ -117,11 +116,8 @@ def _built_in(size: int) -> Iterator[Case]:
         yield Case(name, images, Decomposition.grid(shape[1:], (2,) * (len(shape) - 1)))
 
 
-def _of_user(rest: Sequence[str], size: int) -> Case:
+def _of_user(config: Config, size: int) -> Case:
     """The first training images of a dataset file, in the decomposition of a configuration."""
-    if not rest[0].startswith("-") and Path(rest[0]).is_file() and h5py.is_hdf5(rest[0]):
-        rest = ["--data.file", *rest]
-    config: Config = loading.parse(rest)[0]
     info = inspect(resolve(config.data.file))
     try:
         decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])

@@ -1,22 +1,33 @@
-"""What is installed here, and what is wrong with it: versions, MPI library and launcher, devices, memory."""
+"""``hpcdd info``: what is installed here, and what is wrong with it."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 from ..core import environment
 from ..core.errors import UserError
 from ..mpi import launcher as launch
 from ..mpi import library as mpi
+from .parser import Parser, parse
 
 
-def run() -> int:
+def declare(parser: Parser) -> None:
+    """Says what the command does; it has no options."""
+    parser.describe(
+        "What is installed here, and what is wrong with it: versions, MPI library and launcher, devices, memory.",
+        "hpcdd info",
+    )
+
+
+def run_alone(words: Sequence[str]) -> int:
     """Prints what there is.
 
     Returns:
         0, or 2 if training could not start here.
     """
+    parse("info", declare, words)
     facts = environment.facts()
     problems = []
     rows = [("python", facts["python"]), *facts["packages"].items()]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..core import yaml_text
 from ..core.errors import UserError
 from ..core.files import expanded
 from ..core.yaml_text import KeyPath
-from .options import Tree, is_section, nearest, parse_options
+from .options import Overrides, Tree, is_section, nearest
 from .schema import Config
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
@@ -56,58 +56,41 @@ class Source:
         return f"{self.path}{line}"
 
 
-def parse(argv: Sequence[str], base: Source | None = None) -> tuple[Config, bool]:
+def load(
+    file: str | os.PathLike[str] | None = None, overrides: Overrides | None = None, base: Source | None = None
+) -> Config:
     """Merges defaults, YAML file and command line.
 
     Args:
-        argv: what follows ``hpcdd train``. ``--help`` prints the documentation of every field and exits.
-        base: stands for a file where ``argv`` names none; default: the packaged quick-start.
-
-    Returns:
-        The configuration, and whether it is only to be printed.
+        file: the YAML file.
+        overrides: what the command line sets.
+        base: stands for a file where none is named; default: the packaged quick-start.
 
     Raises:
         UserError: with a line for each mistake in the file and on the command line.
     """
-    # CONFIG is taken off first: argparse would take the value of an option that it does not know for it.
-    file, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
-    options, print_config, problems = parse_options(argv)
-    source = read(QUICKSTART if file is None else path_of(file)) if file is not None or base is None else base
-    config, more = _validate(merged(source.tree, options))
-    problems += [_describe(source, options, place, text) for place, text in more]
+    overrides = overrides or Overrides()
+    source = read(path_of(str(file))) if file is not None else base or read(QUICKSTART)
+    config, found = _validate(merged(source.tree, overrides.tree))
+    problems = [
+        *overrides.problems,
+        *(_describe(source, overrides.tree, place, text, overrides.origin) for place, text in found),
+    ]
     if problems or config is None:
         raise UserError("\n".join(problems))
-    return config, print_config
+    return config
 
 
-def validated(source: Source, options: Tree, origin: str = "command line") -> Config:
+def validated(source: Source, options: Tree) -> Config:
     """The configuration that stands in ``source``, part of which came from ``options`` of the command line.
-
-    Args:
-        source: with the options in it.
-        options: as a tree like a file's.
-        origin: of the options, for the messages.
 
     Raises:
         UserError: with a line for each mistake.
     """
     config, problems = _validate(source.tree)
     if config is None:
-        raise UserError("\n".join(_describe(source, options, place, text, origin) for place, text in problems))
+        raise UserError("\n".join(_describe(source, options, place, text) for place, text in problems))
     return config
-
-
-def load(path: str | os.PathLike[str] | None, overrides: Mapping[str, Any]) -> Config:
-    """See :meth:`hpcdd.config.schema.Config.load`."""
-    source = read(QUICKSTART if path is None else path_of(str(path)))
-    options: Tree = {}
-    for name, value in overrides.items():
-        section, _, field = name.rpartition(".")
-        if section:
-            options.setdefault(section, {})[field] = value
-        else:
-            options = merged(options, {name: value})
-    return validated(replace(source, tree=merged(source.tree, options)), options, "overrides")
 
 
 def to_yaml(config: Config) -> str:
@@ -176,6 +159,15 @@ def path_of(word: str) -> Path:
         return Path(expanded(word))
     except ValueError as error:
         raise UserError(f"configuration {word!r}: {error}") from error
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, by what it begins with."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except (OSError, ValueError):
+        return False
 
 
 def read(path: Path) -> Source:

@@ -282,8 +282,9 @@ class Config(Settings):
                 the nearest name where one is unknown.
         """
         from .loading import load  # which imports this class
+        from .options import Overrides
 
-        return load(path, overrides or {})
+        return load(path, Overrides.of(overrides or {}))
 
     @property
     def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:

@@ -30,6 +30,39 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def hint(name: str, names: Iterable[str], otherwise: str, prefix: str = "") -> str:
+    """What to say behind an unknown name: the nearest known one, or something else.
+
+    Args:
+        name: what was found; may have the name of a section in front, with a dot.
+        names: those that are known. The same one in another section is the nearest, then those of its section.
+        otherwise: what to say where none is near.
+        prefix: in front of the nearest one.
+
+    >>> hint("local.epoch", ["local.epochs", "data.file"], "")
+    '; did you mean local.epochs?'
+    """
+    import difflib
+
+    known = list(names)
+    section, _, last = name.rpartition(".")
+    within = [full for full in known if section and full.startswith(f"{section}.")]
+    same = [full for full in known if full.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(name, same, n=1, cutoff=0.0) or _similar(last, within)
+    if not close and not within:  # else the section's own name makes everything in it look similar
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    close = close or _similar(last, known)
+    return f"; did you mean {prefix}{close[0]}?" if close else f"; {otherwise}"
+
+
+def _similar(last: str, names: Sequence[str]) -> list[str]:
+    """Of some full names the one whose last part is most similar."""
+    import difflib
+
+    by_last = {full.rpartition(".")[2]: full for full in reversed(names)}
+    return [by_last[match] for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
+
+
 def csv_text(rows: Iterable[Sequence[str | float | None]]) -> str:
     """CSV that a spreadsheet can open: texts that it would run as formulas have an apostrophe in front.
 

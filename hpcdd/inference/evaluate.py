@@ -43,7 +43,7 @@ from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
 from ..training.trainer import logits_of
-from .evaluate_options import EvaluateRequest, evaluate_request
+from .evaluate_request import EvaluateRequest
 from .evaluation_problem import build_evaluation_problem, check_output
 from .load import model_of
 
@@ -70,7 +70,7 @@ class _Parts:
     global_cnn: nn.Module | None
 
 
-def run(comm: Comm, arguments: Sequence[str]) -> None:
+def run(comm: Comm, request: EvaluateRequest) -> None:
     """Called by all ranks; root prints, and writes what is wanted.
 
     Raises:
@@ -78,7 +78,7 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
         WriteError: on all ranks.
     """
     start = time.perf_counter()
-    task = comm.on_root(lambda: _task(evaluate_request(arguments)))
+    task = comm.on_root(lambda: _task(request))
     config, problem, split = task.config, task.problem, task.order.split
     place_of = rank_layout.build(comm, len(problem.decomposition), config.device)
     place = place_of.places[comm.rank]

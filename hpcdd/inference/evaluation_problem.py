@@ -17,7 +17,7 @@ from ..data.subset import with_classes
 from ..decomposition.boxes import Decomposition
 from ..models.width import match_widths
 from ..runs.run_directory import RunDirectory
-from .evaluate_options import EvaluateRequest
+from .evaluate_request import EvaluateRequest
 
 
 def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[Config, Problem]:

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from torch import nn
 
 from ..core.errors import UserError
 from ..core.files import atomic_write, write_bytes, writing
-from . import model_options
 from .classifier import Classifier
 from .load import load
 
@@ -31,31 +30,32 @@ _INPUT, _OUTPUT = "images", "probabilities"
 Array = npt.NDArray[Any]
 
 
-def run(words: Sequence[str]) -> None:
+def run(run: Path, out: Path, strategy: str | None = None, own: str | None = None) -> None:
     """Exports, checks and says what was made.
 
     Args:
-        words: what follows ``export`` on the command line.
+        run: directory of a complete run, or its model.h5.
+        out: file to make, ``.onnx`` or ``.pt2``.
+        strategy: that decides; None for the best that is trained.
+        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
 
     Raises:
         UserError: no such model or strategy, another kind of file, or a graph that does not decide as the model does.
         WriteError: the file can't be written.
-        SystemExit: after ``--help``.
     """
-    own = model_options.parse(model_options.of_export(), words)
-    kind = own.out.suffix.lower()
+    kind = out.suffix.lower()
     if kind not in (".onnx", ".pt2"):
-        raise UserError(f"{own.out} is neither ONNX nor an exported program of PyTorch; name a file .onnx or .pt2")
+        raise UserError(f"{out} is neither ONNX nor an exported program of PyTorch; name a file .onnx or .pt2")
     if kind == ".onnx" and (missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]):
         raise UserError(f"ONNX needs {', '.join(missing)}, which are not installed; run pip install 'hpcdd[export]'")
-    if own.out.is_dir() or not own.out.absolute().parent.is_dir():
-        raise UserError(f"{own.out} is a folder, or lies in none; name a file in a folder that exists")
-    model = load(own.run, own.strategy, own.own)
-    deviation = (to_onnx if kind == ".onnx" else to_pt2)(model, own.out)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"{out} is a folder, or lies in none; name a file in a folder that exists")
+    model = load(run, strategy, own)
+    deviation = (to_onnx if kind == ".onnx" else to_pt2)(model, out)
     shape = ", ".join(map(str, model.image_shape))
     print(
-        f"{own.out}: {model.strategy}, {model.dtype} {_INPUT} (n, {shape}) to float64 {_OUTPUT} "
-        f"(n, {len(model.classes)}), {own.out.stat().st_size:,} bytes\n"
+        f"{out}: {model.strategy}, {model.dtype} {_INPUT} (n, {shape}) to float64 {_OUTPUT} "
+        f"(n, {len(model.classes)}), {out.stat().st_size:,} bytes\n"
         f"  greatest deviation from the model's own probabilities: {deviation:.1e}"
     )
 

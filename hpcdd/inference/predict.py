@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,43 +12,57 @@ from ..core.errors import UserError
 from ..core.files import write_bytes, writing
 from ..core.texts import printable
 from ..data.prepare.importers.decode_pool import DecodePool
-from . import model_options
 from .classifier import Classifier
 from .image_inputs import Source, open_sources
 from .load import load
 from .prediction_tables import Predictions
 
 
-def run(words: Sequence[str]) -> None:
+def run(
+    run: Path,
+    paths: Sequence[str],
+    *,
+    strategy: str | None = None,
+    own: str | None = None,
+    format: str = "table",
+    output: Path | None = None,
+    split: str = "test",
+    skip_bad: bool = False,
+) -> None:
     """Decides on all images, and then prints or writes what was decided; nothing where one of them can't be read.
 
     Args:
-        words: what follows ``predict`` on the command line.
+        run: directory of a complete run, or its model.h5.
+        paths: images; folders or archives of them; or dataset files.
+        strategy: that decides; None for the best that is trained.
+        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
+        format: ``table``, ``csv`` or ``json``.
+        output: file to write; None: it is printed.
+        split: of dataset files.
+        skip_bad: whether bad files are left out.
 
     Raises:
         UserError: no such model, strategy or images; a bad file, unless these are to be left out.
         WriteError: the file can't be written.
-        SystemExit: after ``--help``.
     """
-    own = model_options.parse(model_options.of_predict(), words)
-    model = load(own.run, own.strategy, own.own)
-    work = DecodePool(skip_bad=own.skip_bad)
-    sources = open_sources(own.paths, model, own.split)
+    model = load(run, strategy, own)
+    work = DecodePool(skip_bad=skip_bad)
+    sources = open_sources(paths, model, split)
     found = predict(model, sources, work)
-    text = {"table": found.to_table, "csv": found.to_csv, "json": found.to_json}[own.format]()
-    if own.output is not None:
-        with writing(own.output):
-            write_bytes(own.output, text.encode())
+    text = {"table": found.to_table, "csv": found.to_csv, "json": found.to_json}[format]()
+    if output is not None:
+        with writing(output):
+            write_bytes(output, text.encode())
     else:
         sys.stdout.write(text)
     # What is printed for programs is not mixed with words for people.
-    out = sys.stderr if own.output is None and own.format != "table" else sys.stdout
+    out = sys.stderr if output is None and format != "table" else sys.stdout
     if found.accuracy is not None:
         print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images of known class", file=out)
     for note in (*(note for source in sources for note in source.notes()), *work.notes()):
         print(printable(note), file=out)
-    if own.output is not None:
-        print(f"predictions: {own.output}", file=out)
+    if output is not None:
+        print(f"predictions: {output}", file=out)
 
 
 def predict(model: Classifier, sources: Sequence[Source], work: DecodePool) -> Predictions:

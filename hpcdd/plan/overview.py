@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 import torch
 
 from ..artifacts import summary
-from ..config import loading
 from ..config.schema import Config
 from ..core import environment
 from ..core.errors import UserError
@@ -25,7 +23,6 @@ from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout, RankPlacement, assign, threads_of
 from ..models.registry import check_consent
 from . import machine_file, plan_tables
-from . import plan_options as command_line
 from .clock import Clock
 from .cost import Costs
 from .machine import Machine
@@ -33,27 +30,38 @@ from .memory import MPI_BYTES, Memories, Memory, ready_bytes
 from .workload import Workload
 
 
-def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
+def run(
+    config: Config,
+    ranks: int,
+    *,
+    machine: Path | None = None,
+    ranks_per_host: int | None = None,
+    threads: int | None = None,
+    own: str | None = None,
+    picture: Path | None = None,
+    out: TextIO = sys.stdout,
+) -> None:
     """Prints the plan.
 
     Args:
-        words: behind ``hpcdd plan``.
+        config: of the run.
+        ranks: N.
+        machine: machine file, for seconds.
+        ranks_per_host, threads: see :func:`layout_of`.
+        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
+        picture: PNG to draw of the boxes.
         out: where to print.
 
     Raises:
-        UserError: something in the command line, the configuration, the data set or the machine file is wrong.
+        UserError: the configuration, the data set or the machine file is wrong.
         WriteError: the picture can't be written.
     """
-    own, rest = command_line.parse(words)
-    config, print_config = loading.parse(rest)
-    if print_config:
-        raise UserError("command line: --print_config belongs to `hpcdd train`")
-    machine = None if own.machine is None else machine_file.load(own.machine)
-    check_consent(config.model, own.own)
+    measured = None if machine is None else machine_file.load(machine)
+    check_consent(config.model, own)
     problem = build_problem(config)
-    layout = layout_of(config, problem, machine, own.ranks, own.ranks_per_host, own.threads)
+    layout = layout_of(config, problem, measured, ranks, ranks_per_host, threads)
     check_shares(config, problem, layout)
-    ready = machine.runtime_bytes if machine is not None else None
+    ready = measured.runtime_bytes if measured is not None else None
     if ready is None:  # before anything else is loaded
         torch.set_num_threads(layout.places[0].threads)
         ready = ready_bytes("cpu") + MPI_BYTES
@@ -62,26 +70,27 @@ def run(words: Sequence[str], out: TextIO = sys.stdout) -> None:
         print(f"warning: {warning}", file=out)
     plan_tables.print_boxes(problem, layout, out)
     workload = Workload(config, problem)
-    memories = memories_of(workload, layout, machine, ready)
-    measured = machine is not None and machine.runtime_bytes is not None
-    plan_tables.print_memory(layout, memories, out, measured=measured, budget=_budget_in_words(config, layout, machine))
-    plan_tables.print_messages(config, problem, own.ranks, out)
-    if machine is None:
+    memories = memories_of(workload, layout, measured, ready)
+    budget = _budget_in_words(config, layout, measured)
+    known = measured is not None and measured.runtime_bytes is not None
+    plan_tables.print_memory(layout, memories, out, measured=known, budget=budget)
+    plan_tables.print_messages(config, problem, ranks, out)
+    if measured is None:
         print(
             "\nNo times without a machine file. Make one on the machine that is meant, on as many ranks as one of its "
             "hosts will have (and on more hosts, for the messages between them):\n"
             "  mpirun -n N hpcdd bench step [CONFIG] --output machine.json\n"
             "  mpirun -n N hpcdd bench collectives [CONFIG] --output machine.json\n"
-            f"  hpcdd plan [CONFIG] -n {own.ranks} --machine machine.json",
+            f"  hpcdd plan [CONFIG] -n {ranks} --machine machine.json",
             file=out,
         )
     else:
         place = layout.places[0]
-        clock = Clock(machine, workload, place.threads, most_on_a_host(layout), place.device_id)
-        plan_tables.print_times(Costs(clock), own.ranks, out)
-    if own.picture is not None:
-        draw(problem, layout, own.picture)
-        print(f"\nboxes on a sample image: {own.picture}", file=out)
+        clock = Clock(measured, workload, place.threads, most_on_a_host(layout), place.device_id)
+        plan_tables.print_times(Costs(clock), ranks, out)
+    if picture is not None:
+        draw(problem, layout, picture)
+        print(f"\nboxes on a sample image: {picture}", file=out)
     out.flush()
 
 
@@ -99,7 +108,8 @@ def layout_of(
         config, problem: of the run.
         machine: where it would run; None: on hosts like this one.
         ranks: N.
-        ranks_per_host, threads: None for the default, see :mod:`hpcdd.plan.plan_options`.
+        ranks_per_host: None for the most that the machine file was measured with, without one for all N.
+        threads: of each rank; None for OMP_NUM_THREADS, else for the cores of a host divided by its ranks.
 
     Raises:
         UserError: OMP_NUM_THREADS is no number; or the GPU that ``device: cuda`` asks for is not in the machine file.

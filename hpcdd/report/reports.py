@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from ..bench import curves
-from ..config.parsers import COMMON, file_path
 from ..core.errors import UserError
 from ..core.files import writing
 from ..studies import study_index
@@ -19,47 +17,19 @@ from .headline_page import section as of_headline
 from .page import Section, write_page
 
 
-def run(arguments: Sequence[str], out: TextIO = sys.stdout) -> None:
+def run(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.stdout) -> None:
     """Writes the report and says where it is.
+
+    Args:
+        paths: as of :func:`write`.
+        output: folder for the page; None: the one path that is reported, or a folder beside the first file.
+        out: where to print.
 
     Raises:
         UserError: a path is none of what can be reported, or something in it is damaged.
         WriteError: the report can't be written.
     """
-    try:
-        own, rest = parser().parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(f"report: {error}; see `hpcdd report --help`") from error
-    if unknown := [word for word in rest if word.startswith("-")]:
-        raise UserError(f"report: {unknown[0]} is unknown; see `hpcdd report --help`")
-    if not rest:
-        raise UserError(
-            "report: name a run directory, a study directory, or a file of `hpcdd scale`; see `hpcdd report --help`"
-        )
-    paths = [Path(word) for word in rest]
-    write(paths, _output(paths, own.output), out)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Of ``hpcdd report``."""
-    made = argparse.ArgumentParser(
-        prog="hpcdd report",
-        usage="hpcdd report RUN|STUDYDIR|HEADLINE|SCALING.jsonl ... [--output FOLDER]",
-        description=__doc__ + "\nOf a run: images with their boxes, curves, strategies compared, which subimage "
-        "decided.\nOf a study: its table (also as CSV and LaTeX), and what is expected beside what was measured.\n"
-        "Of HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
-        "Of scaling: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
-        epilog="examples:\n  hpcdd report runs/quickstart-001\n  hpcdd report studies/quick\n"
-        "  hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
-        **COMMON,
-    )
-    made.add_argument(
-        "--output",
-        type=file_path,
-        metavar="FOLDER",
-        help="default: RUN, STUDYDIR or HEADLINE itself, or SCALING-report beside the first file",
-    )
-    return made
+    write(paths, _output(paths, output), out)
 
 
 def write(paths: Sequence[Path], output: Path, out: TextIO = sys.stdout) -> None:

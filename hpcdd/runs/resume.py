@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..config import loading
-from ..config.options import is_section, parse_options
+from ..config.options import Overrides, is_section
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..core.files import expanded
@@ -71,20 +71,35 @@ class Job:
         return self.record is not None and self.record["complete"] and not grown(self.record, self.config)
 
 
-def resolve(argv: Sequence[str]) -> Job:
-    """Reads the words behind ``hpcdd train``; to be called on root.
+@dataclass(frozen=True)
+class TrainRequest:
+    """What ``hpcdd train`` is asked to do.
+
+    Attributes:
+        file: of the configuration; None for that of the run that is resumed, or for the packaged quick-start.
+        overrides: fields of the command line.
+        resume: whether a run has to be there that is resumed.
+        profile, print_only: see :class:`Job`.
+    """
+
+    file: str | None = None
+    overrides: Overrides = field(default_factory=Overrides)
+    resume: bool = False
+    profile: bool = False
+    print_only: bool = False
+
+
+def resolve(request: TrainRequest) -> Job:
+    """What is to be done; to be called on root.
 
     Raises:
         UserError: with every mistake; also where a run is there that can't be gone on with so.
     """
-    words = [word for word in argv if word not in ("--resume", "--profile")]
-    wanted, profile = "--resume" in argv, "--profile" in argv
-    named = bool(words) and not words[0].startswith("-")
+    wanted, named, options = request.resume, request.file is not None, request.overrides.tree
     if named:
-        config, print_only = loading.parse(words)
+        config = loading.load(request.file, request.overrides)
         output, name = config.output, config.name
     else:
-        options = parse_options(words)[0]
         output, name = options.get("output"), options.get("name", "quickstart")
         if output is not None:
             try:
@@ -100,14 +115,14 @@ def resolve(argv: Sequence[str]) -> Job:
     if folder is not None and record is not None:
         record = in_todays_settings(folder, record)
     if not named:
-        config, print_only = loading.parse(words, None if record is None else loading.Source(record["config"]))
-    if run is None or print_only:
-        return Job(config, print_only, profile=profile)
+        config = loading.load(None, request.overrides, None if record is None else loading.Source(record["config"]))
+    if run is None or request.print_only:
+        return Job(config, request.print_only, profile=request.profile)
     if condition == "empty" and wanted:
         raise UserError(f"--resume: {folder} holds no run")
     if condition == "begun" and not named and wanted:
         raise UserError(f"--resume: nothing is recorded in {folder} yet; name the configuration that it was begun with")
-    return replace(_job(config, run, condition, record, wanted=wanted), profile=profile)
+    return replace(_job(config, run, condition, record, wanted=wanted), profile=request.profile)
 
 
 def job_of(config: Config) -> Job:

@@ -5,9 +5,7 @@ Every mistake is reported at once.
 
 from __future__ import annotations
 
-import argparse
-import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,10 +14,11 @@ from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_
 
 from ..config import loading
 from ..config.loading import Source
-from ..config.parsers import COMMON, documented, file_path
+from ..config.options import Overrides
 from ..config.schema import Config
 from ..config.sections import Settings
 from ..core.errors import UserError
+from ..core.texts import hint
 from ..decomposition.rank_layout import MOST_THREADS
 
 Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
@@ -79,69 +78,44 @@ class ScalingRequest:
     output: Path
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of ``hpcdd scale``; what it does not know belongs to the configuration."""
-    parser = argparse.ArgumentParser(
-        prog="hpcdd scale",
-        usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--phases P,P,...] [--repeats R] "
-        "[--section.key VALUE ...]",
-        description="Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
-        "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + documented(Study),
-        epilog="example: mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
-        **COMMON,
-    )
-    parser.add_argument("--output", type=file_path, metavar="FILE", help="default: STUDY.jsonl, in this folder")
-    parser.add_argument("--ranks", metavar="N,N,...", help="instead of the study's")
-    parser.add_argument("--phases", metavar="P,P,...", help="instead of the study's")
-    parser.add_argument("--repeats", metavar="R", help="instead of the study's")
-    return parser
+def scaling_request(
+    file: str,
+    overrides: Overrides | None = None,
+    *,
+    output: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ScalingRequest:
+    """What is asked for by a study and what is said beside it.
 
-
-def scaling_request(arguments: Sequence[str]) -> ScalingRequest:
-    """Reads what stands behind ``hpcdd scale``.
+    Args:
+        file: the study, a YAML file.
+        overrides: fields of the configuration.
+        output: file for the measurements; None: ``STUDY.jsonl`` in the current folder.
+        options: fields of the study, instead of those of the file.
 
     Raises:
         UserError: with every mistake in the study, its configuration and on the command line.
     """
-    if not arguments or arguments[0].startswith("-"):
-        raise UserError("scale: name a study, a YAML file, as the first word; see `hpcdd scale --help`")
-    path = loading.path_of(arguments[0])
-    try:
-        own, rest = parser().parse_known_args(arguments[1:])
-    except argparse.ArgumentError as error:
-        raise UserError(f"scale: {error}; see `hpcdd scale --help`") from error
-    if rest and not rest[0].startswith("-"):
-        raise UserError(f"scale: takes one file, the study; {rest[0]!r} is another word")
+    path, options = loading.path_of(file), options or {}
     source = loading.read(path)
-    tree = dict(source.tree)
-    options: dict[str, Any] = {}
-    if own.ranks is not None:
-        options["ranks"] = [int(n) if n.isdecimal() else n for n in own.ranks.split(",")]
-    if own.phases is not None:
-        options["phases"] = own.phases.split(",")
-    if own.repeats is not None:
-        options["repeats"] = int(own.repeats) if own.repeats.isdecimal() else own.repeats
-    problems, study = [], None
+    problems, study, config = [], None, None
     try:
-        study = Study.model_validate({**tree, **options})
+        study = Study.model_validate({**source.tree, **options})
     except ValidationError as error:
         for place, text in loading.mistakes(error, _nearest).items():
             where = "command line" if place[0] in options else source.where(place)
             problems.append(f"{where}: {text}")
-    inner = tree.get("config") or {}
+    inner = source.tree.get("config") or {}
     if isinstance(inner, dict):
         lines = {place[1:]: line for place, line in source.lines.items() if place[0] == "config" and len(place) > 1}
         try:
-            config, print_config = loading.parse(rest, Source(inner, lines, source.path))
-            if print_config:
-                problems.append("command line: --print_config belongs to `hpcdd train`")
+            config = loading.load(None, overrides, Source(inner, lines, source.path))
         except UserError as error:
             problems.append(str(error))
-    if study is None or problems:
+    if study is None or config is None or problems:
         raise UserError("\n".join(problems))
-    return ScalingRequest(study, config, Path(own.output or f"{path.stem}.jsonl"))
+    return ScalingRequest(study, config, output or Path(f"{path.stem}.jsonl"))
 
 
 def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, Study.model_fields, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(Study.model_fields)}"
+    return hint(name, Study.model_fields, f"the fields are {', '.join(Study.model_fields)}")

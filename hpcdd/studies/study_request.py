@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import fnmatch
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,11 +12,11 @@ from pydantic import ValidationError
 
 from ..config import loading
 from ..config.loading import Source
-from ..config.options import Tree, parse_options
-from ..config.parsers import COMMON, OWN, documented, file_path, positive
+from ..config.options import Overrides, Tree
 from ..config.schema import Config
 from ..config.sections import Settings
 from ..core.errors import UserError
+from ..core.texts import hint
 from ..core.yaml_text import KeyPath
 from .matrix import Combination, expand
 from .study_file import StudyFile, Table, Variant
@@ -76,75 +74,54 @@ class StudyRequest:
     retry: bool
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of ``hpcdd study``; what it does not know belongs to the configuration."""
-    made = argparse.ArgumentParser(
-        prog="hpcdd study",
-        usage="mpirun -n N hpcdd study STUDY [--variant NAME] [--output STUDYDIR] [--only PATTERN] [--ranks R] "
-        "[--retry] [--section.key VALUE ...]\n       hpcdd study STUDY --dry-run [--machine FILE] [...]",
-        description="Trains every run of a study. The N ranks work in groups of as many as a run needs; what is done\n"
-        "already is not done again, so that the same command goes on with a study that was stopped.\n\n"
-        "fields of STUDY, a YAML file:\n" + documented(StudyFile),
-        epilog="examples:\n  hpcdd study configs/studies/quick.yaml --dry-run\n"
-        "  mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",
-        **COMMON,
-    )
-    made.add_argument("--variant", metavar="NAME", help="one of the study's variants (default: none)")
-    made.add_argument(
-        "--output", type=file_path, metavar="STUDYDIR", help="default: studies/NAME, or studies/NAME-VARIANT"
-    )
-    made.add_argument("--only", metavar="PATTERN", help="only runs whose name matches, such as 'grid=2x2,*'")
-    made.add_argument("--ranks", type=positive, metavar="R", help="ranks of a run, instead of the study's")
-    made.add_argument("--retry", action="store_true", help="run those again that have failed")
-    made.add_argument("--dry-run", action="store_true", help="list the runs and their expected cost; train nothing")
-    made.add_argument("--machine", type=file_path, metavar="FILE", help="with --dry-run: machine file, for seconds")
-    made.add_argument("--own", **{**OWN, "help": f"with --dry-run: {OWN['help']}"})
-    return made
+def study_request(
+    file: str,
+    overrides: Overrides | None = None,
+    *,
+    variant: str | None = None,
+    output: Path | None = None,
+    only: str | None = None,
+    ranks: int | None = None,
+    retry: bool = False,
+) -> StudyRequest:
+    """What is asked for by a study and what is said beside it.
 
-
-def study_request(arguments: Sequence[str]) -> tuple[StudyRequest, argparse.Namespace]:
-    """Reads what stands behind ``hpcdd study``.
-
-    Returns:
-        What is to be done, and all options.
+    Args:
+        file: the study, a YAML file.
+        overrides: fields of the configuration that all runs have.
+        variant: of the study.
+        output: the study directory; None: ``studies/NAME``, or ``studies/NAME-VARIANT``.
+        only: a pattern of the runs' names, such as ``grid=2x2,*``; None: all are run.
+        ranks: of a run, instead of the study's.
+        retry: whether runs that have failed are run again.
 
     Raises:
         UserError: with every mistake in the study, its runs' configurations and on the command line.
     """
-    if not arguments or arguments[0].startswith("-"):
-        raise UserError("study: name a study, a YAML file, as the first word; see `hpcdd study --help`")
-    path = loading.path_of(arguments[0])
-    try:
-        own, rest = parser().parse_known_args(list(arguments[1:]))
-    except argparse.ArgumentError as error:
-        raise UserError(f"study: {error}; see `hpcdd study --help`") from error
-    for option in ("machine", "own"):
-        if getattr(own, option) is not None and not own.dry_run:
-            raise UserError(f"command line: --{option} has no effect without --dry-run")
+    path, overrides = loading.path_of(file), overrides or Overrides()
     source = loading.read(path)
     description = _describe(source)
-    overrides, print_config, problems = parse_options(rest)
-    if print_config:
-        problems.append("command line: --print_config belongs to `hpcdd train`")
+    problems = list(overrides.problems)
     name = re.sub(r"[^\w.+-]+", "-", path.stem, flags=re.ASCII)
-    if own.variant is not None:
-        description = _varied(description, own.variant)
-    base = loading.merged(_sections({"name": name, **description.config}), overrides)
-    problems += list(_misplaced(source, base, description, overrides))
+    if variant is not None:
+        description = _varied(description, variant)
+    base = loading.merged(_sections({"name": name, **description.config}), overrides.tree)
+    problems += list(_misplaced(source, base, description, overrides.tree))
     try:
         combinations = expand(description.matrix)
     except ValueError as error:
         problems.append(f"{source.where(('matrix',))}: {error}")
         combinations = []
-    runs, more = _configured(source, base, combinations, overrides)
+    runs, more = _configured(source, base, combinations, overrides.tree)
     if problems or more:
         raise UserError("\n".join(dict.fromkeys([*problems, *more])))
-    chosen = tuple(run for run in runs if own.only is None or fnmatch.fnmatchcase(run.id, own.only))
+    chosen = tuple(run for run in runs if only is None or fnmatch.fnmatchcase(run.id, only))
     if not chosen:
-        raise UserError(f"command line: --only {own.only} matches no run; their names are like {runs[0].id}")
-    output = Path(own.output or Path("studies") / (name if own.variant is None else f"{name}-{own.variant}"))
-    ranks = own.ranks or description.ranks
-    return StudyRequest(description, name, own.variant, base, tuple(runs), chosen, ranks, output, own.retry), own
+        raise UserError(f"command line: --only {only} matches no run; their names are like {runs[0].id}")
+    folder = output or Path("studies") / (name if variant is None else f"{name}-{variant}")
+    return StudyRequest(
+        description, name, variant, base, tuple(runs), chosen, ranks or description.ranks, folder, retry
+    )
 
 
 def _describe(source: Source) -> StudyFile:
@@ -159,9 +136,8 @@ def _describe(source: Source) -> StudyFile:
 def _varied(description: StudyFile, variant: str) -> StudyFile:
     if variant not in description.variants:
         known = ", ".join(description.variants) or "none"
-        close = difflib.get_close_matches(variant, description.variants, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"the study has {known}"
-        raise UserError(f"command line: --variant {variant} is unknown; {hint}")
+        close = hint(variant, description.variants, f"the study has {known}")
+        raise UserError(f"command line: --variant {variant} is unknown{close}")
     chosen = description.variants[variant]
     matrix = {name: axis for name, axis in {**description.matrix, **chosen.matrix}.items() if axis is not None}
     if "seed" in matrix:
@@ -194,7 +170,7 @@ def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tr
     for section, value in overrides.items():
         fields = [f"{section}.{key}" for key in value] if isinstance(value, dict) else [section]
         problems += [
-            f"command line: --{field} has no effect: the study's matrix sets it in every run"
+            f"command line: --{field.replace('_', '-')} has no effect: the study's matrix sets it in every run"
             for field in fields
             if field in of_all
         ]
@@ -255,5 +231,4 @@ def _nearest(name: str) -> str:
     names = name.split(".")
     models: list[type[Settings]] = [StudyFile, Table, Variant, Table]
     fields = models[min(len(names), 4) - 1].model_fields
-    close = difflib.get_close_matches(names[-1], fields, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(fields)}"
+    return hint(names[-1], fields, f"the fields are {', '.join(fields)}")

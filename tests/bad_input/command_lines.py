@@ -16,7 +16,7 @@ COMMAND_LINES = [
         ("train", "--local.epoch", "3"),
         "command line: --local.epoch is unknown; did you mean --local.epochs?",
     ),
-    Row("option like nothing", ("train", "--zyx"), "command line: --zyx is unknown; --help lists every field"),
+    Row("option like nothing", ("train", "--zyx"), "command line: --zyx is unknown; see `hpcdd train --help`"),
     Row("value missing", ("train", "--seed"), "command line: --seed needs a value", mpirun=True),
     Row(
         "value is the next option",
@@ -44,7 +44,7 @@ COMMAND_LINES = [
         ("train", "--local.learning_rate", "nan"),
         "command line: local.learning_rate is 'nan': input should be a finite number",
     ),
-    Row("value for a switch", ("train", "--print_config=yes"), "command line: --print_config takes no value"),
+    Row("value for a switch", ("train", "--print-config=yes"), "command line: --print-config takes no value"),
     Row(
         "section as an option",
         ("train", "--local", "3"),
@@ -53,7 +53,7 @@ COMMAND_LINES = [
     Row(
         "no study",
         ("scale",),
-        "scale: name a study, a YAML file, as the first word; see `hpcdd scale --help`",
+        "command line: name a study, a YAML file, as the first word; see `hpcdd scale --help`",
         mpirun=True,
     ),
     Row(
@@ -78,7 +78,7 @@ COMMAND_LINES = [
     Row(
         "two files for a study",
         ("scale", "c.yaml", "d.yaml"),
-        "scale: takes one file, the study; 'd.yaml' is another word",
+        "command line: 'd.yaml' belongs to no option; STUDY comes first, and lists have commas: 2,2",
         text("kind: strong"),
     ),
     Row(
@@ -117,75 +117,78 @@ COMMAND_LINES = [
     Row(
         "report of nothing",
         ("report",),
-        "report: name a run directory, a study directory, or a file of `hpcdd scale`; see `hpcdd report --help`",
+        "command line: the following arguments are required: PATH; see `hpcdd report --help`",
     ),
     Row(
         "one page of a run and something else",
         ("report", ".", "good.h5"),
         "report: 2 paths make one page; say where with --output FOLDER (or name one path at a time)",
     ),
-    Row("option of report", ("report", "a", "--svg"), "report: --svg is unknown; see `hpcdd report --help`"),
+    Row("option of report", ("report", "a", "--svg"), "command line: --svg is unknown; see `hpcdd report --help`"),
     Row(
         "report of something else",
         ("report", "good.h5"),
         "good.h5:1 is no measurement of `hpcdd scale`: 'utf-8' codec can't decode byte 0x89 in position 0: invalid "
         "start byte; take the line out, or name another file",
     ),
-    Row("options of info", ("info", "--all"), "info takes no arguments, but '--all' is one"),
+    Row("options of info", ("info", "--all"), "command line: --all is unknown; see `hpcdd info --help`"),
     Row(
         "nothing to prepare",
         ("prepare",),
-        "prepare: name the kind of source, which is one of cifar10, cifar100, faces, folder, idx, "
-        "nifti, npy, npz, phantom; see --help",
+        "command line: name the kind of source, which is one of cifar10, cifar100, faces, folder, idx, "
+        "nifti, npy, npz, phantom; see `hpcdd prepare --help`",
     ),
     Row(
         "unknown kind",
         ("prepare", "cifar", "a", "b.h5"),
-        "prepare: 'cifar' is no kind of source; did you mean cifar10?",
+        "command line: 'cifar' is no kind of source; did you mean cifar10?",
     ),
     Row(
         "prepare without a file to make",
         ("prepare", "idx", "a"),
-        "prepare idx: the following arguments are required: OUT.h5; see `hpcdd prepare idx --help`",
+        "command line: the following arguments are required: OUT.h5; see `hpcdd prepare idx --help`",
     ),
     Row(
         "unknown option of prepare",
         ("prepare", "idx", "a", "b.h5", "--gird", "2,2"),
-        "prepare idx: '--gird' is not understood; did you mean --grid?",
+        "command line: --gird is unknown; did you mean --grid?",
     ),
     Row(
         "value of prepare is no number",
         ("prepare", "idx", "a", "b.h5", "--test-fraction", "half"),
-        "prepare idx: argument --test-fraction: invalid float value: 'half'; see `hpcdd prepare idx --help`",
+        "command line: --test-fraction: invalid float value: 'half'; see `hpcdd prepare idx --help`",
     ),
     Row(
         "value of prepare is no choice",
         ("prepare", "folder", "a", "b.h5", "--fit", "squeeze"),
-        "prepare folder: argument --fit: invalid choice: 'squeeze' (choose from 'resize', 'crop', "
+        "command line: --fit: invalid choice: 'squeeze' (choose from 'resize', 'crop', "
         "'pad'); see `hpcdd prepare folder --help`",
     ),
     Row(
         "value of prepare missing",
         ("prepare", "folder", "a", "b.h5", "--size", "32"),
-        "prepare folder: argument --size: expected 2 arguments; see `hpcdd prepare folder --help`",
+        "command line: --size: expected 2 arguments; see `hpcdd prepare folder --help`",
     ),
     Row(
         "nothing to measure",
         ("bench",),
-        "bench measures `coherent`, `collectives`, `headline`, `io`, `step` or `train`, and none is named; "
+        "command line: name the benchmark, which is one of coherent, collectives, headline, io, step, train; "
         "see `hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "bench measures `coherent`, `collectives`, `headline`, `io`, `step` or `train`, and 'speed' is none of them; "
-        "see `hpcdd bench --help`",
+        "command line: 'speed' is no benchmark; use one of coherent, collectives, headline, io, step, train",
     ),
-    Row("no rounds", ("bench", "io", "--rounds", "0"), "bench: argument --rounds: '0' is not a number from 1"),
+    Row(
+        "no rounds",
+        ("bench", "io", "--rounds", "0"),
+        "command line: --rounds: '0' is not a number from 1; see `hpcdd bench io --help`",
+    ),
     Row(
         "widths that are none",
         ("bench", "coherent", "--widths", "16,x"),
-        "bench: argument --widths: '16,x' is no list of numbers from 1, with commas",
+        "command line: --widths: '16,x' is no list of numbers from 1, with commas; see `hpcdd bench coherent --help`",
     ),
     Row(
         "collectives of one rank",
@@ -198,16 +201,20 @@ COMMAND_LINES = [
         ("bench", "headline"),
         "bench headline: name the folder of its results with --output FOLDER",
     ),
-    Row("plan for nobody", ("plan", "c.yaml"), "plan needs the number of ranks: `hpcdd plan [CONFIG] -n N`"),
+    Row(
+        "plan for nobody",
+        ("plan", "c.yaml"),
+        "command line: the following arguments are required: -n; see `hpcdd plan --help`",
+    ),
     Row(
         "plan for half a rank",
         ("plan", "-n", "0.5"),
-        "plan: argument -n: '0.5' is not a number from 1; see `hpcdd plan --help`",
+        "command line: -n: '0.5' is not a number from 1; see `hpcdd plan --help`",
     ),
     Row(
         "plan with an unknown option",
         ("plan", "-n", "2", "--machines", "m.json"),
-        "command line: --machines is unknown; --help lists every field",
+        "command line: --machines is unknown; did you mean --machine?",
     ),
     Row(
         "plan on a machine that is none",
@@ -236,6 +243,6 @@ COMMAND_LINES = [
     Row(
         "unknown option of a benchmark",
         ("bench", "coherent", "--stepz", "3"),
-        "command line: --stepz is unknown; --help lists every field",
+        "command line: --stepz is unknown; did you mean --steps?",
     ),
 ]

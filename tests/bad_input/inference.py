@@ -8,22 +8,22 @@ INFERENCE = [
     Row(
         "predict without anything",
         ("predict",),
-        "predict: the following arguments are required: RUN, PATH; see `hpcdd predict --help`",
+        "command line: the following arguments are required: RUN, PATH; see `hpcdd predict --help`",
     ),
     Row(
         "predict without images",
         ("predict", "run"),
-        "predict: the following arguments are required: PATH; see `hpcdd predict --help`",
+        "command line: the following arguments are required: PATH; see `hpcdd predict --help`",
     ),
     Row(
         "unknown option of predict",
         ("predict", "run", "a.png", "--strateg", "dnn"),
-        "predict: --strateg is unknown; did you mean --strategy?",
+        "command line: --strateg is unknown; did you mean --strategy?",
     ),
     Row(
         "unknown format of predictions",
         ("predict", "run", "a.png", "--format", "xml"),
-        "predict: argument --format: invalid choice: 'xml' (choose from 'table', 'csv', 'json'); see `hpcdd predict "
+        "command line: --format: invalid choice: 'xml' (choose from 'table', 'csv', 'json'); see `hpcdd predict "
         "--help`",
     ),
     Row(
@@ -65,7 +65,7 @@ INFERENCE = [
     Row(
         "export without anything",
         ("export",),
-        "export: the following arguments are required: RUN, OUT; see `hpcdd export --help`",
+        "command line: the following arguments are required: RUN, OUT; see `hpcdd export --help`",
     ),
     Row(
         "export of another kind",

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpcdd.config import loading
 from hpcdd.data.format import inspect
 from hpcdd.runs import lock, resume
 from hpcdd.runs.run_directory import RunDirectory
 
+from ..parsed import parse
 from .row import Row, folder
 from .runs import full, given
 
@@ -23,7 +23,7 @@ def run(name: str = "run", *, complete: bool = False, begun: str | None = None, 
     """Makes a run directory as an earlier job has left it: its record, and a folder of the phase that has begun."""
 
     def make() -> None:
-        config, _ = loading.parse(given()[1:])
+        config, _ = parse(given()[1:])
         facts = {"dataset": inspect(Path("good.h5")).fingerprint, "blocks": 16, "device": "cpu"}
         directory = RunDirectory(Path(name))
         for path in (directory.logs, directory.heartbeats):

@@ -21,7 +21,7 @@ STUDIES = [
     Row(
         "no study of runs",
         ("study",),
-        "study: name a study, a YAML file, as the first word; see `hpcdd study --help`",
+        "command line: name a study, a YAML file, as the first word; see `hpcdd study --help`",
         mpirun=True,
     ),
     Row(

@@ -11,11 +11,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdd.config.loading import QUICKSTART, from_yaml, parse, to_yaml
+from hpcdd.config.loading import QUICKSTART, from_yaml, to_yaml
 from hpcdd.config.schema import Config
 from hpcdd.config.sections import Settings
 from hpcdd.core.errors import UserError
 
+from ..parsed import parse
 from .row import CODE, SENTINEL
 
 SECTIONS = {name: type(value) for name, value in Config() if isinstance(value, Settings)}

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hpcdd.config.loading import parse
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
+
+from ..parsed import parse
 
 
 @pytest.fixture(autouse=True)

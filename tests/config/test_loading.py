@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from hpcdd.config.loading import QUICKSTART, parse, to_yaml
+from hpcdd.config.loading import QUICKSTART, to_yaml
 from hpcdd.config.schema import Config
 from hpcdd.config.sections import Settings
 from hpcdd.core.errors import UserError
+
+from ..parsed import parse
 
 File = Callable[[str | bytes], str]
 SECTIONS = {name: type(value) for name, value in Config() if isinstance(value, Settings)}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hpcdd.config.loading import from_yaml, parse, to_yaml
+from hpcdd.config.loading import from_yaml, to_yaml
 from hpcdd.config.schema import (
     AggregationSettings,
     BaselineSettings,
@@ -22,6 +22,8 @@ from hpcdd.config.schema import (
     LocalSettings,
     ModelSettings,
 )
+
+from ..parsed import parse
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -46,7 +48,7 @@ def help_of_options() -> dict[str, str]:
     """What the help says of each option, in one line."""
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit, match="0"):
         parse(["--help"])
-    about, *options = " ".join(out.getvalue().split()).split(" --")
+    about, *options = " ".join(out.getvalue().partition("\nexamples:")[0].split()).split(" --")
     assert "hpcdd train" in about
     return {text.split()[0]: text for text in options}
 
@@ -55,7 +57,7 @@ def help_of_options() -> dict[str, str]:
 def test_help_shows_every_field_with_its_documentation_and_default(
     help_of_options: dict[str, str], path: str, field: Any
 ) -> None:
-    text = help_of_options[path]
+    text = help_of_options[path.replace("_", "-")]
     assert " ".join(field.description.split()) in text
     if field.default is not None:  # what null means stands in the documentation
         values = field.default if isinstance(field.default, tuple) else [field.default]

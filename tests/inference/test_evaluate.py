@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from hpcdd.artifacts import metrics, predictions
+from hpcdd.cli import evaluate as command
 from hpcdd.cli import main
 from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.inference import evaluate
-from hpcdd.inference.evaluate_options import evaluate_request
 from hpcdd.inference.load import load
 from hpcdd.mpi import communicator
 
@@ -37,7 +37,7 @@ def _threads() -> Iterator[None]:
 
 def evaluated(folder: Path, *words: object) -> dict[str, Any]:
     """Evaluates in this process, alone."""
-    evaluate.run(communicator.world(), [*map(str, words), "--output", str(folder)])
+    command.run(communicator.world(), [*map(str, words), "--output", str(folder)])
     content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return content
 
@@ -147,7 +147,7 @@ def _data(folder: Path, **change: Any) -> Path:
 
 def refused(*words: object) -> str:
     with pytest.raises(UserError) as error:
-        evaluate.run(communicator.world(), list(map(str, words)))
+        command.run(communicator.world(), list(map(str, words)))
     return str(error.value)
 
 
@@ -205,15 +205,15 @@ def test_a_damaged_model_file(moved: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the directory of a run as the first word"),
-        (["run", "--spilt", "test"], "'--spilt' is not known"),
+        ([], "required: RUN"),
+        (["run", "--spilt", "test"], "--spilt is unknown; did you mean --split"),
         (["run", "--split", "tets"], "invalid choice: 'tets'"),
-        (["run", "more"], "'more' is not known"),
+        (["run", "more"], "'more' is one word too many"),
     ],
 )
 def test_wrong_words(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        evaluate_request(words)
+        command.request(words)
 
 
 def test_the_help_says_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,13 +57,13 @@ def test_what_is_requeued_appends_to_its_log(script: Path) -> None:
 
 
 def test_the_lines_of_the_example_study_are_configurations_that_run() -> None:
-    from hpcdd.config import loading
+    from ..parsed import parse
 
     lines = [line for line in (JOBS / "study.txt").read_text().splitlines() if not line.startswith("#")]
     assert len(lines) == 3
     for line in lines:
         config, *words = shlex.split(line)
-        loading.parse([str(JOBS.parent / config), *words])
+        parse([str(JOBS.parent / config), *words])
 
 
 # The program takes the warning, as hpcdd does; mpirun has to pass it on. What it waits for is there before the warning

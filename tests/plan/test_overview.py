@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hpcdd.cli import plan as command
 from hpcdd.core.errors import UserError
-from hpcdd.plan import machine_file, overview
+from hpcdd.plan import machine_file
 from hpcdd.plan.machine import Machine
 
 from .machines import machine, step
@@ -21,7 +22,7 @@ WORDS = ("--decomposition.grid", "1,2", "--model.name", "vgg2", "--model.width",
 
 def plan(tiny: Path, *words: str) -> str:
     out = io.StringIO()
-    overview.run([*words, "--data.file", str(tiny), *WORDS], out)
+    command.run_alone([*words, "--data.file", str(tiny), *WORDS], out)
     return out.getvalue()
 
 
@@ -75,7 +76,9 @@ def test_times_and_efficiency_follow_the_machine_file(tiny: Path, tmp_path: Path
 
 def test_each_of_many_ranks_has_its_box() -> None:
     out = io.StringIO()
-    overview.run(["-n", "49", "--decomposition.grid", "7,7", "--model.name", "vgg2", "--model.local_width", "2"], out)
+    command.run_alone(
+        ["-n", "49", "--decomposition.grid", "7,7", "--model.name", "vgg2", "--model.local_width", "2"], out
+    )
     assert row(out.getvalue(), "boxes and their owners", "48")[1:4] == ["24:28 x 24:28", "4 x 4", "48"]
 
 

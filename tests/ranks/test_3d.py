@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcdd.data.prepare import conversion
+from hpcdd.cli import prepare
 
 from ..data.prepare.importers.sources import write_files
 from ..data.prepare.importers.test_nifti import nii
@@ -37,7 +37,7 @@ def test_a_nifti_folder(mpi: Launcher, tmp_path: Path, model: str, grid: str, su
         voxels = generator.normal(-600 + 500 * (number % 2), 200, shape).astype(np.int16)
         files[f"{'bright' if number % 2 else 'dark'}/study_{number:04d}.nii.gz"] = nii(voxels)
     source = write_files(tmp_path / "studies", files)
-    conversion.run(["nifti", str(source), str(tmp_path / "ct.h5"), "--size", "9", "8", "10", "--grid", grid])
+    prepare.run_alone(["nifti", str(source), str(tmp_path / "ct.h5"), "--size", "9", "8", "10", "--grid", grid])
     words = [
         "train", "--data.file", "ct.h5", "--decomposition.grid", grid, "--decomposition.coarse", "true",
         "--model.name", model, "--model.width", "8", "--model.local_width", "4", "--output", "run",
@@ -56,7 +56,7 @@ def test_a_nifti_folder(mpi: Launcher, tmp_path: Path, model: str, grid: str, su
 
 @pytest.mark.figures
 def test_the_phantom_as_the_readme_states(mpi: Launcher, tmp_path: Path) -> None:
-    conversion.run(["phantom", str(tmp_path / "phantom.h5"), "--grid", "2,2,2"])
+    prepare.run_alone(["phantom", str(tmp_path / "phantom.h5"), "--grid", "2,2,2"])
     done = mpi.hpcdd(4, ["train", CONFIG, "--output", "run"], tmp_path, timeout=6 * LIMIT)
     assert done.returncode == 0, done.stderr
     accuracy = results_of(tmp_path / "run")["accuracy"]["test"]

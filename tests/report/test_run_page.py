@@ -16,9 +16,10 @@ import pytest
 from markupsafe import escape
 
 from hpcdd.artifacts import predictions
+from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 from hpcdd.core.texts import printable
-from hpcdd.report import reports, run_facts, run_page
+from hpcdd.report import run_facts, run_page
 from hpcdd.report.run_data import read
 from hpcdd.studies.hypotheses import holm
 
@@ -36,7 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def page(folder: Path, output: Path | None = None) -> str:
     out = StringIO()
-    reports.run([str(folder), *([] if output is None else ["--output", str(output)])], out)
+    report.run_alone([str(folder), *([] if output is None else ["--output", str(output)])], out)
     path = (output or folder) / "report.html"
     assert out.getvalue().endswith(f"report: {path}\n")
     return path.read_text()

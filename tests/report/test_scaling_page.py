@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hpcdd.cli import report
 from hpcdd.core.errors import UserError
-from hpcdd.report import reports, scaling_page
+from hpcdd.report import scaling_page
 from hpcdd.report.scaling_facts import Spread, analyse
 from hpcdd.studies.scaling_log import Line
 
@@ -125,7 +126,7 @@ def test_the_report_is_one_page_and_four_figures_for_each_series(opened: Any, tm
     evil = [changed(item, layout=layout, series="weak1") for item in known("weak")]
     write(path, [*known(), *evil])
     out = io.StringIO()
-    reports.run([str(path)], out)
+    report.run_alone([str(path)], out)
     folder = tmp_path / "s-report"
     assert out.getvalue().splitlines()[-1] == f"report: {folder / 'report.html'}"
     stems = {"known-strong-abc", "known-weak-weak1"}
@@ -144,7 +145,7 @@ def test_the_report_is_one_page_and_four_figures_for_each_series(opened: Any, tm
     assert "0.800 (0.800 to 0.800)" in page.cells
     assert "1,000" in page.cells
     before = {p.name: p.read_bytes() for p in folder.rglob("*.*")}
-    reports.run([str(path)], out)
+    report.run_alone([str(path)], out)
     assert {p.name: p.read_bytes() for p in folder.rglob("*.*")} == before
     assert browser.findings(opened, folder / "report.html") == []
 
@@ -154,7 +155,7 @@ def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
     for path in paths:
         write(path, known())
     out = io.StringIO()
-    reports.run([*map(str, paths), "--output", str(tmp_path / "both")], out)
+    report.run_alone([*map(str, paths), "--output", str(tmp_path / "both")], out)
     assert [line.split()[2:4] for line in out.getvalue().splitlines() if line.split()[:2] == ["local", "step"]] == [
         ["1", "4"],
         ["2", "4"],
@@ -180,10 +181,10 @@ def test_points_of_several_jobs_are_compared_by_the_median_and_that_is_told() ->
 def test_a_study_of_one_phase_and_one_repeat_has_a_report(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     write(path, [item for item in known() if item.phase == "coherent" and item.repeat == 0 and item.ranks == 2])
-    reports.run([str(path)], io.StringIO())
+    report.run_alone([str(path)], io.StringIO())
     write(path, [changed(item, phase="alone") for item in known() if item.phase == "local"])
     out = io.StringIO()
-    reports.run([str(path)], out)
+    report.run_alone([str(path)], out)
     assert "whole run" not in out.getvalue()
 
 
@@ -205,5 +206,5 @@ def test_an_empty_file_has_no_report(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text("")
     with pytest.raises(UserError, match="no measurement in it yet"):
-        reports.run([str(path)])
+        report.run_alone([str(path)])
     assert [p.name for p in tmp_path.iterdir()] == ["s.jsonl"]

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from hpcdd.cli import report
 from hpcdd.core.errors import UserError
-from hpcdd.report import reports, study_page
+from hpcdd.report import study_page
 from hpcdd.studies import study_index
 
 from ..studies import made
@@ -29,7 +30,7 @@ def measured(labels: dict[str, str], seed: int) -> dict[str, Any]:
 def page(folder: Path, values: Any = measured, **more: Any) -> str:
     """The text of a study's page, written into the study's directory."""
     out = io.StringIO()
-    reports.run([str(made.study(folder, values, **more))], out)
+    report.run_alone([str(made.study(folder, values, **more))], out)
     assert out.getvalue().endswith(f"report: {folder / 'report.html'}\n")
     return (folder / "report.html").read_text()
 
@@ -92,7 +93,7 @@ def test_nasty_labels_act_nowhere(tmp_path: Path) -> None:
     for run in content["runs"]:
         run["labels"]["case"] = labels[run["labels"]["case"]]
     (folder / study_index.NAME).write_text(json.dumps(content))
-    reports.run([str(folder)], io.StringIO())
+    report.run_alone([str(folder)], io.StringIO())
     (head, *rows) = csv.reader((folder / "tables" / "table.csv").open(newline=""))
     assert head[0] == "case"
     assert [row[0] for row in rows] == [r"'=1+1\x1b[2J", "[$x^$] #50%", r"\u202e"]
@@ -130,14 +131,14 @@ def test_the_terminal_has_the_same(written: tuple[Path, str]) -> None:
 
 def test_the_page_may_stand_elsewhere(tmp_path: Path) -> None:
     folder = made.study(tmp_path / "study", measured)
-    reports.run([str(folder), "--output", str(tmp_path / "page")], io.StringIO())
+    report.run_alone([str(folder), "--output", str(tmp_path / "page")], io.StringIO())
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"report.html", "figures", "tables"}
     assert {path.name for path in folder.iterdir()} == {"study.json", "runs"}
 
 
 def test_links_of_several_studies_on_one_page_lead_to_their_tables(tmp_path: Path) -> None:
     folders = [made.study(tmp_path / name, measured) for name in ("a", "b")]
-    reports.run([*map(str, folders), "--output", str(tmp_path / "page")], io.StringIO())
+    report.run_alone([*map(str, folders), "--output", str(tmp_path / "page")], io.StringIO())
     links = re.findall(r'href="([^#"]+)"', (tmp_path / "page/report.html").read_text())
     assert len(set(links)) == 2 * len(study_page.FILES)
     assert all((tmp_path / "page" / link).is_file() for link in links)
@@ -145,9 +146,9 @@ def test_links_of_several_studies_on_one_page_lead_to_their_tables(tmp_path: Pat
 
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither a run nor a study"):
-        reports.run([str(tmp_path)], io.StringIO())
+        report.run_alone([str(tmp_path)], io.StringIO())
     with pytest.raises(UserError, match="say where with --output"):
-        reports.run([str(tmp_path), "a.jsonl"], io.StringIO())
+        report.run_alone([str(tmp_path), "a.jsonl"], io.StringIO())
 
 
 def test_people_can_read_it(opened: Any, tmp_path: Path) -> None:

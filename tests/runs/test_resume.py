@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from hpcdd.artifacts.evaluation_cache import EvaluationCache
 from hpcdd.artifacts.model_file import read_model
+from hpcdd.cli import train
 from hpcdd.config import loading
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
@@ -24,6 +26,11 @@ SETTINGS = [
     for below in (type(field.default).model_fields if isinstance(field.default, BaseModel) else [""])
 ]
 FACTS = {"dataset": "f", "blocks": 40, "device": "cpu", "replicas": 1, "workers": 4}
+
+
+def resolve(words: Sequence[str]) -> resume.Job:
+    """As ``hpcdd train`` with these words."""
+    return resume.resolve(train.request(words))
 
 
 def begun(folder: Path, without: str | None = None, **more: Any) -> RunDirectory:
@@ -45,7 +52,7 @@ def test_a_run_is_resumed_that_began_before_a_setting_existed(setting: str, tmp_
     seed = () if setting == "seed" else ("--seed", "5")
     (tmp_path / "c.yaml").write_text("{}")
     for command in ((), (str(tmp_path / "c.yaml"), *seed)):
-        job = resume.resolve([*command, "--resume", "--output", str(tmp_path / "run")])
+        job = resolve([*command, "--resume", "--output", str(tmp_path / "run")])
         assert job.record is not None
         assert job.record["run"] == "1234"
         assert resume.grown(job.record, job.config) == {}
@@ -56,12 +63,12 @@ def test_a_setting_that_was_added_means_what_was_done_before_it(tmp_path: Path) 
     begun(tmp_path / "run", without="together")
     (tmp_path / "c.yaml").write_text("{seed: 5}")
     words = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
-    assert resume.resolve(words).config.together is False
+    assert resolve(words).config.together is False
     with pytest.raises(UserError, match=r"together was False in \S+run and is 'auto' now; "):
-        resume.resolve([*words, "--together", "auto"])
+        resolve([*words, "--together", "auto"])
     # The next job finds it recorded.
-    RunDirectory(tmp_path / "run").write_record(resume.record_of(resume.resolve(words).config, "1234", **FACTS))
-    assert resume.resolve(words).config.together is False
+    RunDirectory(tmp_path / "run").write_record(resume.record_of(resolve(words).config, "1234", **FACTS))
+    assert resolve(words).config.together is False
 
 
 @pytest.mark.parametrize(("by_blocks", "blocks"), [(False, 0), (True, 16)])
@@ -71,7 +78,7 @@ def test_a_run_is_resumed_in_the_order_in_which_it_was_begun(by_blocks: bool, bl
     del record["blocks"]
     (tmp_path / "run").mkdir()
     RunDirectory(tmp_path / "run").write_record(record)
-    found = resume.resolve(["--resume", "--output", str(tmp_path / "run")]).record
+    found = resolve(["--resume", "--output", str(tmp_path / "run")]).record
     assert found is not None
     assert found["blocks"] == blocks
 
@@ -81,8 +88,8 @@ def test_a_default_that_has_changed_since_is_named_as_such(tmp_path: Path) -> No
     begun(tmp_path / "run", model={**config["model"], "width": 48})
     (tmp_path / "c.yaml").write_text("{seed: 5}")
     with pytest.raises(UserError, match=r"model.width was 48 in \S+run and is 32 now, its default; "):
-        resume.resolve([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")])
-    assert resume.resolve(["--resume", "--output", str(tmp_path / "run")]).config.model.width == 48
+        resolve([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")])
+    assert resolve(["--resume", "--output", str(tmp_path / "run")]).config.model.width == 48
 
 
 def test_a_setting_that_is_no_more_is_refused_with_its_name_and_the_revision(tmp_path: Path) -> None:
@@ -90,7 +97,7 @@ def test_a_setting_that_is_no_more_is_refused_with_its_name_and_the_revision(tmp
     with pytest.raises(
         UserError, match=r"run holds a configuration of hpcdd 0\.\S+ that .* magic is unknown.*; use it "
     ):
-        resume.resolve(["--resume", "--output", str(tmp_path / "run")])
+        resolve(["--resume", "--output", str(tmp_path / "run")])
 
 
 def test_the_result_of_a_run_is_another_runs_though_it_knew_fewer_settings(tmp_path: Path) -> None:

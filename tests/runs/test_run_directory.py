@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcdd.config import loading
+from hpcdd.cli import train
 from hpcdd.config.schema import Config, DataSettings
 from hpcdd.core.errors import UserError
 from hpcdd.runs import resume
 from hpcdd.runs.run_directory import RunDirectory, end_log, make, newest, start_log
+
+from ..parsed import parse
 
 
 @pytest.fixture(autouse=True)
@@ -133,11 +135,11 @@ def test_the_newest_run_of_a_name() -> None:
     ids=" ".join,
 )
 def test_nothing_is_left_to_do_on_a_complete_run(words: list[str]) -> None:
-    config = loading.parse(["--seed", "3"])[0]
+    config = parse(["--seed", "3"])[0]
     facts = {"dataset": "", "blocks": 16, "device": "cpu", "replicas": 1, "workers": 1}
     record = {**resume.record_of(config, "1234", **facts), "complete": True}
     make("runs/quickstart-001", "quickstart").write_record(record)
-    job = resume.resolve(words)
+    job = resume.resolve(train.request(words))
     assert job.done
     assert job.config.output == "runs/quickstart-001"
 
@@ -169,7 +171,7 @@ def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypat
     Path("c.yaml").write_text("output: $HPCDD_TEST/run\n")
     run = make("$ a/run", "a")
     run.write_record(resume.record_of(Config(data=DataSettings(file="/x/$$y.h5")), "id", blocks=16, device="cpu"))
-    job = resume.resolve([*words, "--resume", "--seed", "0"])
+    job = resume.resolve(train.request([*words, "--resume", "--seed", "0"]))
     assert job.config.output == str(run.path.absolute())
     assert job.record is not None
     assert job.config.data.file == ("embedded" if words == ["c.yaml"] else "/x/$y.h5")
@@ -177,4 +179,4 @@ def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypat
 
 def test_a_folder_of_a_variable_that_is_not_set_is_refused() -> None:
     with pytest.raises(UserError, match="output is '.HPCDD_NONE/run': .*'HPCDD_NONE' is not set"):
-        resume.resolve(["--output", "$HPCDD_NONE/run"])
+        resume.resolve(train.request(["--output", "$HPCDD_NONE/run"]))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcdd.cli import study
 from hpcdd.data.writing import Split, write_dataset
-from hpcdd.studies import study_request
 from hpcdd.studies.hypotheses import Hypothesis
 from hpcdd.studies.planned_runs import plan_runs
+from hpcdd.studies.study_request import StudyRequest
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
@@ -24,11 +25,11 @@ SHAPES = {
 }
 
 
-def orders(path: Path, *options: str) -> list[study_request.StudyRequest]:
+def orders(path: Path, *options: str) -> list[StudyRequest]:
     """A study, and each of its variants."""
-    plain = study_request.study_request([str(path), *options])[0]
+    plain = study.request([str(path), *options])
     variants = plain.description.variants
-    return [plain, *(study_request.study_request([str(path), *options, "--variant", name])[0] for name in variants)]
+    return [plain, *(study.request([str(path), *options, "--variant", name]) for name in variants)]
 
 
 def test_the_studies_that_the_papers_have_are_there() -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcdd.cli import study as command
+from hpcdd.cli.parser import parse
 from hpcdd.core.errors import UserError
 from hpcdd.studies import dry_run
 from hpcdd.studies.study_directory import StudyDirectory, index_of
-from hpcdd.studies.study_request import StudyRequest, study_request
+from hpcdd.studies.study_request import StudyRequest
 
 from ..plan.machines import machine
 
@@ -48,7 +50,7 @@ def study(tmp_path: Path) -> str:
 
 
 def ordered(*words: str) -> StudyRequest:
-    return study_request(words)[0]
+    return command.request(words)
 
 
 def test_a_study(study: str) -> None:
@@ -84,13 +86,12 @@ def test_a_variant_changes_what_it_names(study: str) -> None:
 
 def test_paths_of_the_command_line_are_resolved(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPCDD_TEST", str(Path(study).parent))
-    found, options = study_request(
-        ["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"]
-    )
+    words = ["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"]
+    found, options = command.request(words), parse("study", command.declare, words).given
     assert (found.output, options.machine) == (Path(study).parent / "o", Path.home() / "m")
     for words in (["$HPCDD_NONE.yaml"], [study, "--output", "$HPCDD_NONE"]):
         with pytest.raises(UserError, match="'HPCDD_NONE' is not set"):
-            study_request(words)
+            command.request(words)
 
 
 def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         ordered(str(path), "--seed", "3", "--zyx", "1")
     assert str(caught.value).splitlines() == [
-        "command line: --zyx is unknown; --help lists every field",
+        "command line: --zyx is unknown; see `hpcdd study --help`",
         "command line: --seed has no effect: the study's matrix sets it in every run",
         f"{path}:2: local.epoch is unknown; did you mean local.epochs?",
         f"{path}:5: local.batch_size is 1: input should be greater than or equal to 2 "

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,68 +19,64 @@ from ..chunks import chunk_shape
 from ..coarse import misfit
 from ..format import DatasetInfo
 from ..writing import check_out, write_dataset
-from . import contact_sheet, prepare_options
+from . import contact_sheet
 from .importers import IMPORTERS
 from .importers.decode_pool import DecodePool
 from .importers.file_tree import stem
 from .importers.image_source import Collection, ImageSource
+from .request import PrepareRequest
 from .selection import balanced, divided
 
 _LONGEST_NAME = 200
 """Bytes; a temporary file beside the file has a longer one."""
 
 
-def run(words: Sequence[str]) -> None:
+def run(request: PrepareRequest) -> None:
     """Reads, writes and prints what was made.
-
-    Args:
-        words: what follows ``prepare`` on the command line.
 
     Raises:
         UserError: the options or the source are not what they should be; nothing is written then.
-        SystemExit: after ``--help``.
     """
-    arguments, own = prepare_options.parse(words)
-    with _no_folder_left(arguments.out):
-        _run(words, arguments, own)
+    with _no_folder_left(request.out):
+        _run(request)
 
 
-def _run(words: Sequence[str], arguments: argparse.Namespace, own: Mapping[str, Any]) -> None:
-    source, out = arguments.source, arguments.out
-    block = None if arguments.coarse is None else _numbers("coarse", arguments.coarse, least=None)
-    grid = None if arguments.grid is None else _numbers("grid", arguments.grid)
-    overlap = (0,) if arguments.overlap is None else _numbers("overlap", arguments.overlap, least=0)
-    _check(arguments)
-    work = DecodePool(arguments.skip_bad, seed=arguments.seed)
-    if arguments.threads is not None:
-        work.threads = arguments.threads
-    imported = IMPORTERS[arguments.kind].read(source, work, **own)
-    splits = divided(imported.splits, arguments.test_fraction, arguments.validation_fraction, arguments.seed)
-    for split, wanted in (("train", arguments.train_samples), ("test", arguments.test_samples)):
+def _run(request: PrepareRequest) -> None:
+    source, out = request.source, request.out
+    block = None if request.coarse is None else _numbers("coarse", request.coarse, least=None)
+    grid = None if request.grid is None else _numbers("grid", request.grid)
+    overlap = (0,) if request.overlap is None else _numbers("overlap", request.overlap, least=0)
+    _check(request)
+    work = DecodePool(request.skip_bad, seed=request.seed)
+    if request.threads is not None:
+        work.threads = request.threads
+    imported = IMPORTERS[request.kind].read(source, work, **request.options)
+    splits = divided(imported.splits, request.test_fraction, request.validation_fraction, request.seed)
+    for split, wanted in (("train", request.train_samples), ("test", request.test_samples)):
         if wanted is not None:
             splits[split] = balanced(splits[split], split, wanted)
     spatial = splits["train"].image_shape[1:]
     if block is not None:
         block = block * len(spatial) if len(block) == 1 else block
         if fault := misfit(block, spatial):
-            raise UserError(f"--coarse is {arguments.coarse}: {fault}")
+            raise UserError(f"--coarse is {request.coarse}: {fault}")
     decomposition = None if grid is None else _decomposition(spatial, grid, overlap)
     chunk = None
     if decomposition is not None:
         chunk = chunk_shape(decomposition, np.dtype(splits["train"].dtype).itemsize)
-    names, splits, named = _classes(arguments, imported, splits)
+    names, splits, named = _classes(request, imported, splits)
     seen: list[str] = []
     with _progress(sum(len(part.labels) for part in splits.values())) as advance:
         info = write_dataset(
             out,
             {split: part.to_split(advance) for split, part in splits.items()},
-            name=_name(arguments, imported),
+            name=_name(request, imported),
             class_names=names,
-            source=_origin(arguments, imported),
-            licence=arguments.licence,
+            source=_origin(request, imported),
+            licence=request.licence,
             preparation=imported.preparation,
-            command=shlex.join(["hpcdd", "prepare", *words]),
-            compression=arguments.compression,
+            command=request.command,
+            compression=request.compression,
             coarse=block,
             chunk=chunk,
             report=seen.append,
@@ -110,9 +103,9 @@ def _no_folder_left(out: Path) -> Iterator[None]:
         raise
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(request: PrepareRequest) -> None:
     """What can be wrong before the source is read."""
-    source, out = arguments.source, arguments.out
+    source, out = request.source, request.out
     if source is not None:
         try:
             source.exists()
@@ -126,10 +119,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"{out} is the name of a picture; name a dataset file, such as {out.with_suffix('.h5')}")
     if source is not None and out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"{out} is the source itself; name another file to write")
-    if arguments.overlap is not None and arguments.grid is None:
-        raise UserError(f"--overlap {arguments.overlap} says how far the boxes of a grid reach; name it with --grid")
+    if request.overlap is not None and request.grid is None:
+        raise UserError(f"--overlap {request.overlap} says how far the boxes of a grid reach; name it with --grid")
     for option, least in (("threads", 1), ("seed", 0)):
-        value = getattr(arguments, option)
+        value = getattr(request, option)
         if value is not None and value < least:
             raise UserError(f"--{option} is {value}; use {least} or more")
 
@@ -157,20 +150,21 @@ def _decomposition(spatial: Sequence[int], grid: tuple[int, ...], overlap: tuple
         raise UserError(message) from error
 
 
-def _name(arguments: argparse.Namespace, imported: ImageSource) -> str:
-    name: str = arguments.name or imported.name or stem(arguments.source.absolute())
+def _name(request: PrepareRequest, imported: ImageSource) -> str:
+    source = stem(request.source.absolute()) if request.source is not None else request.kind
+    name = request.name or imported.name or source
     return f"{name} (synthetic)" if imported.synthetic and "synthetic" not in name else name
 
 
-def _origin(arguments: argparse.Namespace, imported: ImageSource) -> str:
+def _origin(request: PrepareRequest, imported: ImageSource) -> str:
     """Where the data set comes from; a note does not hide that images were computed."""
-    if imported.synthetic and arguments.source_note:
-        return f"{imported.source}; {arguments.source_note}"
-    return str(arguments.source_note or imported.source or arguments.source)
+    if imported.synthetic and request.source_note:
+        return f"{imported.source}; {request.source_note}"
+    return str(request.source_note or imported.source or request.source)
 
 
 def _classes(
-    arguments: argparse.Namespace, imported: ImageSource, splits: Mapping[str, Collection]
+    request: PrepareRequest, imported: ImageSource, splits: Mapping[str, Collection]
 ) -> tuple[tuple[str, ...], dict[str, Collection], str]:
     """Names of the classes, splits whose labels count these from 0, and what a user should know of it.
 
@@ -182,13 +176,13 @@ def _classes(
         numbers = np.unique(np.concatenate([part.labels for part in splits.values()])).tolist()
         if numbers[0] < 0:
             raise UserError(
-                f"{arguments.source} holds the label {numbers[0]}; labels are numbers of classes, 0 or more: leave "
+                f"{request.source} holds the label {numbers[0]}; labels are numbers of classes, 0 or more: leave "
                 "out samples of no class"
             )
     found = imported.class_names or tuple(map(str, numbers))
     names, order = found, list(range(len(found)))
-    if arguments.class_names is not None:
-        given = [name.strip() for name in arguments.class_names.split(",")]
+    if request.class_names is not None:
+        given = [name.strip() for name in request.class_names.split(",")]
         named = _numbered_names(given, numbers) if numbers else _ordered_names(given, found)
         names, order = tuple(name for name, _ in named), [label for _, label in named]
     # From the labels of the source to the position of their class among the names.
@@ -198,9 +192,9 @@ def _classes(
         for split, part in splits.items()
     }
     note = ""
-    if numbers and numbers[0] + len(numbers) <= numbers[-1] and arguments.class_names is None:
+    if numbers and numbers[0] + len(numbers) <= numbers[-1] and request.class_names is None:
         raise UserError(
-            f"{arguments.source}: its labels go from {numbers[0]} to {numbers[-1]}, but only {len(numbers)} of these "
+            f"{request.source}: its labels go from {numbers[0]} to {numbers[-1]}, but only {len(numbers)} of these "
             f"numbers occur ({_some(numbers)}); if each of them is a class, name these with --class-names"
         )
     if numbers != list(range(len(numbers))):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from hpcdd.cli import prepare
 from hpcdd.core.errors import UserError
-from hpcdd.data.prepare import prepare_options
 from hpcdd.data.prepare.importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_the_help_of_a_kind_has_its_options_and_an_example(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        prepare_options.parse([kind, "--help"])
+        prepare.request([kind, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: hpcdd prepare {kind}")
@@ -32,49 +32,46 @@ def test_the_help_of_a_kind_has_its_options_and_an_example(kind: str, capsys: py
     "command", [example for importer in IMPORTERS.values() for example in importer.EXAMPLES], ids=lambda c: c[14:45]
 )
 def test_examples_are_understood(command: str) -> None:
-    program, prepare, *words = shlex.split(re.sub(r"   \(.*\)$", "", command))
-    assert (program, prepare) == ("hpcdd", "prepare")
-    arguments, own = prepare_options.parse(words)
-    assert arguments.kind == words[0]
-    assert arguments.out.suffix == ".h5"
-    assert set(own) <= set(vars(arguments))
+    program, first, *words = shlex.split(re.sub(r"   \(.*\)$", "", command))
+    assert (program, first) == ("hpcdd", "prepare")
+    request = prepare.request(words)
+    assert request.kind == words[0]
+    assert request.out.suffix == ".h5"
 
 
 def test_commands_of_the_readme_are_understood() -> None:
-    text = (Path(__file__).parents[3] / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "README.md").read_text()
     commands = re.findall(r"hpcdd prepare ([a-z0-9]+ [^`\n#|]*\.h5[^`\n#|]*)", text)
     assert {command.split()[0] for command in commands} >= set(IMPORTERS) - {"cifar100", "npy"}
     for command in commands:
-        assert prepare_options.parse(shlex.split(command))[0].out.suffix == ".h5"
+        assert prepare.request(shlex.split(command)).out.suffix == ".h5"
 
 
 def test_the_options_of_a_kind_are_told_apart() -> None:
-    arguments, own = prepare_options.parse(
-        ["nifti", "ct", "out.h5", "--window", "-600", "1500", "--size", "4", "5", "6"]
-    )
-    assert own == {"window": [-600.0, 1500.0], "size": [4, 5, 6]}
-    assert (arguments.source, arguments.out) == (Path("ct"), Path("out.h5"))
-    arguments, own = prepare_options.parse(["phantom", "out.h5", "--samples", "9"])
-    assert (arguments.source, arguments.out, own["samples"]) == (None, Path("out.h5"), 9)
+    request = prepare.request(["nifti", "ct", "out.h5", "--window", "-600", "1500", "--size", "4", "5", "6"])
+    assert request.options == {"window": [-600.0, 1500.0], "size": [4, 5, 6]}
+    assert (request.source, request.out) == (Path("ct"), Path("out.h5"))
+    request = prepare.request(["phantom", "out.h5", "--samples", "9"])
+    assert (request.source, request.out, request.options["samples"]) == (None, Path("out.h5"), 9)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["cifar"], "prepare: 'cifar' is no kind of source; did you mean cifar10?"),
+        (["cifar"], "command line: 'cifar' is no kind of source; did you mean cifar10?"),
         (["folders", "a", "b"], "'folders' is no kind of source; did you mean folder?"),
-        (["xyz"], "'xyz' is no kind of source; the kinds are cifar10, cifar100, "),
-        (["idx", "a", "b.h5", "--gird", "2,2"], "prepare idx: '--gird' is not understood; did you mean --grid?"),
+        (["xyz"], "'xyz' is no kind of source; use one of cifar10, cifar100, "),
+        (["idx", "a", "b.h5", "--gird", "2,2"], "command line: --gird is unknown; did you mean --grid?"),
         (
             ["idx", "a", "b.h5", "--window", "1", "2"],
-            "prepare idx: '--window' is not understood; see `hpcdd prepare idx",
+            "command line: --window is unknown; see `hpcdd prepare idx",
         ),
         (["idx", "a", "b.h5", "--train-sample", "6"], "did you mean --train-samples?"),
-        (["idx", "a", "b.h5", "--skip-bad"], "'--skip-bad' is not understood"),
-        (["idx", "a", "b.h5", "c.h5"], "'c.h5' is not understood"),
+        (["idx", "a", "b.h5", "--skip-bad"], "--skip-bad is unknown"),
+        (["idx", "a", "b.h5", "c.h5"], "'c.h5' is one word too many"),
     ],
 )
 def test_what_is_mistyped(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        prepare_options.parse(words)
+        prepare.request(words)
     assert message in str(caught.value)

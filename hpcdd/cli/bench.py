@@ -1,0 +1,210 @@
+"""``hpcdd bench``: which benchmark is asked for. Each is imported where it is wanted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .parser import Declare, Parsed, Parser, file_path, parse, positive
+from .train import report_at_end
+
+if TYPE_CHECKING:
+    from ..config.schema import Config
+    from ..mpi.communicator import Comm
+
+_COHERENT = """\
+A training step of the coherent model, model-parallel and data-parallel, beside PyTorch's DistributedDataParallel:
+the same model, parameters, batches, ranks and threads, taking turns in every round.
+Over several hosts PyTorch's messages (gloo) take the fastest network on which all ranks reach root; the environment
+variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI library is told.
+Every field of the configuration can be given as for `hpcdd train`."""
+_IO = """\
+Speed of reading the boxes of a decomposition from files of three layouts (contiguous, in chunks of whole images, in
+chunks of the boxes), beside slices of an array in memory. One thread; the files are made in a temporary folder and
+read from the page cache; all take turns in every round. Processor time is taken.
+Without FILE or CONFIG: quarters of images of 32 x 32 and of 180 x 180 pixels and eighths of volumes. With a dataset
+file or a configuration: its first training images, in its decomposition; fields of the configuration can be given."""
+_COLLECTIVES = """\
+Latency and bandwidth of every collective that hpcdd uses, at the sizes of the configuration and on a ladder of sizes
+and ranks, beside a bare mpi4py call of the same; and the latency-bandwidth model that fits them best."""
+_STEP = """\
+Seconds of each kind of training step of a configuration, messages apart: of the CNN of each shape of subimage, of the
+DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
+floating point operations. And of each local CNN beside a plain PyTorch loop, as a good engineer writes it, on one
+rank."""
+_TRAIN = """\
+A whole run of hpcdd, with checkpoints and records, beside a plain script that does the same work by hand with torch,
+h5py and mpi4py (hpcdd/bench/plain_script.py), in one job, by turns: seconds whole and by phase, where hpcdd's time
+goes, and the run over the sum of its steps. A shortened run of both, which does not count, goes ahead.
+The script can't do everything: a configuration that asks for more is refused. Run directories lie in the current folder
+while they are needed."""
+_HEADLINE = """\
+Test accuracy against seconds of training, on the same ranks and threads: the global CNN in PyTorch's
+DistributedDataParallel (gloo), trained by the section `baseline`; the local CNNs with their DNN; and the coherent model
+by transfer, which goes on from there. The clock counts training and all that belongs to it, with the making of the
+networks and of DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
+FOLDER takes headline.json and report.html with its figure, which `hpcdd report FOLDER` draws again."""
+_OUTPUT = "machine file that takes the results beside those that it has, for `hpcdd plan --machine`"
+
+
+def declare(parser: Parser) -> None:
+    """Adds the benchmarks."""
+    parser.describe(
+        "Measures hpcdd beside plain PyTorch, raw MPI and plain numpy.\n"
+        "`hpcdd bench coherent --help` and so on say more.",
+        "mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64",
+        "hpcdd bench io",
+        usage="hpcdd bench BENCHMARK [CONFIG] [ARGUMENTS]",
+    )
+    parser.add_commands("benchmark", _BENCHMARKS, "BENCHMARK")
+
+
+def needs_mpi(words: Sequence[str]) -> bool:
+    """Whether a benchmark works on all ranks."""
+    return list(words[:1]) != ["io"]
+
+
+def run(comm: Comm, words: Sequence[str]) -> None:
+    """Called by all ranks; root prints.
+
+    Raises:
+        UserError: on all ranks.
+    """
+
+    def read() -> tuple[str, argparse.Namespace, Config]:
+        parsed = parse("bench", declare, words)
+        return parsed.command.removeprefix("bench "), parsed.given, _config(parsed)
+
+    name, given, config = comm.on_root(read)
+    if name == "coherent":
+        from ..bench import coherent_step
+
+        coherent_step.run(comm, config, given.widths, given.rounds, given.steps)
+    elif name == "collectives":
+        from ..bench import collectives
+
+        collectives.run(comm, config, given.rounds, given.output)
+    elif name == "headline":
+        from ..bench import headline
+
+        headline.run(comm, config, given.output)
+        report_at_end(comm, Path(given.output), wanted=True)
+    elif name == "train":
+        from ..bench import whole_run
+
+        whole_run.run(comm, config, given.rounds)
+    else:
+        from ..bench import step_times
+
+        step_times.run(comm, config, given.rounds, given.steps, given.output)
+
+
+def run_alone(words: Sequence[str]) -> None:
+    """``bench io``, and the help of all benchmarks; needs neither torch nor MPI.
+
+    Raises:
+        UserError: naming every mistake.
+    """
+    parsed = parse("bench", declare, words)
+    from ..bench import box_reading
+
+    named = parsed.file or parsed.overrides.tree or parsed.overrides.problems
+    box_reading.run(_config(parsed) if named else None, parsed.given.rounds, parsed.given.mib)
+
+
+def _config(parsed: Parsed) -> Config:
+    """The configuration of a benchmark, whose file may also be a dataset file for ``bench io``."""
+    import dataclasses
+
+    from ..config import loading
+
+    file, overrides = parsed.file, parsed.overrides
+    if parsed.command == "bench io" and file is not None and loading.is_hdf5(Path(file)):
+        data = {"file": file, **overrides.tree.get("data", {})}
+        file, overrides = None, dataclasses.replace(overrides, tree={**overrides.tree, "data": data})
+    return loading.load(file, overrides)
+
+
+def _coherent(parser: Parser) -> None:
+    _describe(parser, _COHERENT, "mpirun -n 2 {} configs/cifar10_vgg3.yaml --widths 16,32,64", "--widths W,W,...")
+    parser.add_argument(
+        "--widths",
+        type=_widths,
+        default=(16, 32, 64),
+        metavar="W,W,...",
+        help="ladder of model sizes: widths of the global CNN (default: 16,32,64)",
+    )
+    _add_rounds(parser, 9)
+    _add_steps(parser, 5)
+    parser.add_fields()
+
+
+def _collectives(parser: Parser) -> None:
+    _describe(parser, _COLLECTIVES, "mpirun -n 4 {} configs/quickstart.yaml --output machine.json", "--output FILE")
+    _add_rounds(parser, 5)
+    parser.add_argument("--output", type=file_path, metavar="FILE", help=_OUTPUT)
+    parser.add_fields()
+
+
+def _headline(parser: Parser) -> None:
+    _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_headline.yaml --output headline", "--output FOLDER")
+    parser.add_argument("--output", type=file_path, metavar="FOLDER", help="takes the results; has to be named")
+    parser.add_fields()
+
+
+def _io(parser: Parser) -> None:
+    parser.describe(
+        _IO,
+        "hpcdd bench io cifar10.h5 --decomposition.grid 4,4",
+        usage="hpcdd bench io [FILE|CONFIG] [--rounds R] [--mib M] [--section.key VALUE ...]",
+    )
+    _add_rounds(parser, 15)
+    parser.add_argument("--mib", type=positive, default=96, help="MiB of images in each file (default: 96)")
+    parser.add_fields("CONFIG", "dataset file, or YAML file (default: cases of its own)")
+
+
+def _step(parser: Parser) -> None:
+    _describe(parser, _STEP, "mpirun -n 4 {} configs/quickstart.yaml --output machine.json", "--output FILE")
+    _add_rounds(parser, 7)
+    _add_steps(parser, 10)
+    parser.add_argument("--output", type=file_path, metavar="FILE", help=_OUTPUT)
+    parser.add_fields()
+
+
+def _train(parser: Parser) -> None:
+    _describe(parser, _TRAIN, "mpirun -n 2 {} configs/quickstart.yaml --rounds 5", "--rounds R")
+    _add_rounds(parser, 3)
+    parser.add_fields()
+
+
+_BENCHMARKS: dict[str, tuple[str, Declare]] = {
+    "coherent": ("a step of the coherent model beside PyTorch's DDP (under mpirun)", _coherent),
+    "collectives": ("the collectives of a run beside bare mpi4py calls (under mpirun)", _collectives),
+    "headline": ("accuracy against time, beside the global CNN in PyTorch's DDP (under mpirun)", _headline),
+    "io": ("reading boxes from files of three layouts (one process)", _io),
+    "step": ("training steps of a run's CNNs and DNN (under mpirun)", _step),
+    "train": ("a whole run beside a plain script (under mpirun)", _train),
+}
+
+
+def _describe(parser: Parser, text: str, example: str, option: str) -> None:
+    usage = f"mpirun -n N {parser.prog} [CONFIG] [{option}] [--section.key VALUE ...]"
+    parser.describe(text, example.format(parser.prog), usage=usage)
+
+
+def _add_rounds(parser: Parser, rounds: int) -> None:
+    help_ = f"rounds in which all take a turn (default: {rounds})"
+    parser.add_argument("--rounds", type=positive, default=rounds, metavar="R", help=help_)
+
+
+def _add_steps(parser: Parser, steps: int) -> None:
+    parser.add_argument("--steps", type=positive, default=steps, metavar="K", help=f"of a turn (default: {steps})")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    widths = tuple(int(width) if width.isdecimal() else 0 for width in text.split(","))
+    if min(widths) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers from 1, with commas")
+    return widths

@@ -1,0 +1,57 @@
+"""``hpcdd evaluate``: a trained model on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..data.format import SPLITS
+from ..inference.evaluate_request import EvaluateRequest
+from .parser import OWN, Parser, file_name, file_path, parse
+
+if TYPE_CHECKING:
+    from ..mpi.communicator import Comm
+
+
+def declare(parser: Parser) -> None:
+    """Adds the options."""
+    parser.describe(
+        "Accuracy and further metrics of every strategy of a trained model on a data set. Each rank loads the CNNs of "
+        "its own\nsubdomains and reads their boxes; on one rank it works without mpirun too. On the data set and the "
+        "split of the run the\naccuracies are those of results.json.",
+        "hpcdd evaluate runs/quickstart-001",
+        "mpirun -n 4 hpcdd evaluate runs/quickstart-001 --data other.h5 --output evaluation",
+        usage="hpcdd evaluate RUN [--data FILE] [--split SPLIT] [--output FOLDER]",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", type=file_path, help="directory of a run that is complete, or its model.h5"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        type=file_name,
+        help="a dataset file with images and classes like the run's, whose stored splits are taken whole; "
+        "default: the run's own, with its splits",
+    )
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=file_path, help="takes evaluation.json and decisions.h5 (for reports)"
+    )
+    parser.add_argument("--own", **OWN)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+
+
+def request(words: Sequence[str]) -> EvaluateRequest:
+    """Reads a command line.
+
+    Raises:
+        UserError: a word that is not known, or no run.
+    """
+    return EvaluateRequest(**vars(parse("evaluate", declare, words).given))
+
+
+def run(comm: Comm, words: Sequence[str]) -> None:
+    """Called by all ranks; see :func:`hpcdd.inference.evaluate.run`."""
+    from ..inference import evaluate
+
+    evaluate.run(comm, comm.on_root(lambda: request(words)))

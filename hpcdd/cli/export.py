@@ -1,0 +1,30 @@
+"""``hpcdd export``: a trained model as one graph for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .parser import Parser, add_model, file_path, parse
+from .stoppable import stoppable
+
+
+def declare(parser: Parser) -> None:
+    """Adds the options."""
+    parser.describe(
+        "A trained model as one graph, from images as the data set stores them to the probabilities of the classes,\n"
+        "for batches of any size. It is checked against the model itself before it is written. ONNX needs "
+        "pip install 'hpcdd[export]'.",
+        "hpcdd export runs/quickstart-001 quickstart.onnx",
+        "hpcdd export runs/quickstart-001 average.pt2 --strategy average",
+    )
+    add_model(parser)
+    parser.add_argument("out", type=file_path, metavar="OUT", help="file to make: .onnx, or .pt2 for torch.export.load")
+
+
+def run_alone(words: Sequence[str]) -> None:
+    """See :func:`hpcdd.inference.export.run`."""
+    given = parse("export", declare, words).given
+    from ..inference import export
+
+    with stoppable("export"):
+        export.run(given.run, given.out, given.strategy, given.own)

@@ -1,0 +1,56 @@
+"""``hpcdd plan``: everything that can be known of a run before it starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from .parser import OWN, Parser, file_path, parse, positive
+
+
+def declare(parser: Parser) -> None:
+    """Adds the options."""
+    parser.describe(
+        "Says who would do what on N ranks, and at what cost: boxes, owners, parameters, memory of each rank, messages "
+        "of a step.\nWith a machine file also the seconds of each phase, and the efficiency from 1 to 100,000 ranks. "
+        "One plain process, no\nMPI; nothing is trained. Every field of the configuration can be given as for `hpcdd "
+        "train`.",
+        "mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json",
+        "mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json",
+        "hpcdd plan configs/quickstart.yaml -n 4 --machine machine.json --picture plan.png",
+        usage="hpcdd plan [CONFIG] -n N [--machine FILE] [--ranks-per-host R] [--threads T] [--picture FILE] "
+        "[--own MODULE:FACTORY] [--section.key VALUE ...]",
+    )
+    parser.add_argument("-n", dest="ranks", type=positive, metavar="N", required=True, help="number of ranks")
+    parser.add_argument(
+        "--machine", type=file_path, help="machine file, made by `hpcdd bench step` and `hpcdd bench collectives`"
+    )
+    parser.add_argument(
+        "--ranks-per-host",
+        type=positive,
+        metavar="R",
+        help="ranks on each host (default: the most that the machine file was measured with; without one all N)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="T",
+        help="threads of each rank (default: OMP_NUM_THREADS, else the cores of a host divided by its ranks)",
+    )
+    parser.add_argument("--own", **OWN)
+    parser.add_argument(
+        "--picture", type=file_path, metavar="FILE", help="PNG of the boxes on a sample image (default: none)"
+    )
+    parser.add_fields()
+
+
+def run_alone(words: Sequence[str], out: TextIO | None = None) -> None:
+    """See :func:`hpcdd.plan.overview.run`."""
+    parsed = parse("plan", declare, words)
+    from ..config import loading
+    from ..plan import overview
+
+    config = loading.load(parsed.file, parsed.overrides)
+    given = vars(parsed.given)
+    overview.run(config, given.pop("ranks"), **given, out=out or sys.stdout)

@@ -1,0 +1,43 @@
+"""``hpcdd predict``: classes of new images, by a trained model, in one plain process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..data.format import SPLITS
+from .parser import Parser, add_model, file_path, parse
+from .stoppable import stoppable
+
+
+def declare(parser: Parser) -> None:
+    """Adds the options."""
+    parser.describe(
+        "Classes of new images: what a trained model decides, how sure it is, and how the local CNNs vote on\n"
+        "their own. Images are prepared as `hpcdd prepare` did those of the data set. One process, no MPI.",
+        "hpcdd predict runs/flowers-001 rose.jpg holiday/*.jpg",
+        "hpcdd predict runs/flowers-001 flower_photos --format csv --output flowers.csv",
+        "hpcdd predict runs/quickstart-001 data.h5 --split test --strategy majority",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="images; folders or archives of them, of any depth; or dataset files (.h5). Where an image lies in a "
+        "folder named after a class, or a dataset file knows its class, the accuracy is told",
+    )
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    parser.add_argument("--output", type=file_path, metavar="FILE", help="write there (default: print)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of dataset files (default: test)")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave bad files out and name them (default: stop at the first)"
+    )
+
+
+def run_alone(words: Sequence[str]) -> None:
+    """See :func:`hpcdd.inference.predict.run`."""
+    given = vars(parse("predict", declare, words).given)
+    from ..inference import predict
+
+    with stoppable("predict"):
+        predict.run(given.pop("run"), given.pop("paths"), **given)

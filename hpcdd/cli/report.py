@@ -1,0 +1,45 @@
+"""``hpcdd report``: a page of runs, of studies of runs, of scaling studies, of a headline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from .parser import Parser, file_path, parse
+
+
+def declare(parser: Parser) -> None:
+    """Adds the options."""
+    parser.describe(
+        "One HTML page, and its figures, of runs, of studies of runs, of scaling studies, of a headline.\n"
+        "Of a run: images with their boxes, curves, strategies compared, which subimage decided.\n"
+        "Of a study: its table (also as CSV and LaTeX), and what is expected beside what was measured.\n"
+        "Of HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
+        "Of scaling: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
+        "hpcdd report runs/quickstart-001",
+        "hpcdd report studies/quick",
+        "hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
+        usage="hpcdd report RUN|STUDYDIR|HEADLINE|SCALING.jsonl ... [--output FOLDER]",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a run directory, a study directory, a folder of `hpcdd bench headline`, or a file of `hpcdd scale`",
+    )
+    parser.add_argument(
+        "--output",
+        type=file_path,
+        metavar="FOLDER",
+        help="default: RUN, STUDYDIR or HEADLINE itself, or SCALING-report beside the first file",
+    )
+
+
+def run_alone(words: Sequence[str], out: TextIO | None = None) -> None:
+    """See :func:`hpcdd.report.reports.run`."""
+    given = parse("report", declare, words).given
+    from ..report import reports
+
+    reports.run([Path(word) for word in given.paths], given.output, out or sys.stdout)

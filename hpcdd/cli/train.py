@@ -1,0 +1,97 @@
+"""``hpcdd train``: one run, begun or resumed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .parser import Parser, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..mpi.communicator import Comm
+    from ..runs.resume import Job, TrainRequest
+
+
+def declare(parser: Parser) -> None:
+    """Adds the options, among them one for every field of the configuration."""
+    parser.describe(
+        "Trains local CNNs on subimages, one per subdomain, and combines their decisions.\n"
+        "Without CONFIG (a YAML file) the packaged quick-start runs. Options may also be written with underscores, as "
+        "the\nfields of a YAML file are.",
+        "mpirun -n 4 hpcdd train",
+        "mpirun -n 4 hpcdd train configs/cifar10_vgg3.yaml --local.epochs 2 --decomposition.grid 4,4",
+        "mpirun -n 2 hpcdd train --resume",
+        usage="hpcdd train [CONFIG] [--section.key VALUE ...] [--resume] [--profile] [--print-config]",
+    )
+    parser.add_argument("--print-config", action="store_true", help="Print the resolved configuration; train nothing.")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on with the run in --output, or else with the newest unfinished runs/NAME-K; without CONFIG with its "
+        "own configuration. (An --output that holds an unfinished run is gone on with also without --resume.)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="Leave a trace of ten steps of every phase and rank in the run directory's profile/, for Perfetto.",
+    )
+    parser.add_fields(shown=True)
+
+
+def request(words: Sequence[str]) -> TrainRequest:
+    """Reads a command line; mistakes in fields of the configuration are left to whoever reads its file.
+
+    Raises:
+        UserError: an option lacks its value.
+    """
+    from ..runs.resume import TrainRequest
+
+    parsed = parse("train", declare, words)
+    given = parsed.given
+    return TrainRequest(parsed.file, parsed.overrides, given.resume, given.profile, given.print_config)
+
+
+def run(comm: Comm, words: Sequence[str]) -> None:
+    """Called by all ranks.
+
+    Raises:
+        UserError: on all ranks, with every mistake; and what :func:`hpcdd.runs.pipeline.train` raises.
+    """
+    from ..config import loading
+
+    job = comm.on_root(lambda: _resolved(words))
+    if job.print_only or job.done:
+        if comm.is_root:
+            print(loading.to_yaml(job.config) if job.print_only else f"{job.config.output} is complete\n", end="")
+        return
+    comm.startup.mark("configuration")
+    from ..runs import pipeline
+
+    comm.startup.mark("imports")
+    directory = pipeline.train(comm, job)
+    report_at_end(comm, directory, job.config.run.report)
+
+
+def report_at_end(comm: Comm, folder: Path, wanted: bool) -> None:
+    """Root writes the report of what is complete, for which the others wait."""
+    if wanted:
+        from ..report import at_end
+
+        comm.on_root(lambda: at_end.write(folder))
+
+
+def _resolved(words: Sequence[str]) -> Job:
+    """On root: the job; of a complete run the data set is compared here, for nobody will read it."""
+    from ..runs import resume
+
+    job = resume.resolve(request(words))
+    if job.done and job.record is not None:
+        named, recorded = job.config.data.file, job.record["config"]["data"]["file"]
+        if os.path.abspath(named) not in (recorded, os.path.abspath(recorded)):
+            from ..data.format import inspect, resolve
+
+            resume.check_facts(job, {**job.record, "dataset": inspect(resolve(named)).fingerprint})
+    return job
