@@ -38,25 +38,15 @@ class Parsed:
 
     Attributes:
         command: which one, with the kind of it: ``bench step``.
-        words: the whole of its arguments.
         given: its options and arguments.
         file: the YAML file that comes first; None without one.
         overrides: fields of the configuration, and what is wrong with the command line.
     """
 
     command: str
-    words: tuple[str, ...]
     given: argparse.Namespace
     file: str | None
     overrides: Overrides
-
-
-@dataclass
-class _File:
-    """The YAML file that comes first among the arguments."""
-
-    metavar: str
-    required: str = ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,7 +55,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, declare: Declare | None = None, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
         self._declare = declare
-        self._file: _File | None = None
+        self._file = ""  # metavar of the YAML file that comes first, where the configuration has options
+        self._required = ""
         self._hidden: list[argparse._ArgumentGroup] = []
         self._what = ""
         self.commands: dict[str, Parser] = {}
@@ -85,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         """
         from ..config import options
 
-        self._file = _File(metavar, required)
+        self._file, self._required = metavar, required
         self.add_argument("file", metavar=metavar, nargs="?", help=help_ or "YAML file (default: the quick-start)")
         groups = options.add_to(self)
         self._hidden = [] if shown else groups
@@ -124,22 +115,33 @@ class Parser(argparse.ArgumentParser):
         if self.commands and not (words and words[0] in self._option_string_actions):
             return self._command(words).read(words[1:])
         own = self._spelled(words)
-        if self.commands:  # --help, --version
-            given, unknown = self.parse_known_args(own)
-        elif self._file is None:
-            given, unknown = self.parse_known_intermixed_args(own)
-        else:
-            # argparse would take the value of an option that it does not know for the file: one is there always.
-            own = own if own and not own[0].startswith("-") else ["", *own]
-            given, unknown = self.parse_known_args(own)
-        return self._parsed(words, given, self._unknown(unknown))
+        if self._file and not (own and not own[0].startswith("-")):
+            own.insert(0, "")  # argparse would take the value of an option that it does not know for the file
+        mixed = not (self._file or self.commands)  # options may stand between the arguments
+        given, unknown = (self.parse_known_intermixed_args if mixed else self.parse_known_args)(own)
+        from ..config import options
+
+        problems, command = self._unknown(unknown), self.prog.removeprefix("hpcdd ")
+        if not self._file:
+            if problems:
+                raise UserError("\n".join(problems))
+            return Parsed(command, given, None, options.Overrides())
+        file = vars(given).pop("file") or None
+        if file is None and self._required:
+            raise UserError(f"command line: name {self._required}, a YAML file, as the first word; {self._see}")
+        found = options.given(given)
+        return Parsed(command, given, file, options.Overrides(found.tree, (*problems, *found.problems)))
+
+    @property
+    def _see(self) -> str:
+        return f"see `{self.prog} --help`"
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError, for the caller to print it: under mpirun root alone does, and all ranks exit."""
         for pattern, words in _WORDS:
             if re.fullmatch(pattern, message):
                 raise UserError(f"command line: {re.sub(pattern, words, message)}")
-        raise UserError(f"command line: {message.removeprefix('argument ')}; see `{self.prog} --help`")
+        raise UserError(f"command line: {message.removeprefix('argument ')}; {self._see}")
 
     def format_help(self) -> str:
         """The help, without the fields of the configuration where they are not this command's subject."""
@@ -157,37 +159,18 @@ class Parser(argparse.ArgumentParser):
     def _command(self, words: Sequence[str]) -> Parser:
         names = ", ".join(self.commands)
         if not words:
-            raise UserError(f"command line: name the {self._what}, which is one of {names}; see `{self.prog} --help`")
+            raise UserError(f"command line: name the {self._what}, which is one of {names}; {self._see}")
         if words[0] not in self.commands:
             close = hint(words[0], self.commands, f"use one of {names}")
             raise UserError(f"command line: {words[0]!r} is no {self._what}{close}")
         return self.commands[words[0]]
-
-    def _parsed(self, words: Sequence[str], given: argparse.Namespace, problems: list[str]) -> Parsed:
-        from ..config.options import Overrides
-
-        command = self.prog.removeprefix("hpcdd ")
-        if self._file is None:
-            if problems:
-                raise UserError("\n".join(problems))
-            return Parsed(command, tuple(words), given, None, Overrides())
-        from ..config import options
-
-        file = vars(given).pop("file") or None
-        if file is None and self._file.required:
-            raise UserError(
-                f"command line: name {self._file.required}, a YAML file, as the first word; see `{self.prog} --help`"
-            )
-        found = options.given(given)
-        overrides = Overrides(found.tree, (*problems, *found.problems))
-        return Parsed(command, tuple(words), given, file, overrides)
 
     def _spelled(self, words: Sequence[str]) -> list[str]:
         """Options with hyphens; ``--name -1e-3`` as ``--name=-1e-3``: argparse takes only plain numbers for values."""
         spelled: list[str] = []
         for number, word in enumerate(words):
             previous = self._option_string_actions.get(spelled[-1]) if spelled else None
-            takes_one = previous is not None and previous.nargs is None and self._file is not None
+            takes_one = previous is not None and previous.nargs is None and bool(self._file)
             if takes_one and re.match(r"-[.\d]|--$", word):
                 spelled[-1] += f"={word}"
             elif word == "--":
@@ -202,30 +185,25 @@ class Parser(argparse.ArgumentParser):
 
     def _unknown(self, words: Sequence[str]) -> list[str]:
         """A line for each word that is no option; a word behind one is taken for its value."""
-        problems, previous = [], ""
-        see = f"see `{self.prog} --help`"
-        for word in words:
-            name = word.partition("=")[0]
+        stray = f"belongs to no option; {self._file} comes first, and lists have commas: 2,2"
+        found = []
+        for previous, word in zip(["", *words], words, strict=False):
             if word.startswith("-"):
-                problems.append(f"command line: {name} {self._why(name, see)}")
-            elif not previous.startswith("-") and self._file is not None:
-                first = self._file.metavar
-                problems.append(
-                    f"command line: {word!r} belongs to no option; {first} comes first, and lists have commas: 2,2"
-                )
+                name = word.partition("=")[0]
+                found.append(f"command line: {name} {self._why(name)}")
             elif not previous.startswith("-"):
-                problems.append(f"command line: {word!r} is one word too many; {see}")
-            previous = word
-        return problems
+                why = stray if self._file else f"is one word too many; {self._see}"
+                found.append(f"command line: {word!r} {why}")
+        return found
 
-    def _why(self, name: str, see: str) -> str:
+    def _why(self, name: str) -> str:
         bare = name.lstrip("-").replace("_", "-")
         options = [option.lstrip("-") for option in self._option_string_actions if option.startswith("--")]
         if first := next((option for option in options if option.startswith(f"{bare}.")), None):
             return f"is a section; name a field of it, such as --{first}"
-        if self._file is not None and f"--{bare}" in _OF_TRAIN:
+        if self._file and f"--{bare}" in _OF_TRAIN:
             return "belongs to `hpcdd train`"
-        return f"is unknown{hint(bare, [*options, 'version'], see, prefix='--')}"
+        return f"is unknown{hint(bare, [*options, 'version'], self._see, prefix='--')}"
 
 
 Declare = Callable[[Parser], None]

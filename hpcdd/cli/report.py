@@ -38,8 +38,8 @@ def declare(parser: Parser) -> None:
 
 
 def run_alone(words: Sequence[str], out: TextIO | None = None) -> None:
-    """See :func:`hpcdd.report.reports.run`."""
+    """See :func:`hpcdd.report.reports.write`."""
     given = parse("report", declare, words).given
     from ..report import reports
 
-    reports.run([Path(word) for word in given.paths], given.output, out or sys.stdout)
+    reports.write([Path(word) for word in given.paths], given.output, out or sys.stdout)

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import yaml
 
@@ -61,12 +61,11 @@ def load(text: str) -> Any:
         YAMLTextError: it is not valid, a key stands twice or is no text, or it is absurdly large.
     """
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = yaml.compose(text, Loader=_Loader)
         if node is None:
             return None
         _count(node, {})
-        return loader.construct_document(node)
+        return _value(node)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YAMLTextError(f"it holds the character {chr(int(error.character))!r}", line) from error
@@ -116,16 +115,13 @@ def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader without YAML 1.1's surprises, and with an error for a key which stands twice.
+    """Without YAML 1.1's surprises.
 
     PyYAML reads ``010`` as 8, ``1:30`` as 90, ``yes`` as true, a date as a date, and ``1e-6`` as text. Here numbers are
     what JSON takes for numbers, ``true`` and ``false`` are the truth values, and the rest is text.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # the stub has no ClassVar
-    yaml_constructors: ClassVar[dict[Any, Any]] = {
-        tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in (_TAG + "str", _TAG + "seq")
-    }
 
 
 class _Dumper(yaml.SafeDumper):
@@ -143,36 +139,54 @@ for _kind, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(f"^(?:{_pattern})$"), _first)
 
+_SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": ("null", lambda _: None),
+    "bool": ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    "int": ("an integer", int),
+    "float": ("a number", float),
+    "str": ("text", str),
+}
+"""By tag: what it is called, and how it is read; an explicit tag can name one that the text does not fit."""
 
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+
+def _value(node: yaml.Node) -> Any:
+    kind = node.tag.removeprefix(_TAG)
+    if kind in _SCALARS:
+        if not isinstance(node, yaml.ScalarNode):
+            raise _refused(node, f"expected a scalar node, for {_SCALARS[kind][0]}")
+        try:
+            return _SCALARS[kind][1](node.value)
+        except (LookupError, ValueError) as error:  # int refuses thousands of digits
+            raise _refused(node, f"{_shown(node)} can't be read as {_SCALARS[kind][0]}") from error
+    if kind == "seq" and isinstance(node, yaml.SequenceNode):
+        return [_value(part) for part in node.value]
+    if kind == "map" and isinstance(node, yaml.MappingNode):
+        return _mapping(node)
+    if kind in ("seq", "map"):
+        raise _refused(node, f"a {'list' if kind == 'seq' else 'mapping'} is needed here")
+    tag = node.tag.replace(_TAG, "!!")
+    raise _refused(node, f"the tag {tag} is not taken; a configuration holds texts, numbers, lists and mappings")
+
+
+def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
     """A mapping whose own keys stand once; they override those that ``<<`` merges, of which the first one counts."""
-    if not isinstance(node, yaml.MappingNode):
-        raise _refused(node, "a mapping is needed here")
     own: dict[str, Any] = {}
     merged: dict[str, Any] | None = None
-    for key_node, value_node in node.value:
-        if key_node.tag == _TAG + "merge":
+    for key, value in node.value:
+        if key.tag == _TAG + "merge":
             if merged is not None:
-                raise _refused(key_node, "the key '<<' stands twice; it takes a list of mappings")
-            merged = _merged(loader, value_node)
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise _refused(key_node, f"the key {_shown(key_node)} is no text; put it in quotes if it is meant as one")
-        if key in own:
-            raise _refused(key_node, f"the key {key!r} stands twice")
-        own[key] = loader.construct_object(value_node, deep=True)
+                raise _refused(key, "the key '<<' stands twice; it takes a list of mappings")
+            parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            if not all(isinstance(part, yaml.MappingNode) for part in parts):
+                raise _refused(value, "<< merges a mapping, or a list of mappings")
+            merged = {name: found for part in reversed(parts) for name, found in _value(part).items()}
+        elif key.tag != _TAG + "str":
+            raise _refused(key, f"the key {_shown(key)} is no text; put it in quotes if it is meant as one")
+        elif _value(key) in own:
+            raise _refused(key, f"the key {key.value!r} stands twice")
+        else:
+            own[key.value] = _value(value)
     return {**(merged or {}), **own}
-
-
-def _merged(loader: _Loader, node: yaml.Node) -> dict[str, Any]:
-    value = loader.construct_object(node, deep=True)
-    merged: dict[str, Any] = {}
-    for part in value if isinstance(value, list) else [value]:
-        if not isinstance(part, dict):
-            raise _refused(node, "<< merges a mapping, or a list of mappings")
-        merged = {**part, **merged}
-    return merged
 
 
 def _refused(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
@@ -183,35 +197,3 @@ def _shown(node: yaml.Node) -> str:
     """A value as it is written, if it is short."""
     text = str(node.value) if isinstance(node, yaml.ScalarNode) else "[...]"
     return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-def _scalar(loader: Any, node: yaml.Node) -> str:
-    return str(loader.construct_scalar(cast(yaml.ScalarNode, node)))
-
-
-def _constructor(kind: str, convert: Callable[[str], Any]) -> Callable[[Any, yaml.Node], Any]:
-    """Of values of one kind; an explicit tag can name one that the text does not fit."""
-
-    def construct(loader: Any, node: yaml.Node) -> Any:
-        try:
-            return convert(_scalar(loader, node))
-        except (LookupError, ValueError) as error:  # int refuses thousands of digits
-            raise _refused(node, f"{_shown(node)} can't be read as {kind}") from error
-
-    return construct
-
-
-def _refuse_tag(_: Any, node: yaml.Node) -> Any:
-    tag = str(node.tag).replace(_TAG, "!!")
-    raise _refused(node, f"the tag {tag} is not taken; a configuration holds texts, numbers, lists and mappings")
-
-
-_Loader.add_constructor(_TAG + "map", _construct_mapping)
-for _kind, _name, _convert in (
-    ("null", "null", lambda _: None),
-    ("bool", "true or false", lambda text: {"true": True, "false": False}[text.lower()]),
-    ("int", "an integer", int),
-    ("float", "a number", float),
-):
-    _Loader.add_constructor(_TAG + _kind, _constructor(_name, _convert))
-_Loader.add_constructor(None, _refuse_tag)

@@ -17,11 +17,12 @@ from .headline_page import section as of_headline
 from .page import Section, write_page
 
 
-def run(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.stdout) -> None:
-    """Writes the report and says where it is.
+def write(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.stdout) -> None:
+    """Writes ``report.html``, ``figures/`` and, of studies, ``tables/``; prints the tables, and where the page is.
 
     Args:
-        paths: as of :func:`write`.
+        paths: run directories, study directories, folders of ``hpcdd bench headline`` and files of ``hpcdd scale``,
+            in the order of the page.
         output: folder for the page; None: the one path that is reported, or a folder beside the first file.
         out: where to print.
 
@@ -29,21 +30,7 @@ def run(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.std
         UserError: a path is none of what can be reported, or something in it is damaged.
         WriteError: the report can't be written.
     """
-    write(paths, _output(paths, output), out)
-
-
-def write(paths: Sequence[Path], output: Path, out: TextIO = sys.stdout) -> None:
-    """Writes ``report.html``, ``figures/`` and, of studies, ``tables/``; prints the tables, and where the page is.
-
-    Args:
-        paths: run directories, study directories, folders of ``hpcdd bench headline`` and files of ``hpcdd scale``,
-            in the order of the page.
-        output: folder for the page.
-        out: where to print.
-
-    Raises:
-        UserError, WriteError: as for :func:`run`.
-    """
+    output = _output(paths, output)
     with writing(output):
         sections = _sections(paths, output, out)
         output.mkdir(parents=True, exist_ok=True)
