@@ -92,12 +92,8 @@ def fit_all(points: Iterable[MeasuredCollective]) -> dict[FitKey, FittedCollecti
 
 def least_squares(rows: npt.NDArray[Any]) -> tuple[float, float]:
     """The a, b >= 0 with the least sum of squares of rows @ (a, b) - 1; rows (n, 2) are divided by measurements."""
-    ones = np.ones(len(rows))
+    from scipy.optimize import nnls
+
     scale = np.maximum(np.linalg.norm(rows, axis=0), 1e-300)  # latencies and bytes differ by many powers of ten
-    alpha, beta = np.linalg.lstsq(rows / scale, ones, rcond=None)[0] / scale
-    if min(alpha, beta) >= 0:
-        return float(alpha), float(beta)
-    # The minimum lies on the border: one of both is 0.
-    alone = [max(0.0, float(column @ ones) / max(float(column @ column), 1e-300)) for column in rows.T]
-    candidates = [(alone[0], 0.0), (0.0, alone[1])]
-    return min(candidates, key=lambda pair: float(((rows @ pair - 1) ** 2).sum()))
+    alpha, beta = nnls(rows / scale, np.ones(len(rows)))[0] / scale
+    return float(alpha), float(beta)

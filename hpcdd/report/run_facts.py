@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,6 @@ from ..decomposition.boxes import by
 from ..studies.hypotheses import LEVEL, holm
 from .run_data import RunData
 
-_NORMAL_95 = 1.959964
-"""Quantile of the normal distribution at 97.5%."""
 _MOST_PAIRS = 10
 
 
@@ -45,24 +42,14 @@ class Share:
 
 def shares(found: Decisions) -> list[Share]:
     """Of every strategy, in their order."""
-    return [
-        Share(name, accuracy, *wilson(accuracy, len(found.labels)))
-        for name in found.strategies
-        for accuracy in [metrics.accuracy(found.decided(name), found.labels)]
-    ]
+    from scipy.stats import binomtest
 
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval, 95%, of a proportion (E. B. Wilson, JASA 22, 1927).
-
-    Args:
-        share: observed, in [0, 1].
-        n: observations, at least one.
-    """
-    z2 = _NORMAL_95**2 / n
-    middle = (share + z2 / 2) / (1 + z2)
-    half = _NORMAL_95 / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
-    return min(share, middle - half), max(share, middle + half)  # but for rounding they are that at 0 and 1
+    made = []
+    for name in found.strategies:
+        hits = binomtest(int((found.decided(name) == found.labels).sum()), len(found.labels))
+        interval = hits.proportion_ci(0.95, method="wilson")
+        made.append(Share(name, hits.statistic, interval.low, interval.high))
+    return made
 
 
 def head(run: RunData) -> list[str]:

@@ -23,6 +23,7 @@ from hpcdd.report import run_facts, run_page
 from hpcdd.report.run_data import read
 from hpcdd.studies.hypotheses import holm
 
+from ..artificial import decisions
 from . import browser, made_run
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -134,11 +135,15 @@ def test_votes_that_are_cut_can_be_told_apart() -> None:
     assert run_page._brief(["class 0", "class 1"], 7) == ["class 0", "class 1"]
 
 
-def test_wilsons_interval() -> None:
-    low, high = run_facts.wilson(0.5, 10)  # 0.2366 to 0.7634 by the formula
-    assert (low, high) == pytest.approx((0.23659, 0.76341), abs=1e-5)
-    assert run_facts.wilson(0.0, 4) == pytest.approx((0.0, 0.48990), abs=1e-5)
-    assert run_facts.wilson(1.0, 4) == pytest.approx((0.51010, 1.0), abs=1e-5)
+@pytest.mark.parametrize(
+    ("hits", "n", "interval"), [(5, 10, (0.23659, 0.76341)), (0, 4, (0.0, 0.48990)), (4, 4, (0.51010, 1.0))]
+)
+def test_accuracies_have_wilsons_interval(hits: int, n: int, interval: tuple[float, float]) -> None:
+    found = decisions(n, 2, 2, strategies=["dnn"])
+    labels = found.decided("dnn") ^ (np.arange(n) >= hits)
+    (share,) = run_facts.shares(dataclasses.replace(found, labels=labels))
+    assert share.accuracy == hits / n
+    assert (share.low, share.high) == pytest.approx(interval, abs=1e-5)
 
 
 def two_sided_binomial(gains: int, losses: int) -> float:
