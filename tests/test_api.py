@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,26 @@ def test_a_script_with_communicators_of_its_own(mpi: Launcher, tiny: Path, tmp_p
     assert done.returncode == 0, done.stderr
     one, other = (json.loads((tmp_path / f"run{group}/results.json").read_text()) for group in (0, 1))
     assert one["accuracy"] == other["accuracy"]
+
+
+def test_what_one_rank_meets_alone_ends_the_job(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "fails_on_one.py").write_text(
+        "import math, torch\n"
+        "from mpi4py import MPI\n"
+        "class CNN(torch.nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        if self.training and MPI.COMM_WORLD.rank == 1:\n"
+        "            raise RuntimeError('a broken device')\n"
+        "        return super().forward(x)\n"
+        "def make(*, input_shape, num_classes, width):\n"
+        "    return CNN(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))\n"
+    )
+    (tmp_path / "script.py").write_text(SCRIPT)
+    settings = {**SMALL, "data.file": str(tiny), "model": {"name": "fails_on_one:make", "local_width": 1}}
+    done = mpi.run(2, ["script.py", repr(settings)], tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"^hpcdd: rank 1 of 2 on .* failed in phase local", done.stderr, re.MULTILINE)
+    assert "RuntimeError: a broken device" in done.stderr
 
 
 def test_boxes_of_a_grid() -> None:

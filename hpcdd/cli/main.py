@@ -6,17 +6,14 @@ import importlib
 import io
 import os
 import signal
-import socket
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core import shadows
-from ..core.errors import CollectiveError, DivergedError, StopRequest, UserError
-from ..core.texts import printable, printable_lines
+from ..core.errors import CollectiveError, StopRequest, UserError
+from ..core.texts import printable
 from ..mpi import launcher
 from .parser import Parser
 
@@ -43,8 +40,6 @@ _EXIT_CODES = """\
 exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have failed; 2 a mistake of the user;
 3 a loss became NaN or infinite;
 74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C."""
-_DEFERENCE = 2.0
-"""Seconds that a rank leaves to others that may say the same, or know more, and end the job."""
 
 
 def parser() -> Parser:
@@ -123,6 +118,7 @@ def _declare(command: str) -> Callable[[Parser], None]:
 
 def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Sequence[str]) -> int:
     from ..mpi import communicator as communication
+    from ..mpi.failure import fail
 
     try:
         comm = communication.world()
@@ -137,7 +133,7 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
             # ends with another code than 0, and that rest might be root.
             return _end(comm, _report(error) if comm.is_root else 0)
         hidden = shadows.hidden() if isinstance(error, ImportError | AttributeError) else None
-        _fail(comm, UserError(hidden) if hidden else error)
+        fail(comm, UserError(hidden) if hidden else error)
     return _end(comm, 0)
 
 
@@ -147,28 +143,6 @@ def _end(comm: Comm, exit_code: int) -> int:
 
         fault_tolerance.leave(comm, exit_code)
     return exit_code
-
-
-def _fail(comm: Comm, error: BaseException) -> None:
-    """Says what this rank has met alone and ends the whole job, so that no rank waits for ever; does not return."""
-    where, code, turn = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, 0
-    if isinstance(error, UserError | DivergedError):
-        text, code = f"{where}: {error}\n", error.exit_code
-        if isinstance(error, DivergedError):  # whoever trains together meets it at the same step
-            turn = (not comm.is_root) + error.heard
-    elif isinstance(
-        error, KeyboardInterrupt
-    ):  # before the handlers of hpcdd.mpi.stop are there; Ctrl-C is for all ranks
-        text, code, turn = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
-    else:
-        text = f"{where} failed in phase {comm.phase_name}\n{''.join(traceback.format_exception(error))}"
-    try:
-        time.sleep(turn * _DEFERENCE)
-        sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
-        sys.stderr.flush()
-        time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
-    finally:
-        comm.abort(code)
 
 
 def _report(error: CollectiveError) -> int:

@@ -14,8 +14,9 @@ import torch
 
 from ..artifacts.results import Results
 from ..config.schema import Config
-from ..core.errors import UserError
+from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
+from ..mpi.failure import fail
 from . import pipeline, resume
 from .run_directory import RunDirectory
 
@@ -55,9 +56,11 @@ def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
 
     Raises:
         UserError: on all ranks, before any training: something does not fit, or this is not the main thread.
-        DivergedError: on the ranks whose loss became NaN or infinite.
+        DivergedError: in one process, the loss became NaN or infinite.
         StopRequest: on all ranks: it was stopped by a signal, and can be resumed.
         WriteError: on all ranks: the results can't be written.
+
+    Anything that one of several ranks meets alone ends the whole job, with that rank's message.
     """
     ranks = communicator.world() if comm is None else communicator.duplicate_of(comm)
     with _restored():
@@ -67,6 +70,10 @@ def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
         own = ranks.duplicate()
         try:
             return TrainingRun(pipeline.train(own, job))
+        except BaseException as error:
+            if ranks.size > 1 and not (isinstance(error, CollectiveError) and error.agreed == ranks.size):
+                fail(own, error)
+            raise
         finally:
             own.free()
 

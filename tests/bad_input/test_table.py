@@ -11,6 +11,7 @@ import pytest
 
 from hpcdd.cli import main
 from hpcdd.decomposition import rank_layout
+from hpcdd.mpi import failure
 
 from .outcome import check_message, snapshot
 from .row import Row, write_good
@@ -42,7 +43,7 @@ def test_a_message_may_be_rephrased_but_states_the_same(said: str, same: bool, t
 @pytest.fixture(autouse=True)
 def _this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ends a whole job would end the tests."""
-    monkeypatch.setattr(main, "_fail", lambda _comm, text, _code: pytest.fail(text))
+    monkeypatch.setattr(failure, "fail", lambda _comm, text, _code: pytest.fail(text))
     monkeypatch.setattr(
         rank_layout, "visible_gpus", list
     )  # torch asks once for them, whatever the environment says later

@@ -1,0 +1,36 @@
+"""What one rank has met alone: it says so and ends the whole job, so that no rank waits for ever."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+import traceback
+
+from ..core.errors import DivergedError, UserError
+from ..core.texts import printable_lines
+from .communicator import Comm
+
+_DEFERENCE = 2.0
+"""Seconds that a rank leaves to others that may say the same, or know more, and end the job."""
+
+
+def fail(comm: Comm, error: BaseException) -> None:
+    """Prints the error with the number and host of the rank, and aborts the job; does not return."""
+    where, code, turn = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, 0
+    if isinstance(error, UserError | DivergedError):
+        text, code = f"{where}: {error}\n", error.exit_code
+        if isinstance(error, DivergedError):  # whoever trains together meets it at the same step
+            turn = (not comm.is_root) + error.heard
+    elif isinstance(error, KeyboardInterrupt):  # before hpcdd.mpi.stop handles it; Ctrl-C is for all ranks
+        text, code, turn = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
+    else:
+        text = f"{where} failed in phase {comm.phase_name}\n{''.join(traceback.format_exception(error))}"
+    try:
+        time.sleep(turn * _DEFERENCE)
+        sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
+        sys.stderr.flush()
+        time.sleep(0.5)  # MPICH's mpirun may end before it has passed on what an aborting rank printed last
+    finally:
+        comm.abort(code)
