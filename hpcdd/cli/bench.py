@@ -15,44 +15,44 @@ if TYPE_CHECKING:
     from ..mpi.communicator import Comm
 
 _COHERENT = """\
-A training step of the coherent model, model-parallel and data-parallel, beside PyTorch's DistributedDataParallel:
-the same model, parameters, batches, ranks and threads, taking turns in every round.
+A training step of the coherent model, model-parallel and data-parallel, compared with PyTorch's
+DistributedDataParallel: the same model, parameters, batches, ranks and threads, interleaved in every round.
 Over several hosts PyTorch's messages (gloo) take the fastest network on which all ranks reach root; the environment
-variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI library is told.
+variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI library is set to.
 Every field of the configuration can be given as for `hpcdd train`."""
 _IO = """\
 Speed of reading the boxes of a decomposition from files of three layouts (contiguous, in chunks of whole images, in
-chunks of the boxes), beside slices of an array in memory. One thread; the files are made in a temporary folder and
-read from the page cache; all take turns in every round. Processor time is taken.
+chunks of the boxes), compared with slices of an array in memory. One thread; the files are made in a temporary folder
+and read from the page cache; all are interleaved in every round. CPU time is measured.
 Without FILE or CONFIG: quarters of images of 32 x 32 and of 180 x 180 pixels and eighths of volumes. With a dataset
 file or a configuration: its first training images, in its decomposition; fields of the configuration can be given."""
 _COLLECTIVES = """\
 Latency and bandwidth of every collective that hpcdd uses, at the sizes of the configuration and on a ladder of sizes
-and ranks, beside a bare mpi4py call of the same; and the latency-bandwidth model that fits them best."""
+and ranks, compared with a bare mpi4py call of the same; and the latency-bandwidth model that fits them best."""
 _STEP = """\
 Seconds of each kind of training step of a configuration, messages apart: of the CNN of each shape of subimage, of the
 DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
-floating point operations. And of each local CNN beside a plain PyTorch loop, as a good engineer writes it, on one
-rank."""
+floating point operations. And of each local CNN compared with a plain PyTorch loop, as a good engineer writes it, on
+one rank."""
 _TRAIN = """\
-A whole run of hpcdd, with checkpoints and records, beside a plain script that does the same work by hand with torch,
-h5py and mpi4py (hpcdd/bench/plain_script.py), in one job, by turns: seconds whole and by phase, where hpcdd's time
-goes, and the run over the sum of its steps. A shortened run of both, which does not count, goes ahead.
+A whole run of hpcdd, with checkpoints and records, compared with a plain script that does the same work by hand with
+torch, h5py and mpi4py (hpcdd/bench/plain_script.py), in one job, interleaved: seconds whole and by phase, where
+hpcdd's time goes, and the run over the sum of its steps. A shortened run of both, which does not count, goes ahead.
 The script can't do everything: a configuration that asks for more is refused. Run directories lie in the current folder
 while they are needed."""
 _HEADLINE = """\
 Test accuracy against seconds of training, on the same ranks and threads: the global CNN in PyTorch's
 DistributedDataParallel (gloo), trained by the section `baseline`; the local CNNs with their DNN; and the coherent model
-by transfer, which goes on from there. The clock counts training and all that belongs to it, with the making of the
+by transfer, which continues from there. The clock counts training and all that belongs to it, with the making of the
 networks and of DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
 FOLDER takes headline.json and report.html with its figure, which `hpcdd report FOLDER` draws again."""
-_OUTPUT = "machine file that takes the results beside those that it has, for `hpcdd plan --machine`"
+_OUTPUT = "machine file that takes the results in addition to those that it has, for `hpcdd plan --machine`"
 
 
 def declare(parser: Parser) -> None:
     """Adds the benchmarks."""
     parser.describe(
-        "Measures hpcdd beside plain PyTorch, raw MPI and plain numpy.\n"
+        "Compares hpcdd with plain PyTorch, raw MPI and plain numpy.\n"
         "`hpcdd bench coherent --help` and so on say more.",
         "mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64",
         "hpcdd bench io",
@@ -118,10 +118,12 @@ def _config(parsed: Parsed) -> Config:
     """The configuration of a benchmark, whose file may also be a dataset file for ``bench io``."""
     import dataclasses
 
+    import h5py
+
     from ..config import loading
 
     file, overrides = parsed.file, parsed.overrides
-    if parsed.command == "bench io" and file is not None and loading.is_hdf5(Path(file)):
+    if parsed.command == "bench io" and file is not None and Path(file).is_file() and h5py.is_hdf5(file):
         data = {"file": file, **overrides.tree.get("data", {})}
         file, overrides = None, dataclasses.replace(overrides, tree={**overrides.tree, "data": data})
     return loading.load(file, overrides)
@@ -180,12 +182,12 @@ def _train(parser: Parser) -> None:
 
 
 _BENCHMARKS: dict[str, tuple[str, Declare]] = {
-    "coherent": ("a step of the coherent model beside PyTorch's DDP (under mpirun)", _coherent),
-    "collectives": ("the collectives of a run beside bare mpi4py calls (under mpirun)", _collectives),
-    "headline": ("accuracy against time, beside the global CNN in PyTorch's DDP (under mpirun)", _headline),
+    "coherent": ("a step of the coherent model compared with PyTorch's DDP (under mpirun)", _coherent),
+    "collectives": ("the collectives of a run compared with bare mpi4py calls (under mpirun)", _collectives),
+    "headline": ("accuracy against time, compared with the global CNN in PyTorch's DDP (under mpirun)", _headline),
     "io": ("reading boxes from files of three layouts (one process)", _io),
     "step": ("training steps of a run's CNNs and DNN (under mpirun)", _step),
-    "train": ("a whole run beside a plain script (under mpirun)", _train),
+    "train": ("a whole run compared with a plain script (under mpirun)", _train),
 }
 
 
@@ -195,7 +197,7 @@ def _describe(parser: Parser, text: str, example: str, option: str) -> None:
 
 
 def _add_rounds(parser: Parser, rounds: int) -> None:
-    help_ = f"rounds in which all take a turn (default: {rounds})"
+    help_ = f"rounds, in each of which all are measured (default: {rounds})"
     parser.add_argument("--rounds", type=positive, default=rounds, metavar="R", help=help_)
 
 
@@ -206,5 +208,5 @@ def _add_steps(parser: Parser, steps: int) -> None:
 def _widths(text: str) -> tuple[int, ...]:
     widths = tuple(int(width) if width.isdecimal() else 0 for width in text.split(","))
     if min(widths) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers from 1, with commas")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 1, with commas")
     return widths

@@ -30,7 +30,7 @@ COMMANDS = {
     "predict": "classes of new images, by a trained model",
     "export": "a trained model as one graph: ONNX, or an exported program of PyTorch",
     "plan": "who would do what on N ranks, and at what cost; nothing is trained",
-    "bench": "measure hpcdd beside plain PyTorch and raw MPI (under mpirun), and its reading beside numpy",
+    "bench": "compare hpcdd with plain PyTorch and raw MPI (under mpirun), and its reading with numpy",
     "info": "what is installed here, and what is wrong with it",
     "completion": "a script by which bash, zsh or fish completes commands and options",
 }
@@ -39,7 +39,7 @@ COMMANDS = {
 _EXIT_CODES = """\
 exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have failed; 2 a mistake of the user;
 3 a loss became NaN or infinite;
-74 something can't be written; 75 stopped in good order, or a rank hangs: go on with `train --resume`; 130 Ctrl-C."""
+74 something can't be written; 75 stopped in good order, or a rank hangs: resume with `train --resume`; 130 Ctrl-C."""
 
 
 def parser() -> Parser:
@@ -49,7 +49,7 @@ def parser() -> Parser:
         "Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and\n"
         "without messages, and a dense network that combines their decisions.",
         "mpirun -n 4 hpcdd                    (the same as `mpirun -n 4 python -m hpcdd train`)",
-        "mpirun -n 4 hpcdd train --resume     goes on with the newest unfinished run",
+        "mpirun -n 4 hpcdd train --resume     resumes the newest unfinished run",
         "hpcdd train --help                   every setting, with its meaning and default",
         "hpcdd prepare folder cifar10 cifar10.h5",
         usage="hpcdd [COMMAND] [ARGUMENTS]",
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report(error)
         return 128 + error.signum  # nothing is saved that could be gone on with
     except BrokenPipeError:  # whoever reads has seen enough (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python's last flush complains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush does not complain
         return 128 + signal.SIGPIPE
 
 

@@ -12,7 +12,7 @@ from .stoppable import stoppable
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Classes of new images: what a trained model decides, how sure it is, and how the local CNNs vote on\n"
+        "Classes of new images: what a trained model predicts, how sure it is, and how the local CNNs vote on\n"
         "their own. Images are prepared as `hpcdd prepare` did those of the data set. One process, no MPI.",
         "hpcdd predict runs/flowers-001 rose.jpg holiday/*.jpg",
         "hpcdd predict runs/flowers-001 flower_photos --format csv --output flowers.csv",
@@ -24,7 +24,7 @@ def declare(parser: Parser) -> None:
         nargs="+",
         metavar="PATH",
         help="images; folders or archives of them, of any depth; or dataset files (.h5). Where an image lies in a "
-        "folder named after a class, or a dataset file knows its class, the accuracy is told",
+        "folder named after a class, or a dataset file knows its class, the accuracy is reported",
     )
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     parser.add_argument("--output", type=file_path, metavar="FILE", help="write there (default: print)")

@@ -73,14 +73,14 @@ def _add_common(parser: Parser) -> None:
         "--test-fraction",
         type=float,
         metavar="F",
-        help="share of every class that becomes the test split, where the source has none (default: 0.2)",
+        help="fraction of every class that becomes the test split, where the source has none (default: 0.2)",
     )
     splits.add_argument(
         "--validation-fraction",
         type=float,
         default=0.0,
         metavar="F",
-        help="share of every class that becomes the validation split, where the source has none (default: 0)",
+        help="fraction of every class that becomes the validation split, where the source has none (default: 0)",
     )
     splits.add_argument("--seed", type=int, default=0, help="of the splits, and of a phantom (default: 0)")
     for split in ("train", "test"):
@@ -88,7 +88,7 @@ def _add_common(parser: Parser) -> None:
             f"--{split}-samples",
             type=int,
             metavar="N",
-            help=f"take the first N samples of the {split} split with all classes alike (default: all)",
+            help=f"take the first N samples of the {split} split with equally many of each class (default: all)",
         )
     described = parser.add_argument_group("what the file says of itself")
     described.add_argument("--name", help="name of the data set (default: the source's)")

@@ -15,7 +15,7 @@ def declare(parser: Parser) -> None:
     parser.describe(
         "One HTML page, and its figures, of runs, of studies of runs, of scaling studies, of a headline.\n"
         "Of a run: images with their boxes, curves, strategies compared, which subimage decided.\n"
-        "Of a study: its table (also as CSV and LaTeX), and what is expected beside what was measured.\n"
+        "Of a study: its table (also as CSV and LaTeX), and what was expected compared with what was measured.\n"
         "Of HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
         "Of scaling: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
         "hpcdd report runs/quickstart-001",

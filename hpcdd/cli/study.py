@@ -20,7 +20,7 @@ def declare(parser: Parser) -> None:
 
     parser.describe(
         "Trains every run of a study. The N ranks work in groups of as many as a run needs; what is done\n"
-        "already is not done again, so that the same command goes on with a study that was stopped.\n\n"
+        "already is not done again, so that the same command resumes a study that was stopped.\n\n"
         "fields of STUDY, a YAML file:\n" + documented(StudyFile),
         "hpcdd study configs/studies/quick.yaml --dry-run",
         "mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",

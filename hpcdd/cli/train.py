@@ -30,8 +30,8 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="Go on with the run in --output, or else with the newest unfinished runs/NAME-K; without CONFIG with its "
-        "own configuration. (An --output that holds an unfinished run is gone on with also without --resume.)",
+        help="Resume the run in --output, or else the newest unfinished runs/NAME-K; without CONFIG with its own "
+        "configuration. (An --output that holds an unfinished run is resumed also without --resume.)",
     )
     parser.add_argument(
         "--profile",

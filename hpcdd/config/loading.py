@@ -161,15 +161,6 @@ def path_of(word: str) -> Path:
         raise UserError(f"configuration {word!r}: {error}") from error
 
 
-def is_hdf5(path: Path) -> bool:
-    """Whether a file is HDF5, by what it begins with."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_HDF5)) == _HDF5
-    except (OSError, ValueError):
-        return False
-
-
 def read(path: Path) -> Source:
     """The content of a YAML file.
 
@@ -231,7 +222,7 @@ def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
         except ValidationError as error:
             found = mistakes(error)
         problems |= {place: text for place, text in found.items() if not _follows(place, text, problems)}
-        smaller = _without(tree, found)
+        smaller = without(tree, found)
         if smaller == tree:
             return None, list(problems.items())
         tree = smaller
@@ -291,9 +282,10 @@ def _place(location: KeyPath) -> KeyPath:
     return location[: 2 if is_section(location[0]) else 1]
 
 
-def _without(tree: Tree, places: Collection[KeyPath]) -> Tree:
+def without(tree: Tree, places: Collection[KeyPath]) -> Tree:
+    """A tree without some of its keys."""
     return {
-        key: _without(value, [place[1:] for place in places if place[0] == key]) if isinstance(value, dict) else value
+        key: without(value, [place[1:] for place in places if place[0] == key]) if isinstance(value, dict) else value
         for key, value in tree.items()
         if (key,) not in places
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,21 +192,13 @@ def _configured(
                 if line is not None and (axis == field or field not in combination.labels):
                     lines[place] = line
         content = Source(combination.tree(base), lines, source.path)
+        left = loading.without(overrides, [tuple(name.split(".", 1)) for name in combination.fields])
         try:
-            runs.append(Run(combination, loading.validated(content, _without(overrides, combination.fields))))
+            runs.append(Run(combination, loading.validated(content, left)))
         except UserError as error:
             for text in str(error).splitlines():
                 problems.setdefault(text, []).append(combination.id)
     return runs, [_of_runs(text, ids, len(combinations)) for text, ids in problems.items()]
-
-
-def _without(tree: Tree, names: Collection[str]) -> Tree:
-    """Without fields that the matrix sets."""
-    return {
-        key: {k: v for k, v in value.items() if f"{key}.{k}" not in names} if isinstance(value, dict) else value
-        for key, value in tree.items()
-        if key not in names
-    }
 
 
 def _of_runs(text: str, ids: Sequence[str], number: int) -> str:
