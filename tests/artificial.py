@@ -1,4 +1,4 @@
-"""Decisions that no training has made, for tests of what is told about them."""
+"""Decisions that no training has made, for tests of what is reported about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the evaluations of a run have found, phase by phase, so that a run that is gone on with need not repeat them.
+"""What the evaluations of a run have found, phase by phase, so that a run that is resumed need not repeat them.
 
 ::
 

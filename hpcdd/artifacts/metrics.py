@@ -30,7 +30,7 @@ def decided(probabilities: Array) -> npt.NDArray[np.int64]:
 
 
 def accuracy(decided: Array, labels: Array) -> float:
-    """Share of the samples that are decided right."""
+    """Share of the samples that are classified correctly."""
     return int((decided == labels).sum()) / len(labels)
 
 
@@ -45,7 +45,7 @@ class ByClass:
     """What a confusion matrix says of each class, float64 (K,).
 
     Attributes:
-        recall: share of its samples that are decided right (the class's accuracy).
+        recall: share of its samples that are classified correctly (the class's accuracy).
         precision: share of the decisions for it that are right.
         f1: harmonic mean of both.
     """
@@ -93,7 +93,7 @@ class Calibration:
     Attributes:
         count: samples, int64.
         confidence: their mean confidence; NaN in an empty bin.
-        accuracy: share of them that is decided right; NaN in an empty bin.
+        accuracy: share of them that is classified correctly; NaN in an empty bin.
     """
 
     count: npt.NDArray[np.int64]

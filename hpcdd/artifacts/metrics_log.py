@@ -38,7 +38,7 @@ class EpochRecord(TypedDict):
 class MetricsLog:
     """The file: one line for each epoch of each subdomain and phase, written as they become known on root.
 
-    The file is begun anew: a run that is gone on with tells what happened before from its checkpoints. Lines that
+    The file is begun anew: a run that is resumed tells what happened before from its checkpoints. Lines that
     can't be written wait for the next attempt, so that a full disk neither ends a training nor leaves half a line.
     """
 

@@ -231,7 +231,7 @@ def assemble(
         parameters: trainable ones, by network; ``local`` by subdomain.
         accuracy: by split and strategy.
         seconds: by phase; ``local`` by subdomain.
-        core_seconds: processor time by phase, of all ranks together.
+        core_seconds: CPU time by phase, of all ranks together.
         communication: from :func:`traffic_of`.
         bytes_read: bytes of pixels by rank.
         memory: by rank the most bytes in memory, of the host and of the GPU (None without one).

@@ -106,7 +106,7 @@ def print_results(results: Results, directory: Path, out: TextIO) -> None:
         + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
         + f"total {seconds['total']:.1f}",
         "start-up: " + ", ".join(f"{cause.replace('_', ' ')} {value:.1f}" for cause, value in results.startup.items()),
-        "seconds of processor time, all ranks: "
+        "CPU seconds, all ranks: "
         + ", ".join(
             f"{phase} {core_seconds[phase]:.1f}"
             for phase in ("local", "gather", "dnn", *later, "total")

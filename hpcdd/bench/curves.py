@@ -19,7 +19,7 @@ WORDS: dict[Contender, str] = {
 }
 REFERENCE: Contender = "global"
 _FIRST, _STEP = 70, 5
-"""Per cent: the accuracies to which times are told."""
+"""Per cent: the accuracies to which times are reported."""
 _ROUNDING = 1e-6
 """Accuracies are means in float32, where 7 of 10 are less than 0.7."""
 

@@ -31,7 +31,7 @@ def refuse_spare_ranks(comm: Comm, layout: RankLayout) -> None:
         UserError: on all ranks, if one has nothing to do.
     """
     idle = any(not place.subdomains for place in layout.places)
-    words = f"bench takes no spare ranks: use a multiple, or fewer, of {layout.num_subdomains}"
+    words = f"bench takes no idle ranks: use a multiple, or fewer, of {layout.num_subdomains}"
     comm.refuse(UserError(words) if idle else None)
 
 

@@ -105,7 +105,7 @@ def _pose(config: Config, ranks: int) -> Problem:
     _refuse(_of_config(config))
     problem = build_problem(config)
     if ranks > len(problem.decomposition):
-        raise UserError(f"bench train takes no replicas and no spare ranks: use at most {len(problem.decomposition)}")
+        raise UserError(f"bench train takes no replicas and no idle ranks: use at most {len(problem.decomposition)}")
     return problem
 
 

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise error
     except StopRequest as error:
         _report(error)
-        return 128 + error.signum  # nothing is saved that could be gone on with
+        return 128 + error.signum  # nothing is saved that could be resumed
     except BrokenPipeError:  # whoever reads has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush does not complain
         return 128 + signal.SIGPIPE

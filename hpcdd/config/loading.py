@@ -1,7 +1,7 @@
 """From YAML file and command line to a :class:`hpcdd.config.schema.Config`, with every mistake reported at once.
 
-What stands on the command line wins over the file, and the file over the defaults. Each mistake is reported with
-its place (file and line, or option) and, where a name is unknown, the nearest right one.
+What stands on the command line takes precedence over the file, and the file over the defaults. Each mistake is reported
+with its place (file and line, or option) and, where a name is unknown, the nearest right one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The configuration: every setting with its meaning, unit, default and admitted range.
 
 The docstring below each field is its documentation: ``python -m hpcdd train --help`` prints it. How YAML files
-and command lines become a :class:`Config` is told in :mod:`hpcdd.config.loading`.
+and command lines become a :class:`Config` is described in :mod:`hpcdd.config.loading`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class BaselineSettings(CNNTrainingSettings):
 
 
 class CheckpointSettings(Settings):
-    """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+    """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
 
     every: str = "5 minutes"
     """How often the state of a training is written: `1 epoch`, `N epochs`, or `N minutes` (fractions too). Besides, at
@@ -183,7 +183,7 @@ class RunSettings(Settings):
 
     stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
     """Seconds after which a rank that does not move (a hung node, GPU or file system) is named and the job ended, so
-    that it can be gone on with; longer than the longest single step and the longest piece of reading. null: never."""
+    that it can be resumed; longer than the longest single step and the longest piece of reading. null: never."""
 
     report: bool = True
     """Whether a run ends by writing its report: report.html and figures/ in the run directory. (Of a study: whether the
@@ -209,7 +209,7 @@ class Config(Settings):
     """Name of the run, in its results and in the default output folder."""
 
     output: FileName | None = None
-    """Run directory; an unfinished run in it is gone on with. As in every path, `~` and environment variables are
+    """Run directory; an unfinished run in it is resumed. As in every path, `~` and environment variables are
     resolved (`$SCRATCH/x`; `$$` is a dollar sign). Default: runs/NAME-K with the first free K."""
 
     seed: NonNegativeInt = 0
@@ -261,7 +261,7 @@ class Config(Settings):
     """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
 
     checkpoint: CheckpointSettings = CheckpointSettings()
-    """Checkpoints, from which a run that was stopped or killed goes on (`--resume`)."""
+    """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
 
     comm: CommSettings = CommSettings()
     """How messages travel."""

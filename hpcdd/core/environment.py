@@ -178,7 +178,7 @@ class Startup:
 
     @property
     def worked(self) -> float:
-        """Seconds of processor time since the beginning."""
+        """CPU seconds since the beginning."""
         return time.process_time() - self._worked
 
     def mark(self, cause: str) -> None:

@@ -97,7 +97,7 @@ class RunError(CollectiveError):
 
 
 RESUME = 75
-"""Exit code of a run that was stopped in good order and goes on with ``--resume`` (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code of a run that was stopped in good order and can be resumed (EX_TEMPFAIL of sysexits.h)."""
 
 
 class StopRequest(CollectiveError):  # noqa: N818 - not an error: the wish of the user or of the batch system

@@ -40,7 +40,7 @@ class Storages:
 
     Attributes:
         setting: ``data.storage``.
-        choices: in rank order; None for a spare rank.
+        choices: in rank order; None for an idle rank.
     """
 
     setting: str

@@ -1,4 +1,4 @@
-"""What must hold in a dataset file, split by split; faults are collected, so that all are told together."""
+"""What must hold in a dataset file, split by split; faults are collected, so that all are reported together."""
 
 from __future__ import annotations
 

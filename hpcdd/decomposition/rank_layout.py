@@ -48,7 +48,7 @@ class RankPlacement:
         device: ``"cpu"`` or ``"cuda:i"`` with the number i that this rank's process sees.
         device_id: what tells devices of one host apart: the GPU's UUID, or ``"cpu"``.
         threads: threads of its tensor operations on the CPU.
-        subdomains: the subdomains that it owns, ascending; none for a spare rank.
+        subdomains: the subdomains that it owns, ascending; none for an idle rank.
         replica: number of its copy of their CNNs, 0 <= replica < R.
         arithmetic: what the last bits of its results depend on: the processor or GPU, and the threads.
     """
@@ -95,12 +95,12 @@ class RankLayout:
         return len({place.host for place in self.places})
 
     def warnings(self) -> list[str]:
-        """What the user should know: spare ranks, several ranks on one GPU, processors that compute unlike."""
+        """What the user should know: idle ranks, several ranks on one GPU, processors that compute unlike."""
         found = []
         if idle := [place.rank for place in self.places if not place.subdomains]:
             found.append(
                 f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(idle)} "
-                f"{'has' if len(idle) == 1 else 'have'} nothing to do and will sleep; "
+                f"{'has' if len(idle) == 1 else 'have'} nothing to do and will wait; "
                 f"use a multiple of {self.num_subdomains} ranks"
             )
         users: dict[tuple[str, str], list[int]] = {}

@@ -71,7 +71,7 @@ def on_host(template: Network) -> Network:
     """A copy of a network that may be on device ``meta``, on the CPU, whose parameters and buffers are still to be set.
 
     ``Module.to_empty`` does the same, but for networks on ``meta`` it imports what torch knows of symbolic shapes: half
-    a second of processor time on every rank.
+    a second of CPU time on every rank.
     """
     network = copy.deepcopy(template)
     state = network.state_dict()

@@ -2,7 +2,7 @@
 
 A rank that is killed shows on the others as an error of the next MPI call. They revoke all communicators, so that
 nobody waits for ever, shrink them to those who live, and go on as a smaller job from the checkpoints: that is all that
-it takes, since a run can be gone on with on any number of ranks.
+it takes, since a run can be resumed on any number of ranks.
 
 What was found with Open MPI 5.0.11 and shapes this file: an agreement must be polled, for MPI_Comm_shrink spins;
 MPI_Comm_ishrink does not work; MPI_Abort of one rank does not end the job; MPI_Finalize may hang after several losses.

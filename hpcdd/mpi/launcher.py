@@ -136,7 +136,7 @@ _SHARED_BYTES = 6 << 20
 def shared_memory_fault(library_version: str, ranks: int) -> str | None:
     """What is wrong where so many ranks of one host find too little shared memory; None where nothing is.
 
-    MPICH dies of a segmentation fault then. Containers have 64 MiB unless they are told otherwise. Open MPI takes 72
+    MPICH dies of a segmentation fault then. Containers have 64 MiB unless another size is asked for. Open MPI takes 72
     KiB for each rank (4.1.4, measured), and says itself what it lacks.
 
     Args:

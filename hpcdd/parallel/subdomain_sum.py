@@ -67,7 +67,7 @@ class SubdomainSum:
         mine = self._sum_own(summands).view(-1)
         message, total = staging.pair(mine.numel() + 1, mine.dtype, first.device)
         flag = torch.full((1,), self._flag.value, dtype=mine.dtype, device=first.device)
-        if self._ordered:  # what can't be added is told to all in the message, lest they wait
+        if self._ordered:  # what can't be added is reported to all in the message, lest they wait
             wrong = ~(self._largest(summands) < self._limit / len(summands))  # not: NaN compares false
             mine.masked_fill_(wrong, 0)
             flag.masked_fill_(wrong, DIVERGED)

@@ -30,7 +30,7 @@ def gather_logits(
     Args:
         comm: all ranks.
         layout: who owns which subdomain.
-        own: for each of this rank's subdomains, ascending, its logits by split, float32 (n, K); empty on a spare rank.
+        own: for each of this rank's subdomains, ascending, its logits by split, float32 (n, K); empty on an idle rank.
         splits: number n of samples of each split, the same on every rank.
         num_classes: K.
 

@@ -65,8 +65,8 @@ def head(run: RunData) -> list[str]:
         f"{config.model.name} of width {results.width.local} on each of {boxes} subimages ({grid}{overlap}){coarse} "
         f"of {data.name}: {data.train:,} training and {data.test:,} test images of {by(data.image_shape)}, "
         f"{data.classes} classes.",
-        f"The {STRATEGIES[found.final].title}: {share.accuracy:.4f} of the {found.split} images are decided right "
-        f"(95% interval {share.low:.4f} to {share.high:.4f}).",
+        f"The {STRATEGIES[found.final].title}: {share.accuracy:.4f} of the {found.split} images are classified "
+        f"correctly (95% interval {share.low:.4f} to {share.high:.4f}).",
         f"{results.ranks} rank{'s' if results.ranks > 1 else ''} on {results.hosts} host"
         f"{'s' if results.hosts > 1 else ''} ({', '.join(devices)}, {results.threads_per_rank} thread"
         f"{'s' if results.threads_per_rank > 1 else ''} each), {total:,.0f} seconds, seed {results.seed}.",
@@ -143,7 +143,7 @@ def most_confused(matrix: Any, names: Sequence[str]) -> list[list[str]]:
 
 
 def costs(run: RunData) -> list[list[str]]:
-    """By phase: trainable parameters, seconds, processor seconds of all ranks, messages of the rank that has most."""
+    """By phase: trainable parameters, seconds, CPU seconds of all ranks, messages of the rank that has most."""
     results, rows = run.results, []
     counts = {
         "local": sum(results.parameters.local),

@@ -202,7 +202,7 @@ def _average_image(found: Decisions) -> Any:
 
 
 def _example(found: Decisions, label: int, otherwise: Any) -> Any:
-    """A shown image of a class that is decided right; else any of the class; else ``otherwise``."""
+    """A shown image of a class that is classified correctly; else any of the class; else ``otherwise``."""
     labels, decided = found.labels[found.shown], found.decided(found.final)[found.shown]
     for chosen in ((labels == label) & (decided == label), labels == label):
         if chosen.any():

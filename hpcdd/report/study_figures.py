@@ -64,7 +64,7 @@ def local_range(axes: Axes, table: Table) -> None:
 
 
 def costs(axes: Axes, table: Table) -> None:
-    """Accuracy against the processor seconds that lead to it, a point for each row; means over the seeds."""
+    """Accuracy against the CPU seconds that lead to it, a point for each row; means over the seeds."""
     for name in table.columns:
         if name == "local":
             continue
@@ -76,7 +76,7 @@ def costs(axes: Axes, table: Table) -> None:
         _errorbar(axes, name, [c for c, _, _ in points], [a for _, a, _ in points], yerr=[d for _, _, d in points])
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
-    axes.set(xlabel="processor seconds, all ranks", ylabel="test accuracy")
+    axes.set(xlabel="CPU seconds, all ranks", ylabel="test accuracy")
     legend(axes)
 
 

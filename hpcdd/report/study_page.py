@@ -95,7 +95,7 @@ def show(table: Table, out: TextIO) -> None:
 _CAPTIONS = {
     "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds.",
     "local": "Test accuracy of single subimages' CNNs, from lowest to highest over all seeds, their mean, and the DNN.",
-    "costs": "Test accuracy against processor seconds, a point for each row; means over the seeds.",
+    "costs": "Test accuracy against CPU seconds, a point for each row; means over the seeds.",
     "differences": "Differences within one run, one point for each run, and their mean.",
 }
 _EXPECTED = ["expected", "measured", "difference over all pairs", "p", "row by row"]
@@ -129,7 +129,7 @@ def _by_row(table: Table) -> list[list[str]]:
 
 
 def _costs(table: Table) -> list[list[str]]:
-    """A line for each row: labels, then of each column parameters and processor seconds."""
+    """A line for each row: labels, then of each column parameters and CPU seconds."""
     lines = []
     for row in table.rows:
         cells = []
@@ -172,7 +172,7 @@ def _figures(table: Table, folder: Path) -> list[Figure]:
             draw.local_range,
             draw.height(table, 0.45),
         ),
-        ("costs", "test accuracy against processor seconds", draw.costs, 3.9),
+        ("costs", "test accuracy against CPU seconds", draw.costs, 3.9),
         ("differences", "paired differences by statement", draw.differences, 1.6 + 0.6 * len(table.judgements)),
     ):
         if name == "differences" and not table.judgements:

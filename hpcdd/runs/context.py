@@ -57,9 +57,9 @@ class RunContext:
         problem: what is to be solved.
         layout, place: who owns what, and this rank's place.
         storage: where this rank keeps its samples.
-        team: the ranks that this one works with; None on a spare rank.
+        team: the ranks that this one works with; None on an idle rank.
         seconds: by phase, on this rank.
-        core_seconds: processor time by phase, of all threads of this rank.
+        core_seconds: CPU time by phase, of all threads of this rank.
         stop, telemetry: see there.
         reader: of the dataset file.
         archive, directory: of the run, once it is opened.
@@ -160,7 +160,7 @@ class RunContext:
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Says of a request to stop why it came, and how the run is gone on with."""
+        """Says of a request to stop why it came, and how the run is resumed."""
         try:
             yield
         except StopRequest as request:

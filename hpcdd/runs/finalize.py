@@ -105,7 +105,7 @@ class _Costs:
 
     Attributes:
         local: seconds of each local training for which it speaks.
-        worked: seconds of processor time by phase.
+        worked: CPU seconds by phase.
         traffic: by phase.
         bytes_read: of pixels.
         checkpoints: seconds.

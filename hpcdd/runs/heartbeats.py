@@ -3,7 +3,7 @@
 Each rank has a thread that writes a line into a file of its own every so often: a number that grows, what the rank
 does, and for how long its main thread has not moved (waiting for other ranks counts as moving). The ranks stand in a
 ring: each reads the file of the next. A process that is gone or stopped no longer writes; a main thread that is stuck
-is told by its own line. No message is sent, so that the local phase stays without, and no clocks are compared.
+is reported by its own line. No message is sent, so that the local phase stays without, and no clocks are compared.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | 
 class Run:
     """One run on one rank; every method is called by all ranks, in the order of :func:`train`.
 
-    A spare rank takes part in the agreements at the end of each phase and in nothing else. What an earlier job has
+    An idle rank takes part in the agreements at the end of each phase and in nothing else. What an earlier job has
     trained comes from its checkpoints.
 
     Attributes:

@@ -31,11 +31,11 @@ class Evaluations:
     def take(self, phase: str, found: Found, examine: Callable[[Examination], Pieces]) -> None:
         """Takes over what an evaluation has found, and examines the decisions behind it.
 
-        Root keeps both for a job that goes on with the run, with what the gather cost.
+        Root keeps both for a job that resumes the run, with what the gather cost.
 
         Args:
             phase: that was evaluated.
-            found: its accuracies; empty on a spare rank.
+            found: its accuracies; empty on an idle rank.
             examine: gives root its pieces of decisions.h5; collective over the workers.
         """
         context, pieces = self._context, Pieces()

@@ -1,4 +1,4 @@
-"""Which run a command line means: a new one, or one that is gone on with, and what may have changed since."""
+"""Which run a command line means: a new one, or one that is resumed, and what may have changed since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .run_directory import RunDirectory, newest
 
 FORMAT = 1
 FREE = re.compile(r"output|progress|device|data\.file|data\.memory|data\.storage|checkpoint\..*|comm\..*|run\..*")
-"""Fields that may change when a run is gone on with: they don't change the result. (A dataset file elsewhere must be
+"""Fields that may change when a run is resumed: they don't change the result. (A dataset file elsewhere must be
 the same by its fingerprint. In which order MPI adds gradients is another library's choice anyway.)"""
 RISING = {
     "local.epochs": "dnn",
@@ -41,9 +41,9 @@ class Job:
     """What is to be done.
 
     Attributes:
-        config: with ``output`` set where a run is gone on with.
+        config: with ``output`` set where a run is resumed.
         print_only: whether the configuration is only to be printed.
-        record: of the run that is gone on with, None for a new one: ``run`` (its identity), ``config``, ``dataset``
+        record: of the run that is resumed, None for a new one: ``run`` (its identity), ``config``, ``dataset``
             (fingerprint), ``blocks`` (of the order in which samples are visited, see
             :func:`hpcdd.data.sample_order.order_of`), ``device`` (kind), ``replicas`` and ``workers`` (ranks of the
             last job that share batches), ``reused`` (by phase the run directory whose result was taken over),
@@ -63,7 +63,7 @@ class Job:
 
     def go_on(self, folder: Path) -> str:
         """What to do where it has ended too early, in words; ``folder`` is its run directory."""
-        return "go on with " + ("the same command" if self.study else f"`hpcdd train --resume --output {folder}`")
+        return "resume it with " + ("the same command" if self.study else f"`hpcdd train --resume --output {folder}`")
 
     @property
     def done(self) -> bool:
@@ -93,7 +93,7 @@ def resolve(request: TrainRequest) -> Job:
     """What is to be done; to be called on root.
 
     Raises:
-        UserError: with every mistake; also where a run is there that can't be gone on with so.
+        UserError: with every mistake; also where a run is there that can't be resumed so.
     """
     wanted, named, options = request.resume, request.file is not None, request.overrides.tree
     if named:
@@ -167,7 +167,7 @@ def in_todays_settings(folder: Path, record: Mapping[str, Any]) -> dict[str, Any
     """
     if record["format"] != FORMAT:
         raise UserError(
-            f"{folder} is a run of format {record['format']} (hpcdd {record['hpcdd']}); this hpcdd goes on with format "
+            f"{folder} is a run of format {record['format']} (hpcdd {record['hpcdd']}); this hpcdd resumes format "
             f"{FORMAT}"
         )
     config = loading.recorded(record["config"], str(folder), f"hpcdd {record['hpcdd']}")
@@ -196,7 +196,7 @@ def resumed(record: Mapping[str, Any], config: Config, run: RunDirectory) -> Con
 
 
 def again(job: Job, path: Path | None) -> Job:
-    """The same job gone on with; to be called on root.
+    """The same job resumed; to be called on root.
 
     Args:
         job: what was to be done.
@@ -220,7 +220,7 @@ def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
 
 
 def check_facts(job: Job, facts: Mapping[str, Any]) -> None:
-    """Refuses to go on with another data set, or on another kind of device, whose random numbers are others.
+    """Refuses to resume with another data set, or on another kind of device, whose random numbers are others.
 
     Raises:
         UserError: naming what was there and what is.
@@ -235,7 +235,7 @@ def check_facts(job: Job, facts: Mapping[str, Any]) -> None:
         )
     if was["device"] != facts["device"]:
         raise UserError(
-            f"{job.config.output} was begun on {was['device']}, but this job would go on with it on {facts['device']}; "
+            f"{job.config.output} was begun on {was['device']}, but this job would resume it on {facts['device']}; "
             f"use --device {was['device']}"
         )
 
@@ -247,7 +247,7 @@ def grown(record: Mapping[str, Any], config: Config) -> dict[str, int]:
 
 
 def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[str]:
-    """What keeps a run from being gone on with.
+    """What keeps a run from being resumed.
 
     Args:
         before: the configuration of the run so far.
@@ -262,7 +262,7 @@ def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[s
             continue
         changed = f"{name} was {was!r} in {run.path} and is {now!r} now{'' if name in named else ', its default'}"
         if name not in RISING:
-            yield f"{changed}; a run goes on with what it began with, so leave it as it was or name another --output"
+            yield f"{changed}; a run is resumed with what it began with, so leave it as it was or name another --output"
         elif now < was:
             yield f"{changed}; it may only grow"
         elif RISING[name] and run.training(RISING[name]).exists():

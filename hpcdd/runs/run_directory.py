@@ -17,7 +17,7 @@ Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
 
 class RunDirectory:
-    """Names of the files in a run's folder, and the record that makes it one that can be gone on with.
+    """Names of the files in a run's folder, and the record that makes it one that can be resumed.
 
     Attributes:
         path: the folder.
@@ -87,7 +87,7 @@ class RunDirectory:
             except DamagedError as error:
                 problems.append(str(error))
         if problems:
-            raise UserError(f"the run can't be gone on with: {'; '.join(problems)}")
+            raise UserError(f"the run can't be resumed: {'; '.join(problems)}")
         return None
 
     def write_record(self, content: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ class RunStorage:
             if comm.is_root and left is not None:
                 self.warn(f"{left} has left {self.directory.path} without an end")
             if comm.is_root and job.record is not None and not job.study:
-                print(f"going on with {self.directory.path}", flush=True)
+                print(f"resuming {self.directory.path}", flush=True)
             self._manager = partial(
                 CheckpointManager,
                 run=self._record["run"],

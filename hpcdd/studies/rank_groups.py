@@ -200,7 +200,7 @@ class _Group:
     def _fail_alone(self, taken: Claim) -> None:
         """Records on one rank that the run has failed: the job ends."""
         rank = f"rank {self._comm.rank} of {self._comm.size} on {socket.gethostname()}"
-        with contextlib.suppress(UserError):  # what the job ends with is told in any case
+        with contextlib.suppress(UserError):  # what the job ends with is reported in any case
             self._directory.fail(taken.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
 
     def _accuracies(self, run_id: str) -> str:

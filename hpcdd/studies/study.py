@@ -63,7 +63,7 @@ def run(comm: Comm, order: StudyRequest) -> int:
     except StopRequest as request:
         more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
         why = signal_reason(request.signum, os.environ, time.time())
-        raise request.saying(f" ({why}); {more}; go on with the same command") from None
+        raise request.saying(f" ({why}); {more}; resume it with the same command") from None
     text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
     if comm.is_root:
         print(text, flush=True)

@@ -44,7 +44,7 @@ class Row:
         labels: by axis.
         runs: one for each seed, also those without results.
         accuracy: by column, on the test split.
-        core_seconds: by column, processor seconds of all ranks for what leads to the strategy, once it is trained.
+        core_seconds: by column, CPU seconds of all ranks for what leads to the strategy, once it is trained.
         parameters: by column, trainable ones of the first complete run.
         local_range: lowest and highest test accuracy of a subimage's CNN over all seeds; None without any.
     """

@@ -21,7 +21,7 @@ def eager(kind: type[Kind]) -> type[Kind]:
     """An optimizer of torch without what serves torch.compile, which hpcdd does not use.
 
     Torch wraps these methods only for its compiler, and the wrappers import that at the first call: a second of
-    processor time and a hundred megabytes on every rank. Where a version of torch has no wrapper, its method is taken
+    CPU time and a hundred megabytes on every rank. Where a version of torch has no wrapper, its method is taken
     as it is.
 
     Args:

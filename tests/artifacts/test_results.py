@@ -197,7 +197,7 @@ def test_the_table_of_a_run_that_trained_everything(everything: dict[str, Any]) 
     assert (
         "local 3.0 to 4.5 per subdomain, dnn 5.0, coherent_transfer 7.5, coherent_scratch 7.5, global 7.5, total 16.0\n"
     ) in text
-    assert "\nseconds of processor time, all ranks: local 11.2, dnn 5.5, total 30.0\n" in text
+    assert "\nCPU seconds, all ranks: local 11.2, dnn 5.5, total 30.0\n" in text
     assert (
         "messages of a rank: local 7 calls, 12,345 bytes; dnn 7 calls, 12,345 bytes; coherent_transfer 2 calls" in text
     )

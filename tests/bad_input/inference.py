@@ -48,7 +48,7 @@ INFERENCE = [
     Row(
         "a run that has only begun",
         ("predict", "run", "good.h5"),
-        "run is a run that is not complete; go on with `hpcdd train --resume --output run`",
+        "run is a run that is not complete; resume it with `hpcdd train --resume --output run`",
         folder("run/logs"),
     ),
     Row(

@@ -1,4 +1,4 @@
-"""Runs that can't be gone on with, or not so."""
+"""Runs that can't be resumed, or not so."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ RESUMES = [
     Row(
         "output holds a complete run of other settings",
         given("--output", "run", "--seed", "5"),
-        "seed was 0 in run and is 5 now; a run goes on with what it began with, so leave it as it was or name another "
-        "--output",
+        "seed was 0 in run and is 5 now; a run is resumed with what it began with, so leave it as it was or name "
+        "another --output",
         run(complete=True),
     ),
     Row(
@@ -110,10 +110,10 @@ RESUMES = [
     Row(
         "resume with other settings",
         going_on("--seed", "5", "--local.batch_size", "64", "--run.stall_timeout", "9"),
-        "local.batch_size was 128 in run and is 64 now; a run goes on with what it began with, so leave it as it was "
-        "or name another --output\n"
-        "seed was 0 in run and is 5 now; a run goes on with what it began with, so leave it as it was or name another "
-        "--output",
+        "local.batch_size was 128 in run and is 64 now; a run is resumed with what it began with, so leave it as it "
+        "was or name another --output\n"
+        "seed was 0 in run and is 5 now; a run is resumed with what it began with, so leave it as it was or name "
+        "another --output",
         run(),
         mpirun=True,
     ),
@@ -140,7 +140,7 @@ RESUMES = [
     Row(
         "resume of a run with a damaged record",
         going_on(),
-        "the run can't be gone on with: run/checkpoints/run.json is damaged (Expecting value: line 1 column "
+        "the run can't be resumed: run/checkpoints/run.json is damaged (Expecting value: line 1 column "
         "COLUMN (char CHAR)); run/checkpoints/run-copy.json is damaged (Expecting value: line 1 column COLUMN "
         "(char CHAR))",
         damaged,
@@ -148,7 +148,7 @@ RESUMES = [
     Row(
         "resume of a run of another format",
         going_on(),
-        "run is a run of format 2 (hpcdd 9.9); this hpcdd goes on with format 1",
+        "run is a run of format 2 (hpcdd 9.9); this hpcdd resumes format 1",
         run(format=2, hpcdd="9.9"),
     ),
     Row(
@@ -172,7 +172,7 @@ RESUMES = [
     Row(
         "resume on another device",
         going_on(),
-        "run was begun on cuda, but this job would go on with it on cpu; use --device cuda",
+        "run was begun on cuda, but this job would resume it on cpu; use --device cuda",
         run(device="cuda"),
     ),
     Row(

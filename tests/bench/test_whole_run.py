@@ -108,7 +108,7 @@ def test_what_the_script_cannot_do_is_refused(
     config = Config.model_validate(content | change)
     if message is None:
         whole_run._pose(config, 1)
-        with pytest.raises(UserError, match="takes no replicas and no spare ranks: use at most 1"):
+        with pytest.raises(UserError, match="takes no replicas and no idle ranks: use at most 1"):
             whole_run._pose(config, 2)
     else:
         with pytest.raises(UserError, match=f"^bench train: {message}"):

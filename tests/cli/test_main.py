@@ -45,7 +45,7 @@ def test_help(words: list[str]) -> None:
 @pytest.mark.bench
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_is_quick(words: list[str]) -> None:
-    """By its own processor time, which is to be half a second: printed, and far from what importing torch takes."""
+    """By its own CPU time, which is to be half a second: printed, and far from what importing torch takes."""
     seconds = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

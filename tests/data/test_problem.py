@@ -304,7 +304,7 @@ def refusal(tiny: Path, ranks: int, **sections: Any) -> str:
 @pytest.mark.parametrize(
     ("sections", "enough", "ranks", "sharing"),
     [
-        ({"local": {"batch_size": 4}}, 9, 10, 5),  # four replicas of two CNNs and a spare rank; five of each
+        ({"local": {"batch_size": 4}}, 9, 10, 5),  # four replicas of two CNNs and an idle rank; five of each
         ({"coherent": {"batch_size": 4}}, 9, 10, 5),
         ({"coherent": {"batch_size": 4, "parallelism": "data"}}, 5, 6, 6),  # four ranks that work and a spare one
         ({"baseline": {"batch_size": 4, "enabled": True}}, 5, 6, 6),

@@ -41,7 +41,7 @@ def test_assign_with_more_ranks_gives_each_subdomain_as_many_neighbours(subdomai
     assert working == [(s, replica) for s in range(subdomains) for replica in range(replicas)]
     idle = assigned[len(working) :]
     assert len(idle) == ranks - replicas * subdomains < subdomains
-    assert all(not block and replica == 0 for block, replica in idle)  # spare ranks last
+    assert all(not block and replica == 0 for block, replica in idle)  # idle ranks last
 
 
 def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0) -> RankPlacement:
@@ -72,7 +72,7 @@ def test_threads_share_the_cores_that_masks_have_in_common() -> None:
     assert threads_of(everything, [everything] * 5, {}) == 3
     assert threads_of(everything, [everything], {}) == 16
     assert threads_of({0, 1}, [{0, 1}] * 4, {}) == 1  # more ranks than cores
-    assert threads_of({0, 1}, [], {}) == 2  # a spare rank on a host where none works
+    assert threads_of({0, 1}, [], {}) == 2  # an idle rank on a host where none works
 
 
 def test_bound_ranks_keep_their_own_cores() -> None:
@@ -158,7 +158,7 @@ def test_nothing_to_warn_of() -> None:
 def test_spare_ranks_are_named() -> None:
     (warning,) = RankLayout(2, (place(0, 0), place(1, 1), place(2), place(3))).warnings()
     assert "4 ranks for 2 subdomains" in warning
-    assert "rank 2, 3 have nothing to do and will sleep; use a multiple of 2 ranks" in warning
+    assert "rank 2, 3 have nothing to do and will wait; use a multiple of 2 ranks" in warning
     (warning,) = RankLayout(1, (place(0, 0), place(1))).warnings()
     assert "rank 1 has nothing to do" in warning
 

@@ -124,7 +124,7 @@ def test_traffic_is_counted_by_phase(comm: Comm) -> None:
 
 
 def test_who_waits_for_a_rank_that_works_long_sleeps(comm: Comm) -> None:
-    """It uses little of the time that it waits as processor time, and polls: root works for a second behind that."""
+    """It uses little of the time that it waits as CPU time, and polls: root works for a second behind that."""
     signs = 0
 
     def poll() -> None:

@@ -124,7 +124,7 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
         _compare(f"rest {name}", parameter.grad, expected.grad)
 
 
-# With the coarse subdomain S = 5, 7, 17 and 3: blocks of unlike size, spare ranks, replicas (S = 3 on N = 6).
+# With the coarse subdomain S = 5, 7, 17 and 3: blocks of unlike size, idle ranks, replicas (S = 3 on N = 6).
 
 
 @pytest.mark.parametrize("features", FEATURES)

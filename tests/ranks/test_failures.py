@@ -134,7 +134,7 @@ def test_so_it_does_in_the_other_commands(mpi: Launcher, config: Path, tmp_path:
 
 
 def check_words(done: subprocess.CompletedProcess[str], phase: str, rank: int, kind: str) -> None:
-    """What was planted on one of two ranks is told once, as that rank's."""
+    """What was planted on one of two ranks is reported once, as that rank's."""
     code = {"UserError": 2, "WriteError": 74, "KeyboardInterrupt": 130}.get(kind, 1)
     assert done.returncode == code, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpcdd: ")]

@@ -1,4 +1,4 @@
-"""Runs that are stopped or killed and gone on with on any number of ranks end as one that never was."""
+"""Runs that are stopped or killed and resumed on any number of ranks end as one that never was."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_in_two_phases_ends_as_an_undisturbed_one(
     check_same(tmp_path / "run", tmp_path / "whole")
 
 
-# Phase, rank and step of its trainings at which a signal comes; then the number of ranks to go on with.
+# Phase, rank and step of its trainings at which a signal comes; then the number of ranks to resume with.
 STOPS = [
     ("local", 3, 5, "SIGTERM", 1),
     ("local", 0, 30, "SIGUSR1", 3),
@@ -166,7 +166,7 @@ def test_a_job_of_four_is_gone_on_with_on_any_number(
     for number, (phase, _, _, what, _) in enumerate(stops):
         assert codes[2 * number : 2 * number + 2] == [130 if what == "SIGINT" else 75, 0], errors[2 * number :]
         assert f"asked to stop by {what} in phase {phase}" in errors[2 * number]
-        assert f"go on with `hpcdd train --resume --output run-{number}`" in errors[2 * number]
+        assert f"resume it with `hpcdd train --resume --output run-{number}`" in errors[2 * number]
         assert errors[2 * number + 1] == ""
         check_same(tmp_path / f"run-{number}", undisturbed)
 
@@ -175,7 +175,7 @@ def test_a_job_of_four_is_gone_on_with_on_any_number(
 def test_every_job_of_a_run_on_another_number_of_ranks(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Without --resume: an unfinished run in --output is gone on with."""
+    """Without --resume: an unfinished run in --output is resumed."""
     words = ["train", config, "--progress", "off", "--output", "run"]
     stops = [(4, "local", 7), (1, "local", 40), (3, "coherent", 4), (5, "coherent", 9), (2, "coherent", 18)]
     jobs: list[Job] = [(ranks, words, (phase, 0, f"SIGTERM@{step}")) for ranks, phase, step in stops]
@@ -184,7 +184,7 @@ def test_every_job_of_a_run_on_another_number_of_ranks(
     check_same(tmp_path / "run", undisturbed)
 
 
-# The numbers of ranks to go on with; what differs from the configuration.
+# The numbers of ranks to resume with; what differs from the configuration.
 FORMS = [
     ((4, 3), {"coherent.parallelism": "data"}),
     ((4,), {"aggregation.placement": "distributed"}),
@@ -240,7 +240,7 @@ def test_a_killed_rank_costs_what_came_after_its_last_checkpoint(
     assert killed.returncode != 0
     done = mpi.hpcdd(ranks, ["train", "--resume", "--output", "run"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "going on with run" in done.stdout
+    assert "resuming run" in done.stdout
     check_same(tmp_path / "run", undisturbed)
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_cnn_behind_the_aggregation_is_trained_on_and_evaluated_again(
     codes, errors = run_chain(mpi, tmp_path, [(2, words, None)], ranks=2)
     assert codes == [0], errors
     log = (tmp_path / "run/logs/rank-0001.log").read_text()  # of its owner
-    assert "phase local goes on from epoch 1 and 0 steps" in log
+    assert "phase local resumes from epoch 1 and 0 steps" in log
     check_same(tmp_path / "run", undisturbed)
 
 

@@ -115,7 +115,7 @@ def test_all_jobs_end_as_they_should(done: tuple[Path, list[int], list[str]]) ->
     assert errors[5] == errors[6] == "hpcdd: 1 run has failed; see above\n"
     assert "hpcdd: asked to stop by SIGTERM in phase study; the run is not complete (terminated: " in errors[7]
     assert "); 4 runs in stopped: " in errors[7]
-    assert errors[7].endswith("; go on with the same command\n")
+    assert errors[7].endswith("; resume it with the same command\n")
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
         first, second = results(folder / "runs" / donor), results(folder / "runs" / receiver)
         assert "reused" not in first
         assert second["reused"] == {"local": donor}
-        # What the training has cost is told by both; the receiver's own decisions come on top.
+        # What the training has cost is reported by both; the receiver's own decisions come on top.
         pairs = zip(first["seconds"]["local"], second["seconds"]["local"], strict=True)
         assert all(own > 0.5 * donors for donors, own in pairs)
         assert second["core_seconds"]["local"] > 0.5 * first["core_seconds"]["local"]

@@ -109,7 +109,7 @@ def test_one_damaged_record_is_replaced_by_its_copy_and_two_are_told() -> None:
         record.write_bytes(whole)
     for record in records:
         record.write_bytes(record.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"can't be gone on with: .*run.json is damaged.*; .*run-copy.json is damaged"):
+    with pytest.raises(UserError, match=r"can't be resumed: .*run.json is damaged.*; .*run-copy.json is damaged"):
         condition("run")
 
 

@@ -61,7 +61,7 @@ def study(
         measured: by labels and seed, the accuracies on the test split; a text for a failed run; None for none.
         matrix: by axis its values; default: a grid and three seeds.
         expect, columns, title: of the index.
-        cost: by labels, processor seconds by phase.
+        cost: by labels, CPU seconds by phase.
     """
     matrix = matrix or {"decomposition.grid": [[2, 2], [4, 4]], "seed": [0, 1, 2]}
     entries = []

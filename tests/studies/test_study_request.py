@@ -156,7 +156,7 @@ def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) 
     with pytest.raises(UserError, match=r"which holds the study a-trial; name another --output"):
         directory.begin(ordered(study, "--output", str(tmp_path / "out"), "--variant", "quick"))
     changed = ordered(study, "--output", str(tmp_path / "out"), "--local.batch_size", "32")
-    with pytest.raises(UserError, match=r"local.batch_size was 128 in .* and is 32 now; a run goes on with what it"):
+    with pytest.raises(UserError, match=r"local.batch_size was 128 in .* and is 32 now; a run is resumed with what it"):
         directory.begin(changed)
 
 

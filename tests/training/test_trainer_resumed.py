@@ -1,4 +1,4 @@
-"""A training that is stopped and gone on with ends with the bits, and the record, of one that never was."""
+"""A training that is stopped and resumed ends with the bits, and the record, of one that never was."""
 
 from __future__ import annotations
 

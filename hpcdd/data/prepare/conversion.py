@@ -92,7 +92,7 @@ def _no_folder_left(out: Path) -> Iterator[None]:
     """Takes the folders away that were made for a file, where it isn't made after all."""
     try:
         missing = [folder for folder in out.absolute().parents if not folder.exists()]
-    except OSError:  # which is told when the name is checked
+    except OSError:  # which is reported when the name is checked
         missing = []
     try:
         yield

@@ -39,7 +39,7 @@ def check() -> None:
 class Board:
     """The folder that ``tensorboard --logdir`` shows; on root.
 
-    It is begun anew: a run that is gone on with tells what happened before from its checkpoints.
+    It is begun anew: a run that is resumed tells what happened before from its checkpoints.
 
     Args:
         folder: may be there already.

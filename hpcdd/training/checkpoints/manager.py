@@ -23,7 +23,7 @@ class Costs:
 
     Attributes:
         seconds: of wall time.
-        core_seconds: of processor time, of all its ranks.
+        core_seconds: of CPU time, of all its ranks.
         calls, bytes: MPI calls and payload of the rank that has most.
         steps: of the training.
     """
@@ -149,7 +149,7 @@ class CheckpointManager(NullCheckpointManager):
         self._spent, self._begin, self._share = self._so_far(), self._now(), share
 
     def load(self) -> Snapshot | None:
-        """The newest snapshot that is whole on all ranks; what is damaged is told, and the one before taken.
+        """The newest snapshot that is whole on all ranks; what is damaged is reported, and the one before taken.
 
         Returns:
             What this rank reads of it; None where there is none.
@@ -162,7 +162,7 @@ class CheckpointManager(NullCheckpointManager):
                 if found is not None:
                     break
             if problems and self.leads:
-                then = "is trained from its beginning" if found is None else f"goes on from {_words(found.position)}"
+                then = "is trained from its beginning" if found is None else f"resumes from {_words(found.position)}"
                 self._journal.warn(f"{'; '.join(problems)}: phase {self._phase} {then}")
             self._last = self._whole = None if found is None else found.position
         return found
@@ -170,7 +170,7 @@ class CheckpointManager(NullCheckpointManager):
     def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
         """Writes the present state, unless the last checkpoint is of the same position.
 
-        A checkpoint that can't be written is told and does not end the training: those before are whole.
+        A checkpoint that can't be written is reported and does not end the training: those before are whole.
 
         Args:
             snapshot: makes it.

@@ -149,7 +149,7 @@ def test_the_one_before_takes_the_place_of_a_damaged_one_and_that_is_told(
     else:
         (text,) = said
         assert name in text
-        assert "phase coherent_transfer goes on from epoch 1" in text
+        assert "phase coherent_transfer resumes from epoch 1" in text
 
 
 def test_a_training_of_which_nothing_is_whole_begins_anew_and_says_so(tmp_path: Path) -> None:
