@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +24,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.update(launchers.AS_ROOT)
 
 pytest_plugins = ["tests.on_ranks"]
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def make_split(samples: int, *, shape: tuple[int, ...] = (1, 12, 12), classes: int = 3, seed: int = 0) -> Split:

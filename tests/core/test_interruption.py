@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from hpcdd.core import hdf5
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 write, calls = hdf5._Disk.write, 0
 
 def interrupted(self, data):
@@ -46,7 +47,7 @@ def test_an_interruption_while_the_library_writes_is_heard_behind_it(call: int, 
 
 
 def test_a_point_lets_what_was_received_through_and_handlers_come_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     passed = []
 
     @interruption.deferred()
@@ -57,8 +58,11 @@ def test_a_point_lets_what_was_received_through_and_handlers_come_back() -> None
         interruption.point()
         passed.append("never")
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert passed == ["still at work"]
-    assert signal.getsignal(signal.SIGINT) is before
     interruption.point()
