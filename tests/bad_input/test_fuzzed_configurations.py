@@ -25,7 +25,7 @@ FIELDS = [
     *(f"{name}.{field}" for name, section in SECTIONS.items() for field in section.model_fields),
 ]
 FIELDS.sort()
-FUZZED = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+FUZZED = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 TEXTS = st.text(max_size=8) | st.sampled_from(["vgg3", "sgd", "auto", "embedded", "a:b", "\0", ".nan", "1e999", "null"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS

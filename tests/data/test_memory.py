@@ -21,7 +21,7 @@ PROGRAM = """
 import resource, sys
 from pathlib import Path
 import torch
-from hpcdd import run  # everything that a run imports
+from hpcdd.runs import pipeline  # everything that a run imports
 from hpcdd.config.schema import Config
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.problem import build_problem

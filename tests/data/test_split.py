@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcdd.core.errors import UserError
@@ -20,7 +20,6 @@ labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(lambda val
 fractions = st.floats(0.001, 0.999)
 
 
-@settings(deadline=None)
 @given(labels=labels_of, fraction=fractions, seed=st.integers(0, 2**63))
 def test_partition_with_a_share_of_each_class(labels: np.ndarray, fraction: float, seed: int) -> None:
     stay, aside = stratified(labels, fraction, seed)
@@ -36,7 +35,6 @@ def test_partition_with_a_share_of_each_class(labels: np.ndarray, fraction: floa
         assert abs(taken - fraction * size) <= 0.5 or taken in (1, size - 1)
 
 
-@settings(deadline=None)
 @given(labels=labels_of, fraction=fractions, seed=st.integers(0, 2**40))
 def test_the_same_seed_gives_the_same_split(labels: np.ndarray, fraction: float, seed: int) -> None:
     np.random.seed(0)  # noqa: NPY002 - numpy's global state must not matter

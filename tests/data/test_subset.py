@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcdd.config.schema import Config
@@ -22,7 +22,6 @@ from hpcdd.data.subset import in_proportion, with_classes
 from hpcdd.data.writing import Split, write_dataset
 
 
-@settings(deadline=None)
 @given(
     labels=st.lists(st.integers(0, 5), min_size=2, max_size=200).map(lambda values: np.array(values, np.int64)),
     share=st.floats(0, 1),

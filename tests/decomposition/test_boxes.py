@@ -24,7 +24,7 @@ def grids(draw: st.DrawFn) -> Grid:
     return tuple(image), tuple(grid), tuple(overlap)
 
 
-quickly = settings(deadline=None, max_examples=60)
+quickly = settings(max_examples=60)
 
 
 @quickly

@@ -19,7 +19,7 @@ from ..thread_ranks import ThreadComm, on_ranks
 
 UNIT = 2.0**-40
 KINDS = ["ordered", "fast"]
-quickly = settings(deadline=None, max_examples=60)
+quickly = settings(max_examples=60)
 
 numbers = st.floats(-256, 256)
 rows = st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=1, max_size=12))

@@ -247,7 +247,7 @@ def test_bad_archives_and_names(tmp_path: Path) -> None:
 ARCHIVE = zip_bytes({"train_images.npy": npy_bytes(X), "train_labels.npy": npy_bytes(Y)}, zipfile.ZIP_STORED)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(at=st.integers(0, len(ARCHIVE) - 1), change=st.binary(min_size=1, max_size=6), cut=st.integers(0, 20))
 def test_fuzzed_archives(tmp_path_factory: pytest.TempPathFactory, at: int, change: bytes, cut: int) -> None:
     content = bytearray(ARCHIVE)
@@ -261,7 +261,7 @@ def test_fuzzed_archives(tmp_path_factory: pytest.TempPathFactory, at: int, chan
         assert "fuzzed" in str(error)  # noqa: PT017 - what comes out is either images or this
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(at=st.integers(6, 140), change=st.binary(min_size=1, max_size=4))
 def test_fuzzed_headers(tmp_path_factory: pytest.TempPathFactory, at: int, change: bytes) -> None:
     content = bytearray(npy_bytes(X))

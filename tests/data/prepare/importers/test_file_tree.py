@@ -210,7 +210,7 @@ def test_truncated_archives(tmp_path: Path, kind: str) -> None:
 TAR, ZIP = tar_bytes({"a/1": b"x" * 600}, ""), zip_bytes({"a/1": b"x" * 600})
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     original=st.sampled_from([TAR[:2048], ZIP, tar_bytes({"a/1": b"x" * 600})]),
     at=st.integers(0, 2047),

@@ -193,7 +193,7 @@ def jpeg() -> bytes:
     return made.getvalue()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     original=st.sampled_from([png(4, 4), jpeg(), b"P5\n4 4\n255\n" + bytes(16), bars(4, 4)]),
     at=st.integers(0, 400),

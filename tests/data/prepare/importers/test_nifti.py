@@ -197,7 +197,7 @@ def test_bad_volumes_are_skipped_if_wanted(tmp_path: Path) -> None:
     assert "skipped 1 bad files" in work.report()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(at=st.integers(0, 351), change=st.binary(min_size=1, max_size=8), kept=st.one_of(st.none(), st.integers(0, 400)))
 def test_fuzzed_headers(at: int, change: bytes, kept: int | None) -> None:
     content = bytearray(GOOD)
