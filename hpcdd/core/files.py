@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -101,10 +100,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file: under a temporary name, flushed to the disk, read back, and only then renamed.
+    """Writes a whole file: under a temporary name, flushed to the disk, and only then renamed.
 
     Raises:
-        OSError: it can't be written, or does not read back; what stood at ``path`` stays.
+        OSError: it can't be written; what stood at ``path`` stays.
     """
     with atomic_write(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -115,8 +114,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if temporary.read_bytes() != content:
-            raise OSError(errno.EIO, "does not read back as it was written", str(path))
 
 
 def write_json(path: Path, content: object) -> None:

@@ -212,8 +212,8 @@ class Memories:
         held = sum(map(_bytes, cnns.values())) + more
         if settings is not None and settings.early_stopping is not None:
             held += copy  # the best so far
-        # A checkpoint is an HDF5 file in memory, its bytes, and what is read back.
-        activations = max(step, evaluating, 3 * (state + copy), gradients) - gradients
+        # A checkpoint is an HDF5 file in memory, and its bytes.
+        activations = max(step, evaluating, 2 * (state + copy), gradients) - gradients
         problem = self._problem
         decisions = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
         samples = self._samples(list(cnns), where)

@@ -122,7 +122,7 @@ def _copy(finished: CheckpointStore, own: CheckpointStore) -> None:
     own.folder.mkdir(parents=True, exist_ok=True)
     for entry in manifest["pieces"].values():
         _link(finished.folder / entry["file"], own.folder / entry["file"])
-    own.publish(positions[0], manifest["pieces"], manifest["costs"], manifest["validation_accuracy"], before=None)
+    own.publish(positions[0], manifest["pieces"], manifest["costs"], before=None)
 
 
 def _link(source: Path, target: Path) -> None:

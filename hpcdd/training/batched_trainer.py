@@ -163,10 +163,10 @@ class _Group:
     def run(self, before: Mapping[int, int]) -> None:
         """Trains; ``before``: by subdomain the steps of earlier jobs."""
 
-        def save(number: int, accuracy: float | None = None) -> None:
+        def save(number: int) -> None:
             member = self._members[number]
             steps = self._running[number].steps_in_all - before[member.subdomain]
-            member.manager.save(self.states[number].snapshot, steps, accuracy)
+            member.manager.save(self.states[number].snapshot, steps)
 
         def save_overdue() -> None:
             for number, member in enumerate(self._members):
@@ -183,7 +183,7 @@ class _Group:
                     over = state.patience.exhausted
                     self._hooks.epoch(running.end_epoch(last=over))
                     if over or running.epoch == self._settings.epochs or member.manager.due(running.epoch):
-                        save(number, running.validation[1])
+                        save(number)
             self._hooks.step()
         except Exception as error:
             if isinstance(error, StopRequest) or is_loss(error):

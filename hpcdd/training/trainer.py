@@ -156,8 +156,8 @@ def train(
     if share.stream:  # a checkpoint has the first rank's random states
         streams.begin(seed, f"{masks} from step {before}{share.stream}", running.epoch)
 
-    def save(accuracy: float | None = None) -> None:
-        manager.save(state.snapshot, running.steps_in_all - before, accuracy)
+    def save() -> None:
+        manager.save(state.snapshot, running.steps_in_all - before)
 
     try:
         with share.flag.in_training(manager.overdue), streams, Steps(network, optimizer, share, alike, bf16) as steps:
@@ -192,7 +192,7 @@ def train(
                 patience.take(running.validation[1], network)
                 hooks.epoch(running.end_epoch(last=patience.exhausted))
                 if patience.exhausted or running.epoch == settings.epochs or manager.due(running.epoch):
-                    save(running.validation[1])
+                    save()
             hooks.step()
     except Exception as error:
         if isinstance(error, StopRequest) or (manager.alone and is_loss(error)):

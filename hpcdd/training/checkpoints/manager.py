@@ -80,7 +80,7 @@ class NullCheckpointManager:
     def count(self, share: float) -> None:
         """Does nothing."""
 
-    def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
+    def save(self, snapshot: Callable[[], Snapshot], steps: int) -> None:
         """Does nothing."""
 
 
@@ -167,7 +167,7 @@ class CheckpointManager(NullCheckpointManager):
             self._last = self._whole = None if found is None else found.position
         return found
 
-    def save(self, snapshot: Callable[[], Snapshot], steps: int, validation_accuracy: float | None = None) -> None:
+    def save(self, snapshot: Callable[[], Snapshot], steps: int) -> None:
         """Writes the present state, unless the last checkpoint is of the same position.
 
         A checkpoint that can't be written is reported and does not end the training: those before are whole.
@@ -175,13 +175,12 @@ class CheckpointManager(NullCheckpointManager):
         Args:
             snapshot: makes it.
             steps: of the training in this job.
-            validation_accuracy: if an epoch ends here, for the choice of the best.
         """
         with self._measured():
             present = snapshot()
             if present.position != self._last:
                 self._last = present.position
-                if problem := self._write(present, replace(self._so_far(), steps=steps), validation_accuracy):
+                if problem := self._write(present, replace(self._so_far(), steps=steps)):
                     self._journal.warn(f"a checkpoint in {self._store.folder} can't be written: {problem}")
         self._last_time = time.monotonic()
 
@@ -223,7 +222,7 @@ class CheckpointManager(NullCheckpointManager):
             self._journal.earlier[self._phase, min(self._reads)] = costs
         return found
 
-    def _write(self, snapshot: Snapshot, spent: Costs, validation_accuracy: float | None) -> str | None:
+    def _write(self, snapshot: Snapshot, spent: Costs) -> str | None:
         """Writes this rank's pieces, and on the leader the manifest; what went wrong, on the leader."""
         entries: dict[str, Entry] = {}
         problem = None
@@ -249,7 +248,7 @@ class CheckpointManager(NullCheckpointManager):
             try:
                 all_entries = {key: entry for more, _, _ in everyone for key, entry in more.items()}
                 costly = asdict(costs)
-                self._store.publish(snapshot.position, all_entries, costly, validation_accuracy, self._whole)
+                self._store.publish(snapshot.position, all_entries, costly, self._whole)
                 self._whole = snapshot.position
             except OSError as error:
                 problem = str(error)

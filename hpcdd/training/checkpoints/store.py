@@ -5,7 +5,6 @@
     e00003-s0000120.0002.h5     piece of subdomain 2 after three epochs and 120 steps of the fourth
     e00003-s0000120.whole.h5    what belongs to all subdomains
     e00003-s0000120.json        manifest: names the pieces that belong together, with sizes and SHA-256
-    best.json                   manifest of the end of the epoch with the best validation accuracy
 
 A position without a manifest was not finished and is not looked at.
 """
@@ -86,7 +85,6 @@ class CheckpointStore:
         position: Position,
         pieces: Mapping[str, Entry],
         costs: Mapping[str, float],
-        validation_accuracy: float | None,
         before: Position | None,
     ) -> None:
         """Writes the manifest, after all pieces; then removes what is no longer kept.
@@ -95,7 +93,6 @@ class CheckpointStore:
             position: of the pieces.
             pieces: all entries.
             costs: of the training so far.
-            validation_accuracy: at this position, if an epoch ends here and there is a validation split.
             before: the last position that is known to be whole; it is kept, too.
 
         Raises:
@@ -106,29 +103,12 @@ class CheckpointStore:
             "epoch": position.epoch,
             "steps": position.steps,
             "costs": dict(costs),
-            "validation_accuracy": validation_accuracy,
             "pieces": dict(pieces),
         }
         write_sealed(self.folder / f"{_stem(position)}.json", content)
-        best = self._best()
-        if validation_accuracy is not None and (best is None or validation_accuracy > best["validation_accuracy"]):
-            write_sealed(self.folder / "best.json", content)
-            best = content
-        self._prune([position, *([] if before is None else [before])], best)
-
-    def _best(self) -> dict[str, Any] | None:
-        try:
-            return self._read_manifest(self.folder / "best.json")
-        except DamagedError:
-            return None
-
-    def _prune(self, kept: list[Position], best: dict[str, Any] | None) -> None:
-        newest = kept[0]
-        if best is not None:
-            kept.append(Position(best["epoch"], best["steps"]))
-        gone = [path for path in self._files() if _position(path) not in kept]
+        gone = [path for path in self._files() if _position(path) not in (position, before)]
         for path in sorted(gone, key=lambda path: path.suffix != ".json"):  # manifests first
-            if _position(path) < newest:  # what lies ahead may just be written, or was found damaged
+            if _position(path) < position:  # what lies ahead may just be written, or was found damaged
                 path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import subprocess
@@ -55,10 +54,10 @@ def manager(folder: Path, said: list[str]) -> CheckpointManager:
     )
 
 
-def save(folder: Path, *epochs: int, said: list[str] | None = None, accuracies: tuple[float, ...] = ()) -> None:
+def save(folder: Path, *epochs: int, said: list[str] | None = None) -> None:
     its = manager(folder, [] if said is None else said)
-    for epoch, accuracy in itertools.zip_longest(epochs, accuracies):
-        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch, validation_accuracy=accuracy)
+    for epoch in epochs:
+        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
 
 
 def same(one: Snapshot | None, other: Snapshot) -> bool:
@@ -93,13 +92,10 @@ def test_a_tensor_belongs_to_the_subdomain_in_its_name(name: str, subdomain: int
     assert by_number(name) == subdomain
 
 
-def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2, 3, 4, 5, accuracies=(0.5, 0.8, 0.7, 0.8, 0.6))
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
-        "best.json", "e00002-s0000000.json", "e00004-s0000000.json", "e00005-s0000000.json",
-    ]  # fmt: skip
-    assert json.loads((tmp_path / "best.json").read_text())["content"]["epoch"] == 2
-    assert len(list(tmp_path.glob("*.h5"))) == 9
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3, 4, 5)
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["e00004-s0000000.json", "e00005-s0000000.json"]
+    assert len(list(tmp_path.glob("*.h5"))) == 6
 
 
 def test_a_step_within_an_epoch_lies_between_its_ends(tmp_path: Path) -> None:
@@ -184,7 +180,7 @@ def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
 def test_a_piece_of_another_size_is_not_read(tmp_path: Path) -> None:
     """A terabyte that takes no room on the disk."""
     store = CheckpointStore(tmp_path, "run")
-    store.publish(Position(1, 0), store.write(Position(1, 0), 0, b"piece"), {}, None, None)
+    store.publish(Position(1, 0), store.write(Position(1, 0), 0, b"piece"), {}, None)
     (piece,) = tmp_path.glob("*.h5")
     with piece.open("rb+") as file:
         file.truncate(1 << 40)
@@ -255,15 +251,6 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
         patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))
         save(tmp_path, 1)
     assert same(manager(tmp_path, []).load(), snapshot(1))
-
-
-def test_what_does_not_read_back_is_not_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, said = os.write, []
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:-1]) + b"!"))
-        save(tmp_path, 1, said=said)
-    assert "does not read back as it was written" in said[0]
-    assert manager(tmp_path, []).load() is None
 
 
 @pytest.mark.slow
