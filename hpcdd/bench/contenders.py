@@ -31,7 +31,7 @@ from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
 from ..training.trainer import evaluate, logits_of
 from . import single_steps
-from .curves import Point
+from .curves import CurvePoint
 from .stopwatch import Stopwatch, slowest
 
 Images = Mapping[str, Subimages]
@@ -69,7 +69,7 @@ class Distributed:
         self._optimizer.step()
         self._schedule.step()
 
-    def train(self, images: Images) -> list[Point]:
+    def train(self, images: Images) -> list[CurvePoint]:
         """Collective: all epochs.
 
         Args:
@@ -77,7 +77,7 @@ class Distributed:
         """
         seed, size = self._team.config.seed, self._settings.batch_of(self._samples)
         number = self._settings.steps_per_epoch(self._samples)
-        points: list[Point] = []
+        points: list[CurvePoint] = []
         watch = self._watch
         for epoch in range(self._settings.epochs):
             self._network.train()
@@ -92,11 +92,13 @@ class Distributed:
                 _, accuracy = evaluate(
                     self._network, images["validation"], self._settings.evaluation_batch, share=self._share
                 )
-            points.append(Point(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
+            points.append(CurvePoint(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
         return slowest(self._team.workers, points)
 
 
-def decomposed(team: Team, problem: Problem, samples: Mapping[int, Images]) -> tuple[list[Point], list[Point]]:
+def decomposed(
+    team: Team, problem: Problem, samples: Mapping[int, Images]
+) -> tuple[list[CurvePoint], list[CurvePoint]]:
     """Collective: local phase, gather, DNN and coherent phase by transfer, as in a run.
 
     Args:
@@ -123,11 +125,11 @@ def decomposed(team: Team, problem: Problem, samples: Mapping[int, Images]) -> t
     with watch.stopped():
         logits |= gathered("validation")
     watch.together()
-    points: list[Point] = []
+    points: list[CurvePoint] = []
     dnn = train_dnn(config, logits, labels, watch.hooks(points)) if comm.is_root else None
     watch.together()
     part = spread_dnn(team, dnn, dnn_template(config, problem, "logits"), team.reduction())
-    more: list[Point] = []
+    more: list[CurvePoint] = []
 
     def read(subdomains: list[int]) -> Mapping[int, Images]:
         with watch.stopped():

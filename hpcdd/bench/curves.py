@@ -28,7 +28,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Point(_Part):
+class CurvePoint(_Part):
     """The end of an epoch.
 
     Attributes:
@@ -64,12 +64,12 @@ class Headline(_Part):
     parameters: dict[str, PositiveInt]
     places: list[tuple[str, str, PositiveInt, PositiveInt]]
     network: str
-    curves: dict[Contender, list[Point]]
+    curves: dict[Contender, list[CurvePoint]]
     machine: dict[str, Any]
     time: str
     config: dict[str, Any]
 
-    def way(self, contender: Contender) -> list[Point]:
+    def way(self, contender: Contender) -> list[CurvePoint]:
         """A contender's curve, with what it goes on from."""
         before = self.curves["dnn"] if contender == "coherent_transfer" else []
         return [*before, *self.curves[contender]]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..mpi.communicator import Comm
 from ..training.status import Hooks, Status
-from .curves import Point
+from .curves import CurvePoint
 from .single_steps import finish
 
 
@@ -44,7 +44,7 @@ class Stopwatch:
         self._before = self._comm.maximum(own) / 1e9
         self._since = time.perf_counter()
 
-    def hooks(self, points: list[Point]) -> Hooks:
+    def hooks(self, points: list[CurvePoint]) -> Hooks:
         """For a training that watches the test split in the place of a validation split: evaluations don't count.
 
         Args:
@@ -53,12 +53,12 @@ class Stopwatch:
 
         def epoch(status: Status) -> None:
             assert status.validation_accuracy is not None
-            points.append(Point(epoch=status.epoch, seconds=self.seconds, accuracy=status.validation_accuracy))
+            points.append(CurvePoint(epoch=status.epoch, seconds=self.seconds, accuracy=status.validation_accuracy))
 
         return Hooks(epoch=epoch, evaluation=self.stopped)
 
 
-def slowest(comm: Comm, points: list[Point]) -> list[Point]:
+def slowest(comm: Comm, points: list[CurvePoint]) -> list[CurvePoint]:
     """Collective: the same epochs, in seconds of the rank that took longest; ranks without points don't count."""
     everyone = [of_rank for of_rank in comm.allgather_object(points) if of_rank]
     return [

@@ -15,7 +15,7 @@ CATEGORIES = (*PARTS, EVALUATION, "waiting", "checkpoints", "reading", "records"
 """What time is spent on; ``bookkeeping`` is the rest."""
 
 
-class Entry(NamedTuple):
+class AccountEntry(NamedTuple):
     """What a rank is doing.
 
     Attributes:
@@ -54,9 +54,9 @@ class Account(Ledger):
 
     def __init__(self, rank: int) -> None:
         super().__init__(rank)
-        self.seconds: dict[Entry, float] = defaultdict(float)
+        self.seconds: dict[AccountEntry, float] = defaultdict(float)
         self.ends: dict[str, float] = {}
-        self._entry = Entry()
+        self._entry = AccountEntry()
         self._begun = self._since = time.perf_counter()
 
     def begin(self) -> None:
@@ -102,7 +102,7 @@ class Account(Ledger):
         """Seconds of training steps and of evaluations' batches by phase, with the messages that are part of them."""
         return self._summed(lambda entry: entry.phase if entry.part else "")
 
-    def _summed(self, key: Callable[[Entry], str]) -> dict[str, float]:
+    def _summed(self, key: Callable[[AccountEntry], str]) -> dict[str, float]:
         found: dict[str, float] = defaultdict(float)
         for entry, seconds in self.seconds.items():
             if name := key(entry):
@@ -110,13 +110,13 @@ class Account(Ledger):
         return dict(found)
 
     @contextlib.contextmanager
-    def _as(self, entry: Entry) -> Iterator[None]:
+    def _as(self, entry: AccountEntry) -> Iterator[None]:
         before = self._entry
         self._turn(entry)
         yield
         self._turn(before)
 
-    def _turn(self, entry: Entry) -> None:
+    def _turn(self, entry: AccountEntry) -> None:
         now = time.perf_counter()
         self.seconds[self._entry] += now - self._since
         self._entry, self._since = entry, now

@@ -23,7 +23,7 @@ PHASES = tuple(TRAININGS)
 """The phases that train, in their order."""
 
 
-class Line(BaseModel):
+class EpochLine(BaseModel):
     """A line of metrics.jsonl: the end of an epoch; see :class:`hpcdd.training.status.Status`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,7 +54,7 @@ class RunData:
     folder: Path
     config: Config
     results: Results
-    lines: tuple[Line, ...]
+    lines: tuple[EpochLine, ...]
     decisions: Decisions
     decomposition: Decomposition
 
@@ -64,7 +64,7 @@ class RunData:
         present = {line.phase for line in self.lines}
         return [phase for phase in PHASES if phase in present]
 
-    def curves(self, phase: str) -> Iterator[tuple[int | None, list[Line]]]:
+    def curves(self, phase: str) -> Iterator[tuple[int | None, list[EpochLine]]]:
         """By subdomain (None: of a network of all) the lines of a phase, ascending by epoch."""
         of_phase = [line for line in self.lines if line.phase == phase]
         for subdomain in sorted({line.subdomain for line in of_phase}, key=lambda s: -1 if s is None else s):
@@ -96,7 +96,7 @@ def read(folder: Path) -> RunData:
     return RunData(folder, config, results, _lines(directory.metrics), found, decomposition)
 
 
-def _lines(path: Path) -> tuple[Line, ...]:
+def _lines(path: Path) -> tuple[EpochLine, ...]:
     try:
         texts = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -104,7 +104,7 @@ def _lines(path: Path) -> tuple[Line, ...]:
     found = []
     for number, text in enumerate(texts, start=1):
         try:
-            found.append(Line.model_validate_json(text))
+            found.append(EpochLine.model_validate_json(text))
         except ValidationError as error:
             first: Any = error.errors()[0]
             raise UserError(f"{path}:{number} is damaged: {first['msg']}; copy it again, or remove the line") from error

@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..artifacts.metrics import Array as Floats
 from ..artifacts.metrics import Calibration
-from .run_data import Line, RunData
+from .run_data import EpochLine, RunData
 from .run_facts import Share
 from .style import INK, LOOKS, OVER, PAPER, legend
 
-Value = Callable[[Line], float | None]
+Value = Callable[[EpochLine], float | None]
 _SINGLE = 8
 """Local CNNs whose curves are drawn one by one; of more, a band."""
 _NUMBERS, _COLOURS = 10, 100

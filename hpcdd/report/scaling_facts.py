@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.interleaving import quartiles
-from ..studies.scaling_log import Line
+from ..studies.scaling_log import ScalingLine
 
 Turn = tuple[int, str, int]
 """Number of the file, job, repeat."""
@@ -58,7 +58,7 @@ class Scaling:
     name: str
     kind: str
     series: str
-    lines: list[Line]
+    lines: list[ScalingLine]
     ranks: list[int]
     phases: list[str]
     repeats: dict[str, dict[int, int]]
@@ -85,20 +85,20 @@ class Scaling:
         return list(dict.fromkeys(_machine(line) for line in self.lines))
 
 
-def analyse(sources: Sequence[Sequence[Line]]) -> list[Scaling]:
+def analyse(sources: Sequence[Sequence[ScalingLine]]) -> list[Scaling]:
     """One result for each series, in the order in which they begin.
 
     Args:
         sources: the lines of each file; equal repeats of several files all count.
     """
-    by_series: dict[str, list[tuple[Turn, Line]]] = defaultdict(list)
+    by_series: dict[str, list[tuple[Turn, ScalingLine]]] = defaultdict(list)
     for number, lines in enumerate(sources):
         for line in lines:
             by_series[line.series].append(((number, line.job, line.repeat), line))
     return [_analyse(of_series) for of_series in by_series.values()]
 
 
-def _analyse(turns: Sequence[tuple[Turn, Line]]) -> Scaling:
+def _analyse(turns: Sequence[tuple[Turn, ScalingLine]]) -> Scaling:
     lines = [line for _, line in turns]
     first = lines[0]
     steps: dict[str, dict[int, dict[Turn, float]]] = defaultdict(lambda: defaultdict(dict))
@@ -157,7 +157,7 @@ def _ratios(base: Mapping[Turn, float], own: Mapping[Turn, float]) -> tuple[list
     return [statistics.median(base.values()) / seconds for seconds in own.values()], False
 
 
-def _machine(line: Line) -> str:
+def _machine(line: ScalingLine) -> str:
     machine, layout = line.machine, line.layout
     return (
         f"{', '.join(layout.processors)}, {machine.cores} cores and {machine.memory_bytes / 2**30:.0f} GiB per host; "

@@ -97,11 +97,11 @@ def notes(scaling: Scaling) -> list[str]:
     return found
 
 
-def _of(scaling: Scaling, ranks: int) -> list[scaling_log.Line]:
+def _of(scaling: Scaling, ranks: int) -> list[scaling_log.ScalingLine]:
     return [line for line in scaling.lines if line.ranks == ranks]
 
 
-def _oversubscribed(line: scaling_log.Line) -> bool:
+def _oversubscribed(line: scaling_log.ScalingLine) -> bool:
     by_host: dict[str, int] = {}
     for host, device, threads, subdomains in line.places:
         if device == "cpu" and subdomains:

@@ -12,7 +12,7 @@ from ..core.errors import UserError
 from ..data.problem import Problem, build_problem, problem_of_shares
 from ..decomposition.rank_layout import assign
 from ..runs.reuse import identity
-from .study_request import Run
+from .study_request import StudyRun
 
 _ALIKE = {"name", "seed", "output", "progress", "checkpoint", "run"}
 
@@ -28,13 +28,13 @@ class PlannedRun:
         results: by phase the identity of a result that other runs need as well, see :mod:`hpcdd.runs.reuse`.
     """
 
-    run: Run
+    run: StudyRun
     ranks: int
     subdomains: int
     results: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan_runs(runs: Sequence[Run], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
+def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
     """Poses every run.
 
     Args:
@@ -84,7 +84,7 @@ def alike(config: Config) -> str:
     return json.dumps(config.model_dump(mode="json", exclude=_ALIKE))
 
 
-def _problems(runs: Sequence[Run], mistakes: dict[str, list[str]]) -> Iterator[tuple[Run, Problem]]:
+def _problems(runs: Sequence[StudyRun], mistakes: dict[str, list[str]]) -> Iterator[tuple[StudyRun, Problem]]:
     """Of every run its problem; ``mistakes`` takes the texts of those that can't be posed, with their runs."""
     known: dict[str, Problem | str] = {}
     for run in runs:

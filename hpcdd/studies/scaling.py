@@ -28,7 +28,7 @@ from ..mpi.communicator import Comm
 from ..mpi.library import mpi_library
 from . import scaling_log
 from .scaling_file import ScalingRequest, Study
-from .scaling_point import Point, Timing
+from .scaling_point import ScalingPoint, Timing
 from .weak_scaling import RepeatedReader, grow
 
 
@@ -74,7 +74,7 @@ def run(comm: Comm, order: ScalingRequest) -> None:
                 line = _line(order, phase, ranks, repeat, timing) | {
                     **point.facts(), "layout": layouts[ranks], "job": job, "machine": facts, "job_ranks": comm.size
                 }  # fmt: skip
-            comm.on_root(lambda: scaling_log.append(order.output, scaling_log.Line.model_validate(line)))  # noqa: B023 - at once
+            comm.on_root(lambda: scaling_log.append(order.output, scaling_log.ScalingLine.model_validate(line)))  # noqa: B023 - at once
             if comm.is_root and timing is not None:
                 print(
                     f"{phase} on {ranks} rank{'s' * (ranks > 1)}, repeat {repeat}: "
@@ -89,7 +89,7 @@ def series(order: ScalingRequest) -> str:
 
 
 def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
-    """What :class:`hpcdd.studies.scaling_log.Line` says of the study and of the turn."""
+    """What :class:`hpcdd.studies.scaling_log.ScalingLine` says of the study and of the turn."""
     study = order.study
     return {
         "series": series(order),
@@ -149,7 +149,7 @@ def _problem(order: ScalingRequest) -> Problem:
 
 def _point(
     comm: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
-) -> Point | None:
+) -> ScalingPoint | None:
     """Collective over all ranks: a point on the first ``ranks`` of them; None on the others.
 
     Raises:
@@ -159,12 +159,14 @@ def _point(
     return comm.on_all(lambda: None if part is None else _point_of(part, order, problem, ranks, stack))
 
 
-def _point_of(part: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack) -> Point:
+def _point_of(
+    part: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
+) -> ScalingPoint:
     reader = BoxReader(problem.info.path)
     if order.study.kind == "weak":
         reader = RepeatedReader(problem.info.path, stored=problem.info.image_shape[1:])
         problem = grow(order.config, problem, ranks)
-    return Point(part, order.config, order.study.phases, problem, reader, stack)
+    return ScalingPoint(part, order.config, order.study.phases, problem, reader, stack)
 
 
 def _sizes(study: Study, ranks: int) -> list[int]:

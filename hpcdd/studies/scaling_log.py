@@ -67,7 +67,7 @@ class Machine(BaseModel):
     packages: dict[str, str]
 
 
-class Line(_Part):
+class ScalingLine(_Part):
     """One turn of a phase on some ranks.
 
     Attributes:
@@ -138,7 +138,7 @@ def key(series: str, phase: str, ranks: int, repeat: int, layout: Layout) -> Key
     return series, phase, ranks, repeat, layout.model_dump_json()
 
 
-def read(path: Path, *, may_be_missing: bool = False) -> list[Line]:
+def read(path: Path, *, may_be_missing: bool = False) -> list[ScalingLine]:
     """All lines of a file; a last one that a killed job has left half written is not one.
 
     Args:
@@ -179,7 +179,7 @@ def check_writable(path: Path) -> None:
                     folder.rmdir()
 
 
-def append(path: Path, line: Line) -> None:
+def append(path: Path, line: ScalingLine) -> None:
     """Adds one line, which is on the disk afterwards; half of one that a killed job has left there goes.
 
     Raises:
@@ -199,7 +199,7 @@ def append(path: Path, line: Line) -> None:
             os.fsync(file.fileno())
 
 
-def _parse(path: Path, content: bytes) -> Iterator[Line]:
+def _parse(path: Path, content: bytes) -> Iterator[ScalingLine]:
     *whole, _ = content.split(b"\n")
     for number, text in enumerate(whole, start=1):
         wrong = f"{path}:{number} is no measurement of `hpcdd scale`"
@@ -210,7 +210,7 @@ def _parse(path: Path, content: bytes) -> Iterator[Line]:
         if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
             raise UserError(f"{wrong} of format {FORMAT}; name another file")
         try:
-            yield _in_todays_settings(Line.model_validate_json(text))
+            yield _in_todays_settings(ScalingLine.model_validate_json(text))
         except Invalid as error:
             first = error.errors()[0]
             name, why = ".".join(map(str, first["loc"])), first["msg"]
@@ -219,7 +219,7 @@ def _parse(path: Path, content: bytes) -> Iterator[Line]:
             ) from error
 
 
-def _in_todays_settings(line: Line) -> Line:
+def _in_todays_settings(line: ScalingLine) -> ScalingLine:
     """A line of an earlier revision, whose settings were fewer, in the series to which it belongs today."""
     if line.series != series(line.study, line.config):
         return line

@@ -47,7 +47,7 @@ _OfRank = tuple[list[float], float, float, float]
 """Of one rank: seconds of every step, of those that count together, and their calls and bytes per step."""
 
 
-class Point:
+class ScalingPoint:
     """The problem on the ranks of one communicator; each method is called by all of them.
 
     Args:

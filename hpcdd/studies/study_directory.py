@@ -21,8 +21,8 @@ from ..runs import resume
 from ..runs.resume import Job
 from ..runs.run_directory import RunDirectory
 from . import study_index, study_results
-from .study_index import Entry, Index, TableOf
-from .study_request import Run, StudyRequest
+from .study_index import StudyEntry, StudyIndex, TableOf
+from .study_request import StudyRequest, StudyRun
 from .study_results import Condition
 
 
@@ -67,7 +67,7 @@ class StudyDirectory:
         """Forgets that a run has failed."""
         self._failed(run_id).unlink(missing_ok=True)
 
-    def condition(self, run: Run) -> Condition:
+    def condition(self, run: StudyRun) -> Condition:
         """Of one run.
 
         Raises:
@@ -83,7 +83,7 @@ class StudyDirectory:
             return "complete" if self.job(run).done else "unfinished"
         return "not begun" if found == "empty" else "unfinished"
 
-    def job(self, run: Run, donors: Mapping[str, Path] | None = None) -> Job:
+    def job(self, run: StudyRun, donors: Mapping[str, Path] | None = None) -> Job:
         """What is to be done for one run.
 
         Args:
@@ -147,10 +147,10 @@ class StudyDirectory:
         return self.failures / f"{run_id}.json"
 
 
-def index_of(order: StudyRequest) -> Index:
+def index_of(order: StudyRequest) -> StudyIndex:
     """The content of study.json."""
     description = order.description
-    return Index(
+    return StudyIndex(
         name=order.name,
         title=description.title or order.name,
         variant=order.variant,
@@ -159,6 +159,6 @@ def index_of(order: StudyRequest) -> Index:
         expect=description.expect,
         table=TableOf(columns=description.table.columns),
         runs=tuple(
-            Entry(id=run.id, fields=run.combination.fields, labels=run.combination.labels) for run in order.runs
+            StudyEntry(id=run.id, fields=run.combination.fields, labels=run.combination.labels) for run in order.runs
         ),
     )

@@ -31,7 +31,7 @@ class TableOf(_Part):
     columns: tuple[StrategyName, ...] | None = None
 
 
-class Entry(_Part):
+class StudyEntry(_Part):
     """A run of the study.
 
     Attributes:
@@ -45,7 +45,7 @@ class Entry(_Part):
     labels: dict[str, str]
 
 
-class Index(_Part):
+class StudyIndex(_Part):
     """The content of study.json.
 
     Attributes:
@@ -65,14 +65,14 @@ class Index(_Part):
     matrix: dict[str, Any] = {}
     expect: tuple[str, ...] = ()
     table: TableOf = TableOf()
-    runs: tuple[Entry, ...]
+    runs: tuple[StudyEntry, ...]
 
     @property
     def axes(self) -> list[str]:
         """Those of the matrix but for the seed: what tells one row of the table from another."""
         return [axis for axis in self.matrix if axis != "seed"]
 
-    def seed(self, run: Entry) -> int:
+    def seed(self, run: StudyEntry) -> int:
         """Of a run; 0, the configuration's default, where neither the matrix nor the study says one."""
         return int(run.fields.get("seed", self.config.get("seed", 0)))
 
@@ -86,7 +86,7 @@ class Index(_Part):
         return self
 
 
-def write(folder: Path, index: Index) -> None:
+def write(folder: Path, index: StudyIndex) -> None:
     """Writes study.json into the directory of a study.
 
     Raises:
@@ -96,7 +96,7 @@ def write(folder: Path, index: Index) -> None:
         write_json(folder / NAME, index.model_dump(mode="json"))
 
 
-def read(folder: Path) -> Index:
+def read(folder: Path) -> StudyIndex:
     """What :func:`write` wrote.
 
     Raises:
@@ -104,7 +104,7 @@ def read(folder: Path) -> Index:
     """
     path = folder / NAME
     try:
-        return read_json(path, Index)
+        return read_json(path, StudyIndex)
     except UserError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise UserError(f"{folder} is no directory of a study: there is no {NAME} in it") from error

@@ -30,7 +30,7 @@ _OWN = {
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One run of a study.
 
     Attributes:
@@ -67,8 +67,8 @@ class StudyRequest:
     name: str
     variant: str | None
     base: Tree
-    runs: tuple[Run, ...]
-    chosen: tuple[Run, ...]
+    runs: tuple[StudyRun, ...]
+    chosen: tuple[StudyRun, ...]
     ranks: int | None
     output: Path
     retry: bool
@@ -179,7 +179,7 @@ def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tr
 
 def _configured(
     source: Source, base: Tree, combinations: Sequence[Combination], overrides: Tree
-) -> tuple[list[Run], list[str]]:
+) -> tuple[list[StudyRun], list[str]]:
     """The runs, and what is wrong with their configurations: each text once, with the runs where not all have it."""
     runs, problems = [], dict[str, list[str]]()
     for combination in combinations:
@@ -194,7 +194,7 @@ def _configured(
         content = Source(combination.tree(base), lines, source.path)
         left = loading.without(overrides, [tuple(name.split(".", 1)) for name in combination.fields])
         try:
-            runs.append(Run(combination, loading.validated(content, left)))
+            runs.append(StudyRun(combination, loading.validated(content, left)))
         except UserError as error:
             for text in str(error).splitlines():
                 problems.setdefault(text, []).append(combination.id)

@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..core.texts import printable_lines
 from ..runs.run_directory import RunDirectory
 from . import study_index as index
-from .study_index import Entry, Index
+from .study_index import StudyEntry, StudyIndex
 
 RUNS = "runs"
 FAILED = "failed"
@@ -21,7 +21,7 @@ Condition = Literal["complete", "failed", "unfinished", "not begun"]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunOutcome:
     """A run of the study.
 
     Attributes:
@@ -31,7 +31,7 @@ class Run:
         results: of a complete run, else None.
     """
 
-    entry: Entry
+    entry: StudyEntry
     condition: Condition
     error: str | None = None
     results: Results | None = None
@@ -41,16 +41,16 @@ class Run:
 class Outcome:
     """A study's index and all its runs, in the order of the index."""
 
-    index: Index
-    runs: tuple[Run, ...]
+    index: StudyIndex
+    runs: tuple[RunOutcome, ...]
 
     @property
-    def complete(self) -> list[Run]:
+    def complete(self) -> list[RunOutcome]:
         """Those with results."""
         return [run for run in self.runs if run.results is not None]
 
     @property
-    def missing(self) -> list[Run]:
+    def missing(self) -> list[RunOutcome]:
         """Those without."""
         return [run for run in self.runs if run.results is None]
 
@@ -67,14 +67,14 @@ def read(folder: Path) -> Outcome:
     return Outcome(found, tuple(_run(folder, entry) for entry in found.runs))
 
 
-def _run(folder: Path, entry: Entry) -> Run:
+def _run(folder: Path, entry: StudyEntry) -> RunOutcome:
     directory = RunDirectory(folder / RUNS / entry.id)
     if directory.results.exists():
-        return Run(entry, "complete", results=Results.read(directory.results))
+        return RunOutcome(entry, "complete", results=Results.read(directory.results))
     failed = folder / FAILED / f"{entry.id}.json"
     if failed.exists():
-        return Run(entry, "failed", error=_error(failed))
-    return Run(entry, "not begun" if directory.condition() == "empty" else "unfinished")
+        return RunOutcome(entry, "failed", error=_error(failed))
+    return RunOutcome(entry, "not begun" if directory.condition() == "empty" else "unfinished")
 
 
 def _error(path: Path) -> str:

@@ -11,7 +11,7 @@ from ..artifacts.names import STRATEGIES, STRATEGY_NAMES, StrategyName
 from ..artifacts.results import Results
 from ..core.texts import printable
 from .hypotheses import Hypothesis, Measured, TestResult, judge
-from .study_results import Outcome, Run
+from .study_results import Outcome, RunOutcome
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Row:
     """
 
     labels: dict[str, str]
-    runs: tuple[Run, ...]
+    runs: tuple[RunOutcome, ...]
     accuracy: dict[StrategyName, Cell]
     core_seconds: dict[StrategyName, Cell]
     parameters: dict[StrategyName, int]
@@ -106,7 +106,7 @@ def tabulate(outcome: Outcome) -> Table:
         UserError: a statement that the study expects is none.
     """
     axes = outcome.index.axes
-    by_labels: dict[tuple[str, ...], list[Run]] = {}
+    by_labels: dict[tuple[str, ...], list[RunOutcome]] = {}
     for run in outcome.runs:
         by_labels.setdefault(tuple(run.entry.labels[axis] for axis in axes), []).append(run)
     there = {name for run in outcome.complete if run.results for name in STRATEGY_NAMES if _has(run.results, name)}
@@ -126,7 +126,7 @@ def heading(axis: str) -> str:
     return axis.rsplit(".", 1)[-1].replace("_", " ")
 
 
-def _row(labels: dict[str, str], runs: Sequence[Run]) -> Row:
+def _row(labels: dict[str, str], runs: Sequence[RunOutcome]) -> Row:
     found = [run.results for run in runs if run.results is not None]
     accuracy: dict[StrategyName, Cell] = {}
     cost: dict[StrategyName, Cell] = {}
@@ -142,7 +142,7 @@ def _row(labels: dict[str, str], runs: Sequence[Run]) -> Row:
     return Row(labels, tuple(runs), accuracy, cost, parameters, (min(local), max(local)) if local else None)
 
 
-def _measured(outcome: Outcome, run: Run) -> Measured:
+def _measured(outcome: Outcome, run: RunOutcome) -> Measured:
     assert run.results is not None
     accuracy = {name: value for name in STRATEGY_NAMES if (value := run.results.strategy(name)) is not None}
     # Runs of one seed in which every local CNN has the same accuracy have the same local CNNs.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from hpcdd.bench.curves import Headline, Point
+from hpcdd.bench.curves import CurvePoint, Headline
 
 
 def made(**accuracies: list[float]) -> Headline:
     """A result with an epoch every ten seconds; the coherent model goes on where the DNN ends."""
-    found: dict[str, list[Point]] = {}
+    found: dict[str, list[CurvePoint]] = {}
     for contender, values in accuracies.items():
         before = 10 * len(accuracies["dnn"]) if contender == "coherent_transfer" else 0
-        found[contender] = [Point(epoch=n, seconds=before + 10 * n, accuracy=a) for n, a in enumerate(values, 1)]
+        found[contender] = [CurvePoint(epoch=n, seconds=before + 10 * n, accuracy=a) for n, a in enumerate(values, 1)]
     return Headline.model_validate(
         {
             "name": "made",

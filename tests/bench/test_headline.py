@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hpcdd.bench import curves, headline
-from hpcdd.bench.curves import Headline, Point
+from hpcdd.bench.curves import CurvePoint, Headline
 from hpcdd.bench.stopwatch import Stopwatch, slowest
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
@@ -59,13 +59,15 @@ def test_the_clock_stops_for_evaluations_alone(clock: Clock) -> None:
         clock.wait(2)
     assert watch.seconds == 0
     clock.wait(0.5)
-    points: list[Point] = []
+    points: list[CurvePoint] = []
     hooks = watch.hooks(points)
     with hooks.evaluation():
         clock.wait(2)
     watch.together()
     assert watch.seconds == pytest.approx(0.5)
-    assert slowest(world, [Point(epoch=1, seconds=2, accuracy=0.5)]) == [Point(epoch=1, seconds=2, accuracy=0.5)]
+    assert slowest(world, [CurvePoint(epoch=1, seconds=2, accuracy=0.5)]) == [
+        CurvePoint(epoch=1, seconds=2, accuracy=0.5)
+    ]
 
 
 @pytest.mark.bench

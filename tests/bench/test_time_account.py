@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdd.bench.time_account import CATEGORIES, Account, Entry
+from hpcdd.bench.time_account import CATEGORIES, Account, AccountEntry
 from hpcdd.training.step_timing import EVALUATION, marked, part
 
 from ..waiting import Clock
@@ -45,8 +45,8 @@ def test_entries_exclude_each_other_and_add_up(clock: Clock) -> None:
 
 
 def test_waiting_inside_a_step_is_waiting_and_part_of_the_step() -> None:
-    entry = Entry("coherent_transfer", "", "forward", waits=True)
+    entry = AccountEntry("coherent_transfer", "", "forward", waits=True)
     assert entry.category == "waiting"
-    assert Entry("examination", "agreement").category == "records"
-    assert Entry("local", "evaluation").category == Entry("evaluation").category == "evaluation"
-    assert Entry("local", "telemetry").category == Entry().category == "bookkeeping"
+    assert AccountEntry("examination", "agreement").category == "records"
+    assert AccountEntry("local", "evaluation").category == AccountEntry("evaluation").category == "evaluation"
+    assert AccountEntry("local", "telemetry").category == AccountEntry().category == "bookkeeping"

@@ -48,7 +48,7 @@ OTHERS = {
     "collect": ("hpcdd.runs.finalize", "collect_dnn"),
     "report": ("hpcdd.report.at_end", "write"),
     "evaluate": ("hpcdd.inference.evaluate", "rule_accuracies"),
-    "scale": ("hpcdd.studies.scaling_point:Point", "measure"),
+    "scale": ("hpcdd.studies.scaling_point:ScalingPoint", "measure"),
     "bench": ("hpcdd.bench.collectives", "_measure"),
 }
 """By phase or command a function that every rank calls there; root alone what builds problems and writes models."""

@@ -49,8 +49,8 @@ class Measured:
     """The lines of the file behind a first job, one repeat, and behind a second one, which found half a line more."""
 
     folder: Path
-    first: list[scaling_log.Line]
-    lines: list[scaling_log.Line]
+    first: list[scaling_log.ScalingLine]
+    lines: list[scaling_log.ScalingLine]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 from hpcdd.report import scaling_page
 from hpcdd.report.scaling_facts import Spread, analyse
-from hpcdd.studies.scaling_log import Line
+from hpcdd.studies.scaling_log import ScalingLine
 
 from ..studies import lines
 from . import browser
@@ -24,14 +24,14 @@ from . import browser
 PHASES = ("local", "gather", "dnn", "coherent")
 
 
-def line(phase: str, ranks: int, repeat: int, seconds: float, **more: Any) -> Line:
+def line(phase: str, ranks: int, repeat: int, seconds: float, **more: Any) -> ScalingLine:
     """A measurement of ten steps."""
     sent = 1000 if phase == "coherent" else 0
     fields = {"series": "abc", "phase": phase, "ranks": ranks, "repeat": repeat, "bytes_per_step": sent}
     return lines.line(**fields, seconds=10 * seconds, **more)
 
 
-def known(kind: str = "strong") -> list[Line]:
+def known(kind: str = "strong") -> list[ScalingLine]:
     """Local: perfect. Coherent: 80% on 2, 50% on 4 ranks. DNN: as on one. The second repeat takes twice as long."""
     seconds = {
         "local": {1: 0.8, 2: 0.4, 4: 0.2},
@@ -48,12 +48,12 @@ def known(kind: str = "strong") -> list[Line]:
     ]
 
 
-def changed(item: Line, **more: Any) -> Line:
+def changed(item: ScalingLine, **more: Any) -> ScalingLine:
     """The same line with other fields."""
-    return Line.model_validate_json(json.dumps({**item.model_dump(mode="json"), **more}))
+    return ScalingLine.model_validate_json(json.dumps({**item.model_dump(mode="json"), **more}))
 
 
-def write(path: Path, items: list[Line]) -> None:
+def write(path: Path, items: list[ScalingLine]) -> None:
     """A file of lines."""
     path.write_text("".join(item.model_dump_json() + "\n" for item in items))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hpcdd.studies.scaling_log import Line
+from hpcdd.studies.scaling_log import ScalingLine
 
 LAYOUT = {"ranks_by_host": [1], "processors": ["P"], "devices": ["cpu"], "mpi_library": "M, 1", "torch": "2"}
 _FIELDS = {
@@ -51,6 +51,6 @@ def fields(**more: Any) -> dict[str, Any]:
     return {"places": [["a", "cpu", 1, 1]] * found["ranks"], **found}
 
 
-def line(**more: Any) -> Line:
+def line(**more: Any) -> ScalingLine:
     """A measurement."""
-    return Line.model_validate_json(json.dumps(fields(**more)))
+    return ScalingLine.model_validate_json(json.dumps(fields(**more)))

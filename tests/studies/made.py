@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdd.studies import study_index
-from hpcdd.studies.study_index import Entry, Index, TableOf
+from hpcdd.studies.study_index import StudyEntry, StudyIndex, TableOf
 from hpcdd.studies.study_results import FAILED, RUNS
 
 Accuracies = Mapping[str, Any]
@@ -69,7 +69,7 @@ def study(
         fields = dict(zip(matrix, values, strict=True))
         labels = {axis: "x".join(map(str, v)) if isinstance(v, list) else str(v) for axis, v in fields.items()}
         name = ",".join(f"{axis.rsplit('.', 1)[-1]}={label}" for axis, label in labels.items()).replace("/", "-")
-        entries.append(Entry(id=name, fields=fields, labels=labels))
+        entries.append(StudyEntry(id=name, fields=fields, labels=labels))
         found = measured(labels, int(fields.get("seed", 0)))
         if isinstance(found, str):
             write(folder / FAILED / f"{name}.json", {"error": found, "exit_code": 3})
@@ -77,7 +77,9 @@ def study(
             write(folder / RUNS / name / "results.json", results(found, core_seconds=cost(labels)))
     folder.mkdir(parents=True, exist_ok=True)
     table = TableOf.model_validate({"columns": columns})
-    made = Index(name="made", title=title, matrix=dict(matrix), expect=tuple(expect), table=table, runs=tuple(entries))
+    made = StudyIndex(
+        name="made", title=title, matrix=dict(matrix), expect=tuple(expect), table=table, runs=tuple(entries)
+    )
     study_index.write(folder, made)
     return folder
 

@@ -16,11 +16,11 @@ from hpcdd.studies.planned_runs import PlannedRun, plan_runs
 from hpcdd.studies.rank_groups import stages
 from hpcdd.studies.run_queue import Queue
 from hpcdd.studies.study_directory import StudyDirectory
-from hpcdd.studies.study_request import Run
+from hpcdd.studies.study_request import StudyRun
 
 
 def entry(name: str, ranks: int = 1, **results: str) -> PlannedRun:
-    return PlannedRun(Run(Combination(name, {}, {}), Config()), ranks, 4, results)
+    return PlannedRun(StudyRun(Combination(name, {}, {}), Config()), ranks, 4, results)
 
 
 def record(seed: int, replicas: int = 1) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def test_of_cnns_that_are_trained_together_it_counts_which_ones(together: object
 
 
 def test_only_what_several_runs_need_is_shared() -> None:
-    def run(name: str, **changes: object) -> Run:
-        return Run(Combination(name, {}, {}), Config.model_validate({"data": {"subset": 100}, **changes}))
+    def run(name: str, **changes: object) -> StudyRun:
+        return StudyRun(Combination(name, {}, {}), Config.model_validate({"data": {"subset": 100}, **changes}))
 
     runs = [run("a"), run("b", coherent={"epochs": 1}), run("c", seed=1), run("d", baseline={"enabled": True})]
     found = {entry.run.id: (entry.ranks, dict(entry.results)) for entry, _ in plan_runs(runs, None, 3)}

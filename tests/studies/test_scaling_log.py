@@ -18,7 +18,7 @@ from ..waiting import LIMIT
 from . import lines
 
 
-def line(repeat: int) -> scaling_log.Line:
+def line(repeat: int) -> scaling_log.ScalingLine:
     return lines.line(repeat=repeat)
 
 
@@ -41,7 +41,7 @@ def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     path, each = tmp_path / "s.jsonl", 50
     program = (
         "import sys; from pathlib import Path; from hpcdd.studies import scaling_log\n"
-        "line = scaling_log.Line.model_validate_json(sys.argv[4])\n"
+        "line = scaling_log.ScalingLine.model_validate_json(sys.argv[4])\n"
         "for n in range(int(sys.argv[2])):\n"
         "    scaling_log.append(Path(sys.argv[1]), line.model_copy(update={'job': sys.argv[3], 'repeat': n}))"
     )

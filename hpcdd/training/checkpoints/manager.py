@@ -14,7 +14,7 @@ from ...core.seeding import WHOLE
 from ...mpi.communicator import Comm
 from ...mpi.traffic import Ledger, Traffic
 from .snapshot import Position, Snapshot
-from .store import CheckpointStore, Entry
+from .store import CheckpointStore, PieceEntry
 
 
 @dataclass
@@ -224,7 +224,7 @@ class CheckpointManager(NullCheckpointManager):
 
     def _write(self, snapshot: Snapshot, spent: Costs) -> str | None:
         """Writes this rank's pieces, and on the leader the manifest; what went wrong, on the leader."""
-        entries: dict[str, Entry] = {}
+        entries: dict[str, PieceEntry] = {}
         problem = None
         try:
             for subdomain in self._writes:

@@ -22,7 +22,7 @@ from ...core.seeding import WHOLE
 from .snapshot import Position
 
 _NAME = re.compile(r"e(\d{5,})-s(\d{7,})\.")
-Entry = dict[str, Any]
+PieceEntry = dict[str, Any]
 
 
 class CheckpointStore:
@@ -66,7 +66,7 @@ class CheckpointStore:
         for key in manifest["pieces"]:
             self._read_piece(manifest["pieces"], WHOLE if key == _key(WHOLE) else int(key))
 
-    def write(self, position: Position, subdomain: int, piece: bytes) -> dict[str, Entry]:
+    def write(self, position: Position, subdomain: int, piece: bytes) -> dict[str, PieceEntry]:
         """Writes one piece.
 
         Returns:
@@ -83,7 +83,7 @@ class CheckpointStore:
     def publish(
         self,
         position: Position,
-        pieces: Mapping[str, Entry],
+        pieces: Mapping[str, PieceEntry],
         costs: Mapping[str, float],
         before: Position | None,
     ) -> None:
@@ -123,7 +123,7 @@ class CheckpointStore:
             raise DamagedError(f"{path} belongs to another run")
         return content
 
-    def _read_piece(self, entries: Mapping[str, Entry], subdomain: int) -> bytes:
+    def _read_piece(self, entries: Mapping[str, PieceEntry], subdomain: int) -> bytes:
         entry = entries[_key(subdomain)]
         path = self.folder / str(entry["file"])
         try:
