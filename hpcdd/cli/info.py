@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from ..core import environment
 from ..core.errors import UserError
-from ..mpi import launcher as launch
-from ..mpi import library as mpi
+from ..mpi import launcher, library
 from .parser import Parser, parse
 
 
@@ -38,25 +37,25 @@ def run_alone(words: Sequence[str]) -> int:
         ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free")
     )
     try:
-        library = mpi.mpi_library()
-        rows.append(("MPI library", library))
+        version_of_mpi = library.mpi_library()
+        rows.append(("MPI library", version_of_mpi))
     except UserError as error:
-        library = None
+        version_of_mpi = None
         problems.append(str(error))
-    if launch.SHARED_MEMORY.is_dir():
-        rows.append(("shared memory", f"{shutil.disk_usage(launch.SHARED_MEMORY).total >> 20:,} MiB"))
-    if library and (fault := launch.shared_memory_fault(library, facts["cores_in_affinity_mask"])):
+    if launcher.SHARED_MEMORY.is_dir():
+        rows.append(("shared memory", f"{shutil.disk_usage(launcher.SHARED_MEMORY).total >> 20:,} MiB"))
+    if version_of_mpi and (fault := launcher.shared_memory_fault(version_of_mpi, facts["cores_in_affinity_mask"])):
         problems.append(fault)
-    launcher = shutil.which("mpirun") or shutil.which("mpiexec")
-    if launcher is None:
+    mpirun = shutil.which("mpirun") or shutil.which("mpiexec")
+    if mpirun is None:
         problems.append("there is no mpirun on PATH; load your site's MPI module, or pip install 'hpcdd[mpi]'")
     else:
-        version = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=False).stdout
-        kind = launch.kind_of(version)
-        rows.append(("MPI launcher", f"{launcher} ({kind})"))
-        if library is not None and kind != launch.kind_of(library):
+        version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
+        kind = launcher.kind_of(version)
+        rows.append(("MPI launcher", f"{mpirun} ({kind})"))
+        if version_of_mpi is not None and kind != launcher.kind_of(version_of_mpi):
             problems.append(
-                f"{launcher} is of {kind}, but mpi4py loads {library}; N processes would be N jobs of one rank. "
+                f"{mpirun} is of {kind}, but mpi4py loads {version_of_mpi}; N processes would be N jobs of one rank. "
                 "Put the library's own mpirun first on PATH, or set MPI4PY_LIBMPI=/path/to/libmpi.so of the launcher"
             )
     rows.append(("device", _devices()))

@@ -117,11 +117,11 @@ def _declare(command: str) -> Callable[[Parser], None]:
 
 
 def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Sequence[str]) -> int:
-    from ..mpi import communicator as communication
+    from ..mpi import communicator
     from ..mpi.failure import fail
 
     try:
-        comm = communication.world()
+        comm = communicator.world()
     except UserError as error:
         # Before MPI is there nobody can be asked: one process of each host speaks for it.
         return _report(error) if launcher.from_environment().local_rank == 0 else 0

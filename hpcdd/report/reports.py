@@ -11,8 +11,7 @@ from ..bench import curves
 from ..core.errors import UserError
 from ..core.files import writing
 from ..studies import study_index
-from . import run_page as of_run
-from . import scaling_page, study_page
+from . import run_page, scaling_page, study_page
 from .headline_page import section as of_headline
 from .page import Section, write_page
 
@@ -51,7 +50,7 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
         elif (path / curves.NAME).exists():
             found.append(of_headline(path, place))
         else:
-            found.append(of_run.section(path, place))
+            found.append(run_page.section(path, place))
     if files := [path for path in paths if path not in folders]:
         found += scaling_page.sections(files, output, out)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from ..artifacts import predictions as decisions
+from ..artifacts import predictions
 from ..artifacts.names import TRAININGS
 from ..artifacts.predictions import Decisions
 from ..artifacts.results import Results
@@ -90,7 +90,7 @@ def read(folder: Path) -> RunData:
         decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])
     except (OSError, ValueError) as error:
         raise UserError(f"{directory.config} can't be read: {error}") from error
-    found = decisions.read(directory.decisions)
+    found = predictions.read(directory.decisions)
     if found.local.shape[1] != len(decomposition) or found.images.shape[1:] != tuple(results.dataset.image_shape):
         raise UserError(f"{directory.decisions} is of another run than {directory.config}; copy the whole folder again")
     return RunData(folder, config, results, _lines(directory.metrics), found, decomposition)

@@ -12,7 +12,7 @@ from ..artifacts.results import Results
 from ..core.errors import UserError
 from ..core.texts import printable_lines
 from ..runs.run_directory import RunDirectory
-from . import study_index as index
+from . import study_index
 from .study_index import StudyEntry, StudyIndex
 
 RUNS = "runs"
@@ -63,7 +63,7 @@ def read(folder: Path) -> Outcome:
     Raises:
         UserError: the folder is no study's, or a file in it is damaged.
     """
-    found = index.read(folder)
+    found = study_index.read(folder)
     return Outcome(found, tuple(_run(folder, entry) for entry in found.runs))
 
 

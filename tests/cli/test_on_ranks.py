@@ -18,7 +18,7 @@ from hpcdd.core.errors import (
     WriteError,
     agreed,
 )
-from hpcdd.mpi import communicator as communication
+from hpcdd.mpi import communicator, failure
 from hpcdd.mpi.communicator import Comm, world
 
 
@@ -45,8 +45,8 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], int]:
         def work(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr(communication, "world", lambda: OneOfTwo(rank))
-        monkeypatch.setattr(main, "_DEFERENCE", 0.0)
+        monkeypatch.setattr(communicator, "world", lambda: OneOfTwo(rank))
+        monkeypatch.setattr(failure, "_DEFERENCE", 0.0)
         try:
             return main._run_on_all_ranks(work, [])
         except Aborted as aborted:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpcdd.core.environment import ColocatedRanks
 from hpcdd.core.errors import UserError
-from hpcdd.decomposition import rank_layout as mesh_module
+from hpcdd.decomposition import rank_layout
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign, build, choose_device, threads_of
 from hpcdd.mpi import communicator
 
@@ -233,10 +233,10 @@ def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -
 def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     world, cores = communicator.world(), frozenset({0, 1, 2, 3})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    monkeypatch.setattr(mesh_module, "visible_gpus", lambda: ["a", "b", "c", "d"])
+    monkeypatch.setattr(rank_layout, "visible_gpus", lambda: ["a", "b", "c", "d"])
     taken: list[str] = []
-    monkeypatch.setattr(mesh_module, "use_device", taken.append)
-    monkeypatch.setattr(mesh_module, "arithmetic_of", lambda device, _: device)
+    monkeypatch.setattr(rank_layout, "use_device", taken.append)
+    monkeypatch.setattr(rank_layout, "arithmetic_of", lambda device, _: device)
     monkeypatch.delenv("OMP_NUM_THREADS")
     (alone,) = build(world, 3, "auto").places
     assert (alone.threads, alone.device) == (4, "cuda:0")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpcdd.core.errors import UserError
-from hpcdd.mpi import communicator as communication
+from hpcdd.mpi import communicator
 from hpcdd.mpi.communicator import Comm
 
 pytestmark = pytest.mark.ranks(3, 1, 4)
@@ -37,11 +37,11 @@ def test_gather_of_objects(comm: Comm) -> None:
 
 @contextlib.contextmanager
 def largest_message(size: int) -> Iterator[None]:
-    before, communication._LARGEST_MESSAGE = communication._LARGEST_MESSAGE, size
+    before, communicator._LARGEST_MESSAGE = communicator._LARGEST_MESSAGE, size
     try:
         yield
     finally:
-        communication._LARGEST_MESSAGE = before
+        communicator._LARGEST_MESSAGE = before
 
 
 def test_to_root_in_pieces(comm: Comm) -> None:
@@ -160,6 +160,6 @@ def test_debug_prints_every_call(
 
 
 def test_an_mpi_library_without_threads_is_refused(comm: Comm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(communication.library(), "Query_thread", lambda: communication.library().THREAD_FUNNELED)
+    monkeypatch.setattr(communicator.library(), "Query_thread", lambda: communicator.library().THREAD_FUNNELED)
     with pytest.raises(UserError, match=r"thread level 1.*MPI_THREAD_SERIALIZED \(2\)"):
-        communication.world()
+        communicator.world()

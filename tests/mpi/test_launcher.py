@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from hpcdd.core.errors import UserError
-from hpcdd.mpi import launcher as launch
+from hpcdd.mpi import launcher
 from hpcdd.mpi.launcher import (
     Launch,
     check_library,
@@ -91,7 +91,7 @@ def test_the_place_on_the_host(variables: dict[str, str], local: tuple[int, int]
 
 def container(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """As one with so many bytes of shared memory."""
-    monkeypatch.setattr(launch.shutil, "disk_usage", lambda _: SimpleNamespace(total=size))
+    monkeypatch.setattr(launcher.shutil, "disk_usage", lambda _: SimpleNamespace(total=size))
 
 
 def test_shared_memory_that_is_too_small_for_the_ranks_of_a_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
-from hpcdd.mpi import communicator as communication
+from hpcdd.mpi import communicator
 from hpcdd.parallel.batch_shards import Flag
 from hpcdd.parallel.sharded_coherent import (
     ShardedCoherentModel,
@@ -34,7 +34,7 @@ SHAPE = (1, 4, 4)
 
 
 def reduction() -> SubdomainSum:
-    return SubdomainSum(communication.world(), "ordered")
+    return SubdomainSum(communicator.world(), "ordered")
 
 
 def dnn_of(widths: list[int], hidden: tuple[int, ...] = (7, 5)) -> DNN:
@@ -149,7 +149,7 @@ def test_a_part_of_all_cnns_computes_what_the_coherent_model_does(features: str)
 
 
 def team_of_one_rank(subdomains: int) -> Team:
-    comm = communication.world()
+    comm = communicator.world()
     team = form_team(comm, rank_layout.build(comm, subdomains, "cpu"), Config(), Flag())
     assert team is not None
     return team

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdd.core.errors import DivergedError
-from hpcdd.mpi import communicator as communication
+from hpcdd.mpi import communicator
 from hpcdd.parallel.batch_shards import Flag
 from hpcdd.parallel.subdomain_sum import SubdomainSum, SumOverSubdomains
 
@@ -26,8 +26,8 @@ rows = st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(numbers, min_size=n
 
 
 @pytest.fixture(scope="module")
-def comm() -> communication.Comm:
-    return communication.world()
+def comm() -> communicator.Comm:
+    return communicator.world()
 
 
 def tensors(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -37,7 +37,7 @@ def tensors(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> list
 @given(rows)
 @quickly
 def test_an_ordered_sum_is_exact_but_for_half_a_unit_of_each_summand(
-    comm: communication.Comm, rows: list[list[float]]
+    comm: communicator.Comm, rows: list[list[float]]
 ) -> None:
     found = SubdomainSum(comm, "ordered")(tensors(rows)).tolist()
     for number, column in zip(found, zip(*rows, strict=True), strict=True):
@@ -47,12 +47,12 @@ def test_an_ordered_sum_is_exact_but_for_half_a_unit_of_each_summand(
 
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12))
 @quickly
-def test_an_ordered_sum_of_whole_units_is_exact(comm: communication.Comm, units: list[int]) -> None:
+def test_an_ordered_sum_of_whole_units_is_exact(comm: communicator.Comm, units: list[int]) -> None:
     found = SubdomainSum(comm, "ordered")(tensors([[unit * UNIT] for unit in units]))
     assert float(found) == sum(units) * UNIT == math.fsum(unit * UNIT for unit in units)
 
 
-def test_a_float_sum_would_not_be(comm: communication.Comm) -> None:
+def test_a_float_sum_would_not_be(comm: communicator.Comm) -> None:
     """What the fixed point is for: the order of these summands decides what their float32 sum is."""
     summands = tensors([[1e5], [1.0 + 2**-12], [-1e5]], torch.float32)
     orders = [[0, 1, 2], [0, 2, 1]]
@@ -67,7 +67,7 @@ def test_a_float_sum_would_not_be(comm: communication.Comm) -> None:
 @given(rows, st.data())
 @quickly
 def test_the_bits_depend_neither_on_the_order_nor_on_who_has_which_summand(
-    comm: communication.Comm, rows: list[list[float]], data: st.DataObject
+    comm: communicator.Comm, rows: list[list[float]], data: st.DataObject
 ) -> None:
     expected = SubdomainSum(comm, "ordered")(tensors(rows, torch.float32))
     summands = tensors(data.draw(st.permutations(rows)), torch.float32)
@@ -89,7 +89,7 @@ def test_a_fast_sum_on_ranks_is_equal_to_rounding() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", [(3,), (4, 7), (2, 1, 3)], ids=str)
 def test_shape_and_dtype_are_kept(
-    comm: communication.Comm, shape: tuple[int, ...], dtype: torch.dtype, kind: str
+    comm: communicator.Comm, shape: tuple[int, ...], dtype: torch.dtype, kind: str
 ) -> None:
     for count in (1, 2, 5):
         lying = [torch.randn(shape[::-1], dtype=dtype) for _ in range(count)]
@@ -102,13 +102,13 @@ def test_shape_and_dtype_are_kept(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sum_over_no_samples_is_empty(comm: communication.Comm, kind: str) -> None:
+def test_a_sum_over_no_samples_is_empty(comm: communicator.Comm, kind: str) -> None:
     assert SubdomainSum(comm, kind)([torch.empty(0, 4)] * 3).shape == (0, 4)
 
 
 @pytest.mark.parametrize(("kind", "width"), [("ordered", 8), ("fast", 4)])
 def test_one_message_of_one_number_more_than_the_sum_has(kind: str, width: int) -> None:
-    comm = communication.world()
+    comm = communicator.world()
     with comm.phase("step"):
         SubdomainSum(comm, kind)([torch.ones(6, 5) for _ in range(4)])
     assert comm.traffic["step"].calls == 1
@@ -117,7 +117,7 @@ def test_one_message_of_one_number_more_than_the_sum_has(kind: str, width: int) 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 2.0**22, -(2.0**22), 3e38])
 def test_what_fixed_point_can_not_hold_has_diverged(wrong: float) -> None:
-    comm = communication.world()
+    comm = communicator.world()
     add, fine = SubdomainSum(comm, "ordered"), torch.zeros(3)
     bad = torch.tensor([0.0, wrong, 1.0])
     with comm.phase("coherent_scratch"):
@@ -156,7 +156,7 @@ def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_the_largest_numbers_that_are_taken_do_not_overflow(comm: communication.Comm, count: int) -> None:
+def test_the_largest_numbers_that_are_taken_do_not_overflow(comm: communicator.Comm, count: int) -> None:
     limit = 2.0**22 / count
     just_below = torch.tensor([math.nextafter(limit, 0), -math.nextafter(limit, 0)], dtype=torch.float64)
     found = SubdomainSum(comm, "ordered")([just_below] * count)
@@ -176,7 +176,7 @@ def test_ranks_have_their_part_of_the_range_each() -> None:
         on_ranks(4, lambda comm: SubdomainSum(comm, "ordered")([torch.tensor([limit])]))
 
 
-def test_a_fast_sum_takes_any_number(comm: communication.Comm) -> None:
+def test_a_fast_sum_takes_any_number(comm: communicator.Comm) -> None:
     found = SubdomainSum(comm, "fast")([torch.tensor([math.nan, math.inf, 3e38])])
     assert found[0].isnan()
     assert found[1:].tolist() == torch.tensor([math.inf, 3e38]).tolist()
@@ -199,7 +199,7 @@ def test_the_flag_rides(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_summand_has_the_sums_gradient(comm: communication.Comm, kind: str) -> None:
+def test_each_summand_has_the_sums_gradient(comm: communicator.Comm, kind: str) -> None:
     summands = [torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     add = SubdomainSum(comm, kind)
     assert torch.autograd.gradcheck(lambda *parts: SumOverSubdomains.apply(add, *parts).sin(), summands)
@@ -209,7 +209,7 @@ def test_each_summand_has_the_sums_gradient(comm: communication.Comm, kind: str)
 
 
 def test_the_backward_pass_sends_nothing() -> None:
-    comm = communication.world()
+    comm = communicator.world()
     summands = [torch.randn(2, 3, requires_grad=True) for _ in range(2)]
     with comm.phase("forward"):
         total = SumOverSubdomains.apply(SubdomainSum(comm, "ordered"), *summands)
@@ -218,7 +218,7 @@ def test_the_backward_pass_sends_nothing() -> None:
     assert (comm.traffic["forward"].calls, comm.traffic["backward"].calls) == (1, 0)
 
 
-def test_a_summand_that_needs_no_gradient_gets_none(comm: communication.Comm) -> None:
+def test_a_summand_that_needs_no_gradient_gets_none(comm: communicator.Comm) -> None:
     needed, not_needed = torch.ones(2, requires_grad=True), torch.ones(2)
     SumOverSubdomains.apply(SubdomainSum(comm, "ordered"), needed, not_needed).sum().backward()
     assert needed.grad.tolist() == [1, 1]

@@ -14,7 +14,7 @@ from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition import rank_layout as layout
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
-from hpcdd.mpi import communicator as communication
+from hpcdd.mpi import communicator
 from hpcdd.mpi.communicator import Comm
 from hpcdd.phases import gather
 from hpcdd.phases.local import LocalResult, create_local_cnn, train_local_cnns
@@ -44,7 +44,7 @@ class Trained:
 @functools.cache
 def trained(data: Path) -> Trained:
     """Collective: once for all tests of this file. Every rank has a file of its own with the same content."""
-    comm = communication.world()
+    comm = communicator.world()
     config = Config(
         data={"file": str(data), "validation_fraction": 0.2},
         decomposition={"grid": [2, 3], "overlap": 1},
