@@ -9,6 +9,8 @@ Python:
 (20, 20)
 >>> config = hpcdd.Config.load(overrides={"local.epochs": 2})
 >>> run = hpcdd.train(config)  # doctest: +SKIP
+>>> run.results.accuracy["test"].dnn  # doctest: +SKIP
+>>> hpcdd.evaluate(run.directory, split="train").accuracy.majority  # doctest: +SKIP
 >>> model = hpcdd.load(run.directory)  # doctest: +SKIP
 
 Importing this package imports neither torch nor MPI: each name is imported when it is first used.
@@ -16,10 +18,14 @@ Importing this package imports neither torch nor MPI: each name is imported when
 
 TYPE_CHECKING = False  # as of `typing`, which imports much: this file is read before hpcdd.__main__ mends the path
 if TYPE_CHECKING:
+    from .artifacts.evaluation_file import Evaluation as Evaluation
+    from .artifacts.results import Results as Results
     from .config.schema import Config as Config
     from .core.errors import CollectiveError as CollectiveError
     from .core.errors import UserError as UserError
+    from .data.prepare.conversion import prepare as prepare
     from .decomposition.boxes import Decomposition as Decomposition
+    from .inference.evaluate import evaluate as evaluate
     from .inference.load import load as load
     from .runs.training_run import TrainingRun as TrainingRun
     from .runs.training_run import train as train
@@ -29,9 +35,13 @@ _PLACES = {
     "CollectiveError": "core.errors",
     "Config": "config.schema",
     "Decomposition": "decomposition.boxes",
+    "Evaluation": "artifacts.evaluation_file",
+    "Results": "artifacts.results",
     "TrainingRun": "runs.training_run",
     "UserError": "core.errors",
+    "evaluate": "inference.evaluate",
     "load": "inference.load",
+    "prepare": "data.prepare.conversion",
     "train": "runs.training_run",
 }
 __all__ = ["__version__", *_PLACES]  # noqa: PLE0604 - keys are texts

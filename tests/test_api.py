@@ -89,6 +89,24 @@ def test_a_run_in_one_process(config: hpcdd.Config) -> None:
     assert (run.directory / "model.h5").stat().st_mtime_ns == written
 
 
+def test_an_evaluation_is_that_of_the_run(config: hpcdd.Config, tmp_path: Path) -> None:
+    run = hpcdd.train(config)
+    found = hpcdd.evaluate(run.directory, output=tmp_path / "evaluation")
+    assert found.accuracy == run.results.accuracy["test"]
+    assert (found.split, found.samples, found.ranks) == ("test", 90, 1)
+    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()) == found.content()
+
+
+def test_a_data_set_is_prepared(tmp_path: Path) -> None:
+    info = hpcdd.prepare("phantom", None, tmp_path / "p.h5", options={"samples": 12, "size": [8, 8, 8]}, grid="2,1,1")
+    assert (info.samples["train"], info.image_shape) == (10, (1, 8, 8, 8))
+    assert {path.name for path in tmp_path.iterdir()} == {"p.h5", "p.png"}
+    with pytest.raises(hpcdd.UserError, match="'windw' is no option of nifti; its options are .*window"):
+        hpcdd.prepare("nifti", tmp_path, tmp_path / "n.h5", options={"windw": 3})
+    with pytest.raises(hpcdd.UserError, match="'photos' is no kind of source; the kinds are .*folder"):
+        hpcdd.prepare("photos", tmp_path, tmp_path / "n.h5")
+
+
 def test_a_folder_that_holds_something_else_is_refused(config: hpcdd.Config) -> None:
     Path(str(config.output)).mkdir()
     (Path(str(config.output)) / "notes.txt").write_text("mine")

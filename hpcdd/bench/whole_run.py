@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core.errors import RunError, UserError
 from ..core.files import writing
@@ -170,14 +170,14 @@ def _hpcdd(comm: Comm, config: Config) -> Turn:
         comm.refuse(failed)
         whole = account.end()
         own.free()
-        results = comm.on_root(lambda: json.loads((output / "results.json").read_bytes()))
+        results = comm.on_root(lambda: Results.read(output / "results.json"))
     steps = _slowest(comm, account.steps_by_phase())
     # All ranks end a phase together, so that what the slowest has to do in each is what the run has to do.
     started = account.ends["read"]
     return Turn(
         whole=_slowest(comm, {"whole": whole})["whole"],
         phases=_slowest(comm, account.by_phase()),
-        accuracy={name: results["accuracy"]["test"][name] for name in ("dnn", "coherent_transfer")},
+        accuracy={name: results.strategy(name) or 0.0 for name in ("dnn", "coherent_transfer")},
         categories=_added(comm.allgather_object(account.by_category())),
         over_steps=_slowest(comm, {"run": whole - started})["run"] / sum(steps.values()),
     )

@@ -51,7 +51,7 @@ def request(words: Sequence[str]) -> EvaluateRequest:
 
 
 def run(comm: Comm, words: Sequence[str]) -> None:
-    """Called by all ranks; see :func:`hpcdd.inference.evaluate.run`."""
+    """Called by all ranks; see :func:`hpcdd.inference.evaluate.run_request`."""
     from ..inference import evaluate
 
-    evaluate.run(comm, comm.on_root(lambda: request(words)))
+    evaluate.run_request(comm, comm.on_root(lambda: request(words)))

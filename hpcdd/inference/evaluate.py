@@ -7,11 +7,13 @@ else; what follows is the evaluation and the examination at the end of a run's p
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +22,11 @@ from torch import nn
 
 from ..artifacts import metrics
 from ..artifacts.evaluation_cache import Pieces
+from ..artifacts.evaluation_file import Evaluation
 from ..artifacts.model_file import ModelFile, open_model
 from ..artifacts.names import CLASSIFIERS, STRATEGIES
 from ..artifacts.predictions import Decisions
+from ..artifacts.results import Accuracy
 from ..config.schema import Config
 from ..core import environment
 from ..core.files import write_json, writing
@@ -42,12 +46,14 @@ from ..phases.attribution_examples import decisions_of
 from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
+from ..runs.training_run import ranks_of
 from ..training.trainer import logits_of
 from .evaluate_request import EvaluateRequest
 from .evaluation_problem import build_evaluation_problem, check_output
 from .load import model_of
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,36 @@ class _Parts:
     global_cnn: nn.Module | None
 
 
-def run(comm: Comm, request: EvaluateRequest) -> None:
+def evaluate(
+    run: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+    split: str = "test",
+    output: str | os.PathLike[str] | None = None,
+    own: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    comm: MPI.Comm | None = None,
+) -> Evaluation:
+    """Evaluates a trained model as ``hpcdd evaluate`` does; collective over ``comm``.
+
+    Args:
+        run: directory of a run, or its model.h5.
+        data, split, output, own, device: see :class:`hpcdd.inference.evaluate_request.EvaluateRequest`.
+        comm: of mpi4py, which is duplicated; default: COMM_WORLD, in a plain process that process alone.
+
+    Returns:
+        On every rank the same.
+
+    Raises:
+        UserError: on all ranks, if model and data set do not go together.
+        WriteError: on all ranks.
+    """
+    request = EvaluateRequest(Path(run), data, split, None if output is None else Path(output), own, device)
+    with ranks_of(comm) as ranks:
+        return run_request(ranks, request)
+
+
+def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     """Called by all ranks; root prints, and writes what is wanted.
 
     Raises:
@@ -111,7 +146,7 @@ def run(comm: Comm, request: EvaluateRequest) -> None:
             accuracy["global"] = of_splits[split]
             pieces |= examination.whole("global", whole)
     seconds = time.perf_counter() - start
-    comm.on_root(lambda: _tell(task, accuracy, pieces, seconds, comm.size))
+    return comm.on_root(lambda: _tell(task, accuracy, pieces, seconds, comm.size))
 
 
 def _task(wanted: EvaluateRequest) -> _Task:
@@ -171,7 +206,7 @@ def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Tea
 # -- root tells -------------------------------------------------------------------------------------------------------
 
 
-def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float, ranks: int) -> None:
+def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float, ranks: int) -> Evaluation:
     """On root: the table, and the files."""
     found = decisions_of(task.problem, task.order.split, task.config.aggregation.features, task.rows, pieces)
     # The accuracy is that of all samples, also where some were examined.
@@ -179,27 +214,28 @@ def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float,
         name: {**metrics.summary(values, found.labels), "accuracy": accuracy[name]}
         for name, values in found.strategies.items()
     }
-    content = {
-        "format": FORMAT,
-        "model": str(task.order.run),
-        "dataset": found.dataset,
-        "file": str(task.problem.info.path),
-        "split": found.split,
-        "samples": found.samples,
-        "examined": len(found.rows),
-        "accuracy": accuracy,
-        "metrics": by_strategy,
-        "seconds": seconds,
-        "ranks": ranks,
-    }
+    content = Evaluation(
+        format=1,
+        model=str(task.order.run),
+        dataset=found.dataset,
+        file=str(task.problem.info.path),
+        split=found.split,
+        samples=found.samples,
+        examined=len(found.rows),
+        accuracy=Accuracy.model_validate(accuracy),
+        metrics=by_strategy,
+        seconds=seconds,
+        ranks=ranks,
+    )
     if (folder := task.order.output) is not None:
         with writing(folder):
             found.write(folder / "decisions.h5")
-            write_json(folder / "evaluation.json", content)
+            write_json(folder / "evaluation.json", content.content())
     _print(task, found, content, sys.stdout)
+    return content
 
 
-def _print(task: _Task, found: Decisions, content: dict[str, Any], out: TextIO) -> None:
+def _print(task: _Task, found: Decisions, content: Evaluation, out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -209,17 +245,17 @@ def _print(task: _Task, found: Decisions, content: dict[str, Any], out: TextIO) 
     for words in metrics.SUMMARY.values():
         table.add_column(words, justify="right")
     fine = len(task.problem.decomposition.boxes)
-    for s, share in enumerate(content["accuracy"]["local"]):
+    for s, share in enumerate(content.accuracy.local):
         table.add_row(f"local CNN {s}" if s < fine else f"coarse CNN {s}", f"{share:.4f}")
     table.add_section()
     for name in CLASSIFIERS:
-        if name in content["metrics"]:
-            table.add_row(STRATEGIES[name].title, *[f"{content['metrics'][name][key]:.4f}" for key in metrics.SUMMARY])
+        if name in content.metrics:
+            table.add_row(STRATEGIES[name].title, *[f"{content.metrics[name][key]:.4f}" for key in metrics.SUMMARY])
     # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
     Console(file=out, width=120, highlight=False, force_terminal=False).print(table)
     if not found.is_whole:
         print(f"all but the accuracies: of {len(found.rows):,} samples, drawn; root has no room for more", file=out)
-    print(f"{content['seconds']:.1f} seconds on {content['ranks']} rank{'s' if content['ranks'] > 1 else ''}", file=out)
+    print(f"{content.seconds:.1f} seconds on {content.ranks} rank{'s' if content.ranks > 1 else ''}", file=out)
     if task.order.output is not None:
         print(f"evaluation: {task.order.output / 'evaluation.json'}", file=out)
     out.flush()

@@ -16,6 +16,7 @@ from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
+from ..mpi.communicator import Comm
 from ..mpi.failure import fail
 from . import pipeline, resume
 from .run_directory import RunDirectory
@@ -62,32 +63,34 @@ def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
 
     Anything that one of several ranks meets alone ends the whole job, with that rank's message.
     """
-    ranks = communicator.world() if comm is None else communicator.duplicate_of(comm)
-    with _restored():
+    with ranks_of(comm) as ranks:
         job = ranks.on_root(lambda: resume.job_of(config))
-        if job.done:
-            return TrainingRun(Path(str(job.config.output)))
-        own = ranks.duplicate()
-        try:
-            return TrainingRun(pipeline.train(own, job))
-        except BaseException as error:
-            if ranks.size > 1 and not (isinstance(error, CollectiveError) and error.agreed == ranks.size):
-                fail(own, error)
-            raise
-        finally:
-            own.free()
+        return TrainingRun(Path(str(job.config.output)) if job.done else pipeline.train(ranks, job))
 
 
 @contextlib.contextmanager
-def _restored() -> Iterator[None]:
-    """The caller's signal handlers and torch's number of threads are as before behind the block."""
-    threads = torch.get_num_threads()
+def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
+    """A duplicate of ``comm``, by default of COMM_WORLD, for what a script calls; collective.
+
+    Behind the block the caller's signal handlers and torch's number of threads are as before. What one of several ranks
+    meets alone in it ends the job.
+
+    Raises:
+        UserError: this is not the main thread, which gets the signals.
+    """
     if threading.current_thread() is not threading.main_thread():
-        raise UserError("hpcdd.train is called in a thread; call it in the main thread, which gets the signals")
+        raise UserError("hpcdd is called in a thread; call it in the main thread, which gets the signals")
+    ranks = (communicator.world() if comm is None else communicator.duplicate_of(comm)).duplicate()
+    threads = torch.get_num_threads()
     handlers = {signum: signal.getsignal(signum) for signum in launcher.SIGNALS}
     try:
-        yield
+        yield ranks
+    except BaseException as error:
+        if ranks.size > 1 and not (isinstance(error, CollectiveError) and error.agreed == ranks.size):
+            fail(ranks, error)
+        raise
     finally:
+        ranks.free()
         torch.set_num_threads(threads)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)

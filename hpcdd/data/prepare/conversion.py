@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +33,48 @@ _LONGEST_NAME = 200
 """Bytes; a temporary file beside the file has a longer one."""
 
 
-def run(request: PrepareRequest) -> None:
+def prepare(
+    kind: str,
+    source: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    *,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> DatasetInfo:
+    """Makes a dataset file, and a contact sheet beside it, as ``hpcdd prepare`` does; in one process.
+
+    Args:
+        kind: of the source, such as ``folder`` or ``nifti``, see :data:`hpcdd.data.prepare.importers.IMPORTERS`.
+        source: file or folder; None for ``phantom``, which computes its images.
+        out: the dataset file.
+        options: of the kind, by the names of the command's options.
+        settings: further fields of :class:`hpcdd.data.prepare.request.PrepareRequest`.
+
+    Raises:
+        UserError: the settings or the source are not what they should be; nothing is written then.
+    """
+    if kind not in IMPORTERS:
+        raise UserError(f"prepare: {kind!r} is no kind of source; the kinds are {', '.join(IMPORTERS)}")
+    defaults = argparse.ArgumentParser()
+    IMPORTERS[kind].add_arguments(defaults)
+    known = vars(defaults.parse_args([]))
+    if unknown := [name for name in options or {} if name not in known]:
+        raise UserError(f"prepare: {unknown[0]!r} is no option of {kind}; its options are {', '.join(known) or 'none'}")
+    where = None if source is None else Path(source)
+    return run(PrepareRequest(kind=kind, source=where, out=Path(out), options={**known, **(options or {})}, **settings))
+
+
+def run(request: PrepareRequest) -> DatasetInfo:
     """Reads, writes and prints what was made.
 
     Raises:
         UserError: the options or the source are not what they should be; nothing is written then.
     """
     with _no_folder_left(request.out):
-        _run(request)
+        return _run(request)
 
 
-def _run(request: PrepareRequest) -> None:
+def _run(request: PrepareRequest) -> DatasetInfo:
     source, out = request.source, request.out
     block = None if request.coarse is None else _numbers("coarse", request.coarse, least=None)
     grid = None if request.grid is None else _numbers("grid", request.grid)
@@ -85,6 +118,7 @@ def _run(request: PrepareRequest) -> None:
     contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
     _summarize(out, info, chunk, [*imported.notes, *filter(None, [named]), *seen, *work.notes()])
     print(f"  samples of each class: {printable(readable(str(sheet)))}")
+    return info
 
 
 @contextlib.contextmanager

@@ -1,0 +1,33 @@
+"""evaluation.json: what ``hpcdd evaluate`` has found."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from .results import Accuracy, Part
+
+
+class Evaluation(Part):
+    """The file: a trained model on one split of a data set."""
+
+    format: Literal[1] = 1
+    model: str
+    """The run directory, or model.h5, as it was named."""
+    dataset: str
+    file: str
+    """Path of the dataset file."""
+    split: str
+    samples: NonNegativeInt
+    examined: NonNegativeInt
+    """Of these, the samples that all but the accuracies are of."""
+    accuracy: Accuracy
+    metrics: dict[str, dict[str, float]]
+    """By strategy, see :data:`hpcdd.artifacts.metrics.SUMMARY`."""
+    seconds: NonNegativeFloat
+    ranks: PositiveInt
+
+    def content(self) -> dict[str, Any]:
+        """As plain data."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
