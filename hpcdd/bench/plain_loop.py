@@ -25,7 +25,7 @@ from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..models.batch_norm import pytorchs
 from ..models.layers import Dropout
-from ..parallel.batch_shards import BatchShard
+from ..parallel.batch_shards import BatchSharing
 from ..phases.local import create_local_cnn, train_cnns, trains_together
 from ..training.batched_trainer import Member
 from ..training.checkpoints.manager import NullCheckpointManager
@@ -114,7 +114,7 @@ def _train(
     member = Member(subdomain, network, samples, None, NullCheckpointManager())
     together = trains_together(config, samples.labels.device.type, 1)
     with contextlib.suppress(StopRequest):
-        train_cnns(own, [member], BatchShard(), Hooks(step=turns.boundary), together=together)
+        train_cnns(own, [member], BatchSharing(), Hooks(step=turns.boundary), together=together)
 
 
 class _Plain:

@@ -15,9 +15,8 @@ from ..data.problem import Problem
 from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages
 from ..models.dnn import create_dnn
 from ..mpi.communicator import Comm
-from ..parallel.batch_shards import BatchShard
+from ..parallel.batch_shards import BatchSharing
 from ..parallel.sharded_coherent import ShardedCoherentModel
-from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
 from ..phases.coherent import assemble, initial_part
 from ..phases.local import create_local_cnn
@@ -40,7 +39,6 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
     for s, its in samples.items():
         shape, width = problem.subimage_shape(s), problem.widths.local_width
         network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.place.device)
-        stack.enter_context(shared_layers(network, share))
         optimizer = make_optimizer(network, settings)
         steps = Steps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
         trainings.append((stack.enter_context(steps), as_trained(its, stack)))
@@ -58,14 +56,13 @@ def dnn_on_root(team: Team, problem: Problem) -> Step:
     num_subdomains, labels = team.layout.num_subdomains, problem.labels("train")
     network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
     features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
-    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), BatchShard())
+    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), BatchSharing())
     return lambda batch: _ignore(steps.step(samples, batch))
 
 
 def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
     part, share = scratch(team, problem), team.share_of_replicas()
-    stack.enter_context(shared_layers(part, share))
     settings = team.config.coherent
     steps = Steps(part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16")
     stack.enter_context(steps)
@@ -76,7 +73,6 @@ def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: con
 def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
     network, share = assemble(team, problem, scratch(team, problem)).to(team.place.device), team.share_of_workers()
-    stack.enter_context(shared_layers(network, share))
     settings = team.config.coherent
     steps = Steps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
     stack.enter_context(steps)

@@ -26,7 +26,7 @@ from ..data.samples import Samples, SideBySide, Subimages
 from ..decomposition import rank_layout
 from ..mpi.communicator import Comm
 from ..mpi.library import sleep_until
-from ..parallel.batch_shards import BatchShard, Flag
+from ..parallel.batch_shards import BatchSharing, Flag
 from ..parallel.team import Team, form_team
 from ..phases.aggregation import fresh_dnn
 from ..phases.coherent import feature_widths
@@ -201,7 +201,7 @@ def _evaluation(network: nn.Module, samples: Subimages) -> single_steps.Step:
 def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.ExitStack) -> single_steps.Step:
     settings, network = team.config.baseline, create_global_cnn(team, problem).to(team.place.device)
     optimizer = make_optimizer(network, settings)
-    training = stack.enter_context(Steps(network.train(), optimizer, BatchShard(), bf16=settings.precision == "bf16"))
+    training = stack.enter_context(Steps(network.train(), optimizer, BatchSharing(), bf16=settings.precision == "bf16"))
 
     seen = single_steps.as_trained(images, stack)
 
@@ -218,7 +218,7 @@ def _head(team: Team, problem: Problem) -> single_steps.Step:
     rows = min(len(labels), _ROWS)
     features = [torch.randn(rows, widths[s]).to(team.place.device) for s in team.place.subdomains]
     samples = SideBySide([Samples(one, labels[:rows].to(team.place.device)) for one in features])
-    training = Steps(network, make_optimizer(network, team.config.coherent), BatchShard())
+    training = Steps(network, make_optimizer(network, team.config.coherent), BatchSharing())
 
     def step(batch: torch.Tensor) -> None:
         training.step(samples, batch % rows)

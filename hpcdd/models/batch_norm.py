@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,32 +19,24 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .batch_context import BatchContext, SharingRanks
+
 _ADDENDS = 64
 """Numbers that are added one after the other: so few lose less than 1e-6."""
 _WIDTH = 1 << 14
 """Numbers of a block's row for each thread: with its coefficients it stays in the cache."""
 
 
-class Shared(Protocol):
-    """The ranks that share batches."""
-
-    def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """A tensor (n,) of each rank, as (ranks, n)."""
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over the ranks."""
-
-
 class BatchNorm(_BatchNorm):
     """What :func:`accurate` makes of PyTorch's batch norm layers.
 
     Attributes:
-        share: the ranks over whose rows together statistics are taken in training mode, with two small messages, one
-            forward and one backward; None: over this rank's rows.
+        context: of the steps. With a shard in it statistics are taken in training mode over all rows of the batch, with
+            two small messages, one forward and one backward; without, over the input's rows.
         batched: whether it computes inside :func:`torch.func.vmap`.
     """
 
-    share: Shared | None = None
+    context: BatchContext | None = None
     batched = False
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -52,7 +44,8 @@ class BatchNorm(_BatchNorm):
         is_accurate = input.device.type != "cpu" or input.numel() <= _ADDENDS * self.num_features
         # Fake tensors have shapes alone: nothing is added up, and to go through many blocks would take long.
         is_accurate |= type(input) is not torch.Tensor
-        if not self.training or (is_accurate and self.share is None):
+        shard = None if self.context is None else self.context.shard
+        if not self.training or (is_accurate and shard is None):
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         rate = self.momentum
@@ -60,8 +53,9 @@ class BatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
             rate = 1 / float(self.num_batches_tracked) if rate is None else rate
         normalise = _BatchedNormalise if self.batched else _Normalise
+        ranks = None if shard is None else shard.sharing
         y: torch.Tensor = normalise.apply(  # type: ignore[no-untyped-call]
-            input, self.weight, self.bias, self.running_mean, self.running_var, rate, self.eps, self.share
+            input, self.weight, self.bias, self.running_mean, self.running_var, rate, self.eps, ranks
         )
         return y
 
@@ -100,14 +94,14 @@ class _Normalise(Function):
         running_var: Any,
         rate: Any,
         eps: float,
-        share: Shared | None,
+        ranks: SharingRanks | None,
     ) -> torch.Tensor:
-        mean, var, count = _statistics(x, share)
+        mean, var, count = _statistics(x, ranks)
         if running_mean is not None and running_var is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), rate)
             running_var.lerp_((var * (count / (count - 1 + (count <= 1)))).to(running_var.dtype), rate)
         ctx.save_for_backward(x, weight, mean, var)
-        ctx.count, ctx.eps, ctx.share = count, eps, share
+        ctx.count, ctx.eps, ctx.ranks = count, eps, ranks
         return functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
 
     @staticmethod
@@ -122,8 +116,8 @@ class _Normalise(Function):
             if weight is not None:
                 scale *= weight
             whole = of_product, of_dy
-            if ctx.share is not None:
-                whole = ctx.share.sum(torch.stack(whole).double()).to(scale.dtype).unbind()
+            if ctx.ranks is not None:
+                whole = ctx.ranks.sum(torch.stack(whole).double()).to(scale.dtype).unbind()
             slope = scale / -ctx.count
             dx = functional.batch_norm(x, mean, var, slope * whole[0], slope * whole[1], training=False, eps=ctx.eps)
             _add_scaled(dx, dy, scale)
@@ -155,7 +149,7 @@ class _BatchedNormalise(Function):
         return y.unflatten(1, x.shape[1:3]), 1
 
 
-def _statistics(x: torch.Tensor, share: Shared | None) -> tuple[torch.Tensor, torch.Tensor, Any]:
+def _statistics(x: torch.Tensor, ranks: SharingRanks | None) -> tuple[torch.Tensor, torch.Tensor, Any]:
     """Mean and biased variance of x (b, C, ...) per channel, (C,), and the number of pixels per channel."""
     dtype = torch.promote_types(x.dtype, torch.float32)  # sums in 16 bits would be worth little
     count = x.numel() // x.shape[1]
@@ -163,12 +157,12 @@ def _statistics(x: torch.Tensor, share: Shared | None) -> tuple[torch.Tensor, to
         mean, var = _moments(_rows(x), dtype)
     else:
         mean, var = torch.batch_norm_update_stats(x.to(dtype), None, None, 0.0)
-    if share is None:
+    if ranks is None:
         return mean, var, count
     # Sums of squares about each rank's own mean, and the means' own spread: nothing cancels (Chan, Golub, LeVeque).
     # A GPU is waited for once, before the message.
     own = torch.cat([mean.double(), var.double(), mean.new_full((1,), count, dtype=torch.float64)])
-    everyone = share.gather(own)
+    everyone = ranks.gather(own)
     counts, (means, variances) = everyone[:, -1], everyone[:, :-1].chunk(2, dim=1)
     total = counts.sum()
     whole_mean = counts @ means / total

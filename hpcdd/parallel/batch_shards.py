@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -120,8 +121,30 @@ def broadcast_state(comm: Comm, network: nn.Module, state: Mapping[str, torch.Te
     network.load_state_dict(unpack(buffer, own))
 
 
+@dataclass(frozen=True)
 class BatchShard:
-    """This rank's share of every batch.
+    """This rank's part of one batch.
+
+    Attributes:
+        samples: int64 (b,), which samples they are.
+        rows: their places in the batch.
+        total: rows of the batch, on all ranks together.
+        sharing: with whom it is shared.
+    """
+
+    samples: torch.Tensor
+    rows: slice
+    total: int
+    sharing: BatchSharing
+
+    @property
+    def weight(self) -> float:
+        """Its part of the batch; with it the shards' mean losses add up to the batch's mean loss."""
+        return len(self.samples) / max(1, self.total)
+
+
+class BatchSharing:
+    """With whom this rank shares every batch.
 
     Args:
         comm: the ranks that share batches; None (or one rank) takes whole batches and sends nothing.
@@ -130,9 +153,8 @@ class BatchShard:
         direct: messages are sent from where the numbers are, see :class:`hpcdd.parallel.staging.Staging`.
 
     Attributes:
-        direct: see above.
-        total: rows of the present batch.
-        rows: which of them are this rank's.
+        comm: the ranks, if they are two or more.
+        flag, exact, direct: see above.
     """
 
     def __init__(
@@ -141,7 +163,6 @@ class BatchShard:
         self.comm = comm if comm is not None and comm.size > 1 else None
         self.flag = flag or Flag()
         self.exact, self.direct = exact, direct
-        self.total, self.rows = 0, slice(0, 0)
         self._staging = Staging(direct=direct)
 
     @property
@@ -162,15 +183,10 @@ class BatchShard:
         """Of n rows as many as any rank has at most; at least one."""
         return n if self.comm is None else -(-n // self.comm.size)
 
-    def shard(self, batch: torch.Tensor) -> torch.Tensor:
-        """Begins a batch: this rank's part of its row numbers."""
-        self.total, self.rows = len(batch), self.part_of(len(batch))
-        return batch[self.rows]
-
-    @property
-    def weight(self) -> float:
-        """This rank's part of the present batch; with it the shares' mean losses add up to the batch's mean loss."""
-        return (self.rows.stop - self.rows.start) / max(1, self.total)
+    def shard(self, batch: torch.Tensor) -> BatchShard:
+        """This rank's part of a batch of samples, int64 (b,)."""
+        rows = self.part_of(len(batch))
+        return BatchShard(batch[rows], rows, len(batch), self)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the sharing ranks of a small tensor, the same on each of them."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..mpi.communicator import Comm
-from .batch_shards import BatchShard, Flag
+from .batch_shards import BatchSharing, Flag
 from .staging import Staging
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class GradientAverage:
             so that all copies everywhere get the same bits.
     """
 
-    def __init__(self, network: nn.Module, share: BatchShard, alike: Collection[nn.Parameter] = ()) -> None:
+    def __init__(self, network: nn.Module, share: BatchSharing, alike: Collection[nn.Parameter] = ()) -> None:
         self._share = share
         self._buckets: list[_Bucket] = []
         self._alike: _Bucket | None = None

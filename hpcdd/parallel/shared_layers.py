@@ -8,18 +8,21 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ..models.batch_context import BatchContext
 from ..models.batch_norm import BatchNorm, accurate
 from ..models.layers import Dropout
 from ..models.random_modules import AnyDropout
-from .batch_shards import BatchShard
+from .batch_shards import BatchSharing
 
 
 @contextlib.contextmanager
-def shared_layers(network: nn.Module, share: BatchShard) -> Iterator[None]:
-    """Inside the ``with`` block batch norm and dropout in ``network`` work on shared batches; parameters are the same.
+def shared_layers(network: nn.Module, share: BatchSharing) -> Iterator[BatchContext]:
+    """Inside the ``with`` block batch norm and dropout in ``network`` know a context; parameters are the same.
 
-    Nothing is changed where nobody shares, or where ``share`` is not exact.
+    In a step on a shard (:meth:`BatchContext.of`) they compute as for the whole batch. Nothing is changed where nobody
+    shares, or where ``share`` is not exact.
     """
+    context = BatchContext()
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     norms: list[BatchNorm] = []
     if share.comm is not None and share.exact:
@@ -27,15 +30,17 @@ def shared_layers(network: nn.Module, share: BatchShard) -> Iterator[None]:
         for module in list(network.modules()):
             for name, child in list(module._modules.items()):  # named_children gives a child once, wherever it stands
                 if isinstance(child, AnyDropout):
-                    setattr(module, name, SharedDropout(child, share).train(child.training))
+                    setattr(module, name, SharedDropout(child, context).train(child.training))
                     replaced.append((module, name, child))
     for norm in norms:
-        norm.share = share
-    yield
-    for norm in norms:
-        norm.share = None
-    for module, name, child in replaced:
-        setattr(module, name, child.train(module.training))
+        norm.context = context
+    try:
+        yield context
+    finally:
+        for norm in norms:
+            norm.context = None
+        for module, name, child in replaced:
+            setattr(module, name, child.train(module.training))
 
 
 class SharedDropout(nn.Module):
@@ -43,20 +48,21 @@ class SharedDropout(nn.Module):
 
     Args:
         layer: dropout of any kind.
-        share: of the batches.
+        context: of the steps.
     """
 
-    def __init__(self, layer: nn.Module, share: BatchShard) -> None:
+    def __init__(self, layer: nn.Module, context: BatchContext) -> None:
         super().__init__()
-        self.layer, self.share = layer, share
+        self.layer, self.context = layer, context
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As the layer, on this rank's rows (b, ...) of the batch."""
-        if not self.training:
+        shard = self.context.shard
+        if not self.training or shard is None:
             found: torch.Tensor = self.layer(input)
             return found
-        rows, dense = self.share.rows, input.contiguous() if input.ndim < 4 else input
-        whole = torch.zeros_like(dense[:1].expand(self.share.total, *input.shape[1:]), memory_format=_format_of(dense))
+        rows, dense = shard.rows, input.contiguous() if input.ndim < 4 else input
+        whole = torch.zeros_like(dense[:1].expand(shard.total, *input.shape[1:]), memory_format=_format_of(dense))
         if isinstance(self.layer, Dropout):  # it can tell what it multiplies by
             return input * self.layer.factors(whole)[rows] if self.layer.p else input
         whole[rows] = input

@@ -8,7 +8,7 @@ from ..config.schema import Config
 from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..mpi.communicator import Comm
 from ..mpi.library import takes_gpu_memory
-from .batch_shards import BatchShard, Flag
+from .batch_shards import BatchSharing, Flag
 from .staging import Staging, check_gpu_aware
 from .subdomain_sum import SubdomainSum
 
@@ -39,16 +39,16 @@ class Team:
         """The sum over all subdomains."""
         return SubdomainSum(self.across, self.config.reduction, self.flag, Staging(direct=self.config.comm.gpu_aware))
 
-    def share_of_replicas(self) -> BatchShard:
+    def share_of_replicas(self) -> BatchSharing:
         """Batches that the replicas of a subdomain share."""
         return self._share(self.replicas)
 
-    def share_of_workers(self) -> BatchShard:
+    def share_of_workers(self) -> BatchSharing:
         """Batches that all workers share."""
         return self._share(self.workers)
 
-    def _share(self, comm: Comm) -> BatchShard:
-        return BatchShard(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
+    def _share(self, comm: Comm) -> BatchSharing:
+        return BatchSharing(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 
 def form_team(comm: Comm, layout: RankLayout, config: Config, flag: Flag) -> Team | None:

@@ -15,7 +15,7 @@ import torch
 from ..config.schema import Config
 from ..data.samples import Samples, SideBySide
 from ..models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
-from ..parallel.batch_shards import BatchShard, broadcast_state
+from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..parallel.sharded_coherent import ShardedDNN
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
@@ -111,7 +111,7 @@ def train_dnn_together(
         config.aggregation,
         seed=config.seed,
         phase="dnn",
-        share=BatchShard(flag=team.flag),
+        share=BatchSharing(flag=team.flag),
         hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}, team.place.arithmetic),
         manager=manager,
     )

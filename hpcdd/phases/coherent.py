@@ -23,7 +23,6 @@ from ..models.dnn import DNN, features_of
 from ..models.registry import create
 from ..parallel.batch_shards import broadcast_state
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn, onto_penultimate, take_part
-from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
@@ -92,22 +91,21 @@ def train_coherent(
     def side_by_side(split: str) -> SideBySide:
         return SideBySide([inputs[s][split] for s in sorted(inputs)])
 
-    with shared_layers(network, share):
-        steps = train(
-            network,
-            side_by_side("train"),
-            side_by_side("validation") if "validation" in problem.samples else None,
-            settings,
-            seed=team.config.seed,
-            phase=phase,
-            parts=parts,
-            stacks=part.stacks,
-            share=share,
-            alike=alike,
-            bf16=settings.precision == "bf16",
-            hooks=hooks,
-            manager=manager,
-        )
+    steps = train(
+        network,
+        side_by_side("train"),
+        side_by_side("validation") if "validation" in problem.samples else None,
+        settings,
+        seed=team.config.seed,
+        phase=phase,
+        parts=parts,
+        stacks=part.stacks,
+        share=share,
+        alike=alike,
+        bf16=settings.precision == "bf16",
+        hooks=hooks,
+        manager=manager,
+    )
     if whole is not None:
         cnns = {s: whole.cnns[s] for s in team.place.subdomains}
         columns = take_part(whole.dnn, team.place.subdomains, team.reduction())

@@ -12,7 +12,6 @@ from ..data.problem import Problem
 from ..data.samples import Subimages, channels_last
 from ..models.registry import create
 from ..parallel.batch_shards import broadcast_state
-from ..parallel.shared_layers import shared_layers
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
@@ -49,19 +48,18 @@ def train_global_cnn(
     with team.workers.phase("setup"):
         broadcast_state(team.workers, network)  # the same already, unless the user's own factory draws from elsewhere
     network.to(team.place.device)
-    with shared_layers(network, share):
-        steps = train(
-            network,
-            samples["train"],
-            samples.get("validation"),
-            settings,
-            seed=team.config.seed,
-            phase="global",
-            share=share,
-            bf16=settings.precision == "bf16",
-            hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.place.arithmetic),
-            manager=manager,
-        )
+    steps = train(
+        network,
+        samples["train"],
+        samples.get("validation"),
+        settings,
+        seed=team.config.seed,
+        phase="global",
+        share=share,
+        bf16=settings.precision == "bf16",
+        hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.place.arithmetic),
+        manager=manager,
+    )
     return network.eval(), steps
 
 

@@ -21,8 +21,7 @@ from ..core.seeding import seed_of
 from ..data.samples import Subimages, channels_last
 from ..decomposition.rank_layout import RankPlacement
 from ..models.registry import create
-from ..parallel.batch_shards import BatchShard, broadcast_state
-from ..parallel.shared_layers import shared_layers
+from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..training.batched_trainer import Member, train_together
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
@@ -54,7 +53,7 @@ def train_local_cnns(
     num_classes: int,
     width: int,
     hooks: Hooks,
-    share: BatchShard | None = None,
+    share: BatchSharing | None = None,
     managers: Callable[[int], NullCheckpointManager] = lambda _: NullCheckpointManager(),
     decide: bool = True,
 ) -> dict[int, LocalResult]:
@@ -79,7 +78,7 @@ def train_local_cnns(
         StopRequest: from ``hooks.step``, or from the flag of ``share``.
     """
     results: dict[int, LocalResult] = {}
-    share = share or BatchShard()
+    share = share or BatchSharing()
     replicas = 1 if share.comm is None else share.comm.size
     together = trains_together(config, place.device, replicas)
     shapes = {s: samples[s]["train"].shape for s in place.subdomains}
@@ -127,7 +126,13 @@ def trains_together(config: Config, device: str, replicas: int) -> bool:
 
 
 def train_cnns(
-    config: Config, members: Sequence[Member], share: BatchShard, hooks: Hooks, *, together: bool, arithmetic: str = ""
+    config: Config,
+    members: Sequence[Member],
+    share: BatchSharing,
+    hooks: Hooks,
+    *,
+    together: bool,
+    arithmetic: str = "",
 ) -> dict[int, int]:
     """Trains CNNs together or one after the other; arguments as for :func:`train_local_cnns` and :func:`checked`.
 
@@ -139,27 +144,26 @@ def train_cnns(
     return {member.subdomain: _train_alone(config, member, share, hooks, arithmetic) for member in members}
 
 
-def _train_alone(config: Config, member: Member, share: BatchShard, hooks: Hooks, arithmetic: str) -> int:
+def _train_alone(config: Config, member: Member, share: BatchSharing, hooks: Hooks, arithmetic: str) -> int:
     """One CNN by itself, or with its replicas on other ranks; the number of steps."""
     subdomain, network = member.subdomain, member.network
     if share.comm is not None:
         # The same already, unless the user's own factory draws from elsewhere.
         broadcast_state(share.comm, network)
         hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())}, arithmetic)
-    with shared_layers(network, share):
-        return train(
-            network,
-            member.training,
-            member.validation,
-            config.local,
-            seed=config.seed,
-            phase="local",
-            subdomain=subdomain,
-            share=share,
-            bf16=config.local.precision == "bf16",
-            hooks=hooks,
-            manager=member.manager,
-        )
+    return train(
+        network,
+        member.training,
+        member.validation,
+        config.local,
+        seed=config.seed,
+        phase="local",
+        subdomain=subdomain,
+        share=share,
+        bf16=config.local.precision == "bf16",
+        hooks=hooks,
+        manager=member.manager,
+    )
 
 
 def _decisions(
@@ -167,7 +171,7 @@ def _decisions(
     network: nn.Module,
     subdomain: int,
     samples: Mapping[str, Subimages],
-    share: BatchShard,
+    share: BatchSharing,
     hooks: Hooks,
 ) -> dict[str, torch.Tensor]:
     """A trained CNN's logits by split."""

@@ -22,7 +22,7 @@ from ..core.seeding import seed_of
 from ..data.samples import AnySamples, Batches, Samples
 from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
-from ..parallel.batch_shards import BatchShard
+from ..parallel.batch_shards import BatchSharing
 from . import cuda_graphs, step_timing
 from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
@@ -131,7 +131,7 @@ class _Group:
                 RandomStreams({}, self._device, {member.subdomain: self._stack.generators[member.subdomain]}),
                 running,
                 EarlyStopping(settings.early_stopping),
-                BatchShard(),
+                BatchSharing(),
             )
             for member, running in zip(members, self._running, strict=True)
         ]

@@ -6,6 +6,7 @@ The messages, if any, are those of the network itself (:mod:`hpcdd.parallel.subd
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Self
 
 import torch
@@ -16,10 +17,12 @@ from ..config.schema import TrainingSettings
 from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, Batches
+from ..models.batch_context import BatchContext
 from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
-from ..parallel.batch_shards import BatchShard
+from ..parallel.batch_shards import BatchSharing
 from ..parallel.gradient_averaging import GradientAverage
+from ..parallel.shared_layers import shared_layers
 from .checkpoints.manager import NullCheckpointManager
 from .optimizers import advance, make_optimizer, make_schedule
 from .random_streams import RandomStreams
@@ -43,19 +46,21 @@ class Steps:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        share: BatchShard,
+        share: BatchSharing,
         alike: Sequence[nn.Parameter] = (),
         bf16: bool = False,
     ) -> None:
         self._network, self._optimizer, self._share, self._bf16 = network, optimizer, share, bf16
         self._gradients = GradientAverage(network, share, alike)
+        self._stack, self._context = ExitStack(), BatchContext()
 
     def __enter__(self) -> Self:
-        self._gradients.__enter__()
+        self._stack.enter_context(self._gradients)
+        self._context = self._stack.enter_context(shared_layers(self._network, self._share))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gradients.__exit__()
+        self._stack.close()
 
     def step(self, samples: Batches, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One step on this rank's share of a batch. Behind it all its ranks see what the share's flag has brought.
@@ -71,16 +76,18 @@ class Steps:
             DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
         """
         self._share.flag.piggybacked()
+        shard = self._share.shard(batch)
         with part("input"):
-            inputs, labels = samples.batch(self._share.shard(batch))
-        with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
-            logits = self._network(inputs)
-            loss = functional.cross_entropy(logits, labels)
-        with part("backward"):
-            self._optimizer.zero_grad(set_to_none=True)
-            # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
-            (loss * self._share.weight).backward()  # type: ignore[no-untyped-call]
-            self._gradients.finish()
+            inputs, labels = samples.batch(shard.samples)
+        with self._context.of(shard):
+            with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
+                logits = self._network(inputs)
+                loss = functional.cross_entropy(logits, labels)
+            with part("backward"):
+                self._optimizer.zero_grad(set_to_none=True)
+                # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
+                (loss * shard.weight).backward()  # type: ignore[no-untyped-call]
+                self._gradients.finish()
         self._share.flag.check_divergence()
         with part("optimizer"):
             self._optimizer.step()
@@ -98,7 +105,7 @@ def train(
     subdomain: int = WHOLE,
     parts: Mapping[int, nn.Module] | None = None,
     stacks: Sequence[BatchedNetworks] = (),
-    share: BatchShard | None = None,
+    share: BatchSharing | None = None,
     alike: Sequence[nn.Parameter] = (),
     bf16: bool = False,
     hooks: Hooks | None = None,
@@ -138,7 +145,7 @@ def train(
         StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
             state is saved. So it is where another rank has died, if this one trains alone.
     """
-    hooks, share, manager = hooks or Hooks(), share or BatchShard(), manager or NullCheckpointManager()
+    hooks, share, manager = hooks or Hooks(), share or BatchSharing(), manager or NullCheckpointManager()
     device = training.labels.device
     optimizer = make_optimizer(network, settings, stacks)
     running = RunningMetrics(phase, subdomain, settings, len(training), device)
@@ -207,7 +214,7 @@ def logits_of(
     samples: AnySamples,
     batch: int,
     step: Callable[[], None] = lambda: None,
-    share: BatchShard | None = None,
+    share: BatchSharing | None = None,
 ) -> torch.Tensor:
     """The network's decisions on a whole split, in evaluation mode and float32.
 
@@ -222,7 +229,7 @@ def logits_of(
     Returns:
         float32 (n, K) on the CPU of every rank.
     """
-    share = share or BatchShard()
+    share = share or BatchSharing()
     rows, each = share.part_of(len(samples)), share.most_of(batch)
     network.eval()
     found = []
@@ -241,7 +248,7 @@ def evaluate(
     samples: AnySamples,
     batch: int,
     step: Callable[[], None] = lambda: None,
-    share: BatchShard | None = None,
+    share: BatchSharing | None = None,
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on a split, in evaluation mode; arguments as for :func:`logits_of`."""
     logits, labels = logits_of(network, samples, batch, step, share), samples.labels.cpu()

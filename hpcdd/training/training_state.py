@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..config.schema import TrainingSettings
-from ..parallel.batch_shards import BatchShard
+from ..parallel.batch_shards import BatchSharing
 from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
 from .random_streams import RandomStreams
@@ -72,7 +72,7 @@ class State:
     streams: RandomStreams
     running: RunningMetrics
     patience: EarlyStopping
-    share: BatchShard
+    share: BatchSharing
 
     def snapshot(self) -> Snapshot:
         """A copy of it; collective over the share."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from hpcdd.core.errors import StopRequest
 from hpcdd.mpi import communicator as comm
-from hpcdd.parallel.batch_shards import BatchShard, Flag, broadcast_state
+from hpcdd.parallel.batch_shards import BatchSharing, Flag, broadcast_state
 
 from ..thread_ranks import ThreadComm, on_ranks
 
@@ -21,41 +22,51 @@ from ..thread_ranks import ThreadComm, on_ranks
 @pytest.mark.parametrize("one_rank", [False, True], ids=["alone", "one rank"])
 def test_who_shares_with_nobody_has_everything_and_sends_nothing(one_rank: bool) -> None:
     world = comm.world()
-    share = BatchShard(world if one_rank else None)
+    share = BatchSharing(world if one_rank else None)
     assert share.comm is None
     assert share.part_of(7) == slice(0, 7)
     batch = torch.tensor([4, 2, 9])
-    assert torch.equal(share.shard(batch), batch)
-    assert (share.total, share.rows, share.weight) == (3, slice(0, 3), 1.0)
+    shard = share.shard(batch)
+    assert torch.equal(shard.samples, batch)
+    assert (shard.total, shard.rows, shard.weight) == (3, slice(0, 3), 1.0)
     values = torch.tensor([1.5, 2.5], dtype=torch.float64)
     assert torch.equal(share.sum(values), values)
     part = torch.randn(7, 3)
     assert share.all_gather(part, 7) is part
     network = nn.BatchNorm1d(3)
-    BatchShard(world, exact=False).average_buffers(network)
+    BatchSharing(world, exact=False).average_buffers(network)
     assert torch.equal(network.running_var, torch.ones(3))
     assert world.traffic == {}
 
 
-def test_without_a_batch_there_is_no_weight() -> None:
-    assert BatchShard().weight == 0
+def test_of_an_empty_batch_the_weight_is_zero() -> None:
+    assert BatchSharing().shard(torch.arange(0)).weight == 0
+
+
+def test_a_shard_is_not_changed_by_the_next_one() -> None:
+    share = BatchSharing(fake_comm(1, 2))
+    first, second = share.shard(torch.arange(7)), share.shard(torch.arange(10, 14))
+    assert (first.samples.tolist(), first.rows, first.total) == ([4, 5, 6], slice(4, 7), 7)
+    assert (second.samples.tolist(), second.rows, second.total) == ([12, 13], slice(2, 4), 4)
+    with pytest.raises(FrozenInstanceError):
+        first.total = 4  # type: ignore[misc]
 
 
 @given(st.integers(1, 6), st.integers(0, 30))
 def test_parts_are_balanced_and_in_order(ranks: int, n: int) -> None:
-    shares = [BatchShard(fake_comm(rank, ranks)) for rank in range(ranks)]
+    shares = [BatchSharing(fake_comm(rank, ranks)) for rank in range(ranks)]
     batch = torch.arange(100, 100 + n)
-    parts = [share.shard(batch) for share in shares]
-    assert torch.equal(torch.cat(parts), batch)
-    sizes = [len(part) for part in parts]
+    shards = [share.shard(batch) for share in shares]
+    assert torch.equal(torch.cat([shard.samples for shard in shards]), batch)
+    sizes = [len(shard.samples) for shard in shards]
     assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) - min(sizes) <= 1
-    for share, part in zip(shares, parts, strict=True):
-        assert share.total == n
-        assert torch.equal(batch[share.rows], part)
-    assert [share.part_of(n) for share in shares] == [share.rows for share in shares]
+    for shard in shards:
+        assert shard.total == n
+        assert torch.equal(batch[shard.rows], shard.samples)
+    assert [share.part_of(n) for share in shares] == [shard.rows for shard in shards]
     if n:
-        assert sum(share.weight for share in shares) == pytest.approx(1.0)
+        assert sum(shard.weight for shard in shards) == pytest.approx(1.0)
 
 
 def fake_comm(rank: int, size: int) -> ThreadComm:
@@ -67,8 +78,8 @@ def test_the_shares_weighted_mean_losses_add_up_to_the_batchs_mean_loss() -> Non
     losses = torch.randn(7, dtype=torch.float64)
     total = 0.0
     for rank in range(3):
-        share = BatchShard(fake_comm(rank, 3))
-        total += float(losses[share.shard(torch.arange(7))].mean()) * share.weight
+        shard = BatchSharing(fake_comm(rank, 3)).shard(torch.arange(7))
+        total += float(losses[shard.samples].mean()) * shard.weight
     assert total == pytest.approx(float(losses.mean()), abs=1e-15)
 
 
@@ -76,7 +87,7 @@ def test_the_shares_weighted_mean_losses_add_up_to_the_batchs_mean_loss() -> Non
 def test_sums_are_the_same_on_every_rank(direct: bool) -> None:
     def work(comm: ThreadComm) -> list[torch.Tensor]:
         values = torch.tensor([[comm.rank + 1.0, 10.0], [0.5, 0.0]], dtype=torch.float64).t()  # not contiguous
-        share = BatchShard(comm, direct=direct)
+        share = BatchSharing(comm, direct=direct)
         return [share.sum(values.requires_grad_()), share.sum(2 * values)]  # the second leaves the first alone
 
     expected = torch.tensor([[6.0, 1.5], [30.0, 0.0]], dtype=torch.float64)
@@ -89,14 +100,14 @@ def test_sums_are_the_same_on_every_rank(direct: bool) -> None:
 @pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
 def test_every_rank_gets_what_all_have(direct: bool) -> None:
     def work(comm: ThreadComm) -> list[torch.Tensor]:
-        own, share = torch.tensor([comm.rank, 7.0], dtype=torch.float64), BatchShard(comm, direct=direct)
+        own, share = torch.tensor([comm.rank, 7.0], dtype=torch.float64), BatchSharing(comm, direct=direct)
         return [share.gather(own), share.gather(-own)]
 
     expected = torch.tensor([[0.0, 7.0], [1.0, 7.0], [2.0, 7.0]], dtype=torch.float64)
     for first, second in on_ranks(3, work):
         assert torch.equal(first, expected)
         assert torch.equal(second, -expected)
-    assert BatchShard().gather(expected[1]).tolist() == [[1.0, 7.0]]
+    assert BatchSharing().gather(expected[1]).tolist() == [[1.0, 7.0]]
 
 
 @pytest.mark.parametrize(("ranks", "n"), [(3, 7), (3, 6), (2, 1), (4, 5)])
@@ -104,7 +115,7 @@ def test_rows_are_joined_in_their_order(ranks: int, n: int) -> None:
     whole = torch.randn(n, 2, 3)
 
     def work(comm: ThreadComm) -> torch.Tensor:
-        share = BatchShard(comm)
+        share = BatchSharing(comm)
         return share.all_gather(whole[share.part_of(n)], n)
 
     for found in on_ranks(ranks, work):
@@ -113,7 +124,7 @@ def test_rows_are_joined_in_their_order(ranks: int, n: int) -> None:
 
 def test_joined_rows_are_float32_on_the_cpu() -> None:
     def work(comm: ThreadComm) -> torch.Tensor:
-        return BatchShard(comm).all_gather(torch.full((2, 1), 0.5, dtype=torch.bfloat16), 4)
+        return BatchSharing(comm).all_gather(torch.full((2, 1), 0.5, dtype=torch.bfloat16), 4)
 
     assert [found.dtype for found in on_ranks(2, work)] == [torch.float32] * 2
 
@@ -124,7 +135,7 @@ def test_running_statistics_become_their_mean_where_each_rank_took_its_own(exact
         norm = nn.BatchNorm1d(2)
         norm.running_mean.copy_(torch.tensor([1.0, 4.0]) * comm.rank)
         norm.num_batches_tracked.fill_(9)
-        BatchShard(comm, exact=exact).average_buffers(norm)
+        BatchSharing(comm, exact=exact).average_buffers(norm)
         return norm, comm.calls
 
     for rank, (norm, calls) in enumerate(on_ranks(3, work)):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hpcdd.mpi import communicator as comm
 from hpcdd.parallel import gradient_averaging
-from hpcdd.parallel.batch_shards import BatchShard, Flag
+from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.gradient_averaging import BUCKETS, GradientAverage, groups
 
 from ..thread_ranks import ThreadComm, on_ranks
@@ -56,7 +56,7 @@ def test_a_small_network_is_one_group() -> None:
 
 def test_where_nobody_shares_nothing_happens() -> None:
     world = comm.world()
-    for share in (BatchShard(), BatchShard(world)):
+    for share in (BatchSharing(), BatchSharing(world)):
         network = nn.Linear(3, 2)
         network(torch.ones(4, 3)).sum().backward()
         before = copy.deepcopy([p.grad for p in network.parameters()])
@@ -91,10 +91,11 @@ def network() -> Network:
     return Network().double()
 
 
-def step(network: nn.Module, share: BatchShard, average: GradientAverage) -> None:
-    rows = share.shard(torch.arange(7))
+def step(network: nn.Module, share: BatchSharing, average: GradientAverage) -> None:
+    shard = share.shard(torch.arange(7))
+    rows = shard.samples
     network.zero_grad(set_to_none=True)
-    (functional.cross_entropy(network(INPUTS[rows]), LABELS[rows]) * share.weight).backward()
+    (functional.cross_entropy(network(INPUTS[rows]), LABELS[rows]) * shard.weight).backward()
     average.finish()
 
 
@@ -110,7 +111,7 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
     assert expected["idle.weight"] is None
 
     def work(comm: ThreadComm) -> tuple[nn.Module, int]:
-        own, share = copy.deepcopy(network), BatchShard(comm, direct=direct)
+        own, share = copy.deepcopy(network), BatchSharing(comm, direct=direct)
         with GradientAverage(own, share, own.last.parameters() if alike else ()) as average:
             for _ in range(2):  # buckets are used again
                 step(own, share, average)
@@ -135,7 +136,7 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
 
 def test_afterwards_the_hooks_are_gone(network: Network) -> None:
     def work(comm: ThreadComm) -> tuple[int, int]:
-        own, share = copy.deepcopy(network), BatchShard(comm)
+        own, share = copy.deepcopy(network), BatchSharing(comm)
         with GradientAverage(own, share) as average:
             step(own, share, average)
         calls = comm.calls
@@ -155,7 +156,7 @@ def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
     def work(comm: ThreadComm) -> list[float]:
         wishes, values = iter([False, comm.rank == 2, False]), []
         own, flag = copy.deepcopy(network), Flag(lambda: next(wishes))
-        share = BatchShard(comm, flag, direct=direct)
+        share = BatchSharing(comm, flag, direct=direct)
         with GradientAverage(own, share) as average:
             for _ in range(3):
                 flag.piggybacked()
@@ -171,7 +172,7 @@ def test_a_wish_that_the_forward_pass_has_brought_is_passed_on(network: Network)
 
     def work(comm: ThreadComm) -> float:
         own, flag = copy.deepcopy(network), Flag()
-        share = BatchShard(comm, flag)
+        share = BatchSharing(comm, flag)
         with GradientAverage(own, share) as average:
             flag.piggybacked()
             flag.value += comm.rank == 0  # a reduction among other ranks

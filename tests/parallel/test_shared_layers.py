@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from functools import partial
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hpcdd.models.batch_context import BatchContext
 from hpcdd.models.batch_norm import BatchNorm, accurate
 from hpcdd.models.layers import Dropout
-from hpcdd.parallel.batch_shards import BatchShard
+from hpcdd.parallel.batch_shards import BatchSharing
 from hpcdd.parallel.shared_layers import SharedDropout, shared_layers
 
 from ..thread_ranks import ThreadComm, on_ranks
@@ -32,12 +34,6 @@ def norm_of(shape: tuple[int, ...], **settings: Any) -> nn.Module:
     return norm
 
 
-def shared(norm: nn.Module, share: BatchShard) -> nn.Module:
-    own = accurate(norm)
-    own.share = share
-    return own
-
-
 def batch(shape: tuple[int, ...], seed: int, offset: float = 0.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return offset + torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -48,15 +44,16 @@ def close(found: torch.Tensor | None, expected: torch.Tensor | None, tolerance: 
 
 
 def passes(
-    norm: nn.Module, share: BatchShard, batches: list[torch.Tensor], slopes: list[torch.Tensor]
+    norm: nn.Module, share: BatchSharing, batches: list[torch.Tensor], slopes: list[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Outputs and gradients of this rank's rows for some batches; the parameters' gradients add up in ``norm``."""
     outputs, gradients = [], []
     for whole, slope in zip(batches, slopes, strict=True):
-        rows = share.shard(torch.arange(len(whole)))
-        x = whole[rows].requires_grad_()
-        y = norm(x)
-        y.backward(slope[rows])
+        shard = share.shard(torch.arange(len(whole)))
+        x = whole[shard.rows].requires_grad_()
+        with shared_layers(norm, share) as context, context.of(shard):
+            y = norm(x)
+            y.backward(slope[shard.rows])
         outputs.append(y.detach())
         gradients.append(x.grad)
     return outputs, gradients
@@ -66,11 +63,11 @@ def check_norm(
     norm: nn.Module, batches: list[torch.Tensor], slopes: list[torch.Tensor], ranks: int, tolerance: float = 1e-12
 ) -> None:
     reference = copy.deepcopy(norm)
-    expected, expected_gradients = passes(reference, BatchShard(), batches, slopes)
+    expected, expected_gradients = passes(reference, BatchSharing(), batches, slopes)
 
     def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor], int]:
-        share = BatchShard(comm)
-        own = shared(copy.deepcopy(norm), share)
+        share = BatchSharing(comm)
+        own = copy.deepcopy(norm)
         return (own, *passes(own, share, batches, slopes), comm.calls)
 
     results = on_ranks(ranks, work)
@@ -110,8 +107,8 @@ def test_batch_norm_has_the_same_bits_where_messages_are_sent_from_where_the_num
     norm, x, slope = norm_of(shape), batch(shape, 0), batch(shape, 1)
 
     def work(direct: bool, comm: ThreadComm) -> list[torch.Tensor]:
-        share = BatchShard(comm, direct=direct)
-        own = shared(copy.deepcopy(norm), share)
+        share = BatchSharing(comm, direct=direct)
+        own = copy.deepcopy(norm)
         outputs, gradients = passes(own, share, [x], [slope])
         return [*outputs, *gradients, *own.buffers()]
 
@@ -141,8 +138,8 @@ def test_batch_norm_in_float32_is_as_good_as_torchs() -> None:
     copy.deepcopy(norm)(exact).backward(slope)
 
     def work(comm: ThreadComm) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        share = BatchShard(comm)
-        own = shared(copy.deepcopy(norm).float(), share)
+        share = BatchSharing(comm)
+        own = copy.deepcopy(norm).float()
         return passes(own, share, [exact.detach().float()], [slope.float()])
 
     results = on_ranks(2, work)
@@ -166,11 +163,11 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
     norm = norm_of(shape).float()
     x, slope = batch(shape, 0, offset=3.0).bfloat16(), batch(shape, 1).bfloat16()
     reference = copy.deepcopy(norm)
-    (expected,), (expected_gradient,) = passes(reference, BatchShard(), [x], [slope])
+    (expected,), (expected_gradient,) = passes(reference, BatchSharing(), [x], [slope])
 
     def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor]]:
-        share = BatchShard(comm)
-        own = shared(copy.deepcopy(norm), share)
+        share = BatchSharing(comm)
+        own = copy.deepcopy(norm)
         return (own, *passes(own, share, [x], [slope]))
 
     results = on_ranks(2, work)
@@ -211,26 +208,31 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
 
     expected = dropped(kind(p), torch.arange(7))
     for rank in range(ranks):
-        share = BatchShard(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]  # it sends nothing
-        rows = share.shard(torch.arange(7))
-        found = dropped(SharedDropout(kind(p), share), rows)
+        context, share = BatchContext(), BatchSharing(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]
+        shard = share.shard(torch.arange(7))
+        rows = shard.samples
+        with context.of(shard):
+            found = dropped(SharedDropout(kind(p), context), rows)
         assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
     if p:
         assert not torch.equal(expected[0], expected[1])
 
 
 def test_dropout_in_place_changes_its_input() -> None:
-    share = BatchShard(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
-    rows = share.shard(torch.arange(7))
-    x = batch((7, 300), 0)[rows]
-    y = SharedDropout(nn.Dropout(0.5, inplace=True), share)(x)
+    context, share = BatchContext(), BatchSharing(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
+    shard = share.shard(torch.arange(7))
+    x = batch((7, 300), 0)[shard.rows]
+    with context.of(shard):
+        y = SharedDropout(nn.Dropout(0.5, inplace=True), context)(x)
     assert y is x
     assert 0.3 < float((x == 0).double().mean()) < 0.7
 
 
 def test_dropout_does_nothing_in_evaluation_mode() -> None:
     x, before = batch((7, 3), 0), torch.get_rng_state()
-    assert SharedDropout(nn.Dropout(0.5), BatchShard()).eval()(x) is x
+    context = BatchContext()
+    with context.of(BatchSharing().shard(torch.arange(7))):
+        assert SharedDropout(nn.Dropout(0.5), context).eval()(x) is x
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -255,12 +257,12 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
     def work(comm: ThreadComm) -> dict[str, nn.Module]:
         if comm.rank:
             return {}
-        with shared_layers(network, BatchShard(comm)):
+        with shared_layers(network, BatchSharing(comm)):
             inside = modules(network)
             assert network.state_dict().keys() == state.keys()
             assert network.state_dict()["norm.running_mean"].data_ptr() == state["norm.running_mean"].data_ptr()
             assert [id(p) for p in network.parameters()] == [id(p) for name, p in before_parameters]
-            sharing = {name for name, module in inside.items() if isinstance(module, BatchNorm) and module.share}
+            sharing = {name for name, module in inside.items() if isinstance(module, BatchNorm) and module.context}
             assert sharing == {"norm", "body.2.deep"}
             network.eval()
         return inside
@@ -274,7 +276,7 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
     after = modules(network)
     assert all(after[name] is module for name, module in before.items())
     assert not any(module.training for module in after.values()), "as the network was left"
-    assert after["norm"].share is after["body.2.deep"].share is None
+    assert after["norm"].context is after["body.2.deep"].context is None
 
 
 @pytest.mark.parametrize(
@@ -283,16 +285,16 @@ def test_layers_are_shared_inside_the_block_and_torchs_again_after_it() -> None:
 )
 def test_shared_layers_begin_in_the_mode_of_torchs(training: bool) -> None:
     network = Nested().train(training)
-    with shared_layers(network, BatchShard(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
+    with shared_layers(network, BatchSharing(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
         assert network.norm.training == network.body[1].training == training
 
 
 def test_where_nobody_shares_or_it_is_to_be_fast_nothing_is_replaced() -> None:
     network = Nested()
     before = modules(network)
-    with shared_layers(network, BatchShard()):
+    with shared_layers(network, BatchSharing()):
         assert modules(network) == before
-    fast = BatchShard(ThreadComm(0, 2, None, []), exact=False)  # type: ignore[arg-type]
+    fast = BatchSharing(ThreadComm(0, 2, None, []), exact=False)  # type: ignore[arg-type]
     with shared_layers(network, fast):
         assert modules(network) == before
 
@@ -300,21 +302,41 @@ def test_where_nobody_shares_or_it_is_to_be_fast_nothing_is_replaced() -> None:
 def test_a_layer_that_stands_in_two_places_is_shared_in_both() -> None:
     dropout = nn.Dropout(0.5)
     network = nn.Sequential(dropout, nn.Linear(2, 2), dropout)
-    with shared_layers(network, BatchShard(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
+    with shared_layers(network, BatchSharing(ThreadComm(0, 2, None, []))):  # type: ignore[arg-type]
         assert isinstance(network[0], SharedDropout)
         assert isinstance(network[2], SharedDropout)
     assert network[0] is network[2] is dropout
 
 
-def trained(network: nn.Module, share: BatchShard, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
+def test_after_a_step_layers_know_nothing_of_its_batch() -> None:
+    """Between steps they compute as they do alone, also after a step that failed."""
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
+    share = BatchSharing(ThreadComm(0, 2, None, []))  # type: ignore[arg-type]  # it would fail to send
+    with shared_layers(network, share) as context:
+        with contextlib.suppress(RuntimeError), context.of(share.shard(torch.arange(7))):
+            assert context.shard is not None
+            raise RuntimeError
+        assert context.shard is None
+        torch.manual_seed(0)
+        found = network(batch((7, 3), 0).float())
+    torch.manual_seed(0)
+    assert torch.equal(found, network(batch((7, 3), 0).float()))
+    with contextlib.suppress(RuntimeError), shared_layers(network, share):
+        raise RuntimeError
+    assert isinstance(network[1], nn.Dropout)
+
+
+def trained(network: nn.Module, share: BatchSharing, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
     """Six steps on the ranks' shares of some batches; the network and its losses."""
     optimizer, losses = torch.optim.SGD(network.parameters(), lr=1.0), []
-    with shared_layers(network, share):
+    with shared_layers(network, share) as context:
         for batch in images:
-            rows = share.shard(torch.arange(len(batch)))
-            loss = functional.cross_entropy(network(batch[rows]), rows % 2) * share.weight
+            shard = share.shard(torch.arange(len(batch)))
+            rows = shard.samples
             optimizer.zero_grad()
-            loss.backward()
+            with context.of(shard):
+                loss = functional.cross_entropy(network(batch[rows]), rows % 2) * shard.weight
+                loss.backward()
             for parameter in network.parameters():
                 parameter.grad = share.sum(parameter.grad)
             optimizer.step()
@@ -333,8 +355,8 @@ def test_ranks_that_share_batches_of_volumes_become_what_one_rank_does_to_roundi
     network = accurate(nn.Sequential(*body, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 2)))
     network.to(memory_format=torch.channels_last_3d)
     images = [(torch.randn(4, 2, 64, 64, 64) + 3).to(memory_format=torch.channels_last_3d) for _ in range(6)]
-    expected, losses = trained(copy.deepcopy(network), BatchShard(), images)
-    for found, its in on_ranks(ranks, lambda comm: trained(copy.deepcopy(network), BatchShard(comm), images)):
+    expected, losses = trained(copy.deepcopy(network), BatchSharing(), images)
+    for found, its in on_ranks(ranks, lambda comm: trained(copy.deepcopy(network), BatchSharing(comm), images)):
         assert its == pytest.approx(losses, rel=1e-6)
         for name, value in expected.state_dict().items():
             torch.testing.assert_close(found.state_dict()[name], value, rtol=2e-6, atol=2e-6, msg=name)

@@ -17,7 +17,7 @@ from hpcdd.decomposition import rank_layout
 from hpcdd.mpi import library
 from hpcdd.mpi.communicator import Comm, world
 from hpcdd.parallel import staging
-from hpcdd.parallel.batch_shards import BatchShard, Flag
+from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.gradient_averaging import GradientAverage
 from hpcdd.parallel.shared_layers import shared_layers
 from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
@@ -137,10 +137,10 @@ def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
             return lambda values, result: (taken.append(type(values)), call(values, result))[1]
 
     def step(comm: ThreadComm) -> None:
-        share, network = BatchShard(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
+        share, network = BatchSharing(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
         with GradientAverage(network, share) as gradients:
-            share.shard(torch.arange(4))
-            (network(torch.full((2, 3), float(comm.rank))).sum() * share.weight).backward()
+            weight = share.shard(torch.arange(4)).weight
+            (network(torch.full((2, 3), float(comm.rank))).sum() * weight).backward()
             gradients.finish()
 
     on_ranks(2, step)
@@ -195,11 +195,10 @@ def test_ranks_with_cores_of_their_own_do_not_sleep_in_a_step() -> None:
 def test_batch_norm_of_shared_batches_waits_for_a_gpu_once_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = Staging.ready
     monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
-    share = BatchShard()
+    share = BatchSharing()
     share.comm = world()  # one rank, as if there were more
-    share.shard(torch.arange(4))
     norm = nn.BatchNorm1d(3)
-    with shared_layers(norm, share):
+    with shared_layers(norm, share) as context, context.of(share.shard(torch.arange(4))):
         norm(torch.randn(4, 3, requires_grad=True)).sum().backward()
     assert Stream.waited == 2
 

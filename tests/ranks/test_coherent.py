@@ -20,7 +20,7 @@ from hpcdd.decomposition import rank_layout
 from hpcdd.models.coherent_model import CoherentModel, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn
 from hpcdd.mpi.communicator import Comm
-from hpcdd.parallel.batch_shards import BatchShard, Flag
+from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.gradient_averaging import GradientAverage
 from hpcdd.parallel.sharded_coherent import ShardedCoherentModel, collect_dnn, spread_dnn, take_part
 from hpcdd.parallel.shared_layers import shared_layers
@@ -99,13 +99,15 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
 
     own, share = [inputs[s] for s in team.place.subdomains], team.share_of_replicas()
     with (
-        shared_layers(part, share),
+        shared_layers(part, share) as context,
         GradientAverage(part, share, part.dnn.alike()) as gradients,
         comm.phase("step"),
     ):
-        rows = share.shard(torch.arange(ROWS))
-        part_logits = part([images[rows] for images in own])
-        (functional.cross_entropy(part_logits, labels[rows]) * share.weight).backward()
+        shard = share.shard(torch.arange(ROWS))
+        rows = shard.samples
+        with context.of(shard):
+            part_logits = part([images[rows] for images in own])
+        (functional.cross_entropy(part_logits, labels[rows]) * shard.weight).backward()
         gradients.finish()
     _compare("logits", part_logits, logits[rows])
     for s, cnn in part.cnns.items():
@@ -191,7 +193,7 @@ def test_the_wish_to_stop_is_seen_by_all_in_the_same_step(comm: Comm) -> None:
     wanted = [False]
     flag = Flag(lambda: wanted[0])
     for kind in ("ordered", "fast"):
-        reduction, share = SubdomainSum(comm, kind, flag), BatchShard(comm, flag)
+        reduction, share = SubdomainSum(comm, kind, flag), BatchSharing(comm, flag)
         network = nn.Linear(3, 2)
         for step in range(3):
             wanted[0] = step == 1 and comm.rank == comm.size - 1

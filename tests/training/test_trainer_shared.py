@@ -15,9 +15,8 @@ from hpcdd.config.schema import TrainingSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.core.seeding import seed_of
 from hpcdd.data.samples import Samples
-from hpcdd.parallel.batch_shards import BatchShard, Flag
+from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.sharded_coherent import ShardedDNN
-from hpcdd.parallel.shared_layers import shared_layers
 from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.training.random_streams import RandomStreams
 from hpcdd.training.replicated import DriftError, checked
@@ -53,17 +52,16 @@ def test_ranks_that_share_batches_train_the_same_network_as_one(ranks: int, kind
     training, validation = kind(doubled(ring(100)).inputs, ring(100).labels), doubled(ring(110, seed=1))
     settings = TrainingSettings(epochs=3, batch_size=25, early_stopping=3, optimizer="sgd", learning_rate=0.05)
 
-    def trained_on(share: BatchShard) -> tuple[nn.Module, list[Status], int]:
+    def trained_on(share: BatchSharing) -> tuple[nn.Module, list[Status], int]:
         network, statuses = copy.deepcopy(initial), []
         hooks = Hooks(epoch=statuses.append)
-        with shared_layers(network, share):
-            steps = train(network, training, validation, settings, seed=0, phase="local", share=share, hooks=hooks)
+        steps = train(network, training, validation, settings, seed=0, phase="local", share=share, hooks=hooks)
         return network, statuses, steps
 
     initial = with_batch_norm()
-    alone, expected, steps = trained_on(BatchShard())
+    alone, expected, steps = trained_on(BatchSharing())
     assert parameters(alone).sub(parameters(initial)).abs().max() > 1e-2
-    for network, statuses, number in on_ranks(ranks, lambda comm: trained_on(BatchShard(comm))):
+    for network, statuses, number in on_ranks(ranks, lambda comm: trained_on(BatchSharing(comm))):
         assert number == steps
         for name, tensor in alone.state_dict().items():
             torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-9, atol=1e-9)
@@ -86,7 +84,13 @@ def test_ranks_that_do_not_share_masks_draw_their_own(
     def work(comm: ThreadComm) -> None:
         settings = TrainingSettings(epochs=1, batch_size=20, schedule="constant")
         train(
-            copy.deepcopy(initial), ring(40), None, settings, seed=0, phase="local", share=BatchShard(comm, exact=exact)
+            copy.deepcopy(initial),
+            ring(40),
+            None,
+            settings,
+            seed=0,
+            phase="local",
+            share=BatchSharing(comm, exact=exact),
         )
 
     initial = small()
@@ -99,10 +103,9 @@ def test_without_shared_layers_running_statistics_are_averaged() -> None:
     initial = with_batch_norm()
 
     def work(comm: ThreadComm) -> nn.Module:
-        network, share = copy.deepcopy(initial), BatchShard(comm, exact=False)
+        network, share = copy.deepcopy(initial), BatchSharing(comm, exact=False)
         settings = TrainingSettings(epochs=1, batch_size=100, optimizer="sgd")
-        with shared_layers(network, share):
-            train(network, doubled(ring(100)), None, settings, seed=0, phase="local", share=share)
+        train(network, doubled(ring(100)), None, settings, seed=0, phase="local", share=share)
         return network
 
     one, other = on_ranks(2, work)
@@ -123,7 +126,9 @@ def test_one_ranks_wish_stops_all_that_share_before_the_step_is_taken(wishing: i
         settings = TrainingSettings(epochs=3, batch_size=25, schedule="constant", optimizer="sgd")
         hooks = Hooks(step=lambda: next(steps))
         with pytest.raises(StopRequest, match="in phase local"):
-            train(network, ring(100), None, settings, seed=0, phase="local", share=BatchShard(comm, flag), hooks=hooks)
+            train(
+                network, ring(100), None, settings, seed=0, phase="local", share=BatchSharing(comm, flag), hooks=hooks
+            )
         return next(steps), parameters(network)
 
     initial = small()
@@ -140,7 +145,7 @@ def test_logits_of_a_shared_split_are_those_of_one_rank(ranks: int) -> None:
         def step() -> None:
             steps[comm.rank] += 1
 
-        return logits_of(network, samples, 500, step, BatchShard(comm))
+        return logits_of(network, samples, 500, step, BatchSharing(comm))
 
     for logits in on_ranks(ranks, work):
         torch.testing.assert_close(logits, logits_of(network, samples, 500))
@@ -149,7 +154,7 @@ def test_logits_of_a_shared_split_are_those_of_one_rank(ranks: int) -> None:
 
 def test_logits_of_fewer_samples_than_ranks() -> None:
     samples, network = ring(2), small().eval()
-    for logits in on_ranks(3, lambda comm: logits_of(network, samples, 1, share=BatchShard(comm))):
+    for logits in on_ranks(3, lambda comm: logits_of(network, samples, 1, share=BatchSharing(comm))):
         torch.testing.assert_close(logits, logits_of(network, samples, 1))
 
 
@@ -200,7 +205,7 @@ def test_all_ranks_leave_at_the_step_at_which_one_replica_diverges(where: str) -
             network = Part(world.rank // 2, SubdomainSum(across, "ordered", flag))
         settings = TrainingSettings(epochs=3, batch_size=40, schedule="constant", optimizer="sgd")
         hooks = checked(Hooks(step=lambda: next(steps)), world, {})
-        share = BatchShard(replicas, flag)
+        share = BatchSharing(replicas, flag)
         with pytest.raises(DivergedError) as caught:
             train(network, training, validation, settings, seed=0, phase="local", share=share, hooks=hooks)
         assert caught.value.heard or "a summand of the DNN's first layer is " in str(caught.value)
@@ -226,7 +231,9 @@ def test_a_loss_that_only_one_rank_looks_at_ends_the_training_on_all() -> None:
         settings = TrainingSettings(epochs=1, batch_size=4, schedule="constant")
         network = copy.deepcopy(initial)
         with pytest.raises(DivergedError) as caught:
-            train(network, samples, None, settings, seed=0, phase="local", share=BatchShard(comm, Flag()), hooks=hooks)
+            train(
+                network, samples, None, settings, seed=0, phase="local", share=BatchSharing(comm, Flag()), hooks=hooks
+            )
         assert caught.value.heard == (comm.rank == 1)
         return next(steps)
 
@@ -260,7 +267,7 @@ def on_unlike_processors(kinds: list[str], nudge: float) -> list[tuple[int, torc
         hooks = Hooks(step=step, epoch=lambda _: next(epochs))
         hooks = checked(hooks, comm, {"the network": list(network.parameters())}, kinds[comm.rank])
         settings = TrainingSettings(epochs=12, batch_size=20, early_stopping=2, learning_rate=0.05)
-        args: dict[str, Any] = {"seed": 0, "phase": "local", "share": BatchShard(comm), "hooks": hooks}
+        args: dict[str, Any] = {"seed": 0, "phase": "local", "share": BatchSharing(comm), "hooks": hooks}
         train(network, ring(200), validation, settings, **args)
         return next(epochs), parameters(network)
 
