@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 JOBS = Path(__file__).parents[1] / "jobs"
-FAULTY = Path(__file__).parent / "parallel/faulty.py"
+FAULTY = Path(__file__).parent / "ranks/faulty.py"
 
 
 def stand_in(folder: Path, script: str) -> str:
