@@ -254,13 +254,7 @@ def ready_bytes(device: str) -> int:
 
     What torch loads at the first step is in it, and MPI if it is started; nothing of any data set.
     """
-    for module in (
-        "hpcdd.runs.progress.display",
-        "hpcdd.artifacts.model_file",
-        "hpcdd.phases.global_cnn",
-        "hpcdd.training.checkpoints.manager",
-    ):
-        importlib.import_module(module)
+    importlib.import_module("hpcdd.runs.pipeline")  # with all that a run imports
     with torch.random.fork_rng():
         network = nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Dropout(0.2)
