@@ -11,9 +11,9 @@ from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..parallel.team import Team
 from ..phases.local import create_local_cnn
-from ..training.batched_trainer import Member, train_together
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.status import Hooks
+from ..training.trainer import Member, train_batched
 from . import single_steps
 from .alternating import Turns, long_enough
 from .rank_ladder import spread
@@ -44,7 +44,7 @@ def compare(team: Team, problem: Problem, samples: Mapping[int, Subimages], roun
         ]
         settings = long_enough(config.local, rows, turns)
         with contextlib.suppress(StopRequest):
-            train_together(members, settings, seed=config.seed, hooks=Hooks(step=turns.boundary))
+            train_batched(members, settings, seed=config.seed, hooks=Hooks(step=turns.boundary))
     together, alone = turns.seconds[1:], turns.others[1:]
     low, middle, high = quartiles([b / a for a, b in zip(together, alone, strict=True)])
     return (

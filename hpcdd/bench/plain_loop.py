@@ -27,11 +27,11 @@ from ..models.batch_norm import pytorchs
 from ..models.layers import Dropout
 from ..parallel.batch_shards import BatchSharing
 from ..phases.local import create_local_cnn, train_cnns, trains_together
-from ..training.batched_trainer import Member
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
 from ..training.step_timing import PARTS, marked
+from ..training.trainer import Member
 from .alternating import Turns, long_enough
 from .rank_ladder import spread
 from .single_steps import finish

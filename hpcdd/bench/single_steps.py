@@ -21,7 +21,7 @@ from ..parallel.team import Team
 from ..phases.coherent import assemble, initial_part
 from ..phases.local import create_local_cnn
 from ..training.optimizers import make_optimizer
-from ..training.trainer import Steps
+from ..training.steps import PlainSteps
 
 Step = Callable[[torch.Tensor], None]
 
@@ -40,7 +40,7 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
         shape, width = problem.subimage_shape(s), problem.widths.local_width
         network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.place.device)
         optimizer = make_optimizer(network, settings)
-        steps = Steps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
+        steps = PlainSteps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
         trainings.append((stack.enter_context(steps), as_trained(its, stack)))
 
     def step(batch: torch.Tensor) -> None:
@@ -56,7 +56,7 @@ def dnn_on_root(team: Team, problem: Problem) -> Step:
     num_subdomains, labels = team.layout.num_subdomains, problem.labels("train")
     network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
     features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
-    samples, steps = Samples(features, labels), Steps(network, make_optimizer(network, settings), BatchSharing())
+    samples, steps = Samples(features, labels), PlainSteps(network, make_optimizer(network, settings), BatchSharing())
     return lambda batch: _ignore(steps.step(samples, batch))
 
 
@@ -64,7 +64,9 @@ def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: con
     """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
     part, share = scratch(team, problem), team.share_of_replicas()
     settings = team.config.coherent
-    steps = Steps(part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16")
+    steps = PlainSteps(
+        part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16"
+    )
     stack.enter_context(steps)
     seen = as_trained(samples, stack)
     return lambda batch: _ignore(steps.step(seen, batch))
@@ -74,7 +76,7 @@ def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: cont
     """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
     network, share = assemble(team, problem, scratch(team, problem)).to(team.place.device), team.share_of_workers()
     settings = team.config.coherent
-    steps = Steps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
+    steps = PlainSteps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
     stack.enter_context(steps)
     seen = as_trained(samples, stack)
     return lambda batch: _ignore(steps.step(seen, batch))

@@ -37,7 +37,7 @@ from ..plan.machine_file import added, joined, save
 from ..plan.memory import ready_bytes
 from ..plan.workload import Precision, Work, Workload
 from ..training.optimizers import check_precisions, make_optimizer
-from ..training.trainer import Steps
+from ..training.steps import PlainSteps
 from . import batched_step, plain_loop, single_steps
 from .rank_ladder import cores_of_host, ranks_by_host, refuse_spare_ranks, rungs, spread, this_machine
 
@@ -201,7 +201,9 @@ def _evaluation(network: nn.Module, samples: Subimages) -> single_steps.Step:
 def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.ExitStack) -> single_steps.Step:
     settings, network = team.config.baseline, create_global_cnn(team, problem).to(team.place.device)
     optimizer = make_optimizer(network, settings)
-    training = stack.enter_context(Steps(network.train(), optimizer, BatchSharing(), bf16=settings.precision == "bf16"))
+    training = stack.enter_context(
+        PlainSteps(network.train(), optimizer, BatchSharing(), bf16=settings.precision == "bf16")
+    )
 
     seen = single_steps.as_trained(images, stack)
 
@@ -218,7 +220,7 @@ def _head(team: Team, problem: Problem) -> single_steps.Step:
     rows = min(len(labels), _ROWS)
     features = [torch.randn(rows, widths[s]).to(team.place.device) for s in team.place.subdomains]
     samples = SideBySide([Samples(one, labels[:rows].to(team.place.device)) for one in features])
-    training = Steps(network, make_optimizer(network, team.config.coherent), BatchSharing())
+    training = PlainSteps(network, make_optimizer(network, team.config.coherent), BatchSharing())
 
     def step(batch: torch.Tensor) -> None:
         training.step(samples, batch % rows)

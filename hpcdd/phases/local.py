@@ -2,7 +2,7 @@
 
 arXiv 2408.14442 and 2302.06564: the images are decomposed into subimages, and for each subimage a local CNN is
 trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other,
-or those of one shape together (:mod:`hpcdd.training.batched_trainer`). Only where several ranks (replicas) train copies
+or those of one shape together (:mod:`hpcdd.training.trainer`). Only where several ranks (replicas) train copies
 of one CNN do they exchange gradients, among themselves.
 """
 
@@ -22,11 +22,10 @@ from ..data.samples import Subimages, channels_last
 from ..decomposition.rank_layout import RankPlacement
 from ..models.registry import create
 from ..parallel.batch_shards import BatchSharing, broadcast_state
-from ..training.batched_trainer import Member, train_together
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replicated import checked
 from ..training.status import Hooks
-from ..training.trainer import logits_of, train
+from ..training.trainer import Member, logits_of, train, train_batched
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def train_cnns(
         By subdomain the number of steps in this job.
     """
     if together:
-        return train_together(members, config.local, seed=config.seed, hooks=hooks)
+        return train_batched(members, config.local, seed=config.seed, hooks=hooks)
     return {member.subdomain: _train_alone(config, member, share, hooks, arithmetic) for member in members}
 
 

@@ -1,97 +1,53 @@
-"""Training of one network, alone or shared between ranks: what all phases have in common.
+"""The training loop of all phases: epochs, checkpoints, early stopping and records of S >= 1 networks.
 
-The messages, if any, are those of the network itself (:mod:`hpcdd.parallel.subdomain_sum`) and of the share.
+A network is trained by itself, with ranks that share its batches (:func:`train`), or with others of its shape, which
+take every step together (:func:`train_batched`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ..config.schema import TrainingSettings
+from ..config.schema import LocalSettings, TrainingSettings
 from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
-from ..data.samples import AnySamples, Batches
-from ..models.batch_context import BatchContext
+from ..data.samples import AnySamples
 from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
 from ..parallel.batch_shards import BatchSharing
-from ..parallel.gradient_averaging import GradientAverage
-from ..parallel.shared_layers import shared_layers
 from .checkpoints.manager import NullCheckpointManager
+from .checkpoints.snapshot import Position, Snapshot
 from .optimizers import advance, make_optimizer, make_schedule
 from .random_streams import RandomStreams
 from .status import Hooks, RunningMetrics
 from .step_timing import EVALUATION, part
+from .steps import BatchedSteps, PlainSteps, Steps
 from .training_state import EarlyStopping, OptimizerMemory, State
 
 
-class Steps:
-    """One training step after the other, with its messages; a context manager.
+@dataclass(frozen=True)
+class Member:
+    """One of the networks that are trained.
 
-    Args:
-        network: maps a batch of inputs to logits (b, K).
-        optimizer: of its parameters.
-        share: with whom batches are shared.
-        alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
-        bf16: mixed precision by autocast.
+    Attributes:
+        subdomain: s, or :data:`hpcdd.core.seeding.WHOLE`.
+        network: maps a batch of inputs to logits (b, K); on the samples' device; trained in place.
+        training: the training split.
+        validation: the validation split, for the record and for early stopping; None where there is none.
+        manager: of its checkpoints.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        share: BatchSharing,
-        alike: Sequence[nn.Parameter] = (),
-        bf16: bool = False,
-    ) -> None:
-        self._network, self._optimizer, self._share, self._bf16 = network, optimizer, share, bf16
-        self._gradients = GradientAverage(network, share, alike)
-        self._stack, self._context = ExitStack(), BatchContext()
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self._gradients)
-        self._context = self._stack.enter_context(shared_layers(self._network, self._share))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def step(self, samples: Batches, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One step on this rank's share of a batch. Behind it all its ranks see what the share's flag has brought.
-
-        Args:
-            samples: the training split.
-            batch: int64 (b,), which of them.
-
-        Returns:
-            Mean loss, logits (rows, K) and labels (rows,) of this rank's rows.
-
-        Raises:
-            DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
-        """
-        self._share.flag.piggybacked()
-        shard = self._share.shard(batch)
-        with part("input"):
-            inputs, labels = samples.batch(shard.samples)
-        with self._context.of(shard):
-            with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
-                logits = self._network(inputs)
-                loss = functional.cross_entropy(logits, labels)
-            with part("backward"):
-                self._optimizer.zero_grad(set_to_none=True)
-                # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
-                (loss * shard.weight).backward()  # type: ignore[no-untyped-call]
-                self._gradients.finish()
-        self._share.flag.check_divergence()
-        with part("optimizer"):
-            self._optimizer.step()
-        return loss, logits, labels
+    subdomain: int
+    network: nn.Module
+    training: AnySamples
+    validation: AnySamples | None
+    manager: NullCheckpointManager
 
 
 def train(
@@ -117,17 +73,14 @@ def train(
     numbers come from (seed, purpose, subdomain, epoch), so that the result depends on nothing that ran before on this
     rank; the views do not depend on the subdomain.
 
-    With a keeper the training goes on from its newest checkpoint, if there is one, and ends with the bits that it
+    With a manager the training resumes from its newest checkpoint, if there is one, and ends with the bits that it
     would have had without the break.
 
     Args:
-        network: maps a batch of inputs to logits (b, K); on the samples' device.
-        training: the training split.
-        validation: the validation split, for the record and for early stopping; None where there is none.
+        network, training, validation, subdomain, manager: see :class:`Member`; default: no checkpoints.
         settings: the phase's section of the configuration.
         seed: the run's seed.
         phase: name for records and streams.
-        subdomain: s, or :data:`hpcdd.core.seeding.WHOLE`.
         parts: by subdomain the modules inside ``network`` that have random streams of their own; default: all of it
             belongs to ``subdomain``.
         stacks: of CNNs inside ``network`` that compute together; their subdomains are none of ``parts``.
@@ -135,7 +88,6 @@ def train(
         alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
         bf16: mixed precision by autocast.
         hooks: see :class:`Hooks`.
-        manager: of its checkpoints; default: none.
 
     Returns:
         The number of steps in this job.
@@ -145,68 +97,232 @@ def train(
         StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
             state is saved. So it is where another rank has died, if this one trains alone.
     """
-    hooks, share, manager = hooks or Hooks(), share or BatchSharing(), manager or NullCheckpointManager()
-    device = training.labels.device
+    share, device = share or BatchSharing(), training.labels.device
     optimizer = make_optimizer(network, settings, stacks)
-    running = RunningMetrics(phase, subdomain, settings, len(training), device)
-    schedule = make_schedule(optimizer, settings, running.steps_per_epoch * settings.epochs)
-    patience = EarlyStopping(settings.early_stopping)
     generators = {s: generator for stack in stacks for s, generator in stack.generators.items()}
-    streams = RandomStreams(parts or {subdomain: network}, device, generators)
     where = {parameter: place for stack in stacks for parameter, place in stack.where.items()}
-    state = State(network, OptimizerMemory(network, optimizer, where), streams, running, patience, share)
-    if (saved := manager.load()) is not None:
-        state.restore(saved)
-        advance(schedule, running.steps_in_all)
-        hooks.history(running.history)
-    before, masks = running.steps_in_all, f"{phase} dropout"
-    if share.stream:  # a checkpoint has the first rank's random states
-        streams.begin(seed, f"{masks} from step {before}{share.stream}", running.epoch)
+    state = State(
+        network,
+        OptimizerMemory(network, optimizer, where),
+        RandomStreams(parts or {subdomain: network}, device, generators),
+        RunningMetrics(phase, subdomain, settings, len(training), device),
+        EarlyStopping(settings.early_stopping),
+        share,
+    )
+    steps = PlainSteps(network, optimizer, share, alike, bf16)
+    member = Member(subdomain, network, training, validation, manager or NullCheckpointManager())
 
-    def save() -> None:
-        manager.save(state.snapshot, running.steps_in_all - before)
+    def group(members: Sequence[Member]) -> _Group:
+        return _Group(members, [state], steps, settings, seed, phase, hooks or Hooks())
 
-    try:
-        with share.flag.in_training(manager.overdue), streams, Steps(network, optimizer, share, alike, bf16) as steps:
-            while running.epoch < settings.epochs and not patience.exhausted:
-                network.train()
-                epoch, first = running.epoch, running.steps
-                if not first:
-                    streams.begin(seed, masks + share.stream, epoch)
-                order_seed = seed_of(seed, f"{phase} order", subdomain=subdomain, epoch=epoch)
-                view_seed = seed_of(seed, f"{phase} augmentation", epoch=epoch)
-                with training.epoch(order_seed, view_seed, first * running.batch_size) as (order, seen):
-                    for batch in torch.split(order, running.batch_size)[first : running.steps_per_epoch]:
-                        hooks.step()
-                        running.learning_rate = optimizer.param_groups[0]["lr"]
-                        if hooks.due():
-                            try:
-                                hooks.status(running.status())
-                            except DivergedError as error:  # the others hear of it by this step's messages
-                                share.flag.diverge(str(error))
-                        running.add(*steps.step(seen, batch))
-                        schedule.step()
-                        if share.flag.save:
-                            save()
-                        share.flag.check(phase)
+    return _train_groups([member], group)[subdomain]
 
-                with hooks.evaluation():
-                    share.average_buffers(network)
-                    running.sums = share.sum(running.sums)
-                    if validation is not None:
-                        running.validation = evaluate(network, validation, settings.evaluation_batch, hooks.step, share)
-                    running.take(hooks.agree(running.ending(share.flag.reason)))
-                patience.take(running.validation[1], network)
-                hooks.epoch(running.end_epoch(last=patience.exhausted))
-                if patience.exhausted or running.epoch == settings.epochs or manager.due(running.epoch):
-                    save()
-            hooks.step()
-    except Exception as error:
-        if isinstance(error, StopRequest) or (manager.alone and is_loss(error)):
-            save()
-        raise
-    patience.restore(network)
-    return running.steps_in_all - before
+
+def train_batched(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
+    """Trains local CNNs of one shape as :func:`train` trains each, a step of all at a time; no message.
+
+    Each becomes what it would have become by itself, to rounding: its batches, views, random numbers, schedule, early
+    stopping and record are its own. So are its checkpoints, from which a training of it alone resumes, and the other
+    way round. Those that resume at different places are trained in groups, one for each place. One that stops early
+    leaves its group; the others go on.
+
+    Args:
+        members: of hpcdd's own families, with as many training samples each.
+        settings: of the phase.
+        seed: the run's seed.
+        hooks: called for each of them in turn, but ``step``, once for a step of all.
+
+    Returns:
+        By subdomain the number of steps in this job.
+
+    Raises:
+        DivergedError: the loss of one of them is NaN or infinite.
+        StopRequest: from ``hooks.step``; the states of all are saved.
+    """
+
+    def group(members: Sequence[Member]) -> _Group:
+        stack, share = BatchedNetworks({member.subdomain: member.network for member in members}), BatchSharing()
+        optimizer = make_optimizer(stack, settings)
+        device = members[0].training.labels.device
+        states = [
+            State(
+                member.network,
+                OptimizerMemory(member.network, optimizer, stack.where),
+                RandomStreams({}, device, {member.subdomain: stack.generators[member.subdomain]}),
+                RunningMetrics("local", member.subdomain, settings, len(member.training), device),
+                EarlyStopping(settings.early_stopping),
+                share,
+            )
+            for member in members
+        ]
+        steps = BatchedSteps(stack, optimizer, share, settings.precision == "bf16")
+        return _Group(members, states, steps, settings, seed, "local", hooks)
+
+    return _train_groups(members, group)
+
+
+def _train_groups(members: Sequence[Member], group_of: Callable[[Sequence[Member]], _Group]) -> dict[int, int]:
+    """Trains members to their ends, those at one place together; by subdomain the number of steps in this job."""
+    saved: dict[int, Snapshot] = {}
+    places: dict[Position, list[Member]] = {}
+    for member in members:
+        found = member.manager.load()
+        member.manager.count(0)
+        if found is not None:
+            saved[member.subdomain] = found
+        places.setdefault(Position(0, 0) if found is None else found.position, []).append(member)
+    steps: dict[int, int] = {}
+    for _, present in sorted(places.items(), key=lambda item: item[0]):
+        remaining, before = present, dict[int, int]()
+        while remaining:
+            group = group_of(remaining)
+            group.restore(saved, tell=not before)
+            before = before or group.steps
+            ended = group.run(before)
+            steps |= {s: group.steps[s] - before[s] for s in ended}
+            remaining = [member for member in remaining if member.subdomain not in ended]
+            if remaining:
+                saved = group.snapshots()
+    return {member.subdomain: steps[member.subdomain] for member in members}
+
+
+class _Group:
+    """Members that take every step together until one of them, or all, come to their end."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        states: Sequence[State],
+        steps: Steps,
+        settings: TrainingSettings,
+        seed: int,
+        phase: str,
+        hooks: Hooks,
+    ) -> None:
+        self._members, self._states, self._steps, self._settings = members, states, steps, settings
+        self._seed, self._phase, self._hooks = seed, phase, hooks
+        self._share, self._running = states[0].share, [state.running for state in states]
+        self._pairs = list(zip(members, states, strict=True))
+        planned = self._running[0].steps_per_epoch * settings.epochs
+        self._schedule = make_schedule(steps.optimizer, settings, planned)
+
+    @property
+    def steps(self) -> dict[int, int]:
+        """By subdomain the steps since its training began."""
+        return {running.subdomain: running.steps_in_all for running in self._running}
+
+    @property
+    def _complete(self) -> bool:
+        return self._running[0].epoch >= self._settings.epochs
+
+    def restore(self, saved: Mapping[int, Snapshot], *, tell: bool) -> None:
+        """Goes on from snapshots, by subdomain; ``tell``: of what earlier jobs did."""
+        for member, state in self._pairs:
+            if (snapshot := saved.get(member.subdomain)) is not None:
+                state.restore(snapshot)
+                if tell:
+                    self._hooks.history(state.running.history)
+            member.manager.count(1 / len(self._members))
+        advance(self._schedule, self._running[0].steps_in_all)
+
+    def snapshots(self) -> dict[int, Snapshot]:
+        """Of all, by subdomain."""
+        return {member.subdomain: state.snapshot() for member, state in self._pairs}
+
+    def run(self, before: Mapping[int, int]) -> set[int]:
+        """Trains; ``before``: by subdomain the steps of earlier jobs. Returns the subdomains that are at their end."""
+        share, streams = self._share, [state.streams for state in self._states]
+
+        def save(member: Member, state: State) -> None:
+            member.manager.save(state.snapshot, state.running.steps_in_all - before[member.subdomain])
+
+        def overdue() -> bool:
+            return any(member.manager.overdue() for member in self._members)
+
+        if share.stream:  # a checkpoint has the first rank's random states
+            at = self._running[0].steps_in_all
+            streams[0].begin(self._seed, f"{self._masks} from step {at}{share.stream}", self._running[0].epoch)
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(share.flag.in_training(overdue))
+                for stream in streams:
+                    stack.enter_context(stream)
+                stack.enter_context(self._steps)
+                while not self._complete and not any(state.patience.exhausted for state in self._states):
+                    self._epoch(save)
+                    for member, state in self._pairs:  # a stop in here leaves all of them at one place
+                        self._evaluate(member, state)
+                    for member, state in self._pairs:
+                        over = self._end_epoch(member, state)
+                        if over or member.manager.due(state.running.epoch):
+                            save(member, state)
+                self._hooks.step()
+        except Exception as error:
+            for member, state in self._pairs:
+                if isinstance(error, StopRequest) or (member.manager.alone and is_loss(error)):
+                    save(member, state)
+            raise
+        ended = set[int]()
+        for member, state in self._pairs:
+            member.manager.count(0)
+            if self._complete or state.patience.exhausted:
+                state.patience.restore(member.network)
+                ended.add(member.subdomain)
+        return ended
+
+    @property
+    def _masks(self) -> str:
+        return f"{self._phase} dropout"
+
+    def _epoch(self, save: Callable[[Member, State], None]) -> None:
+        """The steps of one epoch, or what is left of it."""
+        hooks, flag, optimizer = self._hooks, self._share.flag, self._steps.optimizer
+        epoch, first, size = self._running[0].epoch, self._running[0].steps, self._running[0].batch_size
+        if not first:
+            for state in self._states:
+                state.streams.begin(self._seed, self._masks + self._share.stream, epoch)
+        view_seed = seed_of(self._seed, f"{self._phase} augmentation", epoch=epoch)
+        with ExitStack() as stack:
+            entered = []
+            for member in self._members:
+                order_seed = seed_of(self._seed, f"{self._phase} order", subdomain=member.subdomain, epoch=epoch)
+                entered.append(stack.enter_context(member.training.epoch(order_seed, view_seed, first * size)))
+            step = self._steps.of_epoch([seen for _, seen in entered], self._running)
+            orders = torch.stack([order for order, _ in entered])
+            for batches in torch.split(orders, size, dim=1)[first : self._running[0].steps_per_epoch]:
+                hooks.step()
+                for running in self._running:
+                    running.learning_rate = optimizer.param_groups[0]["lr"]
+                if hooks.due():
+                    try:
+                        for running in self._running:
+                            hooks.status(running.status())
+                    except DivergedError as error:  # the others hear of it by this step's messages
+                        flag.diverge(str(error))
+                step(batches)
+                self._schedule.step()
+                if flag.save:
+                    for member, state in self._pairs:
+                        save(member, state)
+                flag.check(self._phase)
+
+    def _evaluate(self, member: Member, state: State) -> None:
+        """What all ranks agree on at the end of an epoch: its sums, and loss and accuracy of the validation split."""
+        hooks, share, running = self._hooks, self._share, state.running
+        with hooks.evaluation():
+            share.average_buffers(member.network)
+            running.sums = share.sum(running.sums)
+            if member.validation is not None:
+                batch = self._settings.evaluation_batch
+                running.validation = evaluate(member.network, member.validation, batch, hooks.step, share)
+            running.take(hooks.agree(running.ending(share.flag.reason)))
+
+    def _end_epoch(self, member: Member, state: State) -> bool:
+        """Goes on to the next epoch; whether this was the last."""
+        state.patience.take(state.running.validation[1], member.network)
+        over = state.patience.exhausted
+        self._hooks.epoch(state.running.end_epoch(last=over))
+        return over or state.running.epoch == self._settings.epochs
 
 
 def logits_of(

@@ -14,7 +14,7 @@ from hpcdd.data.problem import build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.models.layers import Dropout
 from hpcdd.training import step_timing
-from hpcdd.training.trainer import Steps
+from hpcdd.training.steps import PlainSteps
 
 ROUNDS, STEPS = 3, 2
 
@@ -33,8 +33,8 @@ def config(tiny: Path) -> Config:
 
 def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    ours, theirs = Steps.step, plain_loop._Plain.step
-    monkeypatch.setattr(Steps, "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
+    ours, theirs = PlainSteps.step, plain_loop._Plain.step
+    monkeypatch.setattr(PlainSteps, "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
     monkeypatch.setattr(plain_loop._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
     problem = build_problem(config)
     samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]

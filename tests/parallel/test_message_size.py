@@ -15,7 +15,7 @@ from hpcdd.models.dnn import DNN
 from hpcdd.parallel.batch_shards import BatchSharing
 from hpcdd.parallel.sharded_coherent import ShardedCoherentModel, take_part
 from hpcdd.parallel.subdomain_sum import SubdomainSum
-from hpcdd.training.trainer import Steps
+from hpcdd.training.steps import PlainSteps
 
 from ..thread_ranks import ThreadComm, on_ranks
 
@@ -42,7 +42,7 @@ def test_with_a_rank_for_each_subdomain(subdomains: int, reduction: str, width: 
         dnn = take_part(before.dnn, [comm.rank], SubdomainSum(comm, reduction))
         part = ShardedCoherentModel({comm.rank: copy.deepcopy(before.cnns[comm.rank])}, dnn, "logits").train()
         samples = SideBySide([Samples(images[comm.rank], labels)])
-        with Steps(part, torch.optim.SGD(part.parameters(), 0.5), BatchSharing(), dnn.alike()) as steps:
+        with PlainSteps(part, torch.optim.SGD(part.parameters(), 0.5), BatchSharing(), dnn.alike()) as steps:
             for _ in range(STEPS):
                 steps.step(samples, batch)
         return part, comm.calls, sum(traffic.bytes for traffic in comm.ledger.traffic.values())

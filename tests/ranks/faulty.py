@@ -137,7 +137,7 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
     own = (lambda *_: "another processor") if what == "unlike" and chosen else arithmetic_of
     if phase in TRAININGS:
         room = TRAININGS[phase]
-        names = [name for name in ("train", "train_together") if hasattr(room, name)]
+        names = [name for name in ("train", "train_batched") if hasattr(room, name)]
         trainings = {name: in_the_middle(getattr(room, name)) for name in names}
         with mock.patch.multiple(room, **trainings), mock.patch.object(rank_layout, "arithmetic_of", own):
             yield

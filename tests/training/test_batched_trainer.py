@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,10 @@ from hpcdd.data.sample_loading import Where
 from hpcdd.decomposition.rank_layout import RankPlacement
 from hpcdd.mpi.traffic import Ledger
 from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_together
-from hpcdd.training import batched_trainer as together
 from hpcdd.training import cuda_graphs
 from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, Costs, NullCheckpointManager
 from hpcdd.training.status import Hooks, Status
+from hpcdd.training.steps import BatchedSteps
 
 from .test_trainer import stop_at
 
@@ -151,6 +152,21 @@ def test_a_stopped_training_goes_on_in_either_way(
         on.same_as(whole)
 
 
+def test_checkpoints_by_the_clock_are_of_all_at_one_step(tiny: Path, tmp_path: Path) -> None:
+    """What a job that is killed has left is at most a checkpoint's interval old, for each of the CNNs."""
+    count = itertools.count(1)
+
+    def killed() -> None:
+        if next(count) == 4:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        Run(tiny, tmp_path, every="0.000000001 minutes", step=killed)
+    on, whole = Run(tiny, tmp_path), Run(tiny)
+    on.same_as(whole)
+    assert [on.results[s].steps for s in ALL] == [whole.results[s].steps - 3 for s in ALL]
+
+
 def test_cnns_at_different_places_go_on_in_groups(tiny: Path, tmp_path: Path) -> None:
     """A job was killed while it wrote: some checkpoints are a few steps older."""
     for subdomains, step in (((0,), 3), ((1, 2), 5)):
@@ -262,22 +278,22 @@ class NeverWaiting(TorchDispatchMode):
 def test_no_step_waits_for_the_device(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a GPU does them; what it would wait for torch does on a CPU, too, and a mode sees it."""
     steps = 0
-    gradients = together._Group._gradients
+    gradients = BatchedSteps._gradients
 
-    def watched(group: Any, batches: torch.Tensor) -> None:
+    def watched(steps_of_all: Any, batches: torch.Tensor) -> None:
         nonlocal steps
         with NeverWaiting():
-            gradients(group, batches)
+            gradients(steps_of_all, batches)
         steps += 1
 
     with pytest.raises(AssertionError, match="waits for the device"), NeverWaiting():
         torch.ones(3)[torch.tensor([True, False, True])].sum().item()
-    monkeypatch.setattr(together._Group, "_gradients", watched)
+    monkeypatch.setattr(BatchedSteps, "_gradients", watched)
     monkeypatch.setattr(AugmentedSamples, "_cut", AugmentedSamples._gathered)
     run = Run(tiny, more=VIEWS)
     assert steps == run.results[0].steps > 0
     monkeypatch.undo()
-    monkeypatch.setattr(together._Group, "_gradients", watched)
+    monkeypatch.setattr(BatchedSteps, "_gradients", watched)
     with pytest.raises(AssertionError, match="waits for the device"):
         Run(tiny, more=VIEWS)  # a CPU's way to cut views
 
