@@ -68,6 +68,9 @@ class ThreadComm:
     def broadcast(self, array: Array, root: int = 0) -> None:
         array[...] = self._exchange("Ibcast", array.copy(), array.nbytes)[root]
 
+    def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:
+        return max(self._exchange("Iallreduce", value, 16))
+
     def _exchange(self, call: str, value: T, size: int) -> list[T]:
         with self.ledger.counted(call, size):
             self._slots[self.rank] = value

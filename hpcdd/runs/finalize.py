@@ -32,6 +32,7 @@ from ..phases.gather import gather_parameters
 from ..phases.local import LocalResult, create_local_cnn
 from ..training.checkpoints.manager import Costs
 from .context import RunContext
+from .session import RunSession
 
 
 @dataclass
@@ -62,41 +63,43 @@ def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
 
-def record(context: RunContext, trained: Trained) -> None:
+def record(session: RunSession, trained: Trained) -> None:
     """Collective: the parameters come to root, which writes the run's files and prints the table.
 
     Raises:
         WriteError: on all ranks, if something can't be written.
     """
+    context, directory = session.context, session.directory
     comm, problem, config = context.comm, context.problem, context.config
-    with context.phase("record"):
+    with session.phase("record"):
         states = _states(context, trained)
         fault: WriteError | None = None
         if comm.is_root:
             width = problem.widths.local_width
             try:
-                write_model(context.directory.model, config, problem.info, problem.decomposition, width, states)
+                write_model(directory.model, config, problem.info, problem.decomposition, width, states)
             except OSError as error:
-                fault = WriteError(f"{context.directory.model} can't be written: {error.strerror}")
+                fault = WriteError(f"{directory.model} can't be written: {error.strerror}")
         for _ in states:  # this rank's part of the collectives, if it has not had it
             pass
         comm.refuse(fault)
-        comm.on_root(lambda: _write_decisions(context))
-        everyone = comm.gather_object(_costs(context, trained))
-    content = comm.on_root(lambda: None if everyone is None else _write_results(context, trained, everyone))
-    context.archive.log.info("complete")
+        comm.on_root(lambda: _write_decisions(session))
+        everyone = comm.gather_object(_costs(session, trained))
+    content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
+    session.storage.log.info("complete")
     if content is not None and comm.is_root and not context.job.study:
-        context.close_display()
-        summary.print_results(content, context.directory.path, sys.stdout)
+        session.recorder.display.close()
+        summary.print_results(content, directory.path, sys.stdout)
 
 
-def _write_decisions(context: RunContext) -> None:
+def _write_decisions(session: RunSession) -> None:
     """On root: decisions.h5, from what each phase has contributed."""
-    pieces = {place: values for of_phase in context.archive.pieces.values() for place, values in of_phase.items()}
+    context = session.context
+    pieces = {place: values for of_phase in session.storage.pieces.values() for place, values in of_phase.items()}
     features = context.config.aggregation.features
     found = decisions_of(context.problem, EXAMINED, features, context.examined, pieces)
-    with writing(context.directory.decisions):
-        found.write(context.directory.decisions)
+    with writing(session.directory.decisions):
+        found.write(session.directory.decisions)
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,12 @@ class _Costs:
     startup: dict[str, float]
 
 
-def _costs(context: RunContext, trained: Trained) -> _Costs:
+def _costs(session: RunSession, trained: Trained) -> _Costs:
     """What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it."""
-    journal = context.archive.journal
-    seconds = [
-        result.seconds + journal.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()
-    ]
-    worked, traffic = dict(context.core_seconds), dict(context.comm.traffic)
-    for (phase, _), earlier in journal.earlier.items():
+    context, stats = session.context, session.checkpoints.stats
+    seconds = [result.seconds + stats.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()]
+    worked, traffic = dict(session.timer.core_seconds), dict(context.comm.traffic)
+    for (phase, _), earlier in stats.earlier.items():
         worked[phase] = worked.get(phase, 0.0) + earlier.core_seconds
         now = traffic.get(phase, Traffic())
         traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
@@ -138,7 +139,7 @@ def _costs(context: RunContext, trained: Trained) -> _Costs:
         worked=worked,
         traffic=traffic,
         bytes_read=context.reader.bytes_read,
-        checkpoints=journal.seconds,
+        checkpoints=stats.seconds,
         memory=_peak_memory(context.place.device),
         startup=context.comm.startup.seconds,
     )
@@ -150,25 +151,28 @@ def _peak_memory(device: str) -> tuple[int, int | None]:
     return host, None if device == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
-def _write_results(context: RunContext, trained: Trained, everyone: Sequence[_Costs]) -> Results:
+def _write_results(session: RunSession, trained: Trained, everyone: Sequence[_Costs]) -> Results:
     """On root: results.json, and that the run is complete.
 
     Args:
-        context, trained: of root.
+        session, trained: of root.
         everyone: the :func:`_costs` of every rank.
     """
-    for (phase, subdomain), earlier in context.archive.journal.earlier.items():
+    context, storage = session.context, session.storage
+    seconds: dict[str, Any] = dict(session.timer.seconds)
+    steps = dict(trained.steps)
+    for (phase, subdomain), earlier in session.checkpoints.stats.earlier.items():
         if subdomain == WHOLE:
-            context.seconds[phase] = context.seconds.get(phase, 0.0) + earlier.seconds
-            if phase in trained.steps:
-                trained.steps[phase] += earlier.steps
-    context.seconds["local"] = [seconds for of_rank in everyone for seconds in of_rank.local]
-    context.seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
-    context.seconds["total"] = context.comm.startup.age
-    communication = results.traffic_of([of_rank.traffic for of_rank in everyone], trained.steps)
-    for found in context.archive.evaluated.values():
+            seconds[phase] = seconds.get(phase, 0.0) + earlier.seconds
+            if phase in steps:
+                steps[phase] += earlier.steps
+    seconds["local"] = [own for of_rank in everyone for own in of_rank.local]
+    seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
+    seconds["total"] = context.comm.startup.age
+    communication = results.traffic_of([of_rank.traffic for of_rank in everyone], steps)
+    for found in storage.evaluated.values():
         for phase, cost in found["costs"].items():
-            context.seconds.setdefault(phase, cost["seconds"])
+            seconds.setdefault(phase, cost["seconds"])
             communication.setdefault(phase, {"calls": cost["calls"], "bytes": cost["bytes"]})
     content = results.assemble(
         context.config,
@@ -176,16 +180,16 @@ def _write_results(context: RunContext, trained: Trained, everyone: Sequence[_Co
         context.layout,
         parameters=_parameters(context, trained),
         accuracy=trained.accuracy,
-        seconds=context.seconds,
+        seconds=seconds,
         core_seconds=results.summed(of_rank.worked for of_rank in everyone),
         communication=communication,
         bytes_read=[of_rank.bytes_read for of_rank in everyone],
         memory=[of_rank.memory for of_rank in everyone],
         startup=[of_rank.startup for of_rank in everyone],
-        reused={phase: Path(donor).name for phase, donor in context.archive.reused.items()},
+        reused={phase: Path(donor).name for phase, donor in storage.record["reused"].items()},
     )
-    content.write(context.directory.results)
-    context.archive.complete()
+    content.write(session.directory.results)
+    storage.complete()
     return content
 
 

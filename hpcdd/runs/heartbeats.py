@@ -9,14 +9,20 @@ is reported by its own line. No message is sent, so that the local phase stays w
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..core.errors import RESUME
 from ..core.files import writing
+from ..mpi.communicator import Comm
+from ..mpi.library import set_finalize_timeout
+from .run_directory import RunDirectory
 
 _LINE = 256
 """Bytes of a line: overwritten in place, which needs no space on a full disk."""
@@ -140,3 +146,48 @@ class Watchdog:
 
     def _path(self, rank: int) -> Path:
         return self._folder / f"rank-{rank:04d}"
+
+
+@contextlib.contextmanager
+def watched(
+    comm: Comm,
+    directory: RunDirectory,
+    timeout: float,
+    movement: Callable[[], object],
+    words: Callable[[], str],
+    log: logging.Logger,
+    remedy: str,
+) -> Iterator[None]:
+    """In the block, and while MPI ends behind it, a rank that hangs ends the job; collective.
+
+    Args:
+        comm: all ranks.
+        directory: of the run.
+        timeout, movement, words: see :class:`Watchdog`.
+        log: of this rank.
+        remedy: what to do then, in words.
+    """
+
+    def end(text: str) -> None:  # the main thread may hang within MPI
+        if text:
+            for line in text.splitlines():
+                log.error("%s", line)
+            more = f"the job is ended; {remedy}"
+            sys.stderr.write("".join(f"hpcdd: {line}\n" for line in [*text.splitlines(), more]))
+            sys.stderr.flush()
+            time.sleep(0.5)  # as in hpcdd.cli.main: mpirun may end before it has passed on what was printed last
+        comm.abort(RESUME)
+
+    watchdog = Watchdog(
+        directory.heartbeats,
+        comm.rank,
+        comm.size,
+        timeout,
+        lambda: None if comm.ledger.inside else movement(),
+        lambda: f"phase {comm.phase_name}, {words()}",
+        end,
+    )
+    with contextlib.ExitStack() as stack:
+        comm.on_all(lambda: stack.enter_context(watchdog))
+        set_finalize_timeout(timeout, f"another rank hangs at its end; {directory.path} is closed", RESUME)
+        yield

@@ -28,10 +28,11 @@ from ..phases.local import train_local_cnns
 from ..training.status import Status
 from ..training.training_state import finished
 from . import resume
-from .context import RunContext
+from .context import prepare
 from .finalize import Trained, dnn_template, record
 from .recorded_evaluations import Evaluations, Found
 from .resume import Job
+from .session import RunSession, open_session
 
 _WHOLE = range(WHOLE, WHOLE + 1)
 
@@ -83,13 +84,12 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
 
 def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> Path:
     """As :func:`train`, without surviving; the run directory is appended to ``where`` once it is open."""
-    with RunContext(comm, job, above) as context:
-        run = Run(context)
-        context.open_directory()
+    with open_session(prepare(comm, job, above)) as session:
+        run = Run(session)
         if where is not None:
-            where[:] = [context.directory.path]
-        with context.stoppable():
-            with context.discarding():
+            where[:] = [session.directory.path]
+        with session.stoppable():
+            with session.discarding():
                 run.read()
             run.restore_decision()
             run.local_phase()
@@ -98,8 +98,8 @@ def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | 
                 run.coherent(start)
             if job.config.baseline.enabled:
                 run.baseline()
-            record(context, run.trained)
-        return context.directory.path
+            record(session, run.trained)
+        return session.directory.path
 
 
 class Run:
@@ -115,41 +115,44 @@ class Run:
         decided: whether an earlier job has trained and evaluated the DNN; local decisions are not wanted then.
     """
 
-    def __init__(self, context: RunContext) -> None:
-        self.context = context
+    def __init__(self, session: RunSession) -> None:
+        context = session.context
+        self.session, self.context = session, context
         self.comm, self.config = context.comm, context.config
         self.problem, self.team = context.problem, context.team
         self.samples: dict[int, dict[str, Subimages]] = {}
-        self.evaluations = Evaluations(context)
+        self.evaluations = Evaluations(session)
         self.trained = Trained(self.evaluations.accuracy)
         self.decided = False
         self._history: list[Status] = []
 
     def read(self) -> None:
         """Each rank reads its own subdomains."""
-        with self.context.phase("read"):
+        with self.session.phase("read"):
             self.samples = self.comm.on_all(lambda: self._read(self.context.place.subdomains))
         self.comm.startup.mark("read")
 
     def restore_decision(self) -> None:
         """Takes the DNN from its checkpoints, if an earlier job has trained and evaluated it."""
-        archive, team, config = self.context.archive, self.team, self.config
-        if "dnn" not in archive.evaluated:
+        session, team, config = self.session, self.team, self.config
+        if "dnn" not in session.storage.evaluated:
             return
         history: list[Status] | None = None
-        with self.context.phase("restore"):
+        with self.session.phase("restore"):
             if config.aggregation.placement == "distributed":
                 if team is not None:
                     widths = feature_widths(self.problem, "logits")
                     self.trained.dnn = fresh_dnn(config, team, widths, self.problem.info.num_classes)
-                    history = finished(self.trained.dnn, config.aggregation, archive.of_parts("dnn", team, team.across))
+                    history = finished(
+                        self.trained.dnn, config.aggregation, session.checkpoints.of_parts("dnn", team, team.across)
+                    )
                 self.decided = self.comm.maximum(int(team is not None and history is None)) == 0
             else:
                 template = dnn_template(config, self.problem, "logits")
                 whole = None
                 if self.comm.is_root:
                     whole = on_host(template).eval()
-                    history = finished(whole, config.aggregation, archive.of_dnn())
+                    history = finished(whole, config.aggregation, session.checkpoints.of_dnn())
                 self.decided = self.comm.broadcast_object(history is not None)
                 if self.decided and team is not None:
                     self.trained.dnn = spread_dnn(team, whole, template, team.reduction())
@@ -161,11 +164,11 @@ class Run:
         Args:
             again: whether they are trained, told of, and only their decisions are wanted.
         """
-        context, problem, team = self.context, self.problem, self.team
-        context.begin("local", range(len(problem.decomposition)))
+        session, context, problem, team = self.session, self.context, self.problem, self.team
+        session.begin("local", range(len(problem.decomposition)))
         apart = context.layout.replicas == 1
-        with context.phase("local", apart=apart):
-            with context.kept(apart=apart):  # root waits for everyone's last status
+        with session.phase("local", apart=apart):
+            with session.failures.kept(apart=apart):  # root waits for everyone's last status
                 if team is not None:
                     share = team.share_of_replicas()
                     self.trained.local = train_local_cnns(
@@ -174,12 +177,12 @@ class Run:
                         self.samples,
                         problem.info.num_classes,
                         problem.widths.local_width,
-                        context.hooks(alone=share.comm is None, heard=context.place.replica == 0 and not again),
+                        session.hooks.make(alone=share.comm is None, heard=context.place.replica == 0 and not again),
                         share,
-                        managers=lambda subdomain: context.archive.of_local(team, subdomain),
+                        managers=lambda subdomain: session.checkpoints.of_local(team, subdomain),
                         decide=not self.decided,
                     )
-            context.telemetry.finish(context.stop.poll)
+            session.telemetry.finish(context.stop.poll)
         steps = max((result.steps for result in self.trained.local.values()), default=0)
         if self.decided and self.comm.maximum(steps):
             # The checkpoint of a trained CNN was damaged: what was evaluated need not be what is there now.
@@ -188,30 +191,32 @@ class Run:
 
     def aggregation(self) -> None:
         """The rules and the DNN combine the local decisions."""
-        context, team, config, problem = self.context, self.team, self.config, self.problem
+        session, team, config, problem = self.session, self.team, self.config, self.problem
         if self.decided and self.evaluations.recall("dnn", 0):
             if self.comm.is_root:
-                context.telemetry.history(self._history)
+                session.telemetry.history(self._history)
             return
-        context.begin("dnn", _WHOLE)
+        session.begin("dnn", _WHOLE)
         labels = {split: problem.labels(split) for split in problem.samples}
         own = {s: result.logits for s, result in self.trained.local.items()}
         num_classes, dnn = problem.info.num_classes, None
         if config.aggregation.placement == "distributed":
-            with context.phase("dnn"):
+            with session.phase("dnn"):
                 if team is not None:
-                    hooks = context.hooks(alone=False, heard=self.comm.is_root)
-                    manager = context.archive.of_parts("dnn", team, team.across)
+                    hooks = session.hooks.make(alone=False, heard=self.comm.is_root)
+                    manager = session.checkpoints.of_parts("dnn", team, team.across)
                     self.trained.dnn = train_dnn_together(config, team, own, labels, num_classes, hooks, manager)
         else:
-            with context.phase("gather"):
-                logits = gather_logits(self.comm, context.layout, list(own.values()), problem.samples, num_classes)
-            with context.phase("dnn", apart=True):
+            with session.phase("gather"):
+                logits = gather_logits(self.comm, self.context.layout, list(own.values()), problem.samples, num_classes)
+            with session.phase("dnn", apart=True):
                 if logits is not None:
-                    dnn = train_dnn(config, logits, labels, context.hooks(alone=True), context.archive.of_dnn())
+                    dnn = train_dnn(
+                        config, logits, labels, session.hooks.make(alone=True), session.checkpoints.of_dnn()
+                    )
             del logits
         found: Found = {}
-        with context.phase("evaluation"):
+        with session.phase("evaluation"):
             if team is not None:
                 if self.trained.dnn is None:
                     template = dnn_template(config, self.problem, "logits")
@@ -233,10 +238,10 @@ class Run:
 
     def coherent(self, start: str) -> None:
         """All local CNNs and the DNN are trained on as one model."""
-        context, team, phase = self.context, self.team, f"coherent_{start}"
-        context.begin(phase, _WHOLE)
-        hooks = context.hooks(alone=False, heard=self.comm.is_root)
-        with context.phase(phase):
+        session, team, phase = self.session, self.team, f"coherent_{start}"
+        session.begin(phase, _WHOLE)
+        hooks = session.hooks.make(alone=False, heard=self.comm.is_root)
+        with session.phase(phase):
             if team is not None and self.trained.dnn is not None:
                 by_data = self.config.coherent.parallelism == "data"
                 networks = {s: result.network for s, result in self.trained.local.items()}
@@ -249,15 +254,15 @@ class Run:
                     self.samples,
                     self._read,
                     hooks,
-                    context.archive.of_copies(phase, team)
+                    session.checkpoints.of_copies(phase, team)
                     if by_data
-                    else context.archive.of_parts(phase, team, team.workers),
+                    else session.checkpoints.of_parts(phase, team, team.workers),
                 )
         if self.evaluations.recall(phase, self.trained.steps.get(phase, 0)):
             return
         found: Found = {}
         seen: list[torch.Tensor] = []
-        with context.phase("evaluation"):
+        with session.phase("evaluation"):
             if team is not None:
                 model = self.trained.models[start]
                 evaluated, seen = evaluate_coherent(team, self.problem, model, self.samples, hooks.step, EXAMINED)
@@ -267,10 +272,10 @@ class Run:
 
     def baseline(self) -> None:
         """The global CNN on whole images, to compare with."""
-        context, team = self.context, self.team
-        context.begin("global", _WHOLE)
-        hooks = context.hooks(alone=False, heard=self.comm.is_root)
-        with context.phase("read"):
+        session, context, team = self.session, self.context, self.team
+        session.begin("global", _WHOLE)
+        hooks = session.hooks.make(alone=False, heard=self.comm.is_root)
+        with session.phase("read"):
             images = self.comm.on_all(
                 lambda: (
                     {}
@@ -278,9 +283,9 @@ class Run:
                     else self.problem.read_whole(context.reader, context.place.device, context.storage)
                 )
             )
-        with context.phase("global"):
+        with session.phase("global"):
             if team is not None:
-                manager = context.archive.of_copies("global", team)
+                manager = session.checkpoints.of_copies("global", team)
                 self.trained.global_cnn, self.trained.steps["global"] = train_global_cnn(
                     team, self.problem, images, hooks, manager
                 )
@@ -288,7 +293,7 @@ class Run:
             return
         found: Found = {}
         logits = torch.empty(0)
-        with context.phase("evaluation"):
+        with session.phase("evaluation"):
             if team is not None and self.trained.global_cnn is not None:
                 accuracies, logits = global_accuracies(
                     team, self.problem, self.trained.global_cnn, images, hooks.step, EXAMINED

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..artifacts.evaluation_cache import Pieces
 from ..phases.attribution import Examination
-from .context import RunContext
+from .session import RunSession
 
 Found = dict[str, dict[str, Any]]
 """By split what results.json says of its accuracies."""
@@ -18,15 +18,15 @@ class Evaluations:
     """Every method is called by all ranks.
 
     Args:
-        context: of the job.
+        session: of the job.
 
     Attributes:
         accuracy: by split, for results.json, as far as it is known.
     """
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self.accuracy: Found = {split: {} for split in context.problem.samples}
+    def __init__(self, session: RunSession) -> None:
+        self._session = session
+        self.accuracy: Found = {split: {} for split in session.context.problem.samples}
 
     def take(self, phase: str, found: Found, examine: Callable[[Examination], Pieces]) -> None:
         """Takes over what an evaluation has found, and examines the decisions behind it.
@@ -38,17 +38,18 @@ class Evaluations:
             found: its accuracies; empty on an idle rank.
             examine: gives root its pieces of decisions.h5; collective over the workers.
         """
-        context, pieces = self._context, Pieces()
-        with context.phase("examination"):
+        session, context, pieces = self._session, self._session.context, Pieces()
+        with session.phase("examination"):
             if context.team is not None:
                 pieces = examine(Examination(context.team, context.examined))
         for split, accuracies in found.items():
             self.accuracy[split] |= accuracies
         if context.comm.is_root:
             costs = {}
-            if phase == "dnn" and "gather" in context.seconds:
-                costs["gather"] = {"seconds": context.seconds["gather"], **asdict(context.comm.traffic["gather"])}
-            context.archive.remember(phase, {"accuracy": found, "costs": costs}, pieces)
+            if phase == "dnn" and "gather" in session.timer.seconds:
+                seconds = session.timer.seconds["gather"]
+                costs["gather"] = {"seconds": seconds, **asdict(context.comm.traffic["gather"])}
+            session.storage.remember(phase, {"accuracy": found, "costs": costs}, pieces)
 
     def recall(self, phase: str, steps: int) -> bool:
         """Takes over what an earlier job has found, unless this one has trained the network on.
@@ -60,8 +61,8 @@ class Evaluations:
         Returns:
             Whether there was anything.
         """
-        evaluated = self._context.archive.evaluated
-        if not self._context.comm.broadcast_object(phase in evaluated and not steps):
+        evaluated = self._session.storage.evaluated
+        if not self._session.context.comm.broadcast_object(phase in evaluated and not steps):
             return False
         for split, accuracies in evaluated[phase]["accuracy"].items():
             self.accuracy[split] |= accuracies

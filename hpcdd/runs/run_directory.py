@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
-import socket
 from pathlib import Path
 from typing import Any, Literal
 
 from ..core.errors import DamagedError, UserError
 from ..core.files import clean_up, read_sealed, write_sealed, writing
-from ..core.texts import printable_lines
 
 Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
@@ -162,51 +159,6 @@ def newest(name: str) -> Path | None:
             if condition in wanted:
                 return path
     return None
-
-
-def start_log(path: Path) -> logging.Logger:
-    """This rank's log file, appended to; its folder exists.
-
-    Raises:
-        UserError: this rank's host does not see the run directory that root has made.
-    """
-    logger = logging.getLogger("hpcdd")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        handler = _PatientHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path.parent} can't be written on host {socket.gethostname()} ({error.strerror}); "
-            "output must be a folder on a file system that all hosts share"
-        ) from error
-    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
-    logger.addHandler(handler)
-    return logger
-
-
-def end_log() -> None:
-    """Closes this rank's log file."""
-    logger = logging.getLogger("hpcdd")
-    for handler in list(logger.handlers):
-        if isinstance(handler, _PatientHandler):  # others belong to who has added them
-            logger.removeHandler(handler)
-            handler.close()
-
-
-class _Formatter(logging.Formatter):
-    """Logs are read on terminals."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record's lines."""
-        return printable_lines(super().format(record))
-
-
-class _PatientHandler(logging.FileHandler):
-    """A full disk does not end a training for a line of its log; checkpoints tell of the trouble."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Leaves the line out."""
 
 
 def _first_free(folder: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hpcdd.cli import train
 from hpcdd.config.schema import Config, DataSettings
 from hpcdd.core.errors import UserError
 from hpcdd.runs import resume
-from hpcdd.runs.run_directory import RunDirectory, end_log, make, newest, start_log
+from hpcdd.runs.run_directory import RunDirectory, make, newest
 
 from ..parsed import parse
 
@@ -142,27 +141,6 @@ def test_nothing_is_left_to_do_on_a_complete_run(words: list[str]) -> None:
     job = resume.resolve(train.request(words))
     assert job.done
     assert job.config.output == "runs/quickstart-001"
-
-
-def test_the_log_is_appended_to_with_times() -> None:
-    directory = make("run", "a")
-    directory.log(0).write_text("before\n")
-    logger = start_log(directory.log(0))
-    try:
-        logger.info("rank %d of %d", 0, 4)
-        logging.getLogger("another").warning("not for this file")
-    finally:
-        end_log()
-    logger.info("behind the end")
-    first, second = directory.log(0).read_text().splitlines()
-    assert first == "before"
-    assert second.startswith("20")
-    assert second.endswith(" rank 0 of 4")
-
-
-def test_a_host_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="on host .*a file system that all hosts share"):
-        start_log(tmp_path / "elsewhere" / "logs" / "rank-0000.log")
 
 
 @pytest.mark.parametrize("words", [["--output", "$HPCDD_TEST/run"], ["c.yaml"]], ids=["command line", "file"])

@@ -1,0 +1,201 @@
+"""A job at work on its run: the open run directory, the progress of all ranks, the phases and what ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..artifacts.metrics_log import MetricsLog
+from ..core.errors import StopRequest, UserError
+from ..core.files import writing
+from ..mpi import launcher
+from ..mpi.stop import signal_reason
+from .context import RunContext
+from .failure_policy import FailurePolicy
+from .heartbeats import watched
+from .phase_timer import PhaseTimer
+from .profiling import Tracer
+from .progress.board import Board
+from .progress.display import Display, NoDisplay, make_display
+from .progress.recorder import StatusRecorder
+from .progress.telemetry import Telemetry
+from .run_checkpoints import RunCheckpoints
+from .run_directory import RunDirectory
+from .run_storage import RunStorage, open_storage
+from .training_hooks import TrainingHooks
+
+
+@dataclass(frozen=True)
+class RunSession:
+    """One rank's side. Every method is called by all ranks.
+
+    Attributes:
+        context: of the job.
+        storage: of the run directory.
+        checkpoints: of its trainings.
+        timer: of its phases.
+        failures: what happens to exceptions in them.
+        recorder: of statuses; on root, those of all ranks.
+        telemetry: which brings them there.
+        hooks: of trainings.
+        tracer: of some steps, with ``--profile``.
+        close: closes all that is open in the run directory, and gives it free.
+    """
+
+    context: RunContext
+    storage: RunStorage
+    checkpoints: RunCheckpoints
+    timer: PhaseTimer
+    failures: FailurePolicy
+    recorder: StatusRecorder
+    telemetry: Telemetry
+    hooks: TrainingHooks
+    tracer: Tracer | None
+    close: Callable[[], None]
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Of the run."""
+        return self.storage.directory
+
+    def begin(self, phase: str, subdomains: range) -> None:
+        """Announces on root's display whose statuses will come."""
+        self.recorder.display.begin(phase, subdomains)
+
+    @contextlib.contextmanager
+    def phase(self, name: str, *, apart: bool = False) -> Iterator[None]:
+        """A phase that all ranks end together: traffic and seconds of both kinds are recorded under ``name``.
+
+        Args:
+            name: of the phase.
+            apart: whether no rank waits for another one before its end.
+
+        Raises:
+            StopRequest: on all ranks alike at the end, if any rank wants to stop.
+            RunError: in a study, on all ranks alike at the end, with what was kept on any.
+        """
+        comm, stop = self.context.comm, self.context.stop
+        with self.timer.phase(name), comm.phase(name):
+            with self.failures.kept(apart=apart):
+                yield
+            if self.tracer is not None:
+                self.tracer.end()
+            with comm.phase("agreement"):
+                self.failures.agree(stop.poll)
+                stop.agree(name)
+
+    @contextlib.contextmanager
+    def discarding(self) -> Iterator[None]:
+        """Takes a new run's directory away again where the block finds a mistake of the user."""
+        comm = self.context.comm
+        try:
+            yield
+        except UserError as error:
+            if error.agreed != comm.size:
+                raise
+            if not comm.is_root:
+                self.close()
+            comm.maximum(0)  # all have closed their files there
+            if comm.is_root and self.context.job.record is None:
+                self.directory.remove()
+            raise
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Says of a request to stop why it came, and how the run is resumed."""
+        try:
+            yield
+        except StopRequest as request:
+            why = signal_reason(request.signum, os.environ, time.time())
+            self.storage.log.warning("%s; %s", request, why)
+            raise request.saying(f" ({why}); {self.context.job.go_on(self.directory.path)}") from None
+
+
+@contextlib.contextmanager
+def open_session(context: RunContext) -> Iterator[RunSession]:
+    """Takes the run directory and begins the work; collective.
+
+    Raises:
+        UserError: on all ranks: the directory can't be taken, see :func:`hpcdd.runs.run_storage.open_storage`.
+        StopRequest: on all ranks: any of them was asked to stop so early.
+    """
+    comm, job, stop = context.comm, context.job, context.stop
+    # A job that goes on without ranks that have died has started long ago.
+    timer = PhaseTimer(0.0 if comm.diminished else comm.startup.age, comm.startup.worked)
+    with contextlib.ExitStack() as opened:
+        display: Display = NoDisplay()
+
+        def show() -> float:
+            nonlocal display
+            if not job.study:  # of many runs at a time none draws
+                display = make_display(context.config.progress, launcher.from_environment(), sys.stdout)
+                opened.callback(display.close)
+            return display.interval
+
+        interval = comm.on_root(show)
+        stop.listen()
+        stop.agree()
+        storage = opened.enter_context(open_storage(comm, job, context.facts, context.layout))
+        directory = storage.directory
+        if comm.is_root and job.study:  # where nothing is printed of it
+            for warning in context.layout.warnings():
+                storage.log.warning("%s", warning)
+        recorder = StatusRecorder(display)
+
+        def record() -> None:
+            nonlocal recorder
+            recorder = _recorder(display, context, directory)
+            opened.callback(recorder.close)
+
+        comm.on_root(record)
+        telemetry = Telemetry(comm, context.channel, recorder, interval)
+        tracer = _make_tracer(context, storage) if job.profile else None
+        hooks = TrainingHooks(comm, stop, telemetry, storage.log, tracer)
+
+        def movement() -> tuple[int, ...]:
+            return hooks.steps, context.reader.bytes_read, sum(traffic.calls for traffic in list(comm.traffic.values()))
+
+        if (timeout := context.config.run.stall_timeout) is not None:
+            remedy = job.go_on(directory.path)
+            watch = watched(comm, directory, timeout, movement, lambda: f"step {hooks.steps}", storage.log, remedy)
+            opened.enter_context(watch)
+        comm.startup.mark("directory")
+        yield RunSession(
+            context=context,
+            storage=storage,
+            checkpoints=RunCheckpoints(
+                directory, storage.record["run"], context.config.checkpoint, comm.ledger, storage.warn
+            ),
+            timer=timer,
+            failures=FailurePolicy(comm, study=job.study),
+            recorder=recorder,
+            telemetry=telemetry,
+            hooks=hooks,
+            tracer=tracer,
+            close=opened.close,
+        )
+
+
+def _recorder(display: Display, context: RunContext, directory: RunDirectory) -> StatusRecorder:
+    board = None
+    with writing(directory.metrics):
+        metrics = MetricsLog(directory.metrics)
+    if context.config.run.tensorboard:
+        with writing(directory.tensorboard):
+            board = Board(directory.tensorboard)
+    return StatusRecorder(display, metrics, board)
+
+
+def _make_tracer(context: RunContext, storage: RunStorage) -> Tracer:
+    folder = storage.directory.profile
+
+    def make() -> None:
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+
+    context.comm.on_root(make)
+    return Tracer(folder, context.comm.rank, context.place.device, storage.log)

@@ -1,0 +1,87 @@
+"""Which exceptions end a job at once, and which are kept until all ranks agree."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from hpcdd.core.errors import DivergedError, RunError, StopRequest, UserError
+from hpcdd.mpi.communicator import world
+from hpcdd.runs.failure_policy import FailurePolicy
+
+from ..thread_ranks import ThreadComm, on_ranks
+
+STOP = StopRequest(signal.SIGTERM, "local")
+DIVERGED = DivergedError("phase local: the loss is nan")
+
+
+def never() -> None:
+    """While nobody waits."""
+
+
+@pytest.mark.parametrize("study", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, apart: bool) -> None:
+    policy = FailurePolicy(world(), study=study)
+    with policy.kept(apart=apart):
+        raise STOP
+    policy.agree(never)
+
+
+@pytest.mark.parametrize(
+    ("error", "study", "apart"),
+    [
+        (DIVERGED, False, True),
+        (UserError("a typo"), False, True),
+        (UserError("a typo"), True, False),
+        (ZeroDivisionError("a defect"), True, False),
+        (KeyboardInterrupt(), True, True),
+    ],
+    ids=repr,
+)
+def test_what_others_may_wait_for_ends_the_job_at_once(error: BaseException, study: bool, apart: bool) -> None:
+    policy = FailurePolicy(world(), study=study)
+    with pytest.raises(type(error)), policy.kept(apart=apart):
+        raise error
+    policy.agree(never)
+
+
+@pytest.mark.parametrize(
+    ("error", "apart", "text", "code"),
+    [
+        (DIVERGED, False, r"^phase local: the loss is nan$", DIVERGED.exit_code),
+        (UserError("a typo"), True, r"^rank 0 of 1 on \S+: a typo$", UserError("").exit_code),
+        (
+            ZeroDivisionError("a defect"),
+            True,
+            r"(?s)^rank 0 of 1 on \S+ failed in phase .*ZeroDivisionError: a defect$",
+            1,
+        ),
+    ],
+    ids=repr,
+)
+def test_in_a_study_a_failure_ends_its_run_only(error: Exception, apart: bool, text: str, code: int) -> None:
+    policy = FailurePolicy(world(), study=True)
+    with policy.kept(apart=apart):
+        raise error
+    with pytest.raises(RunError, match=text) as found:
+        policy.agree(never)
+    assert found.value.agreed == 1
+    assert found.value.exit_code == code
+
+
+def test_all_ranks_hear_what_one_has_met() -> None:
+    def rank(comm: ThreadComm) -> str:
+        policy = FailurePolicy(comm, study=True)  # type: ignore[arg-type]
+        with policy.kept(apart=True):
+            if comm.rank == 1:
+                raise DIVERGED
+        with pytest.raises(RunError) as found:
+            policy.agree(never)
+        assert found.value.agreed == comm.size
+        return str(found.value)
+
+    heard: list[Any] = on_ranks(3, rank)
+    assert heard == [str(DIVERGED)] * 3
