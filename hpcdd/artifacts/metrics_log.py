@@ -6,11 +6,25 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import TypedDict
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
+
+from ..core.errors import UserError
+
+Number = Annotated[float | None, AfterValidator(lambda x: x if x is not None and math.isfinite(x) else None)]
 
 
-class EpochRecord(TypedDict):
-    """A line.
+class EpochRecord(BaseModel):
+    """A line. JSON has no NaN: a number that is none is null.
 
     Attributes:
         phase: ``local``, ``dnn``, ``coherent_transfer``, ``coherent_scratch`` or ``global``.
@@ -23,16 +37,18 @@ class EpochRecord(TypedDict):
         samples_per_second: over the epoch.
     """
 
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     phase: str
-    subdomain: int | None
-    epoch: int
-    loss: float
-    accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    learning_rate: float
-    seconds: float
-    samples_per_second: float
+    subdomain: NonNegativeInt | None
+    epoch: PositiveInt
+    loss: Number
+    accuracy: Number
+    validation_loss: Number
+    validation_accuracy: Number
+    learning_rate: Number = None
+    seconds: NonNegativeFloat
+    samples_per_second: Number = None
 
 
 class MetricsLog:
@@ -49,9 +65,7 @@ class MetricsLog:
 
     def add(self, record: EpochRecord) -> None:
         """Appends the end of one epoch."""
-        # JSON has no NaN; a validation loss may be one.
-        finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
-        self._waiting += (json.dumps(finite, allow_nan=False) + "\n").encode()
+        self._waiting += (json.dumps(record.model_dump(), allow_nan=False) + "\n").encode()
         self._write()
 
     def close(self) -> None:
@@ -69,3 +83,23 @@ class MetricsLog:
         except OSError:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
+
+
+def read(path: Path) -> tuple[EpochRecord, ...]:
+    """All lines of a file.
+
+    Raises:
+        UserError: it can't be read, or a line is damaged.
+    """
+    try:
+        texts = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+    found = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            found.append(EpochRecord.model_validate_json(text))
+        except ValidationError as error:
+            first: Any = error.errors()[0]
+            raise UserError(f"{path}:{number} is damaged: {first['msg']}; copy it again, or remove the line") from error
+    return tuple(found)

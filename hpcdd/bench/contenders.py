@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..artifacts.headline_file import CurvePoint
 from ..core.seeding import seed_of
 from ..data.problem import Problem
 from ..data.reading import BoxReader
@@ -31,7 +32,6 @@ from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
 from ..training.trainer import evaluate, logits_of
 from . import single_steps
-from .curves import CurvePoint
 from .stopwatch import Stopwatch, slowest
 
 Images = Mapping[str, Subimages]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from ..artifacts import headline_file
+from ..artifacts.headline_file import REFERENCE, WORDS, Headline
 from ..config.schema import Config
 from ..core import environment
 from ..core.errors import UserError
@@ -28,9 +30,7 @@ from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
 from ..phases.coherent import coherent_parameters
 from ..training.optimizers import check_precisions
-from . import curves
 from .contenders import Distributed, decomposed, warm_up
-from .curves import REFERENCE, WORDS, Headline
 from .gloo import torch_group
 from .rank_ladder import refuse_spare_ranks
 
@@ -69,18 +69,18 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     found = _measure(team, problem)
     if comm.is_root:
         _print(found)
-    comm.on_root(lambda: curves.write(folder, found))
+    comm.on_root(lambda: headline_file.write(folder, found))
     if comm.is_root:
-        print(f"results: {folder / curves.NAME}", flush=True)
+        print(f"results: {folder / headline_file.NAME}", flush=True)
 
 
 def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
     """On root: the folder, and the problem with the test split in the place of a validation split."""
     if output is None:
         raise UserError("bench headline: name the folder of its results with --output FOLDER")
-    if (output / curves.NAME).exists():
+    if (output / headline_file.NAME).exists():
         raise UserError(
-            f"bench headline: {output} holds {curves.NAME} already; nothing is overwritten, name another one"
+            f"bench headline: {output} holds {headline_file.NAME} already; nothing is overwritten, name another one"
         )
     if early := [name for name in _SECTIONS if getattr(config, name).early_stopping is not None]:
         raise UserError(

@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from ..artifacts.headline_file import CurvePoint
 from ..mpi.communicator import Comm
 from ..training.status import Hooks, Status
-from .curves import CurvePoint
 from .single_steps import finish
 
 

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 def declare(parser: Parser) -> None:
     """Adds the options."""
-    from ..studies.scaling_file import Study
+    from ..config.scaling_study import ScalingStudy
 
     parser.describe(
         "Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
-        "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n" + documented(Study),
+        "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n"
+        + documented(ScalingStudy),
         "mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
         usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--phases P,P,...] [--repeats R] "
         "[--section.key VALUE ...]",

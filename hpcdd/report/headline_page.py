@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bench.curves import NAME, REFERENCE, WORDS, Headline
+from ..artifacts import headline_file
+from ..artifacts.headline_file import REFERENCE, WORDS, Headline
 from ..core import yaml_text
-from ..core.files import read_json
 from .drawing import Figures
 from .page import Section
 from .style import LOOKS, legend
@@ -29,7 +29,7 @@ def section(source: Path, folder: Path) -> Section:
         UserError: the result can't be read, or is damaged.
         OSError: the figure can't be written.
     """
-    found = read_json(source / NAME, Headline)
+    found = headline_file.read(source)
     figures = Figures(folder)
     with figures.draw("headline", _CAPTION) as axes:
         draw(axes, found)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ..bench import curves
+from ..artifacts import headline_file, study_index
 from ..core.errors import UserError
 from ..core.files import writing
-from ..studies import study_index
 from . import run_page, scaling_page, study_page
 from .headline_page import section as of_headline
 from .page import Section, write_page
@@ -47,7 +46,7 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
             table = study_page.read(path)
             study_page.show(table, out)
             found.append(study_page.section(table, place, output))
-        elif (path / curves.NAME).exists():
+        elif (path / headline_file.NAME).exists():
             found.append(of_headline(path, place))
         else:
             found.append(run_page.section(path, place))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
-
-from ..artifacts import predictions
+from ..artifacts import metrics_log, predictions
+from ..artifacts.metrics_log import EpochRecord
 from ..artifacts.names import TRAININGS
 from ..artifacts.predictions import Decisions
 from ..artifacts.results import Results
@@ -21,21 +19,6 @@ from ..runs.run_directory import RunDirectory
 
 PHASES = tuple(TRAININGS)
 """The phases that train, in their order."""
-
-
-class EpochLine(BaseModel):
-    """A line of metrics.jsonl: the end of an epoch; see :class:`hpcdd.training.status.Status`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    phase: str
-    subdomain: NonNegativeInt | None
-    epoch: PositiveInt
-    loss: float | None
-    accuracy: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None
-    seconds: NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -54,7 +37,7 @@ class RunData:
     folder: Path
     config: Config
     results: Results
-    lines: tuple[EpochLine, ...]
+    lines: tuple[EpochRecord, ...]
     decisions: Decisions
     decomposition: Decomposition
 
@@ -64,7 +47,7 @@ class RunData:
         present = {line.phase for line in self.lines}
         return [phase for phase in PHASES if phase in present]
 
-    def curves(self, phase: str) -> Iterator[tuple[int | None, list[EpochLine]]]:
+    def curves(self, phase: str) -> Iterator[tuple[int | None, list[EpochRecord]]]:
         """By subdomain (None: of a network of all) the lines of a phase, ascending by epoch."""
         of_phase = [line for line in self.lines if line.phase == phase]
         for subdomain in sorted({line.subdomain for line in of_phase}, key=lambda s: -1 if s is None else s):
@@ -93,19 +76,5 @@ def read(folder: Path) -> RunData:
     found = predictions.read(directory.decisions)
     if found.local.shape[1] != len(decomposition) or found.images.shape[1:] != tuple(results.dataset.image_shape):
         raise UserError(f"{directory.decisions} is of another run than {directory.config}; copy the whole folder again")
-    return RunData(folder, config, results, _lines(directory.metrics), found, decomposition)
-
-
-def _lines(path: Path) -> tuple[EpochLine, ...]:
-    try:
-        texts = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
-    found = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            found.append(EpochLine.model_validate_json(text))
-        except ValidationError as error:
-            first: Any = error.errors()[0]
-            raise UserError(f"{path}:{number} is damaged: {first['msg']}; copy it again, or remove the line") from error
-    return tuple(line for line in found if line.phase in PHASES)
+    lines = tuple(line for line in metrics_log.read(directory.metrics) if line.phase in PHASES)
+    return RunData(folder, config, results, lines, found, decomposition)

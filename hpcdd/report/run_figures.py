@@ -10,11 +10,12 @@ from matplotlib.ticker import MaxNLocator
 
 from ..artifacts.metrics import Array as Floats
 from ..artifacts.metrics import Calibration
-from .run_data import EpochLine, RunData
+from ..artifacts.metrics_log import EpochRecord
+from .run_data import RunData
 from .run_facts import Share
 from .style import INK, LOOKS, OVER, PAPER, legend
 
-Value = Callable[[EpochLine], float | None]
+Value = Callable[[EpochRecord], float | None]
 _SINGLE = 8
 """Local CNNs whose curves are drawn one by one; of more, a band."""
 _NUMBERS, _COLOURS = 10, 100

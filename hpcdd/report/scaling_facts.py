@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..artifacts.scaling_log import ScalingLine
 from ..core.interleaving import quartiles
-from ..studies.scaling_log import ScalingLine
 
 Turn = tuple[int, str, int]
 """Number of the file, job, repeat."""

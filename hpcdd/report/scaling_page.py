@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ..artifacts import scaling_log
 from ..core import yaml_text
 from ..core.errors import UserError
-from ..studies import scaling_log
 from .drawing import Figures
 from .page import Section
 from .scaling_facts import Scaling, Spread, analyse

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from ..artifacts import scaling_log
+from ..config.scaling_study import ScalingStudy
 from ..core import environment
 from ..core.errors import UserError
 from ..core.interleaving import rotated
@@ -26,8 +28,7 @@ from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..mpi.communicator import Comm
 from ..mpi.library import mpi_library
-from . import scaling_log
-from .scaling_file import ScalingRequest, Study
+from .scaling_file import ScalingRequest
 from .scaling_point import ScalingPoint, Timing
 from .weak_scaling import RepeatedReader, grow
 
@@ -84,12 +85,12 @@ def run(comm: Comm, order: ScalingRequest) -> None:
 
 
 def series(order: ScalingRequest) -> str:
-    """See :func:`hpcdd.studies.scaling_log.series`."""
+    """See :func:`hpcdd.artifacts.scaling_log.series`."""
     return scaling_log.series(order.study.model_dump(mode="json"), order.config.model_dump(mode="json"))
 
 
 def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
-    """What :class:`hpcdd.studies.scaling_log.ScalingLine` says of the study and of the turn."""
+    """What :class:`hpcdd.artifacts.scaling_log.ScalingLine` says of the study and of the turn."""
     study = order.study
     return {
         "series": series(order),
@@ -169,7 +170,7 @@ def _point_of(
     return ScalingPoint(part, order.config, order.study.phases, problem, reader, stack)
 
 
-def _sizes(study: Study, ranks: int) -> list[int]:
+def _sizes(study: ScalingStudy, ranks: int) -> list[int]:
     wanted = [ranks] if study.ranks is None else sorted(study.ranks)
     possible = [n for n in wanted if n <= ranks]
     if not possible:

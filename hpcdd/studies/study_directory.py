@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..artifacts import study_index
+from ..artifacts.study_index import StudyEntry, StudyIndex, TableOf
 from ..core.errors import UserError
 from ..core.files import write_json, writing
 from ..runs import resume
 from ..runs.resume import Job
 from ..runs.run_directory import RunDirectory
-from . import study_index, study_results
-from .study_index import StudyEntry, StudyIndex, TableOf
+from . import study_results
 from .study_request import StudyRequest, StudyRun
 from .study_results import Condition
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..artifacts import study_index
 from ..artifacts.results import Results
+from ..artifacts.study_index import StudyEntry, StudyIndex
 from ..core.errors import UserError
 from ..core.texts import printable_lines
 from ..runs.run_directory import RunDirectory
-from . import study_index
-from .study_index import StudyEntry, StudyIndex
 
 RUNS = "runs"
 FAILED = "failed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcdd.bench.curves import CurvePoint, Headline
+from hpcdd.artifacts.headline_file import CurvePoint, Headline
 
 
 def made(**accuracies: list[float]) -> Headline:

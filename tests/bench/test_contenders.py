@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from hpcdd.artifacts.headline_file import Headline
 from hpcdd.bench import coherent_step, contenders, headline
-from hpcdd.bench.curves import Headline
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
 from hpcdd.mpi import communicator

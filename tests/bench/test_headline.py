@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hpcdd.bench import curves, headline
-from hpcdd.bench.curves import CurvePoint, Headline
+from hpcdd.artifacts import headline_file
+from hpcdd.artifacts.headline_file import CurvePoint, Headline
+from hpcdd.bench import headline
 from hpcdd.bench.stopwatch import Stopwatch, slowest
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
@@ -75,7 +76,7 @@ def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_pa
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     done = mpi.hpcdd(2, ["bench", "headline", "c.yaml", "--output", "out"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    found = Headline.model_validate_json((tmp_path / "out" / curves.NAME).read_bytes())
+    found = Headline.model_validate_json((tmp_path / "out" / headline_file.NAME).read_bytes())
     assert {name: [point.epoch for point in points] for name, points in found.curves.items()} == {
         name: list(range(1, epochs + 1)) for name, epochs in EPOCHS.items()
     }
@@ -90,12 +91,12 @@ def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_pa
     assert found.config["augmentation"] == {"mirror": [1], "shift": 1}
     for name in ("local CNNs and DNN", "coherent model, by transfer", "global CNN, DDP"):
         assert name in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {curves.NAME, "report.html", "figures"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {headline_file.NAME, "report.html", "figures"}
     assert {path.name for path in (tmp_path / "out/figures").iterdir()} == {"headline.png", "headline.svg"}
 
 
 def test_a_result_is_not_overwritten(content: dict[str, Any], tmp_path: Path) -> None:
-    curves.write(tmp_path, made(**{"global": [0.5], "dnn": [0.5], "coherent_transfer": [0.5]}))
+    headline_file.write(tmp_path, made(**{"global": [0.5], "dnn": [0.5], "coherent_transfer": [0.5]}))
     with pytest.raises(UserError, match=f"{tmp_path} holds headline.json already; nothing is overwritten"):
         headline._begin(Config.model_validate(content), tmp_path)
 

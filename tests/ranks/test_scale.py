@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcdd.studies import scaling_log
+from hpcdd.artifacts import scaling_log
 
 from ..bad_input.outcome import check_text
 from ..launchers import Launcher, find

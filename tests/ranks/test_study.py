@@ -12,8 +12,9 @@ import psutil
 import pytest
 import yaml
 
+from hpcdd.artifacts import study_index
 from hpcdd.data.writing import Split, write_dataset
-from hpcdd.studies import study_index, study_results
+from hpcdd.studies import study_results
 
 from ..conftest import make_split
 from ..launchers import Launcher, find

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpcdd.bench import curves
+from hpcdd.artifacts import headline_file
 from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 
@@ -18,7 +18,7 @@ from . import browser
 
 def test_the_page_can_be_read(opened: Any, tmp_path: Path) -> None:
     found = made(**{"global": [0.6, 0.72, 0.81], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
-    curves.write(tmp_path, found)
+    headline_file.write(tmp_path, found)
     report.run_alone([str(tmp_path)])
     page = (tmp_path / "report.html").read_text()
     assert "made: accuracy against time" in page
@@ -27,6 +27,6 @@ def test_the_page_can_be_read(opened: Any, tmp_path: Path) -> None:
 
 
 def test_a_damaged_result_is_refused(tmp_path: Path) -> None:
-    (tmp_path / curves.NAME).write_text(json.dumps({"name": "x"}))
+    (tmp_path / headline_file.NAME).write_text(json.dumps({"name": "x"}))
     with pytest.raises(UserError, match="is damaged or of another format: dataset: Field required"):
         report.run_alone([str(tmp_path)])

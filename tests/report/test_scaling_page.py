@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hpcdd.artifacts.scaling_log import ScalingLine
 from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 from hpcdd.report import scaling_page
 from hpcdd.report.scaling_facts import Spread, analyse
-from hpcdd.studies.scaling_log import ScalingLine
 
 from ..studies import lines
 from . import browser

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from hpcdd.artifacts import study_index
 from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 from hpcdd.report import study_page
-from hpcdd.studies import study_index
 
 from ..studies import made
 from . import browser

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcdd.studies import scaling_log
+from hpcdd.artifacts import scaling_log
 
 from ..launchers import find, started
 from ..programs import JOBS, hpcdd, stand_in

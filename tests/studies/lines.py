@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hpcdd.studies.scaling_log import ScalingLine
+from hpcdd.artifacts.scaling_log import ScalingLine
 
 LAYOUT = {"ranks_by_host": [1], "processors": ["P"], "devices": ["cpu"], "mpi_library": "M, 1", "torch": "2"}
 _FIELDS = {

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcdd.studies import study_index
-from hpcdd.studies.study_index import StudyEntry, StudyIndex, TableOf
+from hpcdd.artifacts import study_index
+from hpcdd.artifacts.study_index import StudyEntry, StudyIndex, TableOf
 from hpcdd.studies.study_results import FAILED, RUNS
 
 Accuracies = Mapping[str, Any]

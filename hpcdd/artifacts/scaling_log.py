@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from pydantic import ValidationError as Invalid
 
 from ..config import loading
+from ..config.scaling_study import Phase, ScalingStudy
 from ..core.errors import UserError
 from ..core.files import writing
-from .scaling_file import Phase, Study
 
 FORMAT = 1
 FREE_SETTINGS = {"ranks", "phases", "repeats"}
@@ -224,7 +224,7 @@ def _in_todays_settings(line: ScalingLine) -> ScalingLine:
     if line.series != series(line.study, line.config):
         return line
     try:
-        study = Study.model_validate(line.study).model_dump(mode="json")
+        study = ScalingStudy.model_validate(line.study).model_dump(mode="json")
         config = loading.recorded(line.config, "a line").model_dump(mode="json")
     except (Invalid, UserError):  # a study of what is no more: a series of its own
         return line

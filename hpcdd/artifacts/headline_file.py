@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
-from ..core.files import write_json, writing
+from ..core.files import read_json, write_json, writing
 
 NAME = "headline.json"
 Contender = Literal["global", "dnn", "coherent_transfer"]
@@ -112,3 +112,12 @@ def write(folder: Path, found: Headline) -> None:
     """
     with writing(folder / NAME):
         write_json(folder / NAME, found.model_dump(mode="json"))
+
+
+def read(folder: Path) -> Headline:
+    """What :func:`write` wrote.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    return read_json(folder / NAME, Headline)

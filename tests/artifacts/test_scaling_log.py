@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from hpcdd.artifacts import scaling_log
+from hpcdd.config.scaling_study import ScalingStudy
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError, WriteError
-from hpcdd.studies import scaling_log
-from hpcdd.studies.scaling_file import Study
 
+from ..studies import lines
 from ..waiting import LIMIT
-from . import lines
 
 
 def line(repeat: int) -> scaling_log.ScalingLine:
@@ -40,7 +40,7 @@ def test_the_same_turn_on_another_layout_is_another_measurement() -> None:
 def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     path, each = tmp_path / "s.jsonl", 50
     program = (
-        "import sys; from pathlib import Path; from hpcdd.studies import scaling_log\n"
+        "import sys; from pathlib import Path; from hpcdd.artifacts import scaling_log\n"
         "line = scaling_log.ScalingLine.model_validate_json(sys.argv[4])\n"
         "for n in range(int(sys.argv[2])):\n"
         "    scaling_log.append(Path(sys.argv[1]), line.model_copy(update={'job': sys.argv[3], 'repeat': n}))"
@@ -114,7 +114,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_line_that_knew_fewer_settings_belongs_to_the_series_of_today(tmp_path: Path) -> None:
     """What is measured already is not measured again because a setting was added since."""
-    study, config = Study(kind="strong").model_dump(mode="json"), Config(seed=4).model_dump(mode="json")
+    study, config = ScalingStudy(kind="strong").model_dump(mode="json"), Config(seed=4).model_dump(mode="json")
     today = scaling_log.series(study, config)
     del study["warm_up"], config["decomposition"]["uniform"]
     other = {**config, "magic": 3}

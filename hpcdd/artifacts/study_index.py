@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ..artifacts.names import StrategyName
 from ..core.errors import UserError
 from ..core.files import read_json, write_json, writing
 from ..core.texts import printable
+from .names import StrategyName
 
 NAME = "study.json"
 Identity = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=200)]

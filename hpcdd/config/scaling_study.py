@@ -1,0 +1,51 @@
+"""The settings of a scaling study, as they stand in its YAML file beside its problem."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+
+from ..core.environment import MOST_THREADS
+from .sections import Settings
+
+Phase = Literal["local", "alone", "gather", "dnn", "coherent"]
+
+
+class ScalingStudy(Settings):
+    """What a study measures. Its problem stands below ``config``, as for ``hpcdd train``."""
+
+    kind: Literal["strong", "weak"]
+    """``strong``: the problem stays as it is. ``weak``: subdomains grow with the ranks; on n ranks the images are n
+    times as large (repeated along their axes) and have n times as many subdomains, of the same size."""
+
+    ranks: tuple[PositiveInt, ...] | None = None
+    """Numbers of ranks that a job measures, as many as it has: each on its first ranks, while the others sleep. All
+    take turns. Default: all its ranks."""
+
+    phases: tuple[Phase, ...] = Field(default=("local", "gather", "dnn", "coherent"), min_length=1)
+    """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: all decisions on
+    the training split come to root. ``alone``: as ``local``, but one rank after the other, while the rest sleep: the
+    difference is what ranks that share a host's memory and caches cost each other."""
+
+    repeats: PositiveInt = 5
+    """How often everything takes a turn."""
+
+    warm_up: PositiveInt = 2
+    """Steps of each turn that are recorded, but don't count."""
+
+    steps: PositiveInt = 10
+    """Steps of each turn that count."""
+
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
+    """Threads of each rank (they count as OMP_NUM_THREADS): the same on any number of ranks."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the configuration; see ``hpcdd train --help``."""
+
+    @field_validator("ranks", "phases")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...] | None, info: ValidationInfo) -> tuple[Any, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError(f"{info.field_name} is {list(value)}; name each once")
+        return value
