@@ -1,4 +1,4 @@
-"""Decisions that no training has made, for tests of what is reported about them."""
+"""Predictions that no training has made, for tests of what is reported about them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpcdd.artifacts.predictions import Decisions
+from hpcdd.artifacts.predictions import SplitPredictions
 
 
 def decisions(
@@ -18,7 +18,7 @@ def decisions(
     image_shape: tuple[int, ...] = (1, 12, 12),
     dataset: str = "artificial",
     seed: int = 0,
-) -> Decisions:
+) -> SplitPredictions:
     """All samples of a small split: local CNNs that are right half of the time, strategies that are better each."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % num_classes
@@ -32,7 +32,7 @@ def decisions(
     moved = [name for name in strategies if name in ("average", "dnn") or name.startswith("coherent")]
     influence = {name: generator.normal(0, 0.2, (n, num_subdomains)).astype(np.float32) for name in moved}
     shown = np.arange(min(n, 3 * num_classes))
-    return Decisions(
+    return SplitPredictions(
         dataset=dataset,
         split="test",
         class_names=tuple(f"class {k}" for k in range(num_classes)),

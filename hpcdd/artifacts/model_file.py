@@ -167,7 +167,7 @@ class ModelFile:
         return filled(made, self._file["global"]).eval()
 
     def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
-        """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees so many features of each CNN."""
+        """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees that many features of each CNN."""
         settings = self.config.aggregation
         with torch.device("meta"):
             made = DNN(widths, settings.hidden, len(self.class_names), settings.dropout)

@@ -45,7 +45,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Decisions:
+class SplitPredictions:
     """The content of the file; arrays as above.
 
     Attributes:
@@ -123,8 +123,8 @@ class Decisions:
         }
 
 
-def read(path: Path) -> Decisions:
-    """What :meth:`Decisions.write` wrote.
+def read(path: Path) -> SplitPredictions:
+    """What :meth:`SplitPredictions.write` wrote.
 
     Raises:
         UserError: it is not there, not such a file, of another format, or damaged.
@@ -141,7 +141,7 @@ def read(path: Path) -> Decisions:
         return _checked(file)
 
 
-def _checked(file: h5py.File) -> Decisions:
+def _checked(file: h5py.File) -> SplitPredictions:
     """The content; ValueError and what h5py raises where it contradicts itself."""
     names = tuple(printable(str(name)) for name in file.attrs["class_names"])
     n, (_, num_subdomains) = len(file["rows"]), file["local/decisions"].shape
@@ -160,7 +160,7 @@ def _checked(file: h5py.File) -> Decisions:
         for kind in ("ablation", "gradient")
     }
     images = file["samples/images"]
-    found = Decisions(
+    found = SplitPredictions(
         dataset=printable(str(file.attrs["dataset"])),
         split=str(file.attrs["split"]),
         class_names=names,
@@ -182,7 +182,7 @@ def _checked(file: h5py.File) -> Decisions:
     return found
 
 
-def _fault(found: Decisions) -> str | None:
+def _fault(found: SplitPredictions) -> str | None:
     """What contradicts itself; None where nothing does."""
     shown = found.shown
     checks = {

@@ -56,7 +56,7 @@ class Boxes(Part):
     """Block of pixels that the coarse subdomain averages; null without one."""
 
 
-class Widths(Part):
+class WidthFacts(Part):
     """Of the CNNs."""
 
     of_global: PositiveInt = Field(alias="global")
@@ -113,7 +113,7 @@ class Results(Part):
     seed: int
     dataset: Dataset
     decomposition: Boxes
-    width: Widths
+    width: WidthFacts
     parameters: Parameters
     accuracy: dict[str, Accuracy]
     """By split."""

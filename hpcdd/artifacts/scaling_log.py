@@ -30,7 +30,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
-class Layout(_Part):
+class MeasuredLayout(_Part):
     """What must be alike for a measurement to be the same one.
 
     Attributes:
@@ -54,7 +54,7 @@ class Step(_Part):
     warm_up: bool
 
 
-class Machine(BaseModel):
+class HostFacts(BaseModel):
     """Facts of :func:`hpcdd.core.environment.facts`; those that a report reads."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -80,7 +80,7 @@ class ScalingLine(_Part):
         calls_per_step, bytes_per_step: of the rank that has most.
         threads: of each rank.
         time: of the end.
-        subdomains, image_shape, replicas, parameters: of the problem on so many ranks.
+        subdomains, image_shape, replicas, parameters: of the problem on that many ranks.
         places: host, device, threads and number of subdomains of each rank.
         in_run: how often a run of the configuration does each phase's step.
         reading_seconds: of root.
@@ -93,7 +93,7 @@ class ScalingLine(_Part):
     phase: Phase
     ranks: PositiveInt
     repeat: NonNegativeInt
-    layout: Layout
+    layout: MeasuredLayout
     name: Text
     kind: Literal["strong", "weak"]
     job: str
@@ -111,14 +111,14 @@ class ScalingLine(_Part):
     parameters: dict[str, Any]
     in_run: dict[Phase, NonNegativeFloat]
     reading_seconds: NonNegativeFloat
-    machine: Machine
+    machine: HostFacts
     job_ranks: PositiveInt
     study: dict[str, Any]
     config: dict[str, Any]
 
     @property
     def key(self) -> Key:
-        """What tells one measurement from all others."""
+        """What distinguishes one measurement from all others."""
         return key(self.series, self.phase, self.ranks, self.repeat, self.layout)
 
 
@@ -133,7 +133,7 @@ def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([of_study, of_config], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def key(series: str, phase: str, ranks: int, repeat: int, layout: Layout) -> Key:
+def key(series: str, phase: str, ranks: int, repeat: int, layout: MeasuredLayout) -> Key:
     """See :attr:`Line.key`."""
     return series, phase, ranks, repeat, layout.model_dump_json()
 

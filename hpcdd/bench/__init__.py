@@ -1,1 +1,1 @@
-"""Benchmarks that anyone can run: hpcdd beside what else there is, in one job, interleaved."""
+"""Benchmarks that anyone can run: hpcdd compared with its alternatives, in one job, interleaved."""

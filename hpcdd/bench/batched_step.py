@@ -1,4 +1,4 @@
-"""CNNs of one shape trained together beside the same one after the other, in one process, by turns."""
+"""CNNs of one shape trained together compared with the same one after the other, in one process, interleaved."""
 
 from __future__ import annotations
 

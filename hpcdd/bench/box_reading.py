@@ -1,4 +1,4 @@
-"""``bench io``: reading the boxes of a decomposition, from files of three layouts, beside slices of a loaded array.
+"""``bench io``: reading the boxes of a decomposition, from files of three layouts, and slices of a loaded array.
 
 Chunks are checked, as in files of ``hpcdd prepare``; those of the boxes are also read from a file without checksums,
 as a contiguous one always is. All contenders give the same bytes, from the page cache, with one thread, and take turns
@@ -35,7 +35,7 @@ NUMPY = "numpy slice"
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class ReadingCase:
     """Images and the boxes into which they are cut.
 
     Attributes:
@@ -68,7 +68,7 @@ def run(config: Config | None, rounds: int, mib: int, out: TextIO = sys.stdout) 
         _print(case, measure(case, rounds), out)
 
 
-def measure(case: Case, rounds: int) -> dict[str, list[float]]:
+def measure(case: ReadingCase, rounds: int) -> dict[str, list[float]]:
     """GB/s of each contender in each round, after one that is not counted."""
     boxes = case.decomposition.boxes
     with tempfile.TemporaryDirectory(prefix="hpcdd-bench-") as folder:
@@ -90,7 +90,7 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     return speeds
 
 
-def _write(train: h5py.Group, case: Case, layout: str) -> None:
+def _write(train: h5py.Group, case: ReadingCase, layout: str) -> None:
     """As ``hpcdd prepare`` writes a file, with --grid (``boxes``) and without; or as plain HDF5, without checksums."""
     images = case.images
     if layout == "contiguous":
@@ -104,7 +104,7 @@ def _write(train: h5py.Group, case: Case, layout: str) -> None:
         del train["images" + SUFFIX]
 
 
-def _built_in(size: int) -> Iterator[Case]:
+def _built_in(size: int) -> Iterator[ReadingCase]:
     generator = np.random.default_rng(0)
     for name, shape, dtype in (
         ("quarters of 3 x 32 x 32", (3, 32, 32), np.uint8),
@@ -113,10 +113,10 @@ def _built_in(size: int) -> Iterator[Case]:
     ):
         n = max(1, size // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
         images = generator.integers(0, 256, (n, *shape)).astype(dtype)
-        yield Case(name, images, Decomposition.grid(shape[1:], (2,) * (len(shape) - 1)))
+        yield ReadingCase(name, images, Decomposition.grid(shape[1:], (2,) * (len(shape) - 1)))
 
 
-def _of_user(config: Config, size: int) -> Case:
+def _of_user(config: Config, size: int) -> ReadingCase:
     """The first training images of a dataset file, in the decomposition of a configuration."""
     info = inspect(resolve(config.data.file))
     try:
@@ -126,10 +126,10 @@ def _of_user(config: Config, size: int) -> Case:
     with open_dataset(info.path) as file:
         images = file["train/images"]
         n = max(1, min(len(images), size // (int(np.prod(info.image_shape)) * images.dtype.itemsize)))
-        return Case(f"{info.name}, {n} images of {list(info.image_shape)}", images[:n], decomposition)
+        return ReadingCase(f"{info.name}, {n} images of {list(info.image_shape)}", images[:n], decomposition)
 
 
-def _print(case: Case, speeds: dict[str, list[float]], out: TextIO) -> None:
+def _print(case: ReadingCase, speeds: dict[str, list[float]], out: TextIO) -> None:
     print(f"\n{case.name}: {len(case.decomposition.boxes)} boxes", file=out)
     reference = speeds["contiguous"]
     for name, of_rounds in speeds.items():

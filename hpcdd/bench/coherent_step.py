@@ -1,4 +1,4 @@
-"""``bench coherent``: a step of the coherent model, model-parallel and data-parallel, beside PyTorch's own DDP.
+"""``bench coherent``: a step of the coherent model, model-parallel and data-parallel, compared with PyTorch's own DDP.
 
 All contenders train the same model from the same parameters on the same batches, in the precision of the coherent
 phase, in one job, on the same ranks and threads, and take turns in every round. Times are those of the slowest rank;
@@ -60,7 +60,7 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
     """Called by all ranks; root prints.
 
     Raises:
-        UserError: on all ranks, if the configuration does not fit the data set, or a rank would be spare.
+        UserError: on all ranks, if the configuration does not fit the data set, or a rank would be idle.
     """
     for width in widths:
         model = config.model.model_copy(update={"width": width, "local_width": "match"})
@@ -161,7 +161,7 @@ def _timed(team: Team, step: Step, batches: Sequence[torch.Tensor]) -> float:
 
 
 class _Probe:
-    """Times the coherent step's allreduce from the moment when the slowest rank is there, beside a bare MPI call."""
+    """Times the coherent step's allreduce from when the slowest rank is there, compared with a bare MPI call."""
 
     def __init__(self, team: Team) -> None:
         self._comm, self._device, self._direct = (

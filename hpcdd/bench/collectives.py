@@ -1,4 +1,4 @@
-"""``bench collectives``: every collective that hpcdd uses, beside a bare mpi4py call of the same, and a model of it.
+"""``bench collectives``: every collective of hpcdd, compared with a bare mpi4py call and with a model.
 
 Sizes are those of the configuration, on all ranks, and a ladder of sizes on 2, 4, 8, ... and all ranks, for the fit of
 :mod:`hpcdd.plan.collective_model`. Before each call a barrier lets all ranks start together; its time is that of the
@@ -40,7 +40,7 @@ Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Case:
+class CollectiveCase:
     """A collective to be measured.
 
     Attributes:
@@ -73,7 +73,7 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
             together = ranks_by_host(layout, size)
             group.oversubscribed = max(together.values()) * layout.places[0].threads > cores
             ladder = _LADDER_IN_A_CROWD if group.oversubscribed else LADDER
-            cases = [Case(collective, n) for collective in COLLECTIVES for n in ladder]
+            cases = [CollectiveCase(collective, n) for collective in COLLECTIVES for n in ladder]
             cases += own_cases(config, problem, size) if size == comm.size else []
             measured += [_measure(group, case, rounds, len(together)) for case in cases]
         sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
@@ -91,7 +91,7 @@ def _check_ranks(ranks: int) -> None:
         )
 
 
-def own_cases(config: Config, problem: Problem, ranks: int) -> list[Case]:
+def own_cases(config: Config, problem: Problem, ranks: int) -> list[CollectiveCase]:
     """The collectives of a run with this configuration, each size once."""
     every = [
         *messages.local_step(config, problem, ranks),
@@ -102,13 +102,15 @@ def own_cases(config: Config, problem: Problem, ranks: int) -> list[Case]:
         *(messages.coherent_step(config, problem, ranks) if config.coherent.starts else []),
         *(messages.global_step(config, problem, ranks) if config.baseline.enabled else []),
     ]
-    found: dict[tuple[str, int], Case] = {}
+    found: dict[tuple[str, int], CollectiveCase] = {}
     for message in every:
-        found.setdefault((message.collective, message.size), Case(message.collective, message.size, message.what))
+        found.setdefault(
+            (message.collective, message.size), CollectiveCase(message.collective, message.size, message.what)
+        )
     return list(found.values())
 
 
-def _measure(comm: Comm, case: Case, rounds: int, hosts: int) -> MeasuredCollective:
+def _measure(comm: Comm, case: CollectiveCase, rounds: int, hosts: int) -> MeasuredCollective:
     ways = {"ours": _ours(comm, case), "bare": _bare(comm, case)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     calls = {}
@@ -164,13 +166,13 @@ def _barrier(comm: Comm) -> None:
         comm.mpi.Barrier()
 
 
-def _buffers(comm: Comm, case: Case) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[int]]:
+def _buffers(comm: Comm, case: CollectiveCase) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[int]]:
     """A rank's even share of ``size`` bytes, all of them, and the shares of all ranks."""
     counts = [len(part) for part in np.array_split(np.empty(case.size, np.uint8), comm.size)]
     return np.zeros(counts[comm.rank], np.uint8), np.zeros(case.size, np.uint8), counts
 
 
-def _ours(comm: Comm, case: Case) -> Call:
+def _ours(comm: Comm, case: CollectiveCase) -> Call:
     part, whole, counts = _buffers(comm, case)
     numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
     equal = np.zeros(max(1, case.size // comm.size), np.uint8)
@@ -186,7 +188,7 @@ def _ours(comm: Comm, case: Case) -> Call:
     return ways[case.collective]
 
 
-def _bare(comm: Comm, case: Case) -> Call:
+def _bare(comm: Comm, case: CollectiveCase) -> Call:
     part, whole, counts = _buffers(comm, case)
     numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
     equal = np.zeros(max(1, case.size // comm.size), np.uint8)
@@ -212,7 +214,7 @@ def _bare(comm: Comm, case: Case) -> Call:
 def _print(
     comm: Comm,
     layout: RankLayout,
-    own: Sequence[Case],
+    own: Sequence[CollectiveCase],
     measured: Sequence[MeasuredCollective],
     fits: Sequence[FittedCollective],
 ) -> None:

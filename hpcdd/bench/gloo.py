@@ -1,4 +1,4 @@
-"""PyTorch's own process group (gloo) beside MPI, over a network on which every rank does reach root.
+"""PyTorch's own process group (gloo) compared with MPI, over a network on which every rank does reach root.
 
 A cluster's nodes have several interfaces: management, a fast network, a container bridge with the same address on every
 node; and a node's own name often resolves to a loopback address. So nothing is guessed: root listens, every rank tries

@@ -1,4 +1,4 @@
-"""hpcdd's local training beside a plain PyTorch loop, in one process, by turns.
+"""hpcdd's local training compared with a plain PyTorch loop, in one process, interleaved.
 
 The plain loop is what a good engineer writes for one subimage's CNN: all images normalised once and kept as float32,
 channels last, no DataLoader, a fused optimizer, the same schedule, the loss summed without reading it. Network, initial
@@ -38,7 +38,7 @@ from .single_steps import finish
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StepComparison:
     """One subdomain's step.
 
     Attributes:
@@ -62,8 +62,8 @@ class Comparison:
 
 def compare(
     config: Config, problem: Problem, subdomain: int, training: Subimages, device: str, rounds: int, steps: int
-) -> Comparison:
-    """Trains one local CNN twice, by turns of so many steps.
+) -> StepComparison:
+    """Trains one local CNN twice, interleaved of that many steps.
 
     Args:
         config: of the run.
@@ -85,7 +85,7 @@ def compare(
     number = steps * (rounds + 1)
     parts = {name: clock.seconds[name] / number for name in PARTS}
     parts["bookkeeping"] = sum(measured.seconds) / len(measured.seconds) - sum(parts.values())
-    return Comparison(ours.seconds[1:], ours.others[1:], parts)
+    return StepComparison(ours.seconds[1:], ours.others[1:], parts)
 
 
 def _network(config: Config, problem: Problem, subdomain: int, device: str, *, torchs: bool = False) -> nn.Module:

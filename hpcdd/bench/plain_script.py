@@ -37,7 +37,7 @@ Splits = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PlainOutcome:
     """What came of it, on this rank.
 
     Attributes:
@@ -49,7 +49,7 @@ class Outcome:
     accuracy: dict[str, float]
 
 
-def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Sequence[int]]) -> Outcome:
+def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Sequence[int]]) -> PlainOutcome:
     """Collective: local CNNs, DNN on root, coherent model by transfer.
 
     Args:
@@ -102,7 +102,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
 
     with phase("test"):
         accuracy["coherent_transfer"] = _accuracy(_logits(model, together["test"], config.coherent), labels["test"])
-    return Outcome(seconds, accuracy)
+    return PlainOutcome(seconds, accuracy)
 
 
 def _read(problem: Problem, own: Sequence[int]) -> dict[int, dict[str, torch.Tensor]]:
@@ -207,7 +207,7 @@ class _Coherent(nn.Module):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """All ranks' summands (batch, hidden) added up on every rank; what comes behind is alike on all of them."""
+    """All ranks' summands (batch, hidden) added up on every rank; what comes behind is identical on all of them."""
 
     @staticmethod
     def forward(_: Any, own: torch.Tensor, mpi: MPI.Comm) -> torch.Tensor:

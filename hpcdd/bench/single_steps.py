@@ -65,7 +65,7 @@ def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: con
     part, share = scratch(team, problem), team.share_of_replicas()
     settings = team.config.coherent
     steps = PlainSteps(
-        part.train(), make_optimizer(part, settings), share, part.dnn.alike(), settings.precision == "bf16"
+        part.train(), make_optimizer(part, settings), share, part.dnn.replicated(), settings.precision == "bf16"
     )
     stack.enter_context(steps)
     seen = as_trained(samples, stack)

@@ -1,5 +1,5 @@
 """``bench step``: seconds of each kind of training step of a configuration on this machine, messages apart; and a local
-CNN's beside those of a plain PyTorch loop (:mod:`hpcdd.bench.plain_loop`).
+CNN's compared with those of a plain PyTorch loop (:mod:`hpcdd.bench.plain_loop`).
 
 Pieces are those of :mod:`hpcdd.plan.workload`, of which a run's steps are sums. They are measured on 1, 2, 4, ... and
 all ranks at the same time, since the ranks of a host share its memory, its caches and, where there are more of them
@@ -264,11 +264,11 @@ def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
 
 
 def _print_beside(team: Team, problem: Problem, workload: Workload, rounds: int, number: int) -> None:
-    """On root, with one rank at work: every kind of local CNN beside a plain loop, and together beside one by one."""
+    """On root, with one rank at work: every kind of local CNN, and a plain loop; batched, and one by one."""
     device, as_stored = team.place.device, dataclasses.replace(problem, augmentation=None)
     size, precision = team.config.local.batch_of(problem.samples["train"]), team.config.local.precision
     print(
-        "\na local CNN's step in hpcdd's training and in a plain PyTorch loop, by turns, one rank at work, without\n"
+        "\na local CNN's step in hpcdd's training and in a plain PyTorch loop, interleaved, one rank at work, without\n"
         "views: median (quartiles); and where hpcdd's time goes. Of CNNs of one shape also a step of up to\n"
         f"{_MOST_TOGETHER} together (`--together true`) and one after the other\n"
     )
@@ -277,8 +277,8 @@ def _print_beside(team: Team, problem: Problem, workload: Workload, rounds: int,
         found = plain_loop.compare(team.config, problem, s, samples, device, rounds, number)
         print(f"{workload.local_cnn(s, size, precision).network}, batch {size}\n  {found}", flush=True)
         everyone = range(len(problem.decomposition))
-        alike = [a for a in everyone if problem.subimage_shape(a) == problem.subimage_shape(s)][:_MOST_TOGETHER]
-        if len(alike) > 1 and not team.config.model.is_own:
-            own = as_stored.read(BoxReader(problem.info.path), alike, device)
+        same = [a for a in everyone if problem.subimage_shape(a) == problem.subimage_shape(s)][:_MOST_TOGETHER]
+        if len(same) > 1 and not team.config.model.is_own:
+            own = as_stored.read(BoxReader(problem.info.path), same, device)
             trained = {a: splits["train"] for a, splits in own.items()}
-            print(f"  {batched_step.compare(_alone(team, alike), problem, trained, rounds, number)}", flush=True)
+            print(f"  {batched_step.compare(_alone(team, same), problem, trained, rounds, number)}", flush=True)

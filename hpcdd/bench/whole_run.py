@@ -1,7 +1,7 @@
-"""``bench train``: a whole run of hpcdd beside a plain script that does the same work
+"""``bench train``: a whole run of hpcdd compared with a plain script that does the same work
 (:mod:`hpcdd.bench.plain_script`).
 
-Both run in one job on the same ranks and threads, by turns; who begins changes from round to round. hpcdd's side is
+Both run in one job on the same ranks and threads, interleaved; who begins changes from round to round. hpcdd's side is
 :func:`hpcdd.runs.pipeline.train` as for a user, with checkpoints, model and records, in a run directory that is removed
 behind it; its report alone is left out. What is timed is the slowest rank.
 """

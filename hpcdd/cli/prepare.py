@@ -16,7 +16,7 @@ from .stoppable import stoppable
 def declare(parser: Parser) -> None:
     """Adds the kinds."""
     parser.describe(
-        "Makes a dataset file (HDF5) from a data set as its publisher ships it, and beside it a contact sheet (.png).\n"
+        "Makes a dataset file (HDF5) from a data set as its publisher ships it, and a contact sheet (.png) of it.\n"
         "`hpcdd prepare KIND --help` documents the options of a kind.",
         *(importer.EXAMPLES[0] for importer in IMPORTERS.values()),
         usage="hpcdd prepare KIND SOURCE OUT.h5 [OPTIONS]",
@@ -53,7 +53,9 @@ def _declare_kind(kind: str, parser: Parser) -> None:
     parser.describe(f"Makes a dataset file from {importer.SUMMARY}.", *importer.EXAMPLES)
     if kind not in WITHOUT_SOURCE:
         parser.add_argument("source", type=file_path, metavar="SOURCE", help="file or folder as its publisher ships it")
-    parser.add_argument("out", type=file_path, metavar="OUT.h5", help="dataset file to make; OUT.png is made beside it")
+    parser.add_argument(
+        "out", type=file_path, metavar="OUT.h5", help="dataset file to make; OUT.png is made next to it"
+    )
     importer.add_arguments(parser.add_argument_group(f"options of {kind}"))
     _add_common(parser)
     if kind in FILE_PER_IMAGE:

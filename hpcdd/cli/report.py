@@ -33,7 +33,7 @@ def declare(parser: Parser) -> None:
         "--output",
         type=file_path,
         metavar="FOLDER",
-        help="default: RUN, STUDYDIR or HEADLINE itself, or SCALING-report beside the first file",
+        help="default: RUN, STUDYDIR or HEADLINE itself, or SCALING-report next to the first file",
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings of a scaling study, as they stand in its YAML file beside its problem."""
+"""The settings of a scaling study, as they stand in its YAML file next to its problem."""
 
 from __future__ import annotations
 

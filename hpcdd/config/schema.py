@@ -190,7 +190,7 @@ class RunSettings(Settings):
     study does; its runs have none of their own.)"""
 
     survive: bool = False
-    """Whether a job goes on without ranks that have died: the others take over their subdomains from the checkpoints.
+    """Whether a job continues without ranks that have died: the others take over their subdomains from the checkpoints.
     Needs Open MPI 5 in its fault-tolerant mode (ULFM, see the README)."""
 
     tensorboard: bool = False
@@ -300,7 +300,7 @@ class Config(Settings):
         if goes_on and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
             problems.append(
                 f"coherent.features is {wanted!r}, but a start by transfer (coherent.starts) with coherent.dnn_start "
-                f"'trained' goes on with a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
+                f"'trained' resumes a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
                 "or like features"
             )
         if self.together is True and self.model.is_own:

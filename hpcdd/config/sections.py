@@ -74,8 +74,8 @@ class DataSettings(Settings):
     Only for files without a validation split of their own."""
 
     subset: Annotated[int, Field(ge=2)] | None = None
-    """For quick trials: so many samples of the training split, drawn with the seed in proportion to the classes, before
-    the share for validation is taken from them. The other splits stay whole. Default: all."""
+    """For quick trials: a number of samples of the training split, drawn with the seed in proportion to the
+    classes, before the fraction for validation is taken from them. The other splits stay whole. Default: all."""
 
     classes: tuple[NonNegativeInt | str, ...] | None = None
     """For quick trials: only these classes of all splits, by name or by number (from 0; a name that is a number is

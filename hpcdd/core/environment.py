@@ -87,7 +87,7 @@ def available_memory() -> int:
 
 
 def no_room(needed: int) -> str | None:
-    """What is to be said where so many bytes are more than this process may still take; None where they are not.
+    """What is to be said where that many bytes are more than this process may still take; None where they are not.
 
     Asked before memory is taken for what a file or a setting announces.
     """

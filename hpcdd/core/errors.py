@@ -1,4 +1,4 @@
-"""The failures that hpcdd tells apart, and the exit code of each."""
+"""The failures that hpcdd distinguishes, and the exit code of each."""
 
 from __future__ import annotations
 

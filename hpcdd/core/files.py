@@ -84,7 +84,7 @@ def readable(path: str) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``: it takes that name when the block ends well, else it is removed.
+    """A temporary path next to ``path``: it takes that name when the block ends well, else it is removed.
 
     What stood at ``path`` stays there until the new content is on the disk.
     """

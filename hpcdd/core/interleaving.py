@@ -1,4 +1,4 @@
-"""Measuring by turns: nobody is always first, and what all turns say together."""
+"""Measuring interleaved: nobody is always first, and what all turns say together."""
 
 from __future__ import annotations
 

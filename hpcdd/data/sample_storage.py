@@ -57,14 +57,14 @@ class Storages:
         return "device" if choice is None else choice.where
 
     def lines(self) -> list[str]:
-        """What was chosen, and why: a line for all ranks that chose alike, with the numbers of that with least room."""
+        """What was chosen, and why: a line for all ranks that chose same, with the numbers of that with least room."""
         found = []
         for where in ("device", "memory", "stream"):
             ranks = [rank for rank, choice in enumerate(self.choices) if choice is not None and choice.where == where]
             if not ranks:
                 continue
-            alike = [choice for choice in self.choices if choice is not None and choice.where == where]
-            choice = max(alike, key=lambda choice: choice.needed - choice.host)
+            same = [choice for choice in self.choices if choice is not None and choice.where == where]
+            choice = max(same, key=lambda choice: choice.needed - choice.host)
             gpu = "" if choice.device is None else f" ({_mib(choice.device)} on its GPU)"
             why = f" of a budget of {_mib(choice.host)}{gpu}" if self.setting == "auto" else ", as data.storage says"
             who = "all ranks" if len(ranks) == sum(c is not None for c in self.choices) else _listed(ranks)
@@ -122,7 +122,7 @@ def choose(setting: str, needed: int, host: int, device: int | None) -> Where:
 
 
 def _choose(config: Config, problem: Problem, layout: RankLayout, place: RankPlacement, others: int) -> Choice:
-    """Of one rank, on whose host so many ranks of other groups work as well."""
+    """Of one rank, on whose host that many ranks of other groups work as well."""
     here = [other for other in layout.places if other.host == place.host and other.subdomains]
     own = None if config.data.memory is None else config.data.memory << 20
     free = environment.available_memory()

@@ -110,7 +110,7 @@ class _Windows:
             positions = positions[~inside]
             if not len(positions):
                 return self._samples.normalised(torch.cat(pixels)), torch.cat(labels)
-            self._samples = None  # lest three windows be in memory
+            self._samples = None  # so that three windows are never in memory
 
     def _advance(self) -> Samples:
         """The next window, when it is there; the one after it is begun."""

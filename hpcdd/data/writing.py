@@ -276,7 +276,7 @@ def _regrouped(blocks: Iterable[Array], rows: int) -> Iterator[Array]:
 
 @dataclass
 class ImageWriter:
-    """Writes images into a dataset by whole rows of chunks, and beside it the checksum of each chunk.
+    """Writes images into a dataset by whole rows of chunks, and with it the checksum of each chunk.
 
     Attributes:
         images: (n, C, *spatial), in chunks.

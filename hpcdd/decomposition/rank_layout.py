@@ -23,7 +23,7 @@ def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]
 
     With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones first. With
     N >= S each subdomain has R = N // S ranks, neighbours too, which train copies (replicas) of its CNN; the last
-    N - R S ranks are spare and get an empty range.
+    N - R S ranks are idle and get an empty range.
 
     >>> assign(4, 3)
     ((range(0, 2), 0), (range(2, 3), 0), (range(3, 4), 0))

@@ -25,7 +25,7 @@ _BATCH_PIXELS = 1 << 21
 """Of a batch, over all channels; what a CNN makes of a pixel is hundreds of bytes."""
 
 
-class Subimages(nn.Module):
+class SubimageStack(nn.Module):
     """What CNNs see of images as they are stored: boxes cut out, averaged in blocks where one says so, normalised.
 
     Args:
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         image_shape: (C, *spatial) of the images that it takes.
         dtype: of their pixels; None where the model's file does not tell.
         preparation: how a file becomes such an image; None where the data set does not tell.
-        local: the local CNNs; their decisions are asked for beside those of any strategy.
+        local: the local CNNs; their decisions are asked for compared with those of any strategy.
         network: what decides beside them, or instead of them: the DNN, the coherent model or the global CNN; nothing
             for a rule.
 
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
         self.features = config.aggregation.features
         trained = {"global": config.baseline, **{f"coherent_{start}": config.coherent for start in model.coherent}}
         self._batch = trained.get(self.strategy, config.local).evaluation_batch
-        self.subimages = Subimages(model.subdomains, model.mean, model.std)
+        self.subimages = SubimageStack(model.subdomains, model.mean, model.std)
         self.local = nn.ModuleList(model.local_cnns)
         networks = {"dnn": model.dnn, "global": model.global_cnn}
         networks |= {f"coherent_{start}": coherent for start, coherent in model.coherent.items()}

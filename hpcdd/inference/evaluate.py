@@ -25,7 +25,7 @@ from ..artifacts.evaluation_cache import Pieces
 from ..artifacts.evaluation_file import Evaluation
 from ..artifacts.model_file import ModelFile, open_model
 from ..artifacts.names import CLASSIFIERS, STRATEGIES
-from ..artifacts.predictions import Decisions
+from ..artifacts.predictions import SplitPredictions
 from ..artifacts.results import Accuracy
 from ..config.schema import Config
 from ..core import environment
@@ -41,8 +41,8 @@ from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
 from ..parallel.team import Team, form_team
-from ..phases.attribution import Examination, examined_rows
-from ..phases.attribution_examples import decisions_of
+from ..phases.attribution import Attribution, examined_rows
+from ..phases.attribution_examples import predictions_of
 from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
@@ -128,7 +128,7 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     accuracy: dict[str, Any] = {}
     pieces: Pieces = {}
     if team is not None and parts is not None:
-        labels, examination, share = problem.labels(split), Examination(team, task.rows), team.share_of_replicas()
+        labels, examination, share = problem.labels(split), Attribution(team, task.rows), team.share_of_replicas()
         logits = {
             s: logits_of(cnn, samples[s][split], config.local.evaluation_batch, share=share)
             for s, cnn in parts.local.items()
@@ -208,7 +208,7 @@ def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Tea
 
 def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float, ranks: int) -> Evaluation:
     """On root: the table, and the files."""
-    found = decisions_of(task.problem, task.order.split, task.config.aggregation.features, task.rows, pieces)
+    found = predictions_of(task.problem, task.order.split, task.config.aggregation.features, task.rows, pieces)
     # The accuracy is that of all samples, also where some were examined.
     by_strategy = {
         name: {**metrics.summary(values, found.labels), "accuracy": accuracy[name]}
@@ -235,7 +235,7 @@ def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float,
     return content
 
 
-def _print(task: _Task, found: Decisions, content: Evaluation, out: TextIO) -> None:
+def _print(task: _Task, found: SplitPredictions, content: Evaluation, out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -79,5 +79,5 @@ class Dropout(nn.Dropout):
 
 
 def words_of(values: int) -> int:
-    """Words of 64 bits that hold so many values of 16."""
+    """Words of 64 bits that hold that many values of 16."""
     return -(-values // 4)

@@ -41,7 +41,7 @@ class Launch:
     local_size: int = 1
 
 
-# (kind, rank, size): Open MPI first, because srun's own variables stand beside those of an mpirun that it feeds.
+# (kind, rank, size): Open MPI first, because srun's own variables stand compared with those of an mpirun that it feeds.
 _VARIABLES = (
     ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("mpich", "PMI_RANK", "PMI_SIZE"),
@@ -134,7 +134,7 @@ _SHARED_BYTES = 6 << 20
 
 
 def shared_memory_fault(library_version: str, ranks: int) -> str | None:
-    """What is wrong where so many ranks of one host find too little shared memory; None where nothing is.
+    """What is wrong where that many ranks of one host find too little shared memory; None where nothing is.
 
     MPICH dies of a segmentation fault then. Containers have 64 MiB unless another size is asked for. Open MPI takes 72
     KiB for each rank (4.1.4, measured), and says itself what it lacks.

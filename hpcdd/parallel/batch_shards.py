@@ -90,7 +90,7 @@ class Flag:
         """To be called behind a step's messages, before the parameters change.
 
         Raises:
-            DivergedError: on all ranks of the step alike.
+            DivergedError: on all ranks of the step.
         """
         if self.value >= DIVERGED:
             heard = self.reason is None
@@ -105,7 +105,7 @@ class Flag:
         """To be called behind a step; what it brought is done with then.
 
         Raises:
-            StopRequest: on all ranks of the step alike. Whose signal it was :meth:`hpcdd.mpi.stop.Stop.agree` finds
+            StopRequest: on all ranks of the step. Whose signal it was :meth:`hpcdd.mpi.stop.Stop.agree` finds
             out.
         """
         stops, self.value = self.value % _SAVE, 0.0

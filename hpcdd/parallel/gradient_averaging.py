@@ -69,11 +69,11 @@ class GradientAverage:
     Args:
         network: its trainable parameters; the same on every rank of ``share``.
         share: whose ranks, with losses that are weighted by :attr:`BatchShard.weight`.
-        alike: parameters whose copies exist beyond these ranks. Their gradients are added in the order of the ranks,
-            so that all copies everywhere get the same bits.
+        replicated: parameters whose copies exist beyond these ranks. Their gradients are added in the ranks'
+            order, so that all copies everywhere get the same bits.
     """
 
-    def __init__(self, network: nn.Module, share: BatchSharing, alike: Collection[nn.Parameter] = ()) -> None:
+    def __init__(self, network: nn.Module, share: BatchSharing, replicated: Collection[nn.Parameter] = ()) -> None:
         self._share = share
         self._buckets: list[_Bucket] = []
         self._alike: _Bucket | None = None
@@ -81,7 +81,7 @@ class GradientAverage:
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
         if share.comm is None:
             return
-        special = set(alike)
+        special = set(replicated)
         trainable = [p for p in network.parameters() if p.requires_grad]
         others = groups([p for p in reversed(trainable) if p not in special])
         self._buckets = [_Bucket(group, Staging(direct=share.direct)) for group in others]

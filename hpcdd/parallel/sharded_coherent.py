@@ -1,6 +1,6 @@
 """The coherent model spread over ranks: each has its CNNs and their columns of the DNN's first layer.
 
-The layers after the first are computed by every rank alike. See :mod:`hpcdd.parallel.subdomain_sum` for the message.
+Every rank computes the layers after the first identically. See :mod:`hpcdd.parallel.subdomain_sum` for the message.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class ShardedDNN(nn.Module):
 
     Attributes:
         blocks: by subdomain of this rank (as text) its columns of the first layer's weight, (hidden, features).
-        bias: (hidden,) of the first layer; alike on all ranks.
-        rest: the layers after it; alike on all ranks.
+        bias: (hidden,) of the first layer; identical on all ranks.
+        rest: the layers after it; identical on all ranks.
 
     Args:
         blocks: by subdomain.
@@ -67,7 +67,7 @@ class ShardedDNN(nn.Module):
         blocks = {int(s): block.detach().clone() for s, block in self.blocks.items()}
         return ShardedDNN(blocks, self.bias.detach().clone(), copy.deepcopy(self.rest), self.reduction)
 
-    def alike(self) -> list[nn.Parameter]:
+    def replicated(self) -> list[nn.Parameter]:
         """The parameters of which every rank has a copy."""
         return [self.bias, *self.rest.parameters()]
 

@@ -2,7 +2,7 @@
 
 Let W1 z + b1 be the DNN's first layer and z = (z_0, ..., z_{S-1}) the local CNNs' outputs. With W1 cut into blocks of
 columns, h = b1 + sum_s W1_s z_s. Each rank adds the summands of its subdomains, an allreduce adds those of the
-ranks, and every rank has h. What follows is computed by every rank alike, so dL/dh is the same everywhere and is
+ranks, and every rank has h. What follows is computed identically by every rank, so dL/dh is the same everywhere and is
 the gradient with respect to each summand: the adjoint of "add and give to all", with what follows counted once, is the
 identity.
 """
@@ -67,7 +67,7 @@ class SubdomainSum:
         mine = self._sum_own(summands).view(-1)
         message, total = staging.pair(mine.numel() + 1, mine.dtype, first.device)
         flag = torch.full((1,), self._flag.value, dtype=mine.dtype, device=first.device)
-        if self._ordered:  # what can't be added is reported to all in the message, lest they wait
+        if self._ordered:  # what can't be added is reported to all in the message, so that none waits
             wrong = ~(self._largest(summands) < self._limit / len(summands))  # not: NaN compares false
             mine.masked_fill_(wrong, 0)
             flag.masked_fill_(wrong, DIVERGED)

@@ -52,7 +52,7 @@ class Team:
 
 
 def form_team(comm: Comm, layout: RankLayout, config: Config, flag: Flag) -> Team | None:
-    """Collective over all ranks: the team of this rank; None on a spare one.
+    """Collective over all ranks: the team of this rank; None on an idle one.
 
     Raises:
         UserError: on all ranks, if ``comm.gpu_aware`` can't work on one.

@@ -112,16 +112,16 @@ def train_dnn_together(
         seed=config.seed,
         phase="dnn",
         share=BatchSharing(flag=team.flag),
-        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.alike()}, team.place.arithmetic),
+        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.replicated()}, team.place.arithmetic),
         manager=manager,
     )
     return dnn.eval()
 
 
-def take_over_dnn(team: Team, dnn: ShardedDNN) -> None:
+def broadcast_dnn(team: Team, dnn: ShardedDNN) -> None:
     """Collective over the workers: every replica takes over the first one's part of a DNN.
 
-    They have trained it by themselves, to the same bits only on processors that compute alike.
+    They have trained it by themselves, to the same bits only on processors that compute identically.
     """
     if team.replicas.size > 1:
         broadcast_state(team.replicas, dnn)

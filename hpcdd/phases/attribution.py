@@ -1,4 +1,4 @@
-"""Examination: what each strategy decides sample by sample, and how much each subdomain moved the decision.
+"""Attribution: what each strategy decides sample by sample, and how much each subdomain moved the decision.
 
 The DNN's first layer is h = b + sum_s W1_s z_s. With c the class that is decided for, and means over the examined
 samples, subdomain s moved the decision by::
@@ -69,7 +69,7 @@ def examined_rows(
     return np.sort(generator.choice(samples, count, replace=False).astype(np.int64))
 
 
-class Examination:
+class Attribution:
     """Collective over the workers. Root gets the pieces of decisions.h5, the other ranks empty ones.
 
     Args:

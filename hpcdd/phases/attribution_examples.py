@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..artifacts.evaluation_cache import Pieces
 from ..artifacts.names import CLASSIFIERS, final
-from ..artifacts.predictions import Decisions
+from ..artifacts.predictions import SplitPredictions
 from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..decomposition.boxes import Box
@@ -26,15 +26,15 @@ _OF_EACH_CLASS = 2
 Rows = npt.NDArray[np.int64]
 
 
-def decisions_of(problem: Problem, split: str, features: str, rows: Rows, pieces: Pieces) -> Decisions:
-    """Decisions from the pieces of all phases; reads the images that are to be shown.
+def predictions_of(problem: Problem, split: str, features: str, rows: Rows, pieces: Pieces) -> SplitPredictions:
+    """Predictions from the pieces of all phases; reads the images that are to be shown.
 
     Args:
         problem: of the run.
         split: that was examined.
         features: what the DNN sees.
         rows: of the split, that were examined.
-        pieces: from :class:`hpcdd.phases.attribution.Examination`, on root.
+        pieces: from :class:`hpcdd.phases.attribution.Attribution`, on root.
 
     Raises:
         UserError: the file is damaged.
@@ -49,7 +49,7 @@ def decisions_of(problem: Problem, split: str, features: str, rows: Rows, pieces
     ascending, places = np.unique(wanted, return_inverse=True)
     whole = Box((0,) * len(shape[1:]), shape[1:])
     (images,) = BoxReader(problem.info.path).read_rows(stored, whole, [ascending])
-    return Decisions(
+    return SplitPredictions(
         dataset=problem.info.name,
         split=split,
         class_names=problem.info.class_names,

@@ -77,16 +77,16 @@ def train_coherent(
         inputs = {**samples, **read(others)}
         network: nn.Module = whole
         parts: dict[int, nn.Module] = {WHOLE: whole.dnn, **dict(enumerate(whole.cnns))}
-        share, alike = team.share_of_workers(), []
+        share, replicated = team.share_of_workers(), []
         hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())}, team.place.arithmetic)
     else:
         inputs, network = dict(samples), part
         if trains_together(team.config, device, team.layout.replicas):
             part.stack(groups({s: problem.subimage_shape(s) for s in team.place.subdomains}, together=True))
         parts = {WHOLE: part.dnn, **part.unstacked()}
-        share, alike = team.share_of_replicas(), part.dnn.alike()
+        share, replicated = team.share_of_replicas(), part.dnn.replicated()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
-        hooks = checked(hooks, team.workers, {"the DNN's common layers": alike, **copies}, team.place.arithmetic)
+        hooks = checked(hooks, team.workers, {"the DNN's common layers": replicated, **copies}, team.place.arithmetic)
 
     def side_by_side(split: str) -> SideBySide:
         return SideBySide([inputs[s][split] for s in sorted(inputs)])
@@ -101,7 +101,7 @@ def train_coherent(
         parts=parts,
         stacks=part.stacks,
         share=share,
-        alike=alike,
+        replicated=replicated,
         bf16=settings.precision == "bf16",
         hooks=hooks,
         manager=manager,

@@ -109,10 +109,10 @@ def groups(shapes: Mapping[int, tuple[int, ...]], *, together: bool) -> list[lis
         shapes: by subdomain, (C, *spatial) of its subimages.
         together: whether CNNs of one shape are.
     """
-    alike: dict[object, list[int]] = {}
+    by_shape: dict[object, list[int]] = {}
     for s, shape in shapes.items():
-        alike.setdefault(shape if together else s, []).append(s)
-    return list(alike.values())
+        by_shape.setdefault(shape if together else s, []).append(s)
+    return list(by_shape.values())
 
 
 def trains_together(config: Config, device: str, replicas: int) -> bool:

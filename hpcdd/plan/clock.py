@@ -40,7 +40,7 @@ class Clock:
     notes: dict[str, None] = field(default_factory=dict)
 
     def crowd(self, busy: int) -> float:
-        """By how much threads slow each other down on a host where so many ranks work: threads per core, at least 1."""
+        """How much threads slow each other down where ``busy`` ranks work on a host: threads per core, at least 1."""
         return max(1.0, busy * self.threads / self.machine.host.cores) if self.device == "cpu" else 1.0
 
     def work(self, work: Work, busy: int) -> float:
@@ -66,14 +66,14 @@ class Clock:
                 f"with {threads}; add it by `OMP_NUM_THREADS={self.threads} mpirun -n N hpcdd bench step [CONFIG] "
                 "--output FILE`"
             )
-        alike = self._nearest_busy([step for step in kind if step.network == work.network], busy)
-        exact = [step for step in alike if (step.batch, step.summands) == (work.batch, work.summands)]
+        same = self._nearest_busy([step for step in kind if step.network == work.network], busy)
+        exact = [step for step in same if (step.batch, step.summands) == (work.batch, work.summands)]
         if exact:
             seconds, basis = self._seconds(exact[0], busy), MEASURED
         else:
             flops = self.workload.simulated(work).flops
-            if len(alike) > 1:
-                seconds, basis = self._fitted(alike, flops, busy), FITTED
+            if len(same) > 1:
+                seconds, basis = self._fitted(same, flops, busy), FITTED
             else:
                 nearest = min(self._nearest_busy(kind, busy), key=lambda step: abs(math.log(step.flops / flops)))
                 seconds, basis = self._seconds(nearest, busy) * flops / nearest.flops, SCALED

@@ -26,7 +26,7 @@ from ..decomposition.boxes import split_evenly
 from ..decomposition.rank_layout import assign
 from . import messages
 from .clock import Clock
-from .messages import Layout, Message
+from .messages import Message, SimulatedLayout
 from .workload import Precision
 
 
@@ -54,7 +54,7 @@ class Phase:
         return max(1, self.steps) * (self.compute + self.sending) + self.evaluating
 
 
-class Costs:
+class PlannedCosts:
     """Of one run on one machine.
 
     Args:
@@ -72,13 +72,13 @@ class Costs:
         self._validation = self._problem.samples.get("validation", 0)
 
     def phases(self, ranks: int) -> list[Phase]:
-        """All phases of the run on so many ranks, in their order.
+        """All phases of the run on that many ranks, in their order.
 
         Raises:
             UserError: the machine file lacks a time.
         """
         config, problem = self._config, self._problem
-        layout = Layout.of(self.subdomains, ranks)
+        layout = SimulatedLayout.of(self.subdomains, ranks)
         busy = min(layout.workers, self.clock.ranks_per_host)
         owned = [block for block, replica in assign(self.subdomains, ranks) if block and not replica]
         found = [self._local(owned, layout.replicas, busy, messages.local_step(config, problem, ranks), ranks)]
@@ -97,7 +97,7 @@ class Costs:
             found.append(self._global(layout, busy, ranks))
         return found
 
-    def can_share(self, layout: Layout) -> bool:
+    def can_share(self, layout: SimulatedLayout) -> bool:
         """Whether batches have enough samples for the ranks that share them."""
         return not problem_of_shares(self._config, self._problem, layout.workers, layout.replicas)
 
@@ -159,7 +159,7 @@ class Costs:
         sending = self.clock.messages(sent, ranks)
         return [Phase(f"coherent_{start}", steps, compute, sending, evaluating) for start in settings.starts]
 
-    def _global(self, layout: Layout, busy: int, ranks: int) -> Phase:
+    def _global(self, layout: SimulatedLayout, busy: int, ranks: int) -> Phase:
         settings, clock, workload = self._config.baseline, self.clock, self._workload
         sent = messages.global_step(self._config, self._problem, ranks)
         compute = clock.work(workload.global_cnn(self._rows(settings, layout.workers)), busy)

@@ -71,7 +71,7 @@ def dnn(config: Config, problem: Problem, features: str = "logits") -> DNN:
 
 
 def dense(config: Config, problem: Problem, inputs: int) -> DNN:
-    """The DNN on so many numbers."""
+    """The DNN on that many numbers."""
     settings = config.aggregation
     with fake():
         return DNN([inputs], settings.hidden, problem.info.num_classes, settings.dropout)

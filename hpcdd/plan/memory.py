@@ -37,7 +37,7 @@ from ..decomposition.boxes import split_evenly
 from ..phases.local import groups, trains_together
 from ..training.optimizers import make_optimizer
 from . import fake_networks
-from .messages import Layout
+from .messages import SimulatedLayout
 from .workload import Precision, Work, Workload
 
 MOMENTS = {
@@ -103,7 +103,7 @@ class Memories:
 
     def __post_init__(self) -> None:
         self._config, self._problem = self.workload.config, self.workload.problem
-        self._layout = Layout.of(len(self._problem.decomposition), self.ranks)
+        self._layout = SimulatedLayout.of(len(self._problem.decomposition), self.ranks)
 
     def of(self, subdomains: Sequence[int], where: Where, *, is_root: bool, device: str = "cpu") -> Memory:
         """Of a rank that owns some subdomains, at its fullest moment.

@@ -38,7 +38,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SimulatedLayout:
     """How N ranks are used.
 
     Attributes:
@@ -54,7 +54,7 @@ class Layout:
     replicas: int
 
     @classmethod
-    def of(cls, num_subdomains: int, ranks: int) -> Layout:
+    def of(cls, num_subdomains: int, ranks: int) -> SimulatedLayout:
         """As :func:`hpcdd.decomposition.rank_layout.assign` does it."""
         across, replicas = min(num_subdomains, ranks), max(1, ranks // num_subdomains)
         return cls(ranks, across * replicas, across, replicas)
@@ -72,7 +72,7 @@ def calls_of(messages: Sequence[Message]) -> int:
 
 def local_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of a training step of the local phase: none, but between replicas."""
-    layout = Layout.of(len(problem.decomposition), ranks)
+    layout = SimulatedLayout.of(len(problem.decomposition), ranks)
     if layout.replicas == 1:
         return []
     return _of_largest(
@@ -85,12 +85,12 @@ def dnn_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     if config.aggregation.placement == "root":
         return []
     rows = config.aggregation.batch_of(problem.samples["train"])
-    return [sum_over_subdomains(config, problem, rows, Layout.of(len(problem.decomposition), ranks).across)]
+    return [sum_over_subdomains(config, problem, rows, SimulatedLayout.of(len(problem.decomposition), ranks).across)]
 
 
 def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of a training step of the coherent model; model-parallel one allreduce, whatever S, K and the CNNs are."""
-    layout = Layout.of(len(problem.decomposition), ranks)
+    layout = SimulatedLayout.of(len(problem.decomposition), ranks)
     if config.coherent.parallelism == "data":
         return _shared(config, fake_networks.coherent(config, problem), layout.workers)
     batch = config.coherent.batch_of(problem.samples["train"])
@@ -98,13 +98,13 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
     found = [sum_over_subdomains(config, problem, rows, layout.across)]
     if layout.replicas > 1:
         parts = [fake_networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
-        found += _of_largest([_shared(config, part, layout.replicas, part.dnn.alike()) for part in parts])
+        found += _of_largest([_shared(config, part, layout.replicas, part.dnn.replicated()) for part in parts])
     return found
 
 
 def global_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of a training step of the global CNN."""
-    workers = Layout.of(len(problem.decomposition), ranks).workers
+    workers = SimulatedLayout.of(len(problem.decomposition), ranks).workers
     return _shared(config, fake_networks.global_cnn(problem), workers)
 
 
@@ -128,7 +128,7 @@ def spread(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of root's DNN on its way to the ranks of its columns, once; none where nobody has it as a whole."""
     if config.aggregation.placement == "distributed":
         return []
-    dnn, workers = fake_networks.dnn(config, problem), Layout.of(len(problem.decomposition), ranks).workers
+    dnn, workers = fake_networks.dnn(config, problem), SimulatedLayout.of(len(problem.decomposition), ranks).workers
     columns = 4 * dnn.first.weight.numel()
     rest = 4 * sum(p.numel() for p in dnn.parameters()) - columns
     return [
@@ -160,21 +160,21 @@ def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int)
     return Message("allreduce", size, ranks, 2 * size, "the sum over the subdomains")
 
 
-def _shared(config: Config, network: nn.Module, ranks: int, alike: Sequence[nn.Parameter] = ()) -> list[Message]:
+def _shared(config: Config, network: nn.Module, ranks: int, replicated: Sequence[nn.Parameter] = ()) -> list[Message]:
     """What ranks send each other that share batches: gradients in buckets, and batch norm's sums.
 
     See :mod:`hpcdd.parallel.gradient_averaging` and :mod:`hpcdd.parallel.shared_layers`.
     """
     if ranks == 1:
         return []
-    special = set(alike)
+    special = set(replicated)
     ordinary = [p for p in reversed(list(network.parameters())) if p.requires_grad and p not in special]
     found = []
     for group in groups(ordinary):
         size = 4 * (sum(p.numel() for p in group) + 1)
         found.append(Message("allreduce", size, ranks, 2 * size, "gradients"))
-    if alike:
-        size = 4 * ranks * (sum(p.numel() for p in alike) + 1)
+    if replicated:
+        size = 4 * ranks * (sum(p.numel() for p in replicated) + 1)
         found.append(Message("allgather", size, ranks, size, "gradients of the common layers"))
     if config.shared_batches == "exact":
         channels = [module.num_features for module in network.modules() if isinstance(module, _BatchNorm)]

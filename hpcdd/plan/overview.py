@@ -24,7 +24,7 @@ from ..decomposition.rank_layout import RankLayout, RankPlacement, assign, threa
 from ..models.registry import check_consent
 from . import machine_file, plan_tables
 from .clock import Clock
-from .cost import Costs
+from .cost import PlannedCosts
 from .machine import Machine
 from .memory import MPI_BYTES, Memories, Memory, ready_bytes
 from .workload import Workload
@@ -87,7 +87,7 @@ def run(
     else:
         place = layout.places[0]
         clock = Clock(measured, workload, place.threads, most_on_a_host(layout), place.device_id)
-        plan_tables.print_times(Costs(clock), ranks, out)
+        plan_tables.print_times(PlannedCosts(clock), ranks, out)
     if picture is not None:
         draw(problem, layout, picture)
         print(f"\nboxes on a sample image: {picture}", file=out)

@@ -16,9 +16,9 @@ from ..data.sample_loading import Where
 from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout
 from . import messages
-from .cost import Costs, efficiency, total
+from .cost import PlannedCosts, efficiency, total
 from .memory import MOMENTS, MPI_BYTES, Memory
-from .messages import Layout, Message, bytes_of, calls_of
+from .messages import Message, SimulatedLayout, bytes_of, calls_of
 
 _MOST_ROWS, _MOST_NAMED = 12, 4
 _LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000, 20_000, 50_000, 100_000)
@@ -111,7 +111,7 @@ def print_messages(config: Config, problem: Problem, ranks: int, out: TextIO) ->
     _print(table, out)
 
 
-def print_times(costs: Costs, ranks: int, out: TextIO) -> None:
+def print_times(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
     """Seconds by phase on ``ranks`` ranks, and the efficiency on up to 100,000.
 
     Raises:
@@ -145,7 +145,7 @@ def print_times(costs: Costs, ranks: int, out: TextIO) -> None:
         print(f"note: {note}", file=out)
 
 
-def _print_efficiency(costs: Costs, ranks: int, out: TextIO) -> None:
+def _print_efficiency(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
     num_subdomains = costs.subdomains
     per_rank = -(-num_subdomains // ranks)
     table = _table(
@@ -155,7 +155,7 @@ def _print_efficiency(costs: Costs, ranks: int, out: TextIO) -> None:
     )  # fmt: skip
     alone, weakly_alone = total(costs.phases(1)), total(costs.weak(1, per_rank))
     for n in sorted({*_LADDER, ranks, *([num_subdomains] if num_subdomains <= _LADDER[-1] else [])}):
-        layout, hosts = Layout.of(num_subdomains, n), -(-n // costs.clock.ranks_per_host)
+        layout, hosts = SimulatedLayout.of(num_subdomains, n), -(-n // costs.clock.ranks_per_host)
         weak = total(costs.weak(n, per_rank))
         if costs.can_share(layout):
             seconds = total(costs.phases(n))

@@ -73,7 +73,7 @@ class Workload:
         return self._cnn("evaluation", self._global(), batch, "fp32", lambda: fake_networks.global_cnn(self.problem))
 
     def dnn(self, batch: int, subdomains: int | None = None) -> Work:
-        """A training step of the DNN as root trains it, on the decisions of all subdomains, or of so many."""
+        """A training step of the DNN as root trains it, on the decisions of all subdomains, or of that many."""
         inputs = (subdomains or len(self.problem.decomposition)) * self.problem.info.num_classes
 
         def simulated() -> Simulated:
@@ -83,7 +83,7 @@ class Workload:
         return self._known(Work("dnn", self._dense(inputs), batch), simulated)
 
     def head(self, summands: int, batch: int) -> Work:
-        """A training step of the DNN's part of a rank that owns so many subdomains, each as wide as the widest."""
+        """A training step of the DNN's part of a rank that owns that many subdomains, each as wide as the widest."""
         config, widths = self.config, feature_widths(self.problem, self.config.coherent_features)
 
         def of(number: int) -> Simulated:

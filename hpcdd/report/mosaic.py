@@ -22,7 +22,7 @@ _LINE = 0.17
 _LETTER = 0.085
 """Inches of a letter."""
 _TINTS = "PuOr_r"
-"""From purple over white to orange, which people with any colour vision tell apart; without its dark ends."""
+"""From purple over white to orange, which people with any colour vision distinguish; without its dark ends."""
 _TINT, _STRONGEST = 0.6, 0.36
 
 

@@ -17,7 +17,7 @@ class Section:
 
     Args:
         title: its heading.
-        template: file beside this one, e.g. ``study.html``.
+        template: file next to this one, e.g. ``study.html``.
         context: what the template speaks of.
     """
 

@@ -21,7 +21,7 @@ def write(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.s
     Args:
         paths: run directories, study directories, folders of ``hpcdd bench headline`` and files of ``hpcdd scale``,
             in the order of the page.
-        output: folder for the page; None: the one path that is reported, or a folder beside the first file.
+        output: folder for the page; None: the one path that is reported, or a folder next to the first file.
         out: where to print.
 
     Raises:

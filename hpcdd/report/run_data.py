@@ -9,7 +9,7 @@ from pathlib import Path
 from ..artifacts import metrics_log, predictions
 from ..artifacts.metrics_log import EpochRecord
 from ..artifacts.names import TRAININGS
-from ..artifacts.predictions import Decisions
+from ..artifacts.predictions import SplitPredictions
 from ..artifacts.results import Results
 from ..config.loading import from_yaml
 from ..config.schema import Config
@@ -38,7 +38,7 @@ class RunData:
     config: Config
     results: Results
     lines: tuple[EpochRecord, ...]
-    decisions: Decisions
+    decisions: SplitPredictions
     decomposition: Decomposition
 
     @property

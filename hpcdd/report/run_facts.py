@@ -12,7 +12,7 @@ import numpy as np
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
 from ..artifacts.names import STRATEGIES, TRAININGS
-from ..artifacts.predictions import Decisions
+from ..artifacts.predictions import SplitPredictions
 from ..decomposition.boxes import by
 from ..studies.hypotheses import LEVEL, holm
 from .run_data import RunData
@@ -40,7 +40,7 @@ class Share:
         return STRATEGIES[self.name].heading
 
 
-def shares(found: Decisions) -> list[Share]:
+def shares(found: SplitPredictions) -> list[Share]:
     """Of every strategy, in their order."""
     from scipy.stats import binomtest
 
@@ -91,7 +91,7 @@ def notes(run: RunData) -> list[str]:
     return told
 
 
-def table_of_strategies(found: Decisions) -> list[list[str]]:
+def table_of_strategies(found: SplitPredictions) -> list[list[str]]:
     """Of every strategy: words, accuracy with its interval, and the other numbers of :data:`SUMMARY`."""
     rows = []
     for share in shares(found):
@@ -102,7 +102,7 @@ def table_of_strategies(found: Decisions) -> list[list[str]]:
     return rows
 
 
-def pairs(found: Decisions) -> list[list[str]]:
+def pairs(found: SplitPredictions) -> list[list[str]]:
     """Neighbouring strategies by accuracy, and McNemar's exact test of whether the better one is better.
 
     The test is two-sided, of the images on which one of both is right (Q. McNemar, Psychometrika 12, 1947); the p
@@ -122,7 +122,7 @@ def pairs(found: Decisions) -> list[list[str]]:
     )
     rows = []
     for (better, worse), (gains, losses), p in zip(neighbours, counts, corrected, strict=True):
-        verdict = "equal" if gains == losses else "better" if p <= LEVEL else "not told apart"
+        verdict = "equal" if gains == losses else "better" if p <= LEVEL else "not significant"
         rows.append([better.short, worse.short, f"{gains:,}", f"{losses:,}", _p(p), verdict])
     return rows
 

@@ -21,7 +21,7 @@ _SINGLE = 8
 _NUMBERS, _COLOURS = 10, 100
 """Classes up to which a confusion matrix has numbers, and up to which it is drawn."""
 _FEW = 5
-"""Decisions of like confidence that say something; fewer are not drawn."""
+"""Predictions of like confidence that say something; fewer are not drawn."""
 _CLASSES = 24
 """Bars of classes; of more classes the worst ones are shown."""
 
@@ -111,7 +111,7 @@ def confusion(axes: Axes, matrix: Floats, names: Sequence[str]) -> None:
 
 
 def is_drawn(num_classes: int) -> bool:
-    """Whether a confusion matrix of so many classes can be read."""
+    """Whether a confusion matrix of that many classes can be read."""
     return num_classes <= _COLOURS
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
 from ..artifacts.names import STRATEGIES
-from ..artifacts.predictions import Decisions
+from ..artifacts.predictions import SplitPredictions
 from ..config.loading import to_yaml
 from ..core import yaml_text
 from . import mosaic
@@ -181,7 +181,7 @@ _REASONS = {
 }
 
 
-def _written(found: Decisions) -> bool:
+def _written(found: SplitPredictions) -> bool:
     return bool(found.local.shape[1] <= _WORDS)
 
 
@@ -196,12 +196,12 @@ def _numbers(values: Any, unit: float) -> Sequence[str]:
     return [f"{unit * value:+.1f}" for value in values] if len(values) <= _WORDS else ()
 
 
-def _average_image(found: Decisions) -> Any:
+def _average_image(found: SplitPredictions) -> Any:
     """The mean of the shown images, (C, *spatial)."""
     return found.images.astype(np.float64).mean(0).astype(found.images.dtype)
 
 
-def _example(found: Decisions, label: int, otherwise: Any) -> Any:
+def _example(found: SplitPredictions, label: int, otherwise: Any) -> Any:
     """A shown image of a class that is classified correctly; else any of the class; else ``otherwise``."""
     labels, decided = found.labels[found.shown], found.decided(found.final)[found.shown]
     for chosen in ((labels == label) & (decided == label), labels == label):

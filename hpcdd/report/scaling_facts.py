@@ -151,7 +151,7 @@ def _analyse(turns: Sequence[tuple[Turn, ScalingLine]]) -> Scaling:
 
 
 def _ratios(base: Mapping[Turn, float], own: Mapping[Turn, float]) -> tuple[list[float], bool]:
-    """T(n0) / T(n), and whether both were measured in turns."""
+    """T(n0) / T(n), and whether both were measured interleaved."""
     if common := sorted(set(base) & set(own)):
         return [base[turn] / own[turn] for turn in common], True
     return [statistics.median(base.values()) / seconds for seconds in own.values()], False

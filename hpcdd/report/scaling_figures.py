@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from .scaling_facts import RUN, Scaling, Spread
 from .style import legend
 
-# Colours that people with any colour vision tell apart (Okabe and Ito 2008).
+# Colours that people with any colour vision distinguish (Okabe and Ito 2008).
 COLOURS = {
     "local": "#0072B2",
     "alone": "#56B4E9",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..artifacts.names import STRATEGIES, StrategyName
-from ..studies.study_tables import Row, Table
+from ..studies.study_tables import Row, StudyTable
 from .drawing import plain
 from .study_texts import in_words
 from .style import LOOKS, legend, plain_numbers
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def rows_of(table: Table) -> list[Row]:
+def rows_of(table: StudyTable) -> list[Row]:
     """Those with a result."""
     return [row for row in table.rows if row.complete]
 
 
-def height(table: Table, per_row: float) -> float:
+def height(table: StudyTable, per_row: float) -> float:
     """Inches that a figure with a line for each row needs: so many for each, or what the longest name takes."""
     names = max((_name(row).count("\n") + 1 for row in rows_of(table)), default=1)
     return 1.6 + max(per_row, 0.17 * names) * max(2, len(rows_of(table)))
 
 
-def strategies(axes: Axes, table: Table) -> None:
+def strategies(axes: Axes, table: StudyTable) -> None:
     """Accuracy of each strategy by row: mean over the seeds, bars of one sample standard deviation."""
     rows = rows_of(table)
     columns = [name for name in table.columns if name != "local"]
@@ -44,7 +44,7 @@ def strategies(axes: Axes, table: Table) -> None:
     legend(axes)
 
 
-def local_range(axes: Axes, table: Table) -> None:
+def local_range(axes: Axes, table: StudyTable) -> None:
     """By row the test accuracies of the CNNs of single subimages, from lowest to highest; beside it the DNN's."""
     rows = rows_of(table)
     axes.use_sticky_edges = False  # else a bar ends at the frame
@@ -63,7 +63,7 @@ def local_range(axes: Axes, table: Table) -> None:
     legend(axes)
 
 
-def costs(axes: Axes, table: Table) -> None:
+def costs(axes: Axes, table: StudyTable) -> None:
     """Accuracy against the CPU seconds that lead to it, a point for each row; means over the seeds."""
     for name in table.columns:
         if name == "local":
@@ -80,7 +80,7 @@ def costs(axes: Axes, table: Table) -> None:
     legend(axes)
 
 
-def differences(axes: Axes, table: Table) -> None:
+def differences(axes: Axes, table: StudyTable) -> None:
     """By statement the paired differences of all runs, and their mean over all."""
     for y, judgement in enumerate(table.judgements):
         pairs = judgement.pooled.differences
@@ -114,7 +114,7 @@ def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _name(row: Row) -> str:
-    """In lines, since a long one would leave no room for the values; a number stays beside its axis."""
+    """In lines, since a long one would leave no room for the values; a number stays next to its axis."""
     return textwrap.fill(re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", plain(row.name)) or "all", 15)
 
 

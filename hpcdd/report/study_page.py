@@ -1,4 +1,4 @@
-"""The page of a study: tables, what is expected beside what was measured, figures; the table on the terminal."""
+"""The page of a study: tables, what is expected compared with what was measured, figures; the table on the terminal."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..core import yaml_text
 from ..core.files import write_bytes
 from ..studies import study_results
 from ..studies.hypotheses import TestResult
-from ..studies.study_tables import Table, tabulate
+from ..studies.study_tables import StudyTable, tabulate
 from . import study_figures as draw
 from . import study_texts as texts
 from .drawing import SIZE, Figure, Figures
 from .page import Section
 
 FILES = {"table.csv": texts.table_csv, "table.tex": texts.latex, "runs.csv": texts.runs_csv}
-"""What people take into their own papers, written into ``tables/`` beside the page."""
+"""What people take into their own papers, written into ``tables/`` next to the page."""
 
 
-def read(folder: Path) -> Table:
+def read(folder: Path) -> StudyTable:
     """The table of a study directory.
 
     Raises:
@@ -28,7 +28,7 @@ def read(folder: Path) -> Table:
     return tabulate(study_results.read(folder))
 
 
-def section(table: Table, folder: Path, page: Path) -> Section:
+def section(table: StudyTable, folder: Path, page: Path) -> Section:
     """Draws the figures into ``figures/`` and writes the files of :data:`FILES` into ``tables/``.
 
     Args:
@@ -54,7 +54,7 @@ def section(table: Table, folder: Path, page: Path) -> Section:
         body=texts.body(table),
         expected_head=_EXPECTED,
         expected=[_expected(judgement) for judgement in table.judgements],
-        otherwise=[texts.in_words(j.statement) for j in table.judgements if j.pooled.verdict == "otherwise"],
+        contradicted=[texts.in_words(j.statement) for j in table.judgements if j.pooled.verdict == "contradicted"],
         by_row_head=[*texts.head(table)[: len(table.axes)], "expected", "measured", "difference", "p"],
         by_row=_by_row(table),
         costs=_costs(table) if table.outcome.complete else [],
@@ -66,7 +66,7 @@ def section(table: Table, folder: Path, page: Path) -> Section:
     )
 
 
-def show(table: Table, out: TextIO) -> None:
+def show(table: StudyTable, out: TextIO) -> None:
     """Prints the table and the expectations."""
     from rich.console import Console
     from rich.table import Table as Drawn
@@ -112,7 +112,7 @@ def _expected(judgement: TestResult) -> list[str]:
     ]
 
 
-def _by_row(table: Table) -> list[list[str]]:
+def _by_row(table: StudyTable) -> list[list[str]]:
     """A line for each row and statement: labels, statement, verdict, difference, p."""
     return [
         [
@@ -128,7 +128,7 @@ def _by_row(table: Table) -> list[list[str]]:
     ]
 
 
-def _costs(table: Table) -> list[list[str]]:
+def _costs(table: StudyTable) -> list[list[str]]:
     """A line for each row: labels, then of each column parameters and CPU seconds."""
     lines = []
     for row in table.rows:
@@ -140,7 +140,7 @@ def _costs(table: Table) -> list[list[str]]:
     return lines
 
 
-def _data(table: Table) -> list[str]:
+def _data(table: StudyTable) -> list[str]:
     """Each data set of the study in a line."""
     found = {}
     for run in table.outcome.complete:
@@ -153,7 +153,7 @@ def _data(table: Table) -> list[str]:
     return list(found.values())
 
 
-def _figures(table: Table, folder: Path) -> list[Figure]:
+def _figures(table: StudyTable, folder: Path) -> list[Figure]:
     """In the order of the page; none of a study without results."""
     if not table.outcome.complete:
         return []

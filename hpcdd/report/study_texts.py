@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..artifacts.names import STRATEGIES, STRATEGY_NAMES
 from ..core.texts import csv_text, printable
 from ..studies.hypotheses import LEVEL, Comparison, Hypothesis, TestResult
-from ..studies.study_tables import Cell, Table, heading
+from ..studies.study_tables import Cell, StudyTable, heading
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -20,12 +20,12 @@ _LATEX = {
 }
 
 
-def head(table: Table) -> list[str]:
+def head(table: StudyTable) -> list[str]:
     """Headings of the axes and of the columns."""
     return [*map(heading, table.axes), *(STRATEGIES[name].heading for name in table.columns)]
 
 
-def body(table: Table, pm: str = "±") -> list[list[str]]:
+def body(table: StudyTable, pm: str = "±") -> list[list[str]]:
     """The rows in words: labels, then mean and deviation over the seeds.
 
     Args:
@@ -58,23 +58,23 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
     n = f"{comparison.n} {pairs}{'' if comparison.n == 1 else 's'}"
     if comparison.verdict == "not measured":
         return "not measured: no run has both"
-    if comparison.verdict == "not told apart":
+    if comparison.verdict == "not significant":
         above = comparison.mean is not None and comparison.mean > 0
-        return f"{'as expected' if above else 'below in the mean'}, not told apart by {n}"
+        return f"{'as expected' if above else 'below in the mean'}, not significant with {n}"
     # Whether chance may be behind what nobody expected: the same test for a mean below zero, uncorrected.
-    if comparison.verdict == "otherwise" and comparison.statement.relation == ">":
+    if comparison.verdict == "contradicted" and comparison.statement.relation == ">":
         told = comparison.p is not None and 1 - comparison.p <= LEVEL
-        return "otherwise" if told else f"otherwise, not told apart by {n}"
+        return "contradicted" if told else f"contradicted, not significant with {n}"
     return comparison.verdict
 
 
 def in_rows(judgement: TestResult) -> str:
-    """In how many rows the mean is as expected, and how many of them the tests tell apart."""
+    """In how many rows the mean is as expected, and how many of them the tests distinguish."""
     measured = [comparison for comparison in judgement.rows if comparison.mean is not None]
     told = sum(c.corrected is not None and c.corrected <= LEVEL for c in measured)
     if judgement.statement.relation == ">":
         right = sum(c.mean is not None and c.mean > 0 for c in measured)
-        return f"above in {right} of {len(measured)}, {told} told apart"
+        return f"above in {right} of {len(measured)}, {told} significant"
     right = sum(c.mean is not None and c.mean >= 0 for c in measured)
     return f"at least in {right} of {len(measured)}, {told} told to be below"
 
@@ -95,7 +95,7 @@ def p_value(comparison: Comparison) -> str:
     return f"{value} ({'above' if comparison.statement.relation == '>' else 'below'})"
 
 
-def notes(table: Table) -> list[str]:
+def notes(table: StudyTable) -> list[str]:
     """What a reader should know before believing the table."""
     found = []
     runs, missing = table.outcome.runs, table.outcome.missing
@@ -116,7 +116,7 @@ def notes(table: Table) -> list[str]:
     return found
 
 
-def table_csv(table: Table) -> str:
+def table_csv(table: StudyTable) -> str:
     """The table: a line for each row, and mean, deviation and number of seeds of every column."""
     columns = [f"{name}_{what}" for name in table.columns for what in ("mean", "deviation", "seeds")]
     lines = []
@@ -127,7 +127,7 @@ def table_csv(table: Table) -> str:
     return csv_text([[*table.axes, *columns], *lines])
 
 
-def runs_csv(table: Table) -> str:
+def runs_csv(table: StudyTable) -> str:
     """Every run: what all else is computed from."""
     index = table.outcome.index
     lines = [
@@ -138,7 +138,7 @@ def runs_csv(table: Table) -> str:
     return csv_text([["id", "condition", *table.axes, "seed", *STRATEGY_NAMES], *lines])
 
 
-def latex(table: Table) -> str:
+def latex(table: StudyTable) -> str:
     """The table as a LaTeX tabular, for the package booktabs."""
     axes, columns = len(table.axes), len(table.columns)
     lines = [

@@ -18,7 +18,7 @@ LOOKS = {
     "coherent_scratch": ("#D55E00", "P"),
     "global": ("#8C6D1F", "X"),
 }
-"""By strategy: colours that people with any colour vision tell apart (Okabe and Ito 2008), and a marker for each."""
+"""By strategy: colours that people with any colour vision distinguish (Okabe and Ito 2008), and a marker for each."""
 
 INK, PAPER = "#010101", "#fefefe"
 """Black and white that stay so on a dark page, for what is drawn over images; true black takes the page's colour."""

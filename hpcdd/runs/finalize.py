@@ -26,11 +26,11 @@ from ..mpi.traffic import Traffic
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn
 from ..parallel.team import Team
 from ..phases.attribution import EXAMINED
-from ..phases.attribution_examples import decisions_of
+from ..phases.attribution_examples import predictions_of
 from ..phases.coherent import coherent_parameters, feature_widths
 from ..phases.gather import gather_parameters
 from ..phases.local import LocalResult, create_local_cnn
-from ..training.checkpoints.manager import Costs
+from ..training.checkpoints.manager import TrainingCosts
 from .context import RunContext
 from .session import RunSession
 
@@ -97,7 +97,7 @@ def _write_decisions(session: RunSession) -> None:
     context = session.context
     pieces = {place: values for of_phase in session.storage.pieces.values() for place, values in of_phase.items()}
     features = context.config.aggregation.features
-    found = decisions_of(context.problem, EXAMINED, features, context.examined, pieces)
+    found = predictions_of(context.problem, EXAMINED, features, context.examined, pieces)
     with writing(session.directory.decisions):
         found.write(session.directory.decisions)
 
@@ -128,7 +128,9 @@ class _Costs:
 def _costs(session: RunSession, trained: Trained) -> _Costs:
     """What the trainings whose checkpoints this rank leads have cost in earlier jobs is part of it."""
     context, stats = session.context, session.checkpoints.stats
-    seconds = [result.seconds + stats.earlier.get(("local", s), Costs()).seconds for s, result in trained.local.items()]
+    seconds = [
+        result.seconds + stats.earlier.get(("local", s), TrainingCosts()).seconds for s, result in trained.local.items()
+    ]
     worked, traffic = dict(session.timer.core_seconds), dict(context.comm.traffic)
     for (phase, _), earlier in stats.earlier.items():
         worked[phase] = worked.get(phase, 0.0) + earlier.core_seconds
@@ -186,7 +188,7 @@ def _write_results(session: RunSession, trained: Trained, everyone: Sequence[_Co
         bytes_read=[of_rank.bytes_read for of_rank in everyone],
         memory=[of_rank.memory for of_rank in everyone],
         startup=[of_rank.startup for of_rank in everyone],
-        reused={phase: Path(donor).name for phase, donor in storage.record["reused"].items()},
+        reused={phase: Path(source).name for phase, source in storage.record["reused"].items()},
     )
     content.write(session.directory.results)
     storage.complete()

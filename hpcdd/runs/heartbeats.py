@@ -100,7 +100,7 @@ class Watchdog:
                 self._still, unseen = 0.0, 0.0  # all have come to life again
 
     def _report(self) -> None:
-        """Looks at all ranks, lest of several that hang one only be named; of several watchdogs one speaks."""
+        """Looks at all ranks, so that of several that hang all are named; of several watchdogs one reports."""
         stalled = self._folder / "stalled"
         try:
             os.close(os.open(stalled, os.O_CREAT | os.O_EXCL))

@@ -172,7 +172,7 @@ def _started(pid: int) -> int | None:
 
 
 def _process_space() -> str:
-    """What tells apart machines of one name, and containers that don't see each other's processes."""
+    """What distinguishes machines of one name, and containers that don't see each other's processes."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 

@@ -18,8 +18,8 @@ from ..mpi.communicator import Comm
 from ..mpi.library import is_loss
 from ..mpi.stop import Stop
 from ..parallel.sharded_coherent import spread_dnn
-from ..phases.aggregation import fresh_dnn, take_over_dnn, train_dnn, train_dnn_together
-from ..phases.attribution import EXAMINED, Examination
+from ..phases.aggregation import broadcast_dnn, fresh_dnn, train_dnn, train_dnn_together
+from ..phases.attribution import EXAMINED, Attribution
 from ..phases.coherent import evaluate_coherent, feature_widths, train_coherent
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.gather import gather_logits
@@ -222,13 +222,13 @@ class Run:
                     template = dnn_template(config, self.problem, "logits")
                     self.trained.dnn = spread_dnn(team, dnn, template, team.reduction())
                 else:
-                    take_over_dnn(team, self.trained.dnn)
+                    broadcast_dnn(team, self.trained.dnn)
                 for split, values in labels.items():
                     decisions = {s: logits[split] for s, logits in own.items()}
                     found[split] = rule_accuracies(team, decisions, values)
                     found[split]["dnn"] = dnn_accuracy(self.trained.dnn, self._seen(decisions), values)
 
-        def examine(examination: Examination) -> Pieces:
+        def examine(examination: Attribution) -> Pieces:
             assert self.trained.dnn is not None
             decisions = {s: logits[EXAMINED] for s, logits in own.items()}
             by_rules = examination.rules(decisions)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..artifacts.evaluation_cache import Pieces
-from ..phases.attribution import Examination
+from ..phases.attribution import Attribution
 from .session import RunSession
 
 Found = dict[str, dict[str, Any]]
@@ -28,7 +28,7 @@ class Evaluations:
         self._session = session
         self.accuracy: Found = {split: {} for split in session.context.problem.samples}
 
-    def take(self, phase: str, found: Found, examine: Callable[[Examination], Pieces]) -> None:
+    def take(self, phase: str, found: Found, examine: Callable[[Attribution], Pieces]) -> None:
         """Takes over what an evaluation has found, and examines the decisions behind it.
 
         Root keeps both for a job that resumes the run, with what the gather cost.
@@ -41,7 +41,7 @@ class Evaluations:
         session, context, pieces = self._session, self._session.context, Pieces()
         with session.phase("examination"):
             if context.team is not None:
-                pieces = examine(Examination(context.team, context.examined))
+                pieces = examine(Attribution(context.team, context.examined))
         for split, accuracies in found.items():
             self.accuracy[split] |= accuracies
         if context.comm.is_root:

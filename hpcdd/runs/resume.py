@@ -49,7 +49,7 @@ class Job:
             last job that share batches), ``reused`` (by phase the run directory whose result was taken over),
             ``complete``.
         study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
-        donors: by phase the directory of a run whose result is taken over where it is the same, see
+        sources: by phase the directory of a run whose result is taken over where it is the same, see
             :mod:`hpcdd.runs.reuse`.
         profile: whether every rank leaves traces of some steps, see :mod:`hpcdd.runs.profiling`.
     """
@@ -58,17 +58,17 @@ class Job:
     print_only: bool
     record: dict[str, Any] | None = None
     study: bool = False
-    donors: Mapping[str, Path] = field(default_factory=dict)
+    sources: Mapping[str, Path] = field(default_factory=dict)
     profile: bool = False
 
-    def go_on(self, folder: Path) -> str:
+    def remedy(self, folder: Path) -> str:
         """What to do where it has ended too early, in words; ``folder`` is its run directory."""
         return "resume it with " + ("the same command" if self.study else f"`hpcdd train --resume --output {folder}`")
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.record is not None and self.record["complete"] and not grown(self.record, self.config)
+        return self.record is not None and self.record["complete"] and not increased(self.record, self.config)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def job_of(config: Config) -> Job:
 
 
 def _job(config: Config, run: RunDirectory, condition: str, record: dict[str, Any] | None, *, wanted: bool) -> Job:
-    """Args as in :func:`resolve`: ``wanted`` says whether a run is to be resumed whatever has grown."""
+    """Args as in :func:`resolve`: ``wanted`` says whether a run is to be resumed even if its epochs have increased."""
     folder = run.path
     if condition == "foreign":
         raise UserError(
@@ -151,7 +151,7 @@ def _job(config: Config, run: RunDirectory, condition: str, record: dict[str, An
     config = config.model_copy(update={"output": str(folder)})
     if record is not None:
         config = resumed(record, config, run)
-        if condition == "complete" and not wanted and (more := grown(record, config)):
+        if condition == "complete" and not wanted and (more := increased(record, config)):
             raise UserError(
                 f"output is {folder}, which holds a complete run of fewer {', '.join(more)}; resume it by --resume, or "
                 "name another folder"
@@ -240,7 +240,7 @@ def check_facts(job: Job, facts: Mapping[str, Any]) -> None:
         )
 
 
-def grown(record: Mapping[str, Any], config: Config) -> dict[str, int]:
+def increased(record: Mapping[str, Any], config: Config) -> dict[str, int]:
     """The numbers of epochs that are greater than those of the run so far, by field."""
     before, now = _flat(record["config"]), _flat(config.model_dump(mode="json"))
     return {name: now[name] for name in RISING if now[name] > before[name]}

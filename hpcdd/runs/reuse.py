@@ -53,48 +53,48 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]
 
 
-def has(phase: str, donor: RunDirectory, result: str) -> bool:
+def has(phase: str, source: RunDirectory, result: str) -> bool:
     """Whether a run has a result, by an identity that was found before any work: without device."""
-    offered = offers(phase, donor)
+    offered = offers(phase, source)
     return offered is not None and result == identity(
         phase, {key: value for key, value in offered.items() if key != "device"}
     )
 
 
-def offers(phase: str, donor: RunDirectory) -> dict[str, Any] | None:
+def offers(phase: str, source: RunDirectory) -> dict[str, Any] | None:
     """The record of a run that has brought a phase to its end; None where it has not, or it can't be read."""
     try:
-        record = donor.record()
+        record = source.record()
         if record is None or "replicas" not in record:
             return None
-        record = in_todays_settings(donor.path, record)
+        record = in_todays_settings(source.path, record)
     except UserError:
         return None
-    return record if SHARED[phase] in EvaluationCache(donor.checkpoints, record["run"]).phases else None
+    return record if SHARED[phase] in EvaluationCache(source.checkpoints, record["run"]).phases else None
 
 
-def take_over(phase: str, donor: RunDirectory, directory: RunDirectory, record: Mapping[str, Any]) -> bool:
+def import_result(phase: str, source: RunDirectory, directory: RunDirectory, record: Mapping[str, Any]) -> bool:
     """Takes the finished checkpoints of a phase over, with what they have cost, unless the run has some of its own.
 
     Args:
         phase: one of :data:`SHARED`.
-        donor: the other run.
+        source: the other run.
         directory: of this one, which holds its lock.
         record: of this one.
 
     Returns:
-        Whether they are taken; not where the donor's result is another one, or is damaged.
+        Whether they are taken; not where the source's result is another one, or is damaged.
 
     Raises:
         WriteError: they can't be written.
     """
-    offered, target = offers(phase, donor), directory.training(phase)
+    offered, target = offers(phase, source), directory.training(phase)
     if offered is None or identity(phase, offered) != identity(phase, record):
         return False
-    source = donor.training(phase)
-    subdomains = sorted(path.name for path in source.iterdir() if path.is_dir()) if phase == "local" else ["."]
+    finished_chains = source.training(phase)
+    subdomains = sorted(path.name for path in finished_chains.iterdir() if path.is_dir()) if phase == "local" else ["."]
     pairs = [
-        (CheckpointStore(source / name, offered["run"]), CheckpointStore(target / name, record["run"]))
+        (CheckpointStore(finished_chains / name, offered["run"]), CheckpointStore(target / name, record["run"]))
         for name in subdomains
     ]
     if any(own.positions() for _, own in pairs):

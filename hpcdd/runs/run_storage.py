@@ -24,7 +24,7 @@ from ..mpi.communicator import Comm
 from ..mpi.library import is_loss, mpi_library
 from . import resume, run_directory
 from .lock import Lock
-from .reuse import take_over
+from .reuse import import_result
 from .run_directory import RunDirectory
 from .run_log import rank_log, warn
 
@@ -156,11 +156,11 @@ def _begun(
     directory.tidy()
     run = secrets.token_hex(8) if job.record is None else job.record["run"]
     record = resume.record_of(config, run, **facts, reused=(job.record or {}).get("reused", {}))
-    for phase, donor in job.donors.items():
-        if take_over(phase, RunDirectory(donor), directory, record):
-            record["reused"][phase] = str(donor)
+    for phase, source in job.sources.items():
+        if import_result(phase, RunDirectory(source), directory, record):
+            record["reused"][phase] = str(source)
     cache = EvaluationCache(directory.checkpoints, run)
-    if job.record and (outdated := [resume.PHASES[name] for name in resume.grown(job.record, job.config)]):
+    if job.record and (outdated := [resume.PHASES[name] for name in resume.increased(job.record, job.config)]):
         cache.drop(outdated)  # before the record says that there are more epochs
     directory.write_record(record)
     return record, cache

@@ -75,8 +75,8 @@ class RunSession:
             apart: whether no rank waits for another one before its end.
 
         Raises:
-            StopRequest: on all ranks alike at the end, if any rank wants to stop.
-            RunError: in a study, on all ranks alike at the end, with what was kept on any.
+            StopRequest: on all ranks at the end, if any rank wants to stop.
+            RunError: in a study, on all ranks at the end, with what was kept on any.
         """
         comm, stop = self.context.comm, self.context.stop
         with self.timer.phase(name), comm.phase(name):
@@ -112,7 +112,7 @@ class RunSession:
         except StopRequest as request:
             why = signal_reason(request.signum, os.environ, time.time())
             self.storage.log.warning("%s; %s", request, why)
-            raise request.saying(f" ({why}); {self.context.job.go_on(self.directory.path)}") from None
+            raise request.saying(f" ({why}); {self.context.job.remedy(self.directory.path)}") from None
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def open_session(context: RunContext) -> Iterator[RunSession]:
         StopRequest: on all ranks: any of them was asked to stop so early.
     """
     comm, job, stop = context.comm, context.job, context.stop
-    # A job that goes on without ranks that have died has started long ago.
+    # A job that continues without ranks that have died has started long ago.
     timer = PhaseTimer(0.0 if comm.diminished else comm.startup.age, comm.startup.worked)
     with contextlib.ExitStack() as opened:
         display: Display = NoDisplay()
@@ -160,7 +160,7 @@ def open_session(context: RunContext) -> Iterator[RunSession]:
             return hooks.steps, context.reader.bytes_read, sum(traffic.calls for traffic in list(comm.traffic.values()))
 
         if (timeout := context.config.run.stall_timeout) is not None:
-            remedy = job.go_on(directory.path)
+            remedy = job.remedy(directory.path)
             watch = watched(comm, directory, timeout, movement, lambda: f"step {hooks.steps}", storage.log, remedy)
             opened.enter_context(watch)
         comm.startup.mark("directory")

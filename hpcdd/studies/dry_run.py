@@ -19,12 +19,12 @@ from ..models.registry import check_consent
 from ..phases.coherent import coherent_parameters
 from ..plan import fake_networks, machine_file, messages
 from ..plan.clock import Clock
-from ..plan.cost import Costs, Phase, total
+from ..plan.cost import Phase, PlannedCosts, total
 from ..plan.machine import Machine
 from ..plan.memory import ready_bytes
 from ..plan.overview import layout_of, memories_of, most_on_a_host
 from ..plan.workload import Workload
-from .planned_runs import PlannedRun, alike, plan_runs
+from .planned_runs import PlannedRun, cost_key, plan_runs
 from .study_request import StudyRequest
 
 
@@ -75,7 +75,7 @@ def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, own
     trained: set[str] = set()
     rows: list[tuple[PlannedRun, Cost, list[str]]] = []
     for entry, problem in entries:
-        key = alike(entry.run.config), entry.ranks
+        key = cost_key(entry.run.config), entry.ranks
         if key not in known:
             known[key] = cost_of(entry.run.config, problem, entry.ranks, measured, ready)
         reused = [phase for phase, result in entry.results.items() if result in trained]
@@ -85,7 +85,7 @@ def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, own
 
 
 def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | None, ready: int) -> Cost:
-    """What one run costs on so many ranks.
+    """What one run costs on that many ranks.
 
     Args:
         config, problem: of the run.
@@ -101,7 +101,7 @@ def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | Non
     phases: tuple[Phase, ...] = ()
     if machine is not None:
         clock = Clock(machine, workload, place.threads, most_on_a_host(layout), place.device_id)
-        phases = tuple(Costs(clock).phases(ranks))
+        phases = tuple(PlannedCosts(clock).phases(ranks))
     starts = config.coherent.starts
     sent = messages.bytes_of(messages.coherent_step(config, problem, ranks)) if starts else None
     memory = max(memory.total for memory, _ in memories_of(workload, layout, machine, ready))

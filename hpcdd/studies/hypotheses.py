@@ -1,4 +1,4 @@
-"""What a study expects of its strategies, beside what was measured; pure.
+"""What a study expects of its strategies, compared with what was measured; pure.
 
 A statement ``A > B`` or ``A >= B`` is on test accuracies. Both strategies of a pair come from one run: same data, boxes
 and seed. Of the paired differences A - B, mean, sample standard deviation and the one-sided paired t test are given:
@@ -15,13 +15,13 @@ and seed. Of the paired differences A - B, mean, sample standard deviation and t
 ``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no
 difference or one above zero. Verdicts, at a level of 5%:
 
-==============  =====================================  ===================================
-verdict         ``A > B``                              ``A >= B``
-==============  =====================================  ===================================
-as expected     mean above 0, p at most 5%             mean 0 or above
-not told apart  mean above 0, p above 5%, or no test   mean below 0, p above 5%, or no test
-otherwise       mean 0 or below                        mean below 0, p at most 5%
-==============  =====================================  ===================================
+===============  ======================================  ===================================
+verdict          ``A > B``                              ``A >= B``
+===============  ======================================  ===================================
+as expected      mean above 0, p at most 5%             mean 0 or above
+not significant  mean above 0, p above 5%, or no test   mean below 0, p above 5%, or no test
+contradicted     mean 0 or below                        mean below 0, p at most 5%
+===============  ======================================  ===================================
 
 There is no test of single pairs, nor of differences that are equal within each row, whose deviation is no estimate.
 """
@@ -39,7 +39,7 @@ from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..core.errors import UserError
 
 LEVEL = 0.05
-Verdict = Literal["as expected", "not told apart", "otherwise", "not measured"]
+Verdict = Literal["as expected", "not significant", "contradicted", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A statement beside what was measured, in one row or over all of them.
+    """A statement compared with what was measured, in one row or over all of them.
 
     Attributes:
         statement: what is expected.
@@ -142,8 +142,8 @@ class Comparison:
             return "not measured"
         significant = self.corrected is not None and self.corrected <= LEVEL
         if self.statement.relation == ">":
-            return "otherwise" if self.mean <= 0 else "as expected" if significant else "not told apart"
-        return "as expected" if self.mean >= 0 else "otherwise" if significant else "not told apart"
+            return "contradicted" if self.mean <= 0 else "as expected" if significant else "not significant"
+        return "as expected" if self.mean >= 0 else "contradicted" if significant else "not significant"
 
 
 @dataclass(frozen=True)

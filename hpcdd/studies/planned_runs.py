@@ -79,7 +79,7 @@ def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> 
     ]
 
 
-def alike(config: Config) -> str:
+def cost_key(config: Config) -> str:
     """What is equal for runs that differ in nothing but their seed, and in what does not matter to their cost."""
     return json.dumps(config.model_dump(mode="json", exclude=_ALIKE))
 
@@ -88,7 +88,7 @@ def _problems(runs: Sequence[StudyRun], mistakes: dict[str, list[str]]) -> Itera
     """Of every run its problem; ``mistakes`` takes the texts of those that can't be posed, with their runs."""
     known: dict[str, Problem | str] = {}
     for run in runs:
-        key = alike(run.config)
+        key = cost_key(run.config)
         if key not in known:
             try:
                 known[key] = build_problem(run.config)

@@ -55,7 +55,7 @@ class Stage:
 
 
 def stages(entries: Sequence[PlannedRun], ranks: int) -> list[Stage]:
-    """What a job of so many ranks does: the largest groups first, all groups of one size at one time."""
+    """What a job of that many ranks does: the largest groups first, all groups of one size at one time."""
     found = []
     for size in sorted({entry.ranks for entry in entries}, reverse=True):
         its = tuple(entry for entry in entries if entry.ranks == size)
@@ -98,18 +98,18 @@ def work(
     """
     group = stage.group(world.rank)
     part = world.split(group)
-    beside = _beside(world, stage)
+    colocated = _colocated(world, stage)
     report = Report()
     if part is not None:
-        part.colocated = beside
-        _Group(part, stop, directory, job, stage, offering, report).work()
+        part.colocated = colocated
+        _RankGroup(part, stop, directory, job, stage, offering, report).work()
     stop.agree("study")  # those who are ready sleep
     world.on_all(lambda: _raise(report.error))
     everyone = world.gather_object(report.busy if part is not None and part.is_root else [])
     return [run for busy in everyone or [] for run in busy]
 
 
-class _Group:
+class _RankGroup:
     """One group, on one of its ranks."""
 
     def __init__(
@@ -162,7 +162,7 @@ class _Group:
         comm, run = self._comm, taken.entry.run
         start = time.monotonic()
         try:
-            job = comm.on_root(lambda: self._directory.job(run, taken.donors))
+            job = comm.on_root(lambda: self._directory.job(run, taken.sources))
             if job.done:
                 return  # by another job, since this one began
             self._say(f"run {run.id} begins on {comm.size} rank{'s' * (comm.size > 1)}{_reused(taken)}")
@@ -215,11 +215,11 @@ class _Group:
 
 def _reused(taken: Claim) -> str:
     words = {"local": "the local CNNs", "global": TRAININGS["global"].network}
-    texts = [f"{words[phase]} of {donor.name}" for phase, donor in taken.donors.items()]
+    texts = [f"{words[phase]} of {source.name}" for phase, source in taken.sources.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 
 
-def _beside(world: Comm, stage: Stage) -> ColocatedRanks:
+def _colocated(world: Comm, stage: Stage) -> ColocatedRanks:
     """Collective: the ranks of other groups on this rank's host."""
     node, masks = world.node_ranks(), world.allgather_object(frozenset(os.sched_getaffinity(0)))
     group = stage.group(world.rank)

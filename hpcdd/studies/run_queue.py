@@ -27,12 +27,12 @@ class Claim:
 
     Attributes:
         entry: see there.
-        donors: by phase the directory of a run that has the result.
+        sources: by phase the directory of a run that has the result.
         trains: identities of results that this group trains for others, too.
     """
 
     entry: PlannedRun
-    donors: dict[str, Path]
+    sources: dict[str, Path]
     trains: tuple[str, ...]
 
 
@@ -65,8 +65,8 @@ class Queue:
             if self._path("run", entry.run.id).exists():
                 self._entries.remove(entry)
                 continue
-            donors = self._donors(entry)
-            trains = [result for phase, result in entry.results.items() if phase not in donors]
+            sources = self._sources(entry)
+            trains = [result for phase, result in entry.results.items() if phase not in sources]
             held = [result for result in trains if self._claim("result", result)]
             if len(held) < len(trains):
                 self._release(held)
@@ -76,8 +76,8 @@ class Queue:
                 self._entries.remove(entry)
                 continue
             self._entries.remove(entry)
-            donors = self._donors(entry)  # one may have come between
-            return Claim(entry, donors, tuple(held))
+            sources = self._sources(entry)  # one may have come between
+            return Claim(entry, sources, tuple(held))
         return None
 
     @property
@@ -89,14 +89,14 @@ class Queue:
         """The run is over, in whatever way: what it has not trained may be trained by others."""
         self._release(taken.trains)
 
-    def _donors(self, entry: PlannedRun) -> dict[str, Path]:
+    def _sources(self, entry: PlannedRun) -> dict[str, Path]:
         found = {}
         for phase, result in entry.results.items():
-            if (donor := self._donor(phase, result, entry)) is not None:
-                found[phase] = donor
+            if (source := self._source(phase, result, entry)) is not None:
+                found[phase] = source
         return found
 
-    def _donor(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
+    def _source(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
         if result not in self._known:
             for other in self._offering:
                 directory = self._directory.run(other.run.id)

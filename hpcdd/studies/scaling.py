@@ -114,13 +114,13 @@ def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Ti
     }
 
 
-def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.Layout]:
-    """Collective: of the first so many ranks, for each of the sizes."""
+def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.MeasuredLayout]:
+    """Collective: of the first that many ranks, for each of the sizes."""
     on_gpu = order.config.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
     everyone = comm.allgather_object((socket.gethostname(), environment.processor(), device))
     return [
-        scaling_log.Layout(
+        scaling_log.MeasuredLayout(
             ranks_by_host=sorted(Counter(host for host, _, _ in everyone[:ranks]).values(), reverse=True),
             processors=sorted({processor for _, processor, _ in everyone[:ranks]}),
             devices=sorted({device for _, _, device in everyone[:ranks]}),

@@ -43,7 +43,7 @@ def scaling_request(
     output: Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> ScalingRequest:
-    """What is asked for by a study and what is said beside it.
+    """What is asked for by a study and what is given in addition.
 
     Args:
         file: the study, a YAML file.

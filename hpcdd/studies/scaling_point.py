@@ -128,7 +128,7 @@ class ScalingPoint:
         }
 
     def measure(self, phase: str, warm_up: int, counting: int) -> Timing | None:
-        """One turn: so many steps of a phase, warm-up first, after a barrier.
+        """One turn: that many steps of a phase, warm-up first, after a barrier.
 
         Returns:
             On root; None elsewhere.

@@ -84,12 +84,12 @@ class StudyDirectory:
             return "complete" if self.job(run).done else "unfinished"
         return "not begun" if found == "empty" else "unfinished"
 
-    def job(self, run: StudyRun, donors: Mapping[str, Path] | None = None) -> Job:
+    def job(self, run: StudyRun, sources: Mapping[str, Path] | None = None) -> Job:
         """What is to be done for one run.
 
         Args:
             run: which.
-            donors: see :class:`hpcdd.runs.resume.Job`.
+            sources: see :class:`hpcdd.runs.resume.Job`.
 
         Raises:
             UserError: the run was begun with something else.
@@ -100,7 +100,7 @@ class StudyDirectory:
         if record is not None:
             record = resume.in_todays_settings(directory.path, record)
             config = resume.resumed(record, config, directory)
-        return Job(config, print_only=False, record=record, study=True, donors=donors or {})
+        return Job(config, print_only=False, record=record, study=True, sources=sources or {})
 
     def begin(self, order: StudyRequest) -> None:
         """Makes the folder, or takes up an unfinished study; writes study.json.

@@ -84,7 +84,7 @@ def study_request(
     ranks: int | None = None,
     retry: bool = False,
 ) -> StudyRequest:
-    """What is asked for by a study and what is said beside it.
+    """What is asked for by a study and what is given in addition.
 
     Args:
         file: the study, a YAML file.
@@ -141,7 +141,7 @@ def _varied(description: StudyFile, variant: str) -> StudyFile:
     chosen = description.variants[variant]
     matrix = {name: axis for name, axis in {**description.matrix, **chosen.matrix}.items() if axis is not None}
     if "seed" in matrix:
-        matrix["seed"] = matrix.pop("seed")  # repeats stay beside each other
+        matrix["seed"] = matrix.pop("seed")  # repeats stay next to each other
     given = {name: getattr(chosen, name) for name in ("title", "ranks", "expect", "table")}
     return StudyFile.model_validate(
         {

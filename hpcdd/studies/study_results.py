@@ -38,7 +38,7 @@ class RunOutcome:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """A study's index and all its runs, in the order of the index."""
 
     index: StudyIndex
@@ -55,7 +55,7 @@ class Outcome:
         return [run for run in self.runs if run.results is None]
 
 
-def read(folder: Path) -> Outcome:
+def read(folder: Path) -> StudyOutcome:
     """Reads study.json, and of every run its results, or why there are none.
 
     A run that has results.json is complete, so that a directory without checkpoints, as one takes it home, is enough.
@@ -64,7 +64,7 @@ def read(folder: Path) -> Outcome:
         UserError: the folder is no study's, or a file in it is damaged.
     """
     found = study_index.read(folder)
-    return Outcome(found, tuple(_run(folder, entry) for entry in found.runs))
+    return StudyOutcome(found, tuple(_run(folder, entry) for entry in found.runs))
 
 
 def _run(folder: Path, entry: StudyEntry) -> RunOutcome:

@@ -11,7 +11,7 @@ from ..artifacts.names import STRATEGIES, STRATEGY_NAMES, StrategyName
 from ..artifacts.results import Results
 from ..core.texts import printable
 from .hypotheses import Hypothesis, Measured, TestResult, judge
-from .study_results import Outcome, RunOutcome
+from .study_results import RunOutcome, StudyOutcome
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class StudyTable:
     """What a study says.
 
     Attributes:
@@ -82,7 +82,7 @@ class Table:
         judgements: of the statements that the study expects, in its order.
     """
 
-    outcome: Outcome
+    outcome: StudyOutcome
     axes: list[str]
     columns: list[StrategyName]
     rows: list[Row]
@@ -99,7 +99,7 @@ class Table:
         return len({c.same for judgement in self.judgements for c in judgement.rows if c.p is not None})
 
 
-def tabulate(outcome: Outcome) -> Table:
+def tabulate(outcome: StudyOutcome) -> StudyTable:
     """Makes the table of a study, of what is complete of it.
 
     Raises:
@@ -114,7 +114,7 @@ def tabulate(outcome: Outcome) -> Table:
     rows = [_row(dict(zip(axes, map(printable, labels), strict=True)), runs) for labels, runs in by_labels.items()]
     measured = [[_measured(outcome, run) for run in row.runs if run.results is not None] for row in rows]
     statements = [Hypothesis.parse(text) for text in outcome.index.expect]
-    return Table(outcome, axes, columns, rows, judge(statements, measured))
+    return StudyTable(outcome, axes, columns, rows, judge(statements, measured))
 
 
 def heading(axis: str) -> str:
@@ -142,7 +142,7 @@ def _row(labels: dict[str, str], runs: Sequence[RunOutcome]) -> Row:
     return Row(labels, tuple(runs), accuracy, cost, parameters, (min(local), max(local)) if local else None)
 
 
-def _measured(outcome: Outcome, run: RunOutcome) -> Measured:
+def _measured(outcome: StudyOutcome, run: RunOutcome) -> Measured:
     assert run.results is not None
     accuracy = {name: value for name in STRATEGY_NAMES if (value := run.results.strategy(name)) is not None}
     # Runs of one seed in which every local CNN has the same accuracy have the same local CNNs.

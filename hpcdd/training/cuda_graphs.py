@@ -36,13 +36,13 @@ class CUDARecorder:
         self._device, self._generators = device, generators
 
     def warm_up(self, work: Callable[[], None]) -> None:
-        """See :class:`Recorder`; beside the default stream, where nothing can be recorded."""
+        """See :class:`Recorder`; on a stream of its own: nothing can be recorded on the default one."""
         present = torch.cuda.current_stream(self._device)
-        beside: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        beside.wait_stream(present)
-        with torch.cuda.stream(beside):
+        own: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        own.wait_stream(present)
+        with torch.cuda.stream(own):
             work()
-        present.wait_stream(beside)
+        present.wait_stream(own)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Recorder`."""

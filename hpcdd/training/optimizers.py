@@ -73,7 +73,7 @@ def make_schedule(
 
 
 def advance(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
-    """Puts a fresh schedule to where it is after so many steps."""
+    """Puts a fresh schedule to where it is after that many steps."""
     if steps:
         schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps - 1, "_step_count": steps + 1})
         schedule.step()

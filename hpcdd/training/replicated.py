@@ -1,6 +1,6 @@
-"""What the ranks that train together must have alike at the end of every epoch: their copies, and what is decided.
+"""What the ranks that train together must have identical at the end of every epoch: their copies, and what is decided.
 
-On processors that compute alike copies have the same bits, and whatever differs is a defect. On others (another
+On processors that compute identically copies have the same bits, and whatever differs is a defect. On others (another
 generation, another number of threads) each copy is rounded in its own way: then all take over the first one's, so that
 rounding does not add up, and a difference beyond :data:`TOLERANCE` is a defect. Losses and accuracies are those of the
 first rank, so that all stop early after the same epoch.
@@ -47,7 +47,7 @@ def checked(hooks: Hooks, comm: Comm, copies: Copies, arithmetic: str = "") -> H
     Args:
         hooks: are called as before.
         comm: ranks that train together.
-        copies: by name what is to be alike wherever a rank of ``comm`` has something of that name.
+        copies: by name what is to be identical wherever a rank of ``comm`` has something of that name.
         arithmetic: what the bits that this rank computes depend on, see
             :class:`hpcdd.decomposition.rank_layout.RankPlacement`.
     """

@@ -58,7 +58,7 @@ class PlainSteps:
         network: maps a batch of inputs to logits (b, K).
         optimizer: of its parameters.
         share: with whom batches are shared.
-        alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
+        replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
         bf16: mixed precision by autocast.
     """
 
@@ -67,11 +67,11 @@ class PlainSteps:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         share: BatchSharing,
-        alike: Sequence[nn.Parameter] = (),
+        replicated: Sequence[nn.Parameter] = (),
         bf16: bool = False,
     ) -> None:
         self._network, self.optimizer, self._share, self._bf16 = network, optimizer, share, bf16
-        self._gradients = GradientAverage(network, share, alike)
+        self._gradients = GradientAverage(network, share, replicated)
         self._stack, self._context = ExitStack(), BatchContext()
 
     def __enter__(self) -> Self:
@@ -84,11 +84,11 @@ class PlainSteps:
 
     def of_epoch(self, seen: Sequence[Batches], running: Sequence[RunningMetrics]) -> Step:
         """See :class:`Steps`."""
-        (samples,), (meter,) = seen, running
+        (samples,), (metrics,) = seen, running
         self._network.train()
 
         def step(batches: torch.Tensor) -> None:
-            meter.add(*self.step(samples, batches[0]))
+            metrics.add(*self.step(samples, batches[0]))
 
         return step
 
@@ -156,9 +156,9 @@ class BatchedSteps:
     def of_epoch(self, seen: Sequence[Batches], running: Sequence[RunningMetrics]) -> Step:
         """See :class:`Steps`."""
         self._see(seen)
-        self._sums.copy_(torch.stack([meter.sums for meter in running]))
-        for meter, row in zip(running, self._sums, strict=True):
-            meter.sums = row
+        self._sums.copy_(torch.stack([metrics.sums for metrics in running]))
+        for metrics, row in zip(running, self._sums, strict=True):
+            metrics.sums = row
 
         def step(batches: torch.Tensor) -> None:
             self._flag.piggybacked()
@@ -166,8 +166,8 @@ class BatchedSteps:
             self._compute(batches)
             with part("optimizer"):
                 self.optimizer.step()
-            for meter in running:
-                meter.steps += 1
+            for metrics in running:
+                metrics.steps += 1
 
         return step
 

@@ -62,7 +62,7 @@ def train(
     parts: Mapping[int, nn.Module] | None = None,
     stacks: Sequence[BatchedNetworks] = (),
     share: BatchSharing | None = None,
-    alike: Sequence[nn.Parameter] = (),
+    replicated: Sequence[nn.Parameter] = (),
     bf16: bool = False,
     hooks: Hooks | None = None,
     manager: NullCheckpointManager | None = None,
@@ -85,7 +85,7 @@ def train(
             belongs to ``subdomain``.
         stacks: of CNNs inside ``network`` that compute together; their subdomains are none of ``parts``.
         share: with whom batches are shared, and the flag that rides in the messages; default: nobody.
-        alike: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
+        replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
         bf16: mixed precision by autocast.
         hooks: see :class:`Hooks`.
 
@@ -109,7 +109,7 @@ def train(
         EarlyStopping(settings.early_stopping),
         share,
     )
-    steps = PlainSteps(network, optimizer, share, alike, bf16)
+    steps = PlainSteps(network, optimizer, share, replicated, bf16)
     member = Member(subdomain, network, training, validation, manager or NullCheckpointManager())
 
     def group(members: Sequence[Member]) -> _Group:

@@ -32,7 +32,7 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import Samples
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition.boxes import Box, Decomposition, Subdomain
-from hpcdd.inference.classifier import Classifier, Subimages
+from hpcdd.inference.classifier import Classifier, SubimageStack
 from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.registry import create
@@ -132,7 +132,7 @@ def stored_images(info: DatasetInfo) -> torch.Tensor:
 
 
 def subimages_of(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
-    return Subimages(model.subdomains, model.mean, model.std)(images)
+    return SubimageStack(model.subdomains, model.mean, model.std)(images)
 
 
 def local_logits(model: Model, images: torch.Tensor) -> torch.Tensor:

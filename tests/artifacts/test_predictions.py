@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hpcdd.artifacts.names import CLASSIFIERS, final
-from hpcdd.artifacts.predictions import Decisions, read
+from hpcdd.artifacts.predictions import SplitPredictions, read
 from hpcdd.core.errors import UserError
 
 from ..artificial import decisions
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_all_comes_back_with_its_dtype(path: Path) -> None:
     written, found = decisions(), read(path)
-    for field in dataclasses.fields(Decisions):
+    for field in dataclasses.fields(SplitPredictions):
         before, after = getattr(written, field.name), getattr(found, field.name)
         if isinstance(before, dict):
             assert list(before) == list(after)

@@ -198,7 +198,7 @@ CONFIGURATIONS = [
         "aggregation: {features: probabilities}\ncoherent:\n  features: logits\n",
         "contradiction between sections",
         "c.yaml:3: coherent.features is 'logits', but a start by transfer (coherent.starts) with "
-        "coherent.dnn_start 'trained' goes on with a DNN that sees probabilities "
+        "coherent.dnn_start 'trained' resumes a DNN that sees probabilities "
         "(aggregation.features); use coherent.dnn_start fresh, or like features",
     ),
     of(

@@ -15,7 +15,7 @@ from hpcdd.data.problem import build_problem
 from hpcdd.plan import machine_file, messages, overview
 from hpcdd.plan.clock import MEASURED, Clock
 from hpcdd.plan.collective_model import COLLECTIVES
-from hpcdd.plan.cost import Costs
+from hpcdd.plan.cost import PlannedCosts
 from hpcdd.plan.machine import Machine
 from hpcdd.plan.memory import Memories
 from hpcdd.plan.workload import Workload
@@ -107,7 +107,7 @@ def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_pa
     planned = [memories.of(place.subdomains, "memory", is_root=place.rank == 0).total for place in layout.places]
     assert planned == pytest.approx(results["memory"], rel=0.3)
     clock = Clock(machine, workload, 1, overview.most_on_a_host(layout))
-    phases = {phase.name: phase for phase in Costs(clock).phases(RANKS)}
+    phases = {phase.name: phase for phase in PlannedCosts(clock).phases(RANKS)}
     assert set(clock.bases.values()) == {MEASURED}
     sent = messages.coherent_step(settings, workload.problem, RANKS)
     assert messages.bytes_of(sent) == results["communication"]["coherent_transfer"]["bytes_per_step"]

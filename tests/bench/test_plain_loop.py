@@ -1,4 +1,4 @@
-"""A local CNN's step beside that of a plain loop: both do the same work, by turns."""
+"""A local CNN's step beside that of a plain loop: both do the same work, interleaved."""
 
 from __future__ import annotations
 

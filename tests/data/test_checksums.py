@@ -1,4 +1,4 @@
-"""Checksums and fingerprints: what they tell apart, and that reading checks them."""
+"""Checksums and fingerprints: what they distinguish, and that reading checks them."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def layout_of(problem: Problem, ranks: int) -> RankLayout:
 
 
 def refusal(tiny: Path, ranks: int, **sections: Any) -> str:
-    """What is said of batches that are too small for so many ranks and two subdomains; nothing if they are not."""
+    """What is said of batches that are too small for that many ranks and two subdomains; nothing if they are not."""
     chosen = config(tiny, decomposition={"grid": [1, 2]}, **sections)
     problem = build_problem(chosen)
     try:

@@ -1,7 +1,7 @@
 """``python places.py OUT.json SUBDOMAINS NUMBERS``: a job that trains nothing. Every host seems to have two GPUs.
 
 Root writes where the ranks are, by which network PyTorch would go, what is said where the network that is asked for
-leads nowhere, and the seconds that an Allreduce of so many 8-byte numbers takes (the fastest of three).
+leads nowhere, and the seconds that an Allreduce of that many 8-byte numbers takes (the fastest of three).
 """
 
 from __future__ import annotations

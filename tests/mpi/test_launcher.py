@@ -90,7 +90,7 @@ def test_the_place_on_the_host(variables: dict[str, str], local: tuple[int, int]
 
 
 def container(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """As one with so many bytes of shared memory."""
+    """As one with that many bytes of shared memory."""
     monkeypatch.setattr(launcher.shutil, "disk_usage", lambda _: SimpleNamespace(total=size))
 
 

@@ -100,10 +100,10 @@ def step(network: nn.Module, share: BatchSharing, average: GradientAverage) -> N
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
-@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("replicated", [False, True])
 @pytest.mark.parametrize("smallest", [1, gradient_averaging._SMALLEST], ids=["many buckets", "one bucket"])
 def test_shares_of_a_batch_give_the_whole_batchs_gradients(
-    network: Network, smallest: int, alike: bool, direct: bool, monkeypatch: pytest.MonkeyPatch
+    network: Network, smallest: int, replicated: bool, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradient_averaging, "_SMALLEST", smallest)
     functional.cross_entropy(network(INPUTS), LABELS).backward()
@@ -112,7 +112,7 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
 
     def work(comm: ThreadComm) -> tuple[nn.Module, int]:
         own, share = copy.deepcopy(network), BatchSharing(comm, direct=direct)
-        with GradientAverage(own, share, own.last.parameters() if alike else ()) as average:
+        with GradientAverage(own, share, own.last.parameters() if replicated else ()) as average:
             for _ in range(2):  # buckets are used again
                 step(own, share, average)
         return own, comm.calls
@@ -125,9 +125,9 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
             else:
                 torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-12, atol=1e-14)
         if smallest > 1:
-            assert calls == 2 * (1 + alike)
+            assert calls == 2 * (1 + replicated)
         else:
-            assert calls > 2 * (1 + alike)
+            assert calls > 2 * (1 + replicated)
     first, *others = [own for own, _ in results]
     for own in others:
         for one, other in zip(first.parameters(), own.parameters(), strict=True):

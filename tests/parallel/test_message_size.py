@@ -42,7 +42,7 @@ def test_with_a_rank_for_each_subdomain(subdomains: int, reduction: str, width: 
         dnn = take_part(before.dnn, [comm.rank], SubdomainSum(comm, reduction))
         part = ShardedCoherentModel({comm.rank: copy.deepcopy(before.cnns[comm.rank])}, dnn, "logits").train()
         samples = SideBySide([Samples(images[comm.rank], labels)])
-        with PlainSteps(part, torch.optim.SGD(part.parameters(), 0.5), BatchSharing(), dnn.alike()) as steps:
+        with PlainSteps(part, torch.optim.SGD(part.parameters(), 0.5), BatchSharing(), dnn.replicated()) as steps:
             for _ in range(STEPS):
                 steps.step(samples, batch)
         return part, comm.calls, sum(traffic.bytes for traffic in comm.ledger.traffic.values())

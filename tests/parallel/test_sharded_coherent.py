@@ -78,8 +78,8 @@ def test_a_part_that_is_taken_has_parameters_of_its_own() -> None:
 
 def test_what_all_ranks_have_a_copy_of() -> None:
     part = take_part(dnn_of(WIDTHS), [1], reduction())
-    alike = {id(p) for p in part.alike()}
-    assert {name for name, p in part.named_parameters() if id(p) not in alike} == {"blocks.1"}
+    replicated = {id(p) for p in part.replicated()}
+    assert {name for name, p in part.named_parameters() if id(p) not in replicated} == {"blocks.1"}
 
 
 def test_a_copy_has_parameters_of_its_own_and_computes_the_same() -> None:

@@ -1,4 +1,4 @@
-"""Examination of decisions that stay on their ranks, against brute force on the model of one process."""
+"""Attribution of decisions that stay on their ranks, against brute force on the model of one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpcdd.parallel.batch_shards import Flag
 from hpcdd.parallel.sharded_coherent import take_part
 from hpcdd.parallel.team import Team
 from hpcdd.phases import attribution
-from hpcdd.phases.attribution import Examination, examined_rows
+from hpcdd.phases.attribution import Attribution, examined_rows
 
 from ..thread_ranks import ThreadComm, on_ranks
 from ..training.toy import one_knows
@@ -37,13 +37,13 @@ def model(hidden: tuple[int, ...] = (16, 8), width: int = K) -> DNN:
     return dnn.eval()
 
 
-def on(size: int, rows: np.ndarray, work: Callable[[Examination, Team], Pieces]) -> Pieces:
+def on(size: int, rows: np.ndarray, work: Callable[[Attribution, Team], Pieces]) -> Pieces:
     """What root gets where ``size`` ranks, threads of this process, examine together."""
     places = [RankPlacement(rank, "host", "cpu", "cpu", 1, tuple(own)) for rank, (own, _) in enumerate(assign(S, size))]
 
     def one(comm: ThreadComm) -> Pieces:
         team = Team(Config(), RankLayout(S, tuple(places)), places[comm.rank], comm, comm, comm, Flag())  # type: ignore[arg-type]
-        return work(Examination(team, rows), team)
+        return work(Attribution(team, rows), team)
 
     pieces, *others = on_ranks(size, one)
     assert others == [{}] * (size - 1), "root alone learns of it"
@@ -51,7 +51,7 @@ def on(size: int, rows: np.ndarray, work: Callable[[Examination, Team], Pieces])
 
 
 def of_dnn(size: int, dnn: DNN, outputs: torch.Tensor, rows: np.ndarray) -> Pieces:
-    def work(examination: Examination, team: Team) -> Pieces:
+    def work(examination: Attribution, team: Team) -> Pieces:
         own = team.place.subdomains
         part = take_part(dnn, own, team.reduction())
         part.train()
@@ -61,7 +61,7 @@ def of_dnn(size: int, dnn: DNN, outputs: torch.Tensor, rows: np.ndarray) -> Piec
 
 
 def of_rules(size: int, logits: torch.Tensor, rows: np.ndarray) -> Pieces:
-    def work(examination: Examination, team: Team) -> Pieces:
+    def work(examination: Attribution, team: Team) -> Pieces:
         return examination.rules({s: logits[:, s] for s in team.place.subdomains})
 
     return on(size, rows, work)
@@ -137,7 +137,7 @@ def test_any_number_of_ranks_and_pieces_gives_the_same_bits(monkeypatch: pytest.
 def test_influence_costs_no_message_but_its_gathering() -> None:
     calls = []
 
-    def work(examination: Examination, team: Team) -> Pieces:
+    def work(examination: Attribution, team: Team) -> Pieces:
         own, logits = team.place.subdomains, one_knows(N)[0]
         pieces = examination.dnn("dnn", take_part(model(), own, team.reduction()), [logits[:, s] for s in own])
         calls.append(team.workers.calls)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from hpcdd.artifacts.evaluation_cache import Pieces
 from hpcdd.config.schema import Config, DataSettings
 from hpcdd.data.problem import build_problem
 from hpcdd.phases import attribution_examples
-from hpcdd.phases.attribution_examples import choose, decisions_of
+from hpcdd.phases.attribution_examples import choose, predictions_of
 
 from ..artificial import decisions
 
@@ -57,7 +57,7 @@ def test_images_are_whole_and_as_they_are_stored(tiny: Path, monkeypatch: pytest
     labels, pieces = pieces_of(40, num_classes=2)
     assert labels.tolist() == problem.labels("test")[4:44].tolist()
     pieces["strategies/majority"][0], pieces["strategies/coherent_transfer"][0] = [0.9, 0.1], [0.1, 0.9]  # lost
-    found = decisions_of(problem, "test", "logits", rows, pieces)
+    found = predictions_of(problem, "test", "logits", rows, pieces)
     assert (found.samples, found.is_whole, found.class_names) == (60, False, ("two", "four"))
     _, of_split = problem.rows["test"]
     assert of_split is not None
@@ -68,7 +68,7 @@ def test_images_are_whole_and_as_they_are_stored(tiny: Path, monkeypatch: pytest
     assert set(found.reasons) == {"example", "rescued", "lost"}
 
     monkeypatch.setattr(attribution_examples, "_BYTES", 4 * 144 + 10)
-    few = decisions_of(problem, "test", "logits", rows, pieces)
+    few = predictions_of(problem, "test", "logits", rows, pieces)
     assert len(few.images) == len(few.reasons) == 4
     assert set(few.reasons) == {"example", "rescued", "lost"}
     np.testing.assert_array_equal(few.images, found.images[:4])

@@ -9,13 +9,13 @@ import pytest
 from hpcdd.config.schema import Config
 from hpcdd.data.problem import build_problem
 from hpcdd.plan.clock import Clock
-from hpcdd.plan.cost import Costs, Phase, efficiency, total
+from hpcdd.plan.cost import Phase, PlannedCosts, efficiency, total
 from hpcdd.plan.workload import Work, Workload
 
 from .machines import machine
 
 
-def costs(tiny: Path, **more: object) -> Costs:
+def costs(tiny: Path, **more: object) -> PlannedCosts:
     config = Config(
         data={"file": str(tiny), "validation_fraction": 0.1},
         decomposition={"grid": [1, 3]},
@@ -25,10 +25,10 @@ def costs(tiny: Path, **more: object) -> Costs:
         coherent={"epochs": 3, "batch_size": 15, "starts": ["transfer", "scratch"]},
         **more,
     )
-    return Costs(Clock(machine(), Workload(config, build_problem(config)), 1, 4))
+    return PlannedCosts(Clock(machine(), Workload(config, build_problem(config)), 1, 4))
 
 
-def phases(of: Costs, ranks: int) -> dict[str, Phase]:
+def phases(of: PlannedCosts, ranks: int) -> dict[str, Phase]:
     return {phase.name: phase for phase in of.phases(ranks)}
 
 

@@ -11,7 +11,7 @@ from hpcdd.config.schema import Config
 from hpcdd.data.problem import build_problem
 from hpcdd.decomposition.rank_layout import assign
 from hpcdd.plan import messages
-from hpcdd.plan.messages import Layout
+from hpcdd.plan.messages import SimulatedLayout
 
 
 def config(tiny: Path, **more: object) -> Config:
@@ -22,7 +22,7 @@ def config(tiny: Path, **more: object) -> Config:
 @pytest.mark.parametrize("ranks", range(1, 12))
 def test_the_layout_is_that_of_the_mesh(ranks: int) -> None:
     places = assign(3, ranks)
-    found = Layout.of(3, ranks)
+    found = SimulatedLayout.of(3, ranks)
     assert found.workers == sum(1 for block, _ in places if block)
     assert found.replicas == 1 + max(replica for _, replica in places)
 

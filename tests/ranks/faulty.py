@@ -43,7 +43,7 @@ OTHERS = {
     "checkpoint": ("hpcdd.training.checkpoints.manager:CheckpointManager", "save"),
     "gather": ("hpcdd.runs.pipeline", "gather_logits"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
-    "examination": ("hpcdd.runs.recorded_evaluations", "Examination"),
+    "examination": ("hpcdd.runs.recorded_evaluations", "Attribution"),
     "record": ("hpcdd.runs.finalize", "write_model"),
     "collect": ("hpcdd.runs.finalize", "collect_dnn"),
     "report": ("hpcdd.report.at_end", "write"),
@@ -115,7 +115,7 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
                     fault(network)
                 elif steps >= int(at or 7) and chosen:
                     with torch.no_grad():
-                        for p in network.dnn.alike():  # type: ignore[union-attr, operator]
+                        for p in network.dnn.replicated():  # type: ignore[union-attr, operator]
                             p.mul_(1 + 2**-23)
                 hooks.step()
 

@@ -1,4 +1,4 @@
-"""``python small_windows.py BYTES [hpcdd's arguments]``: hpcdd with windows of so many bytes of whole images."""
+"""``python small_windows.py BYTES [hpcdd's arguments]``: hpcdd with windows of that many bytes of whole images."""
 
 from __future__ import annotations
 

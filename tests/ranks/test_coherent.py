@@ -100,7 +100,7 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
     own, share = [inputs[s] for s in team.place.subdomains], team.share_of_replicas()
     with (
         shared_layers(part, share) as context,
-        GradientAverage(part, share, part.dnn.alike()) as gradients,
+        GradientAverage(part, share, part.dnn.replicated()) as gradients,
         comm.phase("step"),
     ):
         shard = share.shard(torch.arange(ROWS))
@@ -154,7 +154,7 @@ def test_gradients_by_the_fast_sum(comm: Comm, tiny: Path) -> None:
 
 
 def test_the_sum_and_its_gradient_are_adjoint(comm: Comm) -> None:
-    """<F x, y> = <x, F* y>: x lies in pieces on the ranks; F x and y are alike on all of them, and count once."""
+    """<F x, y> = <x, F* y>: x lies in pieces on the ranks; F x and y are identical on all of them, and count once."""
     generator = torch.Generator().manual_seed(comm.rank)
     own = 1 + comm.rank % 2  # summands of this rank
     summands = [torch.randn(6, 5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(own)]

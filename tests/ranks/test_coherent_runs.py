@@ -230,7 +230,7 @@ def test_an_exception_on_one_rank_ends_the_job(
 def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
     mpi: Launcher, config: Path, tmp_path: Path, ranks: int, words: list[str]
 ) -> None:
-    workers = ranks if ranks < 3 else ranks // 3 * 3  # there are 3 subdomains; the other ranks are spare
+    workers = ranks if ranks < 3 else ranks // 3 * 3  # there are 3 subdomains; the other ranks are idle
     words = [FAULTY, "coherent", str(workers - 1), "SIGUSR1", "train", config, "--coherent.epochs", "100000", *words]
     done = mpi.run(ranks, words, tmp_path)
     assert since_fault(tmp_path) < PROMPTLY

@@ -128,13 +128,13 @@ def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "runs", "study.json", "tables"]
     assert [run.fields["coherent.dropout_scale"] for run in study_index.read(folder).runs] == [1.0, 0.5, 1.0, 0.5]
     check_same_run(folder / "runs" / IDS[1], done[0] / "alone")
-    for donor, receiver in ((IDS[0], IDS[1]), (IDS[2], IDS[3])):
-        first, second = results(folder / "runs" / donor), results(folder / "runs" / receiver)
+    for source, receiver in ((IDS[0], IDS[1]), (IDS[2], IDS[3])):
+        first, second = results(folder / "runs" / source), results(folder / "runs" / receiver)
         assert "reused" not in first
-        assert second["reused"] == {"local": donor}
+        assert second["reused"] == {"local": source}
         # What the training has cost is reported by both; the receiver's own decisions come on top.
         pairs = zip(first["seconds"]["local"], second["seconds"]["local"], strict=True)
-        assert all(own > 0.5 * donors for donors, own in pairs)
+        assert all(own > 0.5 * sources for sources, own in pairs)
         assert second["core_seconds"]["local"] > 0.5 * first["core_seconds"]["local"]
 
 

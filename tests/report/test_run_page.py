@@ -147,7 +147,7 @@ def test_accuracies_have_wilsons_interval(hits: int, n: int, interval: tuple[flo
 
 
 def two_sided_binomial(gains: int, losses: int) -> float:
-    """P of a split that is no more probable than this one, of so many tosses of a coin."""
+    """P of a split that is no more probable than this one, of that many tosses of a coin."""
     n = gains + losses
     return min(1.0, sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(gains - losses)) / 2**n)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcdd.report import study_texts as texts
 from hpcdd.studies import study_results
-from hpcdd.studies.study_tables import Table, tabulate
+from hpcdd.studies.study_tables import StudyTable, tabulate
 
 from ..studies import made
 
@@ -24,7 +24,7 @@ def measured(labels: dict[str, str], seed: int) -> dict[str, Any]:
     }
 
 
-def table(folder: Path, values: Any = measured, **more: Any) -> Table:
+def table(folder: Path, values: Any = measured, **more: Any) -> StudyTable:
     return tabulate(study_results.read(made.study(folder, values, **more)))
 
 
@@ -42,12 +42,12 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
     above, below, near, nothing = found.judgements
     assert texts.in_words(below.statement) == "majority vote at least DNN"
     assert texts.verdict(above.pooled, "pair") == "as expected"
-    assert texts.verdict(below.pooled, "pair") == "otherwise"
+    assert texts.verdict(below.pooled, "pair") == "contradicted"
     assert texts.verdict(nothing.pooled, "pair") == "not measured: no run has both"
     assert texts.difference(above.pooled) == "+0.1010 ± 0.0010"
     assert texts.p_value(above.pooled) == "< 0.0001 (above)"
     assert texts.p_value(nothing.pooled) == "no test"
-    assert texts.verdict(near.rows[0]) == "otherwise"
+    assert texts.verdict(near.rows[0]) == "contradicted"
     assert texts.difference(near.rows[0]) == "-0.0110 ± 0.0010"
 
 
@@ -56,11 +56,11 @@ def test_what_few_seeds_do_not_tell_apart(tmp_path: Path) -> None:
         return {"dnn": 0.6, "average": 0.6 - 0.01 * (1.5 - seed), "majority": 0.6 + 0.01 * (1.5 - seed)}
 
     above, below = table(tmp_path, noisy, expect=["dnn > average", "dnn >= majority"]).judgements
-    assert texts.verdict(above.rows[0]) == "as expected, not told apart by 3 seeds"
-    assert texts.verdict(below.rows[0]) == "below in the mean, not told apart by 3 seeds"
+    assert texts.verdict(above.rows[0]) == "as expected, not significant with 3 seeds"
+    assert texts.verdict(below.rows[0]) == "below in the mean, not significant with 3 seeds"
     (reverse,) = table(tmp_path / "reverse", noisy, expect=["average > dnn"]).judgements
-    assert texts.verdict(reverse.rows[0]) == "otherwise, not told apart by 3 seeds"
-    assert texts.verdict(below.pooled, "pair") == "below in the mean, not told apart by 6 pairs"
+    assert texts.verdict(reverse.rows[0]) == "contradicted, not significant with 3 seeds"
+    assert texts.verdict(below.pooled, "pair") == "below in the mean, not significant with 6 pairs"
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_run_is_resumed_that_began_before_a_setting_existed(setting: str, tmp_
         job = resolve([*command, "--resume", "--output", str(tmp_path / "run")])
         assert job.record is not None
         assert job.record["run"] == "1234"
-        assert resume.grown(job.record, job.config) == {}
+        assert resume.increased(job.record, job.config) == {}
 
 
 def test_a_setting_that_was_added_means_what_was_done_before_it(tmp_path: Path) -> None:

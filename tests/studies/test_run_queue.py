@@ -77,11 +77,11 @@ def test_who_needs_a_result_that_is_being_trained_does_something_else(tmp_path: 
     complete(directory, "a", "dnn", record(1))
     third = one.take()
     assert third is not None
-    assert (third.entry.run.id, third.trains, third.donors) == ("b", (), {"local": tmp_path / "runs/a"})
+    assert (third.entry.run.id, third.trains, third.sources) == ("b", (), {"local": tmp_path / "runs/a"})
     other.end(second)  # it has failed before the global CNN
     fourth = other.take()
     assert fourth is not None
-    assert (fourth.entry.run.id, fourth.trains, fourth.donors) == ("d", (G,), {})
+    assert (fourth.entry.run.id, fourth.trains, fourth.sources) == ("d", (G,), {})
     assert [q.take() for q in (one, other)] == [None, None]
     assert not other.left
 

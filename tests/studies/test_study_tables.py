@@ -9,7 +9,7 @@ import pytest
 
 from hpcdd.core.errors import UserError
 from hpcdd.studies import study_results
-from hpcdd.studies.study_tables import Table, heading, tabulate
+from hpcdd.studies.study_tables import StudyTable, heading, tabulate
 
 from . import made
 
@@ -21,7 +21,7 @@ def plain(labels: dict[str, str], seed: int) -> dict[str, Any]:
     return {"local": local, "average": base, "majority": base - 0.01, "dnn": base + 0.1 + seed / 1000}
 
 
-def table(folder: Path, measured: Any = plain, **more: Any) -> Table:
+def table(folder: Path, measured: Any = plain, **more: Any) -> StudyTable:
     return tabulate(study_results.read(made.study(folder, measured, **more)))
 
 
@@ -104,7 +104,7 @@ def test_statements_are_judged(tmp_path: Path) -> None:
     assert above.pooled.mean == pytest.approx(0.111)
     assert above.pooled.verdict == "as expected"
     assert (equal.pooled.n, equal.pooled.mean, equal.pooled.p) == (6, -0.01, None)  # all differences are equal
-    assert equal.pooled.verdict == "not told apart"
+    assert equal.pooled.verdict == "not significant"
 
 
 def test_headings() -> None:

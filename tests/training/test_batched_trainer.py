@@ -22,7 +22,7 @@ from hpcdd.decomposition.rank_layout import RankPlacement
 from hpcdd.mpi.traffic import Ledger
 from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_together
 from hpcdd.training import cuda_graphs
-from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, Costs, NullCheckpointManager
+from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, NullCheckpointManager, TrainingCosts
 from hpcdd.training.status import Hooks, Status
 from hpcdd.training.steps import BatchedSteps
 
@@ -198,7 +198,7 @@ def test_each_has_its_part_of_the_costs(tiny: Path, tmp_path: Path) -> None:
     Run(tiny, tmp_path, journal=journal)
     costs = [journal.earlier["local", s] for s in ALL]
     assert {cost.steps for cost in costs} == {3}
-    assert sum((cost for cost in costs), Costs()).seconds < wall
+    assert sum((cost for cost in costs), TrainingCosts()).seconds < wall
 
 
 class OnPaper:

@@ -14,7 +14,7 @@ from hpcdd.config.schema import CheckpointSettings, TrainingSettings
 from hpcdd.core.errors import StopRequest
 from hpcdd.data import sample_order
 from hpcdd.mpi.traffic import Ledger
-from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, Costs
+from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, TrainingCosts
 from hpcdd.training.checkpoints.snapshot import Position, Snapshot
 from hpcdd.training.status import Hooks, Status
 from hpcdd.training.trainer import train
@@ -188,7 +188,7 @@ def test_costs_add_up_over_jobs(tmp_path: Path) -> None:
     assert manager(tmp_path, journal=journal).load() is not None
     ((key, costs),) = journal.earlier.items()
     assert key == ("local", 2)
-    assert isinstance(costs, Costs)
+    assert isinstance(costs, TrainingCosts)
     assert costs.steps == 3  # the fifth call comes within the first epoch's evaluation or behind its steps
     assert costs.seconds > 0
     assert costs.calls == costs.bytes == 0

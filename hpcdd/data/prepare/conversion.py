@@ -30,7 +30,7 @@ from .request import PrepareRequest
 from .selection import balanced, divided
 
 _LONGEST_NAME = 200
-"""Bytes; a temporary file beside the file has a longer one."""
+"""Bytes; a temporary file next to the file has a longer one."""
 
 
 def prepare(
@@ -41,7 +41,7 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> DatasetInfo:
-    """Makes a dataset file, and a contact sheet beside it, as ``hpcdd prepare`` does; in one process.
+    """Makes a dataset file, and a contact sheet next to it, as ``hpcdd prepare`` does; in one process.
 
     Args:
         kind: of the source, such as ``folder`` or ``nifti``, see :data:`hpcdd.data.prepare.importers.IMPORTERS`.

@@ -18,7 +18,7 @@ from .store import CheckpointStore, PieceEntry
 
 
 @dataclass
-class Costs:
+class TrainingCosts:
     """What a training has cost so far: numbers that add up over the jobs of a run.
 
     Attributes:
@@ -34,11 +34,11 @@ class Costs:
     bytes: int = 0
     steps: int = 0
 
-    def __add__(self, other: Costs) -> Costs:
-        return Costs(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: TrainingCosts) -> TrainingCosts:
+        return TrainingCosts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-    def __sub__(self, other: Costs) -> Costs:
-        return Costs(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __sub__(self, other: TrainingCosts) -> TrainingCosts:
+        return TrainingCosts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
@@ -54,7 +54,7 @@ class CheckpointStats:
 
     warn: Callable[[str], None]
     seconds: float = 0.0
-    earlier: dict[tuple[str, int], Costs] = field(default_factory=dict)
+    earlier: dict[tuple[str, int], TrainingCosts] = field(default_factory=dict)
 
 
 class NullCheckpointManager:
@@ -122,7 +122,7 @@ class CheckpointManager(NullCheckpointManager):
         self._last: Position | None = None  # that was saved, or tried
         self._whole: Position | None = None
         self._last_time = time.monotonic()
-        self._earlier = self._spent = Costs()
+        self._earlier = self._spent = TrainingCosts()
         self._share, self._begin = 1.0, self._now()
 
     @property
@@ -141,7 +141,7 @@ class CheckpointManager(NullCheckpointManager):
         return self.leads and minutes is not None and time.monotonic() - self._last_time >= 60 * minutes
 
     def due(self, epochs: int) -> bool:
-        """Whether a checkpoint is due at the end of so many epochs; the same on all ranks."""
+        """Whether a checkpoint is due at the end of that many epochs; the same on all ranks."""
         return self._settings.epochs is not None and epochs % self._settings.epochs == 0
 
     def count(self, share: float) -> None:
@@ -191,12 +191,12 @@ class CheckpointManager(NullCheckpointManager):
             yield
         self._journal.seconds += time.perf_counter() - start
 
-    def _now(self) -> Costs:
+    def _now(self) -> TrainingCosts:
         """The clocks and counters of this rank, as costs."""
         traffic = self._ledger.traffic.get(self._phase, Traffic())
-        return Costs(time.perf_counter(), time.process_time(), traffic.calls, traffic.bytes)
+        return TrainingCosts(time.perf_counter(), time.process_time(), traffic.calls, traffic.bytes)
 
-    def _so_far(self) -> Costs:
+    def _so_far(self) -> TrainingCosts:
         """What this training has cost in this job."""
         more = self._now() - self._begin
         seconds, worked = self._share * more.seconds, self._share * more.core_seconds
@@ -207,10 +207,10 @@ class CheckpointManager(NullCheckpointManager):
         return positions if self._comm is None else self._comm.broadcast_object(positions)
 
     def _read(self, position: Position, problems: list[str]) -> Snapshot | None:
-        found, problem, costs = None, None, Costs()
+        found, problem, costs = None, None, TrainingCosts()
         try:
             manifest = self._store.manifest(position)
-            found, costs = Snapshot.join(self._store.read(manifest, self._reads)), Costs(**manifest["costs"])
+            found, costs = Snapshot.join(self._store.read(manifest, self._reads)), TrainingCosts(**manifest["costs"])
         except DamagedError as error:
             problem = str(error)
         everyone = [problem] if self._comm is None else self._comm.allgather_object(problem)
@@ -222,7 +222,7 @@ class CheckpointManager(NullCheckpointManager):
             self._journal.earlier[self._phase, min(self._reads)] = costs
         return found
 
-    def _write(self, snapshot: Snapshot, spent: Costs) -> str | None:
+    def _write(self, snapshot: Snapshot, spent: TrainingCosts) -> str | None:
         """Writes this rank's pieces, and on the leader the manifest; what went wrong, on the leader."""
         entries: dict[str, PieceEntry] = {}
         problem = None
@@ -236,7 +236,7 @@ class CheckpointManager(NullCheckpointManager):
         everyone = [own] if self._comm is None else self._comm.gather_object(own)
         if everyone is None or not self.leads:
             return None
-        costs = self._earlier + Costs(
+        costs = self._earlier + TrainingCosts(
             seconds=own[2].seconds,
             core_seconds=sum(c.core_seconds for _, _, c in everyone),
             calls=max(c.calls for _, _, c in everyone),

@@ -15,9 +15,9 @@ from .unused import suffix_of
 _DOCUMENTS = frozenset(
     ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .pdf .log .mat .py .ipynb .sh .h5 .hdf5".split()  # noqa: SIM905
 )
-"""What lies beside data sets: a folder of nothing else is no class."""
+"""What lies next to data sets: a folder of nothing else is no class."""
 _ALSO_CLASSES = ("train", "valid")
-"""Names of splits by which classes are called as well: of vehicles, or beside ``invalid``."""
+"""Names of splits by which classes are called as well: of vehicles, or next to ``invalid``."""
 
 
 def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decoder, work: DecodePool) -> ImageSource:
@@ -99,7 +99,7 @@ def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Se
         if name.lower() not in _ALSO_CLASSES or _grouped(folders[name], f"{around}{name}/").keys() != {""}:
             rest = ", ".join(sorted(folders.keys() - {name}))
             raise UserError(
-                f"{tree.where(around)} holds {name} beside {rest}: whether it is a split or a class is unclear; "
+                f"{tree.where(around)} holds {name} next to {rest}: whether it is a split or a class is unclear; "
                 "rename it, move it elsewhere, or name one of the folders as the source"
             )
         splits = {}

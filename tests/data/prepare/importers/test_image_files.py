@@ -225,7 +225,7 @@ def test_wrong_options(tmp_path: Path, options: dict[str, object], message: str)
 
 
 def test_flowers_of_odd_sizes_from_an_archive(tmp_path: Path) -> None:
-    """As TF-Flowers is shipped: one folder around the classes, a licence beside them."""
+    """As TF-Flowers is shipped: one folder around the classes, a licence next to them."""
     files = {"flower_photos/LICENSE.txt": b"CC-BY"}
     for number, (name, i) in enumerate((name, i) for name in ("tulips", "daisy") for i in range(4)):
         files[f"flower_photos/{name}/{i}.png"] = png(5 + i, 9 - i, 20 * number)
