@@ -16,7 +16,7 @@ def test_every_marker_is_left_out_of_the_default_selection_and_explained() -> No
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     markers = [marker.partition(":")[0] for marker in options["markers"] if "(" not in marker.partition(":")[0]]
     assert f"-m 'not ({' or '.join(markers)})'" in options["addopts"]
-    rows = [line.split("|")[1].strip() for line in (ROOT / "README.md").read_text().splitlines() if "| `" in line]
+    rows = [line.split("|")[1].strip() for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if "| `" in line]
     assert [row.strip("`") for row in rows if row.strip("`") in markers] == markers
 
 

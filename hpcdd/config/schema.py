@@ -191,7 +191,7 @@ class RunSettings(Settings):
 
     survive: bool = False
     """Whether a job continues without ranks that have died: the others take over their subdomains from the checkpoints.
-    Needs Open MPI 5 in its fault-tolerant mode (ULFM, see the README)."""
+    Needs Open MPI 5 in its fault-tolerant mode (ULFM, see docs/how-to/resume.md)."""
 
     tensorboard: bool = False
     """Whether loss, accuracy and learning rate at the end of every epoch are also written for TensorBoard, into the

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, patheffects
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -19,8 +19,6 @@ from .style import INK, OVER, PAPER
 
 _LINE = 0.17
 """Inches of a line of text."""
-_LETTER = 0.085
-"""Inches of a letter."""
 _TINTS = "PuOr_r"
 """From purple over white to orange, which people with any colour vision distinguish; without its dark ends."""
 _TINT, _STRONGEST = 0.6, 0.36
@@ -34,13 +32,15 @@ class Tile:
         image: (C, *spatial).
         title: one or two lines above it.
         values: of each subdomain, the coarse one last where there is one: tints from -1 to 1; None outlines the boxes.
-        words: of each subdomain, written on its box.
+        words: of each subdomain, a few letters written on its box.
+        light: of each subdomain whether its word stands dark on light instead of light on dark.
     """
 
     image: Array
     title: str
     values: Sequence[float] | None = None
     words: Sequence[str] = field(default_factory=tuple)
+    light: Sequence[bool] = field(default_factory=tuple)
 
 
 def across(decomposition: Decomposition, most: int | None = None) -> int:
@@ -93,13 +93,6 @@ def draw(
 def _head(tiles: Sequence[Tile]) -> float:
     """Inches above each image, for its title."""
     return _LINE * (0.7 + max(1 + tile.title.count("\n") for tile in tiles))
-
-
-def letters(decomposition: Decomposition) -> int:
-    """How long a word may be that fits on every box of a figure."""
-    widths = [(box.stop[-1] - box.start[-1]) / decomposition.image[-1] for box in decomposition.cores]
-    inches = min(widths) * SIZE[0] / (across(decomposition) * _pictures_of(decomposition))
-    return max(3, int(inches / _LETTER))
 
 
 def _pictures_of(decomposition: Decomposition) -> int:
@@ -156,6 +149,7 @@ def _picture(
                 )
             )
         if tile.words:
+            ink, ground = (INK, PAPER) if tile.light and tile.light[subdomain] else (PAPER, INK)
             axes.text(
                 x + w / 2,
                 y + h / 2,
@@ -163,10 +157,10 @@ def _picture(
                 ha="center",
                 va="center",
                 fontsize=8,
-                color=PAPER,
+                color=ink,
                 zorder=3,
                 gid=OVER,
-                path_effects=[patheffects.withStroke(linewidth=1.6, foreground=INK)],
+                bbox={"boxstyle": "round,pad=0.2", "facecolor": ground, "edgecolor": "none"},
             )
 
 

@@ -44,8 +44,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
     parts = [
         (
             section.title if len(sections) > 1 else None,
-            Markup(templates.get_template(section.template).render(section.context)),
+            Markup(templates.get_template(section.template).render({"number": number, **section.context})),
         )
-        for section in sections
+        for number, section in enumerate(sections, start=1)
     ]
     write_bytes(path, templates.get_template("base.html").render(title=title, parts=parts).encode())

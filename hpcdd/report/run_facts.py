@@ -73,6 +73,72 @@ def head(run: RunData) -> list[str]:
     ]
 
 
+def cards(run: RunData) -> list[tuple[str, str]]:
+    """The headline numbers: value and words."""
+    results, found = run.results, run.decisions
+    share = next(share for share in shares(found) if share.name == found.final)
+    test = results.accuracy["test"]
+    told = [
+        (
+            f"{share.accuracy:.3f}",
+            f"{STRATEGIES[found.final].title}: accuracy (95% {share.low:.3f} to {share.high:.3f})",
+        )
+    ]
+    if found.final != "dnn" and test.dnn is not None:
+        told.append((f"{test.dnn:.3f}", "DNN on the local CNNs"))
+    if test.local:
+        told.append((f"{max(test.local):.3f}", "best local CNN"))
+    total = sum(seconds for phase, seconds in results.core_seconds.items() if phase in TRAININGS)
+    told.append(
+        (f"{total:,.0f} s", f"CPU seconds of training, on {results.ranks} rank{'s' if results.ranks > 1 else ''}")
+    )
+    sent = [of_phase["bytes_per_step"] for of_phase in results.communication.values() if "bytes_per_step" in of_phase]
+    if sent:
+        told.append((f"{max(sent):,.0f} B", "of messages per coherent step and rank; none in the local phase"))
+    return told
+
+
+def spent(run: RunData) -> list[tuple[str, str, float, float]]:
+    """Of each strategy: name, words, CPU seconds of all ranks until it was trained, and its test accuracy.
+
+    The DNN needs the local CNNs and the gather, the coherent model by transfer the DNN; from scratch it needs neither.
+    """
+    seconds, test = run.results.core_seconds, run.results.accuracy["test"]
+    local = seconds.get("local", 0.0)
+    dnn = local + seconds.get("gather", 0.0) + seconds.get("dnn", 0.0)
+    until = {"average": local, "majority": local, "log_pool": local, "dnn": dnn}
+    until["coherent_transfer"] = dnn + seconds.get("coherent_transfer", 0.0)
+    until["coherent_scratch"] = seconds.get("coherent_scratch", 0.0)
+    until["global"] = seconds.get("global", 0.0)
+    made = [("local", "best local CNN", local, max(test.local))] if test.local else []
+    for name, at in until.items():
+        rate = test.of(name)
+        if rate is not None and name not in ("majority", "log_pool"):
+            made.append((name, STRATEGIES[name].heading, at, rate))
+    return made
+
+
+def gained(run: RunData) -> str:
+    """In a sentence, what each step of the method has added, in percentage points of test accuracy."""
+    test = run.results.accuracy["test"]
+    steps = [
+        (f"the {STRATEGIES[name].title}", rate)
+        for name in ("average", "dnn", "coherent_transfer", "coherent_scratch")
+        if (rate := test.of(name)) is not None
+    ]
+    if not test.local or not steps:
+        return ""
+    before, told = max(test.local), []
+    for words, rate in steps:
+        told.append(f"{words} {100 * (rate - before):+.1f}")
+        before = rate
+    undivided = test.of("global")
+    compared = (
+        "" if undivided is None else f" The global CNN on whole images is {100 * (undivided - before):+.1f} from there."
+    )
+    return f"From the best local CNN, in percentage points of test accuracy: {', then '.join(told)}.{compared}"
+
+
 def notes(run: RunData) -> list[str]:
     """What a reader should know before believing the figures."""
     found, results = run.decisions, run.results

@@ -74,6 +74,31 @@ def _bundle(axes: Axes, found: Sequence[Sequence[tuple[float, float]]], colour: 
     axes.plot(places, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean, and all", **marker)  # type: ignore[arg-type]
 
 
+def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]]) -> None:
+    """Accuracy against CPU seconds until a strategy was trained.
+
+    Args:
+        axes: to draw on.
+        spent: of each strategy its name, words, CPU seconds of all ranks and accuracy, see :func:`run_facts.spent`.
+    """
+    chain = sorted((seconds, rate) for name, _, seconds, rate in spent if name not in ("local", "global"))
+    axes.plot(*zip(*chain, strict=True), color="gray", lw=0.8, zorder=1)
+    for name, words, seconds, rate in spent:
+        colour, marker = LOOKS[name]
+        label = f"{words}: {rate:.3f}"
+        axes.plot(
+            seconds,
+            rate,
+            marker,
+            color=colour,
+            ms=9 if name == "local" else 6,
+            mew=2 if name == "local" else 1,
+            label=label,
+        )
+    axes.set(xlabel="CPU seconds of all ranks until it was trained", ylabel="test accuracy", xlim=(0, None))
+    legend(axes)
+
+
 def strategies(axes: Axes, shares: Sequence[Share], local: Sequence[float]) -> None:
     """Accuracy of each strategy with its interval; the local CNNs as a bar from the lowest to the highest.
 
@@ -107,7 +132,7 @@ def confusion(axes: Axes, matrix: Floats, names: Sequence[str]) -> None:
     if number <= 30:
         axes.set_xticks(range(number), names, rotation=90, fontsize=8)
         axes.set_yticks(range(number), names, fontsize=8)
-    axes.set(xlabel="decided", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def is_drawn(num_classes: int) -> bool:

@@ -52,7 +52,10 @@ def section(folder: Path, output: Path) -> Section:
         notes=facts.notes(run),
         split=found.split,
         final=STRATEGIES[found.final].title,
-        voted=_written(found),
+        numbered=list(enumerate(found.class_names)) if _written(found) else [],
+        cards=facts.cards(run),
+        gained=facts.gained(run),
+        overview=_overview(run, Figures(output)),
         strategies_head=[
             "strategy",
             "accuracy (95% interval)",
@@ -74,6 +77,18 @@ def section(folder: Path, output: Path) -> Section:
 def _environment(run: RunData) -> dict[str, Any]:
     results = run.results
     return {"devices": results.devices, "memory of each rank, MiB": [round(b / 2**20) for b in results.memory]}
+
+
+def _overview(run: RunData, figures: Figures) -> Figures:
+    """What decomposition has brought: accuracy against CPU seconds, and with its intervals."""
+    found = run.decisions
+    with figures.draw("overview", "test accuracy of each strategy against CPU seconds until it was trained") as axes:
+        draw.overview(axes, facts.spent(run))
+    shares = facts.shares(found)
+    local = (found.local == found.labels[:, None]).mean(0).tolist()
+    with figures.draw("strategies", "accuracy of each strategy", (SIZE[0], 1.2 + 0.3 * len(shares))) as axes:
+        draw.strategies(axes, shares, local)
+    return figures
 
 
 def _curves(run: RunData, figures: Figures) -> Figures:
@@ -99,12 +114,8 @@ def _curves(run: RunData, figures: Figures) -> Figures:
 
 
 def _quality(run: RunData, figures: Figures, matrix: Any) -> Figures:
-    """Strategies, confusion, classes, calibration."""
+    """Confusion, classes, calibration."""
     found = run.decisions
-    shares = facts.shares(found)
-    local = (found.local == found.labels[:, None]).mean(0).tolist()
-    with figures.draw("strategies", "accuracy of each strategy", (SIZE[0], 1.2 + 0.3 * len(shares))) as axes:
-        draw.strategies(axes, shares, local)
     names = [_short(name) for name in found.class_names]
     if draw.is_drawn(len(names)):
         with figures.draw("confusion", "confusion matrix of the final strategy", (SIZE[0], SIZE[0])) as axes:
@@ -156,7 +167,6 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
     """Single images by the reason why they are shown: explanation, figure."""
     found, decomposition = run.decisions, run.decomposition
     decided, influence = found.decided(found.final), found.ablation[found.final]
-    brief = _brief(found.class_names, mosaic.letters(decomposition))
     reasons: list[str] = []
     for reason, told in _REASONS.items():
         chosen = [n for n, its in enumerate(found.reasons) if its == reason]
@@ -164,9 +174,10 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
         for n in chosen[: _MOST_SINGLE if len(decomposition.image) == 2 else 3]:
             row = found.shown[n]
             truth, choice = (_short(found.class_names[k]) for k in (found.labels[row], decided[row]))
-            votes = [brief[k] for k in found.local[row]] if _written(found) else []
+            votes = found.local[row] if _written(found) else []
             names = truth if truth == choice else f"{truth}\n→ {choice}"
-            tiles.append(Tile(found.images[n], names, _scaled(influence[row]), votes))
+            wrong = [bool(k != found.labels[row]) for k in votes]
+            tiles.append(Tile(found.images[n], names, _scaled(influence[row]), [str(k) for k in votes], wrong))
         if not tiles:
             continue
         mosaic.draw(figures, f"single-{reason}", told, tiles, decomposition)
@@ -213,9 +224,3 @@ def _example(found: SplitPredictions, label: int, otherwise: Any) -> Any:
 def _short(name: str) -> str:
     """A class name that fits above an image."""
     return plain(name if len(name) <= 18 else f"{name[:17]}…")
-
-
-def _brief(names: Sequence[str], letters: int) -> list[str]:
-    """Class names that fit on a box; where some would look alike so cut, the classes' numbers."""
-    cut = [plain(name[:letters]) for name in names]
-    return cut if len(set(cut)) == len(cut) else [str(k) for k in range(len(cut))]

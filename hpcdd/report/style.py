@@ -38,5 +38,12 @@ def plain_numbers(axis: Axis) -> None:
     """Writes a logarithmic axis' numbers without formulas, whose letters a browser sets one by one in its own font."""
     from matplotlib.ticker import LogFormatter
 
+    class Plain(LogFormatter):
+        """Numbers as people write them: 0.6, not 6e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            """Nothing where LogFormatter leaves a tick without a number."""
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     for place in (axis.set_major_formatter, axis.set_minor_formatter):
-        place(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        place(Plain(labelOnlyBase=False, minor_thresholds=(2, 0.5)))

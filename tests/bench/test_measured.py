@@ -95,7 +95,7 @@ def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Mach
 
 def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_path: Path) -> None:
     """Time only as far as mistaken units go (a batch has 50 samples), since the machine may do other
-    work meanwhile; README, "Planning", has exact ratios."""
+    work meanwhile; docs/measurements.md has exact ratios."""
     done = next(iter(find().values())).hpcdd(RANKS, ["train", config, "--output", "run"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -39,8 +39,8 @@ def test_examples_are_understood(command: str) -> None:
     assert request.out.suffix == ".h5"
 
 
-def test_commands_of_the_readme_are_understood() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+def test_commands_of_the_documentation_are_understood() -> None:
+    text = (Path(__file__).parents[2] / "docs/how-to/use-your-own-data.md").read_text()
     commands = re.findall(r"hpcdd prepare ([a-z0-9]+ [^`\n#|]*\.h5[^`\n#|]*)", text)
     assert {command.split()[0] for command in commands} >= set(IMPORTERS) - {"cifar100", "npy"}
     for command in commands:

@@ -1,4 +1,4 @@
-"""The planned memory of a rank against what runs have taken; ``-s`` prints the README's table."""
+"""The planned memory of a rank against what runs have taken; ``-s`` prints the table of docs/measurements.md."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ SURVIVE = ["--run.survive", "true", "--checkpoint.every", "1 epoch", "--progress
 def tolerant() -> Launcher:
     mpi = find_tolerant()
     if mpi is None:
-        pytest.skip("HPCDD_TEST_ULFM names no Open MPI 5 (see README)")
+        pytest.skip("HPCDD_TEST_ULFM names no Open MPI 5 (see CONTRIBUTING.md)")
     return mpi
 
 

@@ -94,7 +94,7 @@ _CONTRAST = """() => {
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser; where there is none, the test is skipped (see HPCDD_TEST_REQUIRE_MPI in the README)."""
+    """A browser; where there is none, the test is skipped (see HPCDD_TEST_REQUIRE_MPI in CONTRIBUTING.md)."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no Chromium on PATH")

@@ -19,7 +19,7 @@ from hpcdd.artifacts import predictions
 from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 from hpcdd.core.texts import printable
-from hpcdd.report import run_facts, run_page
+from hpcdd.report import run_facts
 from hpcdd.report.run_data import read
 from hpcdd.studies.hypotheses import holm
 
@@ -129,10 +129,27 @@ def test_mistakes(spoil: Any, message: str, tmp_path: Path) -> None:
     assert not (folder / "report.html").exists()
 
 
-def test_votes_that_are_cut_can_be_told_apart() -> None:
-    assert run_page._brief(["$hip", "automobile"], 5) == ["\\$hip", "autom"]
-    assert run_page._brief(["class 0", "class 1"], 5) == ["0", "1"]
-    assert run_page._brief(["class 0", "class 1"], 7) == ["class 0", "class 1"]
+def test_votes_are_numbers_that_the_page_explains(tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run")
+    text = page(folder)
+    run = read(folder)
+    for number, name in enumerate(run.decisions.class_names):
+        assert f" {number}&nbsp;{escape(name)}" in text
+
+
+def test_the_head_says_what_was_gained_for_what(tmp_path: Path) -> None:
+    run = read(made_run.run(tmp_path / "run", starts=("transfer",)))
+    test, seconds = run.results.accuracy["test"], run.results.core_seconds
+    by_name = {name: (at, rate) for name, _, at, rate in run_facts.spent(run)}
+    assert by_name["local"] == (seconds["local"], max(test.local))
+    assert by_name["average"][0] == seconds["local"]
+    assert by_name["coherent_transfer"] == (
+        sum(seconds.get(phase, 0) for phase in ("local", "gather", "dnn", "coherent_transfer")),
+        test.coherent_transfer,
+    )
+    assert "the average probability +10.0, then the DNN +0.0" in run_facts.gained(run)
+    values = [value for value, _ in run_facts.cards(run)]
+    assert values[1:3] == ["0.600", "0.500"]
 
 
 @pytest.mark.parametrize(
