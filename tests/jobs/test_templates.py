@@ -16,7 +16,7 @@ from ..launchers import find
 from ..programs import JOBS, stand_in
 from ..waiting import LIMIT, wait_until
 
-SCRIPTS = sorted(path for path in JOBS.iterdir() if path.suffix != ".txt")
+SCRIPTS = sorted(path for path in JOBS.iterdir() if path.suffix not in (".txt", ".def"))
 DIRECTIVES = {".sbatch": "#SBATCH", ".pbs": "#PBS", ".lsf": "#BSUB"}
 SUBMIT = {".sbatch": "sbatch ", ".pbs": "qsub ", ".lsf": "bsub ", ".sh": "jobs/scaling.sh "}
 
