@@ -38,21 +38,21 @@ class TrainingSettings(Settings):
     """Optimizer."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    """Learning rate; the peak of it for the one_cycle and cosine schedules."""
+    """Learning rate; for the schedules one_cycle and cosine, its peak."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """Weight decay: decoupled for adamw, an L2 term of the gradient for adam and sgd."""
+    """Weight decay: decoupled for adamw, an L2 term in the gradient for adam and sgd."""
 
     momentum: Fraction = 0.9
-    """Momentum of sgd (Nesterov's form where it is not 0)."""
+    """Momentum of sgd (Nesterov momentum unless it is 0)."""
 
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
-    """Course of the learning rate over all steps: constant; cosine, falling to 0; one_cycle, rising over the
-    first 30% of the steps and falling to nearly 0. A training of one step has it at learning_rate."""
+    """Schedule of the learning rate over all steps: constant; cosine, which falls to 0; one_cycle, which rises over the
+    first 30% of the steps and then falls to nearly 0. A training of one step uses learning_rate."""
 
     early_stopping: PositiveInt | None = None
-    """Epochs without a new best accuracy on the validation split after which training ends with the best
-    parameters; needs a validation split. Default: train all epochs and keep the last parameters."""
+    """Early stopping: epochs without a new best validation accuracy after which training ends with the best parameters.
+    Needs a validation split. Default: train all epochs and keep the last parameters."""
 
     def batch_of(self, samples: int) -> int:
         """Samples of each batch of a split: all of a split that has fewer than ``batch_size``."""
@@ -86,7 +86,7 @@ class LocalSettings(CNNTrainingSettings):
 
 
 class AggregationSettings(TrainingSettings):
-    """Aggregation: the DNN that is trained on the local CNNs' decisions."""
+    """Aggregation: the DNN that is trained on the outputs of the local CNNs."""
 
     epochs: PositiveInt = 10
     """Passes over the training split."""
@@ -101,30 +101,30 @@ class AggregationSettings(TrainingSettings):
     """Dropout rate after each hidden layer of the DNN."""
 
     placement: Literal["root", "distributed"] = "root"
-    """Who trains the DNN: root, to which all local decisions are gathered; or all ranks together with one message
-    per step, for decisions that don't fit on one rank."""
+    """Who trains the DNN: `root`, which gathers the outputs of all local CNNs; or all ranks together (`distributed`),
+    with one message per step, for outputs that don't fit on one rank."""
 
 
 class CoherentSettings(CNNTrainingSettings):
-    """Coherent phase: all local CNNs and the DNN are trained on as one model."""
+    """Coherent phase: all local CNNs and the DNN are trained as one model."""
 
     starts: tuple[Literal["transfer", "scratch"], ...] = ("transfer",)
-    """Where it starts from: `transfer`, the trained local CNNs; `scratch`, their initial parameters. Both can be
-    named, for two trainings one after the other; [] leaves the phase out."""
+    """Initial parameters of the local CNNs: `transfer`, from the local phase; `scratch`, untrained. With both, two
+    models are trained, one after the other; [] skips the phase."""
 
     features: Literal["logits", "probabilities", "penultimate"] | None = None
-    """What the DNN sees of each local CNN: its logits, their softmax, or what comes into its last layer.
-    Default: as aggregation.features."""
+    """What the DNN sees of each local CNN: its logits, their softmax, or the input of its last layer. Default: the same
+    as aggregation.features."""
 
     dnn_start: Literal["trained", "fresh"] = "trained"
-    """The DNN that a start by transfer begins with: that of the aggregation, or one with initial parameters."""
+    """Initial parameters of the DNN for a start by transfer: `trained`, from the aggregation; `fresh`, untrained."""
 
     parallelism: Literal["model", "data"] = "model"
     """`model`: each rank trains the CNNs of its subdomains, with one message of batch_size x hidden numbers per step.
-    `data`: each rank trains a copy of the whole model on its share of every batch; gradients are averaged."""
+    `data`: each rank trains a copy of the whole model on its part of every batch, and gradients are averaged."""
 
     dropout_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
-    """Factor, 0 to 1, on the dropout rates of the local CNNs while they are trained coherently."""
+    """Factor, 0 to 1, on the dropout rates of the local CNNs during the coherent phase."""
 
     @model_validator(mode="after")
     def _check_starts(self) -> Self:
@@ -140,15 +140,15 @@ class BaselineSettings(CNNTrainingSettings):
     """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
 
     enabled: bool = False
-    """Whether it is trained, to compare with."""
+    """Whether the baseline is trained."""
 
 
 class CheckpointSettings(Settings):
     """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
 
     every: str = "5 minutes"
-    """How often the state of a training is written: `1 epoch`, `N epochs`, or `N minutes` (fractions too). Besides, at
-    its end, and when the job is asked to stop."""
+    """How often a checkpoint is written: `1 epoch`, `N epochs`, or `N minutes` (also fractions). One is always written
+    at the end of a training and when the job is asked to stop."""
 
     @property
     def epochs(self) -> int | None:
@@ -171,31 +171,32 @@ class CheckpointSettings(Settings):
 
 
 class CommSettings(Settings):
-    """How messages travel."""
+    """How messages are sent."""
 
     gpu_aware: bool = False
-    """Whether MPI gets the GPU's own memory in training steps (the sum over subdomains, gradients, batch norm of shared
-    batches), instead of copies in the host's memory. Needs GPUs, and an MPI library that was built with CUDA."""
+    """Whether MPI sends directly from GPU memory in training steps (the sum over subdomains, gradients, batch norm of
+    shared batches) instead of from copies in the host's memory. Needs GPUs and an MPI library built with CUDA."""
 
 
 class RunSettings(Settings):
-    """How a job looks after itself."""
+    """Supervision of a job, and what it writes besides its results."""
 
     stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
-    """Seconds after which a rank that does not move (a hung node, GPU or file system) is named and the job ended, so
-    that it can be resumed; longer than the longest single step and the longest piece of reading. null: never."""
+    """Seconds after which a rank that makes no progress (a hung node, GPU or file system) is reported and the job is
+    ended, so that it can be resumed. Must be longer than the longest training step and the longest read. null:
+    never."""
 
     report: bool = True
-    """Whether a run ends by writing its report: report.html and figures/ in the run directory. (Of a study: whether the
-    study does; its runs have none of their own.)"""
+    """Whether a run ends by writing its report: report.html and figures/ in the run directory. In a study: whether the
+    study writes one; its runs don't."""
 
     survive: bool = False
-    """Whether a job continues without ranks that have died: the others take over their subdomains from the checkpoints.
+    """Whether a job continues without ranks that have died: the others load their subdomains from the checkpoints.
     Needs Open MPI 5 in its fault-tolerant mode (ULFM, see docs/how-to/resume.md)."""
 
     tensorboard: bool = False
-    """Whether loss, accuracy and learning rate at the end of every epoch are also written for TensorBoard, into the
-    folder tensorboard of the run directory. Needs the extra `tensorboard`."""
+    """Whether loss, accuracy and learning rate of every epoch are also written for TensorBoard, into the folder
+    tensorboard of the run directory. Needs the extra `tensorboard`."""
 
 
 class Config(Settings):
@@ -206,35 +207,35 @@ class Config(Settings):
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "run"
-    """Name of the run, in its results and in the default output folder."""
+    """Name of the run, used in its results and in the default output folder."""
 
     output: FileName | None = None
     """Run directory; an unfinished run in it is resumed. As in every path, `~` and environment variables are
     resolved (`$SCRATCH/x`; `$$` is a dollar sign). Default: runs/NAME-K with the first free K."""
 
     seed: NonNegativeInt = 0
-    """Seed of every random number; a subdomain's do not depend on the number of ranks."""
+    """Seed of all random numbers. Those of a subdomain do not depend on the number of ranks."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where CNNs are trained: `auto` takes a GPU where the rank's host has one; `cuda` without a GPU is an error."""
+    """Where CNNs are trained: `auto` uses a GPU if the rank's host has one; `cuda` without a GPU is an error."""
 
     progress: Literal["auto", "live", "lines", "off"] = "auto"
-    """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch;
-    `auto` is live where root can reach a terminal, else lines."""
+    """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch, `auto` is live if
+    root can reach a terminal and otherwise lines."""
 
     reduction: Literal["ordered", "fast"] = "ordered"
-    """How the subdomains' summands of the DNN's first layer are added over the ranks: `ordered`, in fixed point,
-    with the same bits on any number of ranks; `fast`, in floating point, equal to rounding with half the bytes."""
+    """How the summands of the DNN's first layer are added over the ranks: `ordered`, in fixed point, with the same bits
+    on any number of ranks; `fast`, in floating point, equal up to rounding, with half the bytes."""
 
     shared_batches: Literal["exact", "fast"] = "exact"
-    """Where ranks share each batch (replicas, data parallelism, baseline): `exact`, batch norm's statistics and
-    dropout's masks are those of the whole batch, as on one rank; `fast`, each rank's own, as in PyTorch's
+    """Where ranks share batches (replicas, data parallelism, baseline): `exact`, batch norm statistics and dropout
+    masks are those of the whole batch, as on one rank; `fast`, each rank has its own, as in PyTorch's
     DistributedDataParallel."""
 
     together: bool | Literal["auto"] = "auto"
-    """Whether a rank trains its CNNs of one shape together, each step one of all of them, instead of one after the
-    other. The results are the same to rounding, but their bits depend on which CNNs a rank has. `auto`: on a GPU, which
-    a small CNN leaves idle. On a CPU many small ones gain as well: `hpcdd bench step` measures it."""
+    """Whether a rank trains its CNNs of one shape together, in batched steps, instead of one after the other. The
+    results are equal up to rounding, but their bits depend on which CNNs a rank has. `auto`: on GPUs, which one small
+    CNN leaves idle. On a CPU many small CNNs can gain as well: `hpcdd bench step` measures it."""
 
     data: DataSettings = DataSettings()
     """The data set and its splits."""
@@ -243,7 +244,7 @@ class Config(Settings):
     """How an image is cut into subimages."""
 
     augmentation: AugmentationSettings = AugmentationSettings()
-    """Views of the training images, for the training of CNNs."""
+    """Augmentation of the training images of all CNNs: a new version of every image in every epoch."""
 
     model: ModelSettings = ModelSettings()
     """The CNN family."""

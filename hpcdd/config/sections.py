@@ -70,25 +70,25 @@ class DataSettings(Settings):
     """Path of a dataset file (made by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
 
     validation_fraction: Fraction = 0.0
-    """Share of the training split, in [0, 1), that is set aside class by class for validation.
-    Only for files without a validation split of their own."""
+    """Fraction of the training split, in [0, 1), that is set aside for validation, in proportion to the classes. Only
+    for files without a validation split."""
 
     subset: Annotated[int, Field(ge=2)] | None = None
     """For quick trials: a number of samples of the training split, drawn with the seed in proportion to the
     classes, before the fraction for validation is taken from them. The other splits stay whole. Default: all."""
 
     classes: tuple[NonNegativeInt | str, ...] | None = None
-    """For quick trials: only these classes of all splits, by name or by number (from 0; a name that is a number is
-    taken for a name). They are numbered anew, in the order of the file. Default: all."""
+    """For quick trials: only these classes of all splits, by name or by number (from 0; a name that looks like a number
+    counts as a name). They are renumbered in the order of the file. Default: all."""
 
     storage: Literal["auto", "memory", "device", "stream"] = "auto"
-    """Where a rank keeps its samples: `device`, with the CNNs; `memory`, the host's, from which batches are copied to
-    the device; `stream`, in the file, from which a thread reads shuffled blocks of samples. `auto`: the first of these
-    three for which the budget is enough. The results do not depend on it."""
+    """Where a rank stores its samples: `device`, with the CNNs; `memory`, in the host's memory, from which batches are
+    copied to the device; `stream`, in the file, from which a thread reads shuffled blocks of samples. `auto`: the first
+    of `device`, `memory`, `stream` for which the budget is enough. The results do not depend on it."""
 
     memory: PositiveInt | None = None
-    """Budget of each rank for its samples, MiB, that `auto` goes by. Default: half of what is free on the rank's node,
-    and of what is free on its GPU, divided by the ranks that work there."""
+    """Budget of each rank for its samples in MiB, by which `auto` decides. Default: half of the free memory of the
+    rank's node, and of its GPU, divided by the ranks that work there."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -107,11 +107,11 @@ class DecompositionSettings(Settings):
     """Subdomains along each spatial axis, e.g. [2,2]; default: 2 along every axis."""
 
     overlap: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
-    """Pixels by which a box reaches over each interior side of its core: one number, or one per spatial axis."""
+    """Pixels by which a box extends into its neighbours: one number, or one per spatial axis."""
 
     uniform: bool = False
-    """Boxes of one shape where a grid would not give them: along each axis as long as the longest box, inside the
-    image. Then all local CNNs are of one shape, and those of a rank can be trained together (`together`)."""
+    """Makes all boxes of a grid as large as the largest one, so that all local CNNs have one shape and those of a rank
+    can be trained together (`together`)."""
 
     boxes: tuple[Interval, ...] | None = None
     """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
@@ -140,12 +140,12 @@ class AugmentationSettings(Settings):
     """
 
     mirror: tuple[NonNegativeInt, ...] = ()
-    """Spatial axes along which an image is mirrored, each with probability 1/2: [1] swaps left and right in
-    2D. A rank also holds the mirrored boxes of its subdomains."""
+    """Spatial axes along which images are flipped, each with probability 1/2: [1] swaps left and right in 2D. A rank
+    also stores the flipped boxes of its subdomains."""
 
     shift: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
-    """Most pixels by which an image is shifted in both directions: one number, or one per spatial axis. What comes in
-    at the border is its reflection. A rank holds its boxes with a margin of as many pixels."""
+    """Largest translation of an image in pixels, in both directions: one number, or one per spatial axis. The border is
+    filled by reflection. A rank stores its boxes with a margin of that size."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -169,7 +169,7 @@ class ModelSettings(Settings):
     at most the global CNN's parameters."""
 
     dropout: tuple[Fraction, Fraction] | None = None
-    """VGG only: dropout rates after the first block and after the dense layer, rising evenly between;
+    """VGG only: dropout rates after the first block and after the dense layer, interpolated linearly between them;
     default: [0.2, 0.5]."""
 
     options: dict[str, JsonValue] = {}
