@@ -21,8 +21,8 @@ Over several hosts PyTorch's messages (gloo) take the fastest network on which a
 variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI library is set to.
 Every field of the configuration can be given as for `hpcdd train`."""
 _IO = """\
-Speed of reading the boxes of a decomposition from files of three layouts (contiguous, in chunks of whole images, in
-chunks of the boxes), compared with slices of an array in memory. One thread; the files are made in a temporary folder
+Measures how fast the boxes of a decomposition are read from files of three layouts (contiguous, in chunks of whole
+images, in chunks of the boxes), compared with slices of an array in memory. One thread; the files are made in a temporary folder
 and read from the page cache; all are interleaved in every round. CPU time is measured.
 Without FILE or CONFIG: quarters of images of 32 x 32 and of 180 x 180 pixels and eighths of volumes. With a dataset
 file or a configuration: its first training images, in its decomposition; fields of the configuration can be given."""
@@ -152,7 +152,7 @@ def _collectives(parser: Parser) -> None:
 
 def _headline(parser: Parser) -> None:
     _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_headline.yaml --output headline", "--output FOLDER")
-    parser.add_argument("--output", type=file_path, metavar="FOLDER", help="takes the results; has to be named")
+    parser.add_argument("--output", type=file_path, metavar="FOLDER", help="folder for the results; required")
     parser.add_fields()
 
 
@@ -202,7 +202,9 @@ def _add_rounds(parser: Parser, rounds: int) -> None:
 
 
 def _add_steps(parser: Parser, steps: int) -> None:
-    parser.add_argument("--steps", type=positive, default=steps, metavar="K", help=f"of a turn (default: {steps})")
+    parser.add_argument(
+        "--steps", type=positive, default=steps, metavar="K", help=f"steps in each turn (default: {steps})"
+    )
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ from .stoppable import stoppable
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "A trained model as one graph, from images as the data set stores them to the probabilities of the classes,\n"
-        "for batches of any size. It is checked against the model itself before it is written. ONNX needs "
+        "Writes a trained model as one graph, from images as the data set stores them to class probabilities,\n"
+        "for batches of any size. Its outputs are compared with the model's own before the file is written. ONNX needs "
         "pip install 'hpcdd[export]'.",
         "hpcdd export runs/quickstart-001 quickstart.onnx",
         "hpcdd export runs/quickstart-001 average.pt2 --strategy average",

@@ -12,7 +12,7 @@ from .parser import OWN, Parser, file_path, parse, positive
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Says who would do what on N ranks, and at what cost: boxes, owners, parameters, memory of each rank, messages "
+        "Shows what N ranks would do, and what it would cost: boxes, owners, parameters, memory of each rank, messages "
         "of a step.\nWith a machine file also the seconds of each phase, and the efficiency from 1 to 100,000 ranks. "
         "One plain process, no\nMPI; nothing is trained. Every field of the configuration can be given as for `hpcdd "
         "train`.",

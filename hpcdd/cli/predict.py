@@ -12,8 +12,8 @@ from .stoppable import stoppable
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Classes of new images: what a trained model predicts, how sure it is, and how the local CNNs vote on\n"
-        "their own. Images are prepared as `hpcdd prepare` did those of the data set. One process, no MPI.",
+        "Predicts the classes of new images: class, probability, and the votes of the local CNNs. Images are\n"
+        "prepared as `hpcdd prepare` prepared those of the data set. One process, no MPI.",
         "hpcdd predict runs/flowers-001 rose.jpg holiday/*.jpg",
         "hpcdd predict runs/flowers-001 flower_photos --format csv --output flowers.csv",
         "hpcdd predict runs/quickstart-001 data.h5 --split test --strategy majority",

@@ -13,11 +13,11 @@ from .parser import Parser, file_path, parse
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "One HTML page, and its figures, of runs, of studies of runs, of scaling studies, of a headline.\n"
-        "Of a run: images with their boxes, curves, strategies compared, which subimage decided.\n"
-        "Of a study: its table (also as CSV and LaTeX), and what was expected compared with what was measured.\n"
-        "Of HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
-        "Of scaling: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
+        "Writes one HTML page, with figures, for runs, studies, scaling studies and headline benchmarks.\n"
+        "Run: strategies compared, curves, costs, and which subimage moved each prediction.\n"
+        "Study: its table (also as CSV and LaTeX), and what was expected compared with what was measured.\n"
+        "HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
+        "Scaling study: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
         "hpcdd report runs/quickstart-001",
         "hpcdd report studies/quick",
         "hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",

@@ -33,7 +33,7 @@ def declare(parser: Parser) -> None:
     )
     parser.add_argument("--only", metavar="PATTERN", help="only runs whose name matches, such as 'grid=2x2,*'")
     parser.add_argument("--ranks", type=positive, metavar="R", help="ranks of a run, instead of the study's")
-    parser.add_argument("--retry", action="store_true", help="run those again that have failed")
+    parser.add_argument("--retry", action="store_true", help="run failed runs again")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected cost; train nothing")
     parser.add_argument("--machine", type=file_path, metavar="FILE", help="with --dry-run: machine file, for seconds")
     parser.add_argument("--own", **{**OWN, "help": f"with --dry-run: {OWN['help']}"})

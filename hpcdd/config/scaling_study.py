@@ -20,16 +20,16 @@ class ScalingStudy(Settings):
     times as large (repeated along their axes) and have n times as many subdomains, of the same size."""
 
     ranks: tuple[PositiveInt, ...] | None = None
-    """Numbers of ranks that a job measures, as many as it has: each on its first ranks, while the others sleep. All
-    take turns. Default: all its ranks."""
+    """Numbers of ranks that a job measures, up to as many as it has: each on its first ranks, while the others are
+    idle, interleaved. Default: all its ranks."""
 
     phases: tuple[Phase, ...] = Field(default=("local", "gather", "dnn", "coherent"), min_length=1)
-    """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: all decisions on
-    the training split come to root. ``alone``: as ``local``, but one rank after the other, while the rest sleep: the
+    """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: the local
+    outputs on the training split are gathered on root. ``alone``: as ``local``, but one rank at a time: the
     difference is what ranks that share a host's memory and caches cost each other."""
 
     repeats: PositiveInt = 5
-    """How often everything takes a turn."""
+    """How often each measurement is repeated, interleaved with the others."""
 
     warm_up: PositiveInt = 2
     """Steps of each turn that are recorded, but don't count."""

@@ -39,7 +39,7 @@ class Table(Settings):
     """How the report shows a study."""
 
     columns: tuple[StrategyName, ...] | None = None
-    """Strategies side by side. Default: all that were run."""
+    """Strategies to compare. Default: all that were run."""
 
 
 class Variant(Settings):
@@ -49,10 +49,10 @@ class Variant(Settings):
     """Instead of the study's."""
 
     config: dict[str, Any] = Field(default_factory=dict)
-    """Fields that win over those of the study's ``config``."""
+    """Settings that take precedence over those of the study's ``config``."""
 
     matrix: dict[str, Axis | None] = Field(default_factory=dict)
-    """Axes instead of those of the same name, and more; null takes an axis away."""
+    """Axes that replace those of the same name, and further ones; null removes an axis."""
 
     ranks: PositiveInt | None = None
     """Instead of the study's."""
@@ -68,26 +68,26 @@ class StudyFile(Settings):
     """Runs that differ in a few fields, and what is expected of them."""
 
     title: Annotated[str, AfterValidator(printable)] = ""
-    """Of its report. Default: the name of the file."""
+    """Title of the report. Default: the name of the file."""
 
     config: dict[str, Any] = Field(default_factory=dict)
-    """What all runs have in common, as for ``hpcdd train``; without it the defaults of every field."""
+    """Settings that all runs have in common, as for ``hpcdd train``. Default: the default of every setting."""
 
     matrix: Annotated[dict[str, Axis], BeforeValidator(_matrix)]
-    """By full name of a field (decomposition.grid) a list of its values; or by a name of your own a mapping from the
-    label of a case to the fields that change together in it. Every combination is a run; ``seed`` makes repeats."""
+    """By the full name of a setting (decomposition.grid), a list of its values; or by a name of your own, a mapping
+    from the label of each case to the settings that it changes. Every combination is a run; values of ``seed`` repeat it."""
 
     ranks: PositiveInt | None = None
-    """Ranks of a run. Default: as many as it has subdomains. A job with fewer gives a run all it has."""
+    """Ranks of a run. Default: one for each subdomain. A job with fewer ranks gives all of them to one run."""
 
     variants: dict[str, Variant] = Field(default_factory=dict)
-    """By name other values for title, config, matrix, ranks, expect and table; ``--variant NAME`` takes them."""
+    """By name, other values of title, config, matrix, ranks, expect and table; ``--variant NAME`` selects one."""
 
     expect: tuple[str, ...] = ()
-    """What the test accuracies are expected to show, such as `dnn > average` or `coherent_transfer >= dnn`."""
+    """The expected order of test accuracies, such as `dnn > average` or `coherent_transfer >= dnn`."""
 
     table: Table = Table()
-    """How the report shows the study: ``columns``, the strategies side by side."""
+    """How the report shows the study: ``columns``, the strategies to compare."""
 
     @field_validator("expect")
     @classmethod
