@@ -22,8 +22,8 @@ variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI lib
 Every field of the configuration can be given as for `hpcdd train`."""
 _IO = """\
 Measures how fast the boxes of a decomposition are read from files of three layouts (contiguous, in chunks of whole
-images, in chunks of the boxes), compared with slices of an array in memory. One thread; the files are made in a temporary folder
-and read from the page cache; all are interleaved in every round. CPU time is measured.
+images, in chunks of the boxes), compared with slices of an array in memory. One thread; the files are made in a
+temporary folder and read from the page cache; all are interleaved in every round. CPU time is measured.
 Without FILE or CONFIG: quarters of images of 32 x 32 and of 180 x 180 pixels and eighths of volumes. With a dataset
 file or a configuration: its first training images, in its decomposition; fields of the configuration can be given."""
 _COLLECTIVES = """\
