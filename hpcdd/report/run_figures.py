@@ -45,7 +45,7 @@ def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
             ]
             for _, lines in run.curves(phase)
         ]
-        colour = "#56B4E9" if phase == "local" else LOOKS[phase][0]
+        colour = LOOKS[phase][0]
         label = {"local": "local CNNs", "global": "global CNN", "dnn": "DNN"}.get(phase, phase.replace("_", ", "))
         _bundle(axes, [points for points in found if points], colour, label)
         ends = [line.seconds if seconds else line.epoch for _, lines in run.curves(phase) for line in lines]

@@ -8,15 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from .scaling_facts import RUN, Scaling, Spread
-from .style import legend
+from .style import LOOKS, legend
 
 # Colours that people with any colour vision distinguish (Okabe and Ito 2008).
 COLOURS = {
-    "local": "#0072B2",
+    "local": LOOKS["local"][0],
     "alone": "#56B4E9",
-    "gather": "#CC79A7",
-    "dnn": "#E69F00",
-    "coherent": "#009E73",
+    "gather": "#8C6D1F",
+    "dnn": LOOKS["dnn"][0],
+    "coherent": LOOKS["coherent_transfer"][0],
     RUN: "#000000",
 }
 WORDS = {
@@ -109,9 +109,9 @@ def _plain(value: float, _: object) -> str:
 
 
 DRAWN: dict[str, tuple[str, Callable[[Axes, Scaling], None]]] = {
-    "speed-up": ("Speed-up with the ideal line", speed_up),
+    "speed-up": ("Speed-up. The distance to the ideal line is what messages, waiting and shared memory cost", speed_up),
     "efficiency": ("Parallel efficiency: median and quartiles of the repeats", efficiency),
-    "time": ("Time of a run's steps by phase", time),
-    "bytes": ("Messages of the rank that has most", size),
+    "time": ("Time of a run's steps by phase: what dominates is what to scale", time),
+    "bytes": ("Messages of the rank that has most: for a coherent step they don't grow with the CNNs", size),
 }
 """By name of the figure what it shows, and who draws it."""

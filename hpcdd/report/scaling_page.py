@@ -11,7 +11,7 @@ from ..core import yaml_text
 from ..core.errors import UserError
 from .drawing import Figures
 from .page import Section
-from .scaling_facts import Scaling, Spread, analyse
+from .scaling_facts import RUN, Scaling, Spread, analyse
 from .scaling_figures import DRAWN, WORDS
 
 
@@ -45,6 +45,7 @@ def _section(scaling: Scaling, output: Path) -> Section:
     return Section(
         f"{scaling.name}: {scaling.kind} scaling",
         "scaling.html",
+        cards=_cards(scaling),
         notes=notes(scaling),
         base=scaling.base,
         rows=rows(scaling),
@@ -53,6 +54,20 @@ def _section(scaling: Scaling, output: Path) -> Section:
         machines=scaling.machines(),
         settings=_settings(scaling),
     )
+
+
+def _cards(scaling: Scaling) -> list[tuple[str, str]]:
+    """The headline numbers: parallel efficiency on most ranks, and the bytes of a step."""
+    most = scaling.ranks[-1]
+    words = {"local": "local step, without messages", "coherent": "coherent step", RUN: "steps of a whole run"}
+    found = [
+        (f"{scaling.efficiency[phase][most].median:.2f}", f"parallel efficiency on {most:,} ranks: {told}")
+        for phase, told in words.items()
+        if most in scaling.efficiency.get(phase, {})
+    ]
+    if most in (sent := scaling.bytes.get("coherent", {})):
+        found.append((f"{sent[most]:,.0f} B", f"of messages per coherent step and rank, on {most:,} ranks"))
+    return found
 
 
 def rows(scaling: Scaling) -> list[list[str]]:

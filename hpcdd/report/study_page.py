@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
+from ..artifacts.names import STRATEGIES
 from ..core import yaml_text
 from ..core.files import write_bytes
 from ..studies import study_results
@@ -48,6 +49,7 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
         index.title,
         "study.html",
         table=table,
+        cards=_cards(table),
         data=_data(table),
         notes=texts.notes(table),
         head=texts.head(table),
@@ -64,6 +66,25 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
         files=[(tables / name).relative_to(page).as_posix() for name in FILES],
         settings=yaml_text.dump({"config": index.config, "matrix": index.matrix}),
     )
+
+
+def _cards(table: StudyTable) -> list[tuple[str, str]]:
+    """The headline numbers: value and words."""
+    outcome, judgements = table.outcome, table.judgements
+    found = [(f"{len(outcome.complete)} of {len(outcome.runs)}", "runs are complete")]
+    if judgements:
+        confirmed = sum(judgement.pooled.verdict == "as expected" for judgement in judgements)
+        found.append((f"{confirmed} of {len(judgements)}", "statements are as expected"))
+    measured = [
+        (cell.mean, STRATEGIES[name].title, row.name)
+        for row in table.rows
+        for name, cell in row.accuracy.items()
+        if name != "local" and cell.mean is not None
+    ]
+    if measured:
+        mean, strategy, row = max(measured)
+        found.append((f"{mean:.3f}", f"best mean test accuracy: {strategy}{f' ({row})' if row else ''}"))
+    return found
 
 
 def show(table: StudyTable, out: TextIO) -> None:
@@ -93,9 +114,11 @@ def show(table: StudyTable, out: TextIO) -> None:
 
 
 _CAPTIONS = {
-    "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds.",
+    "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds. Bars that overlap may still "
+    "differ: the tests above compare within runs.",
     "local": "Test accuracy of single subimages' CNNs, from lowest to highest over all seeds, their mean, and the DNN.",
-    "costs": "Test accuracy against CPU seconds, a point for each row; means over the seeds.",
+    "costs": "Test accuracy against CPU seconds, a point for each row; means over the seeds. The further left and "
+    "up, the better.",
     "differences": "Differences within one run, one point for each run, and their mean.",
 }
 _EXPECTED = ["expected", "measured", "difference over all pairs", "p", "row by row"]
