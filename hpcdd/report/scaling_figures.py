@@ -35,7 +35,7 @@ _SCALING = ("local", "alone", "coherent", RUN)
 def speed_up(axes: Axes, scaling: Scaling) -> None:
     """Over the smallest number of ranks, with the ideal line."""
     _rank_axis(axes, scaling)
-    axes.plot(scaling.ranks, [n / scaling.base for n in scaling.ranks], "--", color="gray", label="ideal")
+    axes.plot(scaling.ranks, [n / scaling.base for n in scaling.ranks], ":", color="black", lw=1, label="ideal")
     for phase in _SCALING:
         _curve(axes, phase, scaling.speed_up(phase) if phase in scaling.efficiency else {})
     axes.set_yscale("log", base=2)
@@ -48,7 +48,7 @@ def speed_up(axes: Axes, scaling: Scaling) -> None:
 def efficiency(axes: Axes, scaling: Scaling) -> None:
     """Median and quartiles."""
     _rank_axis(axes, scaling)
-    axes.axhline(1, ls="--", color="gray", label="ideal")
+    axes.axhline(1, ls=":", color="black", lw=1, label="ideal")
     for phase in _SCALING:
         _curve(axes, phase, scaling.efficiency.get(phase, {}))
     axes.set_ylim(0, max(1.1, axes.get_ylim()[1]))

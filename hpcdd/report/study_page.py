@@ -114,8 +114,8 @@ def show(table: StudyTable, out: TextIO) -> None:
 
 
 _CAPTIONS = {
-    "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds. Bars that overlap may still "
-    "differ: the tests above compare within runs.",
+    "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds. Bars that overlap may "
+    "still differ: the tests above compare within runs.",
     "local": "Test accuracy of single subimages' CNNs, from lowest to highest over all seeds, their mean, and the DNN.",
     "costs": "Test accuracy against CPU seconds, a point for each row; means over the seeds. The further left and "
     "up, the better.",
