@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -10,24 +11,23 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from .scaling_facts import RUN, Scaling, Spread
 from .style import LOOKS, legend
 
-# Colours that people with any colour vision distinguish (Okabe and Ito 2008).
-COLOURS = {
-    "local": LOOKS["local"][0],
-    "alone": "#56B4E9",
-    "gather": "#8C6D1F",
-    "dnn": LOOKS["dnn"][0],
-    "coherent": LOOKS["coherent_transfer"][0],
-    RUN: "#000000",
+
+class Look(NamedTuple):
+    """How a phase is shown."""
+
+    words: str
+    colour: str
+    marker: str
+
+
+PHASES = {
+    "local": Look("local step", LOOKS["local"][0], "o"),
+    "alone": Look("local step, one rank at a time", "#56B4E9", "."),
+    "gather": Look("gather", LOOKS["global"][0], "v"),
+    "dnn": Look("DNN step", LOOKS["dnn"][0], "^"),
+    "coherent": Look("coherent step", LOOKS["coherent_transfer"][0], "s"),
+    RUN: Look("whole run", "#000000", "D"),
 }
-WORDS = {
-    "local": "local step",
-    "alone": "local step, one rank at a time",
-    "gather": "gather",
-    "dnn": "DNN step",
-    "coherent": "coherent step",
-    RUN: "whole run",
-}
-_MARKERS = {"local": "o", "alone": ".", "gather": "v", "dnn": "^", "coherent": "s", RUN: "D"}
 _SCALING = ("local", "alone", "coherent", RUN)
 """What is expected to gain from ranks; the DNN is root's alone."""
 
@@ -63,7 +63,9 @@ def time(axes: Axes, scaling: Scaling) -> None:
     phases = list(next(iter(scaling.run_seconds.values()), {}))
     for phase in phases:
         heights = [of_run[phase] for of_run in scaling.run_seconds.values()]
-        axes.bar(places, heights, bottom=bottom, color=COLOURS[phase], label=WORDS[phase].removesuffix(" step"))
+        axes.bar(
+            places, heights, bottom=bottom, color=PHASES[phase].colour, label=PHASES[phase].words.removesuffix(" step")
+        )
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
     axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
     axes.set(xlabel="ranks", ylabel="seconds")
@@ -77,7 +79,8 @@ def size(axes: Axes, scaling: Scaling) -> None:
     for phase, by_ranks in scaling.bytes.items():
         sent = {n: size for n, size in by_ranks.items() if size}
         if sent:
-            axes.plot(list(sent), list(sent.values()), color=COLOURS[phase], marker=_MARKERS[phase], label=WORDS[phase])
+            look = PHASES[phase]
+            axes.plot(list(sent), list(sent.values()), color=look.colour, marker=look.marker, label=look.words)
     if axes.lines:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
@@ -92,8 +95,8 @@ def _curve(axes: Axes, phase: str, by_ranks: Mapping[int, Spread]) -> None:
     ranks, spreads = list(by_ranks), list(by_ranks.values())
     medians = [spread.median for spread in spreads]
     errors = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
-    look = {"color": COLOURS[phase], "marker": _MARKERS[phase], "capsize": 3, "ms": 5}
-    axes.errorbar(ranks, medians, errors, label=WORDS[phase], **look)  # type: ignore[arg-type]
+    words, colour, marker = PHASES[phase]
+    axes.errorbar(ranks, medians, errors, label=words, color=colour, marker=marker, capsize=3, ms=5)
 
 
 def _rank_axis(axes: Axes, scaling: Scaling) -> None:

@@ -12,7 +12,7 @@ from ..core.errors import UserError
 from .drawing import Figures
 from .page import Section
 from .scaling_facts import RUN, Scaling, Spread, analyse
-from .scaling_figures import DRAWN, WORDS
+from .scaling_figures import DRAWN, PHASES
 
 
 def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section]:
@@ -79,7 +79,7 @@ def rows(scaling: Scaling) -> list[list[str]]:
             size = scaling.bytes[phase][n] if phase in scaling.bytes else None
             found.append(
                 [
-                    WORDS[phase],
+                    PHASES[phase].words,
                     f"{n:,}",
                     str(scaling.repeats[phase][n]),
                     f"{seconds.median:.4g}",

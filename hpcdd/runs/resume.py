@@ -20,20 +20,14 @@ FORMAT = 1
 FREE = re.compile(r"output|progress|device|data\.file|data\.memory|data\.storage|checkpoint\..*|comm\..*|run\..*")
 """Fields that may change when a run is resumed: they don't change the result. (A dataset file elsewhere must be
 the same by its fingerprint. In which order MPI adds gradients is another library's choice anyway.)"""
-RISING = {
-    "local.epochs": "dnn",
-    "aggregation.epochs": "coherent_transfer",
-    "coherent.epochs": "",
-    "baseline.epochs": "",
+EPOCHS = {
+    "local.epochs": ("local", "dnn"),
+    "aggregation.epochs": ("dnn", "coherent_transfer"),
+    "coherent.epochs": ("coherent", ""),
+    "baseline.epochs": ("global", ""),
 }
-"""Fields that may grow, until the phase has begun that builds on what they change."""
-PHASES = {
-    "local.epochs": "local",
-    "aggregation.epochs": "dnn",
-    "coherent.epochs": "coherent",
-    "baseline.epochs": "global",
-}
-"""With what the names of the phases begin whose epochs they are."""
+"""Fields that may increase: with what the names of their phases begin, and the phase that builds on their result, which
+must not have begun."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +237,7 @@ def check_facts(job: Job, facts: Mapping[str, Any]) -> None:
 def increased(record: Mapping[str, Any], config: Config) -> dict[str, int]:
     """The numbers of epochs that are greater than those of the run so far, by field."""
     before, now = _flat(record["config"]), _flat(config.model_dump(mode="json"))
-    return {name: now[name] for name in RISING if now[name] > before[name]}
+    return {name: now[name] for name in EPOCHS if now[name] > before[name]}
 
 
 def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[str]:
@@ -261,12 +255,12 @@ def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[s
         if was == now or FREE.fullmatch(name):
             continue
         changed = f"{name} was {was!r} in {run.path} and is {now!r} now{'' if name in named else ', its default'}"
-        if name not in RISING:
+        if name not in EPOCHS:
             yield f"{changed}; a run is resumed with what it began with, so leave it as it was or name another --output"
         elif now < was:
             yield f"{changed}; it may only grow"
-        elif RISING[name] and run.training(RISING[name]).exists():
-            yield f"{changed}; it may only grow until phase {RISING[name]} has begun, which builds on its result"
+        elif (builds := EPOCHS[name][1]) and run.training(builds).exists():
+            yield f"{changed}; it may only grow until phase {builds} has begun, which builds on its result"
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _begun(
         if import_result(phase, RunDirectory(source), directory, record):
             record["reused"][phase] = str(source)
     cache = EvaluationCache(directory.checkpoints, run)
-    if job.record and (outdated := [resume.PHASES[name] for name in resume.increased(job.record, job.config)]):
+    if job.record and (outdated := [resume.EPOCHS[name][0] for name in resume.increased(job.record, job.config)]):
         cache.drop(outdated)  # before the record says that there are more epochs
     directory.write_record(record)
     return record, cache
