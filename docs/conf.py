@@ -10,6 +10,7 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "examples"]
+highlight_language = "text"
 html_theme = "furo"
 html_title = "hpcdd"
 man_pages = [("reference/commands", "hpcdd", "train image classifiers by domain decomposition", author, 1)]
