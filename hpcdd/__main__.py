@@ -6,12 +6,12 @@ import sys
 
 def main() -> int:
     """Runs one command; says so where a file of the user's hides a module that it needs."""
-    from .core import shadows
+    from .core import shadowed_modules
 
     try:
         from .cli import main as cli
     except (ImportError, AttributeError):
-        if hidden := shadows.hidden():
+        if hidden := shadowed_modules.hidden():
             print(f"hpcdd: {hidden}", file=sys.stderr)
             return 2
         raise

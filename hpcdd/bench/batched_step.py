@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 
 from ..core.errors import StopRequest
-from ..core.interleaving import quartiles
+from ..core.interleaved_timing import quartiles
 from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..parallel.team import Team

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..config.schema import Config
 from ..core.errors import UserError
-from ..core.interleaving import quartiles
+from ..core.interleaved_timing import quartiles
 from ..data.checksums import SUFFIX
 from ..data.chunks import chunk_shape
 from ..data.format import inspect, open_dataset, resolve

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config
-from ..core.interleaving import quartiles, rotated
+from ..core.interleaved_timing import quartiles, rotated
 from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
@@ -28,7 +28,7 @@ from ..decomposition.rank_layout import RankPlacement
 from ..models.batch_norm import pytorchs
 from ..mpi.communicator import Array, Comm
 from ..parallel.batch_shards import Flag
-from ..parallel.staging import Staging, seconds_of_copies
+from ..parallel.host_staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
 from ..training.optimizers import check_precisions, make_optimizer

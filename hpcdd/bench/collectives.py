@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..config.schema import Config
 from ..core.errors import UserError
-from ..core.interleaving import quartiles
+from ..core.interleaved_timing import quartiles
 from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
 from ..decomposition.rank_layout import RankLayout

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ..config.schema import Config, LocalSettings
 from ..core.errors import StopRequest
-from ..core.interleaving import quartiles
+from ..core.interleaved_timing import quartiles
 from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..models.batch_norm import pytorchs

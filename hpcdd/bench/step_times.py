@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ..config.schema import CNNTrainingSettings, Config, TrainingSettings
-from ..core.interleaving import quartiles, rotated
+from ..core.interleaved_timing import quartiles, rotated
 from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
 from ..data.samples import Samples, SideBySide, Subimages

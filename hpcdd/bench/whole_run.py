@@ -23,7 +23,7 @@ from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core.errors import RunError, UserError
 from ..core.files import writing
-from ..core.interleaving import quartiles, rotated
+from ..core.interleaved_timing import quartiles, rotated
 from ..data import sample_storage
 from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout

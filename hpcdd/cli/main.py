@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..core import shadows
+from ..core import shadowed_modules
 from ..core.errors import CollectiveError, StopRequest, UserError
 from ..core.texts import printable
 from ..mpi import launcher
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _report(error)
     except (ImportError, AttributeError) as error:
-        if hidden := shadows.hidden():
+        if hidden := shadowed_modules.hidden():
             return _report(UserError(hidden))
         raise error
     except StopRequest as error:
@@ -132,7 +132,7 @@ def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Se
             # Root alone reports it, by message and exit code: Open MPI kills the rest of a job as soon as one process
             # ends with another code than 0, and that rest might be root.
             return _end(comm, _report(error) if comm.is_root else 0)
-        hidden = shadows.hidden() if isinstance(error, ImportError | AttributeError) else None
+        hidden = shadowed_modules.hidden() if isinstance(error, ImportError | AttributeError) else None
         fail(comm, UserError(hidden) if hidden else error)
     return _end(comm, 0)
 

@@ -18,7 +18,7 @@ from ..core.errors import DivergedError, StopRequest
 from ..decomposition.boxes import split_evenly
 from ..models.serialization import pack, unpack
 from ..mpi.communicator import Comm
-from .staging import Staging
+from .host_staging import Staging
 
 _SAVE = 1 << 20
 """A wish for a checkpoint in the flag's value, beside up to as many wishes to stop; exact in float32."""
@@ -150,7 +150,7 @@ class BatchSharing:
         comm: the ranks that share batches; None (or one rank) takes whole batches and sends nothing.
         flag: rides in the messages.
         exact: batch norm and dropout as on one rank, see ``shared_batches`` in :mod:`hpcdd.config.schema`.
-        direct: messages are sent from where the numbers are, see :class:`hpcdd.parallel.staging.Staging`.
+        direct: messages are sent from where the numbers are, see :class:`hpcdd.parallel.host_staging.Staging`.
 
     Attributes:
         comm: the ranks, if they are two or more.

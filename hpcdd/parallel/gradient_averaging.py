@@ -15,7 +15,7 @@ from torch import nn
 
 from ..mpi.communicator import Comm
 from .batch_shards import BatchSharing, Flag
-from .staging import Staging
+from .host_staging import Staging
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from ..mpi.communicator import Comm
 from .batch_shards import DIVERGED, Flag
-from .staging import Staging
+from .host_staging import Staging
 
 FRACTION_BITS = 40
 """Fixed point of an ordered sum: int64 in units of 2**-40, so that |h| can reach 2**22 and a summand is rounded by

@@ -9,7 +9,7 @@ from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..mpi.communicator import Comm
 from ..mpi.library import takes_gpu_memory
 from .batch_shards import BatchSharing, Flag
-from .staging import Staging, check_gpu_aware
+from .host_staging import Staging, check_gpu_aware
 from .subdomain_sum import SubdomainSum
 
 

@@ -19,7 +19,7 @@ from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..parallel.sharded_coherent import ShardedDNN
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
-from ..training.replicated import checked
+from ..training.replica_checks import checked
 from ..training.status import Hooks
 from ..training.trainer import train
 

@@ -25,7 +25,7 @@ from ..parallel.batch_shards import broadcast_state
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn, onto_penultimate, take_part
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
-from ..training.replicated import checked
+from ..training.replica_checks import checked
 from ..training.status import Hooks
 from ..training.trainer import logits_of, train
 from .aggregation import fresh_dnn

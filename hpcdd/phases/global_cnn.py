@@ -14,7 +14,7 @@ from ..models.registry import create
 from ..parallel.batch_shards import broadcast_state
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
-from ..training.replicated import checked
+from ..training.replica_checks import checked
 from ..training.status import Hooks
 from ..training.trainer import logits_of, train
 

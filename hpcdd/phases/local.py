@@ -23,7 +23,7 @@ from ..decomposition.rank_layout import RankPlacement
 from ..models.registry import create
 from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..training.checkpoints.manager import NullCheckpointManager
-from ..training.replicated import checked
+from ..training.replica_checks import checked
 from ..training.status import Hooks
 from ..training.trainer import Member, logits_of, train, train_batched
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..artifacts.scaling_log import ScalingLine
-from ..core.interleaving import quartiles
+from ..core.interleaved_timing import quartiles
 
 Turn = tuple[int, str, int]
 """Number of the file, job, repeat."""

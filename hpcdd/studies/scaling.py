@@ -23,7 +23,7 @@ from ..artifacts import scaling_log
 from ..config.scaling_study import ScalingStudy
 from ..core import environment
 from ..core.errors import UserError
-from ..core.interleaving import rotated
+from ..core.interleaved_timing import rotated
 from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..mpi.communicator import Comm

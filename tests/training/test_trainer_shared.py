@@ -19,7 +19,7 @@ from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.sharded_coherent import ShardedDNN
 from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.training.random_streams import RandomStreams
-from hpcdd.training.replicated import DriftError, checked
+from hpcdd.training.replica_checks import DriftError, checked
 from hpcdd.training.status import Hooks, Status
 from hpcdd.training.trainer import logits_of, train
 

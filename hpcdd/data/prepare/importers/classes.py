@@ -10,7 +10,7 @@ from .decode_pool import DecodePool, Decoder
 from .file_tree import ArchiveReader
 from .image_source import Collection, ImageSource
 from .splits import by_split, split_of
-from .unused import suffix_of
+from .unused_files import suffix_of
 
 _DOCUMENTS = frozenset(
     ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .pdf .log .mat .py .ipynb .sh .h5 .hdf5".split()  # noqa: SIM905

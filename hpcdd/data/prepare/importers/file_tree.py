@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from ....core.environment import no_room
 from ....core.errors import UserError
 from ....core.files import readable
-from .unused import Unused, suffix_of
+from .unused_files import Unused, suffix_of
 
 MOST_BYTES = 1 << 31
 """No file of any kind of source is as large as this."""

@@ -16,11 +16,11 @@ from hpcdd.core.errors import DivergedError, UserError
 from hpcdd.decomposition import rank_layout
 from hpcdd.mpi import library
 from hpcdd.mpi.communicator import Comm, world
-from hpcdd.parallel import staging
+from hpcdd.parallel import host_staging as staging
 from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.gradient_averaging import GradientAverage
+from hpcdd.parallel.host_staging import Staging, check_gpu_aware, seconds_of_copies
 from hpcdd.parallel.shared_layers import shared_layers
-from hpcdd.parallel.staging import Staging, check_gpu_aware, seconds_of_copies
 from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.parallel.team import form_team
 from hpcdd.runs.resume import differences

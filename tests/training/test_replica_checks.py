@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hpcdd.training.replicated import TOLERANCE, DriftError, checked
+from hpcdd.training.replica_checks import TOLERANCE, DriftError, checked
 from hpcdd.training.status import Ending, Hooks
 
 from ..thread_ranks import ThreadComm, on_ranks

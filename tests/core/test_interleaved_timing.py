@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdd.core.interleaving import quartiles, rotated
+from hpcdd.core.interleaved_timing import quartiles, rotated
 
 
 def test_everybody_is_first_once() -> None:
