@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ class EpochRecord(BaseModel):
     """A line. JSON has no NaN: a number that is none is null.
 
     Attributes:
+        format: of the line; fields are added, and none is changed without another one.
         phase: ``local``, ``dnn``, ``coherent_transfer``, ``coherent_scratch`` or ``global``.
         subdomain: s; None of a network that belongs to all.
         epoch: number of epochs that are complete.
@@ -39,6 +40,7 @@ class EpochRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    format: Literal[1] = 1
     phase: str
     subdomain: NonNegativeInt | None
     epoch: PositiveInt
