@@ -22,7 +22,8 @@ def test_metrics_are_json_lines_that_are_there_at_once(tmp_path: Path) -> None:
     metrics.add(STATUS.record())
     assert json.loads(path.read_text()) == {  # before the file is closed: a run may be killed
         "format": 1, "phase": "local", "subdomain": 2, "epoch": 1, "loss": 0.75, "accuracy": 0.5,
-        "validation_loss": 0.7, "validation_accuracy": 0.55, "learning_rate": 1e-3, "seconds": 3.5, "samples_per_second": 1234.5,
+        "validation_loss": 0.7, "validation_accuracy": 0.55, "learning_rate": 1e-3, "seconds": 3.5,
+        "samples_per_second": 1234.5,
     }  # fmt: skip
     metrics.add(dataclasses.replace(STATUS, phase="dnn", subdomain=WHOLE, validation_loss=None).record())
     metrics.close()
