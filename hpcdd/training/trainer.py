@@ -173,16 +173,16 @@ def _train_groups(members: Sequence[Member], group_of: Callable[[Sequence[Member
         places.setdefault(Position(0, 0) if found is None else found.position, []).append(member)
     steps: dict[int, int] = {}
     for _, present in sorted(places.items(), key=lambda item: item[0]):
-        remaining, before = present, dict[int, int]()
+        remaining, snapshots, before = present, saved, dict[int, int]()
         while remaining:
             group = group_of(remaining)
-            group.restore(saved, tell=not before)
+            group.restore(snapshots, tell=not before)
             before = before or group.steps
             ended = group.run(before)
             steps |= {s: group.steps[s] - before[s] for s in ended}
             remaining = [member for member in remaining if member.subdomain not in ended]
             if remaining:
-                saved = group.snapshots()
+                snapshots = group.snapshots()
     return {member.subdomain: steps[member.subdomain] for member in members}
 
 

@@ -177,6 +177,19 @@ def test_cnns_at_different_places_go_on_in_groups(tiny: Path, tmp_path: Path) ->
     assert [s for s, epoch in on.order if epoch == 2] == [3, 0, 1, 2]
 
 
+def test_who_stops_early_at_one_place_leaves_those_at_another_as_they_are(tiny: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 8, "early_stopping": 1, "learning_rate": 3e-3}
+    for subdomains, step in (((0, 1, 2), 3), ((3,), 6)):
+        with pytest.raises(StopRequest):
+            Run(tiny, tmp_path, subdomains=subdomains, step=stop_at(step), **settings)
+    on, alone = Run(tiny, tmp_path, **settings), Run(tiny, together=False, **settings)
+    epochs = {s: len(on.statuses[s]) for s in ALL}
+    assert len({epochs[s] for s in (0, 1, 2)}) > 1, "nobody leaves the others"
+    assert epochs == {s: len(alone.statuses[s]) for s in ALL}
+    whole = {s: alone.results[s].steps for s in ALL}
+    assert [whole[s] - on.results[s].steps for s in ALL] == [2, 2, 2, 4], "what was done is not done again"
+
+
 def test_who_stops_early_leaves_and_the_others_go_on(tiny: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"epochs": 8, "early_stopping": 1, "learning_rate": 3e-3}
     together, alone = Run(tiny, tmp_path, **settings), Run(tiny, together=False, **settings)
