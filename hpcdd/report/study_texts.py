@@ -76,7 +76,7 @@ def in_rows(judgement: TestResult) -> str:
         right = sum(c.mean is not None and c.mean > 0 for c in measured)
         return f"above in {right} of {len(measured)}, {told} significant"
     right = sum(c.mean is not None and c.mean >= 0 for c in measured)
-    return f"at least in {right} of {len(measured)}, {told} told to be below"
+    return f"at least in {right} of {len(measured)}, {told} significantly below"
 
 
 def difference(comparison: Comparison) -> str:

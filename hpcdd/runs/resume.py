@@ -40,10 +40,10 @@ class Job:
         record: of the run that is resumed, None for a new one: ``run`` (its identity), ``config``, ``dataset``
             (fingerprint), ``blocks`` (of the order in which samples are visited, see
             :func:`hpcdd.data.sample_order.order_of`), ``device`` (kind), ``replicas`` and ``workers`` (ranks of the
-            last job that share batches), ``reused`` (by phase the run directory whose result was taken over),
+            last job that share batches), ``reused`` (by phase the run directory whose result was imported),
             ``complete``.
         study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
-        sources: by phase the directory of a run whose result is taken over where it is the same, see
+        sources: by phase the directory of a run whose result is imported where it is the same, see
             :mod:`hpcdd.runs.reuse`.
         profile: whether every rank leaves traces of some steps, see :mod:`hpcdd.runs.profiling`.
     """

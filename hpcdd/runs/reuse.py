@@ -1,4 +1,4 @@
-"""Results of a training that another run has brought to its end, taken over instead of training once more.
+"""Results of a training that another run has finished, imported instead of training once more.
 
 Two runs with the same data, network, settings and seed train the same local CNNs (or the same global CNN), bit by bit.
 So the finished checkpoints of one are the other's as well: its training finds itself at its end.

@@ -47,7 +47,7 @@ class Cost:
     phases: tuple[Phase, ...]
 
     def without(self, phases: Sequence[str]) -> Cost:
-        """What is left where the results of some phases are taken over."""
+        """What is left where the results of some phases are imported."""
         steps = {phase: number for phase, number in self.steps.items() if phase not in phases}
         left = tuple(phase for phase in self.phases if phase.name not in phases)
         return Cost(self.parameters, steps, self.bytes, self.memory, left)
@@ -131,7 +131,7 @@ def _print(
     table = Table("run", title=Text(title), title_justify="left")
     for column in ("ranks", "CNNs", "parameters", "steps", "bytes/step", "MiB", *(["seconds"] if seconds else [])):
         table.add_column(column, justify="right")
-    table.add_column("taken over")
+    table.add_column("imported")
     for entry, cost, reused in rows:
         table.add_row(
             entry.run.id,
@@ -148,7 +148,7 @@ def _print(
     steps = sum(sum(cost.steps.values()) for _, cost, _ in rows)
     most, memory = max(entry.ranks for entry, _, _ in rows), max(cost.memory for _, cost, _ in rows)
     print(
-        f"in all {steps:,} training steps, what is taken over from another run counted once; on {most} "
+        f"in all {steps:,} training steps, what is imported from another run counted once; on {most} "
         f"rank{'s' * (most > 1)} at most, of {memory / 2**20:,.0f} MiB",
         file=out,
     )
