@@ -113,7 +113,7 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
                 steps += 1
                 if steps == int(at or 7) and chosen and what != "unlike":
                     fault(network)
-                elif steps >= int(at or 7) and chosen:
+                elif steps >= int(at or 7) and chosen and what == "unlike":  # a signal may be seen a step later
                     with torch.no_grad():
                         for p in network.dnn.replicated():  # type: ignore[union-attr, operator]
                             p.mul_(1 + 2**-23)
