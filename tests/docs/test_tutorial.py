@@ -16,6 +16,8 @@ from ..launchers import Launcher
 from ..waiting import LIMIT
 from .pages import ROOT, blocks, page
 
+pytestmark = pytest.mark.slow
+
 
 def run(command: str, folder: Path) -> str:
     """A command as a user types it, with this Python and its scripts first on PATH; what it prints."""
@@ -28,7 +30,6 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_tutorial(mpi: Launcher, tmp_path: Path) -> None:
     assert mpi is not None, "there is no MPI"
     text = page("docs/tutorial.md")
