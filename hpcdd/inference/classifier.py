@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         image_shape: (C, *spatial) of the images that it takes.
         dtype: of their pixels; None where the model's file does not tell.
         preparation: how a file becomes such an image; None where the data set does not tell.
-        local: the local CNNs; their decisions are asked for compared with those of any strategy.
+        local: the local CNNs; their decisions are asked for in addition to those of any strategy.
         network: what decides beside them, or instead of them: the DNN, the coherent model or the global CNN; nothing
             for a rule.
 

@@ -41,7 +41,7 @@ class Launch:
     local_size: int = 1
 
 
-# (kind, rank, size): Open MPI first, because srun's own variables stand compared with those of an mpirun that it feeds.
+# (kind, rank, size): Open MPI first, because srun's own variables stand next to those of an mpirun that it feeds.
 _VARIABLES = (
     ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("mpich", "PMI_RANK", "PMI_SIZE"),

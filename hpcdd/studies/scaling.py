@@ -115,7 +115,7 @@ def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Ti
 
 
 def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.MeasuredLayout]:
-    """Collective: of the first that many ranks, for each of the sizes."""
+    """Collective: of the first ranks, as many as each of the sizes says."""
     on_gpu = order.config.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
     everyone = comm.allgather_object((socket.gethostname(), environment.processor(), device))
