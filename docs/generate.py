@@ -62,13 +62,13 @@ def _settings() -> str:
             lines.append(f"\n## {name}\n\n{description}\n")
             continue
         default = "" if info.is_required() else f", default `{_value(info.default)}`"
-        kind = options._type_name(info.annotation, info.metadata)
+        kind = options.type_name(info.annotation, info.metadata)
         lines.append(f"`{name}` — `{kind}`{default}\n: {description}\n")
     return "\n".join(lines)
 
 
 def _value(value: object) -> str:
-    return "null" if value is None else options._shown(value) or "[]"  # type: ignore[arg-type]
+    return "null" if value is None else options.shown(value) or "[]"  # type: ignore[arg-type]
 
 
 def _commands() -> str:

@@ -18,6 +18,7 @@ from ..core.texts import printable
 from ..data.problem import Problem
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.traffic import Traffic
+from .names import STRATEGIES
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int | float, Field(ge=0)]
@@ -175,6 +176,10 @@ class Results(Part):
         if name == "local":
             return sum(self.local) / len(self.local) if self.local else None
         return self.accuracy[split].of(name)
+
+    def core_seconds_of(self, name: str) -> float:
+        """CPU seconds of all ranks for the phases that lead to a strategy, once it is trained."""
+        return sum(self.core_seconds.get(phase, 0.0) for phase in STRATEGIES[name].phases)
 
     def seconds_of(self, phase: str) -> float | None:
         """Of a phase on the ranks that took longest; None where it was not run. Of ``local``, of the slowest CNN."""

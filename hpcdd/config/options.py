@@ -59,11 +59,11 @@ def add_to(parser: argparse.ArgumentParser) -> list[argparse._ArgumentGroup]:
             group = parser.add_argument_group(name, description)
             groups.append(group)
         elif (option := f"--{name}".replace("_", "-")) not in known:
-            default = "" if info.default is None else f" (default: {_shown(info.default)})"
+            default = "" if info.default is None else f" (default: {shown(info.default)})"
             group.add_argument(
                 option,
                 dest=PREFIX + name,
-                metavar=_type_name(info.annotation, info.metadata),
+                metavar=type_name(info.annotation, info.metadata),
                 default=argparse.SUPPRESS,
                 help=f"{description}{default}",
             )
@@ -143,16 +143,16 @@ def _members(annotation: Any) -> Sequence[Any]:
     return _members(annotation.__origin__) if hasattr(annotation, "__metadata__") else [annotation]
 
 
-def _type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """How a type is written on the command line, with its range."""
     if hasattr(annotation, "__metadata__"):
-        return _type_name(annotation.__origin__, annotation.__metadata__)
+        return type_name(annotation.__origin__, annotation.__metadata__)
     if get_origin(annotation) in (Union, UnionType):
-        return "|".join(_type_name(member) for member in get_args(annotation))
+        return "|".join(type_name(member) for member in get_args(annotation))
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple:
-        inner = [_type_name(member) for member in get_args(annotation) if member is not ...]
+        inner = [type_name(member) for member in get_args(annotation) if member is not ...]
         return f"[{','.join(inner)}{',...' if ... in get_args(annotation) else ''}]"
     words = {dict: "mapping", NoneType: "null", bool: "true|false"}
     name = words.get(get_origin(annotation) or annotation) or annotation.__name__
@@ -171,7 +171,7 @@ def _flat(metadata: Sequence[Any]) -> Iterator[Any]:
         yield from _flat(mark.metadata) if isinstance(mark, FieldInfo) else [mark]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(_shown, value))
+        return ",".join(map(shown, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

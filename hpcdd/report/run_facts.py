@@ -11,7 +11,7 @@ import numpy as np
 
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
-from ..artifacts.names import STRATEGIES, TRAININGS
+from ..artifacts.names import CLASSIFIERS, STRATEGIES, TRAININGS
 from ..artifacts.predictions import SplitPredictions
 from ..decomposition.boxes import by
 from ..studies.hypotheses import LEVEL, holm
@@ -99,44 +99,35 @@ def cards(run: RunData) -> list[tuple[str, str]]:
 
 
 def spent(run: RunData) -> list[tuple[str, str, float, float]]:
-    """Of each strategy: name, words, CPU seconds of all ranks until it was trained, and its test accuracy.
-
-    The DNN needs the local CNNs and the gather, the coherent model by transfer the DNN; from scratch it needs neither.
-    """
-    seconds, test = run.results.core_seconds, run.results.accuracy["test"]
-    local = seconds.get("local", 0.0)
-    dnn = local + seconds.get("gather", 0.0) + seconds.get("dnn", 0.0)
-    until = {"average": local, "majority": local, "log_pool": local, "dnn": dnn}
-    until["coherent_transfer"] = dnn + seconds.get("coherent_transfer", 0.0)
-    until["coherent_scratch"] = seconds.get("coherent_scratch", 0.0)
-    until["global"] = seconds.get("global", 0.0)
-    made = [("local", "best local CNN", local, max(test.local))] if test.local else []
-    for name, at in until.items():
-        rate = test.of(name)
-        if rate is not None and name not in ("majority", "log_pool"):
-            made.append((name, STRATEGIES[name].heading, at, rate))
+    """Of the best local CNN and each strategy: name, words, CPU seconds of all ranks until it was trained, accuracy."""
+    results, test = run.results, run.results.accuracy["test"]
+    made = [("local", "best local CNN", results.core_seconds_of("local"), max(test.local))] if test.local else []
+    made += [
+        (name, STRATEGIES[name].heading, results.core_seconds_of(name), rate)
+        for name in CLASSIFIERS
+        if name not in ("majority", "log_pool") and (rate := test.of(name)) is not None  # as the average
+    ]
     return made
 
 
 def gained(run: RunData) -> str:
-    """In a sentence, what each step of the method has added, in percentage points of test accuracy."""
+    """In words, what each step of the method has added, in percentage points of test accuracy, and the alternatives."""
     test = run.results.accuracy["test"]
-    steps = [
-        (f"the {STRATEGIES[name].title}", rate)
-        for name in ("average", "dnn", "coherent_transfer", "coherent_scratch")
-        if (rate := test.of(name)) is not None
-    ]
+    rates = {name: rate for name in CLASSIFIERS if (rate := test.of(name)) is not None}
+    steps = [name for name in ("average", "dnn", "coherent_transfer") if name in rates]
     if not test.local or not steps:
         return ""
     before, told = max(test.local), []
-    for words, rate in steps:
-        told.append(f"{words} {100 * (rate - before):+.1f}")
-        before = rate
-    undivided = test.of("global")
-    compared = (
-        "" if undivided is None else f" The global CNN on whole images is {100 * (undivided - before):+.1f} from there."
-    )
-    return f"From the best local CNN, in percentage points of test accuracy: {', then '.join(told)}.{compared}"
+    for name in steps:
+        told.append(f"the {STRATEGIES[name].title} {100 * (rates[name] - before):+.1f}")
+        before = rates[name]
+    others = [
+        f" The {STRATEGIES[name].title} is {100 * (rates[name] - before):+.1f} from there."
+        for name in ("coherent_scratch", "global")
+        if name in rates
+    ]
+    steps_in_words = ", then ".join(told)
+    return f"From the best local CNN, in percentage points of test accuracy: {steps_in_words}.{''.join(others)}"
 
 
 def notes(run: RunData) -> list[str]:

@@ -81,7 +81,8 @@ def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]]) -> None
         axes: to draw on.
         spent: of each strategy its name, words, CPU seconds of all ranks and accuracy, see :func:`run_facts.spent`.
     """
-    chain = sorted((seconds, rate) for name, _, seconds, rate in spent if name not in ("local", "global"))
+    steps = ("average", "dnn", "coherent_transfer")
+    chain = [(seconds, rate) for name, _, seconds, rate in spent if name in steps]
     axes.plot(*zip(*chain, strict=True), color="gray", lw=0.8, zorder=1)
     for name, words, seconds, rate in spent:
         colour, marker = LOOKS[name]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..artifacts.names import STRATEGIES, STRATEGY_NAMES, StrategyName
+from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..artifacts.results import Results
 from ..core.texts import printable
 from .hypotheses import Hypothesis, Measured, TestResult, judge
@@ -134,8 +134,7 @@ def _row(labels: dict[str, str], runs: Sequence[RunOutcome]) -> Row:
     for name in STRATEGY_NAMES:
         having = [results for results in found if _has(results, name)]
         accuracy[name] = Cell(tuple(value for each in having if (value := each.strategy(name)) is not None))
-        phases = STRATEGIES[name].phases
-        cost[name] = Cell(tuple(sum(each.core_seconds.get(phase, 0.0) for phase in phases) for each in having))
+        cost[name] = Cell(tuple(each.core_seconds_of(name) for each in having))
         if having:
             parameters[name] = _parameters(having[0], name)
     local = [value for results in found for value in results.local]

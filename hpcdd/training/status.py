@@ -53,18 +53,8 @@ class Status:
 
     def record(self) -> EpochRecord:
         """As it stands in metrics.jsonl, of the end of an epoch."""
-        return EpochRecord(
-            phase=self.phase,
-            subdomain=None if self.subdomain == WHOLE else self.subdomain,
-            epoch=self.epoch,
-            loss=self.loss,
-            accuracy=self.accuracy,
-            validation_loss=self.validation_loss,
-            validation_accuracy=self.validation_accuracy,
-            learning_rate=self.learning_rate,
-            seconds=self.seconds,
-            samples_per_second=self.samples_per_second,
-        )
+        subdomain = None if self.subdomain == WHOLE else self.subdomain
+        return EpochRecord.model_validate({**asdict(self), "subdomain": subdomain})
 
 
 @dataclass(frozen=True)
