@@ -63,7 +63,7 @@ class StepComparison:
 def compare(
     config: Config, problem: Problem, subdomain: int, training: Subimages, device: str, rounds: int, steps: int
 ) -> StepComparison:
-    """Trains one local CNN twice, interleaved of that many steps.
+    """Trains one local CNN twice, in alternating turns of a number of steps.
 
     Args:
         config: of the run.

@@ -172,6 +172,7 @@ def _flat(metadata: Sequence[Any]) -> Iterator[Any]:
 
 
 def shown(value: Any) -> str:
+    """How a value is written on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(shown, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
