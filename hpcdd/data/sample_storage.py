@@ -57,7 +57,7 @@ class Storages:
         return "device" if choice is None else choice.where
 
     def lines(self) -> list[str]:
-        """What was chosen, and why: a line for all ranks that chose the same, with the numbers of that with least room."""
+        """What was chosen, and why: a line for all ranks of one choice, with the numbers of that with least room."""
         found = []
         for where in ("device", "memory", "stream"):
             ranks = [rank for rank, choice in enumerate(self.choices) if choice is not None and choice.where == where]
