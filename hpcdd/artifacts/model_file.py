@@ -168,7 +168,7 @@ class ModelFile:
 
     def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
         """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees that many features of each CNN."""
-        settings = self.config.aggregation
+        settings = self.config.aggregation if folder == "dnn" else self.config.coherent_dnn
         with torch.device("meta"):
             made = DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
         return filled(made, self._file[folder]).eval()

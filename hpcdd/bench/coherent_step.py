@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config
+from ..core.devices import use_processor
 from ..core.interleaved_timing import quartiles, rotated
 from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
@@ -31,7 +32,8 @@ from ..parallel.batch_shards import Flag
 from ..parallel.host_staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
-from ..training.optimizers import check_precisions, make_optimizer
+from ..training.optimizers import make_optimizer
+from ..training.precision import agreed_bf16, check_precisions, resolved
 from .gloo import Network, torch_group
 from .rank_ladder import refuse_spare_ranks
 from .single_steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
@@ -68,8 +70,9 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         problem = comm.on_root(lambda settings=settings: build_problem(settings))  # type: ignore[misc]
         layout = rank_layout.build(comm, len(problem.decomposition), config.device)
         place = layout.places[comm.rank]
-        comm.on_all(lambda: _check_rank(settings, problem, place))  # noqa: B023 - at once
-        torch.set_num_threads(place.threads)
+        settings = resolved(settings, agreed_bf16(comm, layout))
+        comm.on_all(lambda settings=settings: _check_rank(settings, problem, place))  # type: ignore[misc]  # noqa: B023
+        use_processor(place.threads, layout.neighbours(comm.rank))
         team = form_team(comm, layout, settings, Flag())
         refuse_spare_ranks(comm, layout)
         assert team is not None
@@ -120,7 +123,7 @@ def _with(team: Team, **settings: str) -> Team:
 
 
 def _check_rank(config: Config, problem: Problem, place: RankPlacement) -> None:
-    check_precisions(config, ["coherent"], place.device)
+    check_precisions(config, place.device, ["coherent"])
     check_rank(config, problem, place)
 
 
@@ -128,14 +131,14 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -
     """The one-model form, its batch norm PyTorch's, in DistributedDataParallel, with the documentation's loop."""
     inner = pytorchs(assemble(team, problem, scratch(team, problem))).to(team.place.device).train()
     network = nn.parallel.DistributedDataParallel(inner)
-    optimizer = make_optimizer(network, team.config.coherent)
-    share, bf16 = team.share_of_workers(), team.config.coherent.precision == "bf16"
+    optimizer = make_optimizer(network, team.config.coherent_from("scratch"))
+    share, settings = team.share_of_workers(), team.config.coherent
 
     def step(batch: torch.Tensor) -> None:
         inputs, labels = samples.batch(batch[share.part_of(len(batch))])
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
-            loss = functional.cross_entropy(network(inputs), labels)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=settings.bf16):
+            loss = functional.cross_entropy(network(inputs), labels, label_smoothing=settings.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
@@ -218,7 +221,7 @@ def _print(team: Team, problem: Problem, network: Network, contenders: dict[str,
     print(
         f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
         f"coherent model with {parameters:,} parameters, {team.layout.num_subdomains} subdomains, "
-        f"features {team.config.coherent_features}, hidden {list(team.config.aggregation.hidden)}, "
+        f"features {team.config.coherent_features}, hidden {list(team.config.coherent_dnn.hidden)}, "
         f"batch {settings.batch_size}, {settings.precision}, "
         f"{_counted(team.workers.size, 'rank')} on {_counted(team.layout.hosts, 'host')}, "
         f"{place.device}, {_counted(place.threads, 'thread')} each; {_counted(len(reference.seconds), 'round')}; "

@@ -30,7 +30,7 @@ from ..phases.local import train_local_cnns
 from ..runs.finalize import dnn_template
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
-from ..training.trainer import evaluate, logits_of
+from ..training.trainer import evaluate, logits_of, view_seed_of
 from . import single_steps
 from .stopwatch import Stopwatch, slowest
 
@@ -63,8 +63,8 @@ class Distributed:
         """One step on a batch of row numbers, int64 (b,), of which this rank takes its share."""
         inputs, labels = samples.batch(batch[self._share.part_of(len(batch))])
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
-            loss = functional.cross_entropy(self._model(inputs), labels)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.bf16):
+            loss = functional.cross_entropy(self._model(inputs), labels, label_smoothing=self._settings.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._schedule.step()
@@ -82,7 +82,7 @@ class Distributed:
         for epoch in range(self._settings.epochs):
             self._network.train()
             order_seed = seed_of(seed, "global order", epoch=epoch)
-            view_seed = seed_of(seed, "global augmentation", epoch=epoch)
+            view_seed = view_seed_of(seed, "global", epoch)
             with images["train"].epoch(order_seed, view_seed) as (order, seen):
                 for batch in torch.split(order, size)[:number]:
                     self.step(seen, batch)
@@ -128,7 +128,7 @@ def decomposed(
     points: list[CurvePoint] = []
     dnn = train_dnn(config, logits, labels, watch.hooks(points)) if comm.is_root else None
     watch.together()
-    part = spread_dnn(team, dnn, dnn_template(config, problem, "logits"), team.reduction())
+    part = spread_dnn(team, dnn, dnn_template(config, problem), team.reduction())
     more: list[CurvePoint] = []
 
     def read(subdomains: list[int]) -> Mapping[int, Images]:

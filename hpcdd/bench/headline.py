@@ -12,12 +12,11 @@ import dataclasses
 import time
 from pathlib import Path
 
-import torch
-
 from ..artifacts import headline_file
 from ..artifacts.headline_file import REFERENCE, WORDS, Headline
 from ..config.schema import Config
 from ..core import environment
+from ..core.devices import use_processor
 from ..core.errors import UserError
 from ..core.files import writing
 from ..data import sample_storage
@@ -29,7 +28,7 @@ from ..mpi.library import mpi_library
 from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
 from ..phases.coherent import coherent_parameters
-from ..training.optimizers import check_precisions
+from ..training.precision import agreed_bf16, check_precisions, resolved
 from .contenders import Distributed, decomposed, warm_up
 from .gloo import torch_group
 from .rank_ladder import refuse_spare_ranks
@@ -56,13 +55,14 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     refuse_spare_ranks(comm, layout)
     comm.on_root(lambda: check_shares(config, problem, layout))
     place = layout.places[comm.rank]
-    comm.on_all(lambda: check_precisions(config, ("local", "coherent", "baseline"), place.device))
+    config = resolved(config, agreed_bf16(comm, layout))
+    comm.on_all(lambda: check_precisions(config, place.device))
     comm.on_all(lambda: check_rank(config, problem, place))
     comm.on_root(lambda: _check_batch(config, problem, comm.size))
     streams = sample_storage.decide(comm, config, problem, layout).stream
     words = "bench headline streams nothing; use data.storage memory, or a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
-    torch.set_num_threads(place.threads)
+    use_processor(place.threads, layout.neighbours(comm.rank))
     team = form_team(comm, layout, config, Flag())
     assert team is not None
     comm.on_root(lambda: _make(folder))

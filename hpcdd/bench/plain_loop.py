@@ -123,7 +123,7 @@ class _Plain:
     def __init__(self, settings: LocalSettings, network: nn.Module, training: Subimages) -> None:
         images, self._labels = training.batch(slice(None))
         self._images, self._network, self._size = images, network.train(), settings.batch_of(len(training))
-        self._bf16 = settings.precision == "bf16"
+        self._settings = settings
         self._optimizer = make_optimizer(network, settings)
         self._schedule = make_schedule(self._optimizer, settings, 1 << 30)
         self._loss = torch.zeros((), device=images.device)
@@ -137,8 +137,12 @@ class _Plain:
     def step(self) -> None:
         """One step."""
         batch = next(self._batches)
-        with torch.autocast(self._labels.device.type, torch.bfloat16, enabled=self._bf16):
-            loss = functional.cross_entropy(self._network(self._images[batch]), self._labels[batch])
+        with torch.autocast(self._labels.device.type, torch.bfloat16, enabled=self._settings.bf16):
+            loss = functional.cross_entropy(
+                self._network(self._images[batch]),
+                self._labels[batch],
+                label_smoothing=self._settings.label_smoothing,
+            )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

@@ -98,7 +98,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
     with phase("coherent_transfer"):
         model = _Coherent(mpi, cnns, dnn, config)
         together = {split: [images[s][split] for s in own] for split in labels}
-        _fit(model, together, labels, config.coherent, config.seed)
+        _fit(model, together, labels, config.coherent_from("transfer"), config.seed)
 
     with phase("test"):
         accuracy["coherent_transfer"] = _accuracy(_logits(model, together["test"], config.coherent), labels["test"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ..data.problem import Problem
-from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages
+from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages, ViewSeed
 from ..models.dnn import create_dnn
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import BatchSharing
@@ -40,7 +40,7 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
         shape, width = problem.subimage_shape(s), problem.widths.local_width
         network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.place.device)
         optimizer = make_optimizer(network, settings)
-        steps = PlainSteps(network.train(), optimizer, share, bf16=settings.precision == "bf16")
+        steps = PlainSteps(network.train(), optimizer, share, settings)
         trainings.append((stack.enter_context(steps), as_trained(its, stack)))
 
     def step(batch: torch.Tensor) -> None:
@@ -56,17 +56,16 @@ def dnn_on_root(team: Team, problem: Problem) -> Step:
     num_subdomains, labels = team.layout.num_subdomains, problem.labels("train")
     network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
     features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
-    samples, steps = Samples(features, labels), PlainSteps(network, make_optimizer(network, settings), BatchSharing())
+    samples = Samples(features, labels)
+    steps = PlainSteps(network, make_optimizer(network, settings), BatchSharing(), settings)
     return lambda batch: _ignore(steps.step(samples, batch))
 
 
 def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
     part, share = scratch(team, problem), team.share_of_replicas()
-    settings = team.config.coherent
-    steps = PlainSteps(
-        part.train(), make_optimizer(part, settings), share, part.dnn.replicated(), settings.precision == "bf16"
-    )
+    settings = team.config.coherent_from("scratch")
+    steps = PlainSteps(part.train(), make_optimizer(part, settings), share, settings, part.dnn.replicated())
     stack.enter_context(steps)
     seen = as_trained(samples, stack)
     return lambda batch: _ignore(steps.step(seen, batch))
@@ -75,8 +74,8 @@ def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: con
 def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
     network, share = assemble(team, problem, scratch(team, problem)).to(team.place.device), team.share_of_workers()
-    settings = team.config.coherent
-    steps = PlainSteps(network.train(), make_optimizer(network, settings), share, bf16=settings.precision == "bf16")
+    settings = team.config.coherent_from("scratch")
+    steps = PlainSteps(network.train(), make_optimizer(network, settings), share, settings)
     stack.enter_context(steps)
     seen = as_trained(samples, stack)
     return lambda batch: _ignore(steps.step(seen, batch))
@@ -89,7 +88,7 @@ def scratch(team: Team, problem: Problem) -> ShardedCoherentModel:
 
 def as_trained(samples: AnySamples, stack: contextlib.ExitStack) -> Batches:
     """The samples as one epoch of a training sees them: in its views, where there is augmentation."""
-    return stack.enter_context(samples.epoch(0, 0))[1]
+    return stack.enter_context(samples.epoch(0, ViewSeed(0)))[1]
 
 
 def batches(rows: int, batch_size: int, number: int, device: str) -> list[torch.Tensor]:

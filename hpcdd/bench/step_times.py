@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ..config.schema import CNNTrainingSettings, Config, TrainingSettings
+from ..core.devices import use_processor
 from ..core.interleaved_timing import quartiles, rotated
 from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
@@ -36,7 +37,8 @@ from ..plan.machine import MeasuredStep
 from ..plan.machine_file import added, joined, save
 from ..plan.memory import ready_bytes
 from ..plan.workload import Precision, Work, Workload
-from ..training.optimizers import check_precisions, make_optimizer
+from ..training.optimizers import make_optimizer
+from ..training.precision import agreed_bf16, check_precisions, resolved
 from ..training.steps import PlainSteps
 from . import batched_step, plain_loop, single_steps
 from .rank_ladder import cores_of_host, ranks_by_host, refuse_spare_ranks, rungs, spread, this_machine
@@ -81,8 +83,9 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
     layout = rank_layout.build(comm, len(problem.decomposition), config.device)
     place = layout.places[comm.rank]
     sections = ["local", *["coherent"] * bool(config.coherent.starts), *["baseline"] * config.baseline.enabled]
-    comm.on_all(lambda: check_precisions(config, sections, place.device))
-    torch.set_num_threads(place.threads)
+    config = resolved(config, agreed_bf16(comm, layout))
+    comm.on_all(lambda: check_precisions(config, place.device, sections))
+    use_processor(place.threads, layout.neighbours(comm.rank))
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
     team = form_team(comm, layout, config, Flag())
@@ -152,7 +155,7 @@ def make_pieces(
     phases: list[CNNTrainingSettings] = [config.local, *([config.coherent] if config.coherent.starts else [])]
     for s in kinds(problem):
         samples = problem.read(reader, [s], device)[s]["train"]
-        for precision in sorted({phase.precision for phase in phases}):
+        for precision in sorted({phase.computed_in for phase in phases}):
             step = single_steps.local(_alone(team, [s], precision), problem, {s: samples}, stack)
             for size in sizes(*phases):
                 add(workload.local_cnn(s, size, precision), step)
@@ -201,9 +204,7 @@ def _evaluation(network: nn.Module, samples: Subimages) -> single_steps.Step:
 def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.ExitStack) -> single_steps.Step:
     settings, network = team.config.baseline, create_global_cnn(team, problem).to(team.place.device)
     optimizer = make_optimizer(network, settings)
-    training = stack.enter_context(
-        PlainSteps(network.train(), optimizer, BatchSharing(), bf16=settings.precision == "bf16")
-    )
+    training = stack.enter_context(PlainSteps(network.train(), optimizer, BatchSharing(), settings))
 
     seen = single_steps.as_trained(images, stack)
 
@@ -220,7 +221,9 @@ def _head(team: Team, problem: Problem) -> single_steps.Step:
     rows = min(len(labels), _ROWS)
     features = [torch.randn(rows, widths[s]).to(team.place.device) for s in team.place.subdomains]
     samples = SideBySide([Samples(one, labels[:rows].to(team.place.device)) for one in features])
-    training = PlainSteps(network, make_optimizer(network, team.config.coherent), BatchSharing())
+    training = PlainSteps(
+        network, make_optimizer(network, team.config.coherent_from("scratch")), BatchSharing(), team.config.aggregation
+    )
 
     def step(batch: torch.Tensor) -> None:
         training.step(samples, batch % rows)
@@ -266,7 +269,7 @@ def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
 def _print_beside(team: Team, problem: Problem, workload: Workload, rounds: int, number: int) -> None:
     """On root, with one rank at work: every kind of local CNN, and a plain loop; batched, and one by one."""
     device, as_stored = team.place.device, dataclasses.replace(problem, augmentation=None)
-    size, precision = team.config.local.batch_of(problem.samples["train"]), team.config.local.precision
+    size, precision = team.config.local.batch_of(problem.samples["train"]), team.config.local.computed_in
     print(
         "\na local CNN's step in hpcdd's training and in a plain PyTorch loop, interleaved, one rank at work, without\n"
         "views: median (quartiles); and where hpcdd's time goes. Of CNNs of one shape also a step of up to\n"

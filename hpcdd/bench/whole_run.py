@@ -21,6 +21,7 @@ import torch
 
 from ..artifacts.results import Results
 from ..config.schema import Config
+from ..core.devices import use_processor
 from ..core.errors import RunError, UserError
 from ..core.files import writing
 from ..core.interleaved_timing import quartiles, rotated
@@ -84,7 +85,7 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
     streams = sample_storage.decide(comm, config, problem, layout).stream
     words = "bench train keeps all samples in memory, and these would be streamed; use a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
-    torch.set_num_threads(layout.places[comm.rank].threads)
+    use_processor(layout.places[comm.rank].threads, layout.neighbours(comm.rank))
     turns: dict[str, list[Turn]] = {side: [] for side in _SIDES}
     for number in range(-1, rounds):  # the first one warms up
         settings = _shortened(config) if number < 0 else config

@@ -24,7 +24,7 @@ from .options import Overrides, Tree, is_section, nearest
 from .schema import Config
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
-BEFORE: Tree = {"together": False}
+BEFORE: Tree = {"together": False, "coherent": {"learning_rate": 3e-3}}
 """How hpcdd behaved before a setting existed, where that is not the setting's default: nested as in a file. A setting
 that is added with a default of another behaviour gets an entry here."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"

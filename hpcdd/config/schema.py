@@ -24,6 +24,11 @@ from .sections import (
     consistent,
 )
 
+Rate = Annotated[float, Field(gt=0)]
+Portion = Annotated[float, Field(ge=0.0, le=1.0)]
+Kind = Literal["filter", "bias", "dense", "dnn"]
+"""Of parameters: filters of convolutions, biases (and batch norm's), those of dense layers, those of the DNN."""
+
 
 class TrainingSettings(Settings):
     """What any training needs."""
@@ -34,21 +39,42 @@ class TrainingSettings(Settings):
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Samples per step, at least 2 (batch norm needs them)."""
 
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """Optimizer."""
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    """Optimizer; muon: orthogonal steps for the filters of convolutions, sgd for everything else."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    """Learning rate; for the schedules one_cycle and cosine, its peak."""
+    learning_rate: Rate = 3e-3
+    """Learning rate; for all schedules but constant, its peak."""
+
+    bias_learning_rate: Rate | None = None
+    """Learning rate of biases and of batch norm. Default: learning_rate."""
+
+    dense_learning_rate: Rate | None = None
+    """Learning rate of dense layers, such as the last one of a CNN. Default: learning_rate."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """Weight decay: decoupled for adamw, an L2 term in the gradient for adam and sgd."""
+    """Weight decay: decoupled for adamw, an L2 term in the gradient for adam and sgd. With muon, that of sgd; the norm
+    of filters is fixed."""
 
     momentum: Fraction = 0.9
-    """Momentum of sgd (Nesterov momentum unless it is 0)."""
+    """Momentum of sgd and muon (Nesterov momentum unless it is 0)."""
 
-    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    schedule: Literal["constant", "cosine", "one_cycle", "linear"] = "one_cycle"
     """Schedule of the learning rate over all steps: constant; cosine, which falls to 0; one_cycle, which rises over the
-    first 30% of the steps and then falls to nearly 0. A training of one step uses learning_rate."""
+    first 30% of the steps and then falls to nearly 0; linear, which rises over the fraction warm_up of the steps and
+    then falls, both linearly, between schedule_ends. A training of one step by one_cycle uses learning_rate."""
+
+    warm_up: Fraction = 0.2
+    """Of the schedule linear: fraction of the steps, in [0, 1), over which the learning rate rises."""
+
+    schedule_ends: tuple[Portion, Portion] = (0.2, 0.07)
+    """Of the schedule linear: learning rate at the beginning and at the end, as parts of its peak, 0 to 1."""
+
+    label_smoothing: Fraction = 0.0
+    """Label smoothing, in [0, 1): the part of a label that is spread evenly over all classes in the training loss."""
+
+    ema: Fraction = 0.0
+    """Exponential moving average of the parameters, in [0, 1): the part of the average that stays in each step (at the
+    beginning of a training less). What is evaluated and kept is the average. 0: none."""
 
     early_stopping: PositiveInt | None = None
     """Early stopping: epochs without a new best validation accuracy after which training ends with the best parameters.
@@ -63,22 +89,52 @@ class TrainingSettings(Settings):
         return samples // self.batch_of(samples)
 
     @property
+    def bf16(self) -> bool:
+        """Whether the training is in mixed precision by autocast to bfloat16."""
+        return False
+
+    @property
     def evaluation_batch(self) -> int:
         """Samples of a batch in evaluation mode: so that it never needs more memory than a training step does."""
         return min(self.batch_size, 512)  # larger ones gain nothing
 
+    def rate_of(self, kind: Kind) -> float:
+        """The learning rate of one kind of parameters, defaults resolved."""
+        named = {"bias": self.bias_learning_rate, "dense": self.dense_learning_rate, "dnn": self.dense_learning_rate}
+        return named.get(kind) or self.learning_rate
+
     @model_validator(mode="after")
-    def _check_momentum(self) -> Self:
-        if self.optimizer != "sgd" and self.momentum != type(self).model_fields["momentum"].default:
-            raise ValueError(f"momentum is {self.momentum}, but it has no effect on optimizer {self.optimizer!r}")
-        return self
+    def _check_effects(self) -> Self:
+        problems = []
+        for name, belongs in (
+            ("momentum", self.optimizer in ("sgd", "muon")),
+            ("warm_up", self.schedule == "linear"),
+            ("schedule_ends", self.schedule == "linear"),
+        ):
+            value, to = getattr(self, name), "optimizer" if name == "momentum" else "schedule"
+            if not belongs and value != type(self).model_fields[name].default:
+                shown = list(value) if isinstance(value, tuple) else value
+                problems.append(f"{name} is {shown}, but it has no effect on {to} {getattr(self, to)!r}")
+        return consistent(problems, self)
 
 
 class CNNTrainingSettings(TrainingSettings):
     """What any training of CNNs needs."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16. auto: bf16 if the devices of all
+    ranks have instructions for it (GPUs from Ampere on; CPUs with avx512_bf16 or amx_bf16), else fp32; a run that is
+    resumed keeps what was chosen."""
+
+    @property
+    def bf16(self) -> bool:
+        """See :attr:`TrainingSettings.bf16`; auto has to be resolved before."""
+        return self.precision == "bf16"
+
+    @property
+    def computed_in(self) -> Literal["fp32", "bf16"]:
+        """The precision, once auto is resolved."""
+        return "bf16" if self.bf16 else "fp32"
 
 
 class LocalSettings(CNNTrainingSettings):
@@ -105,8 +161,17 @@ class AggregationSettings(TrainingSettings):
     with one message per step, for outputs that don't fit on one rank."""
 
 
+TRANSFERRED = 0.25
+"""Learning rate of a start by transfer, as a part of the local phase's."""
+
+
 class CoherentSettings(CNNTrainingSettings):
     """Coherent phase: all local CNNs and the DNN are trained as one model."""
+
+    learning_rate: Rate | None = None  # type: ignore[assignment]  # resolved by Config.coherent_from
+    """Learning rate; for all schedules but constant, its peak. Default, here and of the rates below: that of the local
+    phase from scratch, and a quarter of it for a start by transfer, which keeps what the parts have learned. (Of the
+    local phase's default rate, 3e-3, if the optimizers differ.)"""
 
     starts: tuple[Literal["transfer", "scratch"], ...] = ("transfer",)
     """Initial parameters of the local CNNs: `transfer`, from the local phase; `scratch`, untrained. With both, two
@@ -116,15 +181,24 @@ class CoherentSettings(CNNTrainingSettings):
     """What the DNN sees of each local CNN: its logits, their softmax, or the input of its last layer. Default: the same
     as aggregation.features."""
 
-    dnn_start: Literal["trained", "fresh"] = "trained"
-    """Initial parameters of the DNN for a start by transfer: `trained`, from the aggregation; `fresh`, untrained."""
+    dnn_start: Literal["trained", "fresh", "pool"] = "trained"
+    """The DNN of the coherent model for a start by transfer: `trained`, from the aggregation; `fresh`, untrained;
+    `pool`, a single linear layer that starts as the log-opinion pool, the mean of the logits of the local CNNs (also
+    from scratch)."""
+
+    dnn_learning_rate: Rate | None = None
+    """Learning rate of the DNN. Default: dense_learning_rate."""
 
     parallelism: Literal["model", "data"] = "model"
     """`model`: each rank trains the CNNs of its subdomains, with one message of batch_size x hidden numbers per step.
     `data`: each rank trains a copy of the whole model on its part of every batch, and gradients are averaged."""
 
-    dropout_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    dropout_scale: Portion = 1.0
     """Factor, 0 to 1, on the dropout rates of the local CNNs during the coherent phase."""
+
+    def rate_of(self, kind: Kind) -> float:
+        """See :meth:`TrainingSettings.rate_of`."""
+        return (self.dnn_learning_rate if kind == "dnn" else None) or super().rate_of(kind)
 
     @model_validator(mode="after")
     def _check_starts(self) -> Self:
@@ -132,7 +206,7 @@ class CoherentSettings(CNNTrainingSettings):
         if len(set(self.starts)) < len(self.starts):
             problems.append(f"starts is {list(self.starts)}; name each start once")
         if self.dnn_start == "fresh" and self.starts == ("scratch",):
-            problems.append("dnn_start has no effect on a start from scratch, whose DNN is always fresh")
+            problems.append("dnn_start fresh has no effect on a start from scratch, whose DNN is always fresh")
         return consistent(problems, self)
 
 
@@ -292,10 +366,36 @@ class Config(Settings):
         """What the DNN sees in the coherent phase, the default resolved."""
         return self.coherent.features or self.aggregation.features
 
+    def coherent_from(self, start: str) -> CoherentSettings:
+        """The settings of the coherent phase for a start, the defaults of its learning rates resolved."""
+        local, coherent = self.local, self.coherent
+        factor = TRANSFERRED if start == "transfer" else 1.0
+        rates = ("learning_rate", "bias_learning_rate", "dense_learning_rate")
+        if coherent.learning_rate is not None:
+            return coherent
+        source = local if local.optimizer == coherent.optimizer else LocalSettings()
+        update = {
+            name: factor * value
+            for name in rates
+            if getattr(coherent, name) is None and (value := getattr(source, name)) is not None
+        }
+        return coherent.model_copy(update=update)
+
+    @property
+    def coherent_dnn(self) -> AggregationSettings:
+        """The DNN of the coherent model: that of the aggregation, or the single layer that starts as the pool."""
+        pool = self.coherent.dnn_start == "pool"
+        return self.aggregation.model_copy(update={"hidden": (), "dropout": 0.0}) if pool else self.aggregation
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
         seen, wanted = self.aggregation.features, self.coherent_features
+        if self.coherent.dnn_start == "pool" and wanted == "probabilities":
+            problems.append(
+                "coherent.features is 'probabilities', but coherent.dnn_start 'pool' is the mean of logits; use "
+                "coherent.features logits or penultimate"
+            )
         # Logits are linear in the penultimate features, so that a DNN on logits is one on them as well.
         goes_on = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
         if goes_on and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
@@ -308,7 +408,7 @@ class Config(Settings):
             problems.append(
                 f"together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
             )
-        if self.coherent.dropout_scale != 1 and self.model.name.startswith("resnet"):
+        if self.coherent.dropout_scale != 1 and self.model.name.startswith(("resnet", "fast")):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")
         if self.comm.gpu_aware and self.device == "cpu":
             problems.append("comm.gpu_aware has no effect on device 'cpu'")

@@ -147,19 +147,30 @@ class AugmentationSettings(Settings):
     """Largest translation of an image in pixels, in both directions: one number, or one per spatial axis. The border is
     filled by reflection. A rank stores its boxes with a margin of that size."""
 
+    alternate: bool = False
+    """Whether the mirror images of a sample take turns from epoch to epoch, in place of being drawn in each: every
+    image is seen in all of them equally often. Needs mirror."""
+
+    cutout: NonNegativeInt = 0
+    """Pixels along each axis of a square (a cube in 3D) that is cut out of every image, at a random place. 0: none."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        problems = []
         if len(set(self.mirror)) < len(self.mirror):
-            raise ValueError(f"mirror is {list(self.mirror)}; name each axis once")
-        return self
+            problems.append(f"mirror is {list(self.mirror)}; name each axis once")
+        if self.alternate and not self.mirror:
+            problems.append("alternate is true, but it has no effect without mirror")
+        return consistent(problems, self)
 
 
 class ModelSettings(Settings):
     """The CNN family; all local CNNs and the global CNN are of one family."""
 
     name: str = "vgg3"
-    """`vggN` with N blocks (vgg3), `resnetM` with M = 6n+2 layers (resnet20), or `package.module:factory`
-    for your own: called with input_shape, num_classes, width and model.options, it returns a torch.nn.Module."""
+    """`vggN` with N blocks (vgg3), `resnetM` with M = 6n+2 layers (resnet20), `fastN` with N groups (fast3), which
+    reaches an accuracy in a fraction of the time, or `package.module:factory` for your own: called with input_shape,
+    num_classes, width and model.options, it returns a torch.nn.Module."""
 
     width: Width = 32
     """Channels of the global CNN's first block."""
@@ -171,6 +182,9 @@ class ModelSettings(Settings):
     dropout: tuple[Fraction, Fraction] | None = None
     """VGG only: dropout rates after the first block and after the dense layer, interpolated linearly between them;
     default: [0.2, 0.5]."""
+
+    channels: tuple[Width, ...] | None = None
+    """fast only: channels of each group as multiples of the width; default: 1 of the first group, 4 of all others."""
 
     options: dict[str, JsonValue] = {}
     """Further keyword arguments of your own factory."""
@@ -185,6 +199,11 @@ class ModelSettings(Settings):
         """The dropout rates of a VGG, the default resolved."""
         return self.dropout or (0.2, 0.5)
 
+    @property
+    def fast_channels(self) -> tuple[int, ...]:
+        """Channels of the groups of a fast CNN in widths, the default resolved."""
+        return self.channels or (1, *[4] * (int(self.name.removeprefix("fast")) - 1))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         name, problems = self.name, []
@@ -194,8 +213,19 @@ class ModelSettings(Settings):
         elif re.fullmatch(r"resnet([0-9]+)", name):
             if name not in [f"resnet{6 * n + 2}" for n in range(1, 201)]:
                 problems.append(f"model.name is {name!r}; resnetM has M = 6n+2 layers: resnet8, resnet14, resnet20 ...")
+        elif fast := re.fullmatch(r"fast([0-9]+)", name):
+            if name not in [f"fast{n}" for n in range(1, 9)]:
+                problems.append(f"model.name is {name!r}; fastN has N = 1 to 8 groups")
+            elif self.channels is not None and len(self.channels) != int(fast[1]):
+                problems.append(
+                    f"model.channels is {list(self.channels)}, but {name!r} has {fast[1]} groups; name as many"
+                )
         elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-            problems.append(f"model.name is {name!r}; use vgg3, resnet20 (or other depths), or package.module:factory")
+            problems.append(
+                f"model.name is {name!r}; use vgg3, resnet20, fast3 (or other depths), or package.module:factory"
+            )
+        if self.channels is not None and not name.startswith("fast"):
+            problems.append(f"model.channels has no effect on {name!r}; it belongs to the fast family")
         if self.dropout is not None and not vgg:
             problems.append(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
         if self.options and not self.is_own:

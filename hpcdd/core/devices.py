@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .environment import processor
+from . import heap
+from .environment import available_memory, processor
 
 
 def arithmetic_of(device: str, threads: int) -> str:
@@ -22,6 +23,19 @@ def visible_gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def use_processor(threads: int, ranks: int) -> None:
+    """Sets this process's threads, and makes it keep the memory that its training steps free.
+
+    Args:
+        threads: of a rank.
+        ranks: on its host, which share the memory.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    heap.keep(available_memory() // (2 * ranks))
 
 
 def use_device(device: str) -> None:

@@ -63,6 +63,12 @@ def processor() -> str:
     return found[1].strip() if found else platform.machine()
 
 
+def processor_flags() -> set[str]:
+    """Names of its instruction sets, as the kernel writes them."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return set(found[1].split()) if found else set()
+
+
 def available_memory() -> int:
     """Bytes that this process may still take: the least of free memory, its control groups' and its own limits."""
     process = psutil.Process()

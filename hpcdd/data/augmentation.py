@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import torch
+from torch.nn import functional
 
 from ..decomposition.boxes import Box
 from .coarse import average_of_tensor, coarse_shape
-from .samples import Samples, bits_of
+from .samples import Rows, Samples, ViewSeed, bits_of, onto
 
 if TYPE_CHECKING:
     from ..config.sections import AugmentationSettings
@@ -37,16 +38,52 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Views:
+    """How some samples are seen in one epoch.
+
+    Attributes:
+        mirror: int64 (n,), which of :attr:`Augmentation.mirrors`.
+        first: int64 (n, axes), the first pixel of the view in the region: the shift plus :attr:`Augmentation.shift`.
+        hole: int64 (n, axes), the first pixel that is cut out of the view of the whole image; None without cutout.
+    """
+
+    mirror: torch.Tensor
+    first: torch.Tensor
+    hole: torch.Tensor | None = None
+
+    def of(self, rows: torch.Tensor) -> Views:
+        """Those of some samples."""
+        return Views(self.mirror[rows], self.first[rows], None if self.hole is None else self.hole[rows])
+
+    def to(self, device: torch.device) -> Views:
+        """The same on a device."""
+        return Views(self.mirror.to(device), self.first.to(device), None if self.hole is None else self.hole.to(device))
+
+    def copy_(self, other: Views) -> None:
+        """Takes others over, in the memory of these."""
+        self.mirror.copy_(other.mirror)
+        self.first.copy_(other.first)
+        if self.hole is not None and other.hole is not None:
+            self.hole.copy_(other.hole)
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """What may be done to an image.
 
     Attributes:
         shift: per spatial axis, the most pixels by which it is shifted in both directions.
         mirrors: the ways in which it may be mirrored, each a set of spatial axes; the first is empty.
+        image: spatial shape of an image.
+        alternate: whether the mirror images of each sample take turns, epoch by epoch.
+        cutout: pixels along each axis of the square that is cut out; 0 for none.
     """
 
     shift: tuple[int, ...]
     mirrors: tuple[tuple[int, ...], ...]
+    image: tuple[int, ...] = ()
+    alternate: bool = False
+    cutout: int = 0
 
     @classmethod
     def from_settings(cls, settings: AugmentationSettings, image: Sequence[int]) -> Self | None:
@@ -73,13 +110,17 @@ class Augmentation:
             for axis in settings.mirror
             if axis >= axes
         ]
+        if settings.cutout > min(image):
+            problems.append(
+                f"augmentation.cutout is {settings.cutout} pixels, where the images have {min(image)}; use less"
+            )
         if problems:
             raise ValueError("; ".join(problems))
-        if not any(shifts) and not settings.mirror:
+        if not any(shifts) and not settings.mirror and not settings.cutout:
             return None
         sides = sorted(settings.mirror)
         subsets = itertools.chain.from_iterable(itertools.combinations(sides, k) for k in range(len(sides) + 1))
-        return cls(tuple(shifts), tuple(subsets))
+        return cls(tuple(shifts), tuple(subsets), tuple(image), settings.alternate, settings.cutout)
 
     def regions(self, box: Box, image: Sequence[int]) -> tuple[Region, ...]:
         """For each of :attr:`mirrors`, what has to be read for the views of one box."""
@@ -94,21 +135,20 @@ class Augmentation:
         after = [p - (o - b) for p, b, o in zip(self.shift, inner.stop, grown.stop, strict=True)]
         return Region(grown, tuple(zip(before, after, strict=True)))
 
-    def draw(self, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The view of each sample in one epoch.
-
-        Args:
-            samples: n.
-            seed: of the epoch.
-
-        Returns:
-            int64 (n,), which of :attr:`mirrors`; int64 (n, axes), the first pixel of the view in the region, which is
-            the shift plus :attr:`shift`.
-        """
-        generator = torch.Generator().manual_seed(seed)
+    def draw(self, samples: int, seed: ViewSeed) -> Views:
+        """The views of n samples in one epoch."""
+        generator = torch.Generator().manual_seed(seed.of_epoch)
         mirror = torch.randint(len(self.mirrors), (samples,), generator=generator)
+        if self.alternate:  # K. Jordan, arXiv 2404.00498, section 3.6; here of any number of axes
+            once = torch.Generator().manual_seed(seed.of_training)
+            start = torch.randint(len(self.mirrors), (samples,), generator=once)
+            mirror = (start + seed.epoch) % len(self.mirrors)
         first = [torch.randint(2 * p + 1, (samples,), generator=generator) for p in self.shift]
-        return mirror, torch.stack(first, dim=1)
+        hole = None
+        if self.cutout:  # T. DeVries and G. Taylor, arXiv 1708.04552; here inside the image
+            places = [torch.randint(n - self.cutout + 1, (samples,), generator=generator) for n in self.image]
+            hole = torch.stack(places, dim=1)
+        return Views(mirror, torch.stack(first, dim=1), hole)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,31 +158,46 @@ class AugmentedSamples(Samples):
     Attributes:
         augmentation: what may be done.
         regions: for each of its mirrors (n, C, *region), the same tensor where regions are the same.
+        start: first pixel of the box in the image.
         block: pixels along each axis of a view that are averaged to one; 1 but for the coarse subdomain.
-        mirror, first: the epoch's views, see :meth:`Augmentation.draw`; None shows the images as they are.
+        views: the epoch's; None shows the images as they are.
     """
 
     augmentation: Augmentation
     regions: tuple[torch.Tensor, ...]
+    start: tuple[int, ...]
     block: tuple[int, ...]
-    mirror: torch.Tensor | None = None
-    first: torch.Tensor | None = None
+    views: Views | None = None
 
-    def in_epoch(self, seed: int) -> Self:
+    def in_epoch(self, seed: ViewSeed) -> Self:
         """The samples as one epoch sees them."""
-        return self.in_views(*self.augmentation.draw(len(self), seed))
+        return self.in_views(self.augmentation.draw(len(self), seed))
 
-    def in_views(self, mirror: torch.Tensor, first: torch.Tensor) -> Self:
-        """The samples in views of :meth:`Augmentation.draw`, (n,) and (n, axes)."""
-        device = self.inputs.device
-        return replace(self, mirror=mirror.to(device), first=first.to(device))
+    def in_views(self, views: Views) -> Self:
+        """The samples in some views."""
+        return replace(self, views=views.to(self.inputs.device))
 
     def renew(self, other: Self) -> None:
         """See :meth:`Samples.renew`."""
-        assert self.mirror is not None and self.first is not None  # noqa: PT018
-        assert other.mirror is not None and other.first is not None  # noqa: PT018
-        self.mirror.copy_(other.mirror)
-        self.first.copy_(other.first)
+        assert self.views is not None and other.views is not None  # noqa: PT018
+        self.views.copy_(other.views)
+
+    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`Samples.batch`; what is cut out is 0, the mean of the training split."""
+        inputs, labels = super().batch(rows)
+        if self.views is not None and self.views.hole is not None:
+            inputs.mul_(onto(self._kept(self.views.hole[rows]), inputs.device).unsqueeze(1))
+        return inputs, labels
+
+    def _kept(self, hole: torch.Tensor) -> torch.Tensor:
+        """The part of each pixel that is not cut out, float32 (b, *spatial), of holes (b, axes)."""
+        axes, cut = range(len(self.start)), torch.ones(())
+        for axis, (start, n, block) in enumerate(zip(self.start, self._view, self.block, strict=True)):
+            pixels = torch.arange(start, start + n, device=hole.device) - hole[:, axis, None]
+            inside = ((pixels >= 0) & (pixels < self.augmentation.cutout)).float().unsqueeze(1)
+            inside = functional.avg_pool1d(inside, block, ceil_mode=True, count_include_pad=False)
+            cut = cut * inside.view(len(hole), *[-1 if axis == a else 1 for a in axes])
+        return 1 - cut
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -154,16 +209,16 @@ class AugmentedSamples(Samples):
         """Pixels of a view along each axis, before anything is averaged."""
         return [n - 2 * p for n, p in zip(self.inputs.shape[2:], self.augmentation.shift, strict=True)]
 
-    def pixels(self, rows: torch.Tensor | slice) -> torch.Tensor:
+    def pixels(self, rows: Rows) -> torch.Tensor:
         """Stored pixels of some rows, (b, C, *spatial): views cut from the regions, or the images as they are."""
-        if self.mirror is None or self.first is None:
+        if self.views is None:
             index = [slice(p, n - p) for p, n in zip(self.augmentation.shift, self.inputs.shape[2:], strict=True)]
             views = self.inputs[:, :, *index][rows]
         else:
             if isinstance(rows, slice):
-                rows = torch.arange(*rows.indices(len(self)), device=self.mirror.device)
+                rows = torch.arange(*rows.indices(len(self)), device=self.inputs.device)
             cut = self._cut if self.inputs.device.type == "cpu" else self._gathered
-            views = cut(rows, self.mirror[rows], self.first[rows]).view(self.inputs.dtype)
+            views = cut(rows, self.views.mirror[rows], self.views.first[rows]).view(self.inputs.dtype)
         return average_of_tensor(views, self.block)
 
     def _cut(self, rows: torch.Tensor, mirror: torch.Tensor, first: torch.Tensor) -> torch.Tensor:

@@ -108,6 +108,7 @@ class Loader:
             order=plain.order,
             augmentation=self.augmentation,
             regions=tuple(read[region] for region in regions),
+            start=subdomain.box.start,
             block=subdomain.block,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 
@@ -63,6 +63,20 @@ def onto(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device, non_blocking=True)
 
 
+class ViewSeed(NamedTuple):
+    """From what the views of an epoch are drawn, where samples are augmented.
+
+    Attributes:
+        of_epoch: seed of what is drawn anew in every epoch.
+        of_training: seed of what is drawn once for all epochs.
+        epoch: number of the epoch, from 0.
+    """
+
+    of_epoch: int
+    of_training: int = 0
+    epoch: int = 0
+
+
 class Batches(Protocol):
     """What gives batches of samples."""
 
@@ -81,7 +95,7 @@ class AnySamples(Batches, Protocol):
         """int64 (n,), on the device of the training."""
 
     def epoch(
-        self, order_seed: int, view_seed: int, start: int = 0
+        self, order_seed: int, view_seed: ViewSeed, start: int = 0
     ) -> AbstractContextManager[tuple[torch.Tensor, Batches]]:
         """One epoch.
 
@@ -157,7 +171,7 @@ class Samples:
         return tuple(self.inputs.shape[1:])
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(self, order_seed: int, view_seed: ViewSeed, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`AnySamples.epoch`."""
         order, _ = self.order.draw(len(self), order_seed)
         yield order.to(self.inputs.device), self.in_epoch(view_seed)
@@ -170,7 +184,7 @@ class Samples:
     def renew(self, other: Self) -> None:
         """Shows the views of another epoch's samples from now on, in the memory of these."""
 
-    def in_epoch(self, _seed: int) -> Self:
+    def in_epoch(self, _seed: ViewSeed) -> Self:
         """The samples as one epoch of a training sees them: these, always."""
         return self
 
@@ -219,7 +233,7 @@ class SideBySide:
         return self.parts[0].labels
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(self, order_seed: int, view_seed: ViewSeed, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`AnySamples.epoch`; all parts show the same view of each sample, in the same order."""
         with ExitStack() as stack:
             entered = [stack.enter_context(part.epoch(order_seed, view_seed, start)) for part in self.parts]

@@ -13,7 +13,7 @@ import torch
 
 from .augmentation import Augmentation, AugmentedSamples
 from .sample_order import Shuffle
-from .samples import Batches, Rows, Samples
+from .samples import Batches, Rows, Samples, ViewSeed
 
 Places = npt.NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class StreamedSamples:
         return len(self.labels)
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: int, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(self, order_seed: int, view_seed: ViewSeed, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`hpcdd.data.samples.AnySamples.epoch`; the thread ends with the context."""
         order, ends = self.order.draw(len(self), order_seed)
         views = None if self.augmentation is None else self.augmentation.draw(len(self), view_seed)
@@ -51,7 +51,7 @@ class StreamedSamples:
         def read(window: torch.Tensor) -> Samples:
             samples = self.load(window.numpy())
             if views is not None and isinstance(samples, AugmentedSamples):
-                return samples.in_views(*(view[window] for view in views))
+                return samples.in_views(views.of(window))
             return samples
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="hpcdd-stream")
@@ -98,18 +98,19 @@ class _Windows:
     def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels of some rows, which follow in the epoch's order on those that were asked for before."""
         positions = self._position[rows]
-        pixels, labels = [], []
+        inputs, labels = [], []
         while True:
             if self._samples is None:
                 self._samples = self._advance()
             inside = positions < self._stop
             assert bool((positions >= self._start).all()), "rows of a window that is gone: not in the epoch's order"
             slots = self._slots[positions[inside] - self._start]
-            pixels.append(self._samples.pixels(slots))
-            labels.append(self._samples.labels_of(slots))
+            found = self._samples.batch(slots)
+            inputs.append(found[0])
+            labels.append(found[1])
             positions = positions[~inside]
             if not len(positions):
-                return self._samples.normalised(torch.cat(pixels)), torch.cat(labels)
+                return torch.cat(inputs), torch.cat(labels)
             self._samples = None  # so that three windows are never in memory
 
     def _advance(self) -> Samples:

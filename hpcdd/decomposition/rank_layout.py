@@ -92,6 +92,10 @@ class RankLayout:
         """Number of different hosts."""
         return len({place.host for place in self.places})
 
+    def neighbours(self, rank: int) -> int:
+        """Number of ranks on a rank's host, itself included."""
+        return sum(place.host == self.places[rank].host for place in self.places)
+
     def warnings(self) -> list[str]:
         """What the user should know: idle ranks, several ranks on one GPU, processors that compute unlike."""
         found = []

@@ -29,6 +29,7 @@ from ..artifacts.predictions import SplitPredictions
 from ..artifacts.results import Accuracy
 from ..config.schema import Config
 from ..core import environment
+from ..core.devices import use_processor
 from ..core.files import write_json, writing
 from ..data import sample_storage
 from ..data.problem import Problem
@@ -117,7 +118,7 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     config, problem, split = task.config, task.problem, task.order.split
     place_of = rank_layout.build(comm, len(problem.decomposition), config.device)
     place = place_of.places[comm.rank]
-    torch.set_num_threads(place.threads)
+    use_processor(place.threads, place_of.neighbours(comm.rank))
     kept = sample_storage.decide(comm, config, problem, place_of).of(comm.rank)
     team = form_team(comm, place_of, config, Flag())
     parts = comm.on_all(lambda: None if team is None else _read(task, team))
@@ -191,7 +192,7 @@ def _read(task: _Task, team: Team) -> _Parts:
 
 def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> ShardedDNN:
     """This rank's part of a DNN; of the first layer its own columns alone are read."""
-    settings = model.config.aggregation
+    settings = model.config.aggregation if folder == "dnn" else model.config.coherent_dnn
     starts = list(itertools.accumulate(widths, initial=0))
     blocks = {s: model.columns(folder, starts[s], starts[s + 1]) for s in team.place.subdomains}
     state = model.without_columns(folder)

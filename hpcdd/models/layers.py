@@ -21,9 +21,14 @@ def conv3x3(axes: int, channels_in: int, channels_out: int, *, stride: int = 1, 
     return _CONV[axes](channels_in, channels_out, 3, stride=stride, padding=1, bias=bias)
 
 
-def batch_norm(axes: int, channels: int) -> nn.Module:
+def conv2x2(axes: int, channels_in: int, channels_out: int) -> nn.Module:
+    """A convolution with a kernel of 2 pixels along each of ``axes`` spatial axes, without padding."""
+    return _CONV[axes](channels_in, channels_out, 2)
+
+
+def batch_norm(axes: int, channels: int, *, momentum: float = 0.1) -> nn.Module:
     """Batch normalisation over the samples and ``axes`` spatial axes of each channel."""
-    return _BATCH_NORM[axes](channels)
+    return _BATCH_NORM[axes](channels, momentum=momentum)
 
 
 def halve(shape: Sequence[int]) -> tuple[nn.Module, tuple[int, ...]]:

@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from ..config.sections import ModelSettings
 from ..core.errors import UserError
 from .batch_norm import accurate
+from .fast import Fast
 from .random_modules import foreign_draws
 from .resnet import ResNet
 from .vgg import VGG
@@ -84,12 +85,19 @@ def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int
         (:mod:`hpcdd.models.batch_norm`).
 
     Raises:
-        UserError: the user's own factory can't be imported or does not give such a module.
+        UserError: the user's own factory can't be imported or does not give such a module, or the images are too small.
     """
     if match := re.fullmatch(r"vgg(\d+)", settings.name):
         network: nn.Module = VGG(int(match[1]), input_shape, num_classes, width, settings.vgg_dropout)
     elif match := re.fullmatch(r"resnet(\d+)", settings.name):
         network = ResNet((int(match[1]) - 2) // 6, input_shape, num_classes, width)
+    elif re.fullmatch(r"fast\d+", settings.name):
+        try:
+            network = Fast(input_shape, num_classes, width, settings.fast_channels)
+        except ValueError as error:
+            raise UserError(
+                f"model.name is {settings.name!r}, but the CNNs see {error}; use larger subimages"
+            ) from error
     else:
         network = _create_own(settings.name, settings.options, input_shape, num_classes, width)
     return accurate(network)

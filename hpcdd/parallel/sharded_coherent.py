@@ -192,6 +192,19 @@ def _block_bytes(template: DNN, layout: RankLayout, ranks: int) -> list[int]:
     return [_bytes(_blocks(template, owned)) for owned in layout.owned[:ranks]]
 
 
+def pool(subdomains: Iterable[int], size: int, num_classes: int, reduction: SubdomainSum) -> ShardedDNN:
+    """A linear DNN on logits that gives their mean, the log-opinion pool; no message.
+
+    Args:
+        subdomains: of this rank.
+        size: S.
+        num_classes: K.
+        reduction: for the part.
+    """
+    blocks = {s: torch.eye(num_classes) / size for s in subdomains}
+    return ShardedDNN(blocks, torch.zeros(num_classes), nn.Sequential(), reduction)
+
+
 def onto_penultimate(part: ShardedDNN, cnns: Mapping[int, Penultimate], reduction: SubdomainSum) -> ShardedDNN:
     """A DNN on logits as one on penultimate features: the same function, since logits z = C p + c are linear in p.
 
@@ -202,7 +215,7 @@ def onto_penultimate(part: ShardedDNN, cnns: Mapping[int, Penultimate], reductio
     with torch.no_grad():
         for s, cnn in cnns.items():
             last, block = cnn.classifier, part.blocks[str(s)]
-            blocks[s] = block @ last.weight
+            blocks[s] = block @ last.weight * getattr(last, "scale", 1.0)
             constants.append(block @ (last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias))
         bias = part.bias + reduction(constants)
     return ShardedDNN(blocks, bias, copy.deepcopy(part.rest), reduction)

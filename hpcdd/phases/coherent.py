@@ -20,9 +20,16 @@ from ..data.problem import Problem
 from ..data.samples import SideBySide, Subimages
 from ..models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from ..models.dnn import DNN, features_of
-from ..models.registry import create
+from ..models.registry import template
 from ..parallel.batch_shards import broadcast_state
-from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn, onto_penultimate, take_part
+from ..parallel.sharded_coherent import (
+    ShardedCoherentModel,
+    ShardedDNN,
+    collect_dnn,
+    onto_penultimate,
+    pool,
+    take_part,
+)
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replica_checks import checked
@@ -31,7 +38,7 @@ from ..training.trainer import logits_of, train
 from .aggregation import fresh_dnn
 from .evaluation import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
-from .local import create_local_cnn, groups, trains_together
+from .local import create_local_cnn, groups, trains_together, with_data
 
 BySplit = Mapping[str, Subimages]
 
@@ -68,9 +75,12 @@ def train_coherent(
         DriftError: copies of the same parameters differ between ranks.
         StopRequest: on all ranks at the same step.
     """
-    settings, device, phase = team.config.coherent, team.place.device, f"coherent_{start}"
+    settings, device, phase = team.config.coherent_from(start), team.place.device, f"coherent_{start}"
     with team.workers.phase("setup"):
         part = initial_part(team, problem, start, local, dnn).to(device)
+        if start == "scratch":
+            for s, cnn in part.local_cnns().items():
+                with_data(cnn, samples[s]["train"], team.config.seed, s)
         whole = assemble(team, problem, part).to(device) if settings.parallelism == "data" else None
     if whole is not None:
         others = [s for s in range(team.layout.num_subdomains) if s not in samples]
@@ -102,7 +112,6 @@ def train_coherent(
         stacks=part.stacks,
         share=share,
         replicated=replicated,
-        bf16=settings.precision == "bf16",
         hooks=hooks,
         manager=manager,
     )
@@ -132,9 +141,14 @@ def initial_part(
         return prepare_cnn(made, features, config.coherent.dropout_scale)
 
     cnns = {s: cnn(s) for s in team.place.subdomains}
-    if start == "scratch" or config.coherent.dnn_start == "fresh" or dnn is None:
+    settings, on_logits = config.coherent, config.aggregation.features == "logits"
+    if settings.dnn_start == "pool":
+        dnn, on_logits = pool(team.place.subdomains, len(problem.decomposition), num_classes, team.reduction()), True
+    elif start == "scratch" or settings.dnn_start == "fresh":
+        dnn = None
+    if dnn is None:
         first = fresh_dnn(config, team, feature_widths(problem, features), num_classes)
-    elif features == "penultimate" and config.aggregation.features == "logits":
+    elif features == "penultimate" and on_logits:
         first = onto_penultimate(dnn, {s: c for s, c in cnns.items() if isinstance(c, Penultimate)}, team.reduction())
     else:
         first = dnn.copy()
@@ -143,22 +157,28 @@ def initial_part(
 
 def feature_widths(problem: Problem, features: str) -> list[int]:
     """Features that the DNN sees of every subdomain's CNN, S numbers."""
-    settings, num_classes = problem.model, problem.info.num_classes
     if features != "penultimate":
-        return [num_classes] * len(problem.decomposition)
+        return [problem.info.num_classes] * len(problem.decomposition)
+    return [last.in_features for last in _classifiers(problem)]
+
+
+def _classifiers(problem: Problem) -> list[nn.Linear]:
+    """The last layer of every subdomain's CNN, without its parameters."""
     shapes = [problem.subimage_shape(s) for s in range(len(problem.decomposition))]
-    with torch.device("cpu" if settings.is_own else "meta"):
-        known = {shape: create(settings, shape, num_classes, problem.widths.local_width) for shape in set(shapes)}
-    return [Penultimate(known[shape]).classifier.in_features for shape in shapes]
+    width, classes = problem.widths.local_width, problem.info.num_classes
+    known = {shape: Penultimate(template(problem.model, shape, classes, width)).classifier for shape in set(shapes)}
+    return [known[shape] for shape in shapes]
 
 
 def coherent_parameters(problem: Problem, config: Config) -> int:
     """Trainable parameters of the coherent model."""
     features, num_classes = config.coherent_features, problem.info.num_classes
-    widths = feature_widths(problem, features)
+    widths, settings = feature_widths(problem, features), config.coherent_dnn
     with torch.device("meta"):
-        dnn = DNN(widths, config.aggregation.hidden, num_classes, config.aggregation.dropout)
-    last_layers = sum((width + 1) * num_classes for width in widths) if features == "penultimate" else 0
+        dnn = DNN(widths, settings.hidden, num_classes, settings.dropout)
+    last_layers = 0
+    if features == "penultimate":
+        last_layers = sum(p.numel() for last in _classifiers(problem) for p in last.parameters())
     return sum(problem.widths.local_parameters) - last_layers + sum(p.numel() for p in dnn.parameters())
 
 
@@ -185,7 +205,7 @@ def assemble(team: Team, problem: Problem, part: ShardedCoherentModel) -> Cohere
     for cnn, state in zip(cnns, gather_parameters(comm, team.layout, own, iter(cnns)), strict=True):
         broadcast_state(comm, cnn, state)
     widths = feature_widths(problem, part.features)
-    dnn = DNN(widths, config.aggregation.hidden, num_classes, config.aggregation.dropout)
+    dnn = DNN(widths, config.coherent_dnn.hidden, num_classes, config.coherent_dnn.dropout)
     on_root = collect_dnn(team, part.dnn, dnn)
     broadcast_state(comm, dnn, None if on_root is None else on_root.state_dict())
     return CoherentModel(cnns, dnn, part.features)

@@ -17,6 +17,7 @@ from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replica_checks import checked
 from ..training.status import Hooks
 from ..training.trainer import logits_of, train
+from .local import with_data
 
 
 def train_global_cnn(
@@ -47,7 +48,7 @@ def train_global_cnn(
     network = create_global_cnn(team, problem)
     with team.workers.phase("setup"):
         broadcast_state(team.workers, network)  # the same already, unless the user's own factory draws from elsewhere
-    network.to(team.place.device)
+    with_data(network.to(team.place.device), samples["train"], team.config.seed)
     steps = train(
         network,
         samples["train"],
@@ -56,7 +57,6 @@ def train_global_cnn(
         seed=team.config.seed,
         phase="global",
         share=share,
-        bf16=settings.precision == "bf16",
         hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.place.arithmetic),
         manager=manager,
     )

@@ -17,15 +17,18 @@ from torch import nn
 
 from ..config.schema import Config, together_on
 from ..core.errors import DivergedError
-from ..core.seeding import seed_of
-from ..data.samples import Subimages, channels_last
+from ..core.seeding import WHOLE, seed_of
+from ..data.samples import AnySamples, Subimages, ViewSeed, channels_last
 from ..decomposition.rank_layout import RankPlacement
+from ..models.fast import Fast
 from ..models.registry import create
 from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replica_checks import checked
 from ..training.status import Hooks
 from ..training.trainer import Member, logits_of, train, train_batched
+
+IMAGES_SEEN = 5000
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,12 @@ def train_local_cnns(
         members = [
             Member(
                 s,
-                create_local_cnn(config, s, shapes[s], num_classes, width).to(place.device),
+                with_data(
+                    create_local_cnn(config, s, shapes[s], num_classes, width).to(place.device),
+                    samples[s]["train"],
+                    config.seed,
+                    s,
+                ),
                 samples[s]["train"],
                 samples[s].get("validation"),
                 managers(s),
@@ -159,7 +167,6 @@ def _train_alone(config: Config, member: Member, share: BatchSharing, hooks: Hoo
         phase="local",
         subdomain=subdomain,
         share=share,
-        bf16=config.local.precision == "bf16",
         hooks=hooks,
         manager=member.manager,
     )
@@ -184,6 +191,24 @@ def _decisions(
             "try a smaller local.learning_rate or local.precision fp32"
         )
     return logits
+
+
+def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: int = WHOLE) -> nn.Module:
+    """Sets what a family of CNNs (:class:`hpcdd.models.fast.Fast`) takes from the training split; no message.
+
+    It sees the first :data:`IMAGES_SEEN` samples of a random order, so of all classes in any file.
+
+    Args:
+        network: in place; on the samples' device.
+        training: its training split.
+        seed: the run's seed.
+        subdomain: s, or :data:`hpcdd.core.seeding.WHOLE`.
+    """
+    if isinstance(network, Fast):
+        order_seed = seed_of(seed, "initial data", subdomain=subdomain)
+        with training.epoch(order_seed, ViewSeed(order_seed)) as (order, _):
+            network.take_data(training.batch(order[:IMAGES_SEEN])[0])
+    return network
 
 
 def create_local_cnn(

@@ -110,10 +110,11 @@ class PlannedCosts:
             size = 4 * total * problem.info.num_classes * sum(problem.samples.values())
             found.append(self._gather([Message("gather", size, ranks, size, "local decisions")], ranks))
         rows = self._rows(config.aggregation, 1)
-        sent = [messages.sum_over_subdomains(config, problem, rows, ranks)] if distributed else []
+        sent = [messages.sum_over_subdomains(config, config.aggregation, problem, rows, ranks)] if distributed else []
         found.append(self._dnn(total, per_rank, busy, sent, ranks))
         if config.coherent.starts:
-            sent = [messages.sum_over_subdomains(config, problem, self._rows(config.coherent, 1), ranks)]
+            rows = self._rows(config.coherent, 1)
+            sent = [messages.sum_over_subdomains(config, config.coherent_dnn, problem, rows, ranks)]
             found += self._coherent(owned, 1, busy, sent, ranks)
         return found
 
@@ -124,7 +125,7 @@ class PlannedCosts:
         rows, steps = self._rows(settings, shared), self._steps(settings)
         decided = (settings.epochs * self._validation + samples) / shared
         compute, evaluating = max(
-            (self._cnns(block, rows, settings.precision, busy), decided * self._evaluation(block, settings, busy))
+            (self._cnns(block, rows, settings.computed_in, busy), decided * self._evaluation(block, settings, busy))
             for block in owned
         )
         sending = self.clock.messages(sent, ranks)
@@ -150,7 +151,7 @@ class PlannedCosts:
         rows, steps, seen = self._rows(settings, shared), self._steps(settings), settings.epochs * self._validation
         compute, evaluating = max(
             (
-                self._cnns(block, rows, settings.precision, busy)
+                self._cnns(block, rows, settings.computed_in, busy)
                 + self.clock.work(self._workload.head(len(block), rows), busy),
                 seen / shared * self._evaluation(block, settings, busy),
             )

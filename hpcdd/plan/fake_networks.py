@@ -63,9 +63,9 @@ def global_cnn(problem: Problem) -> nn.Module:
     return _create(problem, problem.info.image_shape, problem.widths.global_width)
 
 
-def dnn(config: Config, problem: Problem, features: str = "logits") -> DNN:
-    """The DNN on ``features`` of all subdomains."""
-    settings = config.aggregation
+def dnn(config: Config, problem: Problem, *, coherent: bool = False) -> DNN:
+    """The DNN on the logits of all subdomains; ``coherent``: that of the coherent model, on what it sees."""
+    settings, features = (config.coherent_dnn, config.coherent_features) if coherent else (config.aggregation, "logits")
     with fake():
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
@@ -79,7 +79,7 @@ def dense(config: Config, problem: Problem, inputs: int) -> DNN:
 
 def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> ShardedDNN:
     """The DNN of a rank that owns some subdomains: their columns of the first layer, and the layers after it."""
-    settings, widths = config.aggregation, feature_widths(problem, features)
+    settings, widths = config.coherent_dnn, feature_widths(problem, features)
     units = [*settings.hidden, problem.info.num_classes]
     with fake():
         blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
@@ -97,9 +97,8 @@ def part_of_coherent(config: Config, problem: Problem, subdomains: Sequence[int]
 
 def coherent(config: Config, problem: Problem) -> CoherentModel:
     """The whole coherent model, of which every rank trains a copy, data-parallel."""
-    features = config.coherent_features
     cnns = [_part(config, problem, s) for s in range(len(problem.decomposition))]
-    return CoherentModel(cnns, dnn(config, problem, features), features)
+    return CoherentModel(cnns, dnn(config, problem, coherent=True), config.coherent_features)
 
 
 def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:

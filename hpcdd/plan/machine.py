@@ -161,6 +161,11 @@ class Machine(Record):
     fits: tuple[FittedCollective, ...] = ()
     steps: tuple[MeasuredStep, ...] = ()
 
+    @property
+    def bf16(self) -> bool:
+        """Whether steps were measured in bf16."""
+        return any(step.precision == "bf16" for step in self.steps)
+
     def fit_of(
         self, collective: str, *, between_hosts: bool, oversubscribed: bool
     ) -> tuple[FittedCollective | None, bool]:

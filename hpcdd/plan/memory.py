@@ -134,7 +134,7 @@ class Memories:
         together = trains_together(self._config, device, self._layout.replicas)
         largest = max(groups(shapes, together=together), key=lambda group: sum(_bytes(cnns[s]) for s in group))
         rows = self._rows(settings, self._layout.replicas)
-        step = self._step_of_cnns(largest, rows, settings.precision)
+        step = self._step_of_cnns(largest, rows, settings.computed_in)
         evaluating = self._peak_of_evaluation(cnns, settings, self._layout.replicas)
         trained = nn.ModuleList([cnns[s] for s in largest])
         return self._moment("local", cnns, where, settings, trained, step, evaluating=evaluating)
@@ -164,7 +164,7 @@ class Memories:
             shared, copies = self._layout.workers, copies + _bytes(trained)
         rows = self._rows(settings, shared)
         head = self._peak(self.workload.head(len(together), rows))
-        step = self._step_of_cnns(together, rows, settings.precision) + head
+        step = self._step_of_cnns(together, rows, settings.computed_in) + head
         evaluating = self._peak_of_evaluation(together, settings, shared)
         return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
@@ -180,7 +180,7 @@ class Memories:
         coherent = bool(self._config.coherent.starts)
         settings = self._config.coherent if coherent else self._config.local
         rows = self._rows(settings, self._layout.replicas)
-        steps = [self.workload.local_cnn(s, rows, settings.precision) for s in cnns]
+        steps = [self.workload.local_cnn(s, rows, settings.computed_in) for s in cnns]
         left = [self.workload.simulated(step).heap_bytes for step in steps]
         return sum(left) if coherent else max(left)
 

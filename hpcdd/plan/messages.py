@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..config.schema import Config
+from ..config.schema import AggregationSettings, Config
 from ..data.problem import PIECE_BYTES, Problem
 from ..decomposition.boxes import split_evenly
 from ..decomposition.rank_layout import assign
@@ -85,7 +85,8 @@ def dnn_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     if config.aggregation.placement == "root":
         return []
     rows = config.aggregation.batch_of(problem.samples["train"])
-    return [sum_over_subdomains(config, problem, rows, SimulatedLayout.of(len(problem.decomposition), ranks).across)]
+    across = SimulatedLayout.of(len(problem.decomposition), ranks).across
+    return [sum_over_subdomains(config, config.aggregation, problem, rows, across)]
 
 
 def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
@@ -95,7 +96,7 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
         return _shared(config, fake_networks.coherent(config, problem), layout.workers)
     batch = config.coherent.batch_of(problem.samples["train"])
     rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
-    found = [sum_over_subdomains(config, problem, rows, layout.across)]
+    found = [sum_over_subdomains(config, config.coherent_dnn, problem, rows, layout.across)]
     if layout.replicas > 1:
         parts = [fake_networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
         found += _of_largest([_shared(config, part, layout.replicas, part.dnn.replicated()) for part in parts])
@@ -153,9 +154,16 @@ def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
     return {problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}
 
 
-def sum_over_subdomains(config: Config, problem: Problem, rows: int, ranks: int) -> Message:
-    """The message of :class:`hpcdd.parallel.subdomain_sum.SubdomainSum`: rows x hidden numbers and the flag."""
-    hidden = [*config.aggregation.hidden, problem.info.num_classes][0]
+def sum_over_subdomains(config: Config, dnn: AggregationSettings, problem: Problem, rows: int, ranks: int) -> Message:
+    """The message of :class:`hpcdd.parallel.subdomain_sum.SubdomainSum`: rows x hidden numbers and the flag.
+
+    Args:
+        config, problem: of the run.
+        dnn: of the DNN whose first layer it is.
+        rows: of a batch.
+        ranks: that have a part of it.
+    """
+    hidden = [*dnn.hidden, problem.info.num_classes][0]
     size = (8 if config.reduction == "ordered" else 4) * (rows * hidden + 1)
     return Message("allreduce", size, ranks, 2 * size, "the sum over the subdomains")
 

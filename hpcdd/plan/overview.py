@@ -22,6 +22,7 @@ from ..data.sample_storage import bytes_needed, choose
 from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout, RankPlacement, assign, threads_of
 from ..models.registry import check_consent
+from ..training.precision import native_bf16, resolved
 from . import machine_file, plan_tables
 from .clock import Clock
 from .cost import PlannedCosts
@@ -58,6 +59,7 @@ def run(
     """
     measured = None if machine is None else machine_file.load(machine)
     check_consent(config.model, own)
+    config = resolved(config, native_bf16("cpu") if measured is None else measured.bf16)
     problem = build_problem(config)
     layout = layout_of(config, problem, measured, ranks, ranks_per_host, threads)
     check_shares(config, problem, layout)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from ..config.schema import Config
+from ..config.schema import AggregationSettings, Config
 from ..data.problem import Problem
 from ..decomposition.boxes import by
 from ..phases.coherent import feature_widths
@@ -65,7 +65,7 @@ class Workload:
 
     def global_cnn(self, batch: int) -> Work:
         """A training step of the global CNN."""
-        precision = self.config.baseline.precision
+        precision = self.config.baseline.computed_in
         return self._cnn("cnn", self._global(), batch, precision, lambda: fake_networks.global_cnn(self.problem))
 
     def global_evaluation(self, batch: int) -> Work:
@@ -80,7 +80,7 @@ class Workload:
             network = fake_networks.dense(self.config, self.problem, inputs)
             return simulate.training_step(network, lambda: torch.zeros(batch, inputs), batch)
 
-        return self._known(Work("dnn", self._dense(inputs), batch), simulated)
+        return self._known(Work("dnn", self._dense(inputs, self.config.aggregation), batch), simulated)
 
     def head(self, summands: int, batch: int) -> Work:
         """A training step of the DNN's part of a rank that owns that many subdomains, each as wide as the widest."""
@@ -100,7 +100,7 @@ class Workload:
             flops = one.flops + (summands - 1) * of_each
             return Simulated(flops, one.peak_bytes * summands, one.heap_bytes * summands)
 
-        words = f"{self._dense(max(widths))}, {config.reduction}"
+        words = f"{self._dense(max(widths), config.coherent_dnn)}, {config.reduction}"
         return self._known(Work("head", words, batch, summands), simulated)
 
     def simulated(self, work: Work) -> Simulated:
@@ -157,6 +157,6 @@ class Workload:
             f"{self.problem.info.num_classes} classes{views}"
         )
 
-    def _dense(self, inputs: int) -> str:
-        units = [inputs, *self.config.aggregation.hidden, self.problem.info.num_classes]
+    def _dense(self, inputs: int, settings: AggregationSettings) -> str:
+        units = [inputs, *settings.hidden, self.problem.info.num_classes]
         return f"dense {'-'.join(map(str, units))}"

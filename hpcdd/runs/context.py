@@ -13,6 +13,7 @@ import torch
 
 from ..artifacts import summary
 from ..config.schema import Config
+from ..core.devices import use_processor
 from ..data import sample_storage
 from ..data.problem import Problem, build_problem, check_rank, check_shares
 from ..data.reading import BoxReader
@@ -24,7 +25,7 @@ from ..mpi.stop import Stop
 from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
 from ..phases.attribution import EXAMINED, examined_rows
-from ..training.optimizers import check_precisions
+from ..training.precision import agreed_bf16, check_precisions, resolved
 from .progress import board
 from .resume import Job
 
@@ -46,6 +47,7 @@ class RunContext:
         channel: for messages that nobody waits for.
         stop: the agreement of all ranks on requests to stop.
         team: the ranks that this one works with; None on an idle rank.
+        bf16: whether ``precision: auto`` means bf16.
     """
 
     comm: Comm
@@ -57,11 +59,12 @@ class RunContext:
     channel: MPI.Comm
     stop: Stop
     team: Team | None
+    bf16: bool
 
-    @property
+    @cached_property
     def config(self) -> Config:
-        """Of the job."""
-        return self.job.config
+        """Of the job, with the precision that is meant by ``auto``."""
+        return resolved(self.job.config, self.bf16)
 
     @property
     def place(self) -> RankPlacement:
@@ -85,6 +88,7 @@ class RunContext:
             "device": self.place.device.partition(":")[0],
             "replicas": self.layout.replicas,
             "workers": sum(1 for place in self.layout.places if place.subdomains),
+            "bf16": self.bf16,
         }
 
 
@@ -99,20 +103,22 @@ def prepare(comm: Comm, job: Job, above: Stop | None = None) -> RunContext:
     Raises:
         UserError: on all ranks, if anything does not fit; nothing has been written then.
     """
-    config = job.config
-    if config.run.tensorboard:
+    if job.config.run.tensorboard:
         comm.on_root(board.check)
-    problem = comm.on_root(lambda: build_problem(config))
+    problem = comm.on_root(lambda: build_problem(job.config))
     if job.record is not None:  # an earlier revision may have begun in another order
         problem = replace(problem, blocks=job.record["blocks"])
-    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+    layout = rank_layout.build(comm, len(problem.decomposition), job.config.device)
     place = layout.places[comm.rank]
-    torch.set_num_threads(place.threads)
+    recorded = None if job.record is None else job.record.get("bf16")
+    bf16 = agreed_bf16(comm, layout) if recorded is None else bool(recorded)
+    config = resolved(job.config, bf16)
+    use_processor(place.threads, layout.neighbours(comm.rank))
     if job.study and place.device != "cpu":  # what it had in memory at most counts anew for every run
         torch.cuda.reset_peak_memory_stats(place.device)
 
     def check() -> None:
-        check_precisions(config, ("local", "coherent", "baseline"), place.device)
+        check_precisions(config, place.device)
         check_shares(config, problem, layout)
         check_rank(config, problem, place)
 
@@ -125,4 +131,4 @@ def prepare(comm: Comm, job: Job, above: Stop | None = None) -> RunContext:
         summary.print_plan(layout, problem, sys.stdout, storages)
     comm.startup.mark("problem")
     reader = BoxReader(problem.info.path)
-    return RunContext(comm, job, problem, layout, storages.of(comm.rank), reader, channel, stop, team)
+    return RunContext(comm, job, problem, layout, storages.of(comm.rank), reader, channel, stop, team, bf16)

@@ -56,9 +56,9 @@ class Trained:
     steps: dict[str, int] = field(default_factory=dict)
 
 
-def dnn_template(config: Config, problem: Problem, features: str) -> DNN:
-    """A DNN that sees ``features`` of the local CNNs, without memory for its parameters."""
-    settings = config.aggregation
+def dnn_template(config: Config, problem: Problem, *, coherent: bool = False) -> DNN:
+    """The DNN on the local CNNs' logits, or (``coherent``) that of the coherent model, without parameters in memory."""
+    settings, features = (config.coherent_dnn, config.coherent_features) if coherent else (config.aggregation, "logits")
     with torch.device("meta"):
         return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
 
@@ -201,12 +201,12 @@ def _states(context: RunContext, trained: Trained) -> Iterator[tuple[str, State]
     if team is None or trained.dnn is None:
         return
     yield from _cnn_states(team, problem, "local", {s: result.network for s, result in trained.local.items()})
-    yield "dnn", _state(collect_dnn(team, trained.dnn, dnn_template(config, problem, "logits")))
+    yield "dnn", _state(collect_dnn(team, trained.dnn, dnn_template(config, problem)))
     for start, model in trained.models.items():
         yield from _cnn_states(team, problem, f"coherent_{start}/local", model.local_cnns())
         yield (
             f"coherent_{start}/dnn",
-            _state(collect_dnn(team, model.dnn, dnn_template(config, problem, config.coherent_features))),
+            _state(collect_dnn(team, model.dnn, dnn_template(config, problem, coherent=True))),
         )
     if trained.global_cnn is not None:
         yield "global", trained.global_cnn.state_dict()
@@ -227,7 +227,7 @@ def _parameters(context: RunContext, trained: Trained) -> dict[str, Any]:
     config, problem = context.config, context.problem
     widths = problem.widths
     found: dict[str, Any] = {"global": widths.global_parameters, "local": list(widths.local_parameters)}
-    found["dnn"] = sum(p.numel() for p in dnn_template(config, problem, "logits").parameters())
+    found["dnn"] = sum(p.numel() for p in dnn_template(config, problem).parameters())
     if trained.models:
         found["coherent"] = coherent_parameters(problem, config)
     return found

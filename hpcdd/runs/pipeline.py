@@ -148,7 +148,7 @@ class Run:
                     )
                 self.decided = self.comm.maximum(int(team is not None and history is None)) == 0
             else:
-                template = dnn_template(config, self.problem, "logits")
+                template = dnn_template(config, self.problem)
                 whole = None
                 if self.comm.is_root:
                     whole = on_host(template).eval()
@@ -219,7 +219,7 @@ class Run:
         with session.phase("evaluation"):
             if team is not None:
                 if self.trained.dnn is None:
-                    template = dnn_template(config, self.problem, "logits")
+                    template = dnn_template(config, self.problem)
                     self.trained.dnn = spread_dnn(team, dnn, template, team.reduction())
                 else:
                     broadcast_dnn(team, self.trained.dnn)

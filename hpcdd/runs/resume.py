@@ -40,7 +40,8 @@ class Job:
         record: of the run that is resumed, None for a new one: ``run`` (its identity), ``config``, ``dataset``
             (fingerprint), ``blocks`` (of the order in which samples are visited, see
             :func:`hpcdd.data.sample_order.order_of`), ``device`` (kind), ``replicas`` and ``workers`` (ranks of the
-            last job that share batches), ``reused`` (by phase the run directory whose result was imported),
+            last job that share batches), ``bf16`` (whether ``precision: auto`` means it), ``reused`` (by
+            phase the run directory whose result was imported),
             ``complete``.
         study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
         sources: by phase the directory of a run whose result is imported where it is the same, see
@@ -207,7 +208,7 @@ def record_of(config: Config, run: str, **facts: Any) -> dict[str, Any]:
     Args:
         config: as it was resolved.
         run: identity.
-        facts: ``dataset``, ``blocks``, ``device``, ``replicas``, ``workers``, ``reused``.
+        facts: ``dataset``, ``blocks``, ``device``, ``replicas``, ``workers``, ``bf16``, ``reused``.
     """
     content = config.model_dump(mode="json", exclude={"output"})
     return {"format": FORMAT, "hpcdd": __version__, "run": run, "config": content, **facts, "complete": False}

@@ -36,8 +36,8 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
 
     Args:
         phase: one of :data:`SHARED`.
-        record: of a run, see :class:`hpcdd.runs.resume.Job`; ``device`` may be left out where it is not known
-            yet.
+        record: of a run, see :class:`hpcdd.runs.resume.Job`; ``device`` and ``bf16`` may be left out where they are
+            not known yet.
     """
     config, content = record["config"], {}
     for section in _SECTIONS[phase]:
@@ -49,15 +49,17 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     content["sharing"] = [sharing, config["shared_batches"]] if sharing > 1 else []
     if phase == "local" and together_on(config["together"], record.get("device") or "cpu"):
         content["together"] = record["workers"]  # who is trained with whom: a matter of rounding
+    if config[{"global": "baseline"}.get(phase, phase)]["precision"] == "auto":
+        content["bf16"] = record.get("bf16")
     facts = [record["dataset"], record["blocks"], record.get("device")]
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]
 
 
 def has(phase: str, source: RunDirectory, result: str) -> bool:
-    """Whether a run has a result, by an identity that was found before any work: without device."""
+    """Whether a run has a result, by an identity that was found before any work: without device and bf16."""
     offered = offers(phase, source)
     return offered is not None and result == identity(
-        phase, {key: value for key, value in offered.items() if key != "device"}
+        phase, {key: value for key, value in offered.items() if key not in ("device", "bf16")}
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ..bench import single_steps
 from ..config.schema import Config
+from ..core.devices import use_processor
 from ..core.errors import UserError
 from ..data import sample_storage
 from ..data.problem import Problem, check_rank, check_shares
@@ -81,7 +82,7 @@ class ScalingPoint:
             )
         self._place = self._layout.places[comm.rank]
         check_rank(config, problem, self._place)
-        torch.set_num_threads(self._place.threads)
+        use_processor(self._place.threads, self._layout.neighbours(comm.rank))
         self._team = form_team(comm, self._layout, config, Flag())
         self._storage = sample_storage.decide(comm, config, problem, self._layout).of(comm.rank)
         if self._storage == "stream":

@@ -1,23 +1,23 @@
-"""Optimizer, learning rate and precision as the configuration names them."""
+"""Optimizer and learning rate as the configuration names them."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from ..config.schema import Config, TrainingSettings
-from ..core.errors import UserError
+from ..config.schema import Kind, TrainingSettings
 from ..models.batched_networks import BatchedNetworks
+from .muon import Muon
 
-Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
 
-def eager(kind: type[Kind]) -> type[Kind]:
+def eager(kind: type[Optimizer]) -> type[Optimizer]:
     """An optimizer of torch without what serves torch.compile, which hpcdd does not use.
 
     Torch wraps these methods only for its compiler, and the wrappers import that at the first call: a second of
@@ -46,15 +46,40 @@ def make_optimizer(
         settings: of the training.
         stacks: whose leaves stand for parameters in the network.
     """
-    sliced = {parameter for stack in stacks for parameter in stack.where}
-    parameters = [p for stack in stacks for p in stack.parameters()]
-    parameters += [p for p in network.parameters() if p not in sliced]
-    rate, decay = settings.learning_rate, settings.weight_decay
+    groups, decay, momentum = _groups(network, settings, stacks), settings.weight_decay, settings.momentum
+    if settings.optimizer == "muon":
+        return eager(Muon)(groups, momentum, decay)
     if settings.optimizer == "sgd":
-        momentum = settings.momentum
-        return eager(torch.optim.SGD)(parameters, rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
+        return eager(torch.optim.SGD)(groups, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
     kind: type[torch.optim.Adam] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return eager(kind)(parameters, rate, weight_decay=decay, fused=True)
+    return eager(kind)(groups, weight_decay=decay, fused=True)
+
+
+def _groups(network: nn.Module, settings: TrainingSettings, stacks: Sequence[BatchedNetworks]) -> list[dict[str, Any]]:
+    """The parameters by what their steps are: an optimizer's groups, with their learning rates."""
+    stacks = [network] if isinstance(network, BatchedNetworks) else stacks
+    stacked = {p for stack in stacks for p in stack.parameters()}
+    sliced = {p for stack in stacks for p in stack.where}
+    dnn = getattr(network, "dnn", None)
+    of_dnn = set(dnn.parameters()) if isinstance(dnn, nn.Module) else set()
+    groups: dict[tuple[float, int | None], list[nn.Parameter]] = {}
+    for p in dict.fromkeys([*(p for stack in stacks for p in stack.parameters()), *network.parameters()]):
+        if p in sliced:
+            continue
+        leading = int(p in stacked)  # the axis of the stacked networks
+        kind = "dnn" if p in of_dnn else kind_of(p.ndim - leading)
+        orthogonal = settings.optimizer == "muon" and kind == "filter"
+        groups.setdefault((settings.rate_of(kind), leading if orthogonal else None), []).append(p)
+    made = [{"params": found, "lr": rate, "filters": axes} for (rate, axes), found in groups.items()]
+    if settings.optimizer != "muon":
+        for group in made:
+            del group["filters"]
+    return sorted(made, key=lambda group: group["lr"] != settings.learning_rate)  # the first one's rate is recorded
+
+
+def kind_of(axes: int) -> Kind:
+    """What a CNN's parameter with that many axes is: a bias (or of batch norm), of a dense layer, or filters."""
+    return "bias" if axes < 2 else "dense" if axes == 2 else "filter"
 
 
 def make_schedule(
@@ -66,7 +91,18 @@ def make_schedule(
     """
     schedulers = torch.optim.lr_scheduler
     if settings.schedule == "one_cycle" and steps > 1:  # the only step would be the end of the fall
-        return schedulers.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return schedulers.OneCycleLR(optimizer, peaks, total_steps=steps, cycle_momentum=False)
+    if settings.schedule == "linear":
+        (first, last), peak = settings.schedule_ends, settings.warm_up * steps
+        return schedulers.LambdaLR(
+            optimizer,
+            lambda step: (
+                first + (1 - first) * step / peak
+                if step < peak
+                else 1 - (1 - last) * (step - peak) / max(1, steps - peak)
+            ),
+        )
     if settings.schedule == "cosine":
         return schedulers.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
     return schedulers.LambdaLR(optimizer, lambda _: 1.0)
@@ -77,30 +113,3 @@ def advance(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
     if steps:
         schedule.load_state_dict({**schedule.state_dict(), "last_epoch": steps - 1, "_step_count": steps + 1})
         schedule.step()
-
-
-def check_precisions(config: Config, sections: Sequence[str], device: str) -> None:
-    """:func:`check_precision` of some sections of a configuration."""
-    for section in sections:
-        check_precision(section, getattr(config, section).precision, device)
-
-
-def check_precision(section: str, precision: str, device: str) -> None:
-    """Refuses bf16 where the device would only imitate it.
-
-    Args:
-        section: of the configuration, for the message.
-        precision: that it asks for.
-        device: of this rank.
-
-    Raises:
-        UserError: naming the device.
-    """
-    if precision != "bf16":
-        return
-    if device == "cpu":
-        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    else:
-        supported = torch.cuda.get_device_capability(device) >= (8, 0)
-    if not supported:
-        raise UserError(f"{section}.precision is 'bf16', but {device} does not compute in bfloat16; use fp32")

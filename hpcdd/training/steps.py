@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..config.schema import TrainingSettings
 from ..data.samples import Batches, Samples
 from ..models.batch_context import BatchContext
 from ..models.batched_networks import BatchedNetworks
@@ -58,8 +59,8 @@ class PlainSteps:
         network: maps a batch of inputs to logits (b, K).
         optimizer: of its parameters.
         share: with whom batches are shared.
+        settings: of the training.
         replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
-        bf16: mixed precision by autocast.
     """
 
     def __init__(
@@ -67,10 +68,10 @@ class PlainSteps:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         share: BatchSharing,
+        settings: TrainingSettings,
         replicated: Sequence[nn.Parameter] = (),
-        bf16: bool = False,
     ) -> None:
-        self._network, self.optimizer, self._share, self._bf16 = network, optimizer, share, bf16
+        self._network, self.optimizer, self._share, self._settings = network, optimizer, share, settings
         self._gradients = GradientAverage(network, share, replicated)
         self._stack, self._context = ExitStack(), BatchContext()
 
@@ -110,9 +111,9 @@ class PlainSteps:
         with part("input"):
             inputs, labels = samples.batch(shard.samples)
         with self._context.of(shard):
-            with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
+            with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.bf16):
                 logits = self._network(inputs)
-                loss = functional.cross_entropy(logits, labels)
+                loss = functional.cross_entropy(logits, labels, label_smoothing=self._settings.label_smoothing)
             with part("backward"):
                 self.optimizer.zero_grad(set_to_none=True)
                 # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
@@ -133,13 +134,17 @@ class BatchedSteps:
         stack: the CNNs, on one device.
         optimizer: of its leaves.
         share: with nobody; its flag brings what one of the CNNs finds.
-        bf16: mixed precision by autocast.
+        settings: of the training.
     """
 
     def __init__(
-        self, stack: BatchedNetworks, optimizer: torch.optim.Optimizer, share: BatchSharing, bf16: bool = False
+        self,
+        stack: BatchedNetworks,
+        optimizer: torch.optim.Optimizer,
+        share: BatchSharing,
+        settings: TrainingSettings,
     ) -> None:
-        self._stack, self.optimizer, self._flag, self._bf16 = stack, optimizer, share.flag, bf16
+        self._stack, self.optimizer, self._flag, self._settings = stack, optimizer, share.flag, settings
         device = stack.leaves[0].device
         self._recorder = cuda_graphs.recorder_of(device, list(stack.generators.values()))
         self._sums = torch.zeros(len(stack.cnns), 3, dtype=torch.float64, device=device)
@@ -188,9 +193,11 @@ class BatchedSteps:
         with part("input"):
             found = [samples.batch(batch) for samples, batch in zip(self._seen, batches, strict=True)]
             inputs, labels = torch.stack([images for images, _ in found]), torch.stack([its for _, its in found])
-        with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._bf16):
+        with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.bf16):
             logits = self._stack(inputs)
-            each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+            each = functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=self._settings.label_smoothing
+            )
             losses = each.view(labels.shape).mean(1)
         with part("backward"):
             self.optimizer.zero_grad(set_to_none=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..config.schema import LocalSettings, TrainingSettings
 from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
-from ..data.samples import AnySamples
+from ..data.samples import AnySamples, ViewSeed
 from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
 from ..parallel.batch_shards import BatchSharing
@@ -29,6 +29,7 @@ from .status import Hooks, RunningMetrics
 from .step_timing import EVALUATION, part
 from .steps import BatchedSteps, PlainSteps, Steps
 from .training_state import EarlyStopping, OptimizerMemory, State
+from .weight_average import WeightAverage
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ def train(
     stacks: Sequence[BatchedNetworks] = (),
     share: BatchSharing | None = None,
     replicated: Sequence[nn.Parameter] = (),
-    bf16: bool = False,
     hooks: Hooks | None = None,
     manager: NullCheckpointManager | None = None,
 ) -> int:
@@ -86,7 +86,6 @@ def train(
         stacks: of CNNs inside ``network`` that compute together; their subdomains are none of ``parts``.
         share: with whom batches are shared, and the flag that rides in the messages; default: nobody.
         replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
-        bf16: mixed precision by autocast.
         hooks: see :class:`Hooks`.
 
     Returns:
@@ -108,8 +107,9 @@ def train(
         RunningMetrics(phase, subdomain, settings, len(training), device),
         EarlyStopping(settings.early_stopping),
         share,
+        WeightAverage(settings.ema),
     )
-    steps = PlainSteps(network, optimizer, share, replicated, bf16)
+    steps = PlainSteps(network, optimizer, share, settings, replicated)
     member = Member(subdomain, network, training, validation, manager or NullCheckpointManager())
 
     def group(members: Sequence[Member]) -> _Group:
@@ -152,10 +152,11 @@ def train_batched(members: Sequence[Member], settings: LocalSettings, *, seed: i
                 RunningMetrics("local", member.subdomain, settings, len(member.training), device),
                 EarlyStopping(settings.early_stopping),
                 share,
+                WeightAverage(settings.ema),
             )
             for member in members
         ]
-        steps = BatchedSteps(stack, optimizer, share, settings.precision == "bf16")
+        steps = BatchedSteps(stack, optimizer, share, settings)
         return _Group(members, states, steps, settings, seed, "local", hooks)
 
     return _train_groups(members, group)
@@ -253,7 +254,8 @@ class _Group:
                     for member, state in self._pairs:  # a stop in here leaves all of them at one place
                         self._evaluate(member, state)
                     for member, state in self._pairs:
-                        over = self._end_epoch(member, state)
+                        with state.average.shown(member.network):
+                            over = self._end_epoch(member, state)
                         if over or member.manager.due(state.running.epoch):
                             save(member, state)
                 self._hooks.step()
@@ -266,6 +268,7 @@ class _Group:
         for member, state in self._pairs:
             member.manager.count(0)
             if self._complete or state.patience.exhausted:
+                state.average.into(member.network)
                 state.patience.restore(member.network)
                 ended.add(member.subdomain)
         return ended
@@ -281,7 +284,7 @@ class _Group:
         if not first:
             for state in self._states:
                 state.streams.begin(self._seed, self._masks + self._share.stream, epoch)
-        view_seed = seed_of(self._seed, f"{self._phase} augmentation", epoch=epoch)
+        view_seed = view_seed_of(self._seed, self._phase, epoch)
         with ExitStack() as stack:
             entered = []
             for member in self._members:
@@ -301,6 +304,8 @@ class _Group:
                         flag.diverge(str(error))
                 step(batches)
                 self._schedule.step()
+                for member, state in self._pairs:
+                    state.average.take(member.network, state.running.steps_in_all)
                 if flag.save:
                     for member, state in self._pairs:
                         save(member, state)
@@ -312,9 +317,12 @@ class _Group:
         with hooks.evaluation():
             share.average_buffers(member.network)
             running.sums = share.sum(running.sums)
-            if member.validation is not None:
-                batch = self._settings.evaluation_batch
-                running.validation = evaluate(member.network, member.validation, batch, hooks.step, share)
+            with state.average.shown(member.network):
+                if state.average.state:
+                    share.average_buffers(member.network)
+                if member.validation is not None:
+                    batch = self._settings.evaluation_batch
+                    running.validation = evaluate(member.network, member.validation, batch, hooks.step, share)
             running.take(hooks.agree(running.ending(share.flag.reason)))
 
     def _end_epoch(self, member: Member, state: State) -> bool:
@@ -323,6 +331,18 @@ class _Group:
         over = state.patience.exhausted
         self._hooks.epoch(state.running.end_epoch(last=over))
         return over or state.running.epoch == self._settings.epochs
+
+
+def view_seed_of(seed: int, phase: str, epoch: int) -> ViewSeed:
+    """From what all subdomains draw the views of one epoch.
+
+    Args:
+        seed: the run's seed.
+        phase: name of the training.
+        epoch: number of the epoch, from 0.
+    """
+    purpose = f"{phase} augmentation"
+    return ViewSeed(seed_of(seed, purpose, epoch=epoch), seed_of(seed, f"{purpose} of all epochs"), epoch)
 
 
 def logits_of(

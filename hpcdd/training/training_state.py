@@ -15,6 +15,7 @@ from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
 from .random_streams import RandomStreams
 from .status import RunningMetrics, Status
+from .weight_average import WeightAverage
 
 Tensors = dict[str, torch.Tensor]
 
@@ -65,6 +66,7 @@ class State:
     Attributes:
         memory: of its optimizer.
         network, streams, running, patience, share: those of :func:`hpcdd.training.trainer.train`.
+        average: of its parameters.
     """
 
     network: nn.Module
@@ -73,6 +75,7 @@ class State:
     running: RunningMetrics
     patience: EarlyStopping
     share: BatchSharing
+    average: WeightAverage
 
     def snapshot(self) -> Snapshot:
         """A copy of it; collective over the share."""
@@ -80,6 +83,7 @@ class State:
         tensors = {
             **network_tensors("network", self.network.state_dict()),
             **network_tensors("best", patience.state),
+            **network_tensors("average", self.average.state),
             **self.memory.tensors(),
             **network_tensors("stream", self.streams.states),
         }
@@ -96,6 +100,7 @@ class State:
         self.running.restore(*saved.position, saved.facts, counts=counts)
         self.patience.best, self.patience.waited = saved.facts["patience"]
         self.patience.state = named("best", saved.tensors)
+        self.average.state = named("average", saved.tensors)
 
 
 def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckpointManager) -> list[Status] | None:
@@ -118,7 +123,8 @@ def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckp
     patience.best, patience.waited = saved.facts["patience"]
     if saved.position.epoch < settings.epochs and not patience.exhausted:
         return None
-    network.load_state_dict(named("best", saved.tensors) or named("network", saved.tensors))
+    network.load_state_dict(named("network", saved.tensors) | named("average", saved.tensors))
+    network.load_state_dict(named("best", saved.tensors), strict=False)
     return [Status(**status) for status in saved.facts["history"]]
 
 
@@ -162,7 +168,7 @@ class OptimizerMemory:
         parameters = dict(self.network.named_parameters())
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
-            if kind in ("network", "best", "stream") or name not in parameters:
+            if kind in ("network", "best", "average", "stream") or name not in parameters:
                 continue
             parameter = parameters[name]
             whole, number = self.where.get(parameter, (parameter, None))

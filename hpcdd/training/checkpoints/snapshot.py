@@ -32,8 +32,8 @@ class Snapshot:
 
     Attributes:
         position: where it is.
-        tensors: by KIND/NAME: ``network``, ``best`` (parameters and buffers), ``exp_avg`` and the like (optimizer's),
-            each with the parameter's name; ``stream`` with the subdomain's number (random state).
+        tensors: by KIND/NAME: ``network``, ``best`` and ``average`` (parameters and buffers), ``exp_avg`` and
+            the like (optimizer's), each with the parameter's name; ``stream`` with the subdomain's number (its state).
         facts: plain data (JSON): sums of the running epoch, history, seconds.
     """
 

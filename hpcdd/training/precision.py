@@ -1,0 +1,62 @@
+"""In which precision CNNs are trained: what devices compute in bfloat16, and what ``precision: auto`` means there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..config.schema import Config
+from ..core import environment
+from ..core.errors import UserError
+from ..decomposition.rank_layout import RankLayout
+from ..mpi.communicator import Comm
+
+SECTIONS = ("local", "coherent", "baseline")
+_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Of a processor (x86, x86, ARM) whose instructions multiply bfloat16; others would convert at every step."""
+
+
+def native_bf16(device: str) -> bool:
+    """Whether a device has instructions for bfloat16, so that a training in it is faster."""
+    if device != "cpu":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(_FLAGS & environment.processor_flags()) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def agreed_bf16(comm: Comm, layout: RankLayout) -> bool:
+    """Collective: whether the devices of all ranks that train have instructions for bfloat16."""
+    place = layout.places[comm.rank]
+    return comm.maximum(int(bool(place.subdomains) and not native_bf16(place.device))) == 0
+
+
+def resolved(config: Config, bf16: bool) -> Config:
+    """The configuration with ``fp32`` or ``bf16`` in the place of ``auto``."""
+    chosen = "bf16" if bf16 else "fp32"
+    sections = {name: getattr(config, name) for name in SECTIONS if getattr(config, name).precision == "auto"}
+    return config.model_copy(
+        update={name: section.model_copy(update={"precision": chosen}) for name, section in sections.items()}
+    )
+
+
+def check_precisions(config: Config, device: str, sections: Sequence[str] = SECTIONS) -> None:
+    """Refuses bf16 where the device would only imitate it.
+
+    Args:
+        config: of the run; ``auto`` is resolved.
+        device: of this rank.
+        sections: that are trained.
+
+    Raises:
+        UserError: naming section and device.
+    """
+    for section in sections:
+        if getattr(config, section).bf16 and not _computes_in_bf16(device):
+            raise UserError(f"{section}.precision is 'bf16', but {device} does not compute in bfloat16; use fp32")
+
+
+def _computes_in_bf16(device: str) -> bool:
+    """Whether it does at all; a processor without the instructions may be slower than in float32."""
+    if device == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.cuda.get_device_capability(device) >= (8, 0)
