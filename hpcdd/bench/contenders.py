@@ -26,11 +26,12 @@ from ..phases.aggregation import train_dnn
 from ..phases.coherent import train_coherent
 from ..phases.gather import gather_logits
 from ..phases.global_cnn import create_global_cnn
-from ..phases.local import train_local_cnns
+from ..phases.local import decided, train_local_cnns, with_data
 from ..runs.finalize import dnn_template
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
-from ..training.trainer import evaluate, logits_of, view_seed_of
+from ..training.trainer import evaluate, view_seed_of
+from ..training.weight_average import WeightAverage
 from . import single_steps
 from .stopwatch import Stopwatch, slowest
 
@@ -46,18 +47,20 @@ class Distributed:
     Args:
         team: of this rank; PyTorch's process group has the same ranks.
         problem: what is to be solved.
+        images: whole ones, by split.
     """
 
-    def __init__(self, team: Team, problem: Problem) -> None:
-        self._team, self._settings = team, team.config.baseline
+    def __init__(self, team: Team, problem: Problem, images: Images) -> None:
+        self._team, self._settings, self._images = team, team.config.baseline, images
         self._watch = Stopwatch(team.workers, team.place.device)
         self._samples = problem.samples["train"]
         self._network = pytorchs(create_global_cnn(team, problem)).to(team.place.device)
+        with_data(self._network, images["train"], team.config.seed)
         self._model = nn.parallel.DistributedDataParallel(self._network)
         self._optimizer = make_optimizer(self._model, self._settings)
         every = self._settings.epochs * self._settings.steps_per_epoch(self._samples)
         self._schedule = make_schedule(self._optimizer, self._settings, every)
-        self._share = team.share_of_workers()
+        self._share, self._average, self._steps = team.share_of_workers(), WeightAverage(self._settings.ema), 0
 
     def step(self, samples: Batches, batch: torch.Tensor) -> None:
         """One step on a batch of row numbers, int64 (b,), of which this rank takes its share."""
@@ -68,14 +71,12 @@ class Distributed:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._schedule.step()
+        self._steps += 1
+        self._average.take(self._network, self._steps)
 
-    def train(self, images: Images) -> list[CurvePoint]:
-        """Collective: all epochs.
-
-        Args:
-            images: whole ones, by split.
-        """
-        seed, size = self._team.config.seed, self._settings.batch_of(self._samples)
+    def train(self) -> list[CurvePoint]:
+        """Collective: all epochs."""
+        images, seed, size = self._images, self._team.config.seed, self._settings.batch_of(self._samples)
         number = self._settings.steps_per_epoch(self._samples)
         points: list[CurvePoint] = []
         watch = self._watch
@@ -89,9 +90,9 @@ class Distributed:
             seconds = watch.seconds
             with watch.stopped():
                 broadcast_state(self._team.workers, self._network)  # batch norm's statistics are root's, as in DDP
-                _, accuracy = evaluate(
-                    self._network, images["validation"], self._settings.evaluation_batch, share=self._share
-                )
+                batch, share = self._settings.evaluation_batch, self._share
+                with self._average.shown(self._network):
+                    _, accuracy = evaluate(self._network, images["validation"], batch, share=share)
             points.append(CurvePoint(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
         return slowest(self._team.workers, points)
 
@@ -117,8 +118,9 @@ def decomposed(
     local = train_local_cnns(config, place, unwatched, num_classes, width, Hooks(), share, decide=False)
 
     def gathered(split: str) -> dict[str, torch.Tensor]:
-        batch = config.local.evaluation_batch
-        own = [{split: logits_of(local[s].network, samples[s][split], batch, share=share)} for s in samples]
+        own = [
+            {split: decided(config, local[s].network, split, samples[s][split], lambda: None, share)} for s in samples
+        ]
         return gather_logits(comm, team.layout, own, {split: problem.samples[split]}, num_classes) or {}
 
     logits = gathered("train")  # what the DNN learns from
@@ -155,4 +157,4 @@ def warm_up(team: Team, problem: Problem, images: Images, samples: Mapping[int, 
             together = single_steps.model_parallel(team, problem, SideBySide(list(own.values())), stack)
             together(batch(config.coherent.batch_of(rows)))
         seen = single_steps.as_trained(images["train"], stack)
-        Distributed(team, problem).step(seen, batch(config.baseline.batch_of(rows)))
+        Distributed(team, problem, images).step(seen, batch(config.baseline.batch_of(rows)))

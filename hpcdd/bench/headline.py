@@ -116,7 +116,7 @@ def _measure(team: Team, problem: Problem) -> Headline:
     images = comm.on_all(lambda: problem.read_whole(reader, device))
     with torch_group(comm) as network:
         warm_up(team, problem, images, samples)
-        of_global = Distributed(team, problem).train(images)
+        of_global = Distributed(team, problem, images).train()
     dnn, coherent = decomposed(team, problem, samples)
     counts = problem.samples
     return Headline(

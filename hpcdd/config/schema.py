@@ -193,6 +193,10 @@ class CoherentSettings(CNNTrainingSettings):
     """`model`: each rank trains the CNNs of its subdomains, with one message of batch_size x hidden numbers per step.
     `data`: each rank trains a copy of the whole model on its part of every batch, and gradients are averaged."""
 
+    frozen: Annotated[int, Field(ge=0, le=9)] = 0
+    """fast only: first stages of the local CNNs that are not trained further after a start by transfer, which makes
+    steps cheaper: 1 is the whitening, 2 also the first group, and so on."""
+
     dropout_scale: Portion = 1.0
     """Factor, 0 to 1, on the dropout rates of the local CNNs during the coherent phase."""
 
@@ -205,6 +209,8 @@ class CoherentSettings(CNNTrainingSettings):
         problems = []
         if len(set(self.starts)) < len(self.starts):
             problems.append(f"starts is {list(self.starts)}; name each start once")
+        if self.frozen and self.starts == ("scratch",):
+            problems.append("frozen has no effect on a start from scratch, where nothing is trained yet")
         if self.dnn_start == "fresh" and self.starts == ("scratch",):
             problems.append("dnn_start fresh has no effect on a start from scratch, whose DNN is always fresh")
         return consistent(problems, self)
@@ -408,8 +414,13 @@ class Config(Settings):
             problems.append(
                 f"together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
             )
-        if self.coherent.dropout_scale != 1 and self.model.name.startswith(("resnet", "fast")):
+        if self.coherent.dropout_scale != 1 and (self.model.name.startswith("resnet") or self.model.fast_stages):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")
+        stages = self.model.fast_stages
+        if self.coherent.frozen and not stages:
+            problems.append(f"coherent.frozen has no effect on {self.model.name!r}; it belongs to the fast family")
+        elif self.coherent.frozen > stages:
+            problems.append(f"coherent.frozen is {self.coherent.frozen}, but {self.model.name!r} has {stages} stages")
         if self.comm.gpu_aware and self.device == "cpu":
             problems.append("comm.gpu_aware has no effect on device 'cpu'")
         return consistent(problems, self)

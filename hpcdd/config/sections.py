@@ -154,9 +154,16 @@ class AugmentationSettings(Settings):
     cutout: NonNegativeInt = 0
     """Pixels along each axis of a square (a cube in 3D) that is cut out of every image, at a random place. 0: none."""
 
+    test_flip: bool = False
+    """Whether each CNN's decision about an image is the mean of its logits (or of what the DNN sees of it) over the
+    image and its mirror images, wherever models are evaluated or used. Needs mirror; evaluation takes as many times as
+    long."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
+        if self.test_flip and not self.mirror:
+            problems.append("test_flip is true, but it has no effect without mirror")
         if len(set(self.mirror)) < len(self.mirror):
             problems.append(f"mirror is {list(self.mirror)}; name each axis once")
         if self.alternate and not self.mirror:
@@ -198,6 +205,11 @@ class ModelSettings(Settings):
     def vgg_dropout(self) -> tuple[float, float]:
         """The dropout rates of a VGG, the default resolved."""
         return self.dropout or (0.2, 0.5)
+
+    @property
+    def fast_stages(self) -> int:
+        """Of a fast CNN the number of its whitening and its groups; 0 of others."""
+        return 1 + len(self.fast_channels) if self.name.startswith("fast") and not self.is_own else 0
 
     @property
     def fast_channels(self) -> tuple[int, ...]:

@@ -77,6 +77,7 @@ class Augmentation:
         image: spatial shape of an image.
         alternate: whether the mirror images of each sample take turns, epoch by epoch.
         cutout: pixels along each axis of the square that is cut out; 0 for none.
+        test_flip: whether samples are evaluated in all their mirror images.
     """
 
     shift: tuple[int, ...]
@@ -84,6 +85,12 @@ class Augmentation:
     image: tuple[int, ...] = ()
     alternate: bool = False
     cutout: int = 0
+    test_flip: bool = False
+
+    @property
+    def of_evaluation(self) -> Augmentation | None:
+        """What is done to samples that no CNN is trained on; None where nothing is."""
+        return replace(self, shift=(0,) * len(self.shift), cutout=0) if self.test_flip else None
 
     @classmethod
     def from_settings(cls, settings: AugmentationSettings, image: Sequence[int]) -> Self | None:
@@ -120,7 +127,7 @@ class Augmentation:
             return None
         sides = sorted(settings.mirror)
         subsets = itertools.chain.from_iterable(itertools.combinations(sides, k) for k in range(len(sides) + 1))
-        return cls(tuple(shifts), tuple(subsets), tuple(image), settings.alternate, settings.cutout)
+        return cls(tuple(shifts), tuple(subsets), tuple(image), settings.alternate, settings.cutout, settings.test_flip)
 
     def regions(self, box: Box, image: Sequence[int]) -> tuple[Region, ...]:
         """For each of :attr:`mirrors`, what has to be read for the views of one box."""
@@ -176,6 +183,17 @@ class AugmentedSamples(Samples):
     def in_views(self, views: Views) -> Self:
         """The samples in some views."""
         return replace(self, views=views.to(self.inputs.device))
+
+    @property
+    def evaluated(self) -> Sequence[Self]:
+        """See :attr:`Samples.evaluated`."""
+        if not self.augmentation.test_flip:
+            return [self]
+        n, unshifted = len(self), torch.tensor(self.augmentation.shift)
+        return [
+            self.in_views(Views(torch.full((n,), mirror), unshifted.expand(n, -1)))
+            for mirror in range(len(self.augmentation.mirrors))
+        ]
 
     def renew(self, other: Self) -> None:
         """See :meth:`Samples.renew`."""

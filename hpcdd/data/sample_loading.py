@@ -56,8 +56,9 @@ class Loader:
         if self.where == "stream":
             return {split: self._streamed(subdomain, split) for split in self.rows}
         found: dict[str, Subimages] = {}
-        if self.augmentation is not None:
-            found["train"] = self._views(subdomain, self.rows["train"][1], self._labels("train"))
+        for split in self.rows:
+            if (augmentation := self._augmentation(split)) is not None:
+                found[split] = self._views(subdomain, split, augmentation, self.rows[split][1], self._labels(split))
         by_name: dict[str, list[str]] = {}  # splits that are parts of the same stored split are read together
         for split, (name, _) in self.rows.items():
             if split not in found:
@@ -74,15 +75,15 @@ class Loader:
             (self.info.image_shape[0], *subdomain.shape),
             partial(self._some, subdomain, split),
             self._order(split),
-            self.augmentation if split == "train" else None,
+            self._augmentation(split),
         )
 
     def _some(self, subdomain: Subdomain, split: str, places: Places) -> Samples:
         """Some samples of a split, by their ascending numbers within it."""
         name, rows = self.rows[split]
         stored, labels = places if rows is None else rows[places], self._labels(split)[torch.from_numpy(places)]
-        if split == "train" and self.augmentation is not None:
-            return self._views(subdomain, stored, labels)
+        if (augmentation := self._augmentation(split)) is not None:
+            return self._views(subdomain, split, augmentation, stored, labels)
         (images,) = self._read(subdomain, name, [stored])
         return self._samples(images, labels, split)
 
@@ -91,22 +92,31 @@ class Loader:
         parts_read = self.reader.read_rows(name, subdomain.box, parts, block)
         return [with_channels_last(torch.from_numpy(images)) for images in parts_read]
 
-    def _views(self, subdomain: Subdomain, rows: Indices | None, labels: torch.Tensor) -> AugmentedSamples:
-        """Training samples with what their views need."""
-        assert self.augmentation is not None
+    def _augmentation(self, split: str) -> Augmentation | None:
+        return augmentation_of(split, self.augmentation)
+
+    def _views(
+        self,
+        subdomain: Subdomain,
+        split: str,
+        augmentation: Augmentation,
+        rows: Indices | None,
+        labels: torch.Tensor,
+    ) -> AugmentedSamples:
+        """Samples with what their views need."""
         read: dict[Region, torch.Tensor] = {}
-        regions = self.augmentation.regions(subdomain.box, self.info.image_shape[1:])
+        regions = augmentation.regions(subdomain.box, self.info.image_shape[1:])
         for region in dict.fromkeys(regions):
-            (images,) = self.reader.read_rows(self.rows["train"][0], region.box, [rows], padding=region.padding)
+            (images,) = self.reader.read_rows(self.rows[split][0], region.box, [rows], padding=region.padding)
             read[region] = with_channels_last(torch.from_numpy(images)).to(self._kept)
-        plain = self._samples(read[regions[0]], labels, "train")
+        plain = self._samples(read[regions[0]], labels, split)
         return AugmentedSamples(
             plain.inputs,
             plain.labels,
             plain.mean,
             plain.std,
             order=plain.order,
-            augmentation=self.augmentation,
+            augmentation=augmentation,
             regions=tuple(read[region] for region in regions),
             start=subdomain.box.start,
             block=subdomain.block,
@@ -130,6 +140,11 @@ class Loader:
         return self.device if self.where == "device" else "cpu"
 
 
+def augmentation_of(split: str, augmentation: Augmentation | None) -> Augmentation | None:
+    """What is done to the samples of a split, of what is done to those that CNNs are trained on."""
+    return augmentation if split == "train" or augmentation is None else augmentation.of_evaluation
+
+
 def bytes_in_memory(
     info: DatasetInfo, samples: Mapping[str, int], subdomain: Subdomain, augmentation: Augmentation | None
 ) -> int:
@@ -144,8 +159,8 @@ def bytes_in_memory(
     plain, pixels = math.prod(subdomain.shape), 0
     for split, n in samples.items():
         of_each = plain
-        if split == "train" and augmentation is not None:
-            regions = set(augmentation.regions(subdomain.box, info.image_shape[1:]))
+        if (views := augmentation_of(split, augmentation)) is not None:
+            regions = set(views.regions(subdomain.box, info.image_shape[1:]))
             of_each = sum(
                 math.prod(n + a + b for n, (a, b) in zip(region.box.shape, region.padding, strict=True))
                 for region in regions

@@ -109,6 +109,10 @@ class AnySamples(Batches, Protocol):
             in the order.
         """
 
+    @property
+    def evaluated(self) -> Sequence[Batches]:
+        """What is averaged over where a network decides about a sample: the sample itself, or its mirror images."""
+
 
 class Subimages(AnySamples, Protocol):
     """One split of one subdomain."""
@@ -177,6 +181,11 @@ class Samples:
         yield order.to(self.inputs.device), self.in_epoch(view_seed)
 
     @property
+    def evaluated(self) -> Sequence[Batches]:
+        """See :attr:`AnySamples.evaluated`."""
+        return [self]
+
+    @property
     def fixed(self) -> bool:
         """Whether batches are made on the device alone, out of tensors that stay where they are."""
         return self.inputs.device == self.labels.device
@@ -238,6 +247,11 @@ class SideBySide:
         with ExitStack() as stack:
             entered = [stack.enter_context(part.epoch(order_seed, view_seed, start)) for part in self.parts]
             yield entered[0][0], _Together([seen for _, seen in entered])
+
+    @property
+    def evaluated(self) -> Sequence[Batches]:
+        """See :attr:`AnySamples.evaluated`; all parts show the same mirror image."""
+        return [_Together(parts) for parts in zip(*[part.evaluated for part in self.parts], strict=True)]
 
     def batch(self, rows: Rows) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Each subdomain's inputs of some rows, as :meth:`Samples.batch` gives them, and the labels, int64 (b,)."""

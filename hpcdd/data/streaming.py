@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class StreamedSamples:
         shape: (C, *spatial) of a subimage.
         load: reads some samples, named by ascending numbers from 0 to n - 1, into the host's memory.
         order: how a training visits them.
-        augmentation: of the views that a training sees; None without.
+        augmentation: of the views in which they are seen; None without.
 
     Reading raises :class:`hpcdd.core.errors.UserError`: from :meth:`batch`, of an epoch or of this object.
     """
@@ -60,12 +60,35 @@ class StreamedSamples:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`hpcdd.data.samples.Samples.batch`: of any rows, as they are, read now."""
+    @property
+    def evaluated(self) -> Sequence[Batches]:
+        """See :attr:`hpcdd.data.samples.AnySamples.evaluated`."""
+        views = 1 if self.augmentation is None or not self.augmentation.test_flip else len(self.augmentation.mirrors)
+        return [self] if views == 1 else [_View(self, number) for number in range(views)]
+
+    def some(self, rows: Rows) -> tuple[Samples, torch.Tensor]:
+        """Samples that have some rows, read now, and where they are in them."""
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)))
         places, where = torch.unique(rows.cpu(), return_inverse=True)
-        return self.load(places.numpy()).batch(where)
+        return self.load(places.numpy()), where
+
+    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`hpcdd.data.samples.Samples.batch`: of any rows, as they are, read now."""
+        samples, where = self.some(rows)
+        return samples.batch(where)
+
+
+@dataclass(frozen=True)
+class _View:
+    """One of the mirror images in which samples are evaluated, see :attr:`StreamedSamples.evaluated`."""
+
+    samples: StreamedSamples
+    number: int
+
+    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        found, where = self.samples.some(rows)
+        return found.evaluated[self.number].batch(where)
 
 
 class _Windows:

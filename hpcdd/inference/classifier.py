@@ -14,10 +14,12 @@ from torch import nn
 from ..artifacts.model_file import Model
 from ..artifacts.names import final
 from ..core.errors import UserError
+from ..data.augmentation import Augmentation
 from ..data.coarse import average_of_tensor
-from ..data.samples import normalised
+from ..data.samples import bits_of, normalised
 from ..decomposition.boxes import Subdomain
 from ..models.aggregators import RULES, distribution, scores
+from ..models.coherent_model import CoherentModel
 from ..models.dnn import features_of
 
 Images = TypeVar("Images", torch.Tensor, npt.NDArray[Any])
@@ -46,6 +48,10 @@ class SubimageStack(nn.Module):
         """(n, C, *spatial) -> float32 (n, C, *shape of subdomain s) for each s."""
         cut = [average_of_tensor(images[s.box.index], s.block) for s in self.subdomains]
         return [normalised(pixels, self.mean, self.std) for pixels in cut]
+
+
+def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).mean(0)
 
 
 class Classifier(nn.Module):
@@ -89,6 +95,8 @@ class Classifier(nn.Module):
         networks = {"dnn": model.dnn, "global": model.global_cnn}
         networks |= {f"coherent_{start}": coherent for start, coherent in model.coherent.items()}
         self.network = networks.get(self.strategy)
+        augmentation = Augmentation.from_settings(config.augmentation, self.image_shape[1:])
+        self._mirrors = augmentation.mirrors if augmentation is not None and augmentation.test_flip else ((),)
         self.eval()
 
     @property
@@ -112,11 +120,13 @@ class Classifier(nn.Module):
         self._check(images)
         if self.combines:
             return self._combined(self._local_logits(images))
-        assert self.network is not None
-        if self.strategy == "global":
-            logits: torch.Tensor = self.network(normalised(images, self.subimages.mean, self.subimages.std))
+        if isinstance(self.network, CoherentModel):
+            outputs = zip(*[self.network.outputs(self.subimages(view)) for view in self._views(images)], strict=True)
+            logits = self.network.combined([_mean(its) for its in outputs])
         else:
-            logits = self.network(self.subimages(images))
+            assert self.network is not None
+            network, mean, std = self.network, self.subimages.mean, self.subimages.std
+            logits = _mean([network(normalised(view, mean, std)) for view in self._views(images)])
         return logits.double().softmax(-1)
 
     def predict_proba(self, images: Images) -> Images:
@@ -147,8 +157,16 @@ class Classifier(nn.Module):
     def _local_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Float32 (n, S, K)."""
         self._check(images)
-        pairs = zip(self.local, self.subimages(images), strict=True)
-        return torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1)
+        found = []
+        for view in self._views(images):
+            pairs = zip(self.local, self.subimages(view), strict=True)
+            found.append(torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1))
+        return _mean(found)
+
+    def _views(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The images, and the mirror images of them that are decided about as well."""
+        bits = bits_of(images)
+        return [bits.flip([2 + axis for axis in axes]).view(images.dtype) if axes else images for axes in self._mirrors]
 
     def _combined(self, logits: torch.Tensor) -> torch.Tensor:
         if self.strategy in RULES:

@@ -47,8 +47,8 @@ from ..phases.attribution_examples import predictions_of
 from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
+from ..phases.local import decided
 from ..runs.training_run import ranks_of
-from ..training.trainer import logits_of
 from .evaluate_request import EvaluateRequest
 from .evaluation_problem import build_evaluation_problem, check_output
 from .load import model_of
@@ -131,8 +131,7 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     if team is not None and parts is not None:
         labels, examination, share = problem.labels(split), Attribution(team, task.rows), team.share_of_replicas()
         logits = {
-            s: logits_of(cnn, samples[s][split], config.local.evaluation_batch, share=share)
-            for s, cnn in parts.local.items()
+            s: decided(config, cnn, split, samples[s][split], lambda: None, share) for s, cnn in parts.local.items()
         }
         seen = [features_of(values, config.aggregation.features) for values in logits.values()]
         accuracy |= rule_accuracies(team, logits, labels) | {"dnn": dnn_accuracy(parts.dnn, seen, labels)}

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core.errors import UserError
 from .dnn import DNN, features_of
+from .fast import Fast
 from .random_modules import scale_dropout
 
 
@@ -33,9 +34,16 @@ class CoherentModel(nn.Module):
 
     def forward(self, subimages: Sequence[torch.Tensor]) -> torch.Tensor:
         """S tensors, float (n, C, *shape of subdomain s) -> logits (n, K)."""
-        outputs = [output_of(cnn, images, self.features) for cnn, images in zip(self.cnns, subimages, strict=True)]
+        return self.combined(self.outputs(subimages))
+
+    def outputs(self, subimages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What the DNN sees of each CNN, (n, F)."""
+        return [output_of(cnn, images, self.features) for cnn, images in zip(self.cnns, subimages, strict=True)]
+
+    def combined(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The DNN's logits (n, K) from :meth:`outputs`."""
         with torch.autocast(outputs[0].device.type, enabled=False):
-            side_by_side = torch.cat(outputs, dim=1).to(self.dnn.first.weight.dtype)
+            side_by_side = torch.cat(list(outputs), dim=1).to(self.dnn.first.weight.dtype)
             logits: torch.Tensor = self.dnn(side_by_side)
         return logits
 
@@ -68,15 +76,18 @@ class Penultimate(nn.Module):
         return output
 
 
-def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float) -> nn.Module:
-    """Makes a local CNN a part of the coherent model: with its last layer or without, and its dropout rates.
+def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float, frozen: int = 0) -> nn.Module:
+    """Makes a local CNN a part of the coherent model: with its last layer or without, and what of it is trained.
 
     Args:
-        cnn: the CNN; its dropout rates are changed in place.
+        cnn: the CNN; changed in place.
         features: what the DNN sees.
         dropout_scale: factor on the dropout rates.
+        frozen: first stages that are not trained, see :meth:`hpcdd.models.fast.Fast.freeze`.
     """
     scale_dropout(cnn, dropout_scale)
+    if isinstance(cnn, Fast):
+        cnn.freeze(frozen)
     return Penultimate(cnn) if features == "penultimate" else cnn
 
 

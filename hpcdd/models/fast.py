@@ -7,6 +7,7 @@ linear layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import nn
@@ -87,6 +88,7 @@ class Fast(nn.Module):
             channels = width * multiple
         self.activation = nn.GELU()
         self.groups = nn.Sequential(*groups)
+        self._frozen: list[nn.Module] = []
         self.classifier = ScaledLinear(channels, num_classes, _SCALE)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -98,6 +100,19 @@ class Fast(nn.Module):
         """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
         features: torch.Tensor = self.groups(self.activation(self.whitening(images)))
         return features.flatten(2).amax(2)
+
+    def freeze(self, stages: int) -> None:
+        """The first stages keep their parameters and compute as in evaluation, of which the whitening is the first."""
+        self._frozen = [self.whitening, *self.groups][:stages]
+        for stage in self._frozen:
+            stage.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """See torch.nn.Module; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for stage in self._frozen:
+            stage.eval()
+        return self
 
     @torch.no_grad()
     def take_data(self, images: torch.Tensor) -> None:

@@ -93,6 +93,10 @@ class ShardedCoherentModel(nn.Module):
 
     def forward(self, subimages: Sequence[torch.Tensor]) -> torch.Tensor:
         """This rank's subimages, float (n, C, *shape of subdomain s) for each s -> logits (n, K) on every rank."""
+        return self.combined(self.outputs(subimages))
+
+    def outputs(self, subimages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What the DNN sees of each of this rank's CNNs, (n, F)."""
         seen = {int(s): images for s, images in zip(self.cnns, subimages, strict=True)}
         outputs: dict[int, torch.Tensor] = {}
         for stack in self.stacks if self.training else ():
@@ -101,7 +105,11 @@ class ShardedCoherentModel(nn.Module):
         for s, images in seen.items():
             if s not in outputs:
                 outputs[s] = output_of(self.cnns[str(s)], images, self.features)
-        logits: torch.Tensor = self.dnn([outputs[s] for s in seen])
+        return [outputs[s] for s in seen]
+
+    def combined(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The DNN's logits (n, K) on every rank from :meth:`outputs`; one message."""
+        logits: torch.Tensor = self.dnn(outputs)
         return logits
 
     def stack(self, groups: Iterable[Sequence[int]]) -> None:

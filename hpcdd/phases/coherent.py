@@ -81,7 +81,8 @@ def train_coherent(
         if start == "scratch":
             for s, cnn in part.local_cnns().items():
                 with_data(cnn, samples[s]["train"], team.config.seed, s)
-        whole = assemble(team, problem, part).to(device) if settings.parallelism == "data" else None
+        frozen = settings.frozen if start == "transfer" else 0
+        whole = assemble(team, problem, part, frozen).to(device) if settings.parallelism == "data" else None
     if whole is not None:
         others = [s for s in range(team.layout.num_subdomains) if s not in samples]
         inputs = {**samples, **read(others)}
@@ -138,7 +139,8 @@ def initial_part(
         made = create_local_cnn(config, subdomain, shape, num_classes, width)
         if start == "transfer":
             made.load_state_dict(local[subdomain].state_dict())
-        return prepare_cnn(made, features, config.coherent.dropout_scale)
+        frozen = config.coherent.frozen if start == "transfer" else 0
+        return prepare_cnn(made, features, config.coherent.dropout_scale, frozen)
 
     cnns = {s: cnn(s) for s in team.place.subdomains}
     settings, on_logits = config.coherent, config.aggregation.features == "logits"
@@ -182,13 +184,14 @@ def coherent_parameters(problem: Problem, config: Config) -> int:
     return sum(problem.widths.local_parameters) - last_layers + sum(p.numel() for p in dnn.parameters())
 
 
-def assemble(team: Team, problem: Problem, part: ShardedCoherentModel) -> CoherentModel:
+def assemble(team: Team, problem: Problem, part: ShardedCoherentModel, frozen: int = 0) -> CoherentModel:
     """Collective over the workers: root puts the whole model together and broadcasts it.
 
     Args:
         team: of this rank.
         problem: what is to be solved.
         part: this rank's part.
+        frozen: first stages of the CNNs that are not trained.
 
     Returns:
         The whole model on every worker's CPU.
@@ -198,7 +201,7 @@ def assemble(team: Team, problem: Problem, part: ShardedCoherentModel) -> Cohere
 
     def template(subdomain: int) -> nn.Module:
         cnn = create_local_cnn(config, subdomain, problem.subimage_shape(subdomain), num_classes, width)
-        return prepare_cnn(cnn, part.features, config.coherent.dropout_scale)
+        return prepare_cnn(cnn, part.features, config.coherent.dropout_scale, frozen)
 
     cnns = [template(s) for s in range(team.layout.num_subdomains)]
     own = {int(s): cnn for s, cnn in part.cnns.items()}

@@ -181,9 +181,8 @@ def _decisions(
     hooks: Hooks,
 ) -> dict[str, torch.Tensor]:
     """A trained CNN's logits by split."""
-    batch = config.local.evaluation_batch
     with hooks.evaluation():
-        logits = {split: logits_of(network, its, batch, hooks.step, share) for split, its in samples.items()}
+        logits = {split: decided(config, network, split, its, hooks.step, share) for split, its in samples.items()}
     if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
         # The last step may have broken what the losses up to it do not show.
         raise DivergedError(
@@ -209,6 +208,18 @@ def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: in
         with training.epoch(order_seed, ViewSeed(order_seed)) as (order, _):
             network.take_data(training.batch(order[:IMAGES_SEEN])[0])
     return network
+
+
+def decided(
+    config: Config, network: nn.Module, split: str, samples: Subimages, step: Callable[[], None], share: BatchSharing
+) -> torch.Tensor:
+    """A local CNN's logits on one split, see :func:`hpcdd.training.trainer.logits_of`.
+
+    In bf16 on the training split if the CNN was trained in it: what the DNN learns from need not be more exact than
+    what the CNN has learned from.
+    """
+    with torch.autocast(samples.labels.device.type, torch.bfloat16, enabled=split == "train" and config.local.bf16):
+        return logits_of(network, samples, config.local.evaluation_batch, step, share)
 
 
 def create_local_cnn(

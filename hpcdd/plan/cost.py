@@ -178,7 +178,9 @@ class PlannedCosts:
     def _evaluation(self, subdomains: Sequence[int], settings: TrainingSettings, busy: int) -> float:
         """Seconds in which some CNNs decide on one sample."""
         work, count, batch = self._workload, self._kinds(subdomains), settings.evaluation_batch
-        return sum(n * self.clock.work(work.local_evaluation(s, batch), busy) for s, n in count) / batch
+        augmentation = self._problem.augmentation
+        views = len(augmentation.mirrors) if augmentation is not None and augmentation.test_flip else 1
+        return views * sum(n * self.clock.work(work.local_evaluation(s, batch), busy) for s, n in count) / batch
 
     def _kinds(self, subdomains: Sequence[int]) -> list[tuple[int, int]]:
         """One subdomain of each shape, and how many there are."""

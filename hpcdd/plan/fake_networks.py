@@ -102,7 +102,9 @@ def coherent(config: Config, problem: Problem) -> CoherentModel:
 
 
 def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:
-    return prepare_cnn(local_cnn(problem, subdomain), config.coherent_features, config.coherent.dropout_scale)
+    return prepare_cnn(
+        local_cnn(problem, subdomain), config.coherent_features, config.coherent.dropout_scale, config.coherent.frozen
+    )
 
 
 def _create(problem: Problem, shape: Sequence[int], width: int) -> nn.Module:

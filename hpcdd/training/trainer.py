@@ -19,8 +19,10 @@ from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, ViewSeed
 from ..models.batched_networks import BatchedNetworks
+from ..models.coherent_model import CoherentModel
 from ..mpi.library import is_loss
 from ..parallel.batch_shards import BatchSharing
+from ..parallel.sharded_coherent import ShardedCoherentModel
 from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
 from .optimizers import advance, make_optimizer, make_schedule
@@ -374,9 +376,22 @@ def logits_of(
         for start in range(rows.start, max(rows.stop, rows.start + 1), each):
             step()
             with part(EVALUATION):
-                inputs, _ = samples.batch(slice(start, min(start + each, rows.stop)))
-                found.append(network(inputs).float())
+                found.append(_decided(network, samples, slice(start, min(start + each, rows.stop))))
     return share.all_gather(torch.cat(found).cpu(), len(samples))
+
+
+def _decided(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tensor:
+    """What the network gives for some rows, float32 (b, F): the mean over the images in which they are evaluated.
+
+    In the coherent model the mean is that of each CNN's output, as where the outputs of trained CNNs are combined.
+    """
+    views = [view.batch(rows)[0] for view in samples.evaluated]
+    if len(views) == 1:
+        return network(views[0]).float()  # type: ignore[no-any-return]
+    if isinstance(network, ShardedCoherentModel | CoherentModel):
+        outputs = zip(*[network.outputs(view) for view in views], strict=True)
+        return network.combined([torch.stack(its).mean(0) for its in outputs]).float()
+    return torch.stack([network(view).float() for view in views]).mean(0)
 
 
 def evaluate(
