@@ -90,9 +90,9 @@ class Distributed:
             seconds = watch.seconds
             with watch.stopped():
                 broadcast_state(self._team.workers, self._network)  # batch norm's statistics are root's, as in DDP
-                batch, share = self._settings.evaluation_batch, self._share
+                rows = self._settings.evaluation_batch
                 with self._average.shown(self._network):
-                    _, accuracy = evaluate(self._network, images["validation"], batch, share=share)
+                    _, accuracy = evaluate(self._network, images["validation"], rows, share=self._share)
             points.append(CurvePoint(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
         return slowest(self._team.workers, points)
 

@@ -160,6 +160,12 @@ class AggregationSettings(TrainingSettings):
     """Who trains the DNN: `root`, which gathers the outputs of all local CNNs; or all ranks together (`distributed`),
     with one message per step, for outputs that don't fit on one rank."""
 
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> Self:
+        if self.optimizer == "muon":
+            raise ValueError("optimizer is 'muon', but the DNN has no filters of convolutions; use sgd or adamw")
+        return self
+
 
 TRANSFERRED = 0.25
 """Learning rate of a start by transfer, as a part of the local phase's."""
@@ -183,8 +189,7 @@ class CoherentSettings(CNNTrainingSettings):
 
     dnn_start: Literal["trained", "fresh", "pool"] = "trained"
     """The DNN of the coherent model for a start by transfer: `trained`, from the aggregation; `fresh`, untrained;
-    `pool`, a single linear layer that starts as the log-opinion pool, the mean of the logits of the local CNNs (also
-    from scratch)."""
+    `pool`, a single linear layer that starts as the mean of the logits of the local CNNs (also from scratch)."""
 
     dnn_learning_rate: Rate | None = None
     """Learning rate of the DNN. Default: dense_learning_rate."""
@@ -212,7 +217,7 @@ class CoherentSettings(CNNTrainingSettings):
         if self.frozen and self.starts == ("scratch",):
             problems.append("frozen has no effect on a start from scratch, where nothing is trained yet")
         if self.dnn_start == "fresh" and self.starts == ("scratch",):
-            problems.append("dnn_start fresh has no effect on a start from scratch, whose DNN is always fresh")
+            problems.append("dnn_start has no effect on a start from scratch, whose DNN is always fresh")
         return consistent(problems, self)
 
 

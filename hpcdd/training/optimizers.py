@@ -94,7 +94,7 @@ def make_schedule(
         peaks = [group["lr"] for group in optimizer.param_groups]
         return schedulers.OneCycleLR(optimizer, peaks, total_steps=steps, cycle_momentum=False)
     if settings.schedule == "linear":
-        (first, last), peak = settings.schedule_ends, settings.warm_up * steps
+        (first, last), peak = settings.schedule_ends, round(settings.warm_up * steps)
         return schedulers.LambdaLR(
             optimizer,
             lambda step: (

@@ -21,7 +21,7 @@ def native_bf16(device: str) -> bool:
     """Whether a device has instructions for bfloat16, so that a training in it is faster."""
     if device != "cpu":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(_FLAGS & environment.processor_flags()) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(_FLAGS & environment.processor_flags()) and _stores_bf16()
 
 
 def agreed_bf16(comm: Comm, layout: RankLayout) -> bool:
@@ -40,23 +40,28 @@ def resolved(config: Config, bf16: bool) -> Config:
 
 
 def check_precisions(config: Config, device: str, sections: Sequence[str] = SECTIONS) -> None:
+    """:func:`check_precision` of some sections of a configuration whose ``auto`` is resolved."""
+    for section in sections:
+        check_precision(section, getattr(config, section).computed_in, device)
+
+
+def check_precision(section: str, precision: str, device: str) -> None:
     """Refuses bf16 where the device would only imitate it.
 
+    A processor that lacks the instructions, but multiplies in float32 what it stores in bfloat16, is admitted: whether
+    that is faster is the user's decision.
+
     Args:
-        config: of the run; ``auto`` is resolved.
+        section: of the configuration, for the message.
+        precision: that it asks for, ``fp32`` or ``bf16``.
         device: of this rank.
-        sections: that are trained.
 
     Raises:
         UserError: naming section and device.
     """
-    for section in sections:
-        if getattr(config, section).bf16 and not _computes_in_bf16(device):
-            raise UserError(f"{section}.precision is 'bf16', but {device} does not compute in bfloat16; use fp32")
+    if precision == "bf16" and not (native_bf16(device) if device != "cpu" else _stores_bf16()):
+        raise UserError(f"{section}.precision is 'bf16', but {device} does not compute in bfloat16; use fp32 or auto")
 
 
-def _computes_in_bf16(device: str) -> bool:
-    """Whether it does at all; a processor without the instructions may be slower than in float32."""
-    if device == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+def _stores_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

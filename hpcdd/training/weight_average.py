@@ -33,7 +33,7 @@ class WeightAverage:
         if not self.state:
             self.state = {name: value.clone() for name, value in now.items()}
         decay = min(self._decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(list(self.state.values()), list(now.values()), 1 - decay)
+        torch._foreach_lerp_([self.state[name] for name in now], list(now.values()), 1 - decay)
 
     @contextlib.contextmanager
     def shown(self, network: nn.Module) -> Iterator[None]:

@@ -14,7 +14,7 @@ from hpcdd.bench import coherent_step, contenders, headline
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
 from hpcdd.mpi import communicator
-from hpcdd.training import optimizers
+from hpcdd.training import precision as precision_module
 
 SECONDS = 0.5
 
@@ -44,7 +44,7 @@ def test_ddp_has_the_precision_of_the_others(
         return forward(self, *inputs)
 
     monkeypatch.setattr(torch.nn.parallel.DistributedDataParallel, "forward", spied)
-    monkeypatch.setattr(optimizers, "check_precision", lambda *_: None)  # this processor may have to imitate bf16
+    monkeypatch.setattr(precision_module, "check_precision", lambda *_: None)  # this processor may have to imitate bf16
     content["coherent"]["precision"] = precision
     coherent_step.run(communicator.world(), Config.model_validate(content), [8], rounds=1, steps=1)
     assert seen == {precision == "bf16"}
@@ -55,7 +55,7 @@ def test_a_precision_that_the_device_lacks_is_refused(content: dict[str, Any], m
     def lacking(section: str, *_: str) -> None:
         raise UserError(f"{section}: none here")
 
-    monkeypatch.setattr(optimizers, "check_precision", lacking)
+    monkeypatch.setattr(precision_module, "check_precision", lacking)
     with pytest.raises(UserError, match="coherent: none here"):
         coherent_step.run(communicator.world(), Config.model_validate(content), [8], rounds=1, steps=1)
 

@@ -89,8 +89,33 @@ def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
     (found,) = mistakes("coherent: {starts: [scrach], features: probabilities}")
     assert found.startswith("c.yaml:1: coherent.starts[0] is 'scrach'")
     (found,) = mistakes("coherent: {dnn_start: frseh, features: probabilities}")
-    assert found.startswith("c.yaml:1: coherent.dnn_start is 'frseh': input should be 'trained' or 'fresh'")
+    assert found.startswith("c.yaml:1: coherent.dnn_start is 'frseh': input should be 'trained', 'fresh' or 'pool'")
     (found,) = mistakes("coherent:\n  epochs: 2\n  features: probabilities")
     assert found.startswith("c.yaml:3: coherent.features is 'probabilities', but")
     (found,) = mistakes("aggregation: {features: probabilities}", "--coherent.features", "logits")
     assert found.startswith("command line: coherent.features is 'logits', but")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("augmentation: {alternate: true}", "augmentation.alternate is true, but it has no effect without mirror"),
+        ("augmentation: {test_flip: true}", "augmentation.test_flip is true, but it has no effect without mirror"),
+        ("local: {warm_up: 0.1}", "local.warm_up is 0.1, but it has no effect on schedule 'one_cycle'"),
+        ("local: {schedule_ends: [1, 0]}", "local.schedule_ends is [1.0, 0.0], but it has no effect on schedule"),
+        ("aggregation: {optimizer: muon}", "aggregation.optimizer is 'muon', but the DNN has no filters"),
+        ("model: {channels: [1, 2]}", "model.channels has no effect on 'vgg3'"),
+        ("model: {name: fast3, channels: [1, 2]}", "model.channels is [1, 2], but 'fast3' has 3 groups"),
+        ("model: {name: fast9}", "model.name is 'fast9'; fastN has N = 1 to 8 groups"),
+        ("coherent: {frozen: 1}", "coherent.frozen has no effect on 'vgg3'"),
+        ("model: {name: fast2}\ncoherent: {frozen: 4}", "coherent.frozen is 4, but 'fast2' has 3 stages"),
+        (
+            "model: {name: fast2}\ncoherent: {frozen: 1, starts: [scratch]}",
+            "coherent.frozen has no effect on a start from scratch",
+        ),
+        ("coherent: {dnn_start: pool, features: probabilities}", "coherent.features is 'probabilities', but"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(text: str, told: str) -> None:
+    (found,) = mistakes(text)
+    assert told in found

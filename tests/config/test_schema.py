@@ -213,6 +213,12 @@ TRAINING: dict[str, tuple[str, Any]] = {
     "momentum": ("0.5", 0.5),
     "schedule": ("cosine", "cosine"),
     "early_stopping": ("3", 3),
+    "bias_learning_rate": ("0.2", 0.2),
+    "dense_learning_rate": ("0.5", 0.5),
+    "warm_up": ("0.1", 0.1),
+    "schedule_ends": ("0.5,0", (0.5, 0.0)),
+    "label_smoothing": ("0.1", 0.1),
+    "ema": ("0.9", 0.9),
 }
 SECTIONS = ("local", "aggregation", "coherent", "baseline")
 VALUES: dict[str, tuple[str, Any]] = {
@@ -250,6 +256,10 @@ VALUES: dict[str, tuple[str, Any]] = {
     **{f"{section}.precision": ("bf16", "bf16") for section in ("local", "coherent", "baseline")},
     "augmentation.mirror": ("1,0", (1, 0)),
     "augmentation.shift": ("2", 2),
+    "augmentation.alternate": ("true", True),
+    "augmentation.cutout": ("3", 3),
+    "augmentation.test_flip": ("true", True),
+    "model.channels": ("1,2,2", (1, 2, 2)),
     "aggregation.features": ("probabilities", "probabilities"),
     "aggregation.hidden": ("8,4", (8, 4)),
     "aggregation.dropout": ("0.25", 0.25),
@@ -257,6 +267,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "coherent.starts": ("scratch,transfer", ("scratch", "transfer")),
     "coherent.features": ("penultimate", "penultimate"),
     "coherent.dnn_start": ("fresh", "fresh"),
+    "coherent.dnn_learning_rate": ("0.3", 0.3),
+    "coherent.frozen": ("2", 2),
     "coherent.parallelism": ("data", "data"),
     "coherent.dropout_scale": ("0", 0.0),
     "baseline.enabled": ("true", True),
@@ -264,7 +276,16 @@ VALUES: dict[str, tuple[str, Any]] = {
 # Fields that have a meaning only together with another one.
 COMPANIONS = {
     "model.options": ("model.name", "mine:cnn"),
+    "model.channels": ("model.name", "fast3"),
+    "coherent.frozen": ("model.name", "fast3"),
+    "augmentation.alternate": ("augmentation.mirror", (1,)),
+    "augmentation.test_flip": ("augmentation.mirror", (1,)),
     **{f"{section}.momentum": (f"{section}.optimizer", "sgd") for section in SECTIONS},
+    **{
+        f"{section}.{name}": (f"{section}.schedule", "linear")
+        for section in SECTIONS
+        for name in ("warm_up", "schedule_ends")
+    },
 }
 
 
@@ -274,6 +295,10 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
         section, _, name = path.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     return tree
+
+
+def as_option(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def what_is_set(config: Config) -> dict[str, Any]:
@@ -301,7 +326,7 @@ def test_every_field_can_be_set_on_the_command_line_and_in_the_file(file: Callab
     text, value = VALUES[path]
     companion = dict([COMPANIONS[path]]) if path in COMPANIONS else {}
     expected = nested({path: value, **companion})
-    options = [word for name, words in companion.items() for word in (f"--{name}", words)]
+    options = [word for name, words in companion.items() for word in (f"--{name}", as_option(words))]
     assert what_is_set(parse([file("{}"), f"--{path}", text, *options])[0]) == expected
     assert what_is_set(parse([file("{}"), f"--{path}={text}", *options])[0]) == expected
     assert what_is_set(parse([file(yaml.safe_dump(nested({path: value, **companion})))])[0]) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from hpcdd.data.augmentation import Augmentation, AugmentedSamples
 from hpcdd.data.coarse import average, average_of_tensor
 from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
+from hpcdd.data.sample_loading import Where
+from hpcdd.data.samples import Batches, ViewSeed
 from hpcdd.data.writing import Split, write_dataset
-from hpcdd.decomposition.boxes import Box
+from hpcdd.decomposition.boxes import Box, Subdomain
 
 N = 40
 CASES = {
@@ -65,13 +68,14 @@ def pixels(samples: AugmentedSamples, rows: torch.Tensor | slice = slice(None)) 
 
 def reference(images: np.ndarray[Any, Any], augmentation: Augmentation, seed: int) -> np.ndarray[Any, Any]:
     """The whole images in the views of one epoch, one after the other by numpy alone."""
-    mirror, first = augmentation.draw(len(images), seed)
+    views = augmentation.draw(len(images), ViewSeed(seed))
+    mirror, first = views.mirror, views.first
     padded = np.pad(images, [(0, 0), (0, 0), *[(p, p) for p in augmentation.shift]], mode="reflect")
-    views = []
+    seen = []
     for image, number, start in zip(padded, mirror.tolist(), first.tolist(), strict=True):
         window = [slice(a, a + n) for a, n in zip(start, images.shape[2:], strict=True)]
-        views.append(np.flip(image[:, *window], [1 + axis for axis in augmentation.mirrors[number]]))
-    return np.stack(views)
+        seen.append(np.flip(image[:, *window], [1 + axis for axis in augmentation.mirrors[number]]))
+    return np.stack(seen)
 
 
 @pytest.mark.usefixtures("way")
@@ -87,10 +91,10 @@ def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, n
     for seed in (1, 2):
         views = reference(images[rows], problem.augmentation, seed)
         assert not np.array_equal(views, images[rows])
-        seen = [pixels(samples.in_epoch(seed)) for samples in own.values()]
+        seen = [pixels(samples.in_epoch(ViewSeed(seed))) for samples in own.values()]
         assert np.array_equal(decomposition.assemble(seen[:-1]), views)
         assert np.array_equal(seen[-1], average(views, decomposition.coarse))
-        assert np.array_equal(pixels(whole.in_epoch(seed)), views)
+        assert np.array_equal(pixels(whole.in_epoch(ViewSeed(seed))), views)
         for box, part in zip(decomposition.boxes, seen[:-1], strict=True):  # with the overlap, too
             assert np.array_equal(part, views[:, :, *box.slices])
 
@@ -100,12 +104,13 @@ def test_samples_take_over_the_views_of_another_epoch_in_their_own_memory(
 ) -> None:
     problem, _ = posed
     samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"]
-    first, second = samples.in_epoch(1), samples.in_epoch(2)
-    kept = first.mirror
+    first, second = samples.in_epoch(ViewSeed(1)), samples.in_epoch(ViewSeed(2))
+    assert first.views is not None
+    kept = first.views.mirror
     assert not np.array_equal(pixels(first), pixels(second))
     first.renew(second)
     assert np.array_equal(pixels(first), pixels(second))
-    assert first.mirror is kept
+    assert first.views.mirror is kept
 
 
 def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
@@ -118,14 +123,14 @@ def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarra
         part = average(part, subdomain.block) if subdomain.is_coarse else part
         assert np.array_equal(pixels(splits["train"]), part[problem.rows["train"][1]])
         assert np.array_equal(pixels(splits["validation"]), part[rows])
-        assert splits["validation"].in_epoch(5) is splits["validation"]
+        assert splits["validation"].in_epoch(ViewSeed(5)) is splits["validation"]
         assert splits["train"].shape == splits["test"].shape == tuple(part.shape[1:])
 
 
 @pytest.mark.usefixtures("way")
 def test_a_batch_is_rows_of_the_epoch(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     problem, _ = posed
-    samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(9)
+    samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(ViewSeed(9))
     everything, rows = pixels(samples), torch.tensor([7, 0, 30, 7])
     assert np.array_equal(pixels(samples, rows), everything[rows.numpy()])
     assert np.array_equal(pixels(samples, slice(3, 9)), everything[3:9])
@@ -153,14 +158,100 @@ def test_views_are_drawn_evenly_and_anew_in_each_epoch() -> None:
     augmentation = Augmentation.from_settings(AugmentationSettings(mirror=(0, 1), shift=(1, 2)), (9, 9))
     assert augmentation is not None
     assert augmentation.mirrors == ((), (0,), (1,), (0, 1))
-    mirror, first = augmentation.draw(60_000, 3)
+    views = augmentation.draw(60_000, ViewSeed(3))
+    mirror, first = views.mirror, views.first
     counts = np.zeros((4, 3, 5))
     np.add.at(counts, (mirror.numpy(), *first.T.numpy()), 1)
     assert counts.min() > 800  # of 1,000 expected, six standard deviations
-    again, other = augmentation.draw(60_000, 3), augmentation.draw(60_000, 4)
-    assert torch.equal(again[0], mirror)
-    assert torch.equal(again[1], first)
-    assert not torch.equal(other[0], mirror)
+    again, other = augmentation.draw(60_000, ViewSeed(3)), augmentation.draw(60_000, ViewSeed(4))
+    assert torch.equal(again.mirror, mirror)
+    assert torch.equal(again.first, first)
+    assert not torch.equal(other.mirror, mirror)
+
+
+@pytest.mark.parametrize("axes", [(1,), (0, 1)], ids=str)
+def test_mirror_images_take_turns(axes: tuple[int, ...]) -> None:
+    """Half of the samples begin mirrored; every sample passes through all its mirror images, then begins again."""
+    settings = AugmentationSettings(mirror=axes, alternate=True)
+    augmentation = Augmentation.from_settings(settings, (9, 9))
+    assert augmentation is not None
+    drawn = [augmentation.draw(6_000, ViewSeed(100 + epoch, 7, epoch)).mirror for epoch in range(9)]
+    images = 2 ** len(axes)
+    for first in range(9 - images + 1):
+        turns = torch.stack(drawn[first : first + images])
+        assert torch.equal(turns.sort(0).values, torch.arange(images).unsqueeze(1).expand(-1, 6_000))
+    assert torch.equal(drawn[0], drawn[images])
+    assert (torch.bincount(drawn[0]) / 6_000 - 1 / images).abs().max() < 0.03
+    assert not torch.equal(drawn[0], augmentation.draw(6_000, ViewSeed(100, 8, 0)).mirror)  # of another training
+
+
+@pytest.mark.usefixtures("way")
+def test_all_subdomains_see_parts_of_one_hole(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+    """Cut out of the whole image, the coarse subdomain's average included: what is cut out is the mean, 0."""
+    problem, _ = posed
+    assert problem.augmentation is not None
+    augmentation = dataclasses.replace(problem.augmentation, cutout=3)
+    holed = dataclasses.replace(problem, augmentation=augmentation)
+    reader, decomposition = BoxReader(problem.info.path), problem.decomposition
+    whole = [its.read_whole(reader, "cpu")["train"].in_epoch(ViewSeed(4)) for its in (problem, holed)]
+    plain, cut = (samples.batch(slice(None))[0] for samples in whole)
+    size, views = plain.shape[2:], whole[1].views
+    assert views is not None
+    assert views.hole is not None
+    for image, with_hole, hole in zip(plain, cut, views.hole.tolist(), strict=True):
+        assert all(0 <= first <= n - 3 for first, n in zip(hole, size, strict=True))
+        expected = image.clone()
+        expected[:, *[slice(first, first + 3) for first in hole]] = 0
+        assert torch.equal(with_hole, expected)
+    own = holed.read(reader, range(len(decomposition)), "cpu")
+    for subdomain, splits in zip(decomposition.subdomains, own.values(), strict=True):
+        seen = splits["train"].in_epoch(ViewSeed(4)).batch(slice(None))[0]
+        expected = cut[:, :, *subdomain.box.slices]
+        if not subdomain.is_coarse:
+            assert torch.equal(seen, expected)
+        else:
+            pool = torch.nn.functional.avg_pool2d if len(size) == 2 else torch.nn.functional.avg_pool3d
+            averaged = pool(expected, subdomain.block, ceil_mode=True, count_include_pad=False)
+            holes = (averaged - pool(plain, subdomain.block, ceil_mode=True, count_include_pad=False)).abs() > 1e-6
+            assert (seen - averaged)[~holes].abs().max() < 0.02  # the stored average is rounded
+        assert torch.equal(splits["validation"].batch(slice(None))[0], problem_batch(problem, subdomain, reader))
+
+
+def problem_batch(problem: Problem, subdomain: Subdomain, reader: BoxReader) -> torch.Tensor:
+    """The validation split of a subdomain without a hole."""
+    number = problem.decomposition.subdomains.index(subdomain)
+    return problem.read(reader, [number], "cpu")[number]["validation"].batch(slice(None))[0]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("where", ["memory", "stream"])
+def test_samples_are_evaluated_in_all_their_mirror_images(
+    posed: tuple[Problem, np.ndarray[Any, Any]], where: Where
+) -> None:
+    problem, images = posed
+    assert problem.augmentation is not None
+    flipped = dataclasses.replace(problem, augmentation=dataclasses.replace(problem.augmentation, test_flip=True))
+    reader, decomposition = BoxReader(problem.info.path), problem.decomposition
+    read = flipped.read(reader, range(len(decomposition)), "cpu", where)
+    for subdomain, splits in zip(decomposition.subdomains, read.values(), strict=True):
+        for split, samples in splits.items():
+            _, rows = problem.rows[split]
+            seen = samples.evaluated
+            assert len(seen) == len(flipped.augmentation.mirrors)  # type: ignore[union-attr]
+            for axes, view in zip(flipped.augmentation.mirrors, seen, strict=True):  # type: ignore[union-attr]
+                part = np.flip(images[slice(None) if rows is None else rows], [2 + axis for axis in axes])
+                part = part[:, :, *subdomain.box.slices]
+                part = average(part, subdomain.block) if subdomain.is_coarse else part
+                assert np.array_equal(stored(view, flipped), part)
+                assert np.array_equal(stored(view, flipped, slice(3, 7)), part[3:7])
+
+
+def stored(view: Batches, problem: Problem, rows: slice = slice(None)) -> np.ndarray[Any, Any]:
+    shape = (1, -1, *[1] * len(problem.decomposition.image))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32).view(shape) for values in (problem.info.mean, problem.info.std)
+    )
+    return (view.batch(rows)[0] * std + mean).round().numpy().astype(np.uint8)
 
 
 def test_nothing_to_be_done_is_none() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hpcdd.config.schema import CoherentSettings
 from hpcdd.data.samples import Samples, SideBySide
 from hpcdd.models.coherent_model import CoherentModel
 from hpcdd.models.dnn import DNN
@@ -42,7 +43,9 @@ def test_with_a_rank_for_each_subdomain(subdomains: int, reduction: str, width: 
         dnn = take_part(before.dnn, [comm.rank], SubdomainSum(comm, reduction))
         part = ShardedCoherentModel({comm.rank: copy.deepcopy(before.cnns[comm.rank])}, dnn, "logits").train()
         samples = SideBySide([Samples(images[comm.rank], labels)])
-        with PlainSteps(part, torch.optim.SGD(part.parameters(), 0.5), BatchSharing(), dnn.replicated()) as steps:
+        with PlainSteps(
+            part, torch.optim.SGD(part.parameters(), 0.5), BatchSharing(), CoherentSettings(), dnn.replicated()
+        ) as steps:
             for _ in range(STEPS):
                 steps.step(samples, batch)
         return part, comm.calls, sum(traffic.bytes for traffic in comm.ledger.traffic.values())

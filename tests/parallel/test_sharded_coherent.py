@@ -13,6 +13,7 @@ from hpcdd.config.schema import Config
 from hpcdd.decomposition import rank_layout
 from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN
+from hpcdd.models.fast import Fast
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 from hpcdd.mpi import communicator
@@ -23,6 +24,7 @@ from hpcdd.parallel.sharded_coherent import (
     checksum,
     collect_dnn,
     onto_penultimate,
+    pool,
     spread_dnn,
     take_part,
 )
@@ -193,3 +195,18 @@ def test_a_checksum_tells_bits_order_and_nothing_else() -> None:
     assert checksum([changed, other]) != value
     assert checksum([torch.zeros(3)]) != checksum([-torch.zeros(3)])
     assert checksum([]) == 0
+
+
+@pytest.mark.parametrize("features", ["logits", "penultimate"])
+def test_the_pool_starts_as_the_mean_of_the_local_logits(features: str) -> None:
+    torch.manual_seed(0)
+    images = [torch.randn(5, 1, 6, 6) for _ in range(3)]
+    cnns = {s: Fast((1, 6, 6), 4, 3, (1, 2)).eval() for s in range(3)}
+    expected = torch.stack([cnn(its) for cnn, its in zip(cnns.values(), images, strict=True)]).mean(0)
+    parts = {s: prepare_cnn(cnn, features, 1.0) for s, cnn in cnns.items()}
+    dnn = pool(parts, 3, 4, reduction())
+    if features == "penultimate":
+        dnn = onto_penultimate(dnn, {s: c for s, c in parts.items() if isinstance(c, Penultimate)}, reduction())
+    found = ShardedCoherentModel(parts, dnn, features).eval()(images)
+    torch.testing.assert_close(found, expected)
+    assert all(p.requires_grad for p in dnn.parameters())

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config.schema import TrainingSettings
+from hpcdd.config.schema import CNNTrainingSettings, TrainingSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.samples import Samples
 from hpcdd.models.vgg import VGG
@@ -320,7 +320,8 @@ def test_bf16_trains_and_leaves_float32_parameters() -> None:
     for half in (False, True):
         torch.manual_seed(0)
         network = VGG(2, (1, 8, 8), 2, 8, (0.0, 0.0))
-        train(network, samples, None, TrainingSettings(epochs=10, batch_size=32), seed=0, phase="local", bf16=half)
+        settings = CNNTrainingSettings(epochs=10, batch_size=32, precision="bf16" if half else "fp32")
+        train(network, samples, None, settings, seed=0, phase="local")
         assert {p.dtype for p in network.parameters()} == {torch.float32}
         assert logits_of(network, samples, 64).dtype == torch.float32
         assert evaluate(network, samples, 64)[1] > 0.95

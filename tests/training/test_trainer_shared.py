@@ -14,7 +14,7 @@ from torch import nn
 from hpcdd.config.schema import TrainingSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.core.seeding import seed_of
-from hpcdd.data.samples import Samples
+from hpcdd.data.samples import Samples, ViewSeed
 from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.sharded_coherent import ShardedDNN
 from hpcdd.parallel.subdomain_sum import SubdomainSum
@@ -40,8 +40,10 @@ def doubled(samples: Samples) -> Samples:
 class Views(Samples):
     """Samples that move from epoch to epoch, as augmented ones do."""
 
-    def in_epoch(self, seed: int) -> Views:
-        moved = 0.1 * torch.randn(self.inputs.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    def in_epoch(self, seed: ViewSeed) -> Views:
+        moved = 0.1 * torch.randn(
+            self.inputs.shape, generator=torch.Generator().manual_seed(seed.of_epoch), dtype=torch.float64
+        )
         return Views(self.inputs + moved, self.labels)
 
 

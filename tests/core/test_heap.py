@@ -1,0 +1,39 @@
+"""What is freed stays with the process: the next step touches no new page."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import platform, resource, sys
+from hpcdd.core.heap import keep
+if platform.libc_ver()[0] != "glibc":
+    print("other")
+    sys.exit()
+kept = keep(1 << 29) if int(sys.argv[1]) else None
+import torch
+torch.set_num_threads(1)
+def step():
+    tensors = [torch.ones(1 << 20) for _ in range(40)]
+    return sum(map(len, tensors))
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_page_faults_of_a_step(kept: bool) -> None:
+    """A step takes and frees 160 MiB: 40,960 pages of 4 KiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(int(kept))], capture_output=True, text=True, check=True, timeout=600
+    )
+    if (found := done.stdout.strip()) == "other":
+        pytest.skip("another C library")
+    assert float(found) < 100 if kept else float(found) > 10_000
