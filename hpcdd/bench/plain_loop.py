@@ -75,7 +75,7 @@ def compare(
         steps: of a turn.
     """
     settings = config.local
-    plain = _Plain(settings, _network(config, problem, subdomain, device, torchs=True), training)
+    plain = PlainLoop(settings, _network(config, problem, subdomain, device, torchs=True), training)
     ours = Turns(steps, rounds + 1, lambda: finish(device), plain.step)
     _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, ours)
     clock = _Clock(device)
@@ -117,7 +117,7 @@ def _train(
         train_cnns(own, [member], BatchSharing(), Hooks(step=turns.boundary), together=together)
 
 
-class _Plain:
+class PlainLoop:
     """The plain loop, one step after the other."""
 
     def __init__(self, settings: LocalSettings, network: nn.Module, training: Subimages) -> None:

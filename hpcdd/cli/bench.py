@@ -46,6 +46,11 @@ DistributedDataParallel (gloo), trained by the section `baseline`; the local CNN
 by transfer, which continues from there. The clock counts training and all that belongs to it, with the making of the
 networks and of DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
 FOLDER takes headline.json and report.html with its figure, which `hpcdd report FOLDER` draws again."""
+_DEVICE = """\
+One device in one process, in less than eight minutes: the tests that are marked for devices (in a checkout), and steps
+of local CNNs, VGG and fast, in two and three dimensions: hpcdd in fp32 and bf16, torch.compile, 16 CNNs together,
+samples on the device and in the host's memory; each interleaved with plain eager loops in fp32, one for each CNN.
+FOLDER takes device.json and report.html, which `hpcdd report FOLDER` writes again."""
 _OUTPUT = "machine file that takes the results in addition to those that it has, for `hpcdd plan --machine`"
 
 
@@ -63,7 +68,7 @@ def declare(parser: Parser) -> None:
 
 def needs_mpi(words: Sequence[str]) -> bool:
     """Whether a benchmark works on all ranks."""
-    return list(words[:1]) != ["io"]
+    return words[:1] not in (["io"], ["device"])
 
 
 def run(comm: Comm, words: Sequence[str]) -> None:
@@ -102,16 +107,27 @@ def run(comm: Comm, words: Sequence[str]) -> None:
 
 
 def run_alone(words: Sequence[str]) -> None:
-    """``bench io``, and the help of all benchmarks; needs neither torch nor MPI.
+    """``bench io`` and ``bench device``, and the help of all benchmarks; needs no MPI.
 
     Raises:
         UserError: naming every mistake.
     """
     parsed = parse("bench", declare, words)
+    if parsed.command == "bench device":
+        _run_device(parsed.given)
+        return
     from ..bench import box_reading
 
     named = parsed.file or parsed.overrides.tree or parsed.overrides.problems
     box_reading.run(_config(parsed) if named else None, parsed.given.rounds, parsed.given.mib)
+
+
+def _run_device(given: argparse.Namespace) -> None:
+    from ..bench import device
+    from ..report import reports
+
+    device.run(given.device, given.output, given.rounds, given.steps)
+    reports.write([given.output])
 
 
 def _config(parsed: Parsed) -> Config:
@@ -150,6 +166,19 @@ def _collectives(parser: Parser) -> None:
     parser.add_fields()
 
 
+def _device(parser: Parser) -> None:
+    usage = "hpcdd bench device --output FOLDER [--device auto|cpu|cuda] [--rounds R] [--steps K]"
+    parser.describe(_DEVICE, "hpcdd bench device --output device", usage=usage)
+    parser.add_argument(
+        "--output", type=file_path, metavar="FOLDER", required=True, help="folder for the results; required"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default: auto)"
+    )
+    _add_rounds(parser, 7)
+    _add_steps(parser, 32)
+
+
 def _headline(parser: Parser) -> None:
     _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_headline.yaml --output headline", "--output FOLDER")
     parser.add_argument("--output", type=file_path, metavar="FOLDER", help="folder for the results; required")
@@ -184,6 +213,7 @@ def _train(parser: Parser) -> None:
 _BENCHMARKS: dict[str, tuple[str, Declare]] = {
     "coherent": ("a step of the coherent model compared with PyTorch's DDP (under mpirun)", _coherent),
     "collectives": ("the collectives of a run compared with bare mpi4py calls (under mpirun)", _collectives),
+    "device": ("tests and steps on one GPU compared with eager PyTorch (one process)", _device),
     "headline": ("accuracy against time, compared with the global CNN in PyTorch's DDP (under mpirun)", _headline),
     "io": ("reading boxes from files of three layouts (one process)", _io),
     "step": ("training steps of a run's CNNs and DNN (under mpirun)", _step),

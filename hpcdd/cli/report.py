@@ -17,17 +17,19 @@ def declare(parser: Parser) -> None:
         "Run: strategies compared, curves, costs, and which subimage moved each prediction.\n"
         "Study: its table (also as CSV and LaTeX), and what was expected compared with what was measured.\n"
         "HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
+        "DEVICE, a folder of `hpcdd bench device`: tests and steps of one device.\n"
         "Scaling study: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",
         "hpcdd report runs/quickstart-001",
         "hpcdd report studies/quick",
         "hpcdd report scaling_strong.jsonl scaling_weak.jsonl --output report",
-        usage="hpcdd report RUN|STUDYDIR|HEADLINE|SCALING.jsonl ... [--output FOLDER]",
+        usage="hpcdd report RUN|STUDYDIR|HEADLINE|DEVICE|SCALING.jsonl ... [--output FOLDER]",
     )
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a run directory, a study directory, a folder of `hpcdd bench headline`, or a file of `hpcdd scale`",
+        help="a run directory, a study directory, a folder of `hpcdd bench headline` or `bench device`, or a file of "
+        "`hpcdd scale`",
     )
     parser.add_argument(
         "--output",

@@ -156,8 +156,8 @@ class AugmentationSettings(Settings):
 
     test_flip: bool = False
     """Whether each CNN's decision about an image is the mean of its logits (or of what the DNN sees of it) over the
-    image and its mirror images, wherever models are evaluated or used. Needs mirror; evaluation takes as many times as
-    long."""
+    image and its mirror images, wherever a model is used, or evaluated on other splits than train. Needs mirror;
+    evaluation takes as many times as long."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -88,6 +88,11 @@ class Augmentation:
     test_flip: bool = False
 
     @property
+    def of_training(self) -> Augmentation:
+        """What is done to samples that CNNs are trained on; the DNN learns from decisions about them as they are."""
+        return replace(self, test_flip=False)
+
+    @property
     def of_evaluation(self) -> Augmentation | None:
         """What is done to samples that no CNN is trained on; None where nothing is."""
         return replace(self, shift=(0,) * len(self.shift), cutout=0) if self.test_flip else None

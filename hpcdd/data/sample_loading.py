@@ -142,7 +142,9 @@ class Loader:
 
 def augmentation_of(split: str, augmentation: Augmentation | None) -> Augmentation | None:
     """What is done to the samples of a split, of what is done to those that CNNs are trained on."""
-    return augmentation if split == "train" or augmentation is None else augmentation.of_evaluation
+    if augmentation is None:
+        return None
+    return augmentation.of_training if split == "train" else augmentation.of_evaluation
 
 
 def bytes_in_memory(

@@ -1,4 +1,4 @@
-"""``hpcdd report``: one HTML page, and its figures, of runs, of studies of runs, of scaling studies, of a headline."""
+"""``hpcdd report``: one HTML page, and its figures, of runs, studies, scaling studies, a headline, a device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ..artifacts import headline_file, study_index
+from ..artifacts import device_file, headline_file, study_index
 from ..core.errors import UserError
 from ..core.files import writing
 from . import run_page, scaling_page, study_page
+from .device_page import section as of_device
 from .headline_page import section as of_headline
 from .page import Section, write_page
 
@@ -19,8 +20,8 @@ def write(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.s
     """Writes ``report.html``, ``figures/`` and, of studies, ``tables/``; prints the tables, and where the page is.
 
     Args:
-        paths: run directories, study directories, folders of ``hpcdd bench headline`` and files of ``hpcdd scale``,
-            in the order of the page.
+        paths: run directories, study directories, folders of ``hpcdd bench headline`` and ``hpcdd bench device``, and
+            files of ``hpcdd scale``, in the order of the page.
         output: folder for the page; None: the one path that is reported, or a folder next to the first file.
         out: where to print.
 
@@ -48,6 +49,8 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
             found.append(study_page.section(table, place, output))
         elif (path / headline_file.NAME).exists():
             found.append(of_headline(path, place))
+        elif (path / device_file.NAME).exists():
+            found.append(of_device(path))
         else:
             found.append(run_page.section(path, place))
     if files := [path for path in paths if path not in folders]:

@@ -1,0 +1,245 @@
+"""``bench device``: the tests marked for devices, and steps of local CNNs in several ways, on one GPU (or a CPU).
+
+The reference of each is the plain loop of :mod:`hpcdd.bench.plain_loop`, eager and in fp32, on the same samples,
+network and batch, interleaved. Samples are random: what is in them does not matter for the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..artifacts import device_file
+from ..artifacts.device_file import HEAD, DeviceReport, DeviceTests, MeasuredWay
+from ..config.schema import Config, LocalSettings
+from ..core import environment
+from ..core.devices import use_processor
+from ..core.errors import StopRequest, UserError
+from ..core.interleaved_timing import quartiles
+from ..data.samples import Samples
+from ..parallel.batch_shards import BatchSharing
+from ..parallel.host_staging import Staging, seconds_of_copies
+from ..phases.local import create_local_cnn, train_cnns
+from ..training.checkpoints.manager import NullCheckpointManager
+from ..training.precision import native_bf16
+from ..training.status import Hooks
+from ..training.trainer import Member
+from .alternating import Turns, long_enough
+from .plain_loop import PlainLoop, take_torchs_layers
+from .single_steps import finish
+
+ROOT = Path(__file__).parents[2]
+"""Of a checkout, with its tests."""
+MANY = 16
+_MESSAGES = (1 << 10, 1 << 14, 1 << 18)
+_LIMIT = 240
+"""Seconds for the tests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network on subimages.
+
+    Attributes:
+        words: for the user.
+        model: name of the family.
+        shape: (C, *spatial).
+        batch: samples of a step.
+    """
+
+    words: str
+    model: str
+    shape: tuple[int, ...]
+    batch: int
+
+
+CASES = (
+    Case("VGG3, 20 x 20 pixels", "vgg3", (3, 20, 20), 128),
+    Case("fast3, 20 x 20 pixels", "fast3", (3, 20, 20), 512),
+    Case("VGG2, 18 x 18 x 18 voxels", "vgg2", (1, 18, 18, 18), 64),
+    Case("fast2, 18 x 18 x 18 voxels", "fast2", (1, 18, 18, 18), 64),
+)
+
+
+def run(device: str, output: Path, rounds: int, steps: int) -> None:
+    """In one process: prints the table, writes device.json.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        output: folder for the file.
+        rounds: turns of each way; one more warms up.
+        steps: of a turn.
+
+    Raises:
+        UserError: there is no such device, or ``output`` holds a result already.
+        WriteError: the file can't be written.
+    """
+    if (output / device_file.NAME).exists():
+        raise UserError(f"bench device: {output} holds {device_file.NAME} already; name another folder")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("bench device: device is 'cuda', but torch sees no GPU here; use cpu")
+    start = time.perf_counter()
+    place = "cuda:0" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    use_processor(torch.get_num_threads(), 1)
+    name = torch.cuda.get_device_name(0) if place != "cpu" else environment.processor()
+    print(f"{name}: tests of devices", flush=True)
+    tests = run_tests(place)
+    print(tests.reason or f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped", flush=True)
+    left_out: list[str] = []
+    measurements: list[MeasuredWay] = []
+    for case in CASES:
+        for found in _measured(case, place, rounds, steps, left_out):
+            measurements.append(found)
+            print(f"{found.case}, {found.way}: {1e3 * found.seconds[1]:.2f} ms, {found.factor[1]:.2f} x", flush=True)
+    report = DeviceReport(
+        device=name,
+        kind=place.partition(":")[0],
+        machine={**environment.facts(), "processor": environment.processor()},
+        tests=tests,
+        measurements=measurements,
+        staging=_staging(place),
+        left_out=list(dict.fromkeys(left_out)),
+        seconds=time.perf_counter() - start,
+        time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    for row in [HEAD, *report.rows()]:
+        print(f"{row[0]:<28}{row[1]:<44}{row[2]:>5}{row[3]:>10}{row[4]:>16}  {row[5]}")
+    for line in report.left_out:
+        print(f"left out: {line}")
+    device_file.write(output, report)
+    print(f"results: {output / device_file.NAME}", flush=True)
+
+
+def run_tests(device: str, root: Path = ROOT) -> DeviceTests:
+    """The tests marked ``device`` of a checkout, in a process of their own."""
+    if not (root / "tests/device").is_dir():
+        return DeviceTests(reason=f"{root} is no checkout: the tests come with the sources, not with the package")
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "device", "tests/device"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return DeviceTests(failed=1, seconds=_LIMIT, output=f"on {device} they took more than {_LIMIT} s")
+    seconds = time.perf_counter() - start
+
+    def count(word: str) -> int:
+        return sum(int(number) for number in re.findall(rf"(\d+) {word}", done.stdout.splitlines()[-1]))
+
+    if done.returncode not in (0, 1):
+        return DeviceTests(seconds=seconds, failed=1, output=(done.stdout + done.stderr)[-4000:])
+    return DeviceTests(
+        passed=count("passed"),
+        failed=count("failed") + count("error"),
+        skipped=count("skipped"),
+        seconds=seconds,
+        output=done.stdout[-4000:],
+    )
+
+
+def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[str]) -> list[MeasuredWay]:
+    """All ways of one case."""
+    ways: list[tuple[str, int, Callable[[Turns], object] | None, Callable[[], None] | None]] = []
+    plain = [_plain(case, device, s) for s in range(MANY)]
+
+    def trained(cnns: int, *, kept: str | None = None, precision: str = "fp32") -> Callable[[Turns], object]:
+        return lambda turns: _train(case, device, cnns, turns, kept=kept, precision=precision)
+
+    precisions = ["fp32", *["bf16"] * native_bf16(device)]
+    if len(precisions) == 1:
+        left_out.append(f"bf16: {device} has no instructions for it")
+    ways += [(f"hpcdd, {precision}", 1, trained(1, precision=precision), None) for precision in precisions]
+    if device != "cpu":
+        ways.append(("hpcdd, fp32, samples in the host's memory", 1, trained(1, kept="cpu"), None))
+        ways.append(("torch.compile, fp32", 1, None, _plain(case, device, 0, compiled=True).step))
+    else:
+        left_out.append("torch.compile, and samples in the host's memory: they are of GPUs")
+    ways += [
+        (f"hpcdd, {precision}, together", MANY, trained(MANY, precision=precision), None) for precision in precisions
+    ]
+    found = []
+    for way, cnns, training, step in ways:
+
+        def reference(cnns: int = cnns) -> None:
+            for one in plain[:cnns]:
+                one.step()
+
+        number = max(1, steps // cnns)
+        turns = Turns(number, rounds + 1, lambda: finish(device), reference)
+        with contextlib.suppress(StopRequest):
+            if training is not None:
+                training(turns)
+            while step is not None:
+                turns.boundary()
+                step()
+        ours, theirs = turns.seconds[1:], turns.others[1:]
+        found.append(
+            MeasuredWay(
+                case=case.words,
+                way=way,
+                cnns=cnns,
+                batch=case.batch,
+                seconds=quartiles(ours),
+                reference=quartiles(theirs),
+                factor=quartiles([b / a for a, b in zip(ours, theirs, strict=True)]),
+            )
+        )
+    return found
+
+
+def _train(case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None, precision: str) -> None:
+    """Local CNNs, until all turns are measured: on a GPU, and where they are many, in batched steps."""
+    samples = _samples(case, device, kept)
+    members = [Member(s, _network(case, device, s), samples, None, NullCheckpointManager()) for s in range(cnns)]
+    settings = long_enough(_settings(case, precision), len(samples), turns)
+    together = cnns > 1 or device != "cpu"
+    train_cnns(_config(case, settings), members, BatchSharing(), Hooks(step=turns.boundary), together=together)
+
+
+def _plain(case: Case, device: str, subdomain: int, *, compiled: bool = False) -> PlainLoop:
+    network = _network(case, device, subdomain, torchs=True)
+    if compiled:
+        network.compile()
+    return PlainLoop(_settings(case), network, _samples(case, device))
+
+
+def _config(case: Case, local: LocalSettings) -> Config:
+    model = {"name": case.model, "local_width": 16}
+    return Config.model_validate({"model": model}).model_copy(update={"local": local})
+
+
+def _settings(case: Case, precision: str = "fp32") -> LocalSettings:
+    recipe = {"optimizer": "muon", "momentum": 0.6} if case.model.startswith("fast") else {}
+    return LocalSettings.model_validate(
+        {"batch_size": case.batch, "schedule": "constant", "precision": precision, **recipe}
+    )
+
+
+def _network(case: Case, device: str, subdomain: int, *, torchs: bool = False) -> nn.Module:
+    network = create_local_cnn(_config(case, _settings(case)), subdomain, case.shape, 10, 16)
+    if torchs:
+        take_torchs_layers(network)
+    return network.to(device)
+
+
+def _samples(case: Case, device: str, kept: str | None = None) -> Samples:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (4 * case.batch, *case.shape), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(len(images)) % 10
+    channels = case.shape[0]
+    return Samples.of_images(images, labels, [127.5] * channels, [73.9] * channels, device, kept=kept)
+
+
+def _staging(device: str) -> dict[int, float]:
+    if device == "cpu":
+        return {}
+    sizes: Sequence[int] = _MESSAGES
+    return {8 * n: seconds_of_copies(Staging(direct=False), n, torch.int64, torch.device(device)) for n in sizes}

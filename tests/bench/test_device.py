@@ -1,0 +1,53 @@
+"""``hpcdd bench device`` on a processor: one command, one file, one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcdd.artifacts import device_file
+from hpcdd.bench import device
+from hpcdd.core.errors import UserError
+from hpcdd.report import reports
+
+
+@pytest.mark.bench
+def test_one_command_gives_one_file_and_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device.run("cpu", tmp_path / "device", rounds=2, steps=2)
+    reports.write([tmp_path / "device"])
+    found = device_file.read(tmp_path / "device")
+    assert (found.kind, found.tests.failed) == ("cpu", 0), found.tests.output
+    assert found.tests.passed > 5
+    ways = {(way.case, way.way, way.cnns) for way in found.measurements}
+    assert {case for case, _, _ in ways} == {case.words for case in device.CASES}
+    assert len(ways) == len(found.measurements)
+    assert all(0 < way.factor[0] <= way.factor[2] for way in found.measurements)
+    assert any("torch.compile" in line for line in found.left_out)
+    page = (tmp_path / "device/report.html").read_text()
+    assert all(case.words in page for case in device.CASES)
+    assert "results: " in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten_and_no_gpu_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / device_file.NAME).write_text("{}")
+    with pytest.raises(UserError, match="name another folder"):
+        device.run("cpu", tmp_path, rounds=1, steps=1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="torch sees no GPU here"):
+        device.run("cuda", tmp_path / "new", rounds=1, steps=1)
+
+
+def test_tests_that_fail_or_are_not_there_are_told(tmp_path: Path) -> None:
+    assert "is no checkout" in device.run_tests("cpu", tmp_path).reason
+    folder = tmp_path / "tests/device"
+    folder.mkdir(parents=True)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = device\n")
+    (folder / "test_it.py").write_text(
+        "import pytest\npytestmark = pytest.mark.device\ndef test_a(): pass\ndef test_b(): assert 0\n"
+        "@pytest.mark.skip\ndef test_c(): pass\n"
+    )
+    found = device.run_tests("cpu", tmp_path)
+    assert (found.passed, found.failed, found.skipped) == (1, 1, 1)
+    (folder / "test_it.py").write_text("import nothing_of_that_name\n")
+    assert device.run_tests("cpu", tmp_path).failed == 1
