@@ -180,7 +180,7 @@ def _device(parser: Parser) -> None:
 
 
 def _headline(parser: Parser) -> None:
-    _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_headline.yaml --output headline", "--output FOLDER")
+    _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_fast.yaml --output headline", "--output FOLDER")
     parser.add_argument("--output", type=file_path, metavar="FOLDER", help="folder for the results; required")
     parser.add_fields()
 

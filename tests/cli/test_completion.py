@@ -43,7 +43,7 @@ def completed(folder: Path, line: str) -> list[str]:
     [
         ("hpcdd ", list(COMMANDS)),
         ("hpcdd ev", ["evaluate"]),
-        ("hpcdd train --local.b", ["--local.batch-size"]),
+        ("hpcdd train --local.ba", ["--local.batch-size"]),
         ("hpcdd train --print", ["--print-config"]),
         ("hpcdd train mine.yaml --local.ep", ["--local.epochs"]),
         ("hpcdd train --device ", ["auto", "cpu", "cuda"]),
