@@ -29,8 +29,9 @@ from ..phases.global_cnn import create_global_cnn
 from ..phases.local import decided, train_local_cnns, with_data
 from ..runs.finalize import dnn_template
 from ..training.optimizers import make_optimizer, make_schedule
+from ..training.split_evaluation import evaluate
 from ..training.status import Hooks
-from ..training.trainer import evaluate, view_seed_of
+from ..training.trainer import view_seed_of
 from ..training.weight_average import WeightAverage
 from . import single_steps
 from .stopwatch import Stopwatch, slowest

@@ -7,7 +7,6 @@ and command lines become a :class:`Config` is described in :mod:`hpcdd.config.lo
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -15,11 +14,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from .sections import (
     AugmentationSettings,
+    CheckpointSettings,
+    CommSettings,
     DataSettings,
     DecompositionSettings,
     FileName,
     Fraction,
     ModelSettings,
+    RunSettings,
     Settings,
     consistent,
 )
@@ -226,62 +228,6 @@ class BaselineSettings(CNNTrainingSettings):
 
     enabled: bool = False
     """Whether the baseline is trained."""
-
-
-class CheckpointSettings(Settings):
-    """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
-
-    every: str = "5 minutes"
-    """How often a checkpoint is written: `1 epoch`, `N epochs`, or `N minutes` (also fractions). One is always written
-    at the end of a training and when the job is asked to stop."""
-
-    @property
-    def epochs(self) -> int | None:
-        """Epochs between two checkpoints, None where minutes count."""
-        number, unit = self.every.split()
-        return int(number) if unit.startswith("epoch") else None
-
-    @property
-    def minutes(self) -> float | None:
-        """Minutes between two checkpoints, None where epochs count."""
-        number, unit = self.every.split()
-        return float(number) if unit.startswith("minute") else None
-
-    @model_validator(mode="after")
-    def _check_every(self) -> Self:
-        found = re.fullmatch(r"(\d{1,9}) epochs?|(\d{1,9}(?:\.\d{1,9})?) minutes?", self.every, re.ASCII)
-        if found is None or float(found[1] or found[2]) == 0:
-            raise ValueError(f"every is {self.every!r}; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`")
-        return self
-
-
-class CommSettings(Settings):
-    """How messages are sent."""
-
-    gpu_aware: bool = False
-    """Whether MPI sends directly from GPU memory in training steps (the sum over subdomains, gradients, batch norm of
-    shared batches) instead of from copies in the host's memory. Needs GPUs and an MPI library built with CUDA."""
-
-
-class RunSettings(Settings):
-    """Supervision of a job, and what it writes besides its results."""
-
-    stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
-    """Seconds after which a rank that makes no progress (a hung node, GPU or file system) is reported and the job is
-    ended, so that it can be resumed. Must be longer than the longest training step and the longest read. null:
-    never."""
-
-    report: bool = True
-    """Whether a run ends by writing its report: report.html and figures/ in the run directory. In a study: whether the
-    study writes one; its runs don't."""
-
-    survive: bool = False
-    """Whether a job continues without ranks that have died: the others load their subdomains from the checkpoints.
-    Needs Open MPI 5 in its fault-tolerant mode (ULFM, see docs/how-to/resume.md)."""
-
-    tensorboard: bool = False
-    """Whether loss, accuracy and learning rate of every epoch are also written for TensorBoard, into the folder
-    tensorboard of the run directory. Needs the extra `tensorboard`."""
 
 
 class Config(Settings):

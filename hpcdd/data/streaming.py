@@ -13,7 +13,7 @@ import torch
 
 from .augmentation import Augmentation, AugmentedSamples
 from .sample_order import Shuffle
-from .samples import Batches, Rows, Samples, ViewSeed
+from .samples import Batches, Rows, Samples, ViewSeed, channels_last
 
 Places = npt.NDArray[np.int64]
 
@@ -133,7 +133,8 @@ class _Windows:
             labels.append(found[1])
             positions = positions[~inside]
             if not len(positions):
-                return torch.cat(inputs), torch.cat(labels)
+                whole = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+                return whole.contiguous(memory_format=channels_last(whole.ndim - 2)), torch.cat(labels)
             self._samples = None  # so that three windows are never in memory
 
     def _advance(self) -> Samples:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..artifacts.model_file import ModelFile
 from ..config import loading
-from ..config.schema import CommSettings, Config
+from ..config.schema import Config
+from ..config.sections import CommSettings
 from ..core.errors import UserError
 from ..data.augmentation import Augmentation
 from ..data.format import DatasetInfo, inspect, resolve

@@ -33,8 +33,9 @@ from ..parallel.sharded_coherent import (
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replica_checks import checked
+from ..training.split_evaluation import logits_of
 from ..training.status import Hooks
-from ..training.trainer import logits_of, train
+from ..training.trainer import train
 from .aggregation import fresh_dnn
 from .evaluation import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
@@ -113,6 +114,7 @@ def train_coherent(
         stacks=part.stacks,
         share=share,
         replicated=replicated,
+        continues=start == "transfer",
         hooks=hooks,
         manager=manager,
     )

@@ -15,8 +15,9 @@ from ..parallel.batch_shards import broadcast_state
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replica_checks import checked
+from ..training.split_evaluation import logits_of
 from ..training.status import Hooks
-from ..training.trainer import logits_of, train
+from ..training.trainer import train
 from .local import with_data
 
 

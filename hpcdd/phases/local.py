@@ -25,8 +25,9 @@ from ..models.registry import create
 from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.replica_checks import checked
+from ..training.split_evaluation import logits_of
 from ..training.status import Hooks
-from ..training.trainer import Member, logits_of, train, train_batched
+from ..training.trainer import Member, train, train_batched
 
 IMAGES_SEEN = 5000
 
@@ -213,7 +214,7 @@ def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: in
 def decided(
     config: Config, network: nn.Module, split: str, samples: Subimages, step: Callable[[], None], share: BatchSharing
 ) -> torch.Tensor:
-    """A local CNN's logits on one split, see :func:`hpcdd.training.trainer.logits_of`.
+    """A local CNN's logits on one split, see :func:`hpcdd.training.split_evaluation.logits_of`.
 
     In bf16 on the training split if the CNN was trained in it: what the DNN learns from need not be more exact than
     what the CNN has learned from.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ..config.schema import CheckpointSettings
+from ..config.sections import CheckpointSettings
 from ..core.seeding import WHOLE
 from ..mpi.communicator import Comm
 from ..mpi.traffic import Ledger

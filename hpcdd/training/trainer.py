@@ -12,23 +12,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ..config.schema import LocalSettings, TrainingSettings
 from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, ViewSeed
 from ..models.batched_networks import BatchedNetworks
-from ..models.coherent_model import CoherentModel
 from ..mpi.library import is_loss
 from ..parallel.batch_shards import BatchSharing
-from ..parallel.sharded_coherent import ShardedCoherentModel
 from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot
 from .optimizers import advance, make_optimizer, make_schedule
 from .random_streams import RandomStreams
-from .status import Hooks, RunningMetrics
-from .step_timing import EVALUATION, part
+from .split_evaluation import evaluate
+from .status import Ending, Hooks, RunningMetrics
 from .steps import BatchedSteps, PlainSteps, Steps
 from .training_state import EarlyStopping, OptimizerMemory, State
 from .weight_average import WeightAverage
@@ -66,6 +63,7 @@ def train(
     stacks: Sequence[BatchedNetworks] = (),
     share: BatchSharing | None = None,
     replicated: Sequence[nn.Parameter] = (),
+    continues: bool = False,
     hooks: Hooks | None = None,
     manager: NullCheckpointManager | None = None,
 ) -> int:
@@ -88,6 +86,7 @@ def train(
         stacks: of CNNs inside ``network`` that compute together; their subdomains are none of ``parts``.
         share: with whom batches are shared, and the flag that rides in the messages; default: nobody.
         replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
+        continues: whether early stopping may keep the network as it is now, if no epoch is better.
         hooks: see :class:`Hooks`.
 
     Returns:
@@ -115,7 +114,7 @@ def train(
     member = Member(subdomain, network, training, validation, manager or NullCheckpointManager())
 
     def group(members: Sequence[Member]) -> _Group:
-        return _Group(members, [state], steps, settings, seed, phase, hooks or Hooks())
+        return _Group(members, [state], steps, settings, seed, phase, hooks or Hooks(), continues=continues)
 
     return _train_groups([member], group)[subdomain]
 
@@ -201,7 +200,10 @@ class _Group:
         seed: int,
         phase: str,
         hooks: Hooks,
+        *,
+        continues: bool = False,
     ) -> None:
+        self._continues = continues
         self._members, self._states, self._steps, self._settings = members, states, steps, settings
         self._seed, self._phase, self._hooks = seed, phase, hooks
         self._share, self._running = states[0].share, [state.running for state in states]
@@ -251,6 +253,9 @@ class _Group:
                 for stream in streams:
                     stack.enter_context(stream)
                 stack.enter_context(self._steps)
+                if self._continues and self._settings.early_stopping and not self._running[0].steps_in_all:
+                    for member, state in self._pairs:
+                        self._take_start(member, state)
                 while not self._complete and not any(state.patience.exhausted for state in self._states):
                     self._epoch(save)
                     for member, state in self._pairs:  # a stop in here leaves all of them at one place
@@ -327,6 +332,15 @@ class _Group:
                     running.validation = evaluate(member.network, member.validation, batch, hooks.step, share)
             running.take(hooks.agree(running.ending(share.flag.reason)))
 
+    def _take_start(self, member: Member, state: State) -> None:
+        """Early stopping's first candidate: the network before its first step."""
+        assert member.validation is not None  # early stopping needs it
+        with self._hooks.evaluation():
+            batch = self._settings.evaluation_batch
+            _, accuracy = evaluate(member.network, member.validation, batch, self._hooks.step, state.share)
+        agreed = self._hooks.agree(Ending(self._phase, 0, (0.0,), (0.0, accuracy), None))
+        state.patience.take(agreed.validation[1], member.network)
+
     def _end_epoch(self, member: Member, state: State) -> bool:
         """Goes on to the next epoch; whether this was the last."""
         state.patience.take(state.running.validation[1], member.network)
@@ -345,63 +359,3 @@ def view_seed_of(seed: int, phase: str, epoch: int) -> ViewSeed:
     """
     purpose = f"{phase} augmentation"
     return ViewSeed(seed_of(seed, purpose, epoch=epoch), seed_of(seed, f"{purpose} of all epochs"), epoch)
-
-
-def logits_of(
-    network: nn.Module,
-    samples: AnySamples,
-    batch: int,
-    step: Callable[[], None] = lambda: None,
-    share: BatchSharing | None = None,
-) -> torch.Tensor:
-    """The network's decisions on a whole split, in evaluation mode and float32.
-
-    Args:
-        network: maps a batch of inputs to logits (b, K), or to anything of shape (b, F).
-        samples: n samples.
-        batch: how many at a time, see :attr:`hpcdd.config.schema.TrainingSettings.evaluation_batch`; ranks that share
-            them take a part each, as in a training.
-        step: called before each batch.
-        share: ranks that have copies of the network compute a part each.
-
-    Returns:
-        float32 (n, K) on the CPU of every rank.
-    """
-    share = share or BatchSharing()
-    rows, each = share.part_of(len(samples)), share.most_of(batch)
-    network.eval()
-    found = []
-    with torch.inference_mode():
-        # A share without rows takes part with an empty batch: others may wait for its messages.
-        for start in range(rows.start, max(rows.stop, rows.start + 1), each):
-            step()
-            with part(EVALUATION):
-                found.append(_decided(network, samples, slice(start, min(start + each, rows.stop))))
-    return share.all_gather(torch.cat(found).cpu(), len(samples))
-
-
-def _decided(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tensor:
-    """What the network gives for some rows, float32 (b, F): the mean over the images in which they are evaluated.
-
-    In the coherent model the mean is that of each CNN's output, as where the outputs of trained CNNs are combined.
-    """
-    views = [view.batch(rows)[0] for view in samples.evaluated]
-    if len(views) == 1:
-        return network(views[0]).float()  # type: ignore[no-any-return]
-    if isinstance(network, ShardedCoherentModel | CoherentModel):
-        outputs = zip(*[network.outputs(view) for view in views], strict=True)
-        return network.combined([torch.stack(its).mean(0) for its in outputs]).float()
-    return torch.stack([network(view).float() for view in views]).mean(0)
-
-
-def evaluate(
-    network: nn.Module,
-    samples: AnySamples,
-    batch: int,
-    step: Callable[[], None] = lambda: None,
-    share: BatchSharing | None = None,
-) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on a split, in evaluation mode; arguments as for :func:`logits_of`."""
-    logits, labels = logits_of(network, samples, batch, step, share), samples.labels.cpu()
-    accuracy = (logits.argmax(1) == labels).float().mean()
-    return float(functional.cross_entropy(logits, labels)), float(accuracy)

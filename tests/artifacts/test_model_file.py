@@ -37,7 +37,7 @@ from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.registry import create
 from hpcdd.models.serialization import State
-from hpcdd.training.trainer import logits_of
+from hpcdd.training.split_evaluation import logits_of
 
 
 def volumes(path: Path) -> DatasetInfo:

@@ -217,7 +217,7 @@ CONFIGURATIONS = [
     of(
         "model: {name: 'os:system(\"true\")'}\n",
         "call for a factory",
-        "c.yaml:1: model.name is 'os:system(\"true\")'; use vgg3, resnet20 (or other depths), or "
+        "c.yaml:1: model.name is 'os:system(\"true\")'; use vgg3, resnet20, fast3 (or other depths), or "
         "package.module:factory",
     ),
     of(

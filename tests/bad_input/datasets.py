@@ -11,7 +11,7 @@ import numpy as np
 
 from .row import LONG, Make, Row, folder, text, void
 
-TRAIN = ("train", "--data.file", "d.h5", "--model.name", "vgg1")
+TRAIN = ("train", "--data.file", "d.h5", "--model.name", "vgg1", "--decomposition.overlap", "0")
 
 
 def changed(change: Callable[[h5py.File], object]) -> Make:

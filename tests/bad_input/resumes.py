@@ -110,7 +110,7 @@ RESUMES = [
     Row(
         "resume with other settings",
         going_on("--seed", "5", "--local.batch_size", "64", "--run.stall_timeout", "9"),
-        "local.batch_size was 128 in run and is 64 now; a run is resumed with what it began with, so leave it as it "
+        "local.batch_size was 256 in run and is 64 now; a run is resumed with what it began with, so leave it as it "
         "was or name another --output\n"
         "seed was 0 in run and is 5 now; a run is resumed with what it began with, so leave it as it was or name "
         "another --output",
@@ -120,13 +120,13 @@ RESUMES = [
     Row(
         "resume with fewer epochs",
         going_on("--local.epochs", "1"),
-        "local.epochs was 5 in run and is 1 now; it may only grow",
+        "local.epochs was 2 in run and is 1 now; it may only grow",
         run(),
     ),
     Row(
         "resume with more local epochs behind the aggregation",
         going_on("--local.epochs", "9"),
-        "local.epochs was 5 in run and is 9 now; it may only grow until phase dnn has begun, which builds on its "
+        "local.epochs was 2 in run and is 9 now; it may only grow until phase dnn has begun, which builds on its "
         "result",
         run(begun="dnn"),
     ),

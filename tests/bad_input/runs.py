@@ -32,10 +32,16 @@ def given(*words: str) -> tuple[str, ...]:
     return ("train", "--data.file", "good.h5", "--model.name", "vgg1", *words)
 
 
+def boxes(text: str) -> tuple[str, ...]:
+    """Boxes in the place of a grid."""
+    return given("--decomposition.grid", "null", "--decomposition.overlap", "0", "--decomposition.boxes", text)
+
+
 def own(name: str, message: str, content: str = OWN, *, mpirun: bool = False) -> Row:
     """A CNN of the user's, from a module of its own for every row."""
     module, _, factory = name.rpartition(":")
     words = ("train", "--data.file", "good.h5", "--model.name", name, "--model.local_width", "4")
+    words += ("--decomposition.overlap", "0", "--coherent.features", "logits")
     return Row(f"CNN {factory} of {module}", words, message, text(content, f"{module}.py"), mpirun=mpirun)
 
 
@@ -146,13 +152,20 @@ RUNS = [
     ),
     Row(
         "boxes beyond the image",
-        given("--decomposition.grid", "null", "--decomposition.boxes", "[[[0, 0], [9, 6]]]"),
+        given(
+            "--decomposition.grid",
+            "null",
+            "--decomposition.overlap",
+            "0",
+            "--decomposition.boxes",
+            "[[[0, 0], [9, 6]]]",
+        ),
         "decomposition.boxes[0] is [[0, 0], [9, 6]], which along axis 0 is not a part of 0 to 8; "
         "use 0 <= first < last <= 8",
     ),
     Row(
         "boxes of too many axes",
-        given("--decomposition.grid", "null", "--decomposition.boxes", THREE_AXES),
+        boxes(THREE_AXES),
         "decomposition.boxes[0] is [[0, 0, 0], [4, 4, 4]], but the image has 2 spatial axes; name "
         "2 first and 2 last pixels",
     ),
@@ -175,7 +188,7 @@ RUNS = [
     ),
     Row(
         "CNNs without room",
-        given("--decomposition.grid", "8,6", "--model.width", "1"),
+        given("--decomposition.grid", "8,6", "--decomposition.overlap", "0", "--model.width", "1"),
         "48 local CNNs of width 1 have 2,064 parameters, more than the global CNN of width 1 has "
         "(54); raise model.width, use fewer subdomains, or set model.local_width to a number",
     ),

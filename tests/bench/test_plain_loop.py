@@ -33,9 +33,9 @@ def config(tiny: Path) -> Config:
 
 def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    ours, theirs = PlainSteps.step, plain_loop._Plain.step
+    ours, theirs = PlainSteps.step, plain_loop.PlainLoop.step
     monkeypatch.setattr(PlainSteps, "step", lambda *a: (order.append("hpcdd"), ours(*a))[1])
-    monkeypatch.setattr(plain_loop._Plain, "step", lambda self: (order.append("plain"), theirs(self))[1])
+    monkeypatch.setattr(plain_loop.PlainLoop, "step", lambda self: (order.append("plain"), theirs(self))[1])
     problem = build_problem(config)
     samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]
     found = plain_loop.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)

@@ -56,7 +56,7 @@ def completed(folder: Path, line: str) -> list[str]:
         ("hpcdd bench step --st", ["--steps"]),
         ("hpcdd predict run mi", ["mine.yaml"]),
         ("hpcdd evaluate --split te", ["test"]),
-        ("mpirun -n 4 hpcdd train --local.b", ["--local.batch-size"]),
+        ("mpirun -n 4 hpcdd train --local.ba", ["--local.batch-size"]),
     ],
 )
 def test_bash_completes(folder: Path, line: str, words: list[str]) -> None:
@@ -65,7 +65,7 @@ def test_bash_completes(folder: Path, line: str, words: list[str]) -> None:
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
 def test_fish_completes(folder: Path) -> None:
-    for line, word in (("hpcdd ev", "evaluate"), ("hpcdd train --local.b", "--local.batch-size")):
+    for line, word in (("hpcdd ev", "evaluate"), ("hpcdd train --local.ba", "--local.batch-size")):
         offered = said("fish", "--no-config", "-c", f"source ./fish; complete -C '{line}'", cwd=folder)
         assert [text.split("\t")[0] for text in offered.splitlines()] == [word]
 

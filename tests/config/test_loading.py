@@ -105,7 +105,8 @@ def test_null_takes_a_setting_of_the_file_back(file: File) -> None:
     written = file("output: x\nmodel: {dropout: [0.1, 0.2]}\nlocal: {early_stopping: 2}\n")
     config, _ = parse([written, "--output", "null", "--model.dropout", "null", "--local.early_stopping=null"])
     assert what_is_set(config) == {}
-    boxes, _ = parse(["--decomposition.grid", "null", "--decomposition.boxes", "[[[0, 0], [4, 4]], [[4, 4], [8, 8]]]"])
+    none = ["--decomposition.grid", "null", "--decomposition.overlap", "0"]
+    boxes, _ = parse([*none, "--decomposition.boxes", "[[[0, 0], [4, 4]], [[4, 4], [8, 8]]]"])
     assert boxes.decomposition.boxes == (((0, 0), (4, 4)), ((4, 4), (8, 8)))
 
 

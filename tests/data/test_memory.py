@@ -25,6 +25,7 @@ from hpcdd.runs import pipeline  # everything that a run imports
 from hpcdd.config.schema import Config
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.problem import build_problem
+from hpcdd.data.samples import ViewSeed
 
 def now(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
@@ -39,7 +40,7 @@ config = Config(data={"file": path}, decomposition={"grid": [8, 8]}, model={"nam
 problem, reader = build_problem(config), BoxReader(Path(path))
 samples = problem.read(reader, [9], "cpu", storage)[9]
 assert samples["test"].batch(slice(0, 2))[0].shape == (2, 1, 48, 48)
-with samples["train"].epoch(1, 1) as (order, seen):
+with samples["train"].epoch(1, ViewSeed(1)) as (order, seen):
     for rows in torch.split(order, 4096):
         inputs, labels = seen.batch(rows[:16])
         assert inputs.shape == (len(rows[:16]), 1, 48, 48)

@@ -17,7 +17,7 @@ from hpcdd.core.errors import UserError
 from hpcdd.data import reading, sample_order
 from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.samples import AnySamples, SideBySide
+from hpcdd.data.samples import AnySamples, SideBySide, ViewSeed
 from hpcdd.data.streaming import StreamedSamples
 from hpcdd.data.writing import Split, write_dataset
 
@@ -80,7 +80,7 @@ def test_epochs_are_those_of_memory_bit_by_bit(problem: Problem, batch_size: int
     for split, stream, memory in both(problem):
         n = problem.samples[split]
         assert len(stream) == n
-        with stream.epoch(3, 4) as (visits, seen), memory.epoch(3, 4) as (expected, known):
+        with stream.epoch(3, ViewSeed(4)) as (visits, seen), memory.epoch(3, ViewSeed(4)) as (expected, known):
             assert torch.equal(visits, expected)
             assert sorted(visits.tolist()) == list(range(n))
             for rows in torch.split(visits, batch_size):
@@ -89,7 +89,7 @@ def test_epochs_are_those_of_memory_bit_by_bit(problem: Problem, batch_size: int
 
 def test_parts_of_batches_as_replicas_take_them(problem: Problem) -> None:
     for _, stream, memory in both(problem):
-        with stream.epoch(3, 4) as (visits, seen), memory.epoch(3, 4) as (_, known):
+        with stream.epoch(3, ViewSeed(4)) as (visits, seen), memory.epoch(3, ViewSeed(4)) as (_, known):
             for batch in torch.split(visits, 50):
                 assert same(seen.batch(batch[17:34]), known.batch(batch[17:34]))
 
@@ -109,7 +109,7 @@ def test_a_window_and_no_more_is_read_ahead(problem: Problem) -> None:
     visits, ends = samples.order.draw(len(samples), 1)
     assert len(ends) > 3
     assert max(np.diff([0, *ends])) < 90
-    with samples.epoch(1, 2) as (_, seen):
+    with samples.epoch(1, ViewSeed(2)) as (_, seen):
         seen.batch(visits[:5])
     ahead, sizes = reader.bytes_read, []
     for places in torch.tensor_split(visits, ends[:-1])[:2]:
@@ -126,11 +126,11 @@ def test_the_thread_ends_whatever_ends_the_epoch(tmp_path: Path, monkeypatch: py
     def streaming() -> bool:
         return any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())
 
-    with samples.epoch(1, 2) as (visits, seen):
+    with samples.epoch(1, ViewSeed(2)) as (visits, seen):
         seen.batch(visits[:5])
         assert streaming()
     assert not streaming()
-    with pytest.raises(KeyError), samples.epoch(1, 2) as (visits, seen):  # noqa: PT012
+    with pytest.raises(KeyError), samples.epoch(1, ViewSeed(2)) as (visits, seen):  # noqa: PT012
         seen.batch(visits[:5])
         raise KeyError
     assert not streaming()
@@ -161,7 +161,7 @@ def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
     assert isinstance(samples, StreamedSamples)
     drawn = {seed: samples.order.draw(N, seed) for seed in range(50)}
     seed = next(seed for seed, (visits, ends) in drawn.items() if 170 in visits[ends[1] :])
-    with pytest.raises(UserError, match=expected), samples.epoch(seed, 2) as (visits, seen):  # noqa: PT012
+    with pytest.raises(UserError, match=expected), samples.epoch(seed, ViewSeed(2)) as (visits, seen):  # noqa: PT012
         for rows in torch.split(visits, 10):
             seen.batch(rows)
             visited += 1

@@ -11,6 +11,7 @@ from torch import nn
 
 from hpcdd.config.sections import ModelSettings
 from hpcdd.data.samples import channels_last
+from hpcdd.models import batch_norm
 from hpcdd.models.batch_norm import BatchNorm, accurate
 from hpcdd.models.batched_networks import BatchedNetworks
 from hpcdd.models.registry import create
@@ -156,12 +157,15 @@ def test_a_cumulative_average_of_the_statistics() -> None:
         torch.testing.assert_close(mine, its)
 
 
-def test_bfloat16_is_summed_in_float32() -> None:
+def test_bfloat16_is_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     shape = SHAPES["images"]
     x, dy = laid_out(torch.randn(shape) + 3).bfloat16(), laid_out(torch.randn(shape)).bfloat16()
-    found = errors(norm_of(shape), x, dy)
     rounded = {"output", "input's gradient"}
+    found = errors(norm_of(shape), x, dy)  # few: by PyTorch's kernels, far below the rounding of what they normalise
+    assert all(error < (4e-3 if name in rounded else 2e-4) for name, error in found.items()), found
+    monkeypatch.setattr(batch_norm, "_FEW", 0)
+    found = errors(norm_of(shape), x, dy)
     assert all(error < (4e-3 if name in rounded else 1e-6) for name, error in found.items()), found
 
 

@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from hpcdd.config.schema import CommSettings, Config
+from hpcdd.config.schema import Config
+from hpcdd.config.sections import CommSettings
 from hpcdd.core.errors import DivergedError, UserError
 from hpcdd.decomposition import rank_layout
 from hpcdd.mpi import library

@@ -45,12 +45,12 @@ def measured(path: Path, *, seconds: float = 1e-2, latency: float = 1e-5, cores:
 
 def test_who_owns_what_and_what_it_takes(tiny: Path, tmp_path: Path) -> None:
     text = plan(tiny, "-n", "2", "--picture", str(tmp_path / "boxes.png"))
-    assert row(text, "boxes and their owners", "1")[1:4] == ["0:12 x 6:12", "12 x 6", "1"]
+    assert row(text, "boxes and their owners", "1")[1:4] == ["0:12 x 4:12", "12 x 8", "1"]
     memory = row(text, "memory of a rank", "0")
     parts = [float(cell.replace(",", "")) for cell in memory[2:9]]
     assert sum(parts) == pytest.approx(float(memory[9].replace(",", "")), abs=0.5)
     assert row(text, "messages of a rank", "local")[1:4] == ["0", "0", "per step"]
-    assert row(text, "messages of a rank", "coherent")[1:3] == ["1", f"{2 * 8 * (128 * 128 + 1):,}"]
+    assert row(text, "messages of a rank", "coherent")[1:3] == ["1", f"{2 * 8 * (256 * 3 + 1):,}"]
     assert "No times without a machine file" in text
     assert min(Image.open(tmp_path / "boxes.png").size) > 200
 
@@ -77,7 +77,19 @@ def test_times_and_efficiency_follow_the_machine_file(tiny: Path, tmp_path: Path
 def test_each_of_many_ranks_has_its_box() -> None:
     out = io.StringIO()
     command.run_alone(
-        ["-n", "49", "--decomposition.grid", "7,7", "--model.name", "vgg2", "--model.local_width", "2"], out
+        [
+            "-n",
+            "49",
+            "--decomposition.grid",
+            "7,7",
+            "--decomposition.overlap",
+            "0",
+            "--model.name",
+            "vgg2",
+            "--model.local_width",
+            "2",
+        ],
+        out,
     )
     assert row(out.getvalue(), "boxes and their owners", "48")[1:4] == ["24:28 x 24:28", "4 x 4", "48"]
 

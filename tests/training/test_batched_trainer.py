@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpcdd.config.schema import CheckpointSettings, Config
+from hpcdd.config.schema import Config
+from hpcdd.config.sections import CheckpointSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.augmentation import AugmentedSamples
 from hpcdd.data.problem import build_problem

@@ -11,8 +11,9 @@ from torch import nn
 
 from hpcdd.config.schema import TrainingSettings
 from hpcdd.training.optimizers import eager, make_optimizer, make_schedule
+from hpcdd.training.split_evaluation import evaluate
 from hpcdd.training.status import Hooks
-from hpcdd.training.trainer import evaluate, train
+from hpcdd.training.trainer import train
 
 from .toy import parameters, ring, small
 

@@ -16,8 +16,9 @@ from hpcdd.config.schema import CNNTrainingSettings, TrainingSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.samples import Samples
 from hpcdd.models.vgg import VGG
+from hpcdd.training.split_evaluation import evaluate, logits_of
 from hpcdd.training.status import Hooks, Status
-from hpcdd.training.trainer import evaluate, logits_of, train
+from hpcdd.training.trainer import train
 
 from .toy import parameters, ring, small
 
@@ -327,3 +328,20 @@ def test_bf16_trains_and_leaves_float32_parameters() -> None:
         assert evaluate(network, samples, 64)[1] > 0.95
         results.append(parameters(network))
     assert not torch.equal(*results)  # it did compute in another precision
+
+
+@pytest.mark.parametrize("continues", [False, True])
+def test_a_training_that_continues_never_ends_below_its_start(continues: bool) -> None:
+    """A rate that destroys the network: with early stopping the start is kept, where it counts."""
+    network, validation = small(), ring(200, seed=1)
+    train(
+        network, ring(400), None, TrainingSettings(epochs=10, batch_size=20, learning_rate=0.02), seed=0, phase="local"
+    )
+    before, (_, accuracy) = parameters(network), evaluate(network, validation, 100)
+    assert accuracy > 0.9
+    settings = TrainingSettings(
+        optimizer="adam", learning_rate=5.0, schedule="constant", epochs=4, batch_size=20, early_stopping=2
+    )
+    train(network, ring(400), validation, settings, seed=0, phase="coherent_transfer", continues=continues)
+    assert torch.equal(parameters(network), before) == continues
+    assert (evaluate(network, validation, 100)[1] >= accuracy) == continues

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpcdd.config.schema import CheckpointSettings, TrainingSettings
+from hpcdd.config.schema import TrainingSettings
+from hpcdd.config.sections import CheckpointSettings
 from hpcdd.core.errors import StopRequest
 from hpcdd.data import sample_order
 from hpcdd.mpi.traffic import Ledger

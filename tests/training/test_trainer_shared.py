@@ -20,8 +20,9 @@ from hpcdd.parallel.sharded_coherent import ShardedDNN
 from hpcdd.parallel.subdomain_sum import SubdomainSum
 from hpcdd.training.random_streams import RandomStreams
 from hpcdd.training.replica_checks import DriftError, checked
+from hpcdd.training.split_evaluation import logits_of
 from hpcdd.training.status import Hooks, Status
-from hpcdd.training.trainer import logits_of, train
+from hpcdd.training.trainer import train
 
 from ..thread_ranks import ThreadComm, on_ranks
 from ..waiting import LIMIT

@@ -24,8 +24,9 @@ from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition import rank_layout
 from hpcdd.models.vgg import VGG
 from hpcdd.mpi import communicator
+from hpcdd.training.split_evaluation import evaluate
 from hpcdd.training.status import Hooks, Status
-from hpcdd.training.trainer import evaluate, train
+from hpcdd.training.trainer import train
 
 
 @pytest.fixture

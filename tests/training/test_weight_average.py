@@ -10,8 +10,9 @@ from torch import nn
 
 from hpcdd.config.schema import TrainingSettings
 from hpcdd.core.errors import StopRequest
+from hpcdd.training.split_evaluation import evaluate
 from hpcdd.training.status import Hooks, Status
-from hpcdd.training.trainer import evaluate, train
+from hpcdd.training.trainer import train
 from hpcdd.training.weight_average import WeightAverage
 
 from .test_trainer import stop_at

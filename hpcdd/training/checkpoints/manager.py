@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 
-from ...config.schema import CheckpointSettings
+from ...config.sections import CheckpointSettings
 from ...core.errors import DamagedError
 from ...core.seeding import WHOLE
 from ...mpi.communicator import Comm

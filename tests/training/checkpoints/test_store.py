@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcdd.config.schema import CheckpointSettings
+from hpcdd.config.sections import CheckpointSettings
 from hpcdd.core.errors import DamagedError
 from hpcdd.core.seeding import WHOLE
 from hpcdd.mpi.traffic import Ledger
