@@ -21,17 +21,18 @@ DeviceSetting = Literal["auto", "cpu", "cuda"]
 def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]:
     """The subdomains and the replica number of every rank; pure, the same on every rank.
 
-    With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones first. With
-    N >= S each subdomain has R = N // S ranks, neighbours too, which train copies (replicas) of its CNN; the last
+    With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones last: there is the
+    coarse subdomain, the smallest, and root has other work besides. With N >= S each subdomain has R = N // S ranks, neighbours too, which train copies (replicas) of its CNN; the last
     N - R S ranks are idle and get an empty range.
 
     >>> assign(4, 3)
-    ((range(0, 2), 0), (range(2, 3), 0), (range(3, 4), 0))
+    ((range(0, 1), 0), (range(1, 2), 0), (range(2, 4), 0))
     >>> assign(2, 5)
     ((range(0, 1), 0), (range(0, 1), 1), (range(1, 2), 0), (range(1, 2), 1), (range(2, 2), 0))
     """
     replicas = max(1, num_ranks // num_subdomains)
-    blocks = [range(a, b) for a, b in split_evenly(num_subdomains, min(num_subdomains, num_ranks))]
+    larger_first = split_evenly(num_subdomains, min(num_subdomains, num_ranks))
+    blocks = [range(num_subdomains - b, num_subdomains - a) for a, b in reversed(larger_first)]
     working = [(block, replica) for block in blocks for replica in range(replicas)]
     return (*working, *[(range(num_subdomains, num_subdomains), 0)] * (num_ranks - len(working)))
 
