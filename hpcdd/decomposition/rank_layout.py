@@ -22,8 +22,8 @@ def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]
     """The subdomains and the replica number of every rank; pure, the same on every rank.
 
     With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones last: there is the
-    coarse subdomain, the smallest, and root has other work besides. With N >= S each subdomain has R = N // S ranks, neighbours too, which train copies (replicas) of its CNN; the last
-    N - R S ranks are idle and get an empty range.
+    coarse subdomain, the smallest, and root has other work besides. With N >= S each subdomain has R = N // S ranks,
+    neighbours too, which train copies (replicas) of its CNN; the last N - R S ranks are idle and get an empty range.
 
     >>> assign(4, 3)
     ((range(0, 1), 0), (range(1, 2), 0), (range(2, 4), 0))
