@@ -50,6 +50,13 @@ class SubimageStack(nn.Module):
         return [normalised(pixels, self.mean, self.std) for pixels in cut]
 
 
+def _flipped(images: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    """Mirror images along spatial axes."""
+    bits = bits_of(images)
+    flipped = bits.flip([2 + axis for axis in axes])
+    return flipped if bits is images else flipped.view(images.dtype)
+
+
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).mean(0)
 
@@ -165,8 +172,7 @@ class Classifier(nn.Module):
 
     def _views(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The images, and the mirror images of them that are decided about as well."""
-        bits = bits_of(images)
-        return [bits.flip([2 + axis for axis in axes]).view(images.dtype) if axes else images for axes in self._mirrors]
+        return [_flipped(images, axes) if axes else images for axes in self._mirrors]
 
     def _combined(self, logits: torch.Tensor) -> torch.Tensor:
         if self.strategy in RULES:

@@ -81,7 +81,7 @@ def written(path: Path, info: DatasetInfo, config: Config) -> Written:
     def coherent(features: str) -> CoherentModel:
         prepared = [prepare_cnn(cnn, features, 0.5) for cnn in cnns()]
         widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in prepared]
-        return CoherentModel(prepared, create_dnn(config.aggregation, widths, num_classes, config.seed + 1), features)
+        return CoherentModel(prepared, create_dnn(config.coherent_dnn, widths, num_classes, config.seed + 1), features)
 
     global_cnn = None
     if config.baseline.enabled:

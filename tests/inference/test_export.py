@@ -22,6 +22,7 @@ from hpcdd.inference import export
 from ..artifacts.test_model_file import CASES, volumes, written
 from ..bad_input.outcome import check_text
 from .conftest import STRATEGIES, Run
+from .test_load import FLIPPED
 
 
 # A start from scratch ends in the same graph as one by transfer.
@@ -116,3 +117,10 @@ def test_what_is_not_installed_is_told(
         "hpcdd: ONNX needs onnxscript, onnxruntime, which are not installed; run pip install 'hpcdd[export]'\n",
         ["onnxscript", "onnxruntime"],
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["dnn", "coherent_transfer"])
+def test_a_fast_model_with_test_flips(tmp_path: Path, tiny: Path, strategy: str) -> None:
+    written(tmp_path / "model.h5", inspect(tiny), FLIPPED)
+    assert export.to_onnx(hpcdd.load(tmp_path / "model.h5", strategy), tmp_path / "fast.onnx") <= 1e-5

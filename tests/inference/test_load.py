@@ -12,9 +12,14 @@ import pytest
 import torch
 
 import hpcdd
+from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
+from hpcdd.data.format import inspect
+from hpcdd.data.reading import BoxReader
+from hpcdd.decomposition.boxes import Box
 from hpcdd.inference import classifier
 
+from ..artifacts.test_model_file import written
 from ..bad_input.outcome import check_text
 from .conftest import STRATEGIES, Run
 
@@ -135,3 +140,29 @@ def test_loading_imports_no_mpi(run: Run) -> None:
     program = f"import sys, hpcdd; hpcdd.load({str(run.path)!r}); print([m for m in sys.modules if 'mpi' in m])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "mpi4py" not in done.stdout
+
+
+FLIPPED = Config.model_validate(
+    {
+        "model": {"name": "fast2", "width": 4},
+        "decomposition": {"grid": [2, 2], "coarse": True},
+        "augmentation": {"mirror": [1], "test_flip": True},
+        "coherent": {"starts": ["transfer"], "features": "penultimate", "dnn_start": "pool"},
+    }
+)
+
+
+@pytest.mark.parametrize("strategy", ["average", "dnn", "coherent_transfer"])
+def test_an_image_and_its_mirror_image_are_decided_alike(tmp_path: Path, tiny: Path, strategy: str) -> None:
+    """With test-time flips; without them they are not."""
+    info = inspect(tiny)
+    images = BoxReader(tiny).read("test", Box((0, 0), info.image_shape[1:]))
+    found = []
+    for flip in (True, False):
+        augmentation = FLIPPED.augmentation.model_copy(update={"test_flip": flip})
+        written(tmp_path / f"{flip}.h5", info, FLIPPED.model_copy(update={"augmentation": augmentation}))
+        model = hpcdd.load(tmp_path / f"{flip}.h5", strategy)
+        one, other = (model.predict_proba(np.ascontiguousarray(its)) for its in (images, images[..., ::-1]))
+        found.append(float(np.abs(one - other).max()))
+        assert float(one.std(0).min()) > 0
+    assert found[0] < 1e-6 < found[1]
