@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = 128 << 10, 65536  # its defaults
 _MADV_HUGEPAGE = 14
 _HUGE = 2 << 20
 
@@ -39,3 +40,12 @@ def keep(reserve: int) -> bool:
     advised = bool(libc.madvise(start, max(0, block + reserve - start) // _HUGE * _HUGE, _MADV_HUGEPAGE) == 0)
     libc.free(block)
     return advised
+
+
+def release() -> None:
+    """Ends what :func:`keep` has begun, and gives what is free back to the kernel: for programs that go on."""
+    libc = ctypes.CDLL(None)
+    if all(hasattr(libc, name) for name in ("mallopt", "malloc_trim")):
+        libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        libc.malloc_trim(ctypes.c_size_t(0))

@@ -6,11 +6,10 @@ The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, 
 
     weights      4 P, of everything that it holds; twice with early stopping, which keeps the best so far
     gradients    4 P
-    optimizer    4 P times 2 (Adam, AdamW), 1 (SGD with momentum) or 0
+    optimizer    4 P times 2 (Adam, AdamW), 1 (SGD and Muon with momentum) or 0
     activations  the most that the tensors of a step take at one time, counted from their shapes
-                 (:mod:`hpcdd.plan.simulate`); trained together, the sum over the CNNs and the DNN's part; besides, of
-                 the largest CNN half of what lies in tensors below 32 MiB, for the C library's heap keeps
-                 what such tensors leave
+                 (:mod:`hpcdd.plan.simulate`); trained together, the sum over the CNNs and the DNN's part; besides,
+                 half of the largest CNN's, for the heap keeps what they leave (:mod:`hpcdd.core.heap`)
     decisions    4 n K for each of its CNNs; on root what gather and DNN take as well
 
 Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels other than
@@ -181,7 +180,7 @@ class Memories:
         settings = self._config.coherent if coherent else self._config.local
         rows = self._rows(settings, self._layout.replicas)
         steps = [self.workload.local_cnn(s, rows, settings.computed_in) for s in cnns]
-        left = [self.workload.simulated(step).heap_bytes for step in steps]
+        left = [self.workload.simulated(step).peak_bytes for step in steps]
         return sum(left) if coherent else max(left)
 
     def _moment(
@@ -224,8 +223,8 @@ class Memories:
 
     def _peak(self, *pieces: Work) -> int:
         """Of pieces of work that are in memory together, with what the heap keeps of them."""
-        found = [self.workload.simulated(work) for work in pieces]
-        return sum(its.peak_bytes for its in found) + max(its.heap_bytes for its in found) // 2
+        found = [self.workload.simulated(work).peak_bytes for work in pieces]
+        return sum(found) + max(found) // 2
 
     def _peak_of_evaluation(self, subdomains: Iterable[int], settings: TrainingSettings, shared: int) -> int:
         batch = self._evaluated(settings, shared)
@@ -283,6 +282,6 @@ def _parameters(network: nn.Module) -> int:
 
 def _states(settings: TrainingSettings) -> int:
     """Numbers that the optimizer remembers of each parameter."""
-    if settings.optimizer == "sgd":
+    if settings.optimizer in ("sgd", "muon"):
         return int(settings.momentum > 0)
     return 2

@@ -29,20 +29,15 @@ class Simulated:
         peak_bytes: the most that all tensors take at one time which the step makes: inputs, activations, gradients,
             temporary results; not the parameters. Of the scratch memory inside of kernels that of convolutions in a
             training is in it, see :func:`_scratch`.
-        heap_bytes: of these, those of tensors that are small enough for the C library's heap, see :data:`LARGE`.
     """
 
     flops: int
     peak_bytes: int
-    heap_bytes: int
 
     def of_part(self, rows: int, whole: int) -> Simulated:
         """Of ``rows`` of the ``whole`` batch that was gone through, in proportion."""
         return self if rows == whole else Simulated(*(value * rows // whole for value in dataclasses.astuple(self)))
 
-
-LARGE = 32 << 20
-"""Bytes from which on glibc takes a tensor from the system and gives it back at once (M_MMAP_THRESHOLD, mallopt(3))."""
 
 LEAST_ROWS = 2
 """Of a batch that is gone through: batch norm takes no single value, but where several ranks share its statistics."""
@@ -116,13 +111,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         peak: the most of them at one time.
-        heap: of these, those below :data:`LARGE`.
     """
 
     def __init__(self, *, scratch: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self.heap = 0
-        self._now = self._small = 0
+        self.peak = self._now = 0
         self._scratch = scratch
         self._seen: set[int] = set()
 
@@ -137,24 +130,18 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _note(self, more: Sequence[int] = ()) -> None:
-        if self._now + sum(more) > self.peak:
-            self.peak = self._now + sum(more)
-            self.heap = self._small + sum(size for size in more if size < LARGE)
+        self.peak = max(self.peak, self._now + sum(more))
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()
         self._seen.add(key)
-        self._count(size)
+        self._now += size
         self._note()
         weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
-        self._count(-size)
-
-    def _count(self, size: int) -> None:
-        self._now += size
-        self._small += size if abs(size) < LARGE else 0
+        self._now -= size
 
 
 def _simulated(network: nn.Module, step: Callable[[], None], *, scratch: bool) -> Simulated:
@@ -167,4 +154,4 @@ def _simulated(network: nn.Module, step: Callable[[], None], *, scratch: bool) -
             f"{type(network).__name__} can't be gone through with shapes alone, without values "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); plan needs that of model.name"
         ) from error
-    return Simulated(flops.get_total_flops(), live.peak, live.heap)
+    return Simulated(flops.get_total_flops(), live.peak)

@@ -14,6 +14,7 @@ import torch
 
 from ..artifacts.results import Results
 from ..config.schema import Config
+from ..core import heap
 from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
 from ..mpi.communicator import Comm
@@ -72,8 +73,8 @@ def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
 def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
     """A duplicate of ``comm``, by default of COMM_WORLD, for what a script calls; collective.
 
-    Behind the block the caller's signal handlers and torch's number of threads are as before. What one of several ranks
-    meets alone in it ends the job.
+    Behind the block the caller's signal handlers, torch's number of threads and the heap are as before. What one of
+    several ranks meets alone in it ends the job.
 
     Raises:
         UserError: this is not the main thread, which gets the signals.
@@ -92,5 +93,6 @@ def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
     finally:
         ranks.free()
         torch.set_num_threads(threads)
+        heap.release()
         for signum, handler in handlers.items():
             signal.signal(signum, handler)

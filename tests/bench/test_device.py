@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from hpcdd.report import reports
 
 
 @pytest.mark.bench
-def test_one_command_gives_one_file_and_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_gives_one_file_and_one_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "MANY", 2)
+    monkeypatch.setattr(device, "CASES", tuple(dataclasses.replace(case, batch=16) for case in device.CASES))
     device.run("cpu", tmp_path / "device", rounds=2, steps=2)
     reports.write([tmp_path / "device"])
     found = device_file.read(tmp_path / "device")

@@ -151,10 +151,10 @@ def test_a_run_stopped_on_two_hosts_ends_on_four_as_on_one(
 ) -> None:
     train = ["train", config, "--progress", "off", "--output", "run"]
     # Ranks 0 and 2 are on host1, 1 on host2: it alone is asked to stop.
-    stopped = hosts.launcher(hosts=TWO).run(3, [FAULTY, "coherent", "1", "SIGUSR1@20", *train], tmp_path)
+    stopped = hosts.launcher(hosts=TWO).run(3, [FAULTY, "coherent", "1", "SIGUSR1@10", *train], tmp_path)
     assert stopped.returncode == 75, stopped.stderr
     assert stopped.stderr.count("hpcdd: asked to stop by SIGUSR1 in phase coherent") == 1
-    assert {(tmp_path / f"steps-{rank}").read_text() for rank in range(3)} == {"20"}
+    assert {(tmp_path / f"steps-{rank}").read_text() for rank in range(3)} == {"10"}
     before = hosts.sent()
     done = hosts.launcher().hpcdd(4, train, tmp_path)
     assert done.returncode == 0, done.stderr

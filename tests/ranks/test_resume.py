@@ -335,7 +335,7 @@ def test_a_second_signal_forces_the_end(mpi: Launcher, config: Path, tmp_path: P
 def test_a_rank_that_hangs_is_named_and_the_job_ends(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, what: str
 ) -> None:
-    words = [FAULTY, phase, str(rank), f"{what}@20", "train", config, "--output", "run"]
+    words = [FAULTY, phase, str(rank), f"{what}@10", "train", config, "--output", "run"]
     ended = mpi.run(3, [*words, "--run.stall_timeout", "8", "--checkpoint.every", "1 epoch"], tmp_path)
     assert ended.returncode != 0
     # A stopped process is named as it was at its last sign, which may be a moment older.

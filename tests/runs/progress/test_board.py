@@ -76,7 +76,7 @@ def test_a_run_shows_what_its_metrics_say_also_when_it_is_asked_later(
 ) -> None:
     words = ["train", "--data.file", str(tiny), "--model.name", "vgg1", "--model.width", "8", "--output", "run"]
     few = ["--local.epochs", "2", "--aggregation.epochs", "1", "--progress", "off"]
-    none = ["--coherent.epochs", "1", "--coherent.schedule", "constant"]
+    none = ["--coherent.epochs", "1", "--coherent.learning_rate", "1e-9"]
     done = mpi.hpcdd(2, [*words, *few, *none], tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run/tensorboard").exists()
