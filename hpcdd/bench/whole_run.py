@@ -118,17 +118,21 @@ def _refuse(found: Sequence[str]) -> None:
 def _of_config(config: Config) -> list[str]:
     """What the plain script can't do, and what has no effect."""
     lacking = {
-        "augmentation": bool(config.augmentation.mirror) or bool(torch.tensor(config.augmentation.shift).any()),
+        "augmentation": bool(config.augmentation.mirror or config.augmentation.cutout)
+        or bool(torch.tensor(config.augmentation.shift).any()),
         "decomposition.coarse": config.decomposition.coarse,
         "aggregation.placement distributed": config.aggregation.placement != "root",
         "aggregation.dropout": config.aggregation.dropout > 0,
         "coherent.parallelism data": config.coherent.parallelism != "model",
         "coherent.features penultimate": config.coherent_features == "penultimate",
-        "coherent.dnn_start fresh": config.coherent.dnn_start != "trained",
+        f"coherent.dnn_start {config.coherent.dnn_start}": config.coherent.dnn_start != "trained",
+        "whitening": config.model.name.startswith("fast"),
         "baseline.enabled": config.baseline.enabled,
         "run.survive": config.run.survive,
         **{f"{name}.precision bf16": getattr(config, name).precision != "fp32" for name in ("local", "coherent")},
         **{f"{name}.early_stopping": getattr(config, name).early_stopping is not None for name in _SECTIONS},
+        **{f"{name}.label_smoothing": getattr(config, name).label_smoothing > 0 for name in _SECTIONS},
+        **{f"{name}.ema": getattr(config, name).ema > 0 for name in _SECTIONS},
     }
     found = [f"the plain script has no {what}; leave it out" for what, wanted in lacking.items() if wanted]
     if config.coherent.starts != ("transfer",):

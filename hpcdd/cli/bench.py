@@ -205,7 +205,7 @@ def _step(parser: Parser) -> None:
 
 
 def _train(parser: Parser) -> None:
-    _describe(parser, _TRAIN, "mpirun -n 2 {} configs/quickstart.yaml --rounds 5", "--rounds R")
+    _describe(parser, _TRAIN, "mpirun -n 2 {} configs/quickstart_vgg3.yaml --rounds 5", "--rounds R")
     _add_rounds(parser, 3)
     parser.add_fields()
 

@@ -94,7 +94,11 @@ def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
     [
         ({"augmentation": {"shift": 1}}, "the plain script has no augmentation; leave it out"),
         ({"augmentation": {"mirror": [1]}}, "the plain script has no augmentation; leave it out"),
+        ({"augmentation": {"cutout": 2}}, "the plain script has no augmentation; leave it out"),
         ({"local": {"early_stopping": 2}}, "the plain script has no local.early_stopping; leave it out"),
+        ({"coherent": {"ema": 0.5}}, "the plain script has no coherent.ema; leave it out"),
+        ({"aggregation": {"label_smoothing": 0.5}}, "the plain script has no aggregation.label_smoothing"),
+        ({"model": {"name": "fast2"}, "coherent": {}}, "the plain script has no whitening; leave it out"),
         ({"coherent": {"starts": []}}, r"coherent.starts is \[\]; the plain script knows \[transfer\]"),
         ({"coherent": {"features": "penultimate"}}, "the plain script has no coherent.features penultimate"),
         ({"output": "here"}, "--output has no effect: the run directories are removed"),
