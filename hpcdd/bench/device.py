@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -124,9 +125,12 @@ def run_tests(device: str, root: Path = ROOT) -> DeviceTests:
     if not (root / "tests/device").is_dir():
         return DeviceTests(reason=f"{root} is no checkout: the tests come with the sources, not with the package")
     start = time.perf_counter()
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}  # or they would take a GPU that is there
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "device", "tests/device"]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_LIMIT, check=False)
+        done = subprocess.run(
+            command, cwd=root, env=os.environ | hidden, capture_output=True, text=True, timeout=_LIMIT, check=False
+        )
     except subprocess.TimeoutExpired:
         return DeviceTests(failed=1, seconds=_LIMIT, output=f"on {device} they took more than {_LIMIT} s")
     seconds = time.perf_counter() - start

@@ -68,7 +68,7 @@ def declare(parser: Parser) -> None:
 
 def needs_mpi(words: Sequence[str]) -> bool:
     """Whether a benchmark works on all ranks."""
-    return words[:1] not in (["io"], ["device"])
+    return list(words[:1]) not in (["io"], ["device"])
 
 
 def run(comm: Comm, words: Sequence[str]) -> None:

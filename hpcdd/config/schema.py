@@ -324,8 +324,10 @@ class Config(Settings):
         return self.coherent.features or self.aggregation.features
 
     def coherent_from(self, start: str) -> CoherentSettings:
-        """The settings of the coherent phase for a start, the defaults of its learning rates resolved."""
+        """The settings of the coherent phase for a start: learning rates resolved, and nothing frozen from scratch."""
         local, coherent = self.local, self.coherent
+        if start == "scratch":
+            coherent = coherent.model_copy(update={"frozen": 0})
         factor = TRANSFERRED if start == "transfer" else 1.0
         rates = ("learning_rate", "bias_learning_rate", "dense_learning_rate")
         if coherent.learning_rate is not None:

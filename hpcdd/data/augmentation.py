@@ -189,16 +189,14 @@ class AugmentedSamples(Samples):
         """The samples in some views."""
         return replace(self, views=views.to(self.inputs.device))
 
-    @property
-    def evaluated(self) -> Sequence[Self]:
-        """See :attr:`Samples.evaluated`."""
+    def evaluated(self, rows: Rows) -> Sequence[torch.Tensor]:
+        """See :meth:`Samples.evaluated`."""
         if not self.augmentation.test_flip:
-            return [self]
-        n, unshifted = len(self), torch.tensor(self.augmentation.shift)
-        return [
-            self.in_views(Views(torch.full((n,), mirror), unshifted.expand(n, -1)))
-            for mirror in range(len(self.augmentation.mirrors))
-        ]
+            return super().evaluated(rows)
+        n, device = len(self), self.inputs.device
+        unshifted = torch.tensor(self.augmentation.shift, device=device).expand(n, -1)
+        mirrors = torch.arange(len(self.augmentation.mirrors), device=device)
+        return [self.in_views(Views(mirror.expand(n), unshifted)).batch(rows)[0] for mirror in mirrors]
 
     def renew(self, other: Self) -> None:
         """See :meth:`Samples.renew`."""

@@ -109,9 +109,8 @@ class AnySamples(Batches, Protocol):
             in the order.
         """
 
-    @property
-    def evaluated(self) -> Sequence[Batches]:
-        """What is averaged over where a network decides about a sample: the sample itself, or its mirror images."""
+    def evaluated(self, rows: Rows) -> Sequence[Any]:
+        """Inputs of some rows as a network decides about them, by the mean over these: as they are, or mirrored."""
 
 
 class Subimages(AnySamples, Protocol):
@@ -180,10 +179,9 @@ class Samples:
         order, _ = self.order.draw(len(self), order_seed)
         yield order.to(self.inputs.device), self.in_epoch(view_seed)
 
-    @property
-    def evaluated(self) -> Sequence[Batches]:
-        """See :attr:`AnySamples.evaluated`."""
-        return [self]
+    def evaluated(self, rows: Rows) -> Sequence[torch.Tensor]:
+        """See :meth:`AnySamples.evaluated`."""
+        return [self.batch(rows)[0]]
 
     @property
     def fixed(self) -> bool:
@@ -248,10 +246,9 @@ class SideBySide:
             entered = [stack.enter_context(part.epoch(order_seed, view_seed, start)) for part in self.parts]
             yield entered[0][0], _Together([seen for _, seen in entered])
 
-    @property
-    def evaluated(self) -> Sequence[Batches]:
-        """See :attr:`AnySamples.evaluated`; all parts show the same mirror image."""
-        return [_Together(parts) for parts in zip(*[part.evaluated for part in self.parts], strict=True)]
+    def evaluated(self, rows: Rows) -> Sequence[list[torch.Tensor]]:
+        """See :meth:`AnySamples.evaluated`; all parts show the same mirror image."""
+        return [list(inputs) for inputs in zip(*[part.evaluated(rows) for part in self.parts], strict=True)]
 
     def batch(self, rows: Rows) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Each subdomain's inputs of some rows, as :meth:`Samples.batch` gives them, and the labels, int64 (b,)."""

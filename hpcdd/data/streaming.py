@@ -60,13 +60,12 @@ class StreamedSamples:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def evaluated(self) -> Sequence[Batches]:
-        """See :attr:`hpcdd.data.samples.AnySamples.evaluated`."""
-        views = 1 if self.augmentation is None or not self.augmentation.test_flip else len(self.augmentation.mirrors)
-        return [self] if views == 1 else [_View(self, number) for number in range(views)]
+    def evaluated(self, rows: Rows) -> Sequence[torch.Tensor]:
+        """See :meth:`hpcdd.data.samples.AnySamples.evaluated`; read once for all mirror images."""
+        samples, where = self._some(rows)
+        return samples.evaluated(where)
 
-    def some(self, rows: Rows) -> tuple[Samples, torch.Tensor]:
+    def _some(self, rows: Rows) -> tuple[Samples, torch.Tensor]:
         """Samples that have some rows, read now, and where they are in them."""
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)))
@@ -75,20 +74,8 @@ class StreamedSamples:
 
     def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`hpcdd.data.samples.Samples.batch`: of any rows, as they are, read now."""
-        samples, where = self.some(rows)
+        samples, where = self._some(rows)
         return samples.batch(where)
-
-
-@dataclass(frozen=True)
-class _View:
-    """One of the mirror images in which samples are evaluated, see :attr:`StreamedSamples.evaluated`."""
-
-    samples: StreamedSamples
-    number: int
-
-    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        found, where = self.samples.some(rows)
-        return found.evaluated[self.number].batch(where)
 
 
 class _Windows:

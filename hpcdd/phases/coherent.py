@@ -82,8 +82,7 @@ def train_coherent(
         if start == "scratch":
             for s, cnn in part.local_cnns().items():
                 with_data(cnn, samples[s]["train"], team.config.seed, s)
-        frozen = settings.frozen if start == "transfer" else 0
-        whole = assemble(team, problem, part, frozen).to(device) if settings.parallelism == "data" else None
+        whole = assemble(team, problem, part, settings.frozen).to(device) if settings.parallelism == "data" else None
     if whole is not None:
         others = [s for s in range(team.layout.num_subdomains) if s not in samples]
         inputs = {**samples, **read(others)}
@@ -133,7 +132,7 @@ def initial_part(
 
     From ``scratch`` the trained CNNs and the trained DNN are not read.
     """
-    config, features = team.config, team.config.coherent_features
+    config, features, settings = team.config, team.config.coherent_features, team.config.coherent_from(start)
     num_classes, width = problem.info.num_classes, problem.widths.local_width
 
     def cnn(subdomain: int) -> nn.Module:
@@ -141,11 +140,10 @@ def initial_part(
         made = create_local_cnn(config, subdomain, shape, num_classes, width)
         if start == "transfer":
             made.load_state_dict(local[subdomain].state_dict())
-        frozen = config.coherent.frozen if start == "transfer" else 0
-        return prepare_cnn(made, features, config.coherent.dropout_scale, frozen)
+        return prepare_cnn(made, features, settings.dropout_scale, settings.frozen)
 
     cnns = {s: cnn(s) for s in team.place.subdomains}
-    settings, on_logits = config.coherent, config.aggregation.features == "logits"
+    on_logits = config.aggregation.features == "logits"
     if settings.dnn_start == "pool":
         dnn, on_logits = pool(team.place.subdomains, len(problem.decomposition), num_classes, team.reduction()), True
     elif start == "scratch" or settings.dnn_start == "fresh":

@@ -30,6 +30,7 @@ from ..training.status import Hooks
 from ..training.trainer import Member, train, train_batched
 
 IMAGES_SEEN = 5000
+"""Training subimages from which a CNN takes what it does before its training."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: in
     """
     if isinstance(network, Fast):
         order_seed = seed_of(seed, "initial data", subdomain=subdomain)
-        with training.epoch(order_seed, ViewSeed(order_seed)) as (order, _):
+        # From its end on, so that of a stream no window is read that nobody asks for.
+        with training.epoch(order_seed, ViewSeed(order_seed), start=len(training)) as (order, _):
             network.take_data(training.batch(order[:IMAGES_SEEN])[0])
     return network
 

@@ -70,10 +70,10 @@ def _groups(network: nn.Module, settings: TrainingSettings, stacks: Sequence[Bat
         kind = "dnn" if p in of_dnn else kind_of(p.ndim - leading)
         orthogonal = settings.optimizer == "muon" and kind == "filter"
         groups.setdefault((settings.rate_of(kind), leading if orthogonal else None), []).append(p)
-    made = [{"params": found, "lr": rate, "filters": axes} for (rate, axes), found in groups.items()]
-    if settings.optimizer != "muon":
-        for group in made:
-            del group["filters"]
+    made = [
+        {"params": found, "lr": rate} | ({} if axes is None else {"filters": axes})
+        for (rate, axes), found in groups.items()
+    ]
     return sorted(made, key=lambda group: group["lr"] != settings.learning_rate)  # the first one's rate is recorded
 
 

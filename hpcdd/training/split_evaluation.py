@@ -53,7 +53,7 @@ def _decided(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tens
 
     In the coherent model the mean is that of each CNN's output, as where the outputs of trained CNNs are combined.
     """
-    views = [view.batch(rows)[0] for view in samples.evaluated]
+    views = samples.evaluated(rows)
     if len(views) == 1:
         return network(views[0]).float()  # type: ignore[no-any-return]
     if isinstance(network, ShardedCoherentModel | CoherentModel):
