@@ -4,7 +4,8 @@
 
 The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, with P numbers in its parameters:
 
-    weights      4 P, of everything that it holds; twice with early stopping, which keeps the best so far
+    weights      4 P, of everything that it holds; once more with early stopping, which keeps the best so far, and
+                 with an average of them
     gradients    4 P
     optimizer    4 P times 2 (Adam, AdamW), 1 (SGD and Muon with momentum) or 0
     activations  the most that the tensors of a step take at one time, counted from their shapes
@@ -209,8 +210,8 @@ class Memories:
         gradients, copy = _parameters(trained), _bytes(trained)
         state = 0 if settings is None else gradients * _states(settings)
         held = sum(map(_bytes, cnns.values())) + more
-        if settings is not None and settings.early_stopping is not None:
-            held += copy  # the best so far
+        if settings is not None:  # the best so far, and the average
+            held += copy * ((settings.early_stopping is not None) + (settings.ema > 0))
         # A checkpoint is an HDF5 file in memory, and its bytes.
         activations = max(step, evaluating, 2 * (state + copy), gradients) - gradients
         problem = self._problem
