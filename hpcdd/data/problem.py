@@ -102,6 +102,22 @@ def check_images(config: Config, image_shape: Sequence[int], shapes: Sequence[Se
         )
 
 
+def check_filters(config: Config, cnn: torch.nn.Module) -> None:
+    """Refuses optimizer muon where the user's own CNN has no filters, whose steps are all that it is.
+
+    Raises:
+        UserError: naming the settings.
+    """
+    if any(p.ndim > 2 for p in cnn.parameters()):
+        return
+    trained = {"local": True, "coherent": bool(config.coherent.starts), "baseline": config.baseline.enabled}
+    if found := [name for name, used in trained.items() if used and getattr(config, name).optimizer == "muon"]:
+        raise UserError(
+            f"optimizer 'muon' ({', '.join(found)}) acts on the filters of convolutions only, and the CNN of "
+            f"{config.model.name!r} has none; use sgd or adamw"
+        )
+
+
 @dataclass(frozen=True)
 class Problem:
     """The same on every rank.
@@ -218,8 +234,11 @@ def build_problem(config: Config) -> Problem:
     available = environment.available_memory()
     check_parameters(config, widths, len(decomposition), info.num_classes, available)
     check_own(config.model, shapes, info.num_classes, widths.local_width)
-    if config.coherent.starts and config.coherent_features == "penultimate":
-        check_features(create(config.model, shapes[0], info.num_classes, widths.local_width), config.model.name)
+    if config.model.is_own:
+        cnn = create(config.model, shapes[0], info.num_classes, widths.local_width)
+        if config.coherent.starts and config.coherent_features == "penultimate":
+            check_features(cnn, config.model.name)
+        check_filters(config, cnn)
     check_images(config, info.image_shape, shapes, available)
     draws = draws_of_own(config.model, shapes, info.num_classes, widths.local_width)
     if draws and config.coherent.starts and config.coherent.dropout_scale != 1:

@@ -14,6 +14,9 @@ def lazy(*, input_shape, num_classes, width):
 def one_too_few(*, input_shape, num_classes, width):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes - 1))
 
+def dense(*, input_shape, num_classes, width):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))
+
 def raising(**_):
     raise RuntimeError("no CNN today")
 
@@ -37,11 +40,12 @@ def boxes(text: str) -> tuple[str, ...]:
     return given("--decomposition.grid", "null", "--decomposition.overlap", "0", "--decomposition.boxes", text)
 
 
-def own(name: str, message: str, content: str = OWN, *, mpirun: bool = False) -> Row:
+def own(name: str, message: str, content: str = OWN, *, options: tuple[str, ...] = (), mpirun: bool = False) -> Row:
     """A CNN of the user's, from a module of its own for every row."""
     module, _, factory = name.rpartition(":")
     words = ("train", "--data.file", "good.h5", "--model.name", name, "--model.local_width", "4")
     words += ("--decomposition.overlap", "0", "--coherent.features", "logits")
+    words += options
     return Row(f"CNN {factory} of {module}", words, message, text(content, f"{module}.py"), mpirun=mpirun)
 
 
@@ -230,12 +234,18 @@ RUNS = [
     own(
         "mine_raising:raising",
         "model.name is 'mine_raising:raising'; calling it with input_shape (2, 8, 6), num_classes, "
-        "width and model.options {} fails: RuntimeError: no CNN today; FOLDER/mine_raising.py:11",
+        "width and model.options {} fails: RuntimeError: no CNN today; FOLDER/mine_raising.py:14",
     ),
     own(
         "mine_shallow:shallow",
         "model.name is 'mine_shallow:shallow', which maps a batch of shape (2, 2, 4, 3) to (2, 2, "
         "4, 3); logits of shape (2, 3) are needed",
+    ),
+    own(
+        "mine_dense:dense",
+        "optimizer 'muon' (local, coherent) acts on the filters of convolutions only, and the CNN of "
+        "'mine_dense:dense' has none; use sgd or adamw",
+        options=("--local.optimizer", "muon", "--coherent.optimizer", "muon"),
     ),
     own("mine_text:text", "model.name is 'mine_text:text', which gives a str, not a torch.nn.Module"),
     own("mine_number:number", "model.name is 'mine_number:number', which is of type int; a function is needed"),
