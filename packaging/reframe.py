@@ -1,6 +1,6 @@
 """ReFrame checks: does hpcdd train on this system, and how many samples per CPU second are that?
 
-reframe -C SITE_SETTINGS.py -c packaging/reframe.py -r
+reframe -C SITE_SETTINGS.py -c packaging/reframe.py -r        # on a workstation: packaging/reframe_local.py
 """
 
 import reframe as rfm
@@ -22,9 +22,9 @@ class QuickStart(rfm.RunOnlyRegressionTest):
 
     @sanity_function
     def is_accurate(self):
-        """The coherent model is right on 86% of the test images at least."""
+        """The coherent model is right on 90% of the test images at least."""
         accuracy = sn.extractsingle(r"coherent model, by transfer\s+│.*│\s+([\d.]+) │", self.stdout, 1, float)
-        return sn.assert_ge(accuracy, 0.86)
+        return sn.assert_ge(accuracy, 0.90)
 
     @performance_function("s")
     def cpu_seconds(self):

@@ -20,7 +20,7 @@ ELSEWHERE = {"matplotlib-base": "matplotlib", "pytorch": "torch", "pil": "pillow
 
 def test_versions_agree() -> None:
     citation, meta = yaml.safe_load(page("CITATION.cff")), json.loads(page("codemeta.json"))
-    recipe = yaml.safe_load(page("packaging/conda/meta.yaml"))
+    recipe = yaml.safe_load(page("packaging/conda/recipe.yaml"))
     assert {PROJECT["version"], citation["version"], meta["version"], recipe["package"]["version"]} == {
         hpcdd.__version__
     }
@@ -29,7 +29,7 @@ def test_versions_agree() -> None:
 
 
 def test_the_conda_recipe_has_the_dependencies() -> None:
-    run = yaml.safe_load(page("packaging/conda/meta.yaml"))["requirements"]["run"]
+    run = yaml.safe_load(page("packaging/conda/recipe.yaml"))["requirements"]["run"]
     found = dict(line.split(" ", 1) for line in run)
     assert found.pop("python") == PROJECT["requires-python"]
     assert {ELSEWHERE.get(name, name): version for name, version in found.items()} == NEEDED
