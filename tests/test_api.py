@@ -101,16 +101,16 @@ def test_a_data_set_is_prepared(tmp_path: Path) -> None:
     info = hpcdd.prepare("phantom", None, tmp_path / "p.h5", options={"samples": 12, "size": [8, 8, 8]}, grid="2,1,1")
     assert (info.samples["train"], info.image_shape) == (10, (1, 8, 8, 8))
     assert {path.name for path in tmp_path.iterdir()} == {"p.h5", "p.png"}
-    with pytest.raises(hpcdd.UserError, match="'windw' is no option of nifti; its options are .*window"):
+    with pytest.raises(hpcdd.UserError, match="'windw' is not an option of nifti; its options are .*window"):
         hpcdd.prepare("nifti", tmp_path, tmp_path / "n.h5", options={"windw": 3})
-    with pytest.raises(hpcdd.UserError, match="'photos' is no kind of source; the kinds are .*folder"):
+    with pytest.raises(hpcdd.UserError, match="'photos' is not a kind of source; use one of .*folder"):
         hpcdd.prepare("photos", tmp_path, tmp_path / "n.h5")
 
 
 def test_a_folder_that_holds_something_else_is_refused(config: hpcdd.Config) -> None:
     Path(str(config.output)).mkdir()
     (Path(str(config.output)) / "notes.txt").write_text("mine")
-    with pytest.raises(hpcdd.UserError, match=r"holds no run; nothing is overwritten") as error:
+    with pytest.raises(hpcdd.UserError, match=r"holds no run; it is not overwritten") as error:
         hpcdd.train(config)
     assert str(config.output) in str(error.value)
 

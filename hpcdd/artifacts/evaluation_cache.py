@@ -80,7 +80,7 @@ class EvaluationCache:
     def _read(self, phase: str, seal: object) -> Pieces:
         image = self._path(phase).read_bytes()
         if digest(image) != seal:
-            raise DamagedError(f"{self._path(phase)} is damaged (its SHA-256 is another one)")
+            raise DamagedError(f"{self._path(phase)} is damaged (its SHA-256 does not match)")
         try:
             return _decode(image)
         except (RuntimeError, ValueError) as error:

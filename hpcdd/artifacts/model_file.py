@@ -144,7 +144,7 @@ class ModelFile:
         stored = whole(file["boxes"]), whole(file["blocks"])
         if [found.shape[1:] for found in stored] != [(2, axes), (axes,)]:
             raise ValueError(
-                f"boxes {stored[0].shape} and blocks {stored[1].shape} are none of images {self.image_shape}"
+                f"boxes {stored[0].shape} and blocks {stored[1].shape} do not fit images of shape {self.image_shape}"
             )
         boxes = [Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in stored[0]]
         blocks = [tuple(map(int, block)) for block in stored[1]]
@@ -194,7 +194,7 @@ def open_model(path: Path, own: str | None = None) -> Iterator[ModelFile]:
     what, foreign, again = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
     with (
         open_hdf5(path, str(path), what, foreign, again) as file,
-        damage_reported(lambda reason: f"{path} is damaged as a model file ({reason}); copy it again"),
+        damage_reported(lambda reason: f"model file {path} is damaged ({reason}); copy it again"),
     ):
         yield _checked(path, file, own)
 
@@ -239,12 +239,12 @@ def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
     if found := other_format(file, "hpcdd_model_format", FORMAT):
         raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
     if fault := first_fault(file):
-        raise UserError(f"{path}: {fault}; a model file holds its data itself")
+        raise UserError(f"{path}: {fault}; a model file must contain all of its data")
     config = from_yaml(str(file.attrs["config"]), str(path))
     try:
         check_consent(config.model, own)
     except UserError as error:
-        raise UserError(f"{path} asks for code: {error}") from error
+        raise UserError(f"{path} needs code that is not allowed to run: {error}") from error
     model = ModelFile(file, config)
     stored: list[int] = []
     file.visititems(lambda _, item: stored.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)

@@ -135,9 +135,9 @@ def read(path: Path) -> SplitPredictions:
         damage_reported(lambda reason: f"{path} is damaged ({reason}); {again}"),
     ):
         if found := other_format(file, "hpcdd_decisions_format", FORMAT):
-            raise UserError(f"{path} has no decisions of format {FORMAT} ({found}); name decisions.h5 of a run")
+            raise UserError(f"{path} is not a decisions file of format {FORMAT} ({found}); name decisions.h5 of a run")
         if fault := first_fault(file):
-            raise UserError(f"{path}: {fault}; a file of decisions holds its data itself")
+            raise UserError(f"{path}: {fault}; a decisions file must contain all of its data")
         return _checked(file)
 
 
@@ -188,10 +188,10 @@ def _fault(found: SplitPredictions) -> str | None:
     checks = {
         "it has no samples": len(found.rows) == 0,
         "dnn is not among its strategies": "dnn" not in found.strategies,
-        "rows are not ascending numbers of samples": not _within(found.rows, found.samples)
+        "rows are not ascending sample numbers": not _within(found.rows, found.samples)
         or bool((np.diff(found.rows) <= 0).any()),
-        "labels are no classes": not _within(found.labels, len(found.class_names)),
-        "local decisions are no classes": not _within(found.local, len(found.class_names)),
+        "labels are not valid classes": not _within(found.labels, len(found.class_names)),
+        "local predictions are not valid classes": not _within(found.local, len(found.class_names)),
         "a number is NaN or infinite": not all(
             bool(np.isfinite(values).all())
             for values in (
@@ -201,8 +201,8 @@ def _fault(found: SplitPredictions) -> str | None:
                 *found.gradient.values(),
             )
         ),
-        "samples that are shown are not among the rows": not _within(shown, len(found.rows)),
-        "images are no images": found.images.ndim < 4 or found.images.dtype.kind not in "iuf",
+        "the samples shown are not among the rows": not _within(shown, len(found.rows)),
+        "images have an invalid shape or type": found.images.ndim < 4 or found.images.dtype.kind not in "iuf",
         "reasons are unknown": len(found.reasons) != len(shown) or not set(found.reasons) <= set(REASONS),
     }
     return next((fault for fault, there in checks.items() if there), None)

@@ -202,11 +202,11 @@ def append(path: Path, line: ScalingLine) -> None:
 def _parse(path: Path, content: bytes) -> Iterator[ScalingLine]:
     *whole, _ = content.split(b"\n")
     for number, text in enumerate(whole, start=1):
-        wrong = f"{path}:{number} is no measurement of `hpcdd scale`"
+        wrong = f"{path}:{number} is not a measurement of `hpcdd scale`"
         try:
             line = json.loads(text)
         except ValueError as error:
-            raise UserError(f"{wrong}: {error}; take the line out, or name another file") from error
+            raise UserError(f"{wrong}: {error}; remove the line, or name another file") from error
         if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
             raise UserError(f"{wrong} of format {FORMAT}; name another file")
         try:
@@ -215,7 +215,7 @@ def _parse(path: Path, content: bytes) -> Iterator[ScalingLine]:
             first = error.errors()[0]
             name, why = ".".join(map(str, first["loc"])), first["msg"]
             raise UserError(
-                f"{wrong}: its field {name!r} is missing or of a wrong kind ({why}); take the line out"
+                f"{wrong}: its field {name!r} is missing or of the wrong type ({why}); remove the line"
             ) from error
 
 

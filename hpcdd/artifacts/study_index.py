@@ -82,7 +82,7 @@ class StudyIndex(_Part):
             if lacking := [axis for axis in self.axes if axis not in run.labels]:
                 raise ValueError(f"run {run.id} has no label for {lacking[0]}")
             if type(run.fields.get("seed", self.config.get("seed", 0))) is not int:
-                raise ValueError(f"run {run.id} has a seed that is no integer")
+                raise ValueError(f"run {run.id} has a seed that is not an integer")
         return self
 
 
@@ -107,5 +107,5 @@ def read(folder: Path) -> StudyIndex:
         return read_json(path, StudyIndex)
     except UserError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise UserError(f"{folder} is no directory of a study: there is no {NAME} in it") from error
+            raise UserError(f"{folder} is not a study directory: it contains no {NAME}") from error
         raise

@@ -45,8 +45,8 @@ def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Stor
     print_problem(problem, out)
     if problem.root_bytes:
         print(
-            f"memory on root for the local decisions: {problem.root_bytes / 2**20:,.1f} MiB of "
-            f"{problem.root_available / 2**20:,.0f} MiB that are free",
+            f"memory on root for the outputs of the local CNNs: {problem.root_bytes / 2**20:,.1f} MiB of "
+            f"{problem.root_available / 2**20:,.0f} MiB free",
             file=out,
         )
     for line in storages.lines() if storages is not None else []:

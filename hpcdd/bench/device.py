@@ -85,7 +85,7 @@ def run(device: str, output: Path, rounds: int, steps: int) -> None:
         WriteError: the file can't be written.
     """
     if (output / device_file.NAME).exists():
-        raise UserError(f"bench device: {output} holds {device_file.NAME} already; name another folder")
+        raise UserError(f"bench device: {output} already holds {device_file.NAME}; name another folder")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("bench device: device is 'cuda', but torch sees no GPU here; use cpu")
     start = time.perf_counter()
@@ -123,7 +123,7 @@ def run(device: str, output: Path, rounds: int, steps: int) -> None:
 def run_tests(device: str, root: Path = ROOT) -> DeviceTests:
     """The tests marked ``device`` of a checkout, in a process of their own."""
     if not (root / "tests/device").is_dir():
-        return DeviceTests(reason=f"{root} is no checkout: the tests come with the sources, not with the package")
+        return DeviceTests(reason=f"{root} is not a checkout; the tests come with the sources, not with the package")
     start = time.perf_counter()
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}  # or they would take a GPU that is there
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "device", "tests/device"]
@@ -159,13 +159,13 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
 
     precisions = ["fp32", *["bf16"] * native_bf16(device)]
     if len(precisions) == 1:
-        left_out.append(f"bf16: {device} has no instructions for it")
+        left_out.append(f"bf16: {device} does not support it")
     ways += [(f"hpcdd, {precision}", 1, trained(1, precision=precision), None) for precision in precisions]
     if device != "cpu":
         ways.append(("hpcdd, fp32, samples in the host's memory", 1, trained(1, kept="cpu"), None))
         ways.append(("torch.compile, fp32", 1, None, _plain(case, device, 0, compiled=True).step))
     else:
-        left_out.append("torch.compile, and samples in the host's memory: they are of GPUs")
+        left_out.append("torch.compile, and samples in host memory: measured on GPUs only")
     ways += [
         (f"hpcdd, {precision}, together", MANY, trained(MANY, precision=precision), None) for precision in precisions
     ]

@@ -100,9 +100,14 @@ def find_network(comm: Comm) -> Network:
             return Network(address, tuple(ways[address] for ways in found))
     cut_off = sorted({host for host, ways in zip(hosts, found, strict=True) if not ways})
     raise UserError(
-        f"PyTorch's process group needs TCP from every host to root's, {hosts[0]} ({', '.join(addresses)}); "
-        + (f"from {', '.join(cut_off)} none of these addresses answers" if cut_off else "none answers all of them")
-        + f"; name the interface that joins the hosts in {VARIABLE}, and let their firewalls pass it"
+        f"PyTorch's process group needs TCP connections from every host to root's host, {hosts[0]} "
+        f"({', '.join(addresses)}); "
+        + (
+            f"{', '.join(cut_off)} can reach none of these addresses"
+            if cut_off
+            else "no address can be reached from all hosts"
+        )
+        + f"; set {VARIABLE} to the interface that connects the hosts, and open it in their firewalls"
     )
 
 
@@ -154,10 +159,10 @@ def _own_addresses() -> list[str]:
         if entry.family == socket.AF_INET and (name in wanted if wanted else not entry.address.startswith("127."))
     ]
     if not found:
-        asked = f"none on {', '.join(wanted)}, which {VARIABLE} asks for" if wanted else "none but loopback"
+        asked = f"none on {', '.join(wanted)}, which {VARIABLE} names" if wanted else "only loopback"
         raise UserError(
-            f"PyTorch's process group needs an IPv4 address of host {socket.gethostname()}, and there is {asked}; "
-            f"it has the interfaces {', '.join(sorted(interfaces))}"
+            f"PyTorch's process group needs an IPv4 address of host {socket.gethostname()}, but there is {asked}; its "
+            f"interfaces are {', '.join(sorted(interfaces))}"
         )
     return [address for *_, address in sorted(found)]
 

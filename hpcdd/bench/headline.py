@@ -60,7 +60,7 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     comm.on_all(lambda: check_rank(config, problem, place))
     comm.on_root(lambda: _check_batch(config, problem, comm.size))
     streams = sample_storage.decide(comm, config, problem, layout).stream
-    words = "bench headline streams nothing; use data.storage memory, or a smaller data.subset"
+    words = "bench headline does not stream samples; use data.storage memory, or a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
     use_processor(place.threads, layout.neighbours(comm.rank))
     team = form_team(comm, layout, config, Flag())
@@ -80,20 +80,23 @@ def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
         raise UserError("bench headline: name the folder of its results with --output FOLDER")
     if (output / headline_file.NAME).exists():
         raise UserError(
-            f"bench headline: {output} holds {headline_file.NAME} already; nothing is overwritten, name another one"
+            f"bench headline: {output} already holds {headline_file.NAME}, which is not overwritten; name another "
+            "folder"
         )
     if early := [name for name in _SECTIONS if getattr(config, name).early_stopping is not None]:
         raise UserError(
-            f"bench headline: {early[0]}.early_stopping would stop by the test split, watched here; leave it out"
+            f"bench headline: {early[0]}.early_stopping would use the test split, which this benchmark only watches; "
+            "leave it out"
         )
     if "transfer" not in config.coherent.starts:
         raise UserError(
-            f"bench headline: coherent.starts is {list(config.coherent.starts)}, but the start by "
-            "transfer is measured; use [transfer]"
+            f"bench headline: coherent.starts is {list(config.coherent.starts)}, but this benchmark measures the start "
+            "by transfer; use [transfer]"
         )
     if config.aggregation.placement != "root":
         raise UserError(
-            "bench headline: aggregation.placement is 'distributed', but root trains the DNN here; use root"
+            "bench headline: aggregation.placement is 'distributed', but in this benchmark root trains the DNN; use "
+            "root"
         )
     posed = build_problem(config)
     return output, dataclasses.replace(posed, rows={"train": posed.rows["train"], "validation": posed.rows["test"]})

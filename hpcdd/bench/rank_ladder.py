@@ -31,7 +31,7 @@ def refuse_spare_ranks(comm: Comm, layout: RankLayout) -> None:
         UserError: on all ranks, if one has nothing to do.
     """
     idle = any(not place.subdomains for place in layout.places)
-    words = f"bench takes no idle ranks: use a multiple, or fewer, of {layout.num_subdomains}"
+    words = f"bench can't use idle ranks; start {layout.num_subdomains} ranks or fewer, or a multiple of that"
     comm.refuse(UserError(words) if idle else None)
 
 

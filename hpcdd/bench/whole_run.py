@@ -83,7 +83,7 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
     layout = rank_layout.build(comm, len(problem.decomposition), config.device)
     comm.on_root(lambda: _refuse(_of_machine(layout)))
     streams = sample_storage.decide(comm, config, problem, layout).stream
-    words = "bench train keeps all samples in memory, and these would be streamed; use a smaller data.subset"
+    words = "bench train keeps all samples in memory, but these samples would be streamed; use a smaller data.subset"
     comm.refuse(UserError(words) if streams else None)
     use_processor(layout.places[comm.rank].threads, layout.neighbours(comm.rank))
     turns: dict[str, list[Turn]] = {side: [] for side in _SIDES}
@@ -106,7 +106,9 @@ def _pose(config: Config, ranks: int) -> Problem:
     _refuse(_of_config(config))
     problem = build_problem(config)
     if ranks > len(problem.decomposition):
-        raise UserError(f"bench train takes no replicas and no idle ranks: use at most {len(problem.decomposition)}")
+        raise UserError(
+            f"bench train supports neither replicas nor idle ranks; use at most {len(problem.decomposition)}"
+        )
     return problem
 
 
@@ -134,9 +136,9 @@ def _of_config(config: Config) -> list[str]:
         **{f"{name}.label_smoothing": getattr(config, name).label_smoothing > 0 for name in _SECTIONS},
         **{f"{name}.ema": getattr(config, name).ema > 0 for name in _SECTIONS},
     }
-    found = [f"the plain script has no {what}; leave it out" for what, wanted in lacking.items() if wanted]
+    found = [f"the plain script does not support {what}; leave it out" for what, wanted in lacking.items() if wanted]
     if config.coherent.starts != ("transfer",):
-        found.append(f"coherent.starts is {list(config.coherent.starts)}; the plain script knows [transfer]")
+        found.append(f"coherent.starts is {list(config.coherent.starts)}; the plain script supports only [transfer]")
     if config.output is not None:
         found.append("--output has no effect: the run directories are removed")
     return found
@@ -144,7 +146,7 @@ def _of_config(config: Config) -> list[str]:
 
 def _of_machine(layout: RankLayout) -> list[str]:
     gpus = sorted({place.device for place in layout.places} - {"cpu"})
-    return [f"it is the processor that is measured, and ranks have {', '.join(gpus)}; use --device cpu"] if gpus else []
+    return [f"this benchmark measures the CPU, but ranks would use {', '.join(gpus)}; use --device cpu"] if gpus else []
 
 
 def _shortened(config: Config) -> Config:

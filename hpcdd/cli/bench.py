@@ -240,5 +240,5 @@ def _add_steps(parser: Parser, steps: int) -> None:
 def _widths(text: str) -> tuple[int, ...]:
     widths = tuple(int(width) if width.isdecimal() else 0 for width in text.split(","))
     if min(widths) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 1, with commas")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list of whole numbers of 1 or more")
     return widths

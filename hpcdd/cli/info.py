@@ -48,15 +48,16 @@ def run_alone(words: Sequence[str]) -> int:
         problems.append(fault)
     mpirun = shutil.which("mpirun") or shutil.which("mpiexec")
     if mpirun is None:
-        problems.append("there is no mpirun on PATH; load your site's MPI module, or pip install 'hpcdd[mpi]'")
+        problems.append("mpirun is not on PATH; load your site's MPI module, or pip install 'hpcdd[mpi]'")
     else:
         version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
         kind = launcher.kind_of(version)
         rows.append(("MPI launcher", f"{mpirun} ({kind})"))
         if version_of_mpi is not None and kind != launcher.kind_of(version_of_mpi):
             problems.append(
-                f"{mpirun} is of {kind}, but mpi4py loads {version_of_mpi}; N processes would be N jobs of one rank. "
-                "Put the library's own mpirun first on PATH, or set MPI4PY_LIBMPI=/path/to/libmpi.so of the launcher"
+                f"{mpirun} belongs to {kind}, but mpi4py loads {version_of_mpi}, so N processes would become N jobs of "
+                "one rank each. Put the library's own mpirun first on PATH, or set MPI4PY_LIBMPI=/path/to/libmpi.so of "
+                "the launcher"
             )
     rows.append(("device", _devices()))
     for name, value in rows:

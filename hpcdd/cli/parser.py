@@ -128,7 +128,9 @@ class Parser(argparse.ArgumentParser):
             return Parsed(command, given, None, options.Overrides())
         file = vars(given).pop("file") or None
         if file is None and self._required:
-            raise UserError(f"command line: name {self._required}, a YAML file, as the first word; {self._see}")
+            raise UserError(
+                f"command line: {self._required} is missing; name a YAML file as the first argument; {self._see}"
+            )
         found = options.given(given)
         return Parsed(command, given, file, options.Overrides(found.tree, (*problems, *found.problems)))
 
@@ -159,10 +161,10 @@ class Parser(argparse.ArgumentParser):
     def _command(self, words: Sequence[str]) -> Parser:
         names = ", ".join(self.commands)
         if not words:
-            raise UserError(f"command line: name the {self._what}, which is one of {names}; {self._see}")
+            raise UserError(f"command line: the {self._what} is missing; use one of {names}; {self._see}")
         if words[0] not in self.commands:
             close = hint(words[0], self.commands, f"use one of {names}")
-            raise UserError(f"command line: {words[0]!r} is no {self._what}{close}")
+            raise UserError(f"command line: {words[0]!r} is not a {self._what}{close}")
         return self.commands[words[0]]
 
     def _spelled(self, words: Sequence[str]) -> list[str]:
@@ -185,14 +187,14 @@ class Parser(argparse.ArgumentParser):
 
     def _unknown(self, words: Sequence[str]) -> list[str]:
         """A line for each word that is no option; a word behind one is taken for its value."""
-        stray = f"belongs to no option; {self._file} comes first, and lists have commas: 2,2"
+        stray = f"belongs to no option; put {self._file} first, and write lists with commas: 2,2"
         found = []
         for previous, word in zip(["", *words], words, strict=False):
             if word.startswith("-"):
                 name = word.partition("=")[0]
                 found.append(f"command line: {name} {self._why(name)}")
             elif not previous.startswith("-"):
-                why = stray if self._file else f"is one word too many; {self._see}"
+                why = stray if self._file else f"is one argument too many; {self._see}"
                 found.append(f"command line: {word!r} {why}")
         return found
 
@@ -253,7 +255,7 @@ def positive(text: str) -> int:
         argparse.ArgumentTypeError: it is none.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 

@@ -28,7 +28,7 @@ def declare(parser: Parser) -> None:
     parser.add_argument("--ranks", type=_numbers, metavar="N,N,...", help="instead of the study's")
     parser.add_argument("--phases", type=_words, metavar="P,P,...", help="instead of the study's")
     parser.add_argument("--repeats", type=_number, metavar="R", help="instead of the study's")
-    parser.add_fields("STUDY", "YAML file", required="a study")
+    parser.add_fields("STUDY", "YAML file", required="STUDY")
 
 
 def request(words: Sequence[str]) -> ScalingRequest:

@@ -37,7 +37,7 @@ def declare(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected cost; train nothing")
     parser.add_argument("--machine", type=file_path, metavar="FILE", help="with --dry-run: machine file, for seconds")
     parser.add_argument("--own", **{**OWN, "help": f"with --dry-run: {OWN['help']}"})
-    parser.add_fields("STUDY", "YAML file", required="a study")
+    parser.add_fields("STUDY", "YAML file", required="STUDY")
 
 
 def request(words: Sequence[str]) -> StudyRequest:

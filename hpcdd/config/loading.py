@@ -30,7 +30,7 @@ that is added with a default of another behaviour gets an entry here."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_BYTES = 1 << 18
 _WORDS = {
-    "model_type": "it is a section, whose fields stand below it",
+    "model_type": "it is a section; write its fields below it",
     "string_pattern_mismatch": "use letters, digits and . _ + -",
 }
 """By pydantic's kind of mistake, what is clearer than its own words."""
@@ -124,8 +124,8 @@ def recorded(tree: Any, source: str, revision: str = "another revision") -> Conf
     if config is None:
         texts = "; ".join(text for _, text in problems)
         raise UserError(
-            f"{source} holds a configuration of {revision} that this one does not know: {texts}; use it "
-            "with the revision that has made it"
+            f"{source} holds a configuration of {revision} that this revision does not know: {texts}; use it with the "
+            "revision that wrote it"
         )
     return config
 

@@ -81,7 +81,7 @@ def given(namespace: argparse.Namespace) -> Overrides:
             # argparse (3.11) makes a list of a value that is `--`.
             value = _value(text if isinstance(text, str) else "--", known[name])
         except yaml_text.YAMLTextError:
-            problems.append(f"command line: {name} is {text!r}, which can't be read; lists are written as 2,3 or [2,3]")
+            problems.append(f"command line: {name} is {text!r}, which can't be parsed; write lists as 2,3 or [2,3]")
         else:
             (tree.setdefault(section, {}) if section else tree)[key] = value
     return Overrides(tree, tuple(problems))

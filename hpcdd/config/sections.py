@@ -31,7 +31,7 @@ def _file_name(text: str) -> str:
     except UnicodeEncodeError:  # half of a surrogate pair
         valid = False
     if not valid:
-        raise PydanticCustomError("file_name", "no file can have such a name")
+        raise PydanticCustomError("file_name", "this is not a valid file name")
     try:
         return expanded(text)
     except ValueError as error:
@@ -94,9 +94,9 @@ class DataSettings(Settings):
     def _check(self) -> Self:
         problems = []
         if self.memory is not None and self.storage != "auto":
-            problems.append(f"data.memory has no effect on data.storage {self.storage!r}; it belongs to auto")
+            problems.append(f"data.memory has no effect with data.storage {self.storage!r}; it belongs to auto")
         if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
-            problems.append(f"data.classes is {list(self.classes)}; name two classes or more, each once")
+            problems.append(f"data.classes is {list(self.classes)}; name at least two classes, each once")
         return consistent(problems, self)
 
 
@@ -126,9 +126,9 @@ class DecompositionSettings(Settings):
             if self.grid is not None:
                 problems.append("decomposition.boxes and decomposition.grid are both set; use one of them")
             if self.overlap not in (0, ()):
-                problems.append("decomposition.overlap grows the cores of a grid, but decomposition.boxes are set")
+                problems.append("decomposition.overlap applies to a grid, but decomposition.boxes is set")
             if self.uniform:
-                problems.append("decomposition.uniform grows the boxes of a grid, but decomposition.boxes are set")
+                problems.append("decomposition.uniform applies to a grid, but decomposition.boxes is set")
             if not self.boxes:
                 problems.append("decomposition.boxes is empty; name at least one box")
         return consistent(problems, self)
@@ -163,11 +163,11 @@ class AugmentationSettings(Settings):
     def _check(self) -> Self:
         problems = []
         if self.test_flip and not self.mirror:
-            problems.append("test_flip is true, but it has no effect without mirror")
+            problems.append("test_flip is true, but has no effect without mirror")
         if len(set(self.mirror)) < len(self.mirror):
             problems.append(f"mirror is {list(self.mirror)}; name each axis once")
         if self.alternate and not self.mirror:
-            problems.append("alternate is true, but it has no effect without mirror")
+            problems.append("alternate is true, but has no effect without mirror")
         return consistent(problems, self)
 
 
@@ -230,7 +230,8 @@ class ModelSettings(Settings):
                 problems.append(f"model.name is {name!r}; fastN has N = 1 to 8 groups")
             elif self.channels is not None and len(self.channels) != int(fast[1]):
                 problems.append(
-                    f"model.channels is {list(self.channels)}, but {name!r} has {fast[1]} groups; name as many"
+                    f"model.channels is {list(self.channels)}, but {name!r} has {fast[1]} groups; give one number for "
+                    "each"
                 )
         elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
             problems.append(

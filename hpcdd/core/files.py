@@ -43,7 +43,7 @@ def expanded(text: str) -> str:
     if first.startswith("~"):
         home = os.path.expanduser(first)
         if home == first:
-            raise ValueError(f"the home folder {first} is not known; write ./{first} for a file of this name")
+            raise ValueError(f"the home folder {first} is unknown; write ./{first} for a file of this name")
         return home + slash + _VARIABLE.sub(value, rest)
     return _VARIABLE.sub(value, text)
 
@@ -175,7 +175,7 @@ def read_sealed(path: Path) -> Any:
     except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} is damaged ({error})") from error
     if digest(_canonical(content).encode()) != seal:
-        raise DamagedError(f"{path} is damaged (its SHA-256 is not that of its content)")
+        raise DamagedError(f"{path} is damaged (its SHA-256 does not match its content)")
     return content
 
 

@@ -39,7 +39,7 @@ def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> It
         UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
     """
     try:
-        kind = "a folder" if path.is_dir() else "no file, but a device or a pipe" if path.exists() else "not there"
+        kind = "a folder" if path.is_dir() else "not a file, but a device or a pipe" if path.exists() else "not there"
         size = path.stat().st_size if path.is_file() else None
     except OSError as error:  # too long a name, for one
         raise UserError(f"{where} can't be a file: {error.strerror}") from error
@@ -111,8 +111,8 @@ def missing(dataset: h5py.Dataset) -> str | None:
         if not h5py.h5z.filter_avail(code):
             known = name.decode("ascii", "replace").partition(";")[0]
             return (
-                f"is packed by the filter {code} ({known or 'without a name'}), which is not here; where it is, "
-                "rewrite the file by `h5repack -f GZIP=4 IN OUT`, or name the folder of the filter in HDF5_PLUGIN_PATH"
+                f"is packed by the filter {code} ({known or 'without a name'}), which is not installed here; rewrite "
+                "the file by `h5repack -f GZIP=4 IN OUT` where it is, or set HDF5_PLUGIN_PATH to the filter's folder"
             )
     if dataset.shape is None:
         return None
@@ -120,10 +120,10 @@ def missing(dataset: h5py.Dataset) -> str | None:
     if dataset.chunks is not None:
         chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
         if (there := dataset.id.get_num_chunks()) < chunks:
-            return f"has {there:,} of the {chunks:,} chunks of its {needed:,} bytes"
+            return f"stores only {there:,} of the {chunks:,} chunks of its {needed:,} bytes"
         needed = chunks * math.prod(dataset.chunks) * dataset.dtype.itemsize
     least = -(-(needed - _SMALL) // _MOST_PACKED) if filters else needed
-    return f"has {stored:,} bytes, from which its {needed:,} bytes can't be made" if stored < least else None
+    return f"stores {stored:,} bytes, too few for its {needed:,} bytes" if stored < least else None
 
 
 def whole(dataset: h5py.Dataset) -> npt.NDArray[Any]:
@@ -137,7 +137,7 @@ def whole(dataset: h5py.Dataset) -> npt.NDArray[Any]:
     try:
         values: npt.NDArray[Any] = np.asarray(dataset[()])
     except MemoryError as error:
-        raise ValueError(f"memory has no room for the {dataset.nbytes:,} bytes of {dataset.name}") from error
+        raise ValueError(f"there is not enough memory for the {dataset.nbytes:,} bytes of {dataset.name}") from error
     return values
 
 

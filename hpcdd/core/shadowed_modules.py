@@ -19,5 +19,5 @@ def hidden() -> str | None:
         folder = os.path.dirname(os.path.dirname(file) if is_package else file)
         what = "Python's module" if name in sys.stdlib_module_names else "the package" if name in _PACKAGES else None
         if what and not (is_package and name in _PACKAGES) and os.path.abspath(folder) in folders:
-            return f"{file} hides {what} {name!r}, which is needed here; rename the file, or move it away"
+            return f"{file} hides {what} {name!r}, which hpcdd needs; rename or move the file"
     return None

@@ -68,7 +68,7 @@ def load(text: str) -> Any:
         return _value(node)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise YAMLTextError(f"it holds the character {chr(int(error.character))!r}", line) from error
+        raise YAMLTextError(f"it contains the character {chr(int(error.character))!r}", line) from error
     except yaml.MarkedYAMLError as error:
         mark, problem = error.problem_mark, str(error.problem)
         problem = f"{error.context}, {problem}" if problem.startswith("but ") else problem
@@ -109,8 +109,8 @@ def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
         counts[id(node)] = 1 + below
     count = counts[id(node)]
     if count is None or count > _MOST_VALUES:
-        what = "holds itself" if count is None else f"stands for more than {_MOST_VALUES:,} values"
-        raise yaml.composer.ComposerError(None, None, f"what begins here {what}", node.start_mark)
+        what = "holds itself" if count is None else f"expands to more than {_MOST_VALUES:,} values"
+        raise yaml.composer.ComposerError(None, None, f"what starts here {what}", node.start_mark)
     return count
 
 
@@ -165,7 +165,7 @@ def _value(node: yaml.Node) -> Any:
     if kind in ("seq", "map"):
         raise _refused(node, f"a {'list' if kind == 'seq' else 'mapping'} is needed here")
     tag = node.tag.replace(_TAG, "!!")
-    raise _refused(node, f"the tag {tag} is not taken; a configuration holds texts, numbers, lists and mappings")
+    raise _refused(node, f"the tag {tag} is not supported; a configuration holds strings, numbers, lists and mappings")
 
 
 def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
@@ -175,15 +175,15 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
     for key, value in node.value:
         if key.tag == _TAG + "merge":
             if merged is not None:
-                raise _refused(key, "the key '<<' stands twice; it takes a list of mappings")
+                raise _refused(key, "the key '<<' occurs twice; give it a list of mappings")
             parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
             if not all(isinstance(part, yaml.MappingNode) for part in parts):
-                raise _refused(value, "<< merges a mapping, or a list of mappings")
+                raise _refused(value, "<< must be followed by a mapping or a list of mappings")
             merged = {name: found for part in reversed(parts) for name, found in _value(part).items()}
         elif key.tag != _TAG + "str":
-            raise _refused(key, f"the key {_shown(key)} is no text; put it in quotes if it is meant as one")
+            raise _refused(key, f"the key {_shown(key)} is not a string; put it in quotes if it is meant to be one")
         elif _value(key) in own:
-            raise _refused(key, f"the key {key.value!r} stands twice")
+            raise _refused(key, f"the key {key.value!r} occurs twice")
         else:
             own[key.value] = _value(value)
     return {**(merged or {}), **own}

@@ -108,12 +108,12 @@ class Augmentation:
         problems = []
         if not isinstance(shift, int) and len(shift) != axes:
             problems.append(
-                f"augmentation.shift is {list(shift)}, but the images have {axes} spatial axes; "
-                f"name one number, or {axes}"
+                f"augmentation.shift is {list(shift)}, but the images have {axes} spatial axes; give one number, or "
+                f"{axes}"
             )
         shifts = (shift,) * axes if isinstance(shift, int) else shift
         problems += [
-            f"augmentation.shift is {p} pixels along axis {axis}, where the images have {n}; use 0 to {n - 1}"
+            f"augmentation.shift is {p} pixels along axis {axis}, but the images have {n}; use 0 to {n - 1}"
             for axis, (p, n) in enumerate(zip(shifts, image, strict=False))
             if p >= n
         ]
@@ -124,7 +124,8 @@ class Augmentation:
         ]
         if settings.cutout > min(image):
             problems.append(
-                f"augmentation.cutout is {settings.cutout} pixels, where the images have {min(image)}; use less"
+                f"augmentation.cutout is {settings.cutout} pixels, but the images have {min(image)}; use a smaller "
+                "number"
             )
         if problems:
             raise ValueError("; ".join(problems))

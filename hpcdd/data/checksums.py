@@ -106,7 +106,7 @@ class CheckedImages:
             if checksum(np.ascontiguousarray(pixels)) != self._checksums[cell]:
                 raise UserError(
                     f"data.file: {self._images.file.filename} can't be read: {self._images.name[1:]}[{starts[0]}] to "
-                    f"[{starts[0] + len(pixels) - 1}] are not what was written (wrong checksum); copy or make it again"
+                    f"[{starts[0] + len(pixels) - 1}] are damaged (wrong checksum); copy or make it again"
                 )
             if not direct:
                 part[...] = pixels[tuple(slice(a - k, z - k) for (a, z), k in zip(wanted, starts, strict=True))]

@@ -37,10 +37,10 @@ def misfit(block: Sequence[int], spatial: Sequence[int]) -> str | None:
     if len(block) != len(spatial):
         return (
             f"block {list(block)} has {len(block)} axes, but the images have {len(spatial)} spatial axes, {size} "
-            f"pixels; name {len(spatial)} numbers"
+            f"pixels; give {len(spatial)} numbers"
         )
     if min(block) < 1:
-        return f"block {list(block)} is not of positive numbers; use 1 or more along each axis"
+        return f"block {list(block)} must hold positive numbers; use 1 or more along each axis"
     if any(b > n for b, n in zip(block, spatial, strict=True)):
         return f"block {list(block)} is larger than the images, {size} pixels; use a smaller one"
     if max(block) == 1:

@@ -158,8 +158,8 @@ def inspect(path: Path) -> DatasetInfo:
             stored = attribute_of(file, "fingerprint")
             if stored is not None and text_of(stored) != info.fingerprint:
                 raise UserError(
-                    f"data.file: {path} is damaged: header, labels or checksums are not what was written (the "
-                    "fingerprint differs); copy or make it again"
+                    f"data.file: {path} is damaged: its header, labels or checksums have changed (the fingerprint does "
+                    "not match); copy or make it again"
                 )
             return info
         except UserError:
@@ -202,15 +202,18 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
         faults.append(f"images differ between splits: shapes {shapes}, dtypes {dtypes}")
     if len(set(blocks.values())) > 1:
         found = ", ".join(f"{split} {'none' if block is None else list(block)}" for split, block in blocks.items())
-        faults.append(f"blocks of coarse images differ between splits ({found}); store all with one block, or none")
+        faults.append(
+            f"blocks of coarse images differ between splits ({found}); use one block for all splits, or store no "
+            "coarse images"
+        )
     if "train" in labels:
         present = np.unique(labels["train"])
         if len(present) < 2 and len(labels["train"]) >= 2:
-            faults.append(f"train/labels holds one class only ({present[0]}); a classifier needs two or more")
+            faults.append(f"train/labels holds only one class ({present[0]}); a classifier needs at least two")
     channels = next(iter(shapes.values()))[0] if shapes else 0
     mean, std = (numbers_of(file, key, channels, faults) for key in ("mean", "std"))
     if any(not value > 0 for value in std):
-        faults.append(f"attribute std is {list(std)}; every channel's must be positive (1 where it is constant)")
+        faults.append(f"attribute std is {list(std)}; it must be positive for every channel (1 for a constant channel)")
     preparation = preparation_of(file, next(iter(shapes.values()), None), faults)
     if faults:
         raise UserError("\n".join(f"data.file: {path}: {fault}" for fault in faults))

@@ -45,8 +45,8 @@ def check_memory(needed: int, available: int) -> None:
     """
     if needed > available:
         raise UserError(
-            f"root needs {needed / 2**30:.1f} GiB for all local decisions, but {available / 2**30:.1f} GiB "
-            "are free there; use fewer subdomains or samples, or more memory on the first node"
+            f"root needs {needed / 2**30:.1f} GiB for the outputs of all local CNNs, but only {available / 2**30:.1f} "
+            "GiB are free there; use fewer subdomains or samples, or more memory on the first node"
         )
 
 
@@ -61,7 +61,7 @@ def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | Non
     if missing:
         raise UserError(
             f"{len(missing)} of {info.num_classes} classes have no training samples in {info.path}: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; no model can learn them: make the file "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; no model can learn them, so make the file "
             "again with samples of them, or name all other classes in data.classes"
         )
 
@@ -113,7 +113,7 @@ def check_filters(config: Config, cnn: torch.nn.Module) -> None:
     trained = {"local": True, "coherent": bool(config.coherent.starts), "baseline": config.baseline.enabled}
     if found := [name for name, used in trained.items() if used and getattr(config, name).optimizer == "muon"]:
         raise UserError(
-            f"optimizer 'muon' ({', '.join(found)}) acts on the filters of convolutions only, and the CNN of "
+            f"optimizer 'muon' ({', '.join(found)}) acts only on the filters of convolutions, but the CNN of "
             f"{config.model.name!r} has none; use sgd or adamw"
         )
 
@@ -221,8 +221,8 @@ def build_problem(config: Config) -> Problem:
     ):
         if settings.early_stopping is not None and "validation" not in rows:
             raise UserError(
-                f"{section}.early_stopping needs a validation split, and {info.path} has none; "
-                "set data.validation_fraction"
+                f"{section}.early_stopping needs a validation split, but {info.path} has none; set "
+                "data.validation_fraction"
             )
     try:
         decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])
@@ -244,8 +244,8 @@ def build_problem(config: Config) -> Problem:
     if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
         raise UserError(
             f"coherent.dropout_scale is {config.coherent.dropout_scale}, but the CNN of {config.model.name!r} draws "
-            f"random numbers by itself ({', '.join(draws)}), which it does not reach; use modules (torch.nn.Dropout "
-            "and its kin) in place of functions, or leave it at 1"
+            f"its own random numbers ({', '.join(draws)}), which this setting can't scale; use modules "
+            "(torch.nn.Dropout and the like) instead of functions, or leave it at 1"
         )
     samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
@@ -297,8 +297,8 @@ def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: 
             return f"{section}.batch_size is {size}, but {ranks} ranks share each batch; use {least * ranks} or more"
     if problem.draws and config.shared_batches == "exact" and max(sharing.values()) > 1:
         return (
-            f"shared_batches is 'exact', but the CNN of {config.model.name!r} draws random numbers by itself "
+            f"shared_batches is 'exact', but the CNN of {config.model.name!r} draws its own random numbers "
             f"({', '.join(problem.draws)}), which would be the same on all ranks that share a batch; use modules "
-            "(torch.nn.Dropout and its kin, on rows of the batch) in place of functions, or shared_batches fast"
+            "(torch.nn.Dropout and the like, on rows of the batch) instead of functions, or set shared_batches to fast"
         )
     return ""

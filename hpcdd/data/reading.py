@@ -113,8 +113,8 @@ class BoxReader:
             ).tolist()
         if bad:
             raise UserError(
-                f"data.file: {self.path}: {split}/{name}[{min(bad)}] has a pixel that is NaN or infinite "
-                f"({len(set(bad))} such images in box {list(box.start)} to {list(box.stop)}); mend or drop them"
+                f"data.file: {self.path}: {split}/{name}[{min(bad)}] has a NaN or infinite pixel ({len(set(bad))} such "
+                f"images in box {list(box.start)} to {list(box.stop)}); repair or remove them"
             )
         for part in filled:
             _reflect(part, around)

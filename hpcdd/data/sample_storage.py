@@ -66,7 +66,7 @@ class Storages:
             same = [choice for choice in self.choices if choice is not None and choice.where == where]
             choice = max(same, key=lambda choice: choice.needed - choice.host)
             gpu = "" if choice.device is None else f" ({_mib(choice.device)} on its GPU)"
-            why = f" of a budget of {_mib(choice.host)}{gpu}" if self.setting == "auto" else ", as data.storage says"
+            why = f" of a budget of {_mib(choice.host)}{gpu}" if self.setting == "auto" else ", as set by data.storage"
             who = "all ranks" if len(ranks) == sum(c is not None for c in self.choices) else _listed(ranks)
             found.append(f"samples of {who}: {_WORDS[where]}; they are {_mib(choice.needed)}{why}")
         return found

@@ -70,7 +70,7 @@ def split_rows(
     """
     if fraction > 0 and "validation" in info.samples:
         raise UserError(
-            f"data.validation_fraction is {fraction}, but {info.path} has a validation split of its own "
+            f"data.validation_fraction is {fraction}, but {info.path} already has a validation split "
             f"({info.samples['validation']} samples); set it to 0"
         )
     usable = {split: np.flatnonzero(labels >= 0) for split, labels in info.labels.items()}

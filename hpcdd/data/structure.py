@@ -38,9 +38,9 @@ def check_split(
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         faults.append(f"{split}/labels is {labels.dtype} of shape {labels.shape}; int64 of shape (n,) is needed")
     elif images.shape[:1] != labels.shape:
-        faults.append(f"{split}/images holds {images.shape[0]} samples, but {split}/labels {labels.shape[0]}")
+        faults.append(f"{split}/images holds {images.shape[0]} samples, but {split}/labels holds {labels.shape[0]}")
     elif labels.shape[0] < 2:
-        faults.append(f"split {split!r} has too few samples ({labels.shape[0]}); 2 is the least")
+        faults.append(f"split {split!r} has too few samples ({labels.shape[0]}); it needs at least 2")
     if len(faults) > before:
         return None
     if fault := no_room(3 * 8 * len(labels)):
@@ -103,7 +103,7 @@ def _is_there(file: h5py.File, name: str, kind: type[h5py.HLObject], faults: lis
     """Whether the file itself holds a group or dataset, all of it."""
     before = len(faults)
     if fault := leads_outside(file, name):
-        faults.append(f"{name} {fault}; a dataset file holds its data itself")
+        faults.append(f"{name} {fault}; a dataset file must contain all of its data")
     elif name not in file or not isinstance(file[name], kind):
         faults.append(f"there is no {'group' if kind is h5py.Group else 'dataset'} {name!r}")
     elif isinstance(file[name], h5py.Dataset) and (fault := missing(file[name])):
@@ -115,12 +115,12 @@ def strings_of(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
     """An attribute that lists two strings or more; empty where it does not."""
     value = attribute_of(file, key)
     if value is None or np.ndim(value) != 1 or len(value) < 2:
-        faults.append(f"attribute {key} must list two names or more")
+        faults.append(f"attribute {key} must list at least two names")
         return ()
     try:
         return tuple(text_of(v) for v in value)
     except UnicodeDecodeError:
-        faults.append(f"attribute {key} holds bytes that are no text in UTF-8")
+        faults.append(f"attribute {key} holds bytes that are not valid UTF-8")
         return ()
 
 
@@ -157,6 +157,6 @@ def preparation_of(file: h5py.File, image_shape: tuple[int, ...] | None, faults:
         faults.append(f"attribute preparation is not what `hpcdd prepare` writes ({str(error).splitlines()[0]})")
         return None
     if image_shape is not None and (made := found.image_shape) != image_shape:
-        faults.append(f"attribute preparation makes images {made}, but those in the file are {image_shape}")
+        faults.append(f"attribute preparation makes images of shape {made}, but those in the file have {image_shape}")
         return None
     return found

@@ -35,15 +35,15 @@ def with_classes(info: DatasetInfo, classes: Sequence[int | str] | None) -> Data
     chosen = [_number(info, name) for name in classes]
     if len(set(chosen)) < len(chosen):
         twice = next(info.class_names[number] for number in chosen if chosen.count(number) > 1)
-        raise UserError(f"data.classes is {list(classes)}, which names class {twice!r} twice; name each once")
+        raise UserError(f"data.classes is {list(classes)}, which names class {twice!r} twice; name each class once")
     renumbered = np.full(info.num_classes, -1, np.int64)
     renumbered[sorted(chosen)] = np.arange(len(chosen))
     labels = {split: renumbered[values] for split, values in info.labels.items()}
     for split, values in labels.items():
         if (left := int((values >= 0).sum())) < 2:
-            raise UserError(f"data.classes leaves {left} samples of split {split!r} of {info.path}; 2 are the least")
+            raise UserError(f"data.classes leaves {left} samples in split {split!r} of {info.path}; 2 are needed")
     if len(np.unique(labels["train"][labels["train"] >= 0])) < 2:
-        raise UserError(f"data.classes leaves training samples of one class only in {info.path}; name others")
+        raise UserError(f"data.classes leaves training samples of only one class in {info.path}; name further classes")
     return dataclasses.replace(info, class_names=tuple(info.class_names[n] for n in sorted(chosen)), labels=labels)
 
 

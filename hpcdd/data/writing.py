@@ -128,7 +128,7 @@ def write_dataset(
     check_out(path)
     if len(set(class_names)) < len(class_names):
         twice = next(name for name in class_names if list(class_names).count(name) > 1)
-        raise UserError(f"{path} is not written: two classes have the name {twice!r}; name them with --class-names")
+        raise UserError(f"{path} was not written: two classes have the name {twice!r}; name them with --class-names")
     _check_classes(path, np.asarray(splits["train"].labels), class_names)
     attributes = {"name": name, "source": source, "licence": licence, "command": command}
     if preparation is not None:
@@ -144,7 +144,7 @@ def write_dataset(
                     if split.dtype not in DTYPES:
                         raise UserError(f"images of dtype {split.dtype} can't be stored; use {', '.join(DTYPES)}")
                     if coarse is not None and (fault := misfit(coarse, split.image_shape[1:])):
-                        raise UserError(f"{path} is not written: {fault}")
+                        raise UserError(f"{path} was not written: {fault}")
                     moments = _write_split(file.create_group(split_name), split, compression, coarse, chunk)
                     if split_name == "train":
                         _check_classes(path, file["train/labels"][:], class_names, len(split.left_out))
@@ -169,7 +169,7 @@ def check_out(path: Path) -> None:
     except OSError as error:  # too long a name, for one
         raise UserError(f"{path} can't be written: {error}") from error
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "you may not write there" if there.is_dir() else "it is a file"
+        why = "you have no permission to write there" if there.is_dir() else "it is a file"
         raise UserError(f"{path} can't be written in {there}: {why}; name another folder")
 
 
@@ -177,16 +177,16 @@ def _checked(moments: _Moments, path: Path, report: Callable[[str], None]) -> tu
     """Mean and standard deviation per channel, by which images can be normalised; 1 for a channel that is constant."""
     mean, std = moments.mean(), moments.std()
     if not np.isfinite([mean, std]).all():
-        raise UserError(f"{path} is not written: the training images hold NaN or infinite pixels")
+        raise UserError(f"{path} was not written: the training images hold NaN or infinite pixels")
     if not (std > 0).any():
         raise UserError(
-            f"{path} is not written: all pixels of the training images are equal ({mean.tolist()} by channel); nothing "
-            "can be learned from them"
+            f"{path} was not written: all pixels of the training images are equal ({mean.tolist()} by channel); "
+            "nothing can be learned from them"
         )
     for channel in np.flatnonzero(std == 0):
         report(
-            f"channel {channel} is {mean[channel]:g} in all training images; its standard deviation is taken as 1, so "
-            "that it is 0 when normalised"
+            f"channel {channel} is {mean[channel]:g} in all training images; its standard deviation is set to 1, so "
+            "the normalised channel is 0"
         )
     return mean, np.where(std > 0, std, 1.0)
 
@@ -207,8 +207,8 @@ def _check_classes(path: Path, labels: Array, class_names: Sequence[str], left_o
     some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     after = f" after {left_out} bad files were left out" if left_out else ""
     raise UserError(
-        f"{path} is not written: {len(missing)} of {len(class_names)} classes have no training samples{after}: {some}; "
-        "no model can learn them: add samples, or remove these classes from all splits of the source"
+        f"{path} was not written: {len(missing)} of {len(class_names)} classes have no training samples{after}: "
+        f"{some}; no model can learn them, so add samples or remove these classes from all splits of the source"
     )
 
 
@@ -217,7 +217,7 @@ def _accepted(path: Path, read: Callable[..., DatasetInfo], temporary: Path, *fi
     try:
         return read(temporary, *file)
     except UserError as error:
-        raise UserError(f"{path} is not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
+        raise UserError(f"{path} was not written: {str(error).replace(f'data.file: {temporary}: ', '')}") from error
 
 
 def _fixed(texts: Sequence[str]) -> Array:
@@ -250,7 +250,7 @@ def _write_split(
     if start != n - len(split.left_out):
         raise AssertionError(f"the importer gave {start} images for {n} labels, {len(split.left_out)} left out")
     if start == 0:
-        raise UserError(f"split {group.name[1:]!r} has no image that can be read")
+        raise UserError(f"split {group.name[1:]!r} has no readable image")
     if averages is not None:
         averages.finish()
     group.create_dataset("labels", data=np.delete(np.asarray(split.labels, np.int64), split.left_out))

@@ -131,12 +131,12 @@ class Decomposition:
         if len(grid) != axes:
             raise ValueError(
                 f"decomposition.grid is {list(grid)}, with {len(grid)} axes, but the image has {axes} spatial axes, "
-                f"{by(image)} pixels; name {axes} numbers"
+                f"{by(image)} pixels; give {axes} numbers"
             )
         if not isinstance(overlap, int) and len(overlap) != axes:
             raise ValueError(
                 f"decomposition.overlap is {list(overlap)}, with {len(overlap)} axes, but the image has {axes} spatial "
-                f"axes; name one number, or {axes}"
+                f"axes; give one number, or {axes}"
             )
         widths = (overlap,) * axes if isinstance(overlap, int) else tuple(overlap)
         problems = []
@@ -171,11 +171,11 @@ class Decomposition:
             where = f"decomposition.boxes[{s}] is [{list(start)}, {list(stop)}]"
             if len(start) != axes or len(stop) != axes:
                 problems.append(
-                    f"{where}, but the image has {axes} spatial axes; name {axes} first and {axes} last pixels"
+                    f"{where}, but the image has {axes} spatial axes; give {axes} first and {axes} last pixels"
                 )
                 continue
             problems += [
-                f"{where}, which along axis {axis} is not a part of 0 to {n}; use 0 <= first < last <= {n}"
+                f"{where}, which along axis {axis} is not within 0 to {n}; use 0 <= first < last <= {n}"
                 for axis, (a, b, n) in enumerate(zip(start, stop, image, strict=True))
                 if not 0 <= a < b <= n
             ]
@@ -229,7 +229,7 @@ class Decomposition:
         if all(b == 1 for b in block):
             raise ValueError(
                 f"decomposition.coarse is true, but the boxes are {by(largest)} pixels large and the image "
-                f"{by(self.image)}, which leaves nothing to average; use smaller boxes, or no coarse subdomain"
+                f"{by(self.image)}, so there is nothing to average; use smaller boxes, or no coarse subdomain"
             )
         return replace(self, coarse=block)
 
@@ -280,7 +280,7 @@ class Decomposition:
         for core in self.cores:
             count[core.slices] += 1
         if (count != 1).any():
-            raise ValueError("these boxes do not tile the image, so that their subimages can't be put together to it")
+            raise ValueError("these boxes do not tile the image, so it can't be assembled from their subimages")
         leading = subimages[0].shape[: -len(self.image)]
         image: npt.NDArray[Any] = np.empty((*leading, *self.image), dtype=subimages[0].dtype)
         for subimage, core, box in zip(subimages, self.cores, self.boxes, strict=True):

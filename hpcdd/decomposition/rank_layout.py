@@ -111,15 +111,15 @@ class RankLayout:
             if place.subdomains and place.device != "cpu":
                 users.setdefault((place.host, place.device_id), []).append(place.rank)
         found += [
-            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns on it, unless MPS runs there"
+            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns unless MPS runs there"
             for (host, device), ranks in users.items()
             if len(ranks) > 1
         ]
         if len(kinds := self._ranks_by(lambda place: place.arithmetic)) > 1:
             listed = "; ".join(f"rank {_listed(ranks)} on {kind}" for kind, ranks in kinds.items())
             found.append(
-                f"results differ in their last bits between these: {listed}. What ranks have copies of is made equal "
-                "after every epoch; other numbers of ranks give other bits"
+                f"results differ in their last bits between these processors: {listed}. Copies on several ranks are "
+                "made equal after every epoch; another number of ranks gives other last bits"
             )
         return found
 
@@ -134,8 +134,8 @@ class RankLayout:
             hosts = sorted({self.places[rank].host for rank in kinds["cpu"]})
             raise UserError(
                 f"rank {_listed(kinds['cuda'])} would work on a GPU, but rank {_listed(kinds['cpu'])} "
-                f"({', '.join(hosts)}) on the processor, since torch sees no GPU there; all ranks that train have to "
-                "work on one kind of device: use --device cpu, or ask the batch system for GPUs on every host"
+                f"({', '.join(hosts)}) on the CPU, because torch sees no GPU there; all ranks that train must use one "
+                "kind of device: use --device cpu, or ask the batch system for GPUs on every host"
             )
 
     def _ranks_by(self, kind: Callable[[RankPlacement], str]) -> dict[str, list[int]]:

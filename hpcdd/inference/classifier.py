@@ -89,8 +89,7 @@ class Classifier(nn.Module):
         self.strategy = final(self.strategies) if strategy is None else strategy
         if self.strategy not in self.strategies:
             raise UserError(
-                f"strategy {self.strategy!r} is none that this model was trained for; it has "
-                f"{', '.join(self.strategies)}"
+                f"this model was not trained for strategy {self.strategy!r}; it has {', '.join(self.strategies)}"
             )
         self.image_shape, self.dtype, self.preparation = model.image_shape, model.dtype, model.preparation
         config = model.config
@@ -184,12 +183,12 @@ class Classifier(nn.Module):
     def _check(self, images: torch.Tensor) -> None:
         if images.ndim != 1 + len(self.image_shape) or tuple(images.shape[1:]) != self.image_shape:
             raise UserError(
-                f"images have the shape {tuple(images.shape)}; (n, {', '.join(map(str, self.image_shape))}) is "
-                "needed, channels first"
+                f"images have the shape {tuple(images.shape)}, but must have the shape (n, "
+                f"{', '.join(map(str, self.image_shape))}), channels first"
             )
         dtype = str(images.dtype).removeprefix("torch.")
         if self.dtype is not None and dtype != self.dtype:
-            raise UserError(f"images are {dtype}; {self.dtype} is needed, with values as the data set stores them")
+            raise UserError(f"images are {dtype}; convert them to {self.dtype}, with values as in the data set")
 
     def _in_batches(
         self, ask: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], images: Images

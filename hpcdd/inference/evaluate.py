@@ -254,7 +254,11 @@ def _print(task: _Task, found: SplitPredictions, content: Evaluation, out: TextI
     # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
     Console(file=out, width=120, highlight=False, force_terminal=False).print(table)
     if not found.is_whole:
-        print(f"all but the accuracies: of {len(found.rows):,} samples, drawn; root has no room for more", file=out)
+        print(
+            f"everything but the accuracies is measured on {len(found.rows):,} samples, drawn at random, because root "
+            "has no memory for more",
+            file=out,
+        )
     print(f"{content.seconds:.1f} seconds on {content.ranks} rank{'s' if content.ranks > 1 else ''}", file=out)
     if task.order.output is not None:
         print(f"evaluation: {task.order.output / 'evaluation.json'}", file=out)

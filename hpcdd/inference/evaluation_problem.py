@@ -45,7 +45,7 @@ def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[
     _check(info, model)
     rows = split_rows(info, fraction, config.seed, subset)
     if order.split not in rows:
-        raise UserError(f"--split is {order.split!r}, but {path} has none; it has {', '.join(rows)}")
+        raise UserError(f"--split is {order.split!r}, but {path} has no such split; it has {', '.join(rows)}")
     spatial = model.image_shape[1:]
     try:
         decomposition = Decomposition.from_settings(config.decomposition, spatial)
@@ -53,7 +53,7 @@ def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[
     except ValueError as error:
         raise UserError(f"{order.run} is damaged: {error}") from error
     if decomposition.subdomains != model.subdomains:
-        raise UserError(f"{order.run} is damaged: its boxes are not those of its configuration; copy it again")
+        raise UserError(f"{order.run} is damaged: its boxes do not match its configuration; copy it again")
     widths = match_widths(
         config.model.model_copy(update={"local_width": model.local_width}),
         model.image_shape,
@@ -84,11 +84,11 @@ def check_output(folder: Path | None) -> None:
     if folder is None:
         return
     if RunDirectory(folder).model.exists() or RunDirectory(folder).config.exists():
-        raise UserError(f"--output is {folder}, the directory of a run; name another folder")
+        raise UserError(f"--output is {folder}, which is a run directory; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output is {folder}, which can't be made: {error.strerror}") from error
+        raise UserError(f"--output is {folder}, which can't be created: {error.strerror}") from error
 
 
 def _check(info: DatasetInfo, model: ModelFile) -> None:
@@ -96,17 +96,18 @@ def _check(info: DatasetInfo, model: ModelFile) -> None:
     faults = []
     if info.image_shape != model.image_shape:
         faults.append(
-            f"{info.path} has images of shape {list(info.image_shape)}, the model takes {list(model.image_shape)}"
+            f"{info.path} has images of shape {list(info.image_shape)}, but the model takes {list(model.image_shape)}"
         )
     if model.dtype not in (None, info.dtype):
-        faults.append(f"{info.path} stores its pixels as {info.dtype}, the model takes {model.dtype}")
+        faults.append(f"{info.path} stores its pixels as {info.dtype}, but the model takes {model.dtype}")
     if info.class_names != model.class_names:
         faults.append(
-            f"{info.path} has the classes {_some(info.class_names)}, the model knows {_some(model.class_names)}"
+            f"{info.path} has the classes {_some(info.class_names)}, but the model knows {_some(model.class_names)}"
         )
     if faults:
         raise UserError(
-            "; ".join(faults) + "; make the file from images and classes like those of the training, in the same order"
+            "; ".join(faults) + "; make the file from images like the training images, with the same "
+            "classes in the same order"
         )
 
 

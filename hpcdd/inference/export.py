@@ -49,14 +49,14 @@ def run(run: Path, out: Path, strategy: str | None = None, own: str | None = Non
     if kind == ".onnx" and (missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]):
         raise UserError(f"ONNX needs {', '.join(missing)}, which are not installed; run pip install 'hpcdd[export]'")
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"{out} is a folder, or lies in none; name a file in a folder that exists")
+        raise UserError(f"{out} is a folder, or its folder does not exist; name a file in a folder that exists")
     model = load(run, strategy, own)
     deviation = (to_onnx if kind == ".onnx" else to_pt2)(model, out)
     shape = ", ".join(map(str, model.image_shape))
     print(
         f"{out}: {model.strategy}, {model.dtype} {_INPUT} (n, {shape}) to float64 {_OUTPUT} "
         f"(n, {len(model.classes)}), {out.stat().st_size:,} bytes\n"
-        f"  greatest deviation from the model's own probabilities: {deviation:.1e}"
+        f"  largest deviation from the model's own probabilities: {deviation:.1e}"
     )
 
 
@@ -68,7 +68,7 @@ def to_onnx(model: Classifier, path: Path) -> float:
         path: of the file.
 
     Returns:
-        The greatest deviation from the model's own probabilities.
+        The largest deviation from the model's own probabilities.
 
     Raises:
         UserError: the model can't be exported, or deviates by more than :data:`TOLERANCE`.
@@ -110,7 +110,7 @@ def to_pt2(model: Classifier, path: Path) -> float:
 def _exported(model: Classifier) -> torch.export.ExportedProgram:
     if model.dtype is None:
         raise UserError(
-            "the model's file does not tell the dtype of its images, as it is of an older hpcdd; train anew"
+            "the model file does not state the dtype of its images, because an older hpcdd wrote it; train again"
         )
     if not model.combines:
         model.local = nn.ModuleList()  # torch exports also what nothing uses
@@ -136,7 +136,7 @@ def _checked(model: Classifier, ask: Callable[[Array], Array]) -> float:
         found = max(found, float(np.abs(answer - expected).max()))
     if not found <= TOLERANCE:  # not: NaN compares false
         raise UserError(
-            f"the exported graph deviates by {found:.1e} from the model, {TOLERANCE:g} is allowed; not written"
+            f"the exported graph deviates from the model by {found:.1e}, but only {TOLERANCE:g} is allowed; not written"
         )
     return found
 

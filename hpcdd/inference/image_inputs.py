@@ -92,7 +92,7 @@ class _Images:
             if image.shape != model.image_shape:
                 raise UserError(
                     f"{where} has the shape {image.shape}, but the model takes {model.image_shape} (channels first), "
-                    "as all files of its data set were; bring it to that size"
+                    "the shape of all files in its data set; resize it to that shape"
                 )
             return image
 
@@ -166,7 +166,7 @@ def _images(path: str, decode: Decoder, suffixes: Sequence[str]) -> _Images:
         elif not Path(path).exists():
             raise UserError(f"{path} is not there; name an image, a folder of images or a dataset file (.h5)")
         elif not Path(path).is_file():
-            raise UserError(f"{path} is no file, but a device or a pipe; name an image")
+            raise UserError(f"{path} is not a file, but a device or a pipe; name an image")
         elif not path.lower().endswith(_ARCHIVES):
             return _Images(Files([path]), [path], decode)
         else:
@@ -175,11 +175,11 @@ def _images(path: str, decode: Decoder, suffixes: Sequence[str]) -> _Images:
         raise UserError(f"{path} can't be a file or folder: {error.strerror}") from error
     files = [name for name in tree.files if name.lower().endswith(tuple(suffixes))]
     if not files:
-        raise UserError(f"{path} holds no images that the model could take ({', '.join(sorted(suffixes))})")
+        raise UserError(f"{path} contains no images that the model can read ({', '.join(sorted(suffixes))})")
     taken = set(files)
     for name in tree.files:
         if name not in taken:
-            tree.unused.add(name, "no suffix of images that the model takes")
+            tree.unused.add(name, "not a suffix of images that the model can read")
     return _Images(tree, files, decode)
 
 
@@ -196,8 +196,8 @@ def _form(model: Classifier, path: str) -> tuple[Decoder, Sequence[str], Callabl
         return pictures.ImageTransform.of(preparation).decode, sorted(pictures.SUFFIXES), str
     if len(shape) != 3 or shape[0] not in (1, 3) or model.dtype not in (None, "uint8"):
         raise UserError(
-            f"{path}: the model's data set was not made of files with an image each, but of {model.dtype} arrays "
-            f"{shape} (channels first), which is nothing that a picture becomes; name a dataset file (.h5)"
+            f"{path}: the model's data set was not made from image files, but from {model.dtype} arrays {shape} "
+            "(channels first), so it can't take an image file; name a dataset file (.h5)"
         )
     return pictures.ImageTransform(mode="L" if shape[0] == 1 else "RGB").decode, sorted(pictures.SUFFIXES), str
 
@@ -216,9 +216,7 @@ def _told(unsuited: Sequence[str]) -> str:
     if not unsuited:
         return ""
     more = f"; and {len(unsuited) - 1} more" if len(unsuited) > 1 else ""
-    return (
-        f"warning: volumes unlike those that the model's window suits: {min(unsuited)}{more}; are the units the same?"
-    )
+    return f"warning: volumes that the model's window does not suit: {min(unsuited)}{more}; are the units the same?"
 
 
 def _dataset(path: Path, model: Classifier, split: str) -> _Dataset:
@@ -231,6 +229,6 @@ def _dataset(path: Path, model: Classifier, split: str) -> _Dataset:
     if info.image_shape != model.image_shape or model.dtype not in (None, info.dtype):
         raise UserError(
             f"{path} holds images {info.image_shape} {info.dtype}, but the model takes {model.image_shape} "
-            f"{model.dtype or info.dtype}; prepare it as the model's data set was"
+            f"{model.dtype or info.dtype}; prepare it like the model's data set"
         )
     return _Dataset(info, split)

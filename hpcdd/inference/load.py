@@ -42,8 +42,8 @@ def model_of(path: Path) -> Path:
     except OSError as error:  # too long a name, for one
         raise UserError(f"{path} can't be a run: {error.strerror}") from error
     if condition in ("begun", "unfinished"):
-        raise UserError(f"{path} is a run that is not complete; resume it with `hpcdd train --resume --output {path}`")
+        raise UserError(f"{path} is an unfinished run; resume it with `hpcdd train --resume --output {path}`")
     model = RunDirectory(path).model
     if not model.exists():  # a run that was copied without its checkpoints is one
-        raise UserError(f"{path} is a folder without model.h5; name the directory of a run")
+        raise UserError(f"{path} is a folder without model.h5; name a run directory")
     return model

@@ -58,7 +58,7 @@ def run(
     # What is printed for programs is not mixed with words for people.
     out = sys.stderr if output is None and format != "table" else sys.stdout
     if found.accuracy is not None:
-        print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images of known class", file=out)
+        print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images with a known class", file=out)
     for note in (*(note for source in sources for note in source.notes()), *work.notes()):
         print(printable(note), file=out)
     if output is not None:

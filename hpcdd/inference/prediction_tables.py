@@ -50,7 +50,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the images of known class that are classified correctly; None without any."""
+        """Share of the images with a known class that are classified correctly; None without any."""
         return self.right / self.known if self.known else None
 
     def to_table(self) -> str:

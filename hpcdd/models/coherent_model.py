@@ -99,6 +99,6 @@ def check_features(cnn: nn.Module, name: str) -> None:
     """
     if not callable(getattr(cnn, "penultimate", None)) or not isinstance(getattr(cnn, "classifier", None), nn.Linear):
         raise UserError(
-            f"coherent.features is 'penultimate', but the CNN of {name!r} does not offer them; give it a method "
+            f"coherent.features is 'penultimate', but the CNN of {name!r} does not provide them; give it a method "
             "penultimate(images) -> (n, F) and a torch.nn.Linear `classifier` that maps its result to the logits"
         )

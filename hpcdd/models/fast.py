@@ -75,7 +75,7 @@ class Fast(nn.Module):
         super().__init__()
         channels, shape = input_shape[0], tuple(input_shape[1:])
         if min(shape) < 4:
-            raise ValueError(f"images of {' x '.join(map(str, shape))} pixels; 4 or more are needed along each axis")
+            raise ValueError(f"images of {' x '.join(map(str, shape))} pixels; at least 4 are needed along each axis")
         axes = len(shape)
         filters = 2 * channels * 2**axes
         self.whitening = conv2x2(axes, channels, filters)

@@ -43,8 +43,8 @@ def check_admitted(settings: ModelSettings) -> None:
     listed = os.environ.get(MODULES)
     if settings.is_own and listed is not None and not _is_listed(settings, listed):
         raise UserError(
-            f"model.name is {settings.name!r}, but {MODULES} is {listed!r} and admits no other module; "
-            "add it there, with a comma, if you trust it"
+            f"model.name is {settings.name!r}, but {MODULES} is {listed!r} and allows no other module; add it there, "
+            "separated by a comma, if you trust it"
         )
 
 
@@ -61,8 +61,8 @@ def check_consent(settings: ModelSettings, own: str | None) -> None:
     check_admitted(settings)
     if settings.is_own and MODULES not in os.environ and settings.name != own:
         raise UserError(
-            f"model.name is {settings.name!r}, code that would be run here; if you trust it, admit it by "
-            f"--own {settings.name} (hpcdd.load: own={settings.name!r}), or its module in the variable {MODULES}"
+            f"model.name is {settings.name!r}, whose code would run here; if you trust it, allow it with --own "
+            f"{settings.name} (hpcdd.load: own={settings.name!r}), or its module in the variable {MODULES}"
         )
 
 
@@ -119,10 +119,10 @@ def _create_own(
     if factory is None:
         raise UserError(
             f"model.name is {name!r}, but {getattr(imported, '__file__', None) or module_name} has no {attribute!r}; "
-            "check the name behind the colon, and that no other module has the name of yours"
+            "check the name after the colon, and that no other module has the same name as yours"
         )
     if not callable(factory):
-        raise UserError(f"model.name is {name!r}, which is of type {type(factory).__name__}; a function is needed")
+        raise UserError(f"model.name is {name!r}, which is a {type(factory).__name__}; it must be a function")
     try:
         module = factory(input_shape=tuple(input_shape), num_classes=num_classes, width=width, **options)
     except (Exception, SystemExit) as error:
@@ -131,9 +131,9 @@ def _create_own(
             f"model.options {dict(options)} fails: {_told(error)}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"model.name is {name!r}, which gives a {type(module).__name__}, not a torch.nn.Module")
+        raise UserError(f"model.name is {name!r}, which returns a {type(module).__name__}, not a torch.nn.Module")
     if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
-        raise UserError(f"model.name is {name!r}, which has lazy layers; give them their sizes, from input_shape")
+        raise UserError(f"model.name is {name!r}, which has lazy layers; set their sizes from input_shape")
     return module
 
 
@@ -176,8 +176,8 @@ def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]],
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if found != (2, num_classes):
             raise UserError(
-                f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {found}; "
-                f"logits of shape {(2, num_classes)} are needed"
+                f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {found}; it must "
+                f"return logits of shape {(2, num_classes)}"
             )
 
 

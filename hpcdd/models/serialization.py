@@ -42,8 +42,8 @@ def filled(template: Network, group: h5py.Group) -> Network:
     """
     expected, stored = template.state_dict(), _datasets(group)
     for name in dict.fromkeys([*expected, *stored]):
-        wanted = tuple(expected[name].shape) if name in expected else "nothing of that name"
-        found = tuple(stored[name].shape) if name in stored else "nothing of that name"
+        wanted = tuple(expected[name].shape) if name in expected else "no parameter of that name"
+        found = tuple(stored[name].shape) if name in stored else "no parameter of that name"
         if found != wanted:
             raise ValueError(f"{group.name}/{name}: its network has {wanted}, the file {found}")
     made = on_host(template) if any(t.is_meta for t in expected.values()) else template

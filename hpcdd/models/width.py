@@ -59,14 +59,14 @@ def match_widths(
     if sum(local_parameters(1)) > budget:
         raise UserError(
             f"{len(subimage_shapes)} local CNNs of width 1 have {sum(local_parameters(1)):,} parameters, more than the "
-            f"global CNN of width {settings.width} has ({budget:,}); raise model.width, use fewer subdomains, "
-            "or set model.local_width to a number"
+            f"global CNN of width {settings.width} ({budget:,}); increase model.width, use fewer subdomains, or set "
+            "model.local_width to a number"
         )
     low, high = 1, 2  # low fits; high is to be the first that does not
     while sum(local_parameters(high)) <= budget:
         if local_parameters(high) == local_parameters(low):
             raise UserError(
-                f"model.name is {settings.name!r}, whose number of parameters does not grow with width, so that widths "
+                f"model.name is {settings.name!r}, whose number of parameters does not grow with the width, so widths "
                 "can't be matched; set model.local_width to a number"
             )
         low, high = high, 2 * high

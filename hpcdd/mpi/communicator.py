@@ -359,7 +359,7 @@ def duplicate_of(mpi: MPI.Comm) -> Comm:
     level, needed = library().Query_thread(), library().THREAD_SERIALIZED
     if level < needed:  # on a GPU gradients are ready in a thread of torch's
         raise UserError(
-            f"{mpi_library()} lets one thread alone communicate (thread level {level}); hpcdd needs "
-            f"MPI_THREAD_SERIALIZED ({needed}): use an MPI library that is built with threads"
+            f"{mpi_library()} allows only one thread to communicate (thread level {level}); hpcdd needs "
+            f"MPI_THREAD_SERIALIZED ({needed}); use an MPI library built with thread support"
         )
     return Comm(mpi.Dup())

@@ -152,7 +152,7 @@ def shared_memory_fault(library_version: str, ranks: int) -> str | None:
     return (
         f"{SHARED_MEMORY} on {socket.gethostname()} has {there >> 20} MiB, but {ranks} rank{'s' * (ranks > 1)} of "
         f"MPICH need {needed >> 20} MiB of shared memory; start the container with more (`docker run --shm-size=1g "
-        f"...`; apptainer shares the host's), or not more ranks on this host than {there // _SHARED_BYTES}"
+        f"...`; apptainer shares the host's), or at most {there // _SHARED_BYTES} ranks on this host"
     )
 
 
@@ -203,12 +203,12 @@ def _mismatch(launch: Launch, library_version: str) -> str:
     by_srun = launch.by_srun or launch.kind == "slurm"
     launcher = "srun" if by_srun else {"openmpi": "mpirun of Open MPI", "mpich": "mpirun of MPICH (PMI)"}[launch.kind]
     fix = (
-        "let srun offer what the library speaks: `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI"
+        "select the protocol of the library: `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI"
         if by_srun
-        else "use the mpirun that belongs to this library (`which -a mpirun`), or point mpi4py to the launcher's "
+        else "use this library's own mpirun (`which -a mpirun`), or point mpi4py to the launcher's "
         "library with MPI4PY_LIBMPI=/path/to/libmpi.so"
     )
     return (
-        f"{launcher} started {launch.size} processes, but they can't meet: mpi4py has loaded {library}, so each would "
-        f"train alone as a job of one rank. To make them one job, {fix}"
+        f"{launcher} started {launch.size} processes, but they can't connect: mpi4py has loaded {library}, so each "
+        f"would train alone as a job of one rank. To make them one job, {fix}"
     )

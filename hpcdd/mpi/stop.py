@@ -134,8 +134,8 @@ def signal_reason(signum: int, environment: Mapping[str, str], now: float) -> st
     if end.isdecimal():
         left = int(end) - now
         if left > _CLOSE:
-            return f"preempted or cancelled: {left:,.0f} s are left of the job's time"
-        return f"time-out: {max(0.0, left):,.0f} s are left of the job's time"
+            return f"preempted or cancelled with {left:,.0f} s left of the job's time"
+        return f"time-out with {max(0.0, left):,.0f} s left of the job's time"
     if signum == signal.SIGTERM:
         return "terminated: preempted, cancelled or out of time"
-    return "warned that the job's time is nearly over"
+    return "warned that the job's time is nearly up"

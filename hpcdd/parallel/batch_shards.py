@@ -94,7 +94,7 @@ class Flag:
         """
         if self.value >= DIVERGED:
             heard = self.reason is None
-            raise DivergedError(self.reason or "the numbers of another rank are not finite", heard=heard)
+            raise DivergedError(self.reason or "another rank has numbers that are not finite", heard=heard)
 
     @property
     def save(self) -> bool:

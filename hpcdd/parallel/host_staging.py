@@ -29,8 +29,8 @@ def check_gpu_aware(device: str, takes_gpu_memory: Callable[[], bool | None]) ->
         raise UserError("comm.gpu_aware is true, but CNNs are trained on the CPU, where it has no effect; leave it out")
     if takes_gpu_memory() is False:
         raise UserError(
-            "comm.gpu_aware is true, but this MPI library says that it was built without CUDA; use one that was, or "
-            "leave it out"
+            "comm.gpu_aware is true, but this MPI library reports that it was built without CUDA; use one built with "
+            "CUDA, or leave it out"
         )
 
 

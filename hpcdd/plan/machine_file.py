@@ -66,8 +66,8 @@ def joined(machine: Machine, path: Path | None) -> Machine:
     ):
         if old != new:
             raise UserError(
-                f"machine file {path} describes another machine: its {what} is {old!r}, here it is {new!r}; "
-                "name another file with --output"
+                f"machine file {path} describes another machine: its {what} is {old!r}, but here it is {new!r}; name "
+                "another file with --output"
             )
     return before
 

@@ -151,7 +151,7 @@ def _simulated(network: nn.Module, step: Callable[[], None], *, scratch: bool) -
             step()
     except Exception as error:
         raise UserError(
-            f"{type(network).__name__} can't be gone through with shapes alone, without values "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); plan needs that of model.name"
+            f"{type(network).__name__} can't be traced with shapes alone, without values ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); plan needs this of model.name"
         ) from error
     return Simulated(flops.get_total_flops(), live.peak)

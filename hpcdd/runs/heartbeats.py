@@ -119,9 +119,9 @@ class Watchdog:
                 continue
             _, still, words = line.split("|", 2)
             if rank != self._rank and self._read(rank) == line:
-                hung.append(f"rank {rank} of {self._size} on {words.strip()} shows no sign of life")
+                hung.append(f"rank {rank} of {self._size} on {words.strip()} does not respond")
             elif float(still) + 3 * self._pause >= self._timeout:
-                hung.append(f"rank {rank} of {self._size} on {words.strip()} does not move")
+                hung.append(f"rank {rank} of {self._size} on {words.strip()} makes no progress")
         if hung:
             self._end("\n".join(f"{text} (run.stall_timeout is {self._timeout:g} s)" for text in hung))
         else:
@@ -172,7 +172,7 @@ def watched(
         if text:
             for line in text.splitlines():
                 log.error("%s", line)
-            more = f"the job is ended; {remedy}"
+            more = f"the job ends; {remedy}"
             sys.stderr.write("".join(f"hpcdd: {line}\n" for line in [*text.splitlines(), more]))
             sys.stderr.flush()
             time.sleep(0.5)  # as in hpcdd.cli.main: mpirun may end before it has passed on what was printed last
@@ -189,5 +189,5 @@ def watched(
     )
     with contextlib.ExitStack() as stack:
         comm.on_all(lambda: stack.enter_context(watchdog))
-        set_finalize_timeout(timeout, f"another rank hangs at its end; {directory.path} is closed", RESUME)
+        set_finalize_timeout(timeout, f"another rank hangs while it ends; {directory.path} is closed", RESUME)
         yield

@@ -65,7 +65,8 @@ class Lock:
                     continue  # it has just gone
                 if self._lives(owner):
                     raise InUseError(
-                        f"{self._path.parent} is in use by {_words(owner)}; wait for its end, or name another --output"
+                        f"{self._path.parent} is in use by {_words(owner)}; wait for it to end, or name another "
+                        "--output"
                     )
                 self._remove(owner)
                 left = _words(owner)

@@ -103,7 +103,7 @@ def resolve(request: TrainRequest) -> Job:
                 raise UserError(f"command line: output is {output!r}: {error}") from error
     folder = newest(name) if output is None and wanted else Path(output) if output else None
     if wanted and folder is None:
-        raise UserError(f"--resume: there is no run runs/{name}-K here; name its folder with --output")
+        raise UserError(f"--resume: there is no run runs/{name}-K here; name the run's folder with --output")
     run = None if folder is None else RunDirectory(folder)
     condition = "empty" if run is None else run.condition()
     record = run.record() if run is not None and condition in ("unfinished", "complete") else None
@@ -116,7 +116,7 @@ def resolve(request: TrainRequest) -> Job:
     if condition == "empty" and wanted:
         raise UserError(f"--resume: {folder} holds no run")
     if condition == "begun" and not named and wanted:
-        raise UserError(f"--resume: nothing is recorded in {folder} yet; name the configuration that it was begun with")
+        raise UserError(f"--resume: nothing is recorded in {folder} yet; name the configuration it was started with")
     return replace(_job(config, run, condition, record, wanted=wanted), profile=request.profile)
 
 
@@ -141,15 +141,16 @@ def _job(config: Config, run: RunDirectory, condition: str, record: dict[str, An
     folder = run.path
     if condition == "foreign":
         raise UserError(
-            f"output is {folder}, a folder that is not empty and holds no run; nothing is overwritten, name another one"
+            f"output is {folder}, a folder that is not empty and holds no run; it is not overwritten, so name another "
+            "folder"
         )
     config = config.model_copy(update={"output": str(folder)})
     if record is not None:
         config = resumed(record, config, run)
         if condition == "complete" and not wanted and (more := increased(record, config)):
             raise UserError(
-                f"output is {folder}, which holds a complete run of fewer {', '.join(more)}; resume it by --resume, or "
-                "name another folder"
+                f"output is {folder}, which holds a complete run of fewer {', '.join(more)}; resume it with --resume, "
+                "or name another folder"
             )
     return Job(config, print_only=False, record=record)
 
@@ -225,12 +226,12 @@ def check_facts(job: Job, facts: Mapping[str, Any]) -> None:
     was = {name: job.record[name] for name in ("dataset", "device")}
     if was["dataset"] != facts["dataset"]:
         raise UserError(
-            f"data.file: {job.config.data.file} is not the data set with which {job.config.output} was begun "
+            f"data.file: {job.config.data.file} is not the data set with which {job.config.output} was started "
             f"(fingerprint {facts['dataset'][:12]}, not {was['dataset'][:12]})"
         )
     if was["device"] != facts["device"]:
         raise UserError(
-            f"{job.config.output} was begun on {was['device']}, but this job would resume it on {facts['device']}; "
+            f"{job.config.output} was started on {was['device']}, but this job would resume it on {facts['device']}; "
             f"use --device {was['device']}"
         )
 
@@ -257,11 +258,11 @@ def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[s
             continue
         changed = f"{name} was {was!r} in {run.path} and is {now!r} now{'' if name in named else ', its default'}"
         if name not in EPOCHS:
-            yield f"{changed}; a run is resumed with what it began with, so leave it as it was or name another --output"
+            yield f"{changed}; resume a run with the settings it was started with, or name another --output"
         elif now < was:
-            yield f"{changed}; it may only grow"
+            yield f"{changed}; it can only be increased"
         elif (builds := EPOCHS[name][1]) and run.training(builds).exists():
-            yield f"{changed}; it may only grow until phase {builds} has begun, which builds on its result"
+            yield f"{changed}; it can only be increased until phase {builds} has started, which builds on its result"
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:

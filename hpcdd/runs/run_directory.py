@@ -142,7 +142,9 @@ def make(output: str | None, name: str) -> RunDirectory:
         for folder in (path, directory.logs, directory.heartbeats):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the run directory can't be made: {error}; use --output FOLDER where you may write") from error
+        raise UserError(
+            f"the run directory can't be created: {error}; use --output FOLDER with a folder where you may write"
+        ) from error
     return directory
 
 

@@ -107,7 +107,7 @@ def open_storage(comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: 
         log = opened.enter_context(rank_log(comm, directory.log(comm.rank)))
         log.info("rank %d of %d: %s", comm.rank, comm.size, layout.places[comm.rank])
         if comm.is_root and left is not None:
-            warn(log, f"{left} has left {directory.path} without an end")
+            warn(log, f"{left} left {directory.path} without finishing it")
         if comm.is_root and job.record is not None and not job.study:
             print(f"resuming {directory.path}", flush=True)
         comm.on_root(lambda: _write_documents(directory, config, comm, layout))
@@ -129,7 +129,7 @@ def _locked(directory: RunDirectory, comm: Comm) -> Iterator[str | None]:
     """
 
     def displaced() -> None:  # in the lock's thread: what this job would write now would mix with what another writes
-        sys.stderr.write(f"hpcdd: {directory.path} belongs to another job now; this one is ended\n")
+        sys.stderr.write(f"hpcdd: {directory.path} now belongs to another job; this one ends\n")
         sys.stderr.flush()
         comm.abort(RESUME)
 
@@ -150,9 +150,9 @@ def _begun(
     """On root, under the lock: the run's record, and what is evaluated."""
     present = directory.record()  # what was decided before the lock was held may be outdated
     if (present or {}).get("run") != (job.record or {}).get("run"):
-        raise InUseError(f"another job has begun in {directory.path} meanwhile; start again")
+        raise InUseError(f"another job has started in {directory.path} in the meantime; start again")
     if present is not None and job.record is not None and present["complete"] and not job.record["complete"]:
-        raise InUseError(f"another job has completed {directory.path} meanwhile")
+        raise InUseError(f"another job has completed {directory.path} in the meantime")
     directory.tidy()
     run = secrets.token_hex(8) if job.record is None else job.record["run"]
     record = resume.record_of(config, run, **facts, reused=(job.record or {}).get("reused", {}))

@@ -80,7 +80,7 @@ def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
         UserError: this is not the main thread, which gets the signals.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise UserError("hpcdd is called in a thread; call it in the main thread, which gets the signals")
+        raise UserError("hpcdd was called in a thread; call it in the main thread, which receives the signals")
     ranks = (communicator.world() if comm is None else communicator.duplicate_of(comm)).duplicate()
     threads = torch.get_num_threads()
     handlers = {signum: signal.getsignal(signum) for signum in launcher.SIGNALS}

@@ -157,5 +157,5 @@ def _print(
         longest = max(total(cost.phases) for _, cost, _ in rows)
         print(f"{work / 3600:,.2f} hours of all ranks together; the longest run takes {longest:,.0f} s", file=out)
     else:
-        print("no times without a machine file, see `hpcdd plan --help`; name one with --machine FILE", file=out)
+        print("times need a machine file: name one with --machine FILE (see `hpcdd plan --help`)", file=out)
     out.flush()

@@ -62,10 +62,10 @@ class Hypothesis:
         """
         found = re.fullmatch(r"\s*(\w+)\s*(>=?)\s*(\w+)\s*", text)
         if found is None:
-            raise UserError(f"{text!r} is no statement; write `dnn > average` or `coherent_transfer >= dnn`")
+            raise UserError(f"{text!r} is not a statement; write `dnn > average` or `coherent_transfer >= dnn`")
         left, relation, right = found.groups()
         if unknown := [name for name in (left, right) if name not in STRATEGY_NAMES]:
-            raise UserError(f"{text!r}: {unknown[0]} is no strategy; the strategies are {', '.join(STRATEGY_NAMES)}")
+            raise UserError(f"{text!r}: {unknown[0]} is not a strategy; use one of {', '.join(STRATEGY_NAMES)}")
         if left == right:
             raise UserError(f"{text!r} compares {left} with itself")
         return cls(cast(StrategyName, left), ">" if relation == ">" else ">=", cast(StrategyName, right))

@@ -59,7 +59,7 @@ def expand(matrix: Mapping[str, Axis]) -> list[Combination]:
     for axis in matrix.values():
         size *= len(axis)
     if size > MOST_RUNS:
-        raise ValueError(f"the matrix has {size:,} runs; a study has {MOST_RUNS:,} at most")
+        raise ValueError(f"the matrix has {size:,} runs; a study can have at most {MOST_RUNS:,}")
     points = [[(name, *point) for point in _points(name, axis)] for name, axis in matrix.items()]
     short = [name.rpartition(".")[2] for name in matrix]
     names = {name: last if short.count(last) == 1 else name for name, last in zip(matrix, short, strict=True)}
@@ -69,7 +69,7 @@ def expand(matrix: Mapping[str, Axis]) -> list[Combination]:
         fields = {name: value for _, _, fields in point for name, value in fields.items()}
         run = _id(",".join(f"{names[axis]}={label}" for axis, label in labels.items()))
         if run in found:
-            raise ValueError(f"the matrix has two runs {run}; name each value once, and cases so that they differ")
+            raise ValueError(f"the matrix has two runs {run}; list each value once, and give cases different labels")
         found[run] = Combination(run, fields, labels)
     return list(found.values())
 

@@ -182,7 +182,7 @@ class _RankGroup:
                 raise
             if isinstance(error, InUseError):
                 self._report.busy.append(run.id)
-                self._say(f"run {run.id} is left out: {error}")
+                self._say(f"run {run.id} is skipped: {error}")
             else:
                 text, code = str(error), error.exit_code
                 comm.on_root(lambda: self._directory.fail(run.id, text, code))

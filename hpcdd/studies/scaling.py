@@ -56,7 +56,7 @@ def run(comm: Comm, order: ScalingRequest) -> None:
     ]
     if not wanted:
         if comm.is_root:
-            print(f"{order.output} has all {study.repeats} repeats on {_words(sizes)} ranks already", flush=True)
+            print(f"{order.output} already has all {study.repeats} repeats on {_words(sizes)} ranks", flush=True)
         return
     comm.on_root(lambda: scaling_log.check_writable(order.output))
     job = comm.on_root(lambda: secrets.token_hex(8))
@@ -136,11 +136,11 @@ def _problem(order: ScalingRequest) -> Problem:
     if config.aggregation.placement != "root" and {"gather", "dnn"} & set(order.study.phases):
         raise UserError(
             "phases gather and dnn are measured where root trains the DNN, but aggregation.placement is "
-            f"{config.aggregation.placement!r}; leave them out of phases, or use root"
+            f"{config.aggregation.placement!r}; remove them from phases, or use root"
         )
     if "coherent" in order.study.phases and not config.coherent.starts:
         raise UserError(
-            "phase coherent is measured, but coherent.starts is []; name a start, or leave coherent out of phases"
+            "phase coherent is measured, but coherent.starts is []; add a start, or remove coherent from phases"
         )
     problem = build_problem(config)
     if order.study.kind == "weak":

@@ -77,7 +77,7 @@ class ScalingPoint:
         check_shares(config, problem, self._layout)
         if "alone" in phases and self._layout.replicas > 1:
             raise UserError(
-                f"phase alone lets one rank work at a time, but on {comm.size} ranks each CNN is trained by "
+                f"phase alone runs one rank at a time, but on {comm.size} ranks each CNN is trained by "
                 f"{self._layout.replicas}; use at most {self._layout.num_subdomains} ranks, or leave it out"
             )
         self._place = self._layout.places[comm.rank]
@@ -87,7 +87,7 @@ class ScalingPoint:
         self._storage = sample_storage.decide(comm, config, problem, self._layout).of(comm.rank)
         if self._storage == "stream":
             raise UserError(
-                "scale measures steps on samples in memory, and these would be streamed from the file; use "
+                "scale measures steps on samples in memory, but these samples would be streamed from the file; use "
                 "data.storage memory, or a smaller data.subset"
             )
         start = time.perf_counter()

@@ -52,7 +52,7 @@ def run(comm: Comm, order: StudyRequest) -> int:
     plan = comm.on_root(lambda: _begin(directory, order, comm.size))
     if limits := [limit for run in order.runs if (limit := run.config.run.stall_timeout) is not None]:
         set_finalize_timeout(
-            max(limits), f"another rank hangs at its end; {order.output} is closed", RESUME
+            max(limits), f"another rank hangs while it ends; {order.output} is closed", RESUME
         )  # idle ranks too
     busy: list[str] = []
     try:
@@ -115,5 +115,5 @@ def _end(directory: StudyDirectory, order: StudyRequest, plan: Plan, busy: Seque
         elif condition.startswith("in use"):
             lines.append(f"  in use  {run}")
     if counts["failed"]:
-        lines.append(f"{directory.failures}/*.json say more; --retry runs these runs again")
+        lines.append(f"{directory.failures}/*.json have the details; --retry runs these runs again")
     return "\n".join(lines), counts["failed"]

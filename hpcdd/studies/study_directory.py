@@ -79,7 +79,7 @@ class StudyDirectory:
         directory = self.run(run.id)
         found = directory.condition()
         if found == "foreign":
-            raise UserError(f"{directory.path} is not empty and holds no run; move it away, or name another --output")
+            raise UserError(f"{directory.path} is not empty and holds no run; move it, or name another --output")
         if found == "complete":
             return "complete" if self.job(run).done else "unfinished"
         return "not begun" if found == "empty" else "unfinished"
@@ -114,7 +114,7 @@ class StudyDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check(order)
         except OSError as error:
-            raise UserError(f"the study directory can't be made: {error}; name another one with --output") from error
+            raise UserError(f"the study directory can't be created: {error}; name another one with --output") from error
         problems: dict[str, None] = {}
         for run in order.runs:
             try:

@@ -24,7 +24,7 @@ from .study_file import StudyFile, Table, Variant
 _OWN = {
     "output": "belongs to `hpcdd train`; the runs of a study lie in STUDYDIR/runs",
     "progress": "belongs to `hpcdd train`; a study prints a line when a run begins and when it ends",
-    "run.survive": "belongs to `hpcdd train`; a study whose job has lost a rank is started again and goes on",
+    "run.survive": "belongs to `hpcdd train`; if the job of a study loses a rank, start it again and it resumes",
 }
 """Fields that the runs of a study don't choose, and why."""
 
@@ -170,7 +170,7 @@ def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tr
     for section, value in overrides.items():
         fields = [f"{section}.{key}" for key in value] if isinstance(value, dict) else [section]
         problems += [
-            f"command line: --{field.replace('_', '-')} has no effect: the study's matrix sets it in every run"
+            f"command line: --{field.replace('_', '-')} has no effect, because the study's matrix sets it in every run"
             for field in fields
             if field in of_all
         ]

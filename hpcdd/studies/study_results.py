@@ -83,5 +83,5 @@ def _error(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {error}; remove it") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("error"), str):
-        raise UserError(f"{path} does not say how a run failed; remove it")
+        raise UserError(f"{path} is not a record of a failed run; remove it")
     return printable_lines(str(content["error"]))

@@ -52,16 +52,16 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
     grid = problem.decomposition.parts
     if grid is None or problem.decomposition.coarse is not None:
         found = "decomposition.coarse is true" if grid is not None else "decomposition.boxes are set"
-        raise UserError(f"a weak study repeats a grid of subdomains, but {found}; use decomposition.grid alone")
+        raise UserError(f"a weak study repeats a grid of subdomains, but {found}; use only decomposition.grid")
     if any(problem.decomposition.overlap):
         raise UserError(
             "a weak study needs boxes of one size on any number of ranks, but with decomposition.overlap "
-            f"{list(problem.decomposition.overlap)} those at the image's edge are smaller; use overlap 0"
+            f"{list(problem.decomposition.overlap)} the boxes at the image's edge are smaller; use overlap 0"
         )
     if len({box.shape for box in problem.decomposition.boxes}) > 1:
         raise UserError(
             f"a weak study needs boxes of one size, but decomposition.grid {list(grid)} cuts images of "
-            f"{list(problem.info.image_shape[1:])} pixels into several; use divisors of them"
+            f"{list(problem.info.image_shape[1:])} pixels into boxes of several sizes; use divisors of the image's size"
         )
     by = factors(ranks, grid)
     image = tuple(n * f for n, f in zip(problem.info.image_shape[1:], by, strict=True))

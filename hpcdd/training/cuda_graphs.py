@@ -85,7 +85,7 @@ class Replayed:
             try:
                 self._replay = self._recorder.record(lambda: self._work(kept))
             except RuntimeError as error:
-                error.add_note("in the record of a step as a CUDA graph; `together: false` does every step as it is")
+                error.add_note("while recording a step as a CUDA graph; `together: false` runs every step without one")
                 raise
         self._argument.copy_(argument)
         self._replay()

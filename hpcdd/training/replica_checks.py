@@ -82,7 +82,7 @@ def _compare(comm: Comm, copies: Copies, everyone: Sequence[_Found], when: str) 
         if not max(differences) <= TOLERANCE:
             listed = ", ".join(f"rank {rank} {differences[rank]:.2g}" for rank in holders)
             raise DriftError(
-                f"{when}: copies of {name} differ between ranks by more than unlike processors explain (relative to "
+                f"{when}: copies of {name} differ between ranks by more than different processors explain (relative to "
                 f"rank {source}: {listed}; expected {TOLERANCE} at most)"
             )
 

@@ -241,7 +241,7 @@ def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
     summary.print_plan(layout, problem, out)
     text = out.getvalue()
     assert "explicit boxes, 2 subimages of 12 x 5 and 12 x 6 pixels" in text
-    assert re.search(r"memory on root for the local decisions: [\d.]+ MiB of [\d,]+ MiB that are free", text)
+    assert re.search(r"memory on root for the outputs of the local CNNs: [\d.]+ MiB of [\d,]+ MiB free", text)
     assert "leave 8.3% of the image out" in text
     assert "rank 0 on node1, cpu, 1 thread: subdomain 0, 1" in text
     assert "rank 1 on node1, cpu, 2 threads: no subdomain" in text

@@ -66,9 +66,9 @@ def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"not json\n", ":2 is no measurement of `hpcdd scale`: Expecting value"),
-        (b"{}\n", ":2 is no measurement of `hpcdd scale` of format 1"),
-        (b'{"hpcdd_scaling": 1, "series": "a"}\n', "its field 'phase' is missing or of a wrong kind"),
+        (b"not json\n", ":2 is not a measurement of `hpcdd scale`: Expecting value"),
+        (b"{}\n", ":2 is not a measurement of `hpcdd scale` of format 1"),
+        (b'{"hpcdd_scaling": 1, "series": "a"}\n', "its field 'phase' is missing or of the wrong type"),
     ],
 )
 def test_something_else_is_refused_and_left_alone(tmp_path: Path, text: bytes, words: str) -> None:
@@ -91,7 +91,7 @@ def test_what_no_job_has_written_is_refused(tmp_path: Path, name: str, value: ob
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps(lines.fields(**{name: value}) if name != "ranks" else {**lines.fields(), name: value}))
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(UserError, match=rf"its field '{name}.*' is missing or of a wrong kind \("):
+    with pytest.raises(UserError, match=rf"its field '{name}.*' is missing or of the wrong type \("):
         scaling_log.read(path)
 
 

@@ -9,7 +9,7 @@ MACHINE = (
 )
 
 COMMAND_LINES = [
-    Row("unknown command", ("trian",), "'trian' is no command; did you mean train?", mpirun=True),
+    Row("unknown command", ("trian",), "'trian' is not a command; did you mean train?", mpirun=True),
     Row("unknown option of hpcdd", ("--verison",), "command line: --verison is unknown; did you mean --version?"),
     Row(
         "unknown option",
@@ -26,12 +26,12 @@ COMMAND_LINES = [
     Row(
         "stray word",
         ("train", "--decomposition.grid", "2", "2"),
-        "command line: '2' belongs to no option; CONFIG comes first, and lists have commas: 2,2",
+        "command line: '2' belongs to no option; put CONFIG first, and write lists with commas: 2,2",
     ),
     Row(
         "list that can't be read",
         ("train", "--decomposition.grid", "[2"),
-        "command line: decomposition.grid is '[2', which can't be read; lists are written as 2,3 or [2,3]",
+        "command line: decomposition.grid is '[2', which can't be parsed; write lists as 2,3 or [2,3]",
     ),
     Row(
         "text for a number in a list",
@@ -53,7 +53,7 @@ COMMAND_LINES = [
     Row(
         "no study",
         ("scale",),
-        "command line: name a study, a YAML file, as the first word; see `hpcdd scale --help`",
+        "command line: STUDY is missing; name a YAML file as the first argument; see `hpcdd scale --help`",
         mpirun=True,
     ),
     Row(
@@ -71,14 +71,14 @@ COMMAND_LINES = [
     Row(
         "study appended to something else",
         ("scale", "c.yaml", "--data.file", "good.h5", "--output", "c.yaml"),
-        "c.yaml:1 is no measurement of `hpcdd scale`: Expecting value: line 1 column COLUMN (char CHAR); take the "
-        "line out, or name another file",
+        "c.yaml:1 is not a measurement of `hpcdd scale`: Expecting value: line 1 column COLUMN (char CHAR); remove the "
+        "line, or name another file",
         text("kind: weak\n"),
     ),
     Row(
         "two files for a study",
         ("scale", "c.yaml", "d.yaml"),
-        "command line: 'd.yaml' belongs to no option; STUDY comes first, and lists have commas: 2,2",
+        "command line: 'd.yaml' belongs to no option; put STUDY first, and write lists with commas: 2,2",
         text("kind: strong"),
     ),
     Row(
@@ -97,14 +97,14 @@ COMMAND_LINES = [
     Row(
         "a phase that the problem lacks",
         ("scale", "c.yaml", "--data.file", "good.h5", "--coherent.starts", "[]"),
-        "phase coherent is measured, but coherent.starts is []; name a start, or leave coherent out of phases",
+        "phase coherent is measured, but coherent.starts is []; add a start, or remove coherent from phases",
         text("kind: strong"),
     ),
     Row(
         "weak study with overlap",
         ("scale", "c.yaml", "--data.file", "good.h5", "--decomposition.overlap", "1"),
-        "a weak study needs boxes of one size on any number of ranks, but with decomposition.overlap [1, 1] those at "
-        "the image's edge are smaller; use overlap 0",
+        "a weak study needs boxes of one size on any number of ranks, but with decomposition.overlap [1, 1] the boxes "
+        "at the image's edge are smaller; use overlap 0",
         text("kind: weak"),
     ),
     Row(
@@ -122,26 +122,26 @@ COMMAND_LINES = [
     Row(
         "one page of a run and something else",
         ("report", ".", "good.h5"),
-        "report: 2 paths make one page; say where with --output FOLDER (or name one path at a time)",
+        "report: 2 paths are combined into one page; name its folder with --output FOLDER (or give one path at a time)",
     ),
     Row("option of report", ("report", "a", "--svg"), "command line: --svg is unknown; see `hpcdd report --help`"),
     Row(
         "report of something else",
         ("report", "good.h5"),
-        "good.h5:1 is no measurement of `hpcdd scale`: 'utf-8' codec can't decode byte 0x89 in position 0: invalid "
-        "start byte; take the line out, or name another file",
+        "good.h5:1 is not a measurement of `hpcdd scale`: 'utf-8' codec can't decode byte 0x89 in position 0: invalid "
+        "start byte; remove the line, or name another file",
     ),
     Row("options of info", ("info", "--all"), "command line: --all is unknown; see `hpcdd info --help`"),
     Row(
         "nothing to prepare",
         ("prepare",),
-        "command line: name the kind of source, which is one of cifar10, cifar100, faces, folder, idx, "
-        "nifti, npy, npz, phantom; see `hpcdd prepare --help`",
+        "command line: the kind of source is missing; use one of cifar10, cifar100, faces, folder, idx, nifti, npy, "
+        "npz, phantom; see `hpcdd prepare --help`",
     ),
     Row(
         "unknown kind",
         ("prepare", "cifar", "a", "b.h5"),
-        "command line: 'cifar' is no kind of source; did you mean cifar10?",
+        "command line: 'cifar' is not a kind of source; did you mean cifar10?",
     ),
     Row(
         "prepare without a file to make",
@@ -172,23 +172,24 @@ COMMAND_LINES = [
     Row(
         "nothing to measure",
         ("bench",),
-        "command line: name the benchmark, which is one of coherent, collectives, headline, io, step, train; "
-        "see `hpcdd bench --help`",
+        "command line: the benchmark is missing; use one of coherent, collectives, headline, io, step, train; see "
+        "`hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "command line: 'speed' is no benchmark; use one of coherent, collectives, headline, io, step, train",
+        "command line: 'speed' is not a benchmark; use one of coherent, collectives, headline, io, step, train",
     ),
     Row(
         "no rounds",
         ("bench", "io", "--rounds", "0"),
-        "command line: --rounds: '0' is not a number from 1; see `hpcdd bench io --help`",
+        "command line: --rounds: '0' is not a whole number of 1 or more; see `hpcdd bench io --help`",
     ),
     Row(
         "widths that are none",
         ("bench", "coherent", "--widths", "16,x"),
-        "command line: --widths: '16,x' is no list of numbers from 1, with commas; see `hpcdd bench coherent --help`",
+        "command line: --widths: '16,x' is not a comma-separated list of whole numbers of 1 or more; see `hpcdd bench "
+        "coherent --help`",
     ),
     Row(
         "collectives of one rank",
@@ -209,7 +210,7 @@ COMMAND_LINES = [
     Row(
         "plan for half a rank",
         ("plan", "-n", "0.5"),
-        "command line: -n: '0.5' is not a number from 1; see `hpcdd plan --help`",
+        "command line: -n: '0.5' is not a whole number of 1 or more; see `hpcdd plan --help`",
     ),
     Row(
         "plan with an unknown option",

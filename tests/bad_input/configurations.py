@@ -28,14 +28,14 @@ CONFIGURATIONS = [
         folder("c.yaml"),
     ),
     of(b"\xff\xfe\x00", "configuration is no text", "configuration c.yaml is not a text file; name a YAML file"),
-    of(b"seed: 1\0", "control characters", "c.yaml:1: not valid YAML: it holds the character '\\x00'"),
+    of(b"seed: 1\0", "control characters", "c.yaml:1: not valid YAML: it contains the character '\\x00'"),
     of("local:\n\tepochs: 3\n", "tab", "c.yaml:2: not valid YAML: found character '\\t' that cannot start any token"),
     of(
         "local: {epochs: [1\nseed: 3\n",
         "bracket left open",
         "c.yaml:2: not valid YAML: expected ',' or ']', but got ':'",
     ),
-    of("seed: 1\nlocal: {}\nseed: 2\n", "key stands twice", "c.yaml:3: not valid YAML: the key 'seed' stands twice"),
+    of("seed: 1\nlocal: {}\nseed: 2\n", "key stands twice", "c.yaml:3: not valid YAML: the key 'seed' occurs twice"),
     of(
         "seed: 1\n---\nseed: 2\n",
         "two documents",
@@ -44,15 +44,15 @@ CONFIGURATIONS = [
     of(
         f'seed: !!python/object/apply:builtins.exec ["{CODE}"]\n',
         "tag of Python",
-        "c.yaml:1: not valid YAML: the tag !!python/object/apply:builtins.exec is not taken; a "
-        "configuration holds texts, numbers, lists and mappings",
+        "c.yaml:1: not valid YAML: the tag !!python/object/apply:builtins.exec is not supported; a configuration holds "
+        "strings, numbers, lists and mappings",
         mpirun=True,
     ),
     of(
         "seed: !mine 3\n",
         "tag of an application",
-        "c.yaml:1: not valid YAML: the tag !mine is not taken; a configuration holds texts, "
-        "numbers, lists and mappings",
+        "c.yaml:1: not valid YAML: the tag !mine is not supported; a configuration holds strings, numbers, lists and "
+        "mappings",
     ),
     of("seed: !!int three\n", "tag that does not fit", "c.yaml:1: not valid YAML: three can't be read as an integer"),
     of(BOMB, "bomb of anchors", "c.yaml:9: not valid YAML: what begins here stands for more than 65,536 values"),
@@ -104,12 +104,12 @@ CONFIGURATIONS = [
     of(
         "? [1, 2]\n: 3\n",
         "key is a list",
-        "c.yaml:1: not valid YAML: the key [...] is no text; put it in quotes if it is meant as one",
+        "c.yaml:1: not valid YAML: the key [...] is not a string; put it in quotes if it is meant to be one",
     ),
     of(
         "1: 2\n",
         "key is a number",
-        "c.yaml:1: not valid YAML: the key 1 is no text; put it in quotes if it is meant as one",
+        "c.yaml:1: not valid YAML: the key 1 is not a string; put it in quotes if it is meant to be one",
     ),
     of("local:\n  epohcs: 3\n", "unknown key", "c.yaml:2: local.epohcs is unknown; did you mean local.epochs?"),
     of(
@@ -118,7 +118,7 @@ CONFIGURATIONS = [
         "c.yaml:1: decompositon is unknown; did you mean decomposition?",
     ),
     of("epochs: 3\n", "key without its section", "c.yaml:1: epochs is unknown; did you mean local.epochs?"),
-    of("local: 5\n", "number for a section", "c.yaml:1: local is 5: it is a section, whose fields stand below it"),
+    of("local: 5\n", "number for a section", "c.yaml:1: local is 5: it is a section; write its fields below it"),
     of(
         "local: {epochs: many}\n",
         "text for a number",
@@ -168,7 +168,7 @@ CONFIGURATIONS = [
     of(
         'data: {file: "d\\0.h5"}\n',
         "NUL in the name of the dataset",
-        "c.yaml:1: data.file is 'd\\x00.h5': no file can have such a name",
+        "c.yaml:1: data.file is 'd\\x00.h5': this is not a valid file name",
     ),
     of(
         'output: "\\uD800"\n',
@@ -209,7 +209,7 @@ CONFIGURATIONS = [
     of(
         "data: {storage: stream, memory: 100}\n",
         "budget without choice",
-        "c.yaml:1: data.memory has no effect on data.storage 'stream'; it belongs to auto",
+        "c.yaml:1: data.memory has no effect with data.storage 'stream'; it belongs to auto",
     ),
     of(
         "model: {name: vgg9}\n", "depth that is not there", "c.yaml:1: model.name is 'vgg9'; vggN has N = 1 to 8 blocks"

@@ -138,7 +138,7 @@ DATASETS = [
     Row(
         "dataset is a device",
         ("train", "--data.file", "/dev/null"),
-        "data.file: /dev/null is no file, but a device or a pipe; name a dataset file",
+        "data.file: /dev/null is not a file, but a device or a pipe; name a dataset file",
     ),
     Row(
         "dataset is truncated",
@@ -161,20 +161,20 @@ DATASETS = [
     Row(
         "labels that were never written",
         TRAIN,
-        "data.file: d.h5: train/labels has 0 bytes, from which its 137,438,953,472 bytes can't be made",
+        "data.file: d.h5: train/labels stores 0 bytes, too few for its 137,438,953,472 bytes",
         unwritten("train/labels", (1 << 34,)),
     ),
     Row(
         "pixels that were never written",
         TRAIN,
-        "data.file: d.h5: train/images has 0 of the 2,097,152 chunks of its 52,776,558,133,248 bytes",
+        "data.file: d.h5: train/images stores only 0 of the 2,097,152 chunks of its 52,776,558,133,248 bytes",
         unwritten("train/images", (24, 2, 1 << 20, 1 << 20)),
     ),
     Row(
         "pixels packed by a filter that is not here",
         TRAIN,
-        "data.file: d.h5: train/images is packed by the filter 32001 (without a name), which is not here; where it is, "
-        "rewrite the file by `h5repack -f GZIP=4 IN OUT`, or name the folder of the filter in HDF5_PLUGIN_PATH",
+        "data.file: d.h5: train/images is packed by the filter 32001 (without a name), which is not installed here; "
+        "rewrite the file by `h5repack -f GZIP=4 IN OUT` where it is, or set HDF5_PLUGIN_PATH to the filter's folder",
         changed(packed_by_blosc),
     ),
     Row("no training split", TRAIN, "data.file: d.h5: there is no group 'train'", without("train")),
@@ -250,13 +250,13 @@ DATASETS = [
     Row(
         "class names in one text",
         TRAIN,
-        "data.file: d.h5: attribute class_names must list two names or more",
+        "data.file: d.h5: attribute class_names must list at least two names",
         attribute("class_names", "ant,bee,cat"),
     ),
     Row(
         "class names that are no text",
         TRAIN,
-        "data.file: d.h5: attribute class_names holds bytes that are no text in UTF-8",
+        "data.file: d.h5: attribute class_names holds bytes that are not valid UTF-8",
         attribute("class_names", np.array([b"\xff\xfe", b"b", b"c"])),
     ),
     Row(
@@ -274,38 +274,39 @@ DATASETS = [
     Row(
         "std is zero",
         TRAIN,
-        "data.file: d.h5: attribute std is [28.0, 0.0]; every channel's must be positive (1 where it is constant)",
+        "data.file: d.h5: attribute std is [28.0, 0.0]; it must be positive for every channel (1 for a constant "
+        "channel)",
         attribute("std", [28.0, 0.0]),
     ),
     Row(
         "soft link",
         TRAIN,
-        "data.file: d.h5: train/images is a link; a dataset file holds its data itself",
+        "data.file: d.h5: train/images is a link; a dataset file must contain all of its data",
         put("train/images", h5py.SoftLink("/test/images")),
     ),
     Row(
         "link to a file outside",
         TRAIN,
-        "data.file: d.h5: test is a link; a dataset file holds its data itself",
+        "data.file: d.h5: test is a link; a dataset file must contain all of its data",
         put("test", h5py.ExternalLink("good.h5", "/test")),
     ),
     Row(
         "virtual images of a file outside",
         TRAIN,
-        "data.file: d.h5: train/images points to other files; a dataset file holds its data itself",
+        "data.file: d.h5: train/images points to other files; a dataset file must contain all of its data",
         changed(virtual),
     ),
     Row(
         "pixels in a raw file outside",
         TRAIN,
-        "data.file: d.h5: train/images points to other files; a dataset file holds its data itself",
+        "data.file: d.h5: train/images points to other files; a dataset file must contain all of its data",
         changed(external),
     ),
     Row(
         "pixel is NaN",
         TRAIN,
-        "data.file: FOLDER/d.h5: train/images[3] has a pixel that is NaN or infinite (1 such "
-        "images in box [0, 0] to [4, 3]); mend or drop them (rank 0)",
+        "data.file: FOLDER/d.h5: train/images[3] has a NaN or infinite pixel (1 such images in box [0, 0] to [4, 3]); "
+        "repair or remove them (rank 0)",
         changed(pixel(np.nan)),
         mpirun=True,
     ),

@@ -36,19 +36,19 @@ INFERENCE = [
     Row(
         "a folder that is no run",
         ("predict", "run", "good.h5"),
-        "run is a folder without model.h5; name the directory of a run",
+        "run is a folder without model.h5; name a run directory",
         folder("run/notes"),
     ),
     Row(
         "an empty folder for a run",
         ("predict", "run", "good.h5"),
-        "run is a folder without model.h5; name the directory of a run",
+        "run is a folder without model.h5; name a run directory",
         folder("run"),
     ),
     Row(
         "a run that has only begun",
         ("predict", "run", "good.h5"),
-        "run is a run that is not complete; resume it with `hpcdd train --resume --output run`",
+        "run is an unfinished run; resume it with `hpcdd train --resume --output run`",
         folder("run/logs"),
     ),
     Row(
@@ -75,6 +75,6 @@ INFERENCE = [
     Row(
         "export into a folder that is not there",
         ("export", "run", "nowhere/m.pt2"),
-        "nowhere/m.pt2 is a folder, or lies in none; name a file in a folder that exists",
+        "nowhere/m.pt2 is a folder, or its folder does not exist; name a file in a folder that exists",
     ),
 ]

@@ -90,30 +90,29 @@ RESUMES = [
     Row(
         "resume in a folder of other things",
         ("train", "--resume", "--output", "full"),
-        "output is full, a folder that is not empty and holds no run; nothing is overwritten, name another one",
+        "output is full, a folder that is not empty and holds no run; it is not overwritten, so name another folder",
         full,
     ),
     Row(
         "output holds a complete run of other settings",
         given("--output", "run", "--seed", "5"),
-        "seed was 0 in run and is 5 now; a run is resumed with what it began with, so leave it as it was or name "
-        "another --output",
+        "seed was 0 in run and is 5 now; resume a run with the settings it was started with, or name another --output",
         run(complete=True),
     ),
     Row(
         "output holds a complete run of fewer epochs",
         given("--output", "run", "--local.epochs", "9", "--coherent.epochs", "9"),
-        "output is run, which holds a complete run of fewer local.epochs, coherent.epochs; resume it by --resume, or "
+        "output is run, which holds a complete run of fewer local.epochs, coherent.epochs; resume it with --resume, or "
         "name another folder",
         run(complete=True),
     ),
     Row(
         "resume with other settings",
         going_on("--seed", "5", "--local.batch_size", "64", "--run.stall_timeout", "9"),
-        "local.batch_size was 256 in run and is 64 now; a run is resumed with what it began with, so leave it as it "
-        "was or name another --output\n"
-        "seed was 0 in run and is 5 now; a run is resumed with what it began with, so leave it as it was or name "
-        "another --output",
+        "local.batch_size was 256 in run and is 64 now; resume a run with the settings it was started with, "
+        "or name another --output"
+        "\n"
+        "seed was 0 in run and is 5 now; resume a run with the settings it was started with, or name another --output",
         run(),
         mpirun=True,
     ),
@@ -154,7 +153,7 @@ RESUMES = [
     Row(
         "resume while another job is at work",
         going_on(),
-        "run is in use by a job on host HOST (process 1, Slurm job 77); wait for its end, or name another --output",
+        "run is in use by a job on host HOST (process 1, Slurm job 77); wait for it to end, or name another --output",
         held,
     ),
     Row(

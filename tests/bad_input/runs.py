@@ -98,9 +98,8 @@ RUNS = [
     Row(
         "live display without a terminal",
         given("--progress", "live"),
-        "progress is 'live', but root can reach no terminal (output is redirected, the job is in "
-        "the background, or root runs on another host than its launcher); use --progress auto or "
-        "--progress lines",
+        "progress is 'live', but root has no terminal (output is redirected, the job is in the background, or root and "
+        "its launcher are on different hosts); use --progress auto or --progress lines",
     ),
     Row(
         "output is a file",
@@ -111,22 +110,22 @@ RUNS = [
     Row(
         "output is full",
         given("--output", "full"),
-        "output is full, a folder that is not empty and holds no run; nothing is overwritten, name another one",
+        "output is full, a folder that is not empty and holds no run; it is not overwritten, so name another folder",
         full,
         mpirun=True,
     ),
     Row(
         "output below a file",
         given("--output", "taken/below"),
-        "the run directory can't be made: [Errno 20] Not a directory: 'taken/below'; use "
-        "--output FOLDER where you may write",
+        "the run directory can't be created: [Errno 20] Not a directory: 'taken/below'; use --output FOLDER with a "
+        "folder where you may write",
         text("precious", "taken"),
     ),
     Row(
         "output can't be made",
         given("--output", "/proc/x"),
-        "the run directory can't be made: [Errno 2] No such file or directory: '/proc/x'; use "
-        "--output FOLDER where you may write",
+        "the run directory can't be created: [Errno 2] No such file or directory: '/proc/x'; use --output FOLDER with "
+        "a folder where you may write",
     ),
     Row(
         "output has too long a name",
@@ -136,13 +135,14 @@ RUNS = [
     Row(
         "runs is a file",
         given(),
-        "the run directory can't be made: [Errno 17] File exists: 'runs'; use --output FOLDER where you may write",
+        "the run directory can't be created: [Errno 17] File exists: 'runs'; use --output FOLDER with a folder where "
+        "you may write",
         text("precious", "runs"),
     ),
     Row(
         "grid of too many axes",
         given("--decomposition.grid", "2,2,2"),
-        "decomposition.grid is [2, 2, 2], with 3 axes, but the image has 2 spatial axes, 8 x 6 pixels; name 2 numbers",
+        "decomposition.grid is [2, 2, 2], with 3 axes, but the image has 2 spatial axes, 8 x 6 pixels; give 2 numbers",
     ),
     Row(
         "grid finer than the pixels",
@@ -152,7 +152,7 @@ RUNS = [
     Row(
         "overlap of too many axes",
         given("--decomposition.overlap", "1,1,1"),
-        "decomposition.overlap is [1, 1, 1], with 3 axes, but the image has 2 spatial axes; name one number, or 2",
+        "decomposition.overlap is [1, 1, 1], with 3 axes, but the image has 2 spatial axes; give one number, or 2",
     ),
     Row(
         "boxes beyond the image",
@@ -176,8 +176,8 @@ RUNS = [
     Row(
         "coarse with nothing to average",
         given("--decomposition.grid", "1,1", "--decomposition.coarse", "true"),
-        "decomposition.coarse is true, but the boxes are 8 x 6 pixels large and the image 8 x 6, "
-        "which leaves nothing to average; use smaller boxes, or no coarse subdomain",
+        "decomposition.coarse is true, but the boxes are 8 x 6 pixels large and the image 8 x 6, so there is nothing "
+        "to average; use smaller boxes, or no coarse subdomain",
     ),
     Row(
         "mirrored along an axis that is not there",
@@ -229,7 +229,7 @@ RUNS = [
     ),
     own(
         "mine_lazy:lazy",
-        "model.name is 'mine_lazy:lazy', which has lazy layers; give them their sizes, from input_shape",
+        "model.name is 'mine_lazy:lazy', which has lazy layers; set their sizes from input_shape",
     ),
     own(
         "mine_raising:raising",
@@ -243,12 +243,12 @@ RUNS = [
     ),
     own(
         "mine_dense:dense",
-        "optimizer 'muon' (local, coherent) acts on the filters of convolutions only, and the CNN of "
+        "optimizer 'muon' (local, coherent) acts only on the filters of convolutions, but the CNN of "
         "'mine_dense:dense' has none; use sgd or adamw",
         options=("--local.optimizer", "muon", "--coherent.optimizer", "muon"),
     ),
-    own("mine_text:text", "model.name is 'mine_text:text', which gives a str, not a torch.nn.Module"),
-    own("mine_number:number", "model.name is 'mine_number:number', which is of type int; a function is needed"),
+    own("mine_text:text", "model.name is 'mine_text:text', which returns a str, not a torch.nn.Module"),
+    own("mine_number:number", "model.name is 'mine_number:number', which is a int; it must be a function"),
     own(
         "mine_absent:absent",
         "model.name is 'mine_absent:absent', but FOLDER/mine_absent.py has no 'absent'; check the name behind the "

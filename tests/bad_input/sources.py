@@ -64,24 +64,24 @@ SOURCES = [
     Row(
         "too few phantoms",
         ("prepare", "phantom", "d.h5", "--samples", "3"),
-        "--samples is 3; use 8 or more, so that each split has volumes of both classes",
+        "--samples is 3; use 8 or more, so each split has volumes of both classes",
     ),
     Row(
         "archive of something else: cifar10",
         given("cifar10"),
-        "source is not CIFAR-10: it holds the files of neither release, such as data_batch_1.bin or data_batch_1",
+        "source is not CIFAR-10: it contains the files of no release, such as data_batch_1.bin or data_batch_1",
         text(tar_bytes({"a/readme": b"x"}), "source"),
     ),
     Row(
         "archive of something else: cifar100",
         given("cifar100"),
-        "source is not CIFAR-100 (fine labels): it holds the files of neither release, such as train.bin or train",
+        "source is not CIFAR-100 (fine labels): it contains the files of no release, such as train.bin or train",
         text(zip_bytes({"readme": b"x"}), "source"),
     ),
     Row(
         "a release without all its files",
         given("cifar10"),
-        "source lacks test_batch.bin, batches.meta.txt of CIFAR-10; fetch it again",
+        "source lacks test_batch.bin, batches.meta.txt of CIFAR-10; download it again",
         files({f"{n}.bin": b"" for n in CIFAR}),
     ),
     Row(
@@ -93,8 +93,8 @@ SOURCES = [
     Row(
         "truncated archive",
         given("folder"),
-        "source is damaged or no tar archive: Compressed file ended before the end-of-stream "
-        "marker was reached; fetch it again",
+        "source is damaged or no tar archive: Compressed file ended before the end-of-stream marker was reached; "
+        "download it again",
         text(tar_bytes(IMAGES)[:80], "source"),
     ),
     Row(
@@ -108,22 +108,22 @@ SOURCES = [
     Row(
         "images of one class",
         given("folder"),
-        "source holds images of 1 classes (a); it must hold a folder for each of two classes or "
-        "more, or the folders train and test with these",
+        "source holds images of 1 classes (a); it must hold one folder per class for at least two classes, or folders "
+        "train and test with such folders",
         files({"a/0.png": PNG, "a/1.png": PNG}),
     ),
     Row(
         "file that is no image",
         given("folder"),
-        "source/a/2.png is not an image that can be read: it is damaged, or of none of the formats AVIF, "
-        "BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP; mend or remove it, or leave bad files out with --skip-bad",
+        "source/a/2.png can't be read as an image: it is damaged, or in none of the formats AVIF, BMP, GIF, JPEG, "
+        "JPEG2000, PNG, PPM, TIFF, WEBP; repair or remove it, or skip bad files with --skip-bad",
         files({**IMAGES, "a/2.png": b"no image"}),
     ),
     Row(
         "folder without faces",
         given("faces"),
-        "source holds faces of 0 subjects; the folders yaleB01, yaleB02, ... with files such as "
-        "yaleB01_P00A+000E+00.pgm are needed",
+        "source holds faces of 0 subjects; it must contain folders yaleB01, yaleB02, ... with files such as "
+        "yaleB01_P00A+000E+00.pgm",
         files({"readme": b"x"}),
     ),
     Row(
@@ -148,8 +148,8 @@ SOURCES = [
     Row(
         "volume that is none",
         given("nifti"),
-        "source/a/0.nii is not a NIfTI volume that can be read: data code 30840 not recognized; "
-        "mend or remove it, or leave bad files out with --skip-bad",
+        "source/a/0.nii can't be read as a NIfTI volume: data code 30840 not recognized; repair or remove it, or skip "
+        "bad files with --skip-bad",
         files({"a/0.nii": b"x" * 999, "b/0.nii": b"x" * 999}),
     ),
     Row(
@@ -189,14 +189,14 @@ SOURCES = [
         "labels that are no classes",
         given("npy"),
         "source: its labels go from 0 to 1000000000, but only 3 of these numbers occur (0, 1, 1000000000); if each of "
-        "them is a class, name these with --class-names",
+        "these is a class, name them with --class-names",
         files({**ARRAYS, "labels.npy": npy([0, 1, 0, 1, 10**9, 1, 0, 1])}),
     ),
     Row(
         "constant images",
         given("npy"),
-        "d.h5 is not written: all pixels of the training images are equal ([0.0] by channel); nothing can be "
-        "learned from them",
+        "d.h5 was not written: all pixels of the training images are equal ([0.0] by channel); nothing can be learned "
+        "from them",
         files({**ARRAYS, "images.npy": npy(np.zeros((8, 5, 5), "u1"))}),
     ),
     Row(
@@ -257,6 +257,6 @@ SOURCES = [
     Row(
         "file to make is the source",
         ("prepare", "npz", "good.h5", "good.h5"),
-        "good.h5 is the source itself; name another file to write",
+        "good.h5 is the source itself; write to another file",
     ),
 ]

@@ -21,7 +21,7 @@ STUDIES = [
     Row(
         "no study of runs",
         ("study",),
-        "command line: name a study, a YAML file, as the first word; see `hpcdd study --help`",
+        "command line: STUDY is missing; name a YAML file as the first argument; see `hpcdd study --help`",
         mpirun=True,
     ),
     Row(
@@ -72,8 +72,8 @@ STUDIES = [
     Row(
         "statement on what is no strategy",
         STUDY,
-        "s.yaml:3: expect: 'dnn > avrage': avrage is no strategy; the strategies are local, average, majority, "
-        "log_pool, dnn, coherent_transfer, coherent_scratch, global",
+        "s.yaml:3: expect: 'dnn > avrage': avrage is not a strategy; use one of local, average, majority, log_pool, "
+        "dnn, coherent_transfer, coherent_scratch, global",
         text(study("{seed: [0]}", "expect: [dnn > avrage]\n"), "s.yaml"),
     ),
     Row(
@@ -112,7 +112,7 @@ STUDIES = [
     Row(
         "option that every run overwrites",
         (*STUDY, "--seed", "3"),
-        "command line: --seed has no effect: the study's matrix sets it in every run",
+        "command line: --seed has no effect, because the study's matrix sets it in every run",
         text(study("{seed: [0]}"), "s.yaml"),
     ),
     Row(

@@ -82,19 +82,21 @@ TABLE: dict[str, tuple[Make, str]] = {
     "newer format": (model(newer), "m.h5 is not a model file of format 1 (its format is 2); name model.h5 of a run"),
     "CNN that needs code": (
         model(own),
-        "m.h5 asks for code: model.name is 'mine_of_a_model:factory', code that would be run here; if you trust it, "
-        "admit it by --own mine_of_a_model:factory (hpcdd.load: own='mine_of_a_model:factory'), or its module in the "
+        "m.h5 asks for code: model.name is 'mine_of_a_model:factory', whose code would run here; if you trust it, "
+        "allow it with --own mine_of_a_model:factory (hpcdd.load: own='mine_of_a_model:factory'), or its module in the "
         "variable HPCDD_MODEL_MODULES",
     ),
     "tag of Python": (
         model(python),
         "m.h5 is damaged: its configuration is not valid YAML: the tag !!python/object/apply:builtins.exec is not "
-        "taken; a configuration "
-        "holds texts, numbers, lists and mappings; copy it again",
+        "supported; a configuration holds strings, numbers, lists and mappings; copy it again",
     ),
-    "link": (model(linked), "m.h5: /dnn is a link; a model file holds its data itself"),
-    "raw file": (model(external), "m.h5: /boxes points to other files; a model file holds its data itself"),
-    "virtual": (model(virtual), "m.h5: /local/0000/weight points to other files; a model file holds its data itself"),
+    "link": (model(linked), "m.h5: /dnn is a link; a model file must contain all of its data"),
+    "raw file": (model(external), "m.h5: /boxes points to other files; a model file must contain all of its data"),
+    "virtual": (
+        model(virtual),
+        "m.h5: /local/0000/weight points to other files; a model file must contain all of its data",
+    ),
 }
 
 

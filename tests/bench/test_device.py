@@ -44,7 +44,7 @@ def test_nothing_is_overwritten_and_no_gpu_is_made_up(tmp_path: Path, monkeypatc
 
 
 def test_tests_that_fail_or_are_not_there_are_told(tmp_path: Path) -> None:
-    assert "is no checkout" in device.run_tests("cpu", tmp_path).reason
+    assert "is not a checkout" in device.run_tests("cpu", tmp_path).reason
     folder = tmp_path / "tests/device"
     folder.mkdir(parents=True)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = device\n")

@@ -23,8 +23,8 @@ def test_what_is_asked_for_is_taken_and_must_exist(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(VARIABLE, "nowhere, lo")
     assert find_network(communicator.world()) == Network("127.0.0.1", ("lo",))
     monkeypatch.setenv(VARIABLE, "nowhere")
-    message = f"IPv4 address of host {socket.gethostname()}, and there is none on nowhere, which {VARIABLE} asks for; "
-    with pytest.raises(UserError, match=message + "it has the interfaces .*lo"):
+    message = f"IPv4 address of host {socket.gethostname()}, but there is none on nowhere, which {VARIABLE} names; "
+    with pytest.raises(UserError, match=message + "its interfaces are .*lo"):
         find_network(communicator.world())
 
 

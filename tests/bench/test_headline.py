@@ -97,17 +97,24 @@ def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_pa
 
 def test_a_result_is_not_overwritten(content: dict[str, Any], tmp_path: Path) -> None:
     headline_file.write(tmp_path, made(**{"global": [0.5], "dnn": [0.5], "coherent_transfer": [0.5]}))
-    with pytest.raises(UserError, match=f"{tmp_path} holds headline.json already; nothing is overwritten"):
+    with pytest.raises(UserError, match=f"{tmp_path} already holds headline.json, which is not overwritten"):
         headline._begin(Config.model_validate(content), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"aggregation": {"early_stopping": 2}}, "aggregation.early_stopping would stop by the test split"),
-        ({"baseline": {"early_stopping": 2}}, "baseline.early_stopping would stop by the test split"),
-        ({"coherent": {"starts": ["scratch"]}}, r"coherent.starts is \['scratch'\], but the start by transfer is"),
-        ({"aggregation": {"placement": "distributed"}}, "aggregation.placement is 'distributed', but root trains"),
+        ({"aggregation": {"early_stopping": 2}}, "aggregation.early_stopping would use the test split"),
+        ({"baseline": {"early_stopping": 2}}, "baseline.early_stopping would use the test split"),
+        (
+            {"coherent": {"starts": ["scratch"]}},
+            r"coherent.starts is \['scratch'\], but this benchmark "
+            "measures the start by transfer",
+        ),
+        (
+            {"aggregation": {"placement": "distributed"}},
+            "aggregation.placement is 'distributed', but in this benchmark root trains",
+        ),
     ],
     ids=str,
 )

@@ -92,15 +92,15 @@ def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"augmentation": {"shift": 1}}, "the plain script has no augmentation; leave it out"),
-        ({"augmentation": {"mirror": [1]}}, "the plain script has no augmentation; leave it out"),
-        ({"augmentation": {"cutout": 2}}, "the plain script has no augmentation; leave it out"),
-        ({"local": {"early_stopping": 2}}, "the plain script has no local.early_stopping; leave it out"),
-        ({"coherent": {"ema": 0.5}}, "the plain script has no coherent.ema; leave it out"),
-        ({"aggregation": {"label_smoothing": 0.5}}, "the plain script has no aggregation.label_smoothing"),
-        ({"model": {"name": "fast2"}, "coherent": {}}, "the plain script has no whitening; leave it out"),
-        ({"coherent": {"starts": []}}, r"coherent.starts is \[\]; the plain script knows \[transfer\]"),
-        ({"coherent": {"features": "penultimate"}}, "the plain script has no coherent.features penultimate"),
+        ({"augmentation": {"shift": 1}}, "the plain script does not support augmentation; leave it out"),
+        ({"augmentation": {"mirror": [1]}}, "the plain script does not support augmentation; leave it out"),
+        ({"augmentation": {"cutout": 2}}, "the plain script does not support augmentation; leave it out"),
+        ({"local": {"early_stopping": 2}}, "the plain script does not support local.early_stopping; leave it out"),
+        ({"coherent": {"ema": 0.5}}, "the plain script does not support coherent.ema; leave it out"),
+        ({"aggregation": {"label_smoothing": 0.5}}, "the plain script does not support aggregation.label_smoothing"),
+        ({"model": {"name": "fast2"}, "coherent": {}}, "the plain script does not support whitening; leave it out"),
+        ({"coherent": {"starts": []}}, r"coherent.starts is \[\]; the plain script supports only \[transfer\]"),
+        ({"coherent": {"features": "penultimate"}}, "the plain script does not support coherent.features penultimate"),
         ({"output": "here"}, "--output has no effect: the run directories are removed"),
         ({"decomposition": {"boxes": [[[0, 0], [12, 12]]]}}, None),
     ],
@@ -112,7 +112,7 @@ def test_what_the_script_cannot_do_is_refused(
     config = Config.model_validate(content | change)
     if message is None:
         whole_run._pose(config, 1)
-        with pytest.raises(UserError, match="takes no replicas and no idle ranks: use at most 1"):
+        with pytest.raises(UserError, match="supports neither replicas nor idle ranks; use at most 1"):
             whole_run._pose(config, 2)
     else:
         with pytest.raises(UserError, match=f"^bench train: {message}"):

@@ -172,7 +172,7 @@ def test_info_without_an_mpi_library_reports_it() -> None:
 def test_info_without_an_mpirun_reports_it(tmp_path: Path) -> None:
     done = hpcdd("info", PATH=str(tmp_path))
     assert done.returncode == 2
-    assert "problem: there is no mpirun on PATH" in done.stdout
+    assert "problem: mpirun is not on PATH" in done.stdout
 
 
 def test_train_without_an_mpi_library_is_one_line(tmp_path: Path) -> None:

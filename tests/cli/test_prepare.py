@@ -58,9 +58,9 @@ def test_the_options_of_a_kind_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["cifar"], "command line: 'cifar' is no kind of source; did you mean cifar10?"),
-        (["folders", "a", "b"], "'folders' is no kind of source; did you mean folder?"),
-        (["xyz"], "'xyz' is no kind of source; use one of cifar10, cifar100, "),
+        (["cifar"], "command line: 'cifar' is not a kind of source; did you mean cifar10?"),
+        (["folders", "a", "b"], "'folders' is not a kind of source; did you mean folder?"),
+        (["xyz"], "'xyz' is not a kind of source; use one of cifar10, cifar100, "),
         (["idx", "a", "b.h5", "--gird", "2,2"], "command line: --gird is unknown; did you mean --grid?"),
         (
             ["idx", "a", "b.h5", "--window", "1", "2"],
@@ -68,7 +68,7 @@ def test_the_options_of_a_kind_are_told_apart() -> None:
         ),
         (["idx", "a", "b.h5", "--train-sample", "6"], "did you mean --train-samples?"),
         (["idx", "a", "b.h5", "--skip-bad"], "--skip-bad is unknown"),
-        (["idx", "a", "b.h5", "c.h5"], "'c.h5' is one word too many"),
+        (["idx", "a", "b.h5", "c.h5"], "'c.h5' is one argument too many"),
     ],
 )
 def test_what_is_mistyped(words: list[str], message: str) -> None:

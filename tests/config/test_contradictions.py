@@ -99,8 +99,8 @@ def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("augmentation: {alternate: true}", "augmentation.alternate is true, but it has no effect without mirror"),
-        ("augmentation: {test_flip: true}", "augmentation.test_flip is true, but it has no effect without mirror"),
+        ("augmentation: {alternate: true}", "augmentation.alternate is true, but has no effect without mirror"),
+        ("augmentation: {test_flip: true}", "augmentation.test_flip is true, but has no effect without mirror"),
         ("local: {warm_up: 0.1}", "local.warm_up is 0.1, but it has no effect on schedule 'one_cycle'"),
         ("local: {schedule_ends: [1, 0]}", "local.schedule_ends is [1.0, 0.0], but it has no effect on schedule"),
         ("aggregation: {optimizer: muon}", "aggregation.optimizer is 'muon', but the DNN has no filters"),

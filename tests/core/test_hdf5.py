@@ -53,11 +53,17 @@ def packed_by(code: int, name: str) -> Any:
 
 
 WRONG = {
-    "never written": (unwritten, "has 0 bytes, from which its 8,796,093,022,208 bytes can't be made"),
-    "some chunks": (sparse, "has 1 of the 1,073,741,824 chunks of its 8,796,093,022,208 bytes"),
-    "some packed chunks": (sparse_and_packed, "has 1 of the 1,073,741,824 chunks of its 8,796,093,022,208 bytes"),
-    "few packed bytes": (packed_by_nothing, "has 1,000 bytes, from which its 2,147,483,648 bytes can't be made"),
-    "unknown filter": (packed_by(32001, "blosc"), "is packed by the filter 32001 .*, which is not here; .*h5repack"),
+    "never written": (unwritten, "stores 0 bytes, too few for its 8,796,093,022,208 bytes"),
+    "some chunks": (sparse, "stores only 1 of the 1,073,741,824 chunks of its 8,796,093,022,208 bytes"),
+    "some packed chunks": (
+        sparse_and_packed,
+        "stores only 1 of the 1,073,741,824 chunks of its 8,796,093,022,208 bytes",
+    ),
+    "few packed bytes": (packed_by_nothing, "stores 1,000 bytes, too few for its 2,147,483,648 bytes"),
+    "unknown filter": (
+        packed_by(32001, "blosc"),
+        "is packed by the filter 32001 .*, which is not installed here; .*h5repack",
+    ),
 }
 
 

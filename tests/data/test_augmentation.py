@@ -266,8 +266,8 @@ def test_nothing_to_be_done_is_none() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shift": 5}, r"shift is 5 pixels along axis 1, where the images have 5; use 0 to 4"),
-        ({"shift": (1, 2, 3)}, r"shift is \[1, 2, 3\], but the images have 2 spatial axes; name one number, or 2"),
+        ({"shift": 5}, r"shift is 5 pixels along axis 1, but the images have 5; use 0 to 4"),
+        ({"shift": (1, 2, 3)}, r"shift is \[1, 2, 3\], but the images have 2 spatial axes; give one number, or 2"),
         ({"mirror": (2,)}, r"mirror names axis 2, but the images have 2 spatial axes; use 0 to 1"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_flipped_bit_is_met_by_all_that_read_its_chunk_and_by_nobody_else(tmp_
     rows = (1 << 19) // (3 * 5 * 6)
     spoil(path, "train/images", (1, 0, 0, 1))
     reader = BoxReader(path)
-    with pytest.raises(UserError, match=rf"d\.h5 can't be read: train/images\[{rows}\] to \[8999\] are not what was"):
+    with pytest.raises(UserError, match=rf"d\.h5 can't be read: train/images\[{rows}\] to \[8999\] are damaged"):
         reader.read("train", Box((0, 0), (10, 12)))
     with pytest.raises(UserError, match="wrong checksum"):
         reader.read_rows("train", Box((0, 6), (5, 12)), [np.array([8999])])
@@ -152,14 +152,14 @@ def test_a_flipped_bit_of_a_coarse_image_or_of_a_checksum(tmp_path: Path) -> Non
     whole = Box((0, 0), (10, 12))
     path = written(tmp_path / "d.h5", noise(40, 3, 10, 12), coarse=(2, 2))
     spoil(path, "test/coarse", (0, 0, 0, 0))
-    with pytest.raises(UserError, match=r"test/coarse\[0\] to \[39\] are not what was written"):
+    with pytest.raises(UserError, match=r"test/coarse\[0\] to \[39\] are damaged"):
         BoxReader(path).read("test", whole, (2, 2))
     BoxReader(path).read("test", whole)
     with h5py.File(path, "r+") as file:
         file["train/images_checksums"][0] ^= np.uint64(1)
-    with pytest.raises(UserError, match=r"d\.h5 is damaged: header, labels or checksums are not what was written"):
+    with pytest.raises(UserError, match=r"d\.h5 is damaged: its header, labels or checksums have changed"):
         inspect(path)
-    with pytest.raises(UserError, match=r"train/images\[0\] to \[39\] are not what was written"):
+    with pytest.raises(UserError, match=r"train/images\[0\] to \[39\] are damaged"):
         BoxReader(path).read("train", whole)
 
 
@@ -203,7 +203,7 @@ def test_a_changed_label_is_found(tmp_path: Path) -> None:
     path = written(tmp_path / "d.h5", noise(40, 3, 10, 12))
     with h5py.File(path, "r+") as file:
         file["test/labels"][7] = 0
-    with pytest.raises(UserError, match=r"d\.h5 is damaged: header, labels or checksums"):
+    with pytest.raises(UserError, match=r"d\.h5 is damaged: its header, labels or checksums"):
         inspect(path)
     with h5py.File(path, "r+") as file:
         del file["test/images_checksums"]

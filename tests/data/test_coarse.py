@@ -187,10 +187,10 @@ def test_memory_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("block", "fault"),
     [
-        ((2, 2, 2), "block [2, 2, 2] has 3 axes, but the images have 2 spatial axes, 8 x 6 pixels; name 2 numbers"),
+        ((2, 2, 2), "block [2, 2, 2] has 3 axes, but the images have 2 spatial axes, 8 x 6 pixels; give 2 numbers"),
         ((), "block [] has 0 axes"),
-        ((0, 2), "block [0, 2] is not of positive numbers"),
-        ((2, -2), "block [2, -2] is not of positive numbers"),
+        ((0, 2), "block [0, 2] must hold positive numbers"),
+        ((2, -2), "block [2, -2] must hold positive numbers"),
         ((2, 7), "block [2, 7] is larger than the images, 8 x 6 pixels"),
         ((1, 1), "block [1, 1] averages nothing"),
     ],

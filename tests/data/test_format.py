@@ -74,7 +74,7 @@ def test_names_are_shown_without_what_a_terminal_would_obey(tmp_path: Path) -> N
 
 BAD_CONTENT = {
     "label too large for int64": (put("test/labels", np.array([0, 1, 2, 0, 1, 2**64 - 1], "u8")), r"test/labels\[5\]"),
-    "more labels": (put("test/labels", np.arange(7) % 3), "test/images holds 6 samples, but test/labels 7"),
+    "more labels": (put("test/labels", np.arange(7) % 3), "test/images holds 6 samples, but test/labels holds 7"),
     "no test": (without("test"), "there is no group 'test'"),
     "no images": (without("test/images"), "there is no dataset 'test/images'"),
     "no labels": (without("train/labels"), "there is no dataset 'train/labels'"),
@@ -89,8 +89,8 @@ BAD_CONTENT = {
     "std too long": (attribute("std", [1.0, 1.0, 1.0]), "attribute std must hold 2 finite numbers"),
     "no std": (without_attribute("std"), "attribute std must hold 2"),
     "std negative": (attribute("std", [-1.0, 1.0]), "attribute std is .*positive"),
-    "no class names": (without_attribute("class_names"), "attribute class_names must list two names"),
-    "one class name": (attribute("class_names", ["ant"]), "attribute class_names must list two names"),
+    "no class names": (without_attribute("class_names"), "attribute class_names must list at least two names"),
+    "one class name": (attribute("class_names", ["ant"]), "attribute class_names must list at least two names"),
 }
 
 

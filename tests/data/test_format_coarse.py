@@ -53,7 +53,7 @@ BAD = {
     "block is text": (coarse(block="2,3"), "attribute block of train/coarse must hold an integer for each"),
     "block is empty": (coarse(block=h5py.Empty("i8")), "attribute block of train/coarse must hold an integer for each"),
     "block of three": (coarse(block=(2, 3, 1)), r"train/coarse: block \[2, 3, 1\] has 3 axes, but the images have 2"),
-    "block of zero": (coarse(block=(0, 3)), r"train/coarse: block \[0, 3\] is not of positive numbers"),
+    "block of zero": (coarse(block=(0, 3)), r"train/coarse: block \[0, 3\] must hold positive numbers"),
     "block too large": (coarse(block=(2, 8)), r"train/coarse: block \[2, 8\] is larger than the images, 6 x 7 pixels"),
     "block of ones": (coarse(block=(1, 1), shape=(2, 6, 7)), r"train/coarse: block \[1, 1\] averages nothing"),
     "coarse of another shape": (
@@ -70,7 +70,7 @@ BAD = {
     ),
     "coarse in one split": (
         coarse("train"),
-        r"differ between splits \(train \[2, 3\], test none\); store all with one",
+        r"differ between splits \(train \[2, 3\], test none\); use one block for all",
     ),
     "coarse in the other split": (coarse("test"), r"differ between splits \(train none, test \[2, 3\]\)"),
     "two blocks": (

@@ -166,7 +166,7 @@ def test_too_little_memory_on_root_is_refused_with_both_numbers(tiny: Path, monk
     problem = build_problem(config(tiny))
     assert (problem.root_bytes, problem.root_available) == (needed, needed)
     monkeypatch.setattr(environment, "available_memory", lambda: needed - 1)
-    with pytest.raises(UserError, match=r"root needs \d+\.\d GiB .* but \d+\.\d GiB are free"):
+    with pytest.raises(UserError, match=r"root needs \d+\.\d GiB .* but only \d+\.\d GiB are free"):
         build_problem(config(tiny))
 
 
@@ -192,7 +192,7 @@ def test_pieces_stop_growing_where_the_logits_fill_one() -> None:
 
 def test_what_fits_passes_and_what_does_not_is_told_with_both_numbers() -> None:
     check_memory(5 << 30, 5 << 30)
-    with pytest.raises(UserError, match=r"root needs 611\.0 GiB .* but 7\.0 GiB are free"):
+    with pytest.raises(UserError, match=r"root needs 611\.0 GiB .* but only 7\.0 GiB are free"):
         check_memory(bytes_on_root(1_281_167, 64, 1000), 7 << 30)
     with pytest.raises(UserError):
         check_memory((5 << 30) + 1, 5 << 30)

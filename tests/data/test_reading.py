@@ -118,7 +118,7 @@ def test_bad_numbers_are_named(tmp_path: Path, value: float) -> None:
     images[17, 1, 6, 3] = images[21, 0, 7, 0] = value
     write_images(tmp_path / "d.h5", images)
     reader = BoxReader(tmp_path / "d.h5")
-    with pytest.raises(UserError, match=r"test/images\[17\] .*NaN or infinite \(2 such images in box \[4, 0\]"):
+    with pytest.raises(UserError, match=r"test/images\[17\] .*NaN or infinite pixel \(2 such images in box \[4, 0\]"):
         reader.read("test", Box((4, 0), (8, 4)))
     assert not reader.read("test", Box((0, 0), (4, 8))).any()  # who does not own the pixel does not see it
 
@@ -231,5 +231,9 @@ def test_bad_numbers_in_averages_are_named(tmp_path: Path, value: float, stored:
     reader = BoxReader(tmp_path / "d.h5")
     assert np.isfinite(reader.read("train", Box((0, 0), (8, 8)), (2, 2))).all()
     name = "coarse" if stored else "images"
-    with pytest.raises(UserError, match=rf"test/{name}\[17\] .*NaN or infinite \(2 such images in box \[0, 0\] to"):
+    with pytest.raises(
+        UserError,
+        match=rf"test/{name}\[17\] .*NaN or infinite pixel \(2 such images in box "
+        rf"\[0, 0\] to",
+    ):
         reader.read("test", Box((0, 0), (8, 8)), (2, 2))

@@ -52,7 +52,7 @@ def test_what_was_chosen_is_reported() -> None:
         "samples of rank 0: streamed from the file; they are 6.0 MiB of a budget of 4.0 MiB",
     ]
     gpu = Storages("device", (Choice("device", MIB, MIB, MIB),))
-    assert gpu.lines() == ["samples of all ranks: on the device; they are 1.0 MiB, as data.storage says"]
+    assert gpu.lines() == ["samples of all ranks: on the device; they are 1.0 MiB, as set by data.storage"]
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"mirror": [1], "shift": 2}], ids=["plain", "augmented"])

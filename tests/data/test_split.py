@@ -83,7 +83,7 @@ def test_a_file_with_validation(tmp_path: Path) -> None:
     write_dataset(path, splits, name="d", class_names="abc")
     info = inspect(path)
     assert set(split_rows(info, 0.0, 0)) == {"train", "validation", "test"}
-    with pytest.raises(UserError, match=r"fraction is 0.1, but .*d.h5 has a validation split .*\(9 samples\)"):
+    with pytest.raises(UserError, match=r"fraction is 0.1, but .*d.h5 already has a validation split .*\(9 samples\)"):
         split_rows(info, 0.1, 0)
 
 

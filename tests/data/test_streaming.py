@@ -156,7 +156,7 @@ def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
         content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
         path.write_bytes(content)
     samples = problem.read(BoxReader(path), [0], "cpu", "stream")[0]["train"]
-    expected = r"images\[170\] has a pixel that is NaN" if kind == "NaN" else "can't be read"
+    expected = r"images\[170\] has a NaN" if kind == "NaN" else "can't be read"
     visited = 0
     assert isinstance(samples, StreamedSamples)
     drawn = {seed: samples.order.draw(N, seed) for seed in range(50)}

@@ -121,9 +121,9 @@ def test_what_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
         "test": Split.from_array(images, np.array([0] * 7 + [2])),
     }
     numbers = write_dataset(tmp_path / "n.h5", splits, name="n", class_names=["1", "2", "3", "4"])
-    with pytest.raises(UserError, match=r"leaves 1 samples of split 'test'"):
+    with pytest.raises(UserError, match=r"leaves 1 samples in split 'test'"):
         with_classes(numbers, ["2", "3"])  # names, not numbers
-    with pytest.raises(UserError, match=r"leaves training samples of one class only"):
+    with pytest.raises(UserError, match=r"leaves training samples of only one class"):
         with_classes(dataclasses.replace(numbers, labels={"train": np.array([0] * 7 + [1])}), [1, "4"])
     assert with_classes(numbers, [1, "2"]).class_names == ("1", "2")
     assert with_classes(numbers, [0, "2"]).class_names == ("1", "2")  # there is no name 0

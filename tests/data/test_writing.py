@@ -158,12 +158,12 @@ def test_a_constant_channel_has_standard_deviation_1(tmp_path: Path) -> None:
     assert (info.mean[1], info.std[1]) == (7.0, 1.0)
     assert min(info.std[0], info.std[2]) > 10
     assert said == [
-        "channel 1 is 7 in all training images; its standard deviation is taken as 1, so that it is 0 when normalised"
+        "channel 1 is 7 in all training images; its standard deviation is set to 1, so the normalised channel is 0"
     ]
 
 
 def test_without_a_test_split_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not written: there is no group 'test'"):
+    with pytest.raises(UserError, match="was not written: there is no group 'test'"):
         write_dataset(tmp_path / "d.h5", {"train": good()["train"]}, name="d", class_names=CLASSES)
     assert list(tmp_path.iterdir()) == []
 
@@ -265,13 +265,13 @@ def test_coarse_images_change_nothing_else(tmp_path: Path) -> None:
     ("block", "message"),
     [
         ((2, 2, 2), "has 3 axes, but the images have 2"),
-        ((2, 0), "not of positive numbers"),
+        ((2, 0), "must hold positive numbers"),
         ((1, 1), "averages nothing"),
         ((2, 12), "is larger than the images, 9 x 11"),
     ],
 )
 def test_a_block_that_does_not_fit_leaves_no_trace(tmp_path: Path, block: tuple[int, ...], message: str) -> None:
-    with pytest.raises(UserError, match=rf"d\.h5 is not written: block .* {message}"):
+    with pytest.raises(UserError, match=rf"d\.h5 was not written: block .* {message}"):
         write_dataset(tmp_path / "d.h5", good(), name="d", class_names=CLASSES, coarse=block)
     assert list(tmp_path.iterdir()) == []
 
@@ -322,6 +322,6 @@ def test_rows_that_are_left_out(tmp_path: Path, rows: list[int], step: int) -> N
 
 def test_a_split_of_which_all_is_left_out(tmp_path: Path) -> None:
     splits = {"train": leaving_out(list(range(60)), 1), "test": in_blocks(images_of("uint8", 30), 20)}
-    with pytest.raises(UserError, match="split 'train' has no image that can be read"):
+    with pytest.raises(UserError, match="split 'train' has no readable image"):
         write_dataset(tmp_path / "d.h5", splits, name="d", class_names=CLASSES)
     assert list(tmp_path.iterdir()) == []

@@ -182,7 +182,7 @@ def test_gpus_on_some_ranks_only_are_refused_with_the_ranks_and_the_remedy() -> 
     mixed = RankLayout(3, (place(0, 0, gpu="a"), place(1, 1, host="node2"), place(2, 2, gpu="b"), place(3)))
     with pytest.raises(UserError) as error:
         mixed.check_devices()
-    assert "rank 0, 2 would work on a GPU, but rank 1 (node2) on the processor" in str(error.value)
+    assert "rank 0, 2 would work on a GPU, but rank 1 (node2) on the CPU" in str(error.value)
     assert "--device cpu" in str(error.value)
 
 

@@ -135,7 +135,7 @@ def test_where_root_has_no_room_some_samples_are_drawn_and_accuracies_are_of_all
     assert (found["samples"], found["examined"]) == (90, 40)
     assert found["accuracy"] == run.accuracy
     assert found["metrics"]["dnn"]["accuracy"] == run.accuracy["dnn"]
-    assert "all but the accuracies: of 40 samples" in capsys.readouterr().out
+    assert "everything but the accuracies is measured on 40 samples" in capsys.readouterr().out
 
 
 def _data(folder: Path, **change: Any) -> Path:
@@ -153,12 +153,12 @@ def refused(*words: object) -> str:
 
 def test_classes_in_another_order_are_refused_with_both_sides(run: Run, tmp_path: Path) -> None:
     text = refused(run.path, "--data", _data(tmp_path, class_names=["four", "three", "two"]))
-    assert "has the classes four, three, two (3), the model knows two, three, four (3)" in text
+    assert "has the classes four, three, two (3), but the model knows two, three, four (3)" in text
 
 
 def test_images_of_another_shape_are_refused_with_both_sides(run: Run, tmp_path: Path) -> None:
     text = refused(run.path, "--data", _data(tmp_path, shape=(1, 12, 14)))
-    assert "has images of shape [1, 12, 14], the model takes [1, 12, 12]" in text
+    assert "has images of shape [1, 12, 14], but the model takes [1, 12, 12]" in text
 
 
 def test_a_split_that_is_not_there(run: Run) -> None:
@@ -176,11 +176,11 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 
 def test_the_runs_own_directory_is_no_place_for_an_evaluation(run: Run) -> None:
-    assert "the directory of a run; name another folder" in refused(run.path, "--output", run.path)
+    assert "which is a run directory; name another folder" in refused(run.path, "--output", run.path)
 
 
 def test_a_folder_that_can_not_be_made(run: Run) -> None:
-    assert "which can't be made" in refused(run.path, "--output", run.data / "e")
+    assert "which can't be created" in refused(run.path, "--output", run.data / "e")
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_the_data_set_of_the_run_is_gone(moved: Path) -> None:
 def test_a_damaged_model_file(moved: Path, run: Run) -> None:
     with h5py.File(moved, "r+") as file:
         del file["dnn/first.weight"]
-    assert "damaged as a model file" in refused(moved, "--data", run.data)
+    assert "model.h5 is damaged" in refused(moved, "--data", run.data)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_damaged_model_file(moved: Path, run: Run) -> None:
         ([], "required: RUN"),
         (["run", "--spilt", "test"], "--spilt is unknown; did you mean --split"),
         (["run", "--split", "tets"], "invalid choice: 'tets'"),
-        (["run", "more"], "'more' is one word too many"),
+        (["run", "more"], "'more' is one argument too many"),
     ],
 )
 def test_wrong_words(words: list[str], message: str) -> None:

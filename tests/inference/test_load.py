@@ -101,11 +101,11 @@ def test_states_go_from_one_to_another(run: Run) -> None:
     [
         (
             np.zeros((2, 1, 12, 11), np.uint8),
-            "images have the shape (2, 1, 12, 11); (n, 1, 12, 12) is needed, channels first",
+            "images have the shape (2, 1, 12, 11), but must have the shape (n, 1, 12, 12), channels first",
         ),
         (
             np.zeros((1, 12, 12), np.uint8),
-            "images have the shape (1, 12, 12); (n, 1, 12, 12) is needed, channels first",
+            "images have the shape (1, 12, 12), but must have the shape (n, 1, 12, 12), channels first",
         ),
         (
             np.zeros((2, 1, 12, 12), np.float32),
@@ -126,7 +126,7 @@ def test_an_unknown_strategy(run: Run) -> None:
     with pytest.raises(UserError) as error:
         hpcdd.load(run.path, "median")
     text = str(error.value)
-    assert text.startswith("strategy 'median'")
+    assert text.startswith("this model was not trained for strategy 'median'")
     assert text.endswith(", ".join(STRATEGIES))
 
 

@@ -37,7 +37,7 @@ def test_the_accuracy_of_the_test_folder_is_that_of_the_run(
     assert found["known"] == len(found["predictions"]) == 90
     assert found["strategy"] == strategy
     assert capsys.readouterr().out == (
-        f"accuracy: {accuracy:.4f}, {round(90 * accuracy)} of 90 images of known class\n"
+        f"accuracy: {accuracy:.4f}, {round(90 * accuracy)} of 90 images with a known class\n"
         f"predictions: {tmp_path / 'p.json'}\n"
     )
 
@@ -69,7 +69,7 @@ def test_what_is_told_of_an_image(run: Run, capsys: pytest.CaptureFixture[str]) 
         **{f"vote_{s}": vote for s, vote in enumerate(votes)},
     }
     right = int(decided == 0)
-    told = f"accuracy: {right:.4f}, {right} of 1 images of known class\n"
+    told = f"accuracy: {right:.4f}, {right} of 1 images with a known class\n"
     assert err == told
     assert main.main(["predict", path.replace("/two/000.png", "/../run"), path]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -107,9 +107,12 @@ def test_other_sizes_and_colours_are_told_where_the_data_set_was_of_one_size(
     assert main.main(["predict", str(run.path), str(tmp_path / "wide.png")]) == 2
     assert capsys.readouterr() == (
         "",
-        f"hpcdd: {tmp_path}/wide.png has the shape (1, 12, 13), but the model takes (1, 12, 12) (channels first), as "
-        "all files of its data set were; bring it to that size; mend or remove it, or leave bad files out with "
-        "--skip-bad\n",
+        f"hpcdd: {tmp_path}/wide.png has the shape (1, 12, 13), but the model takes (1, 12, 12) (channels "
+        "first), the shape of all files in its data set; resize it to that shape"
+        "; repair or remove it, "
+        "or skip bad files with "
+        "--skip-bad"
+        "\n",
     )
 
 
@@ -118,11 +121,11 @@ def test_bad_files(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     folder.mkdir()
     shutil.copy(run.folder / "two/000.png", folder / "a.png")
     (folder / "b.png").write_text("no image")
-    bad = f"{folder}/b.png is not an image that can be read: it is damaged, or of none of the formats "
+    bad = f"{folder}/b.png can't be read as an image: it is damaged, or in none of the formats "
     bad += ", ".join(FORMATS)
     words = ["predict", str(run.path), str(folder), "--output", str(tmp_path / "out.csv"), "--format", "csv"]
     assert main.main(words) == 2
-    assert capsys.readouterr() == ("", f"hpcdd: {bad}; mend or remove it, or leave bad files out with --skip-bad\n")
+    assert capsys.readouterr() == ("", f"hpcdd: {bad}; repair or remove it, or skip bad files with --skip-bad\n")
     assert not (tmp_path / "out.csv").exists()
     assert main.main([*words, "--skip-bad"]) == 0
     assert f"skipped 1 bad files: {bad}\n" in capsys.readouterr().out
@@ -172,5 +175,5 @@ def test_classes_of_deeper_folders_and_what_is_not_used(
     assert main.main(["predict", str(run.path), str(tmp_path / "new"), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert [row["truth"] for row in csv.DictReader(io.StringIO(out))] == ["", "two"]
-    assert f"{tmp_path / 'new'}: not used: 1 .heic in two (no suffix of images that the model takes)\n" in err
+    assert f"{tmp_path / 'new'}: not used: 1 .heic in two (not a suffix of images that the model can read)\n" in err
     assert f"{tmp_path / 'new'}: not used: 1 files in @eaDir (made by a file server or system)\n" in err

@@ -92,7 +92,7 @@ def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main.main(["predict", str(tmp_path / "model.h5"), str(tmp_path / "source/test"), "--format", "csv"]) == 0
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 6
-    assert "warning: volumes unlike those that the model's window suits: " in captured.err
+    assert "warning: volumes that the model's window does not suit: " in captured.err
     assert f"{tmp_path}/source/test/a/9.nii: 88% of the voxels become 255, intensities from 8 to 2991" in captured.err
 
 

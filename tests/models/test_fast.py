@@ -40,7 +40,7 @@ def test_logits_and_gradients(channels: tuple[int, ...], shape: tuple[int, ...])
 
 @pytest.mark.parametrize("shape", [(3, 3, 9), (1, 4, 3, 4)], ids=str)
 def test_fewer_than_four_pixels_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"model\.name is 'fast2', but the CNNs see images of .*4 or more"):
+    with pytest.raises(UserError, match=r"model\.name is 'fast2', but the CNNs see images of .*at least 4"):
         create(ModelSettings(name="fast2"), shape, 2, 4)
 
 

@@ -107,8 +107,8 @@ def test_frozen_parameters_are_not_counted(own: str) -> None:
         ("{own}.below:good", {}, "can't be imported"),
         ("{own}:positional", {}, "calling it with input_shape .*, num_classes, width .*fails: "),
         ("{own}:good", {"depth": 3}, "calling it with .*'depth': 3.* fails: .*depth"),
-        ("{own}:no_module", {}, "which gives a str, not a torch.nn.Module"),
-        ("{own}:math", {}, "is of type module; a function is needed"),
+        ("{own}:no_module", {}, "which returns a str, not a torch.nn.Module"),
+        ("{own}:math", {}, "is a module; it must be a function"),
     ],
 )
 def test_a_factory_that_does_not_work(own: str, name: str, options: dict[str, int], message: str) -> None:
@@ -120,7 +120,11 @@ def test_a_factory_that_does_not_work(own: str, name: str, options: dict[str, in
 
 def test_logits_of_a_wrong_shape(own: str) -> None:
     settings = ModelSettings(name=f"{own}:one_too_few")
-    with pytest.raises(UserError, match=r"maps a batch of shape \(2, 1, 4, 4\) to \(2, 2\).*\(2, 3\) are needed"):
+    with pytest.raises(
+        UserError,
+        match=r"maps a batch of shape \(2, 1, 4, 4\) to \(2, 2\); it must return "
+        r"logits of shape \(2, 3\)",
+    ):
         check_own(settings, [(1, 4, 4)], 3, 2)
 
 
@@ -131,7 +135,7 @@ def test_hpcdds_own_families_need_no_check() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return (images,)", r"to tuple; logits of shape \(2, 3\) are needed"),
+        ("return (images,)", r"to tuple; it must return logits of shape \(2, 3\)"),
         ("raise RuntimeError('oh')", r"fails on a batch of shape \(2, 1, 4, 4\): RuntimeError: oh; .*mine_\d.py:5"),
     ],
 )

@@ -84,7 +84,7 @@ def test_an_explicit_width_is_taken_even_over_budget(local_width: int) -> None:
 
 def test_a_budget_that_nothing_fits() -> None:
     settings = ModelSettings(width=1)
-    with pytest.raises(UserError, match=r"64 local CNNs of width 1 have .* raise model\.width") as caught:
+    with pytest.raises(UserError, match=r"64 local CNNs of width 1 have .* increase model\.width") as caught:
         match_widths(settings, (1, 32, 32), [(1, 4, 4)] * 64, 10)
     for number in (64 * count_parameters(settings, (1, 4, 4), 10, 1), count_parameters(settings, (1, 32, 32), 10, 1)):
         assert f"{number:,}" in str(caught.value)
@@ -112,5 +112,5 @@ def test_a_factory_that_does_not_heed_the_width_is_refused(tmp_path: Path, monke
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(input_shape), num_classes))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="does not grow with width"):
+    with pytest.raises(UserError, match="does not grow with the width"):
         match_widths(ModelSettings(name="fixed_width:linear"), (1, 8, 8), [(1, 8, 8)], 3)

@@ -13,14 +13,14 @@ from hpcdd.mpi.stop import signal_reason
 @pytest.mark.parametrize(
     ("signum", "left", "words"),
     [
-        (signal.SIGTERM, 30, "time-out: 30 s are left of the job's time"),
-        (signal.SIGUSR1, 120, "time-out: 120 s are left of the job's time"),
-        (signal.SIGTERM, -5, "time-out: 0 s are left of the job's time"),
-        (signal.SIGTERM, 7200, "preempted or cancelled: 7,200 s are left of the job's time"),
-        (signal.SIGUSR2, 7200, "preempted or cancelled: 7,200 s are left of the job's time"),
+        (signal.SIGTERM, 30, "time-out with 30 s left of the job's time"),
+        (signal.SIGUSR1, 120, "time-out with 120 s left of the job's time"),
+        (signal.SIGTERM, -5, "time-out with 0 s left of the job's time"),
+        (signal.SIGTERM, 7200, "preempted or cancelled with 7,200 s left of the job's time"),
+        (signal.SIGUSR2, 7200, "preempted or cancelled with 7,200 s left of the job's time"),
         (signal.SIGINT, 7200, "interrupted"),
         (signal.SIGTERM, None, "terminated: preempted, cancelled or out of time"),
-        (signal.SIGUSR1, None, "warned that the job's time is nearly over"),
+        (signal.SIGUSR1, None, "warned that the job's time is nearly up"),
         (signal.SIGINT, None, "interrupted"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_machine_file_is_read_back_and_wrong_ones_are_told(tmp_path: Path) -> 
     with pytest.raises(UserError, match="can't be read: No such file"):
         machine_file.load(tmp_path / "none.json")
     other = Machine.model_validate({**loaded.model_dump(), "torch": "another"})
-    with pytest.raises(UserError, match="describes another machine: its torch is 'T', here it is 'another'"):
+    with pytest.raises(UserError, match="describes another machine: its torch is 'T', but here it is 'another'"):
         machine_file.joined(other, tmp_path / "copy.json")
 
 

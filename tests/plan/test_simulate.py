@@ -40,5 +40,5 @@ def test_a_network_that_needs_values_is_told() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if float(x.sum()) > 0 else -x
 
-    with pytest.raises(UserError, match="Moody can't be gone through with shapes alone.*plan needs that of model.name"):
+    with pytest.raises(UserError, match="Moody can't be traced with shapes alone.*plan needs this of model.name"):
         simulate.evaluation(Moody(), lambda: torch.zeros(2, 2))

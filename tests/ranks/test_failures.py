@@ -255,6 +255,6 @@ def test_singletons_are_refused_with_the_fix(kind: str, tmp_path: Path) -> None:
     done = replace(find()[kind], environment=other.environment).hpcdd(3, ["train"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("started 3 processes, but they can't meet") == 1
-    assert "use the mpirun that belongs to this library" in done.stderr
+    assert "use this library's own mpirun" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

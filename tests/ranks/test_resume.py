@@ -340,7 +340,7 @@ def test_a_rank_that_hangs_is_named_and_the_job_ends(
     assert ended.returncode != 0
     # A stopped process is named as it was at its last sign, which may be a moment older.
     name = {"local": "(start|read|local|evaluation)", "coherent": "coherent_transfer"}[phase]
-    sign = "shows no sign of life" if what == "SIGSTOP" else "does not move"
+    sign = "does not respond" if what == "SIGSTOP" else "makes no progress"
     lines = [line for line in ended.stderr.splitlines() if line.startswith("hpcdd: rank ")]
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith(f"hpcdd: rank {rank} of 3 on ")

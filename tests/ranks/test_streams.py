@@ -91,7 +91,7 @@ def test_a_flipped_bit_ends_the_job_with_a_message(mpi: Launcher, tmp_path: Path
     words = ["train", "--data.file", "flipped.h5", "--data.storage", storage, "--model.name", "vgg1"]
     done = mpi.hpcdd(2, words, tmp_path)
     assert done.returncode == 2, done.stderr
-    message = "flipped.h5 can't be read: train/images[0] to [299] are not what was written (wrong checksum)"
+    message = "flipped.h5 can't be read: train/images[0] to [299] are damaged (wrong checksum)"
     assert done.stderr.count(message) in ((1,) if storage == "memory" else (1, 2))  # ranks that stream meet it each
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/*/results.json"))

@@ -69,7 +69,7 @@ def test_a_main_thread_that_is_stuck_is_named_with_phase_and_step(tmp_path: Path
         wait_until(lambda: said)
     lines = [line for text in said for line in text.splitlines()]
     assert lines[0].startswith("rank 1 of 3 on ")
-    assert lines[0].endswith(", phase local, step 1 does not move (run.stall_timeout is 1 s)")
+    assert lines[0].endswith(", phase local, step 1 makes no progress (run.stall_timeout is 1 s)")
 
 
 def test_stopped_processes_are_all_named_by_one(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_stopped_processes_are_all_named_by_one(tmp_path: Path) -> None:
             other.communicate()
     (text,) = said[:1]
     assert [line.split(" on ")[0] for line in text.splitlines()] == ["rank 1 of 3", "rank 2 of 3"]
-    assert "phase local, step 7 shows no sign of life" in text
+    assert "phase local, step 7 does not respond" in text
 
 
 def test_a_rank_that_comes_to_life_again_is_not_named(tmp_path: Path) -> None:

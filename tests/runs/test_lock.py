@@ -53,7 +53,7 @@ def left_behind(path: Path, **fields: Any) -> None:
 def test_it_is_there_while_it_is_held_and_gone_then(path: Path) -> None:
     lock = Lock(path)
     assert lock.acquire() is None
-    with pytest.raises(UserError, match=rf"in use by a job on host .* \(process {os.getpid()}\); wait for its end"):
+    with pytest.raises(UserError, match=rf"in use by a job on host .* \(process {os.getpid()}\); wait for it to end"):
         Lock(path).acquire()
     lock.release()
     assert not path.exists()

@@ -124,7 +124,7 @@ def test_the_settings_of_a_model_file_are_told_apart_from_damage(model: Path) ->
 
     with h5py.File(model, "r+") as file:
         file.attrs["config"] = f"{file.attrs['config']}\nmagic: 3"
-    with pytest.raises(UserError, match=r"magic is unknown.*; use it with the revision that has made it"):
+    with pytest.raises(UserError, match=r"magic is unknown.*; use it with the revision that wrote it"):
         read_model(model)
 
 

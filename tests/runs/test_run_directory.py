@@ -89,10 +89,10 @@ def test_a_file_is_refused() -> None:
     Path("file").write_text("mine")
     with pytest.raises(UserError, match="output is file, which is a file"):
         condition("file")
-    with pytest.raises(UserError, match=r"can't be made.*--output FOLDER"):
+    with pytest.raises(UserError, match=r"can't be created.*--output FOLDER"):
         make("file/below", "a")
     Path("runs").write_text("mine")
-    with pytest.raises(UserError, match=r"can't be made.*--output FOLDER"):
+    with pytest.raises(UserError, match=r"can't be created.*--output FOLDER"):
         make(None, "a")
 
 

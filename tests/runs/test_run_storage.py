@@ -33,7 +33,7 @@ def test_a_run_that_another_job_has_completed_meanwhile_is_left_alone(tiny: Path
     assert record is not None
     assert record["complete"]
     seen_before_the_lock = Job(config, print_only=False, study=True, record={**record, "complete": False})
-    with pytest.raises(InUseError, match="another job has completed .*run meanwhile"):
+    with pytest.raises(InUseError, match="another job has completed .*run in the meantime"):
         pipeline.train(world().duplicate(), seen_before_the_lock)
     assert directory.record() == record
     assert directory.results.read_bytes() == results

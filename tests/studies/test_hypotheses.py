@@ -168,10 +168,10 @@ def test_families_of_corrections() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dnn", "is no statement"),
-        ("dnn < average", "is no statement"),
-        ("dnn > average > majority", "is no statement"),
-        ("dnm > average", "dnm is no strategy"),
+        ("dnn", "is not a statement"),
+        ("dnn < average", "is not a statement"),
+        ("dnn > average > majority", "is not a statement"),
+        ("dnm > average", "dnm is not a strategy"),
         ("dnn > dnn", "with itself"),
     ],
 )

@@ -101,7 +101,7 @@ def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
         ordered(str(path), "--seed", "3", "--zyx", "1")
     assert str(caught.value).splitlines() == [
         "command line: --zyx is unknown; see `hpcdd study --help`",
-        "command line: --seed has no effect: the study's matrix sets it in every run",
+        "command line: --seed has no effect, because the study's matrix sets it in every run",
         f"{path}:2: local.epoch is unknown; did you mean local.epochs?",
         f"{path}:5: local.batch_size is 1: input should be greater than or equal to 2 "
         "(run seed=0,batch_size=1 and seed=-1,batch_size=1)",
@@ -156,7 +156,11 @@ def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) 
     with pytest.raises(UserError, match=r"which holds the study a-trial; name another --output"):
         directory.begin(ordered(study, "--output", str(tmp_path / "out"), "--variant", "quick"))
     changed = ordered(study, "--output", str(tmp_path / "out"), "--local.batch_size", "32")
-    with pytest.raises(UserError, match=r"local.batch_size was 128 in .* and is 32 now; a run is resumed with what it"):
+    with pytest.raises(
+        UserError,
+        match=r"local.batch_size was 128 in .* and is 32 now; resume a run with "
+        "the settings it",
+    ):
         directory.begin(changed)
 
 

@@ -125,7 +125,7 @@ def test_headings() -> None:
          '"labels": {}}]}', "no label for m"),
         ("runs/grid=2x2,seed=0/results.json", '{"accuracy": {}}', "results.json is damaged"),
         ("runs/grid=2x2,seed=0/results.json", "[]", "results.json is damaged"),
-        ("failed/grid=2x2,seed=1.json", "[]", "how a run failed"),
+        ("failed/grid=2x2,seed=1.json", "[]", "not a record of a failed run"),
         ("failed/grid=2x2,seed=1.json", "x", "can't be read"),
     ],
 )  # fmt: skip
@@ -137,5 +137,5 @@ def test_damage_is_named(tmp_path: Path, file: str, content: str, message: str) 
 
 
 def test_another_folder_is_no_study(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no directory of a study"):
+    with pytest.raises(UserError, match="not a study directory"):
         study_results.read(tmp_path)

@@ -84,7 +84,7 @@ def test_a_defect_is_found_on_unlike_processors_too() -> None:
 
     messages = on_ranks(2, work)
     assert len(set(messages)) == 1
-    assert "copies of the DNN differ between ranks by more than unlike processors explain" in messages[0]
+    assert "copies of the DNN differ between ranks by more than different processors explain" in messages[0]
     assert "rank 1 0.018" in messages[0]
 
 

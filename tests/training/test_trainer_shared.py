@@ -289,5 +289,5 @@ def test_on_like_processors_such_a_rank_is_a_defect() -> None:
 
 
 def test_a_rank_that_computes_something_else_is_a_defect_on_any() -> None:
-    with pytest.raises(DriftError, match="by more than unlike processors explain"):
+    with pytest.raises(DriftError, match="by more than different processors explain"):
         on_unlike_processors(["old", "new"], 2**-3)

@@ -56,7 +56,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
         with atomic_write(path) as temporary:
             sheet.save(temporary, "PNG")
     except OSError as error:
-        raise UserError(f"{info.path} is written, but its contact sheet {path} can't be: {error}") from error
+        raise UserError(f"{info.path} was written, but its contact sheet {path} can't be: {error}") from error
 
 
 def of_one(info: DatasetInfo, decomposition: Decomposition, owners: Sequence[int], title: str) -> Image:

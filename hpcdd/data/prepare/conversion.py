@@ -54,12 +54,14 @@ def prepare(
         UserError: the settings or the source are not what they should be; nothing is written then.
     """
     if kind not in IMPORTERS:
-        raise UserError(f"prepare: {kind!r} is no kind of source; the kinds are {', '.join(IMPORTERS)}")
+        raise UserError(f"prepare: {kind!r} is not a kind of source; use one of {', '.join(IMPORTERS)}")
     defaults = argparse.ArgumentParser()
     IMPORTERS[kind].add_arguments(defaults)
     known = vars(defaults.parse_args([]))
     if unknown := [name for name in options or {} if name not in known]:
-        raise UserError(f"prepare: {unknown[0]!r} is no option of {kind}; its options are {', '.join(known) or 'none'}")
+        raise UserError(
+            f"prepare: {unknown[0]!r} is not an option of {kind}; its options are {', '.join(known) or 'none'}"
+        )
     where = None if source is None else Path(source)
     return run(PrepareRequest(kind=kind, source=where, out=Path(out), options={**known, **(options or {})}, **settings))
 
@@ -146,15 +148,15 @@ def _check(request: PrepareRequest) -> None:
         except OSError as error:  # too long a name, for one
             raise UserError(f"{source} can't be a file or folder: {error.strerror}") from error
     if (size := len(os.fsencode(out.name))) > _LONGEST_NAME:
-        raise UserError(f"{out} has a name of {size} bytes; use {_LONGEST_NAME} at most")
+        raise UserError(f"{out} has a name of {size} bytes; use at most {_LONGEST_NAME}")
     check_out(out)
     check_out(out.with_suffix(".png"))
     if out.suffix.lower() == ".png":
-        raise UserError(f"{out} is the name of a picture; name a dataset file, such as {out.with_suffix('.h5')}")
+        raise UserError(f"{out} is the name of an image; name a dataset file, such as {out.with_suffix('.h5')}")
     if source is not None and out.exists() and source.exists() and out.samefile(source):
-        raise UserError(f"{out} is the source itself; name another file to write")
+        raise UserError(f"{out} is the source itself; write to another file")
     if request.overlap is not None and request.grid is None:
-        raise UserError(f"--overlap {request.overlap} says how far the boxes of a grid reach; name it with --grid")
+        raise UserError(f"--overlap {request.overlap} applies to the boxes of a grid; give --grid as well")
     for option, least in (("threads", 1), ("seed", 0)):
         value = getattr(request, option)
         if value is not None and value < least:
@@ -210,8 +212,8 @@ def _classes(
         numbers = np.unique(np.concatenate([part.labels for part in splits.values()])).tolist()
         if numbers[0] < 0:
             raise UserError(
-                f"{request.source} holds the label {numbers[0]}; labels are numbers of classes, 0 or more: leave "
-                "out samples of no class"
+                f"{request.source} holds the label {numbers[0]}; labels must be class numbers of 0 or more, so leave "
+                "out samples without a class"
             )
     found = imported.class_names or tuple(map(str, numbers))
     names, order = found, list(range(len(found)))
@@ -229,10 +231,10 @@ def _classes(
     if numbers and numbers[0] + len(numbers) <= numbers[-1] and request.class_names is None:
         raise UserError(
             f"{request.source}: its labels go from {numbers[0]} to {numbers[-1]}, but only {len(numbers)} of these "
-            f"numbers occur ({_some(numbers)}); if each of them is a class, name these with --class-names"
+            f"numbers occur ({_some(numbers)}); if each of these is a class, name them with --class-names"
         )
     if numbers != list(range(len(numbers))):
-        note = f"the source's labels {_some(numbers)} are classes 0 to {len(numbers) - 1} here"
+        note = f"the source's labels {_some(numbers)} become classes 0 to {len(numbers) - 1}"
     return names, renumbered, note
 
 
@@ -264,12 +266,12 @@ def _ordered_names(given: Sequence[str], found: Sequence[str]) -> list[tuple[str
     if unknown or missing:
         faults = [
             f"{', '.join(names)} {what}"
-            for names, what in ((unknown[:5], "is no class of the source"), (missing[:5], "is missing"))
+            for names, what in ((unknown[:5], "is not a class of the source"), (missing[:5], "is missing"))
             if names
         ]
         raise UserError(
-            f"--class-names: {' and '.join(faults)}; the source has {', '.join(found[:20])}: list each of these once, "
-            "in the order that the classes are to have, as NAME or as OLD=NEW"
+            f"--class-names: {' and '.join(faults)}; the source has {', '.join(found[:20])}; list each of these once, "
+            "in the order the classes should have, as NAME or OLD=NEW"
         )
     return [(new, found.index(old)) for old, new in pairs]
 
@@ -279,7 +281,7 @@ def _check_names(names: Sequence[str], given: Sequence[str]) -> None:
         raise UserError(f"--class-names is {','.join(given)!r}, which holds an empty name; write A,B,C")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"--class-names lists {twice!r} twice; each class has a name of its own")
+        raise UserError(f"--class-names lists {twice!r} twice; each class needs its own name")
 
 
 @contextlib.contextmanager

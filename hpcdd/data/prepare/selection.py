@@ -35,7 +35,7 @@ def divided(
             continue
         if name in splits:
             raise UserError(
-                f"--{name}-fraction is {fraction:g}, but the source has a {name} split of its own "
+                f"--{name}-fraction is {fraction:g}, but the source already has a {name} split "
                 f"({len(splits[name].labels)} samples); leave it out"
             )
         if not 0 < fraction < 1:
@@ -52,8 +52,8 @@ def divided(
             left -= fraction
             if len(made[name].labels) < 2:
                 raise UserError(
-                    f"the {name} split would have {len(made[name].labels)} samples; of each class with two or more one "
-                    f"at least is set aside: use a source with more images"
+                    f"the {name} split would have {len(made[name].labels)} samples: at least one of each class with "
+                    "two or more is set aside; use a source with more images"
                 )
     return {name: made[name] for name in ("train", "validation", "test") if name in made}
 
@@ -69,5 +69,7 @@ def balanced(part: Collection, name: str, wanted: int) -> Collection:
     if rest or each < 1:
         raise UserError(f"--{name}-samples is {wanted}; with {len(classes)} classes use a multiple of {len(classes)}")
     if (fewest := int(counts.min())) < each:
-        raise UserError(f"--{name}-samples is {wanted}, {each} per class, but a class has {fewest} in the source")
+        raise UserError(
+            f"--{name}-samples is {wanted}, {each} per class, but one class has only {fewest} in the source"
+        )
     return part.balanced(each)

@@ -94,8 +94,8 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
         return LiveDisplay(terminal, own=terminal is out)
     if setting == "live":
         raise UserError(
-            "progress is 'live', but root can reach no terminal (output is redirected, the job is in the background, "
-            "or root runs on another host than its launcher); use --progress auto or --progress lines"
+            "progress is 'live', but root has no terminal (output is redirected, the job is in the background, or root "
+            "and its launcher are on different hosts); use --progress auto or --progress lines"
         )
     return LineDisplay(out)
 

@@ -162,7 +162,7 @@ class CheckpointManager(NullCheckpointManager):
                 if found is not None:
                     break
             if problems and self.leads:
-                then = "is trained from its beginning" if found is None else f"resumes from {_words(found.position)}"
+                then = "is trained from the beginning" if found is None else f"resumes from {_words(found.position)}"
                 self._journal.warn(f"{'; '.join(problems)}: phase {self._phase} {then}")
             self._last = self._whole = None if found is None else found.position
         return found

@@ -134,7 +134,7 @@ class CheckpointStore:
         except OSError as error:
             raise DamagedError(f"{path} can't be read ({error.strerror})") from error
         if digest(piece) != entry["sha256"]:
-            raise DamagedError(f"{path} is damaged (its SHA-256 is not the one in the manifest)")
+            raise DamagedError(f"{path} is damaged (its SHA-256 does not match the manifest)")
         return piece
 
 

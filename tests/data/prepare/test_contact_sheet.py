@@ -87,6 +87,6 @@ def test_names_that_no_font_has(tmp_path: Path) -> None:
 def test_a_sheet_that_can_not_be_written(tmp_path: Path) -> None:
     info = dataset(tmp_path, (1, 8, 8))
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=r"d\.h5 is written, but its contact sheet .*folder\.png can't be"):
+    with pytest.raises(UserError, match=r"d\.h5 was written, but its contact sheet .*folder\.png can't be"):
         contact_sheet.write(tmp_path / "folder.png", info, None, synthetic=False)
     assert not list(tmp_path.glob(".*"))

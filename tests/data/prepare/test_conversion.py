@@ -96,14 +96,14 @@ def test_images_follow_the_names_of_their_class(
     [
         (
             "cat,dog,rat",
-            "rat is no class of the source and mouse is missing; the source has cat, dog, mouse: list each",
+            "rat is not a class of the source and mouse is missing; the source has cat, dog, mouse; list each",
         ),
         ("cat,dog", "mouse is missing; the source has cat, dog, mouse"),
-        ("cat,dog,mouse,rat", "rat is no class of the source; the source has cat, dog, mouse"),
+        ("cat,dog,mouse,rat", "rat is not a class of the source; the source has cat, dog, mouse"),
         ("cat,cat,dog", "--class-names lists 'cat' twice"),
         ("cat,dog=cat,mouse", "--class-names lists 'cat' twice"),
         ("cat=,dog,mouse", "holds an empty name; write A,B,C"),
-        ("rat=cat,dog,mouse", "rat is no class of the source and cat is missing"),
+        ("rat=cat,dog,mouse", "rat is not a class of the source and cat is missing"),
     ],
 )
 def test_names_that_are_not_those_of_the_classes(
@@ -128,9 +128,9 @@ def numbered(folder: Path, labels: list[int], test: list[int] | None = None) -> 
 @pytest.mark.parametrize(
     ("labels", "given", "names", "note"),
     [
-        ([1, 2, 3], [], ("1", "2", "3"), "the source's labels 1, 2, 3 are classes 0 to 2 here"),
-        ([1, 2, 3], ["--class-names", "a,b,c"], ("a", "b", "c"), "labels 1, 2, 3 are classes 0 to 2 here"),
-        ([3, 8], ["--class-names", "three,eight"], ("three", "eight"), "labels 3, 8 are classes 0 to 1 here"),
+        ([1, 2, 3], [], ("1", "2", "3"), "the source's labels 1, 2, 3 become classes 0 to 2"),
+        ([1, 2, 3], ["--class-names", "a,b,c"], ("a", "b", "c"), "labels 1, 2, 3 become classes 0 to 2"),
+        ([3, 8], ["--class-names", "three,eight"], ("three", "eight"), "labels 3, 8 become classes 0 to 1"),
     ],
 )
 def test_labels_that_do_not_count_from_0(
@@ -148,11 +148,16 @@ def test_labels_that_do_not_count_from_0(
 @pytest.mark.parametrize(
     ("labels", "test", "given", "message"),
     [
-        ([0, 1, 5], [0, 1], [], "labels go from 0 to 5, but only 3 of these numbers occur (0, 1, 5); if each of them"),
-        ([0, 1], [0, 1, 2], [], "1 of 3 classes have no training samples: 2; no model can learn them: add samples, or"),
+        ([0, 1, 5], [0, 1], [], "labels go from 0 to 5, but only 3 of these numbers occur (0, 1, 5); if each of these"),
+        (
+            [0, 1],
+            [0, 1, 2],
+            [],
+            "1 of 3 classes have no training samples: 2; no model can learn them, so add samples or",
+        ),
         ([0, 1], [0, 1], ["--class-names", "a,b,c"], "lists 3 names, but the source has 2 labels (0, 1); name one for"),
         ([0, 1], [0, 1], ["--class-names", "a,a"], "--class-names lists 'a' twice"),
-        ([-1, 0, 1], [0, 1], [], "holds the label -1; labels are numbers of classes, 0 or more"),
+        ([-1, 0, 1], [0, 1], [], "holds the label -1; labels must be class numbers of 0 or more"),
     ],
 )
 def test_labels_that_are_no_classes(
@@ -214,10 +219,10 @@ def test_coarse_images_of_a_subset(tmp_path: Path) -> None:
         (["--coarse", "1.5"], "--coarse is '1.5'; use one positive integer (2), or one per spatial axis (2,2)"),
         (["--coarse", "2,"], "--coarse is '2,'; use one positive integer (2), or one per spatial axis (2,2)"),
         (["--coarse="], "--coarse is ''; use one positive integer (2), or one per spatial axis (2,2)"),
-        (["--coarse", "0"], "--coarse is 0: block [0, 0] is not of positive numbers; use 1 or more along each axis"),
+        (["--coarse", "0"], "--coarse is 0: block [0, 0] must hold positive numbers; use 1 or more along each axis"),
         (
             ["--coarse", "-2"],
-            "--coarse is -2: block [-2, -2] is not of positive numbers; use 1 or more along each axis",
+            "--coarse is -2: block [-2, -2] must hold positive numbers; use 1 or more along each axis",
         ),
         (["--coarse", "1"], "--coarse is 1: block [1, 1] averages nothing; use 2 or more along at least one axis"),
         (["--coarse", "5"], "--coarse is 5: block [5, 5] is larger than the images, 5 x 4 pixels; use a smaller one"),

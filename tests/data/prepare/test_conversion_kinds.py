@@ -115,7 +115,7 @@ def test_a_bad_file_stops_and_leaves_nothing(tmp_path: Path, bad: tuple[str, ...
     source, out = bad_folder(tmp_path, bad), tmp_path / "out" / "d.h5"
     assert main(["prepare", "folder", str(source), str(out)]) == 2
     error = capsys.readouterr().err
-    assert f"{source / bad[0]} is not an image that can be read" in error
+    assert f"{source / bad[0]} can't be read as an image" in error
     assert "--skip-bad" in error
     assert not out.parent.exists()
     out.parent.mkdir()
@@ -155,9 +155,9 @@ def test_all_bad_is_told_even_if_skipped(tmp_path: Path, capsys: pytest.CaptureF
         (["--grid", "2,x"], "--grid is '2,x'; use one positive integer (2), or one per spatial axis (2,2)"),
         (["--grid", "0"], "--grid is '0'; use one positive integer"),
         (["--grid", "2", "--overlap", "-1"], "--overlap is '-1'; use one integer of 0 or more (2)"),
-        (["--overlap", "1"], "--overlap 1 says how far the boxes of a grid reach; name it with --grid"),
+        (["--overlap", "1"], "--overlap 1 applies to the boxes of a grid; give --grid as well"),
         (["--seed", "-1"], "--seed is -1; use 0 or more"),
-        (["--test-fraction", "0.5"], "--test-fraction is 0.5, but the source has a test split of its own (12 samples)"),
+        (["--test-fraction", "0.5"], "--test-fraction is 0.5, but the source already has a test split (12 samples)"),
     ],
 )
 def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
@@ -176,7 +176,7 @@ def test_neither_source_nor_picture_is_overwritten(tmp_path: Path, capsys: pytes
     assert f"{source} is the source itself" in capsys.readouterr().err
     assert Path(source).read_bytes() == before
     assert main(["prepare", "npz", source, str(tmp_path / "d.png")]) == 2
-    assert "is the name of a picture; name a dataset file, such as" in capsys.readouterr().err
+    assert "is the name of an image; name a dataset file, such as" in capsys.readouterr().err
 
 
 def test_no_threads_and_a_folder_where_the_sheet_belongs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

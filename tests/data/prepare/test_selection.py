@@ -48,7 +48,7 @@ def test_a_test_split_is_made_by_default_where_there_is_none() -> None:
 @pytest.mark.parametrize(
     ("test", "validation", "message"),
     [
-        (0.3, 0.0, r"--test-fraction is 0\.3, but the source has a test split of its own \(6 samples\); leave it out"),
+        (0.3, 0.0, r"--test-fraction is 0\.3, but the source already has a test split \(6 samples\); leave it out"),
         (None, 1.0, r"--validation-fraction is 1; use a number between 0 and 1"),
         (None, -0.1, r"--validation-fraction is -0\.1; use a number between"),
         (None, float("nan"), r"--validation-fraction is nan; use a number between"),
@@ -73,5 +73,5 @@ def test_balanced_takes_the_first_of_each_class() -> None:
     for label in (0, 1):
         first = np.flatnonzero(source.labels == label)[:3]
         assert set(first) <= set(chosen)
-    with pytest.raises(UserError, match="but a class has 5 in the source"):
+    with pytest.raises(UserError, match="but one class has only 5 in the source"):
         balanced(source, "train", 12)

@@ -117,7 +117,7 @@ def test_without_a_terminal_there_are_lines(setting: Literal["auto", "lines"]) -
 
 @pytest.mark.parametrize("launch", [ALONE, Launch("mpich", 0, 2), Launch("slurm", 0, 2)])
 def test_live_without_a_terminal_is_the_users_error(launch: Launch) -> None:
-    with pytest.raises(UserError, match=r"can reach no terminal.*--progress lines"):
+    with pytest.raises(UserError, match=r"has no terminal.*--progress lines"):
         make_display("live", launch, io.StringIO())
 
 

@@ -154,7 +154,7 @@ def test_a_training_of_which_nothing_is_whole_begins_anew_and_says_so(tmp_path: 
         path.write_bytes(b"")
     said: list[str] = []
     assert manager(tmp_path, said).load() is None
-    assert "is trained from its beginning" in said[0]
+    assert "is trained from the beginning" in said[0]
 
 
 def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Tar and zip archives as trees, read in place; a compressed tar archive is unpacked in a nameless temporary file.
 
 Nothing is ever extracted to a path that an archive names, no link leads out of it, and no member is read that is
-absurdly large. A tar archive whose end is not there, or that continues behind its end, is refused: files are missing.
+absurdly large. A tar archive whose end is not there, or that continues beyond its end, is refused: files are missing.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _Archive(ArchiveReader):
         except UserError:
             raise
         except READ_ERRORS as error:
-            raise UserError(f"{path} is damaged or no archive of its kind: {error}; fetch it again") from error
+            raise UserError(f"{path} is damaged or not a valid archive: {error}; download it again") from error
         self._children: dict[str, list[str]] = {"": []}
         for name in list(self._members):
             self._add_to_folder(name)
@@ -110,7 +110,7 @@ class _Archive(ArchiveReader):
             known = folder in self._children
             self._children.setdefault(folder, []).append(last)
             if folder and self._members.setdefault(folder, _FOLDER).kind != "folder":
-                raise UserError(f"{self.path} holds {folder} both as a folder and as something else; pack it again")
+                raise UserError(f"{self.path} contains {folder} both as a folder and as something else; pack it again")
             if known:
                 return
             name = folder
@@ -135,7 +135,7 @@ class _Archive(ArchiveReader):
         member = self._members[name]
         if not member.target:
             return name, ""
-        fault = f"is a {member.kind} to {member.target}, which leads out of the archive; {self._follow}"
+        fault = f"is a {member.kind} to {member.target}, which points outside the archive; {self._follow}"
         done: list[str] = []
         waiting, links = deque(name.split("/")), 0
         while waiting:
@@ -154,7 +154,7 @@ class _Archive(ArchiveReader):
             if here.target:
                 links += 1
                 if links > _MOST_LINKS:
-                    return "", f"is a {member.kind} to {member.target}, which leads in a circle; remove it"
+                    return "", f"is a {member.kind} to {member.target}, which leads in a circle; remove the link"
                 if here.kind == "hard link":
                     done.clear()
                 elif here.target.startswith("/"):
@@ -169,7 +169,7 @@ class _Archive(ArchiveReader):
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
             raise UserError(
-                f"{self.path} has a member named {name!r}, which leads outside of it; don't trust this archive"
+                f"{self.path} has a member named {name!r}, which points outside the archive; don't trust it"
             )
         return "/".join(parts)
 
@@ -194,7 +194,7 @@ class _Zip(_Archive):
                     yield name, _FOLDER
                     continue
                 if name in seen:
-                    raise UserError(f"{self.path} holds {name} twice; which one is meant can't be known: pack it again")
+                    raise UserError(f"{self.path} contains {name} twice, which is ambiguous; pack it again")
                 seen.add(name)
                 if stat.S_ISLNK(member.external_attr >> 16):
                     with archive.open(member) as stream:
@@ -248,16 +248,17 @@ class _Tar(_Archive):
                     size += len(piece)
                     if size > most:
                         raise UserError(
-                            f"{self.path} unpacks to more than {most:,} bytes, half of what is free in "
-                            f"{tempfile.gettempdir()}; set TMPDIR to a larger folder, or unpack it and name that"
+                            f"{self.path} unpacks to more than {most:,} bytes, half of the free space in "
+                            f"{tempfile.gettempdir()}; set TMPDIR to a larger folder, or unpack the archive and name "
+                            "its folder"
                         )
                     copy.write(piece)
                 copy.flush()
                 return os.dup(copy.fileno())
         except OSError as error:
             raise UserError(
-                f"{self.path} can't be unpacked in a temporary file: {error}; set TMPDIR to another folder, or "
-                "unpack it and name that"
+                f"{self.path} can't be unpacked into a temporary file: {error}; set TMPDIR to another folder, or "
+                "unpack the archive and name its folder"
             ) from error
 
     def _pieces(self, opener: Callable[[Path], Any]) -> Iterator[bytes]:
@@ -266,7 +267,7 @@ class _Tar(_Archive):
                 while piece := stream.read(_PIECE):
                     yield piece
         except READ_ERRORS as error:
-            raise UserError(f"{self.path} is damaged or no tar archive: {error}; fetch it again") from error
+            raise UserError(f"{self.path} is damaged or not a tar archive: {error}; download it again") from error
 
     def _read_members(self) -> Iterator[tuple[str, _Member]]:
         with open(os.dup(self._descriptor), "rb") as stream:
@@ -287,16 +288,18 @@ class _Tar(_Archive):
         block = stream.read(_BLOCK)
         if len(block) < _BLOCK:
             raise UserError(
-                f"{self.path} is truncated: it ends behind {last}, without an end-of-archive block; fetch it again"
+                f"{self.path} is truncated: it ends after {last}, without an end-of-archive block; download it again"
             )
         if any(block):
-            raise UserError(f"{self.path} is damaged: at byte {offset:,}, behind {last}, is no header; fetch it again")
+            raise UserError(
+                f"{self.path} is damaged: at byte {offset:,}, after {last}, there is no header; download it again"
+            )
         while piece := stream.read(_PIECE):
             for start in range(0, len(piece), _BLOCK):
                 if _is_header(piece[start : start + _BLOCK]):
                     raise UserError(
-                        f"{self.path} continues behind its end at byte {offset:,}, behind {last}: it is damaged, or "
-                        "two archives in one file; fetch it again, or pack it as one"
+                        f"{self.path} continues beyond its end at byte {offset:,}, after {last}: it is damaged, or "
+                        "holds two archives; download it again, or pack it as one archive"
                     )
 
     @contextlib.contextmanager
@@ -331,7 +334,7 @@ def _tar_member(member: tarfile.TarInfo) -> _Member:
         if not length:  # the end of a file that ends in a hole, or padding of the list
             continue
         if not end <= start <= start + length <= member.size:
-            raise tarfile.ReadError(f"{member.name} is sparse, and its pieces do not follow each other")
+            raise tarfile.ReadError(f"{member.name} is sparse, and its pieces are not in order")
         pieces.append((place, start, length))
         place, end = place + length, start + length
     return _Member("file", (member.size, pieces))
@@ -350,5 +353,5 @@ class _Headers:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= _MOST_HEADER:
-            raise tarfile.ReadError(f"a header claims to be {size:,} bytes large")
+            raise tarfile.ReadError(f"a header claims a size of {size:,} bytes")
         return self._stream.read(size)

@@ -73,7 +73,7 @@ def read_arrays(
         UserError: no such arrays, or arrays that do not fit together.
     """
     if (images is None) != (labels is None):
-        raise UserError("name both --images and --labels, or none of them")
+        raise UserError("give both --images and --labels, or neither")
     pairs = _PAIRS if images is None or labels is None else ((images, labels),)
     for pair in pairs:
         if names := dict(_present(pair, found, source)):
@@ -83,7 +83,7 @@ def read_arrays(
         have = ", ".join(sorted(found)) or "none"
         raise UserError(f"{source} holds neither {wanted}; its arrays are {have}: use --images NAME --labels NAME")
     if "train" not in names:
-        raise UserError(f"{source} holds the splits {', '.join(names)}, but none for training")
+        raise UserError(f"{source} holds the splits {', '.join(names)}, but no training split")
     splits = {split: _collection(found[a], found[b], layout) for split, (a, b) in names.items()}
     kinds = {(part.image_shape, part.dtype) for part in splits.values()}
     if len(kinds) > 1:
@@ -101,7 +101,7 @@ def _understood(images: StreamedArray, layout: str | None, image_shape: tuple[in
     told = f"array {images.shape} read as {layout or _layout(images)}: {kind} of {by(spatial)}, channels: {channels}"
     if layout is None and len(spatial) == 3 and images.shape[-1] not in (1, 3) and images.shape[1] not in (1, 3):
         other = "NHWC or NCHW" if len(images.shape) == 4 else "NDHWC"
-        told += f"; if an axis of it is channels, name --layout {other}"
+        told += f"; if one of these axes holds the channels, use --layout {other}"
     return told
 
 
@@ -145,11 +145,13 @@ def _collection(images: StreamedArray, labels: StreamedArray, layout: str | None
         raise UserError(f"{images.where} is {stored}; convert it to one of {', '.join(DTYPES)}")
     if labels.dtype.kind not in "iu" or len(labels.shape) not in (1, 2) or labels.shape[1:] not in ((), (1,)):
         raise UserError(
-            f"{labels.where} is {labels.dtype} of shape {labels.shape}; one integer per image is needed, shape (n,) "
-            "or (n, 1)"
+            f"{labels.where} is {labels.dtype} of shape {labels.shape}; it must hold one integer per image, in shape "
+            "(n,) or (n, 1)"
         )
     if images.shape[0] != labels.shape[0]:
-        raise UserError(f"{images.where} holds {images.shape[0]} images, but {labels.where} {labels.shape[0]} labels")
+        raise UserError(
+            f"{images.where} holds {images.shape[0]} images, but {labels.where} holds {labels.shape[0]} labels"
+        )
     channel = axes.find("C")
 
     def channels_first(block: Array) -> Array:
@@ -224,9 +226,11 @@ def open_array(opener: Any, where: str) -> StreamedArray:
     except Exception as error:  # the header is a Python expression: a damaged one trips NumPy's parser anyhow
         raise UserError(f"{where} is not an array in NumPy's format: {error}") from error
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None or dtype.itemsize == 0:
-        raise UserError(f"{where} holds {dtype}, not numbers; pickled objects are never read, save it as plain numbers")
+        raise UserError(
+            f"{where} holds {dtype}, not numbers; pickled objects are never loaded, so save it as plain numbers"
+        )
     if any(not 0 <= n <= MOST_BYTES for n in shape) or not shape:
-        raise UserError(f"{where} announces the shape {shape}, which no data set has")
+        raise UserError(f"{where} claims the shape {shape}, which is not plausible")
     if fortran and len(shape) > 1:
         raise UserError(f"{where} is stored column by column; save it again with numpy.ascontiguousarray")
     return StreamedArray(opener, where, offset, shape, dtype)

@@ -63,10 +63,10 @@ def read(source: Path, name: str, releases: Sequence[Release]) -> ImageSource:
         if not missing:
             break
         if len(missing) < len(wanted) - 1:
-            raise UserError(f"{source} lacks {', '.join(missing)} of {name}; fetch it again")
+            raise UserError(f"{source} lacks {', '.join(missing)} of {name}; download it again")
     else:
         raise UserError(
-            f"{source} is not {name}: it holds the files of neither release, such as "
+            f"{source} is not {name}: it contains the files of no release, such as "
             f"{' or '.join(release.batches['train'][0] for release in releases)}"
         )
     names = _names(tree, where[release.meta], release)
@@ -117,7 +117,9 @@ def _binary(content: bytes, where: str, release: Release) -> tuple[Array, Array]
     before, which = release.labels
     size = before + _PIXELS
     if not content or len(content) % size:
-        raise UserError(f"{where} is damaged: {len(content):,} bytes are no multiple of the {size} bytes of an image")
+        raise UserError(
+            f"{where} is damaged: {len(content):,} bytes are not a multiple of the {size} bytes of an image"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
     return records[:, before:].reshape(-1, *_SHAPE), records[:, which].astype(np.int64)
 

@@ -90,7 +90,9 @@ _ADMITTED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR batch needs; don't trust it")
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which a CIFAR batch does not need; don't trust it"
+            )
         return _ADMITTED[module, name]
 
 
@@ -110,9 +112,11 @@ def load(content: bytes, where: str) -> dict[str, Any]:
     try:
         for opcode, argument, _ in pickletools.genops(content):
             if opcode.name not in _OPCODES:
-                raise pickle.UnpicklingError(f"it uses {opcode.name}, which no CIFAR batch needs; don't trust it")
+                raise pickle.UnpicklingError(
+                    f"it uses {opcode.name}, which a CIFAR batch does not need; don't trust it"
+                )
             if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
-                raise pickle.UnpicklingError(f"it numbers an object {argument:,}, for which memory would be set aside")
+                raise pickle.UnpicklingError(f"it numbers an object {argument:,}, for which memory would be allocated")
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(loaded, dict):
             raise TypeError(f"it holds a {type(loaded).__name__}, not a dict")
@@ -130,5 +134,7 @@ def _array(array: _Array) -> npt.NDArray[Any]:
     _, shape, dtype, by_column, content = array.state
     kind = dtype.resolved()
     if not isinstance(content, bytes) or math.prod(shape) * kind.itemsize != len(content):
-        raise ValueError(f"it holds {len(content)} bytes for an array of shape {shape}, {kind.itemsize} bytes a number")
+        raise ValueError(
+            f"it holds {len(content)} bytes for an array of shape {shape}, {kind.itemsize} bytes per number"
+        )
     return np.frombuffer(content, kind).reshape(shape, order="F" if by_column else "C")

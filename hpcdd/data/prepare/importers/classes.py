@@ -62,7 +62,7 @@ def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decode
         splits[split] = work.collect(tree, files, labels, decode)
     shapes = {key: part.image_shape for key, part in splits.items()}
     if len(set(shapes.values())) > 1:
-        raise UserError(f"{tree.path}: {what} differ between splits: {shapes} (channels first); name one with --size")
+        raise UserError(f"{tree.path}: {what} differ between splits: {shapes} (channels first); set one with --size")
     return ImageSource(splits, tuple(names), notes=tree.unused.lines())
 
 
@@ -99,8 +99,8 @@ def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Se
         if name.lower() not in _ALSO_CLASSES or _grouped(folders[name], f"{around}{name}/").keys() != {""}:
             rest = ", ".join(sorted(folders.keys() - {name}))
             raise UserError(
-                f"{tree.where(around)} holds {name} next to {rest}: whether it is a split or a class is unclear; "
-                "rename it, move it elsewhere, or name one of the folders as the source"
+                f"{tree.where(around)} holds {name} next to {rest}: it could be a split or a class; rename it, move it "
+                "elsewhere, or name one of the folders as the source"
             )
         splits = {}
     _check_beside(tree, what, around, _without("", inside), others, classes=not splits)
@@ -114,8 +114,8 @@ def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Se
         )
         raise UserError(
             f"{tree.where(around)}: {' and '.join(flat)} {'holds' if len(flat) == 1 else 'hold'} {what}, but no "
-            f"folders of classes ({flat[0]}/CLASS/FILE); tables of labels are not read: sort the {what} "
-            f"into a folder for each class{remedy}"
+            f"folders of classes ({flat[0]}/CLASS/FILE); tables of labels are not read, so sort the {what} into one "
+            f"folder per class{remedy}"
         )
     for split, folders in found.items():
         _check_beside(tree, what, f"{around}{splits[split]}/", folders, others, classes=True)
@@ -143,8 +143,8 @@ def _check_beside(
             listed = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in kinds.most_common(3))
             raise UserError(
                 f"{tree.where(folder)} holds no {what} that can be read: {listed or 'it is empty, or leads nowhere'}; "
-                f"convert its files, or leave it out: take it out of {tree.path}, or use a folder of links to the "
-                "folders that are meant"
+                f"convert its files, or leave it out by removing it from {tree.path} or by using a folder of links to "
+                "the folders you need"
             )
 
 
@@ -153,7 +153,7 @@ def _check_no_splits_inside(tree: ArchiveReader, around: str, folders: _Folders)
         inner = by_split(_without("", _grouped(names, f"{around}{label}/")), tree.where(around + label))
         if len(inner) > 1:
             raise UserError(
-                f"{tree.where(around + label)} holds {' and '.join(inner.values())}: splits inside of a class; "
+                f"{tree.where(around + label)} holds {' and '.join(inner.values())}, which are splits inside a class; "
                 f"arrange them the other way round ({next(iter(inner.values()))}/{label}/FILE)"
             )
 
@@ -161,8 +161,8 @@ def _check_no_splits_inside(tree: ArchiveReader, around: str, folders: _Folders)
 def _check(tree: ArchiveReader, what: str, found: dict[str, _Folders], names: Sequence[str]) -> None:
     if len(names) < 2:
         raise UserError(
-            f"{tree.path} holds {what} of {len(names)} classes ({', '.join(names) or 'none'}); it must hold a folder "
-            "for each of two classes or more, or the folders train and test with these"
+            f"{tree.path} holds {what} of {len(names)} classes ({', '.join(names) or 'none'}); it must hold one folder "
+            "per class for at least two classes, or folders train and test with such folders"
         )
     for key, folders in found.items():
         if (classes := sorted(folders)) != names:

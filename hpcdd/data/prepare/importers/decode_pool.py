@@ -63,8 +63,8 @@ class DecodePool:
             if image.shape != shape:
                 option = "--grey or --rgb" if image.shape[1:] == shape[1:] else "--size"
                 raise UserError(
-                    f"{where} has the shape {image.shape}, but the first one {shape} (channels first); "
-                    f"make all alike with {option}"
+                    f"{where} has the shape {image.shape}, but the first one has {shape} (channels first); make them "
+                    f"equal with {option}"
                 )
             return image
 
@@ -105,7 +105,7 @@ class DecodePool:
                 image = self._image(tree, read, name, decode)
                 if not isinstance(image, UserError):
                     return image.shape, image.dtype
-        raise UserError(f"{tree.path}: none of {len(files)} files can be read; the last fault: {image}")
+        raise UserError(f"{tree.path}: none of {len(files)} files can be read; the last error: {image}")
 
     def _image(self, tree: ArchiveReader, read: Read, name: str, decode: Decoder) -> Array | UserError:
         try:
@@ -113,7 +113,7 @@ class DecodePool:
         except UserError as error:
             if self.skip_bad:
                 return error
-            raise UserError(f"{error}; mend or remove it, or leave bad files out with --skip-bad") from error
+            raise UserError(f"{error}; repair or remove it, or skip bad files with --skip-bad") from error
 
     def images(
         self, tree: ArchiveReader, files: Sequence[str], size: int, decode: Decoder

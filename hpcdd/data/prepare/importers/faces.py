@@ -52,8 +52,8 @@ def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | N
     subjects = sorted({subject for subject, _ in faces})
     if len(subjects) < 2:
         raise UserError(
-            f"{source} holds faces of {len(subjects)} subjects; the folders yaleB01, yaleB02, ... with files such as "
-            "yaleB01_P00A+000E+00.pgm are needed"
+            f"{source} holds faces of {len(subjects)} subjects; it must contain folders yaleB01, yaleB02, ... with "
+            "files such as yaleB01_P00A+000E+00.pgm"
         )
     labels = [subjects.index(subject) for subject, _ in faces]
     images = work.collect(tree, [name for _, name in faces], labels, made.decode)

@@ -109,7 +109,7 @@ class ArchiveReader(ABC):
         self.folders = tuple(map("/".join, folders))
         for before, name in itertools.pairwise(self.files):
             if before == name:
-                raise UserError(f"{self.where(name)} stands for two files, one of them not named in UTF-8; rename one")
+                raise UserError(f"{self.where(name)} is the name of two files, one of them not in UTF-8; rename one")
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Read]:
@@ -174,11 +174,11 @@ class ArchiveReader(ABC):
                 else:
                     linked += entry.linked
                     if entry.linked and entry.folder in above:
-                        raise UserError(f"{self.where(name)} is a link to a folder around it; remove it")
+                        raise UserError(f"{self.where(name)} is a link to a folder that contains it; remove the link")
                     if linked > _MOST_LINKED or len(here) > _DEEPEST:
                         raise UserError(
-                            f"{self.where(name)}: folders lie more than {_DEEPEST} deep in each other, or more than "
-                            f"{_MOST_LINKED:,} are reached by links; don't trust this source"
+                            f"{self.where(name)}: folders are nested more than {_DEEPEST} deep, or more than "
+                            f"{_MOST_LINKED:,} are reached through links; don't trust this source"
                         )
                     folders.append(here)
                     waiting.append((here, entry.key, (*above, entry.folder)))
@@ -206,9 +206,9 @@ def check_size(size: int, where: str) -> None:
         UserError: it is larger than :data:`MOST_BYTES`, or than what memory is free.
     """
     if not 0 <= size <= MOST_BYTES:
-        raise UserError(f"{where} claims to be {size:,} bytes large; {MOST_BYTES:,} are the most that are read")
+        raise UserError(f"{where} claims a size of {size:,} bytes; the limit is {MOST_BYTES:,}")
     if fault := no_room(size):
-        raise UserError(f"{where} claims to be {size:,} bytes large: {fault}")
+        raise UserError(f"{where} claims a size of {size:,} bytes: {fault}")
 
 
 def _reason(name: str) -> str | None:
@@ -231,15 +231,13 @@ class FolderTree(ArchiveReader):
                 try:
                     status = item.stat() if item.is_dir() or item.is_symlink() else None
                 except OSError as error:
-                    yield Entry(
-                        name, item.path, None, linked=True, fault=f"is a link that leads nowhere: {error.strerror}"
-                    )
+                    yield Entry(name, item.path, None, linked=True, fault=f"is a broken link: {error.strerror}")
                     continue
                 if item.is_dir():
                     assert status is not None
                     yield Entry(name, item.path, _identity(status), item.is_symlink())
                 else:
-                    fault = "" if item.is_file() else "is neither a file nor a folder, but a device or a pipe"
+                    fault = "" if item.is_file() else "is neither a file nor a folder but a device or a pipe"
                     yield Entry(name, item.path, fault=fault)
 
     @contextlib.contextmanager

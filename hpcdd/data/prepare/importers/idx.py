@@ -54,7 +54,9 @@ def read(source: Path, _work: DecodePool) -> ImageSource:
         labels_path = _find(source, f"{prefix}-labels", 1)
         images, labels = open_array(images_path, 3), open_array(labels_path, 1)
         if images.shape[0] != labels.shape[0]:
-            raise UserError(f"{images_path} holds {images.shape[0]} images, but {labels_path} {labels.shape[0]} labels")
+            raise UserError(
+                f"{images_path} holds {images.shape[0]} images, but {labels_path} holds {labels.shape[0]} labels"
+            )
         splits[split] = _collection(images, labels.whole())
     return ImageSource(splits, ())
 
@@ -93,7 +95,7 @@ def open_array(path: Path, axes: int) -> StreamedArray:
     shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, size, 4))
     array = StreamedArray(lambda: _open(path, packed), str(path), size, shape, np.dtype(np.uint8))
     if not packed and (follow := path.stat().st_size - size) != math.prod(shape):
-        raise UserError(f"{path} is damaged: its header announces {by(shape)} bytes, but {follow} follow")
+        raise UserError(f"{path} is damaged: its header claims {by(shape)} bytes, but {follow} follow")
     return array
 
 

@@ -80,7 +80,7 @@ class ImageTransform:
                 if (bits := _bits(image, content)) > 8:
                     raise UserError(
                         f"{where} has {bits} bits per channel ({image.format}, mode {image.mode}), of which Pillow "
-                        "would cut off the lower ones; convert it to 8 bits by a scale of your choice, or store uint16 "
+                        "would drop the lower ones; convert it to 8 bits with a scale of your choice, or store uint16 "
                         "arrays for `hpcdd prepare npz`"
                     )
                 mode = self.mode or ("L" if image.mode in ("1", "L") else "RGB")
@@ -91,11 +91,10 @@ class ImageTransform:
             raise
         except UnidentifiedImageError as error:
             raise UserError(
-                f"{where} is not an image that can be read: it is damaged, or of none of the formats "
-                f"{', '.join(FORMATS)}"
+                f"{where} can't be read as an image: it is damaged, or in none of the formats {', '.join(FORMATS)}"
             ) from error
         except Exception as error:  # its many decoders raise whatever a damaged file makes them stumble over
-            raise UserError(f"{where} is not an image that can be read: {error}") from error
+            raise UserError(f"{where} can't be read as an image: {error}") from error
         return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
     def _bound(self, image: Any, where: str) -> None:
@@ -111,10 +110,10 @@ class ImageTransform:
             longest = max(self.size)  # of either axis: the file may say that it is to be turned
             image.draft(None, (longest, longest))
         if image.width * image.height > MOST_PIXELS:
-            remedy = "make it smaller, or name a smaller --size" if self.size else "name --size H W, or make it smaller"
+            remedy = "make it smaller, or use a smaller --size" if self.size else "use --size H W, or make it smaller"
             raise UserError(
-                f"{where} claims to have {claimed} pixels, but {MOST_PIXELS:,} are the most that are decoded "
-                f"({_MOST_REDUCED:,} of a JPEG file that is not progressive, where --size is small enough); {remedy}"
+                f"{where} claims to have {claimed} pixels, but at most {MOST_PIXELS:,} are decoded ({_MOST_REDUCED:,} "
+                f"of a JPEG file that is not progressive, where --size is small enough); {remedy}"
             )
 
     def _fitted(self, image: Any) -> Any:
@@ -183,7 +182,7 @@ def form(size: list[int] | None, fit: str | None, mode: str | None = None) -> Im
     """
     if size is None:
         if fit is not None:
-            raise UserError(f"--fit {fit} says how images are brought to one size; name it with --size H W")
+            raise UserError(f"--fit {fit} applies to the size of --size; give --size H W as well")
         return ImageTransform(None, FITS[0], mode)
     if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
         raise UserError(f"--size is {size[0]} {size[1]}; use positive numbers, at most {MOST_PIXELS:,} pixels in all")

@@ -97,8 +97,8 @@ def read(source: Path, work: DecodePool, *, window: Sequence[float] | None, size
     def check() -> None:
         if window is None and (fault := intensities.fault()):
             raise UserError(
-                f"{source}: {fault} by the default window, that of lungs in Hounsfield units: {intensities}; name a "
-                f"window, such as --window {intensities.proposal()}, or --window {low:g} {high:g} if this is right"
+                f"{source}: {fault} with the default window, which suits lungs in Hounsfield units: {intensities}; set "
+                f"a window, such as --window {intensities.proposal()}, or --window {low:g} {high:g} if this is right"
             )
 
     def checked(part: Collection) -> Collection:
@@ -205,7 +205,7 @@ def decode(
     except UserError:
         raise
     except Exception as error:  # nibabel raises whatever a damaged header makes it stumble over
-        raise UserError(f"{where} is not a NIfTI volume that can be read: {error}") from error
+        raise UserError(f"{where} can't be read as a NIfTI volume: {error}") from error
     if not np.isfinite(volume).all():
         raise UserError(f"{where} holds voxels that are NaN or infinite")
     if intensities is not None:
@@ -241,12 +241,12 @@ def _voxels(content: bytes, where: str) -> Array:
         if packed:  # a small file may hold any number of bytes
             check_size(needed, where)
         if (packed or len(content) >= needed) and (fault := no_room(needed + _FLOATS * 4 * count)):
-            raise UserError(f"{where} announces {by(shape)} voxels: {fault}")
+            raise UserError(f"{where} claims {by(shape)} voxels: {fault}")
         content = start + _read(stream, needed - len(start), where)
         if offset < 0 or len(content) < needed:
             raise UserError(
-                f"{where} is truncated: its header announces {by(shape)} voxels of {dtype.itemsize} "
-                f"bytes from byte {offset}, but the file has {len(content)} bytes"
+                f"{where} is truncated: its header claims {by(shape)} voxels of {dtype.itemsize} bytes from byte "
+                f"{offset}, but the file has {len(content)} bytes"
             )
         follows = 0
         while packed and (more := len(_read(stream, _PIECE, where))):  # to the end, where the checksum is

@@ -65,10 +65,10 @@ def read(_source: Path | None, work: DecodePool, *, samples: int, size: list[int
         UserError: too few volumes, or a size that is too small or absurd.
     """
     if samples < 8:
-        raise UserError(f"--samples is {samples}; use 8 or more, so that each split has volumes of both classes")
+        raise UserError(f"--samples is {samples}; use 8 or more, so each split has volumes of both classes")
     if min(size) < _SMALLEST or math.prod(size) > _LARGEST:
         found = " ".join(map(str, size))
-        raise UserError(f"--size is {found}; use {_SMALLEST} or more along each axis, {_LARGEST:,} voxels at most")
+        raise UserError(f"--size is {found}; use {_SMALLEST} or more along each axis, and at most {_LARGEST:,} voxels")
 
     def rows(indices: Indices, _: LeaveOut) -> Iterator[Array]:
         for index in indices:

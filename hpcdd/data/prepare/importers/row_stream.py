@@ -43,11 +43,11 @@ class StreamedArray:
 
     def __post_init__(self) -> None:
         if 0 in self.shape:
-            raise UserError(f"{self.where} is empty: its header announces {by(self.shape)} numbers")
+            raise UserError(f"{self.where} is empty: its header claims {by(self.shape)} numbers")
         if self.row_bytes > MOST_BYTES:
             raise UserError(
-                f"{self.where} is damaged: its header announces {by(self.shape)} numbers, {self.row_bytes:,} bytes an "
-                f"image; {MOST_BYTES:,} are the most that are read"
+                f"{self.where} is damaged: its header claims {by(self.shape)} numbers, {self.row_bytes:,} bytes an "
+                f"image; {MOST_BYTES:,} is the limit"
             )
 
     @property
@@ -73,7 +73,7 @@ class StreamedArray:
                     if inside.size:
                         yield block[inside - first]
                     if first + count == self.shape[0] and stream.read(1):  # checksums are checked here as well
-                        raise UserError(f"{self.where} is damaged: more follows than {by(self.shape)} numbers")
+                        raise UserError(f"{self.where} is damaged: it holds more than {by(self.shape)} numbers")
         except READ_ERRORS as error:
             if isinstance(error, UserError):
                 raise
@@ -86,9 +86,9 @@ class StreamedArray:
             UserError: it is damaged, or no data set has as many.
         """
         if (count := math.prod(self.shape)) > _MOST_LABELS:
-            raise UserError(f"{self.where} announces {count:,} labels; {_MOST_LABELS:,} are the most that are read")
+            raise UserError(f"{self.where} claims {count:,} labels; {_MOST_LABELS:,} is the limit")
         if fault := no_room(3 * 8 * count):  # as int64, and what is made of them
-            raise UserError(f"{self.where} announces {count:,} labels: {fault}")
+            raise UserError(f"{self.where} claims {count:,} labels: {fault}")
         return np.concatenate(list(self.rows(np.arange(self.shape[0]))))
 
     def _read(self, stream: IO[bytes], size: int) -> bytes:
@@ -98,7 +98,7 @@ class StreamedArray:
             piece = stream.read(min(missing, 1 << 24))
             if not piece:
                 raise UserError(
-                    f"{self.where} is damaged: its header announces {by(self.shape)} numbers of {self.dtype.itemsize} "
+                    f"{self.where} is damaged: its header claims {by(self.shape)} numbers of {self.dtype.itemsize} "
                     "bytes, but it ends before them"
                 )
             pieces.append(piece)

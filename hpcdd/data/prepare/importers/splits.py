@@ -41,7 +41,8 @@ def by_split(names: Iterable[str], where: str) -> dict[str, str]:
             continue
         if split in found:
             raise UserError(
-                f"{where} holds both {found[split]} and {name}, which mean the same split; rename or move one of them"
+                f"{where} holds both {found[split]} and {name}, which both name the same split; rename or move one of "
+                "them"
             )
         found[split] = name
     return {split: found[split] for split in SPELLINGS if split in found}

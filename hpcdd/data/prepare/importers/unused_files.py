@@ -51,7 +51,7 @@ class Unused:
         ]
         if rest := ranked[_LINES:]:
             files = sum(folders.total() for _, folders in rest)
-            lines.append(f"not used: {files:,} more files, of {len(rest)} further kinds")
+            lines.append(f"not used: {files:,} more files, of {len(rest)} further types")
         return lines
 
 

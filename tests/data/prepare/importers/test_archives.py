@@ -79,10 +79,10 @@ def test_sparse_files_in_a_tar(tmp_path: Path, version: str) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("../../x", "which leads out of the archive; pack it again with links followed"),
-        ("/all/1", "which leads out of the archive"),
+        ("../../x", "which points outside the archive; pack it again with links followed"),
+        ("/all/1", "which points outside the archive"),
         ("none", "which is not in the archive"),
-        ("1", "which leads in a circle; remove it"),
+        ("1", "which leads in a circle; remove the link"),
     ],
 )
 def test_links_that_lead_nowhere_are_named(tmp_path: Path, target: str, message: str) -> None:
@@ -113,13 +113,13 @@ def test_members_with_one_name_in_a_zip_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("a/1", b"one")
         archive.writestr("a/1", b"another")
-    with pytest.raises(UserError, match="holds a/1 twice; .*: pack it again"):
+    with pytest.raises(UserError, match="contains a/1 twice, .*; pack it again"):
         open_tree(tmp_path / "z.zip")
 
 
 def test_something_below_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "z.zip").write_bytes(zip_bytes({"a": b"x", "a/1": b"y"}))
-    with pytest.raises(UserError, match="holds a both as a folder and as something else"):
+    with pytest.raises(UserError, match="contains a both as a folder and as something else"):
         open_tree(tmp_path / "z.zip")
 
 
@@ -132,12 +132,12 @@ MEMBER = PLAIN.index(b"b/3")
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (PLAIN[:MEMBER], "is truncated: it ends behind all/2, without an end-of-archive block; fetch it again"),
-        (PLAIN[: MEMBER + 100], "is truncated: it ends behind all/2"),
-        (PLAIN[: MEMBER + 512], "is damaged or no archive of its kind: unexpected end of data"),
-        (PLAIN[:MEMBER] + b"B" + PLAIN[MEMBER + 1 :], "is damaged: at byte .*, behind all/2, is no header"),
-        (PLAIN[:MEMBER] + bytes(512) + PLAIN[MEMBER + 512 :] + PLAIN, "continues behind its end at byte .* or two"),
-        (PLAIN + PLAIN, "continues behind its end at byte .*, behind b/3: .* pack it as one"),
+        (PLAIN[:MEMBER], "is truncated: it ends after all/2, without an end-of-archive block; download it again"),
+        (PLAIN[: MEMBER + 100], "is truncated: it ends after all/2"),
+        (PLAIN[: MEMBER + 512], "is damaged or not a valid archive: unexpected end of data"),
+        (PLAIN[:MEMBER] + b"B" + PLAIN[MEMBER + 1 :], "is damaged: at byte .*, after all/2, there is no header"),
+        (PLAIN[:MEMBER] + bytes(512) + PLAIN[MEMBER + 512 :] + PLAIN, "continues beyond its end at byte .* holds two"),
+        (PLAIN + PLAIN, "continues beyond its end at byte .*, after b/3: .* pack it as one"),
     ],
     ids=["at an edge", "in a header", "in a file", "flipped bit", "zeros for a header", "two archives"],
 )
@@ -150,14 +150,14 @@ def test_a_tar_that_lacks_members_is_refused(tmp_path: Path, content: bytes, mes
 @pytest.mark.parametrize("missing", [1, 9, 100])
 def test_a_truncated_gzip_is_refused(tmp_path: Path, missing: int) -> None:
     (tmp_path / "t").write_bytes(tar_bytes(FILES)[:-missing])
-    with pytest.raises(UserError, match="t is damaged .*ended before .*; fetch it again"):
+    with pytest.raises(UserError, match="t is damaged .*ended before .*; download it again"):
         open_tree(tmp_path / "t")
 
 
 def test_what_fills_the_temporary_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t").write_bytes(tar_bytes(FILES))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="t unpacks to more than 5 bytes, half of what is free in .*; set TMPDIR"):
+    with pytest.raises(UserError, match="t unpacks to more than 5 bytes, half of the free space in .*; set TMPDIR"):
         open_tree(tmp_path / "t")
 
 

@@ -63,7 +63,7 @@ def test_names_of_splits_are_those_of_folders(tmp_path: Path, names: tuple[str, 
 def test_two_names_of_one_split_are_refused(tmp_path: Path) -> None:
     arrays = medmnist(6, 5)
     np.savez(tmp_path / "a.npz", **arrays, valid_images=images(3, 6, 5), valid_labels=labels(3))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="holds both val and valid, which mean the same split"):
+    with pytest.raises(UserError, match="holds both val and valid, which both name the same split"):
         read(npz, tmp_path / "a.npz")
 
 
@@ -112,15 +112,15 @@ def test_other_names_versions_and_dtypes(tmp_path: Path) -> None:
         (
             (16, 15, 4),
             None,
-            "array (6, 16, 15, 4) read as NDHW: volumes of 16 x 15 x 4, channels: 1; if an axis of it is channels, "
-            "name --layout NHWC or NCHW",
+            "array (6, 16, 15, 4) read as NDHW: volumes of 16 x 15 x 4, channels: 1; if one of these axes holds the "
+            "channels, use --layout NHWC or NCHW",
         ),
         ((16, 15, 4), "NHWC", "array (6, 16, 15, 4) read as NHWC: images of 16 x 15, channels: 4"),
         (
             (4, 5, 6, 2),
             None,
-            "array (6, 4, 5, 6, 2) read as NCDHW: volumes of 5 x 6 x 2, channels: 4; if an axis of it is channels, "
-            "name --layout NDHWC",
+            "array (6, 4, 5, 6, 2) read as NCDHW: volumes of 5 x 6 x 2, channels: 4; if one of these axes holds the "
+            "channels, use --layout NDHWC",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_pickled_objects_are_never_read(tmp_path: Path) -> None:
     evil = raw("{'descr': '|O', 'fortran_order': False, 'shape': (4,), }", pickle.dumps(Evil(made)))
     files = {"train_images.npy": evil, "train_labels.npy": npy_bytes(labels(4))}
     (tmp_path / "a.npz").write_bytes(zip_bytes(files))
-    with pytest.raises(UserError, match=r"a\.npz: train_images\.npy holds object, .* pickled objects are never read"):
+    with pytest.raises(UserError, match=r"a\.npz: train_images\.npy holds object, .* pickled objects are never loaded"):
         read(npz, tmp_path / "a.npz")
     assert not made.exists()
 
@@ -163,7 +163,7 @@ X, Y = images(4, 5, 5), labels(4)
 BAD = {
     "text": (b"hello", Y, "is not an array in NumPy's format"),
     "cut": (npy_bytes(X)[:-1], Y, "is damaged: .* it ends before them"),
-    "too long": (npy_bytes(X) + b"x", Y, "is damaged: more follows"),
+    "too long": (npy_bytes(X) + b"x", Y, "is damaged: it holds more"),
     "version": (npy_bytes(X).replace(b"NUMPY\1", b"NUMPY\7"), Y, "is of version"),
     "columns": (
         raw("{'descr': '|u1', 'fortran_order': True, 'shape': (4, 5, 5), }", X.tobytes()),
@@ -171,11 +171,11 @@ BAD = {
         "column by column",
     ),
     "absurd": (raw("{'descr': '|u1', 'fortran_order': False, 'shape': (4, 99999, 99999), }", b""), Y, "is damaged"),
-    "more absurd": (raw(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({1 << 40}, 5), }}", b""), Y, "announces"),
+    "more absurd": (raw(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({1 << 40}, 5), }}", b""), Y, "claims"),
     "negative": (
         raw("{'descr': '|u1', 'fortran_order': False, 'shape': (4, -5, 5), }", b""),
         Y,
-        "announces|not an array",
+        "claims|not an array",
     ),
     "code": (raw("__import__('os').getcwd()", b""), Y, "is not an array in NumPy's format"),
     "empty": (npy_bytes(X[:0]), Y[:0], "is empty"),
@@ -184,8 +184,8 @@ BAD = {
     "int64": (npy_bytes(X.astype(np.int64)), Y, "is int64; convert it to one of"),
     "two axes": (npy_bytes(X.reshape(4, 25)), Y, r"has the shape \(4, 25\); images have three to five axes"),
     "number of labels": (npy_bytes(X), Y[:3], "holds 4 images, but .* 3 labels"),
-    "labels of several columns": (npy_bytes(X), np.zeros((4, 14), np.uint8), "one integer per image is needed"),
-    "float labels": (npy_bytes(X), Y.astype(np.float32), "one integer per image is needed"),
+    "labels of several columns": (npy_bytes(X), np.zeros((4, 14), np.uint8), "must hold one integer per image"),
+    "float labels": (npy_bytes(X), Y.astype(np.float32), "must hold one integer per image"),
 }
 
 
@@ -195,7 +195,7 @@ def test_no_more_labels_are_read_than_a_data_set_has(tmp_path: Path) -> None:
     n = 1 << 30
     files = {"images.npy": raw(head.format((n, 1, 1)), b""), "labels.npy": raw(head.format((n,)), b"")}
     (tmp_path / "a.npz").write_bytes(zip_bytes(files))
-    with pytest.raises(UserError, match=r"labels\.npy announces 1,073,741,824 labels; 67,108,864 are the most"):
+    with pytest.raises(UserError, match=r"labels\.npy claims 1,073,741,824 labels; 67,108,864 is the limit"):
         read(npz, tmp_path / "a.npz")
 
 
@@ -204,7 +204,7 @@ def test_labels_that_memory_has_no_room_for(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a.npz").write_bytes(zip_bytes(files))
     monkeypatch.setattr(environment, "available_memory", lambda: 0)
     monkeypatch.setattr(environment, "_ALWAYS_THERE", 0)
-    with pytest.raises(UserError, match=r"announces 4 labels: 0\.0 GiB of memory are needed, but 0\.0 GiB are free"):
+    with pytest.raises(UserError, match=r"claims 4 labels: 0\.0 GiB of memory are needed, but 0\.0 GiB are free"):
         read(npz, tmp_path / "a.npz")
 
 
@@ -235,12 +235,12 @@ def test_bad_archives_and_names(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(zip_bytes({"a.npy": npy_bytes(X), "b.npy": npy_bytes(Y)}))
     with pytest.raises(UserError, match="its arrays are a, b: use --images NAME --labels NAME"):
         read(npz, tmp_path / "a.npz")
-    with pytest.raises(UserError, match="name both --images and --labels"):
+    with pytest.raises(UserError, match="give both --images and --labels"):
         read(npz, tmp_path / "a.npz", images="a")
     with pytest.raises(UserError, match="--layout is NDHW, but .* has the shape"):
         read(npz, tmp_path / "a.npz", images="a", labels="b", layout="NDHW")
     (tmp_path / "t.npz").write_bytes(zip_bytes({"test_images.npy": npy_bytes(X), "test_labels.npy": npy_bytes(Y)}))
-    with pytest.raises(UserError, match="holds the splits test, but none for training"):
+    with pytest.raises(UserError, match="holds the splits test, but no training split"):
         read(npz, tmp_path / "t.npz")
 
 

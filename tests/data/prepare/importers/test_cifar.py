@@ -160,7 +160,7 @@ GOOD = BINARY["cifar-10-batches-bin/data_batch_2.bin"]
 TEST = PYTHON["cifar-10-batches-py/test_batch"]
 BAD = {
     "a batch is missing": (changed(BINARY, "data_batch_3.bin", None), r"lacks data_batch_3\.bin of CIFAR-10"),
-    "another data set": (python100(), "is not CIFAR-10: it holds the files of neither release"),
+    "another data set": (python100(), "is not CIFAR-10: it contains the files of no release"),
     "a record is cut": (changed(BINARY, "data_batch_2.bin", GOOD[:-1]), r"data_batch_2\.bin is damaged: 6,145 bytes"),
     "empty": (changed(BINARY, "data_batch_2.bin", b""), r"data_batch_2\.bin is damaged: 0 bytes"),
     "label": (changed(BINARY, "data_batch_2.bin", b"\x07" + GOOD[1:]), "holds the label 7, but there are 3 classes"),

@@ -70,10 +70,13 @@ def test_classes_that_are_called_as_splits_are(tmp_path: Path, names: tuple[str,
     [
         (("train/1.png", "test/1.png"), r"train and test hold images, but no folders of classes \(train/CLASS/FILE\)"),
         (("train/a/1.png", "train/b/1.png", "test/1.png"), "test holds images, but no .* or name .*train alone"),
-        (("train/a/1.png", "val/a/1.png", "valid/a/1.png"), "holds both val and valid, which mean the same split"),
-        (("cat/1.png", "dog/1.png", "test/1.png"), "holds test next to cat, dog: whether it is a split or a class"),
-        (("train/a/1.png", "train/b/1.png", "masks/a/1.png"), "holds train next to masks: .* is unclear; rename it"),
-        (("a/train/1.png", "a/test/1.png", "b/train/1.png"), "a holds train and test: splits inside of a class"),
+        (("train/a/1.png", "val/a/1.png", "valid/a/1.png"), "holds both val and valid, which both name the same split"),
+        (("cat/1.png", "dog/1.png", "test/1.png"), "holds test next to cat, dog: it could be a split or a class"),
+        (
+            ("train/a/1.png", "train/b/1.png", "masks/a/1.png"),
+            "holds train next to masks: .* a split or a class; rename it",
+        ),
+        (("a/train/1.png", "a/test/1.png", "b/train/1.png"), "a holds train and test, which are splits inside a class"),
     ],
 )
 def test_unclear_arrangements_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

@@ -54,7 +54,11 @@ def test_subjects_from_names(tmp_path: Path, packed: bool) -> None:
 def test_a_damaged_face_stops_or_is_skipped(tmp_path: Path) -> None:
     bad = "yaleB02/yaleB02_P00A+120E+00.pgm"
     write_files(tmp_path, database() | {bad: pgm(0, kept=7)})
-    with pytest.raises(UserError, match=r"is not an image .*; mend or remove it, or .* --skip-bad") as caught:
+    with pytest.raises(
+        UserError,
+        match=r"can't be read as an image.*; repair or remove it, or .* "
+        "--skip-bad",
+    ) as caught:
         pixels_of(read(faces, tmp_path).splits["train"])
     assert str(tmp_path / bad) in str(caught.value)
     work, left_out = DecodePool(skip_bad=True, threads=2), []
@@ -68,7 +72,7 @@ def test_a_damaged_face_stops_or_is_skipped(tmp_path: Path) -> None:
 
 def test_no_faces(tmp_path: Path) -> None:
     write_files(tmp_path, {"yaleB01/yaleB01_P00A+000E+00.pgm": pgm(0), "x.pgm": pgm(1)})
-    with pytest.raises(UserError, match="holds faces of 1 subjects; the folders yaleB01, yaleB02"):
+    with pytest.raises(UserError, match="holds faces of 1 subjects; it must contain folders yaleB01, yaleB02"):
         read(faces, tmp_path)
     with pytest.raises(UserError, match="none is not there"):
         read(faces, tmp_path / "none")

@@ -111,14 +111,14 @@ def test_another_size_is_named(tmp_path: Path) -> None:
     write_folders(tmp_path)
     culprit = tmp_path / "test" / "wasp" / "1.png"
     Image.fromarray(pixels(0, colour=False, size=(5, 6))).save(culprit)
-    assert_refused_on_writing(tmp_path, culprit, r"\(1, 5, 6\), but the first one \(1, 6, 5\)")
+    assert_refused_on_writing(tmp_path, culprit, r"\(1, 5, 6\), but the first one has \(1, 6, 5\)")
 
 
 def test_colour_among_grey_is_named(tmp_path: Path) -> None:
     write_folders(tmp_path)
     culprit = tmp_path / "train" / "bee" / "1.png"
     Image.fromarray(pixels(0, colour=True)).save(culprit)
-    assert_refused_on_writing(tmp_path, culprit, r"\(3, 6, 5\), but the first one \(1, 6, 5\)")
+    assert_refused_on_writing(tmp_path, culprit, r"\(3, 6, 5\), but the first one has \(1, 6, 5\)")
 
 
 @pytest.mark.parametrize("content", ["empty", "cut", "text"])
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, place: str, content: str) -> No
         splits, names = read(tmp_path)
         write_dataset(tmp_path / "d.h5", splits, name="d", class_names=names)
 
-    with pytest.raises(UserError, match="is not an image that can be read") as caught:
+    with pytest.raises(UserError, match="can't be read as an image") as caught:
         convert()
     assert str(culprit) in str(caught.value)
     assert not list(tmp_path.glob("*.h5*"))
@@ -141,7 +141,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, place: str, content: str) -> No
 
 def test_no_training_split(tmp_path: Path) -> None:
     write_folders(tmp_path, splits=("test",))
-    with pytest.raises(UserError, match="must hold a folder for each of two classes or more, or the folders train"):
+    with pytest.raises(UserError, match="must hold one folder per class for at least two classes, or folders train"):
         read(tmp_path)
 
 

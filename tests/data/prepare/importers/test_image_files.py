@@ -75,7 +75,7 @@ def test_no_other_format_is_decoded_whatever_its_suffix(kind: str) -> None:
     """EPS content in x.png would run Ghostscript."""
     made = io.BytesIO()
     Image.new("RGB", (6, 4)).save(made, kind)
-    with pytest.raises(UserError, match=r"x\.png is not an image that can be read: .* none of the formats AVIF, BMP"):
+    with pytest.raises(UserError, match=r"x\.png can't be read as an image: .* none of the formats AVIF, BMP"):
         ImageTransform().decode(made.getvalue(), "x.png")
 
 
@@ -92,13 +92,13 @@ def test_cameras_that_were_turned() -> None:
     [
         (png(2, 2, claimed=(60_000, 60_000)), "Image size .3600000000 pixels. exceeds limit"),
         (png(2, 2, claimed=(9_000, 9_000)), "claims to have 9000 x 9000 pixels"),
-        (png(2, 2, claimed=(40, 40)), "is not an image that can be read"),
-        (png(2, 2)[:40], "is not an image that can be read"),
-        (png(4, 4).replace(b"IDAT", b"IDAX"), "is not an image that can be read"),
+        (png(2, 2, claimed=(40, 40)), "can't be read as an image"),
+        (png(2, 2)[:40], "can't be read as an image"),
+        (png(4, 4).replace(b"IDAT", b"IDAX"), "can't be read as an image"),
         (b"P5\n4 4\n65535\n" + bytes(32), "has 16 bits per channel"),
-        (b"P5\n4 x\n255\n", "is not an image that can be read"),
-        (b"BM" + bytes(60), "is not an image that can be read"),
-        (b"", "is not an image that can be read"),
+        (b"P5\n4 x\n255\n", "can't be read as an image"),
+        (b"BM" + bytes(60), "can't be read as an image"),
+        (b"", "can't be read as an image"),
     ],
 )
 def test_bad_images_are_named(content: bytes, message: str) -> None:
@@ -167,9 +167,7 @@ def test_large_jpeg_files_are_decoded_at_a_part_of_their_size(monkeypatch: pytes
     monkeypatch.setattr(image_files, "MOST_PIXELS", 200 * 160)
     assert (expected[0, :, 0] > 128).tolist() == [False] * 4 + [True] * 4
     np.testing.assert_allclose(ImageTransform((8, 4)).decode(content, "x").astype(int), expected, atol=8)
-    with pytest.raises(
-        UserError, match=r"x claims to have 800 x 640 pixels, .* 32,000 are the most .* name --size H W"
-    ):
+    with pytest.raises(UserError, match=r"x claims to have 800 x 640 pixels, .* at most 32,000 .* use --size H W"):
         ImageTransform().decode(content, "x")
     with pytest.raises(UserError, match=r"claims to have 800 x 640 pixels.*smaller --size"):
         ImageTransform((500, 500)).decode(content, "x")
@@ -214,7 +212,7 @@ def test_fuzzed_images(original: bytes, at: int, change: bytes, kept: int | None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fit": "crop"}, "--fit crop says how images are brought to one size; name it with --size H W"),
+        ({"fit": "crop"}, "--fit crop applies to the size of --size; give --size H W as well"),
         ({"size": [0, 4]}, "--size is 0 4; use positive numbers"),
         ({"size": [1 << 20, 1 << 20]}, "use positive numbers, at most"),
     ],
@@ -244,5 +242,5 @@ def test_flowers_of_odd_sizes_from_an_archive(tmp_path: Path) -> None:
 
 def test_splits_of_other_sizes_are_told(tmp_path: Path) -> None:
     files = {f"{split}/{name}/0.png": png(n, 4) for split, n in (("train", 4), ("test", 5)) for name in "ab"}
-    with pytest.raises(UserError, match="images differ between splits: .* name one with --size"):
+    with pytest.raises(UserError, match="images differ between splits: .* set one with --size"):
         read(folder, write_files(tmp_path, files))

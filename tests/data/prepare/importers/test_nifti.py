@@ -146,19 +146,19 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
 
 GOOD = nii(ramp())
 BAD = {
-    "empty": (b"", "is not a NIfTI volume"),
-    "text": (b"hello " * 100, "is not a NIfTI volume"),
-    "header cut": (GOOD[:200], "is not a NIfTI volume"),
-    "magic": (nii(ramp(), magic=b"nope"), "is not a NIfTI volume"),
-    "voxels cut": (GOOD[:-1], "is truncated: its header announces 4 x 3 x 2 voxels of 2 bytes from byte 352"),
-    "announces too much": (header((30_000, 30_000, 30_000)) + bytes(99), "is truncated"),
+    "empty": (b"", "can't be read as a NIfTI volume"),
+    "text": (b"hello " * 100, "can't be read as a NIfTI volume"),
+    "header cut": (GOOD[:200], "can't be read as a NIfTI volume"),
+    "magic": (nii(ramp(), magic=b"nope"), "can't be read as a NIfTI volume"),
+    "voxels cut": (GOOD[:-1], "is truncated: its header claims 4 x 3 x 2 voxels of 2 bytes from byte 352"),
+    "claims too much": (header((30_000, 30_000, 30_000)) + bytes(99), "is truncated"),
     "gzip cut": (gzip.compress(GOOD)[:-12], "is damaged"),
-    "gzip of nothing": (gzip.compress(b""), "is not a NIfTI volume"),
+    "gzip of nothing": (gzip.compress(b""), "can't be read as a NIfTI volume"),
     "four axes": (header((4, 3, 2, 5)) + bytes(240), r"has the shape \(4, 3, 2, 5\); a volume has three axes"),
-    "no axes": (header((0, 3, 2)) + bytes(240), "is not a NIfTI volume|has the shape"),
+    "no axes": (header((0, 3, 2)) + bytes(240), "can't be read as a NIfTI volume|has the shape"),
     "colours": (header((4, 3, 2), code=RGB, bits=24) + bytes(72), "holds voxels of type"),
-    "unknown type": (header((4, 3, 2), code=77) + bytes(72), "is not a NIfTI volume"),
-    "offset": (nii(ramp(), offset=float("inf")), "is not a NIfTI volume"),
+    "unknown type": (header((4, 3, 2), code=77) + bytes(72), "can't be read as a NIfTI volume"),
+    "offset": (nii(ramp(), offset=float("inf")), "can't be read as a NIfTI volume"),
     "NaN": (nii(np.full((4, 3, 2), np.nan, np.float32)), "NaN or infinite"),
     "overflow": (nii(np.full((4, 3, 2), 3e38, np.float32), scale=(10.0, 0.0)), "NaN or infinite"),
 }
@@ -176,7 +176,7 @@ def test_a_small_file_does_not_ask_for_huge_memory(claimed: int) -> None:
     """Two MB that gzip unfolds to two GB, and a header that announces more than memory holds."""
     content = gzip.compress(header((claimed, claimed, claimed)) + bytes(1 << 20))
     before = resident_memory()[1]
-    with pytest.raises(UserError, match=r"^a/b claims to be [\d,]+ bytes large; 2,147,483,648 are the most"):
+    with pytest.raises(UserError, match=r"^a/b claims a size of [\d,]+ bytes; the limit is 2,147,483,648"):
         nifti.decode(content, "a/b", **WHOLE)
     assert resident_memory()[1] - before < 1 << 26
 
@@ -228,7 +228,7 @@ def test_volumes_that_the_default_window_does_not_suit(
     tmp_path: Path, volume: np.ndarray[Any, Any], fault: str, found: str
 ) -> None:
     source = write_scans(tmp_path, volume)
-    with pytest.raises(UserError, match=f"scans: {fault} by the default window.*intensities {found}") as caught:
+    with pytest.raises(UserError, match=f"scans: {fault} with the default window.*intensities {found}") as caught:
         read(nifti, source)
     words = re.search(r"such as --window (\S+) (\S+), or --window -1000 400 if", str(caught.value))
     assert words is not None

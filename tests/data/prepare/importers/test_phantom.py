@@ -71,7 +71,7 @@ def test_small_and_flat_volumes(size: list[int]) -> None:
     [
         ({"samples": 7}, "--samples is 7; use 8 or more"),
         ({"size": [7, 32, 32]}, "--size is 7 32 32; use 8 or more along each axis"),
-        ({"size": [4096, 4096, 4096]}, "voxels at most"),
+        ({"size": [4096, 4096, 4096]}, "at most 134,217,728 voxels"),
     ],
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:
