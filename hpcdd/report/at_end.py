@@ -20,4 +20,8 @@ def write(folder: Path) -> None:
         reports.write([folder], folder)
     except Exception as error:
         why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        print(f"hpcdd: warning: no report ({why}); `hpcdd report {folder}` makes it", file=sys.stderr, flush=True)
+        print(
+            f"hpcdd: warning: the report was not written ({why}); run `hpcdd report {folder}` to write it",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -25,7 +25,7 @@ def section(source: Path) -> Section:
         "device.html",
         cards=[
             (f"{found.tests.passed}", f"tests of devices passed, {found.tests.failed} failed"),
-            (f"{best.factor[1]:.2f} x", f"eager fp32 at best: {best.case}, {best.way}, {best.cnns} CNNs"),
+            (f"{best.factor[1]:.2f} x", f"best case over eager fp32: {best.case}, {best.way}, {best.cnns} CNNs"),
         ],
         head=HEAD,
         rows=found.rows(),

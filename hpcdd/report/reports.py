@@ -65,6 +65,7 @@ def _output(paths: Sequence[Path], wanted: Path | None) -> Path:
         return paths[0]
     if any(path.is_dir() for path in paths):
         raise UserError(
-            f"report: {len(paths)} paths make one page; say where with --output FOLDER (or name one path at a time)"
+            f"report: {len(paths)} paths are combined into one page; name its folder with --output FOLDER (or give one "
+            "path at a time)"
         )
     return paths[0].with_name(f"{paths[0].stem}-report")

@@ -63,9 +63,9 @@ def read(folder: Path) -> RunData:
     directory = RunDirectory(folder)
     if not directory.results.exists():
         if folder.is_dir() and directory.config.exists():
-            raise UserError(f"{folder} holds a run that is not complete; resume it: `hpcdd train --resume`")
+            raise UserError(f"{folder} holds an unfinished run; resume it: `hpcdd train --resume`")
         raise UserError(
-            f"{folder} holds neither a run nor a study; name a folder that `hpcdd train` or `hpcdd study` has made"
+            f"{folder} holds neither a run nor a study; name a folder written by `hpcdd train` or `hpcdd study`"
         )
     results = Results.read(directory.results)
     try:

@@ -94,12 +94,12 @@ def cards(run: RunData) -> list[tuple[str, str]]:
     )
     sent = [of_phase["bytes_per_step"] for of_phase in results.communication.values() if "bytes_per_step" in of_phase]
     if sent:
-        told.append((f"{max(sent):,.0f} B", "of messages per coherent step and rank; none in the local phase"))
+        told.append((f"{max(sent):,.0f} B", "of messages per coherent step and rank; the local phase sends none"))
     return told
 
 
 def spent(run: RunData) -> list[tuple[str, str, float, float]]:
-    """Of the best local CNN and each strategy: name, words, CPU seconds of all ranks until it was trained, accuracy."""
+    """Of the best local CNN and each strategy: name, words, CPU seconds of all ranks until trained, accuracy."""
     results, test = run.results, run.results.accuracy["test"]
     made = [("local", "best local CNN", results.core_seconds_of("local"), max(test.local))] if test.local else []
     made += [
@@ -122,12 +122,14 @@ def gained(run: RunData) -> str:
         told.append(f"the {STRATEGIES[name].title} {100 * (rates[name] - before):+.1f}")
         before = rates[name]
     others = [
-        f" The {STRATEGIES[name].title} is {100 * (rates[name] - before):+.1f} from there."
+        f" The {STRATEGIES[name].title} is {100 * (rates[name] - before):+.1f} relative to that."
         for name in ("coherent_scratch", "global")
         if name in rates
     ]
     steps_in_words = ", then ".join(told)
-    return f"From the best local CNN, in percentage points of test accuracy: {steps_in_words}.{''.join(others)}"
+    return (
+        f"Compared with the best local CNN, in percentage points of test accuracy: {steps_in_words}.{''.join(others)}"
+    )
 
 
 def notes(run: RunData) -> list[str]:
@@ -136,13 +138,15 @@ def notes(run: RunData) -> list[str]:
     told = []
     if not found.is_whole:
         told.append(
-            f"Of {found.samples:,} {found.split} images {len(found.rows):,} were examined, drawn with the seed; what "
-            "is said of single strategies, classes and subimages is of these."
+            f"Of {found.samples:,} {found.split} images, {len(found.rows):,} were examined, drawn with the seed. "
+            "Figures for single strategies, classes and subimages refer to these."
         )
     if not run.config.coherent.starts:
         told.append("The coherent model was not trained (coherent.starts is []).")
     if all(line.validation_loss is None for line in run.lines):
-        told.append("There is no validation split: curves show the training split alone (data.validation_fraction).")
+        told.append(
+            "There is no validation split, so curves show only the training split (see data.validation_fraction)."
+        )
     if results.replicas > 1:
         told.append(f"Each local CNN was trained by {results.replicas} ranks on shared batches.")
     return told

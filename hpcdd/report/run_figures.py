@@ -71,7 +71,7 @@ def _bundle(axes: Axes, found: Sequence[Sequence[tuple[float, float]]], colour: 
     places = np.mean([[a for a, _ in points] for points in together], axis=0)
     values = np.array([[b for _, b in points] for points in together])
     axes.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.3, lw=0)
-    axes.plot(places, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean, and all", **marker)  # type: ignore[arg-type]
+    axes.plot(places, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean and range", **marker)  # type: ignore[arg-type]
 
 
 def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]]) -> None:
@@ -96,7 +96,7 @@ def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]]) -> None
             mew=2 if name == "local" else 1,
             label=label,
         )
-    axes.set(xlabel="CPU seconds of all ranks until it was trained", ylabel="test accuracy", xlim=(0, None))
+    axes.set(xlabel="CPU seconds of all ranks until trained", ylabel="test accuracy", xlim=(0, None))
     legend(axes)
 
 
@@ -161,7 +161,7 @@ def reliability(axes: Axes, by_name: Sequence[tuple[str, str, Calibration]]) -> 
         axes: to draw on.
         by_name: name, words and calibration of each strategy.
     """
-    axes.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="as sure as right")
+    axes.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="perfect calibration")
     for name, words, found in by_name:
         colour, marker = LOOKS[name]
         some = found.count >= _FEW

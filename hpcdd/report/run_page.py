@@ -80,9 +80,9 @@ def _environment(run: RunData) -> dict[str, Any]:
 
 
 def _overview(run: RunData, figures: Figures) -> Figures:
-    """What decomposition has brought: accuracy against CPU seconds, and with its intervals."""
+    """What decomposition gains: accuracy against CPU seconds, and with its intervals."""
     found = run.decisions
-    with figures.draw("overview", "test accuracy of each strategy against CPU seconds until it was trained") as axes:
+    with figures.draw("overview", "test accuracy of each strategy against the CPU seconds needed to train it") as axes:
         draw.overview(axes, facts.spent(run))
     shares = facts.shares(found)
     local = (found.local == found.labels[:, None]).mean(0).tolist()
@@ -147,14 +147,14 @@ def _influence(run: RunData, figures: Figures) -> Figures:
         Tile(picture, f"all images: {form}", _scaled(its.overall), _numbers(its.overall, unit))
         for form, its, unit in (("replaced by its mean", ablation, 100.0), ("gradient", gradient, 1.0))
     ]
-    mosaic.draw(figures, "influence", "mean influence of each subimage", tiles, decomposition, most=2)
+    mosaic.draw(figures, "influence", "mean attribution of each subimage", tiles, decomposition, most=2)
     most = float(np.nanmax(np.abs(ablation.by_class))) or 1.0
     tiles = []
     for k in [k for k in range(classes) if not np.isnan(ablation.by_class[k, 0])][:_MOST_CLASSES]:
         of_class = ablation.by_class[k]
         title = _short(found.class_names[k])
         tiles.append(Tile(_example(found, k, picture), title, _scaled(of_class, most), _numbers(of_class, 100.0)))
-    words = "mean influence of each subimage on decisions for each class"
+    words = "mean attribution of each subimage for predictions of each class"
     mosaic.draw(figures, "influence-classes", words, tiles, decomposition)
     if classes <= _HEAT[0] and ablation.by_class.shape[1] <= _HEAT[1]:
         with figures.draw("influence-matrix", words, (SIZE[0], draw.classes_height(classes))) as axes:
@@ -186,9 +186,9 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
 
 
 _REASONS = {
-    "rescued": "Most local CNNs are wrong, the model is right.",
-    "lost": "A majority vote of the local CNNs is right, the model is wrong.",
-    "example": "Other images, one or two of each class.",
+    "rescued": "Most local CNNs are wrong; the model is right.",
+    "lost": "The majority vote of the local CNNs is right; the model is wrong.",
+    "example": "Other images, one or two from each class.",
 }
 
 

@@ -112,9 +112,9 @@ def _plain(value: float, _: object) -> str:
 
 
 DRAWN: dict[str, tuple[str, Callable[[Axes, Scaling], None]]] = {
-    "speed-up": ("Speed-up. The distance to the ideal line is what messages, waiting and shared memory cost", speed_up),
+    "speed-up": ("Speed-up. The gap to the ideal line is the cost of messages, waiting and shared memory", speed_up),
     "efficiency": ("Parallel efficiency: median and quartiles of the repeats", efficiency),
-    "time": ("Time of a run's steps by phase: what dominates is what to scale", time),
-    "bytes": ("Messages of the rank that has most: for a coherent step they don't grow with the CNNs", size),
+    "time": ("Time of a run's steps by phase. The dominant phase is the one to scale", time),
+    "bytes": ("Bytes per step on the busiest rank. For a coherent step they don't grow with the CNNs", size),
 }
 """By name of the figure what it shows, and who draws it."""

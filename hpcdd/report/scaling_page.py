@@ -29,7 +29,7 @@ def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section
     """
     scalings = analyse([scaling_log.read(source) for source in sources])
     if not scalings:
-        raise UserError(f"{', '.join(map(str, sources))}: there is no measurement in it yet")
+        raise UserError(f"{', '.join(map(str, sources))}: it contains no measurements yet")
     for scaling in scalings:
         for row in rows(scaling):
             print("  ".join(f"{cell:>16}" for cell in row), file=out)
@@ -95,20 +95,23 @@ def notes(scaling: Scaling) -> list[str]:
     """What a reader should know before believing the figures."""
     found = []
     if len(scaling.machines()) > 1:
-        found.append("Not all points were measured on like machines with like software: ratios between them mix both.")
+        found.append(
+            "The points were measured on different machines or with different software; ratios "
+            "between them mix both effects."
+        )
     if several := [n for n in scaling.ranks if len({str(line.layout) for line in _of(scaling, n)}) > 1]:
-        found.append(f"On {_listed(several)} ranks several layouts or machines were measured, which the figures mix.")
+        found.append(f"On {_listed(several)} ranks, several layouts or machines were measured; the figures mix them.")
     if scaling.apart:
         found.append(
-            f"No job has measured {_listed(scaling.apart)} ranks together with {scaling.base}: ratios are to the "
-            "median of what was measured at another time."
+            f"No job has measured {_listed(scaling.apart)} ranks together with {scaling.base}; ratios are relative to "
+            "the median of measurements taken at another time."
         )
     if oversubscribed := [n for n in scaling.ranks if any(map(_oversubscribed, _of(scaling, n)))]:
-        found.append(f"On {_listed(oversubscribed)} ranks there were more threads than cores.")
+        found.append(f"On {_listed(oversubscribed)} ranks, there were more threads than cores.")
     if idle := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
-        found.append(f"On {_listed(idle)} ranks some had nothing to do; efficiency counts them as well.")
+        found.append(f"On {_listed(idle)} ranks, some were idle; efficiency counts them as well.")
     if scaling.base > 1:
-        found.append(f"The smallest measured number of ranks is {scaling.base}: efficiency is relative to it.")
+        found.append(f"The smallest measured number of ranks is {scaling.base}; efficiency is relative to it.")
     return found
 
 

@@ -71,10 +71,10 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
 def _cards(table: StudyTable) -> list[tuple[str, str]]:
     """The headline numbers: value and words."""
     outcome, judgements = table.outcome, table.judgements
-    found = [(f"{len(outcome.complete)} of {len(outcome.runs)}", "runs are complete")]
+    found = [(f"{len(outcome.complete)} of {len(outcome.runs)}", "runs complete")]
     if judgements:
         confirmed = sum(judgement.pooled.verdict == "as expected" for judgement in judgements)
-        found.append((f"{confirmed} of {len(judgements)}", "statements are as expected"))
+        found.append((f"{confirmed} of {len(judgements)}", "statements as expected"))
     measured = [
         (cell.mean, STRATEGIES[name].title, row.name)
         for row in table.rows
@@ -116,10 +116,10 @@ def show(table: StudyTable, out: TextIO) -> None:
 _CAPTIONS = {
     "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds. Bars that overlap may "
     "still differ: the tests above compare within runs.",
-    "local": "Test accuracy of single subimages' CNNs, from lowest to highest over all seeds, their mean, and the DNN.",
-    "costs": "Test accuracy against CPU seconds, a point for each row; means over the seeds. The further left and "
-    "up, the better.",
-    "differences": "Differences within one run, one point for each run, and their mean.",
+    "local": "Test accuracy of the local CNNs: range and mean over all subimages and seeds, and the DNN.",
+    "costs": "Test accuracy against CPU seconds, one point per row; means over the seeds. Further left and "
+    "up is better.",
+    "differences": "Differences within each run (one point per run), and their mean.",
 }
 _EXPECTED = ["expected", "measured", "difference over all pairs", "p", "row by row"]
 

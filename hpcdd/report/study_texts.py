@@ -57,10 +57,10 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
     """
     n = f"{comparison.n} {pairs}{'' if comparison.n == 1 else 's'}"
     if comparison.verdict == "not measured":
-        return "not measured: no run has both"
+        return "not measured: no run has both strategies"
     if comparison.verdict == "not significant":
         above = comparison.mean is not None and comparison.mean > 0
-        return f"{'as expected' if above else 'below in the mean'}, not significant with {n}"
+        return f"{'as expected' if above else 'below on average'}, not significant with {n}"
     # Whether chance may be behind what nobody expected: the same test for a mean below zero, uncorrected.
     if comparison.verdict == "contradicted" and comparison.statement.relation == ">":
         told = comparison.p is not None and 1 - comparison.p <= LEVEL
@@ -104,12 +104,16 @@ def notes(table: StudyTable) -> list[str]:
         parts = [f"{failed} failed"] * bool(failed) + [f"{len(missing) - failed} not complete"] * (
             failed < len(missing)
         )
-        found.append(f"{len(missing)} of {len(runs)} runs have no result ({', '.join(parts)}); the rest counts.")
+        found.append(
+            f"{len(missing)} of {len(runs)} runs have no result ({', '.join(parts)}); only the others are counted."
+        )
     uneven = [row.name for row in table.rows if len({row.accuracy[c].n for c in table.columns}) > 1]
     if uneven:
         found.append(f"Not all strategies were run equally often: {'; '.join(uneven) or 'the only row'}.")
     if len(table.seeds) == 1:
-        found.append("There is one seed: no deviation and no test; differences may be chance.")
+        found.append(
+            "There is only one seed, so there is no standard deviation and no test; differences may be due to chance."
+        )
     data = {run.results.dataset.name: run.results.dataset.test for run in table.outcome.complete if run.results}
     if small := [f"{name}: {n:,}" for name, n in data.items() if n < 1000]:
         found.append(f"The test split is small ({', '.join(small)} images); all seeds are tested on the same images.")

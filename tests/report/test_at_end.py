@@ -40,7 +40,10 @@ def test_so_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(page, "write_bytes", fail)
     at_end.write(folder)
     why = f"{folder} can't be written: No space left on device"
-    check_text(capsys.readouterr().err, f"hpcdd: warning: no report ({why}); `hpcdd report {folder}` makes it\n")
+    check_text(
+        capsys.readouterr().err,
+        f"hpcdd: warning: the report was not written ({why}); run `hpcdd report {folder}` to write it\n",
+    )
     assert not (folder / "report.html").exists()
 
 

@@ -112,7 +112,7 @@ def test_nasty_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: (folder / "results.json").unlink(), "holds a run that is not complete"),
+        (lambda folder: (folder / "results.json").unlink(), "holds an unfinished run"),
         (lambda folder: (folder / "decisions.h5").write_bytes(b"no"), "decisions.h5"),
         (lambda folder: (folder / "metrics.jsonl").write_text('{"phase": 1}\n'), "metrics.jsonl:1 is damaged"),
         (lambda folder: (folder / "results.json").write_text("{}"), "results.json is damaged"),

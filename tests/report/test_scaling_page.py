@@ -101,8 +101,8 @@ def test_series_do_not_mix_and_machines_are_told() -> None:
         mixed.append(changed(item, machine=machine, threads=2, places=[["a", "cpu", 2, 1]] * item.ranks))
     (found,) = analyse([mixed])
     notes = scaling_page.notes(found)
-    assert "not all points" in notes[0].lower()
-    assert notes[1] == "On 1, 2, 4 ranks there were more threads than cores."
+    assert "different machines" in notes[0].lower()
+    assert notes[1] == "On 1, 2, 4 ranks, there were more threads than cores."
 
 
 class _Page(HTMLParser):
@@ -193,18 +193,18 @@ def test_repeats_are_counted_by_phase_and_idle_ranks_are_told() -> None:
     places = [["a", "cpu", 1, 1]] * 3 + [["a", "cpu", 1, 0]]
     (found,) = analyse([[changed(item, places=places) if item.ranks == 4 else item for item in some]])
     assert (found.repeats["local"][4], found.repeats["coherent"][4]) == (2, 1)
-    assert "On 4 ranks some had nothing to do; efficiency counts them as well." in scaling_page.notes(found)
+    assert "On 4 ranks, some were idle; efficiency counts them as well." in scaling_page.notes(found)
 
 
 def test_layouts_that_mix_are_told() -> None:
     both = [*known(), *(changed(item, layout={**lines.LAYOUT, "ranks_by_host": [1, 1]}) for item in known()[2:4])]
     (found,) = analyse([both])
-    assert "On 2 ranks several layouts or machines were measured, which the figures mix." in scaling_page.notes(found)
+    assert "On 2 ranks, several layouts or machines were measured; the figures mix them." in scaling_page.notes(found)
 
 
 def test_an_empty_file_has_no_report(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text("")
-    with pytest.raises(UserError, match="no measurement in it yet"):
+    with pytest.raises(UserError, match="it contains no measurements yet"):
         report.run_alone([str(path)])
     assert [p.name for p in tmp_path.iterdir()] == ["s.jsonl"]

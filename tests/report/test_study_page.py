@@ -147,7 +147,7 @@ def test_links_of_several_studies_on_one_page_lead_to_their_tables(tmp_path: Pat
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither a run nor a study"):
         report.run_alone([str(tmp_path)], io.StringIO())
-    with pytest.raises(UserError, match="say where with --output"):
+    with pytest.raises(UserError, match="name its folder with --output"):
         report.run_alone([str(tmp_path), "a.jsonl"], io.StringIO())
 
 

@@ -43,7 +43,7 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
     assert texts.in_words(below.statement) == "majority vote at least DNN"
     assert texts.verdict(above.pooled, "pair") == "as expected"
     assert texts.verdict(below.pooled, "pair") == "contradicted"
-    assert texts.verdict(nothing.pooled, "pair") == "not measured: no run has both"
+    assert texts.verdict(nothing.pooled, "pair") == "not measured: no run has both strategies"
     assert texts.difference(above.pooled) == "+0.1010 ± 0.0010"
     assert texts.p_value(above.pooled) == "< 0.0001 (above)"
     assert texts.p_value(nothing.pooled) == "no test"
@@ -57,10 +57,10 @@ def test_what_few_seeds_do_not_tell_apart(tmp_path: Path) -> None:
 
     above, below = table(tmp_path, noisy, expect=["dnn > average", "dnn >= majority"]).judgements
     assert texts.verdict(above.rows[0]) == "as expected, not significant with 3 seeds"
-    assert texts.verdict(below.rows[0]) == "below in the mean, not significant with 3 seeds"
+    assert texts.verdict(below.rows[0]) == "below on average, not significant with 3 seeds"
     (reverse,) = table(tmp_path / "reverse", noisy, expect=["average > dnn"]).judgements
     assert texts.verdict(reverse.rows[0]) == "contradicted, not significant with 3 seeds"
-    assert texts.verdict(below.pooled, "pair") == "below in the mean, not significant with 6 pairs"
+    assert texts.verdict(below.pooled, "pair") == "below on average, not significant with 6 pairs"
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         return {0: "NaN", 1: None, 2: measured(labels, seed)}[seed]
 
     found = texts.notes(table(tmp_path, some))
-    assert found[0] == "4 of 6 runs have no result (2 failed, 2 not complete); the rest counts."
+    assert found[0] == "4 of 6 runs have no result (2 failed, 2 not complete); only the others are counted."
     assert "stripes: 90" in found[-1]
     assert not any("no result" in note for note in texts.notes(table(tmp_path / "all")))
 
