@@ -254,7 +254,7 @@ def test_singletons_are_refused_with_the_fix(kind: str, tmp_path: Path) -> None:
     other = next(launcher for launcher in find().values() if launcher.kind != kind)
     done = replace(find()[kind], environment=other.environment).hpcdd(3, ["train"], tmp_path)
     assert done.returncode == 2
-    assert done.stderr.count("started 3 processes, but they can't meet") == 1
+    assert done.stderr.count("started 3 processes, but they can't connect") == 1
     assert "use this library's own mpirun" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

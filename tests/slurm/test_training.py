@@ -122,7 +122,7 @@ def test_ranks_that_can_not_meet_are_refused_with_the_fix(cluster: Cluster, tiny
     )
     assert cluster.exit_code(job) == 2
     log = (tmp_path / f"hpcdd-{job}.out").read_text()
-    assert "srun started 2 processes, but they can't meet" in log
+    assert "srun started 2 processes, but they can't connect" in log
     assert "srun --mpi=pmi2` for MPICH" in log
     assert not (tmp_path / "runs").exists()
 

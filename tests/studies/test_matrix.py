@@ -65,5 +65,5 @@ def test_values_in_words(field: str, value: object, label: str) -> None:
 def test_runs_that_are_the_same_or_too_many_are_refused() -> None:
     with pytest.raises(ValueError, match="the matrix has two runs seed=0; list each value once"):
         expand({"seed": [0, 0]})
-    with pytest.raises(ValueError, match=f"the matrix has 1,000,000 runs; a study has {MOST_RUNS:,} at most"):
+    with pytest.raises(ValueError, match=f"the matrix has 1,000,000 runs; a study can have at most {MOST_RUNS:,}"):
         expand({"seed": list(range(1000)), "local.epochs": list(range(1, 1001))})
