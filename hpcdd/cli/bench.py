@@ -17,48 +17,47 @@ if TYPE_CHECKING:
 _COHERENT = """\
 A training step of the coherent model, model-parallel and data-parallel, compared with PyTorch's
 DistributedDataParallel: the same model, parameters, batches, ranks and threads, interleaved in every round.
-Over several hosts PyTorch's messages (gloo) take the fastest network on which all ranks reach root; the environment
-variable GLOO_SOCKET_IFNAME names another interface. MPI's take what the MPI library is set to.
-Every field of the configuration can be given as for `hpcdd train`."""
+Between hosts, PyTorch's messages (gloo) use the fastest network on which all ranks can reach root; the environment
+variable GLOO_SOCKET_IFNAME selects another interface. MPI's use what the MPI library is set to.
+Every setting can be given as for `hpcdd train`."""
 _IO = """\
-Measures how fast the boxes of a decomposition are read from files of three layouts (contiguous, in chunks of whole
-images, in chunks of the boxes), compared with slices of an array in memory. One thread; the files are made in a
-temporary folder and read from the page cache; all are interleaved in every round. CPU time is measured.
+Measures how fast the boxes of a decomposition are read from files in three layouts (contiguous, in chunks of whole
+images, in chunks of the boxes), compared with slices of an array in memory. It uses one thread; the files are written
+to a temporary folder and read from the page cache, interleaved in every round. CPU time is measured.
 Without FILE or CONFIG: quarters of images of 32 x 32 and of 180 x 180 pixels and eighths of volumes. With a dataset
 file or a configuration: its first training images, in its decomposition; fields of the configuration can be given."""
 _COLLECTIVES = """\
 Latency and bandwidth of every collective that hpcdd uses, at the sizes of the configuration and on a ladder of sizes
-and ranks, compared with a bare mpi4py call of the same; and the latency-bandwidth model that fits them best."""
+and ranks, compared with the bare mpi4py call, and the latency-bandwidth model that fits them best."""
 _STEP = """\
-Seconds of each kind of training step of a configuration, messages apart: of the CNN of each shape of subimage, of the
-DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time. With their
-floating point operations. And of each local CNN compared with a plain PyTorch loop, as a good engineer writes it, on
-one rank."""
+Seconds of each kind of training step of a configuration, without messages: of the CNN of each shape of subimage, of the
+DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time, with their
+floating-point operations. Also compares each local CNN with a well-written plain PyTorch loop, on one rank."""
 _TRAIN = """\
-A whole run of hpcdd, with checkpoints and records, compared with a plain script that does the same work by hand with
-torch, h5py and mpi4py (hpcdd/bench/plain_script.py), in one job, interleaved: seconds whole and by phase, where
-hpcdd's time goes, and the run over the sum of its steps. A shortened run of both, which does not count, goes ahead.
-The script can't do everything: a configuration that asks for more is refused. Run directories lie in the current folder
-while they are needed."""
+Compares a whole run of hpcdd, with checkpoints and records, with a plain script that does the same work by hand in
+torch, h5py and mpi4py (hpcdd/bench/plain_script.py), in one job, interleaved: seconds in total and by phase, where
+hpcdd's time goes, and the time of the run divided by the sum of its steps. A short, uncounted run of both goes first.
+The script supports only part of hpcdd: other configurations are refused. Run directories are kept in the current folder
+while needed."""
 _HEADLINE = """\
 Test accuracy against seconds of training, on the same ranks and threads: the global CNN in PyTorch's
 DistributedDataParallel (gloo), trained by the section `baseline`; the local CNNs with their DNN; and the coherent model
-by transfer, which continues from there. The clock counts training and all that belongs to it, with the making of the
-networks and of DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
-FOLDER takes headline.json and report.html with its figure, which `hpcdd report FOLDER` draws again."""
+by transfer, which continues from there. The clock measures training and everything it needs, including building the
+networks and DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
+FOLDER receives headline.json and report.html with its figure, which `hpcdd report FOLDER` recreates."""
 _DEVICE = """\
-One device in one process, in less than eight minutes: the tests that are marked for devices (in a checkout), and steps
-of local CNNs, VGG and fast, in two and three dimensions: hpcdd in fp32 and bf16, torch.compile, 16 CNNs together,
-samples on the device and in the host's memory; each interleaved with plain eager loops in fp32, one for each CNN.
-FOLDER takes device.json and report.html, which `hpcdd report FOLDER` writes again."""
-_OUTPUT = "machine file that takes the results in addition to those that it has, for `hpcdd plan --machine`"
+Tests and measures one device in one process, in less than eight minutes: the tests marked for devices (in a checkout),
+and steps of local CNNs, VGG and fast, in two and three dimensions: hpcdd in fp32 and bf16, torch.compile, 16 CNNs
+together, samples on the device and in host memory; each interleaved with plain eager loops in fp32, one per CNN.
+FOLDER receives device.json and report.html, which `hpcdd report FOLDER` recreates."""
+_OUTPUT = "machine file to which the results are added, for `hpcdd plan --machine`"
 
 
 def declare(parser: Parser) -> None:
     """Adds the benchmarks."""
     parser.describe(
         "Compares hpcdd with plain PyTorch, raw MPI and plain numpy.\n"
-        "`hpcdd bench coherent --help` and so on say more.",
+        "`hpcdd bench coherent --help` and so on have the details.",
         "mpirun -n 2 hpcdd bench coherent configs/cifar10_vgg3.yaml --widths 16,32,64",
         "hpcdd bench io",
         usage="hpcdd bench BENCHMARK [CONFIG] [ARGUMENTS]",
@@ -193,7 +192,7 @@ def _io(parser: Parser) -> None:
     )
     _add_rounds(parser, 15)
     parser.add_argument("--mib", type=positive, default=96, help="MiB of images in each file (default: 96)")
-    parser.add_fields("CONFIG", "dataset file, or YAML file (default: cases of its own)")
+    parser.add_fields("CONFIG", "dataset file, or YAML file (default: built-in cases)")
 
 
 def _step(parser: Parser) -> None:
@@ -227,13 +226,13 @@ def _describe(parser: Parser, text: str, example: str, option: str) -> None:
 
 
 def _add_rounds(parser: Parser, rounds: int) -> None:
-    help_ = f"rounds, in each of which all are measured (default: {rounds})"
+    help_ = f"number of rounds; each measures everything once (default: {rounds})"
     parser.add_argument("--rounds", type=positive, default=rounds, metavar="R", help=help_)
 
 
 def _add_steps(parser: Parser, steps: int) -> None:
     parser.add_argument(
-        "--steps", type=positive, default=steps, metavar="K", help=f"steps in each turn (default: {steps})"
+        "--steps", type=positive, default=steps, metavar="K", help=f"steps per measurement (default: {steps})"
     )
 
 

@@ -32,8 +32,8 @@ done
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Prints a script by which a shell completes commands, options, choices and files. It is made once: completing\n"
-        "starts no Python.",
+        "Prints a script for your shell that completes commands, options, choices and files. The script is\n"
+        "static: completion does not start Python.",
         'eval "$(hpcdd completion bash)"       in ~/.bashrc',
         'eval "$(hpcdd completion zsh)"        in ~/.zshrc, after compinit',
         "hpcdd completion fish > ~/.config/fish/completions/hpcdd.fish",

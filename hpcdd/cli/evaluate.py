@@ -16,26 +16,24 @@ if TYPE_CHECKING:
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Accuracy and further metrics of every strategy of a trained model on a data set. Each rank loads the CNNs of "
-        "its own\nsubdomains and reads their boxes; on one rank it works without mpirun too. On the data set and the "
-        "split of the run the\naccuracies are those of results.json.",
+        "Computes accuracy and further metrics of every strategy of a trained model on a data set. Each rank loads\n"
+        "the CNNs of its own subdomains and reads their boxes; on one rank it also works without mpirun. On the data\n"
+        "set and split of the run, the accuracies are those of results.json.",
         "hpcdd evaluate runs/quickstart-001",
         "mpirun -n 4 hpcdd evaluate runs/quickstart-001 --data other.h5 --output evaluation",
         usage="hpcdd evaluate RUN [--data FILE] [--split SPLIT] [--output FOLDER]",
     )
-    parser.add_argument(
-        "run", metavar="RUN", type=file_path, help="directory of a run that is complete, or its model.h5"
-    )
+    parser.add_argument("run", metavar="RUN", type=file_path, help="directory of a complete run, or its model.h5")
     parser.add_argument(
         "--data",
         metavar="FILE",
         type=file_name,
-        help="a dataset file with images and classes like the run's, whose stored splits are taken whole; "
+        help="a dataset file with images and classes like the run's, whose stored splits are used in full; "
         "default: the run's own, with its splits",
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument(
-        "--output", metavar="FOLDER", type=file_path, help="takes evaluation.json and decisions.h5 (for reports)"
+        "--output", metavar="FOLDER", type=file_path, help="folder for evaluation.json and decisions.h5 (for reports)"
     )
     parser.add_argument("--own", **OWN)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")

@@ -11,14 +11,14 @@ from .stoppable import stoppable
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Writes a trained model as one graph, from images as the data set stores them to class probabilities,\n"
+        "Writes a trained model as one graph that maps images, as the data set stores them, to class probabilities,\n"
         "for batches of any size. Its outputs are compared with the model's own before the file is written. ONNX needs "
         "pip install 'hpcdd[export]'.",
         "hpcdd export runs/quickstart-001 quickstart.onnx",
         "hpcdd export runs/quickstart-001 average.pt2 --strategy average",
     )
     add_model(parser)
-    parser.add_argument("out", type=file_path, metavar="OUT", help="file to make: .onnx, or .pt2 for torch.export.load")
+    parser.add_argument("out", type=file_path, metavar="OUT", help="output file: .onnx, or .pt2 for torch.export.load")
 
 
 def run_alone(words: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""``hpcdd info``: what is installed here, and what is wrong with it."""
+"""``hpcdd info``: what is installed here, and any problems with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .parser import Parser, parse
 def declare(parser: Parser) -> None:
     """Says what the command does; it has no options."""
     parser.describe(
-        "What is installed here, and what is wrong with it: versions, MPI library and launcher, devices, memory.",
+        "Shows what is installed here, and any problems with it: versions, MPI library and launcher, devices, memory.",
         "hpcdd info",
     )
 

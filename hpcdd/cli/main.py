@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from ..mpi.communicator import Comm
 
 COMMANDS = {
-    "train": "train a model (under mpirun); without arguments the packaged quick-start on an embedded data set",
-    "prepare": "make a dataset file from a data set as its publisher ships it",
-    "evaluate": "all strategies and metrics of a trained model on a data set (under mpirun or alone)",
+    "train": "train a model (under mpirun); without arguments, the packaged quick start on an embedded data set",
+    "prepare": "make a dataset file from a data set in its published form",
+    "evaluate": "all strategies and metrics of a trained model on a data set (with or without mpirun)",
     "study": "train every run of a study, in groups of ranks (under mpirun)",
     "scale": "measure a point of a strong or weak scaling study (under mpirun)",
     "report": "tables, figures and an HTML page of a study or a scaling study",
-    "predict": "classes of new images, by a trained model",
-    "export": "a trained model as one graph: ONNX, or an exported program of PyTorch",
-    "plan": "who would do what on N ranks, and at what cost; nothing is trained",
+    "predict": "predict the classes of new images with a trained model",
+    "export": "export a trained model as one graph: ONNX, or a PyTorch exported program",
+    "plan": "what N ranks would do, and at what cost; trains nothing",
     "bench": "compare hpcdd with plain PyTorch and raw MPI (under mpirun), and its reading with numpy",
-    "info": "what is installed here, and what is wrong with it",
-    "completion": "a script by which bash, zsh or fish completes commands and options",
+    "info": "what is installed here, and any problems with it",
+    "completion": "a script with which bash, zsh or fish completes commands and options",
 }
 """Each is a module of this package. It has ``declare(parser)``, and ``run(comm, words)`` for all ranks, with
 ``needs_mpi(words)`` where that depends, or ``run_alone(words)`` for one process, or both."""
 _EXIT_CODES = """\
-exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have failed; 2 a mistake of the user;
+exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have failed; 2 a user error;
 3 a loss became NaN or infinite;
-74 something can't be written; 75 stopped in good order, or a rank hangs: resume with `train --resume`; 130 Ctrl-C."""
+74 something can't be written; 75 stopped cleanly, or a rank hangs: resume with `train --resume`; 130 Ctrl-C."""
 
 
 def parser() -> Parser:
@@ -47,7 +47,7 @@ def parser() -> Parser:
     made = Parser(prog="hpcdd")
     made.describe(
         "Trains image classifiers by domain decomposition over MPI: a small CNN on each subimage, in parallel and\n"
-        "without messages, and a dense network that combines their decisions.",
+        "without messages, and a dense network that combines their outputs.",
         "mpirun -n 4 hpcdd                    (the same as `mpirun -n 4 python -m hpcdd train`)",
         "mpirun -n 4 hpcdd train --resume     resumes the newest unfinished run",
         "hpcdd train --help                   every setting, with its meaning and default",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OWN: dict[str, Any] = {
     "metavar": "PACKAGE.MODULE:FACTORY",
-    "help": "the code of your own CNN that may be run (or name its module in HPCDD_MODEL_MODULES)",
+    "help": "code of your own CNN that may run (or name its module in HPCDD_MODEL_MODULES)",
 }
 """The option --own."""
 _OF_TRAIN = ("--resume", "--profile", "--print-config")
@@ -223,7 +223,7 @@ def add_model(parser: Parser) -> None:
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        help="average, majority, log_pool, dnn, coherent_transfer, coherent_scratch or global, if it was trained "
+        help="average, majority, log_pool, dnn, coherent_transfer, coherent_scratch or global, if trained "
         "(default: the coherent model, or the DNN if there is none)",
     )
     parser.add_argument("--own", **OWN)

@@ -12,10 +12,9 @@ from .parser import OWN, Parser, file_path, parse, positive
 def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
-        "Shows what N ranks would do, and what it would cost: boxes, owners, parameters, memory of each rank, messages "
-        "of a step.\nWith a machine file also the seconds of each phase, and the efficiency from 1 to 100,000 ranks. "
-        "One plain process, no\nMPI; nothing is trained. Every field of the configuration can be given as for `hpcdd "
-        "train`.",
+        "Shows what N ranks would do and what it would cost: boxes, owners, parameters, memory of each rank, messages "
+        "of a step.\nWith a machine file, also the seconds of each phase and the efficiency from 1 to 100,000 ranks. "
+        "One plain process,\nno MPI; nothing is trained. Every setting can be given as for `hpcdd train`.",
         "mpirun -n 4 hpcdd bench step configs/quickstart.yaml --output machine.json",
         "mpirun -n 4 hpcdd bench collectives configs/quickstart.yaml --output machine.json",
         "hpcdd plan configs/quickstart.yaml -n 4 --machine machine.json --picture plan.png",
@@ -24,13 +23,13 @@ def declare(parser: Parser) -> None:
     )
     parser.add_argument("-n", dest="ranks", type=positive, metavar="N", required=True, help="number of ranks")
     parser.add_argument(
-        "--machine", type=file_path, help="machine file, made by `hpcdd bench step` and `hpcdd bench collectives`"
+        "--machine", type=file_path, help="machine file, written by `hpcdd bench step` and `hpcdd bench collectives`"
     )
     parser.add_argument(
         "--ranks-per-host",
         type=positive,
         metavar="R",
-        help="ranks on each host (default: the most that the machine file was measured with; without one all N)",
+        help="ranks on each host (default: the most ranks per host in the machine file; without one, all N)",
     )
     parser.add_argument(
         "--threads",

@@ -1,4 +1,4 @@
-"""``hpcdd predict``: classes of new images, by a trained model, in one plain process."""
+"""``hpcdd predict``: predict the classes of new images with a trained model, in one plain process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def declare(parser: Parser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="images; folders or archives of them, of any depth; or dataset files (.h5). Where an image lies in a "
-        "folder named after a class, or a dataset file knows its class, the accuracy is reported",
+        help="images; folders or archives of images, at any depth; or dataset files (.h5). If an image is "
+        "in a folder named after a class, or a dataset file gives its class, the accuracy is reported",
     )
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
-    parser.add_argument("--output", type=file_path, metavar="FILE", help="write there (default: print)")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="of dataset files (default: test)")
+    parser.add_argument("--output", type=file_path, metavar="FILE", help="output file (default: print)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="split of dataset files (default: test)")
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave bad files out and name them (default: stop at the first)"
+        "--skip-bad", action="store_true", help="skip bad files and name them (default: stop at the first)"
     )
 
 

@@ -14,8 +14,8 @@ def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
         "Writes one HTML page, with figures, for runs, studies, scaling studies and headline benchmarks.\n"
-        "Run: strategies compared, curves, costs, and which subimage moved each prediction.\n"
-        "Study: its table (also as CSV and LaTeX), and what was expected compared with what was measured.\n"
+        "Run: strategies compared, curves, costs, and which subimage drove each prediction.\n"
+        "Study: its table (also as CSV and LaTeX), and the expected results compared with the measured ones.\n"
         "HEADLINE, a folder of `hpcdd bench headline`: test accuracy against seconds of training.\n"
         "DEVICE, a folder of `hpcdd bench device`: tests and steps of one device.\n"
         "Scaling study: speed-up and efficiency with ideal lines, time by phase, bytes per rank.",

@@ -18,7 +18,7 @@ def declare(parser: Parser) -> None:
 
     parser.describe(
         "Measures one point of a strong or weak scaling study, or several, and appends them to a file.\n"
-        "What the file holds already is not measured again.\n\nfields of STUDY, a YAML file:\n"
+        "What the file already holds is not measured again.\n\nfields of STUDY, a YAML file:\n"
         + documented(ScalingStudy),
         "mpirun -n 2 hpcdd scale configs/scaling_strong.yaml --ranks 1,2",
         usage="mpirun -n N hpcdd scale STUDY [--output FILE] [--ranks N,N,...] [--phases P,P,...] [--repeats R] "

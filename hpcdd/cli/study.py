@@ -19,8 +19,8 @@ def declare(parser: Parser) -> None:
     from ..studies.study_file import StudyFile
 
     parser.describe(
-        "Trains every run of a study. The N ranks work in groups of as many as a run needs; what is done\n"
-        "already is not done again, so that the same command resumes a study that was stopped.\n\n"
+        "Trains every run of a study. The N ranks work in groups of the size that a run needs; completed\n"
+        "runs are not repeated, so the same command resumes a study that was stopped.\n\n"
         "fields of STUDY, a YAML file:\n" + documented(StudyFile),
         "hpcdd study configs/studies/quick.yaml --dry-run",
         "mpirun -n 8 hpcdd study configs/studies/transfer.yaml --variant quick",

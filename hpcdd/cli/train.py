@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def declare(parser: Parser) -> None:
     """Adds the options, among them one for every field of the configuration."""
     parser.describe(
-        "Trains local CNNs on subimages, one per subdomain, and combines their decisions.\n"
-        "Without CONFIG (a YAML file) the packaged quick-start runs. Options may also be written with underscores, as "
-        "the\nfields of a YAML file are.",
+        "Trains local CNNs on subimages, one per subdomain, and combines their outputs.\n"
+        "Without CONFIG (a YAML file), the packaged quick start runs. Options may also be written with "
+        "underscores,\nlike the fields of a YAML file.",
         "mpirun -n 4 hpcdd train",
         "mpirun -n 4 hpcdd train configs/cifar10_vgg3.yaml --local.epochs 2 --decomposition.grid 4,4",
         "mpirun -n 2 hpcdd train --resume",
@@ -30,13 +30,13 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="Resume the run in --output, or else the newest unfinished runs/NAME-K; without CONFIG with its own "
-        "configuration. (An --output that holds an unfinished run is resumed also without --resume.)",
+        help="Resume the run in --output, or else the newest unfinished runs/NAME-K; without CONFIG, with "
+        "the run's own configuration. (An unfinished run in --output is also resumed without --resume.)",
     )
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="Leave a trace of ten steps of every phase and rank in the run directory's profile/, for Perfetto.",
+        help="Write a trace of ten steps of every phase and rank to profile/ in the run directory, for Perfetto.",
     )
     parser.add_fields(shown=True)
 

@@ -16,26 +16,26 @@ class ScalingStudy(Settings):
     """What a study measures. Its problem stands below ``config``, as for ``hpcdd train``."""
 
     kind: Literal["strong", "weak"]
-    """``strong``: the problem stays as it is. ``weak``: subdomains grow with the ranks; on n ranks the images are n
+    """``strong``: the problem size is fixed. ``weak``: subdomains grow with the ranks; on n ranks the images are n
     times as large (repeated along their axes) and have n times as many subdomains, of the same size."""
 
     ranks: tuple[PositiveInt, ...] | None = None
-    """Numbers of ranks that a job measures, up to as many as it has: each on its first ranks, while the others are
-    idle, interleaved. Default: all its ranks."""
+    """Numbers of ranks that a job measures, up to its own number: each is measured on its first ranks, while the others
+    are idle, interleaved. Default: all its ranks."""
 
     phases: tuple[Phase, ...] = Field(default=("local", "gather", "dnn", "coherent"), min_length=1)
     """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: the local
     outputs on the training split are gathered on root. ``alone``: as ``local``, but one rank at a time: the
-    difference is what ranks that share a host's memory and caches cost each other."""
+    difference is the cost of sharing a host's memory and caches."""
 
     repeats: PositiveInt = 5
-    """How often each measurement is repeated, interleaved with the others."""
+    """Number of repeats of each measurement, interleaved with the others."""
 
     warm_up: PositiveInt = 2
-    """Steps of each turn that are recorded, but don't count."""
+    """Warm-up steps of each measurement, recorded but not counted."""
 
     steps: PositiveInt = 10
-    """Steps of each turn that count."""
+    """Counted steps of each measurement."""
 
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     """Threads of each rank (they count as OMP_NUM_THREADS): the same on any number of ranks."""

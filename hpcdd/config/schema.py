@@ -39,10 +39,10 @@ class TrainingSettings(Settings):
     """Passes over the training split."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Samples per step, at least 2 (batch norm needs them)."""
+    """Samples per step, at least 2 (needed by batch norm)."""
 
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
-    """Optimizer; muon: orthogonal steps for the filters of convolutions, sgd for everything else."""
+    """Optimizer; muon uses orthogonal steps for the filters of convolutions, and sgd for everything else."""
 
     learning_rate: Rate = 3e-3
     """Learning rate; for all schedules but constant, its peak."""
@@ -54,7 +54,7 @@ class TrainingSettings(Settings):
     """Learning rate of dense layers, such as the last one of a CNN. Default: learning_rate."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """Weight decay: decoupled for adamw, an L2 term in the gradient for adam and sgd. With muon, that of sgd; the norm
+    """Weight decay: decoupled for adamw, an L2 term in the gradient for adam and sgd. With muon, as for sgd; the norm
     of filters is fixed."""
 
     momentum: Fraction = 0.9
@@ -63,24 +63,25 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "cosine", "one_cycle", "linear"] = "one_cycle"
     """Schedule of the learning rate over all steps: constant; cosine, which falls to 0; one_cycle, which rises over the
     first 30% of the steps and then falls to nearly 0; linear, which rises over the fraction warm_up of the steps and
-    then falls, both linearly, between schedule_ends. A training of one step by one_cycle uses learning_rate."""
+    then falls, both linearly, between schedule_ends. A training of one step with one_cycle uses learning_rate."""
 
     warm_up: Fraction = 0.2
-    """Of the schedule linear: fraction of the steps, in [0, 1), over which the learning rate rises."""
+    """For the linear schedule: fraction of the steps, in [0, 1), over which the learning rate rises."""
 
     schedule_ends: tuple[Portion, Portion] = (0.2, 0.07)
-    """Of the schedule linear: learning rate at the beginning and at the end, as parts of its peak, 0 to 1."""
+    """For the linear schedule: learning rate at the beginning and at the end, as fractions of its peak, 0 to 1."""
 
     label_smoothing: Fraction = 0.0
-    """Label smoothing, in [0, 1): the part of a label that is spread evenly over all classes in the training loss."""
+    """Label smoothing, in [0, 1): the fraction of a label that is spread evenly over all classes in the training
+    loss."""
 
     ema: Fraction = 0.0
-    """Exponential moving average of the parameters, in [0, 1): the part of the average that stays in each step (at the
-    beginning of a training less). What is evaluated and kept is the average. 0: none."""
+    """Exponential moving average of the parameters, in [0, 1): the fraction of the average that is kept in each step
+    (less at the beginning of a training). The average is what is evaluated and saved. 0: none."""
 
     early_stopping: PositiveInt | None = None
-    """Early stopping: epochs without a new best validation accuracy after which training ends with the best parameters.
-    Needs a validation split. Default: train all epochs and keep the last parameters."""
+    """Early stopping: number of epochs without a new best validation accuracy after which training ends with the best
+    parameters. Needs a validation split. Default: train all epochs and keep the last parameters."""
 
     def batch_of(self, samples: int) -> int:
         """Samples of each batch of a split: all of a split that has fewer than ``batch_size``."""
@@ -125,8 +126,8 @@ class CNNTrainingSettings(TrainingSettings):
 
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16. auto: bf16 if the devices of all
-    ranks have instructions for it (GPUs from Ampere on; CPUs with avx512_bf16 or amx_bf16), else fp32; a run that is
-    resumed keeps what was chosen."""
+    ranks have instructions for it (GPUs from Ampere on; CPUs with avx512_bf16 or amx_bf16), else fp32; a resumed run
+    keeps the choice."""
 
     @property
     def bf16(self) -> bool:
@@ -150,7 +151,7 @@ class AggregationSettings(TrainingSettings):
     """Passes over the training split."""
 
     features: Literal["logits", "probabilities"] = "logits"
-    """What the DNN sees of each local CNN: its logits, or their softmax (as in the papers)."""
+    """Input of the DNN from each local CNN: its logits, or their softmax (as in the papers)."""
 
     hidden: tuple[PositiveInt, ...] = (128, 64)
     """Units of the DNN's hidden layers."""
@@ -159,8 +160,8 @@ class AggregationSettings(TrainingSettings):
     """Dropout rate after each hidden layer of the DNN."""
 
     placement: Literal["root", "distributed"] = "root"
-    """Who trains the DNN: `root`, which gathers the outputs of all local CNNs; or all ranks together (`distributed`),
-    with one message per step, for outputs that don't fit on one rank."""
+    """Where the DNN is trained: on `root`, which gathers the outputs of all local CNNs; or on all ranks
+    (`distributed`), with one message per step, for outputs that don't fit on one rank."""
 
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:
@@ -178,16 +179,16 @@ class CoherentSettings(CNNTrainingSettings):
 
     learning_rate: Rate | None = None  # type: ignore[assignment]  # resolved by Config.coherent_from
     """Learning rate; for all schedules but constant, its peak. Default, here and of the rates below: that of the local
-    phase from scratch, and a quarter of it for a start by transfer, which keeps what the parts have learned. (Of the
-    local phase's default rate, 3e-3, if the optimizers differ.)"""
+    phase from scratch, and a quarter of it for a start by transfer, which preserves what the parts have learned. (That
+    of the local phase's default rate, 3e-3, if the optimizers differ.)"""
 
     starts: tuple[Literal["transfer", "scratch"], ...] = ("transfer",)
     """Initial parameters of the local CNNs: `transfer`, from the local phase; `scratch`, untrained. With both, two
     models are trained, one after the other; [] skips the phase."""
 
     features: Literal["logits", "probabilities", "penultimate"] | None = None
-    """What the DNN sees of each local CNN: its logits, their softmax, or the input of its last layer. Default: the same
-    as aggregation.features."""
+    """Input of the DNN from each local CNN: its logits, their softmax, or the input of its last layer. Default: the
+    same as aggregation.features."""
 
     dnn_start: Literal["trained", "fresh", "pool"] = "trained"
     """The DNN of the coherent model for a start by transfer: `trained`, from the aggregation; `fresh`, untrained;
@@ -201,8 +202,8 @@ class CoherentSettings(CNNTrainingSettings):
     `data`: each rank trains a copy of the whole model on its part of every batch, and gradients are averaged."""
 
     frozen: Annotated[int, Field(ge=0, le=9)] = 0
-    """fast only: first stages of the local CNNs that are not trained further after a start by transfer, which makes
-    steps cheaper: 1 is the whitening, 2 also the first group, and so on."""
+    """fast only: first stages of the local CNNs that are kept fixed after a start by transfer, which makes
+    steps cheaper: 1 freezes the whitening, 2 also the first group, and so on."""
 
     dropout_scale: Portion = 1.0
     """Factor, 0 to 1, on the dropout rates of the local CNNs during the coherent phase."""
@@ -251,8 +252,8 @@ class Config(Settings):
     """Where CNNs are trained: `auto` uses a GPU if the rank's host has one; `cuda` without a GPU is an error."""
 
     progress: Literal["auto", "live", "lines", "off"] = "auto"
-    """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch, `auto` is live if
-    root can reach a terminal and otherwise lines."""
+    """How progress is shown: `live` redraws a table on the terminal, `lines` prints a line per epoch, and `auto` is
+    live if root can reach a terminal and otherwise lines."""
 
     reduction: Literal["ordered", "fast"] = "ordered"
     """How the summands of the DNN's first layer are added over the ranks: `ordered`, in fixed point, with the same bits
@@ -264,15 +265,15 @@ class Config(Settings):
     DistributedDataParallel."""
 
     together: bool | Literal["auto"] = "auto"
-    """Whether a rank trains its CNNs of one shape together, in batched steps, instead of one after the other. The
-    results are equal up to rounding, but their bits depend on which CNNs a rank has. `auto`: on GPUs, which one small
-    CNN leaves idle. On a CPU many small CNNs can gain as well: `hpcdd bench step` measures it."""
+    """Whether a rank trains its CNNs of the same shape together, in batched steps, instead of one after the other. The
+    results are equal up to rounding, but their bits depend on which CNNs a rank has. `auto`: only on GPUs, which one
+    small CNN leaves mostly idle. On a CPU, many small CNNs can gain as well: `hpcdd bench step` measures it."""
 
     data: DataSettings = DataSettings()
     """The data set and its splits."""
 
     decomposition: DecompositionSettings = DecompositionSettings()
-    """How an image is cut into subimages."""
+    """How images are cut into subimages."""
 
     augmentation: AugmentationSettings = AugmentationSettings()
     """Augmentation of the training images of all CNNs: a new version of every image in every epoch."""
@@ -284,10 +285,10 @@ class Config(Settings):
     """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
 
     aggregation: AggregationSettings = AggregationSettings()
-    """Aggregation: the DNN that is trained on the local CNNs' decisions."""
+    """Aggregation: the DNN that is trained on the outputs of the local CNNs."""
 
     coherent: CoherentSettings = CoherentSettings()
-    """Coherent phase: all local CNNs and the DNN are trained on as one model."""
+    """Coherent phase: all local CNNs and the DNN are trained as one model."""
 
     baseline: BaselineSettings = BaselineSettings()
     """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
@@ -296,10 +297,10 @@ class Config(Settings):
     """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
 
     comm: CommSettings = CommSettings()
-    """How messages travel."""
+    """How messages are sent."""
 
     run: RunSettings = RunSettings()
-    """How a job looks after itself."""
+    """How a job reports, monitors and recovers."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, overrides: Mapping[str, object] | None = None) -> Config:

@@ -67,28 +67,28 @@ class DataSettings(Settings):
     """The data set and its splits."""
 
     file: FileName = "embedded"
-    """Path of a dataset file (made by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
+    """Path of a dataset file (written by `hpcdd prepare`), or `embedded`: 12,000 images of Fashion-MNIST."""
 
     validation_fraction: Fraction = 0.0
-    """Fraction of the training split, in [0, 1), that is set aside for validation, in proportion to the classes. Only
+    """Fraction of the training split, in [0, 1), to set aside for validation, in proportion to the classes. Only
     for files without a validation split."""
 
     subset: Annotated[int, Field(ge=2)] | None = None
-    """For quick trials: a number of samples of the training split, drawn with the seed in proportion to the
-    classes, before the fraction for validation is taken from them. The other splits stay whole. Default: all."""
+    """For quick trials: a number of samples of the training split, drawn with the seed, in proportion to the
+    classes, before the validation fraction is taken from them. The other splits stay complete. Default: all."""
 
     classes: tuple[NonNegativeInt | str, ...] | None = None
-    """For quick trials: only these classes of all splits, by name or by number (from 0; a name that looks like a number
-    counts as a name). They are renumbered in the order of the file. Default: all."""
+    """For quick trials: use only these classes in all splits, given by name or by number (from 0; a name that looks
+    like a number is taken as a name). They are renumbered in the order of the file. Default: all."""
 
     storage: Literal["auto", "memory", "device", "stream"] = "auto"
     """Where a rank stores its samples: `device`, with the CNNs; `memory`, in the host's memory, from which batches are
     copied to the device; `stream`, in the file, from which a thread reads shuffled blocks of samples. `auto`: the first
-    of `device`, `memory`, `stream` for which the budget is enough. The results do not depend on it."""
+    of `device`, `memory`, `stream` for which the budget is enough. The results do not depend on this setting."""
 
     memory: PositiveInt | None = None
-    """Budget of each rank for its samples in MiB, by which `auto` decides. Default: half of the free memory of the
-    rank's node, and of its GPU, divided by the ranks that work there."""
+    """Budget of each rank for its samples in MiB, which `auto` uses to decide. Default: half of the free memory of the
+    rank's node, and of its GPU, divided by the number of ranks that use it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -101,7 +101,7 @@ class DataSettings(Settings):
 
 
 class DecompositionSettings(Settings):
-    """How an image is cut into subimages."""
+    """How images are cut into subimages."""
 
     grid: tuple[PositiveInt, ...] | None = None
     """Subdomains along each spatial axis, e.g. [2,2]; default: 2 along every axis."""
@@ -110,14 +110,14 @@ class DecompositionSettings(Settings):
     """Pixels by which a box extends into its neighbours: one number, or one per spatial axis."""
 
     uniform: bool = False
-    """Makes all boxes of a grid as large as the largest one, so that all local CNNs have one shape and those of a rank
+    """Makes all boxes of a grid as large as the largest one, so all local CNNs have the same shape and those of a rank
     can be trained together (`together`)."""
 
     boxes: tuple[Interval, ...] | None = None
     """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
 
     coarse: bool = False
-    """One more subdomain: the whole image, averaged in blocks of pixels down to the size of a subimage."""
+    """Adds a subdomain: the whole image, averaged in blocks of pixels down to the size of a subimage."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -141,23 +141,24 @@ class AugmentationSettings(Settings):
 
     mirror: tuple[NonNegativeInt, ...] = ()
     """Spatial axes along which images are flipped, each with probability 1/2: [1] swaps left and right in 2D. A rank
-    also stores the flipped boxes of its subdomains."""
+    then also stores the flipped boxes of its subdomains."""
 
     shift: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     """Largest translation of an image in pixels, in both directions: one number, or one per spatial axis. The border is
     filled by reflection. A rank stores its boxes with a margin of that size."""
 
     alternate: bool = False
-    """Whether the mirror images of a sample take turns from epoch to epoch, in place of being drawn in each: every
-    image is seen in all of them equally often. Needs mirror."""
+    """Whether the flips of a sample alternate from epoch to epoch instead of being drawn at random in each epoch: every
+    image is then seen in each flip equally often. Needs mirror."""
 
     cutout: NonNegativeInt = 0
-    """Pixels along each axis of a square (a cube in 3D) that is cut out of every image, at a random place. 0: none."""
+    """Pixels along each axis of a square (a cube in 3D) that is cut out of every image at a random position. 0:
+    none."""
 
     test_flip: bool = False
-    """Whether each CNN's decision about an image is the mean of its logits (or of what the DNN sees of it) over the
-    image and its mirror images, wherever a model is used, or evaluated on other splits than train. Needs mirror;
-    evaluation takes as many times as long."""
+    """Whether each CNN's prediction for an image is the mean of its logits (or of the features the DNN uses) over the
+    image and its flips, whenever a model is used, or evaluated on a split other than train. Needs mirror;
+    evaluation time grows with the number of flips."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -176,8 +177,8 @@ class ModelSettings(Settings):
 
     name: str = "vgg3"
     """`vggN` with N blocks (vgg3), `resnetM` with M = 6n+2 layers (resnet20), `fastN` with N groups (fast3), which
-    reaches an accuracy in a fraction of the time, or `package.module:factory` for your own: called with input_shape,
-    num_classes, width and model.options, it returns a torch.nn.Module."""
+    reaches an accuracy in a fraction of the time, or `package.module:factory` for a CNN of your own: called with
+    input_shape, num_classes, width and model.options, it returns a torch.nn.Module."""
 
     width: Width = 32
     """Channels of the global CNN's first block."""
@@ -191,7 +192,7 @@ class ModelSettings(Settings):
     default: [0.2, 0.5]."""
 
     channels: tuple[Width, ...] | None = None
-    """fast only: channels of each group as multiples of the width; default: 1 of the first group, 4 of all others."""
+    """fast only: channels of each group as multiples of the width; default: 1 for the first group, 4 for all others."""
 
     options: dict[str, JsonValue] = {}
     """Further keyword arguments of your own factory."""
@@ -250,8 +251,8 @@ class CheckpointSettings(Settings):
     """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
 
     every: str = "5 minutes"
-    """How often a checkpoint is written: `1 epoch`, `N epochs`, or `N minutes` (also fractions). One is always written
-    at the end of a training and when the job is asked to stop."""
+    """How often a checkpoint is written: `1 epoch`, `N epochs`, or `N minutes` (fractions are allowed). One is always
+    written at the end of a training and when the job is asked to stop."""
 
     @property
     def epochs(self) -> int | None:
@@ -285,16 +286,16 @@ class RunSettings(Settings):
     """Supervision of a job, and what it writes besides its results."""
 
     stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
-    """Seconds after which a rank that makes no progress (a hung node, GPU or file system) is reported and the job is
-    ended, so that it can be resumed. Must be longer than the longest training step and the longest read. null:
+    """Seconds after which a rank that makes no progress (because a node, GPU or file system hangs) is reported and the
+    job is ended so it can be resumed. Must be longer than the longest training step and the longest read. null:
     never."""
 
     report: bool = True
-    """Whether a run ends by writing its report: report.html and figures/ in the run directory. In a study: whether the
-    study writes one; its runs don't."""
+    """Whether a run ends by writing its report (report.html and figures/ in the run directory). In a study: whether the
+    study writes a report; its runs don't."""
 
     survive: bool = False
-    """Whether a job continues without ranks that have died: the others load their subdomains from the checkpoints.
+    """Whether a job continues without ranks that have died; the other ranks load the lost subdomains from checkpoints.
     Needs Open MPI 5 in its fault-tolerant mode (ULFM, see docs/how-to/resume.md)."""
 
     tensorboard: bool = False

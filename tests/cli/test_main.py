@@ -121,10 +121,10 @@ def test_the_help_names_every_command_and_exit_code() -> None:
         "  bench ",
         "  info ",
         "0 done",
-        "2 a mistake of the user",
+        "2 a user error",
         "3 a loss",
         "74 something can't be written",
-        "75 stopped in good order",
+        "75 stopped cleanly",
         "130 Ctrl-C",
     ):
         assert words in text
