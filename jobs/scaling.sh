@@ -1,12 +1,12 @@
 #!/bin/bash
-# Submits a strong or weak scaling study over numbers of nodes, as one chain of jobs: each starts when the one before has
-# ended, well or not, and the last makes the report. Run it where you would call sbatch:
+# Submits a strong or weak scaling study over numbers of nodes, as one chain of jobs: each starts when the previous one has
+# ended, successfully or not, and the last writes the report. Run it where you would call sbatch:
 #
 #   jobs/scaling.sh configs/scaling_strong.yaml 1 2 4 8
 #   jobs/scaling.sh configs/scaling_weak.yaml 1 2 4 8 --ntasks-per-node=64 --partition=NAME --time=00:30:00
 #
-# What stands behind the numbers of nodes goes to sbatch. All measurements are appended to one file, scaling_strong.jsonl
-# here; call it again after a failure, or with more numbers: what the file holds already is not measured again.
+# Arguments after the numbers of nodes go to sbatch. All measurements are appended to one file, here scaling_strong.jsonl.
+# Call the script again after a failure, or with more numbers: existing measurements are not repeated.
 # Edit: the resources and the software in scaling.sbatch.
 set -eo pipefail
 
