@@ -14,14 +14,14 @@ class Evaluation(Part):
 
     format: Literal[1] = 1
     model: str
-    """The run directory, or model.h5, as it was named."""
+    """The run directory or model.h5, as given."""
     dataset: str
     file: str
     """Path of the dataset file."""
     split: str
     samples: NonNegativeInt
     examined: NonNegativeInt
-    """Of these, the samples that all but the accuracies are of."""
+    """Number of these samples from which everything but the accuracies was computed."""
     accuracy: Accuracy
     metrics: dict[str, dict[str, float]]
     """By strategy, see :data:`hpcdd.artifacts.metrics.SUMMARY`."""

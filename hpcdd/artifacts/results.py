@@ -1,4 +1,4 @@
-"""results.json: what a run has found and what it has cost; one schema for whoever writes or reads it.
+"""results.json: the results and the cost of a run; one schema for its writer and its readers.
 
 Accuracies are fractions of a split's samples, seconds are wall time unless they are CPU seconds, memory is in bytes. A
 file may hold more than is read here: fields are added, and none is changed without another ``format``.
@@ -33,7 +33,7 @@ class Part(BaseModel):
 
 
 class Dataset(Part):
-    """The data set, with the number of samples of each split that were used."""
+    """The data set, with the number of samples used from each split."""
 
     name: str
     train: PositiveInt
@@ -49,23 +49,23 @@ class Boxes(Part):
     """The decomposition of an image."""
 
     grid: list[PositiveInt] | None = None
-    """Subdomains along each axis; null where the boxes were given one by one."""
+    """Subdomains along each axis; null if the boxes were given explicitly."""
     overlap: list[NonNegativeInt] = []
     boxes: list[list[list[NonNegativeInt]]]
-    """Of each subdomain but the coarse one the first pixel along each axis, and one past the last."""
+    """For each subdomain except the coarse one: the first pixel along each axis, and one past the last."""
     coarse: list[PositiveInt] | None = None
-    """Block of pixels that the coarse subdomain averages; null without one."""
+    """Block of pixels that the coarse subdomain averages; null without a coarse subdomain."""
 
 
 class WidthFacts(Part):
-    """Of the CNNs."""
+    """Widths of the CNNs."""
 
     of_global: PositiveInt = Field(alias="global")
     local: PositiveInt
 
 
 class Parameters(Part):
-    """Trainable ones, by network."""
+    """Trainable parameters, by network."""
 
     of_global: NonNegativeInt = Field(alias="global")
     local: list[NonNegativeInt]
@@ -75,7 +75,7 @@ class Parameters(Part):
 
 
 class Voting(Part):
-    """Of local CNNs, and of the rules over them; null where there is none."""
+    """Accuracy of local CNNs and of the rules that combine them; null where a rule was not evaluated."""
 
     local: list[Rate] = []
     """By subdomain, the coarse one last."""
@@ -85,12 +85,12 @@ class Voting(Part):
 
 
 class Accuracy(Voting):
-    """On one split, by strategy; null where it was not trained."""
+    """Accuracy on one split, by strategy; null for a strategy that was not trained."""
 
     dnn: Rate | None = None
     coherent_transfer: Rate | None = None
     coherent_transfer_parts: Voting | None = None
-    """The local CNNs as the coherent phase has left them, and the rules over them."""
+    """The local CNNs after the coherent phase, and the rules that combine them."""
     coherent_scratch: Rate | None = None
     coherent_scratch_parts: Voting | None = None
     of_global: Rate | None = Field(default=None, alias="global")
@@ -119,19 +119,20 @@ class Results(Part):
     accuracy: dict[str, Accuracy]
     """By split."""
     seconds: dict[str, NonNegativeFloat | list[NonNegativeFloat]] = {}
-    """By phase, on root; ``local`` by subdomain."""
+    """Seconds by phase, on root; those of ``local`` by subdomain."""
     core_seconds: dict[str, NonNegativeFloat]
     """CPU seconds by phase, of all ranks together."""
     communication: dict[str, dict[str, Number]] = {}
-    """By phase, ``calls`` and ``bytes`` of the rank that has most; of a training that sends in each step, per step."""
+    """By phase, ``calls`` and ``bytes`` of the rank with the most; also per step, for trainings that send in each
+    step."""
     bytes_read: list[NonNegativeInt] = []
-    """Of pixels, by rank."""
+    """Bytes of pixels read, by rank."""
     startup: dict[str, NonNegativeFloat] = {}
     """Seconds from the launch to the end of the first training step, by cause, on the slowest rank."""
     memory: list[NonNegativeInt] = []
-    """By rank, of the host, at most."""
+    """Peak host memory in bytes, by rank."""
     gpu_memory: list[NonNegativeInt | None] = []
-    """By rank, of its GPU, at most."""
+    """Peak GPU memory in bytes, by rank."""
     ranks: PositiveInt
     replicas: PositiveInt = 1
     hosts: PositiveInt = 1
@@ -139,7 +140,7 @@ class Results(Part):
     """By rank."""
     threads_per_rank: PositiveInt = 1
     reused: dict[str, str] | None = None
-    """By phase the run whose result was taken."""
+    """By phase, the run whose result was imported."""
 
     @classmethod
     def read(cls, path: Path) -> Results:

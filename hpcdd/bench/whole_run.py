@@ -238,12 +238,9 @@ def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Tu
         f"{len(problem.decomposition)} subdomains, {ranks} rank{'s' * (ranks > 1)}, {threads} "
         f"thread{'s' * (threads > 1)} each; rounds: {len(ours)}\n"
         "hpcdd without its report; beyond the plain script it writes checkpoints, model and records, evaluates all\n"
-        "splits at the end of each phase, and examines who decides\n"
-        + (
-            "more threads than cores: while they wait, the plain script's ranks spin and hpcdd's sleep\n"
-            * oversubscribed
-        )
-        + "seconds on the slowest rank, and their ratio within a round: median (quartiles)\n\n"
+        "splits at the end of each phase, and computes the attribution\n"
+        + ("more threads than cores: while waiting, the plain script's ranks spin and hpcdd's sleep\n" * oversubscribed)
+        + "seconds on the slowest rank, and their ratio within each round: median (quartiles)\n\n"
         f"{'':<22}{'hpcdd':>26}{'plain':>26}{'plain / hpcdd':>28}"
     )
     for name in ("whole", *ROWS, "all else"):
@@ -255,8 +252,8 @@ def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Tu
     shares = {name: sum(turn.categories[name] for turn in ours) / total for name in CATEGORIES}
     print("\nhpcdd's time on all ranks: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     print(
-        f"run / sum of its steps {spread(quartiles([turn.over_steps for turn in ours]), 1.0, 3)}: what follows "
-        "reading, over training steps and evaluation batches"
+        f"run / sum of its steps {spread(quartiles([turn.over_steps for turn in ours]), 1.0, 3)}: the time after "
+        "reading, divided by that of training steps and evaluation batches"
     )
     for name, words in (("dnn", "DNN"), ("coherent_transfer", "coherent model")):
         found = [statistics.median(turn.accuracy[name] for turn in side) for side in (ours, plain)]

@@ -1,4 +1,4 @@
-"""The failures that hpcdd distinguishes, and the exit code of each."""
+"""The failures that hpcdd distinguishes, and their exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class CollectiveError(Exception):
-    """What all ranks of a communicator can raise together. Whatever one of them raises alone ends the whole job.
+    """An error that all ranks of a communicator can raise together. An error on a single rank ends the whole job.
 
     Attributes:
         agreed: number of ranks that have raised it together; 0 of an error that this rank has met alone. Only the
@@ -22,9 +22,9 @@ class CollectiveError(Exception):
 
 
 class UserError(CollectiveError, ValueError):
-    """Something that the user can mend: a configuration, a data set, a missing device.
+    """A mistake that the user can fix: in a configuration, a data set, or a missing device.
 
-    Printed without a traceback: once where all ranks have agreed on it, else with the number and host of its rank.
+    Printed without a traceback: once if all ranks have agreed on it, otherwise with the number and host of its rank.
     The message says what was found, what was expected and what to do.
     """
 
@@ -32,17 +32,17 @@ class UserError(CollectiveError, ValueError):
 
 
 class WriteError(UserError):
-    """Something that can't be written: a full disk, a lost permission. What was written before stays whole."""
+    """A file can't be written, because a disk is full or a permission is missing. Files written earlier stay intact."""
 
     exit_code = 74  # EX_IOERR of sysexits.h
 
 
 class InUseError(UserError):
-    """A run directory in which another job is at work."""
+    """A run directory that another job is using."""
 
 
 class FailedRunsError(UserError):
-    """Runs of a study have failed, each with a message of its own; the others are complete."""
+    """Runs of a study have failed, each with its own message; the others are complete."""
 
     exit_code = 1
 
@@ -89,7 +89,7 @@ class DivergedError(ArithmeticError):
 
 
 class RunError(CollectiveError):
-    """What has ended one run of a study, on all its ranks; other runs go on."""
+    """An error that ends one run of a study, on all its ranks; other runs continue."""
 
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
@@ -97,7 +97,7 @@ class RunError(CollectiveError):
 
 
 RESUME = 75
-"""Exit code of a run that was stopped in good order and can be resumed (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code of a run that was stopped cleanly and can be resumed (EX_TEMPFAIL of sysexits.h)."""
 
 
 class StopRequest(CollectiveError):  # noqa: N818 - not an error: the wish of the user or of the batch system

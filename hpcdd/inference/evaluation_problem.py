@@ -37,7 +37,7 @@ def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[
         info = inspect(path)
     except UserError as error:
         if order.data is None and not path.exists():
-            raise UserError(f"the data set of the run is not there any more: {error}, by --data FILE") from error
+            raise UserError(f"the data set of the run is gone: {error}, with --data FILE") from error
         raise
     own = path.absolute() == resolve(config.data.file).absolute()
     fraction, subset = (config.data.validation_fraction, config.data.subset) if own else (0.0, None)

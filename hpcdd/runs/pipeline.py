@@ -78,7 +78,11 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
     paths = [path for of_rank in comm.allgather_object(where) for path in of_rank]
     if comm.is_root:
         ranks = ", ".join(map(str, lost))
-        print(f"hpcdd: warning: rank {ranks} of {size} is lost; {comm.size} go on", file=sys.stderr, flush=True)
+        print(
+            f"hpcdd: warning: rank {ranks} of {size} is lost; the other {comm.size} continue",
+            file=sys.stderr,
+            flush=True,
+        )
     return comm.on_root(lambda: resume.again(job, paths[0] if paths else None))
 
 

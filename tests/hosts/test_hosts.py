@@ -140,7 +140,7 @@ def test_devices_and_threads_by_the_place_on_the_host(
     assert found["address"] == "10.77.0.1"
     assert found["interfaces"] == ["eth0"] * 4
     others = ", ".join(sorted({host for host, _ in where[1:]} - {"host1"}))
-    assert f"to root's, host1 (172.17.0.1); from {others} none of these addresses answers" in found["refused"]
+    assert f"to root's host, host1 (172.17.0.1); {others} can reach none of these addresses" in found["refused"]
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ def moved(run: Run, tmp_path: Path) -> Path:
 
 
 def test_the_data_set_of_the_run_is_gone(moved: Path) -> None:
-    assert "the data set of the run is not there any more" in refused(moved)
+    assert "the data set of the run is gone" in refused(moved)
 
 
 def test_a_damaged_model_file(moved: Path, run: Run) -> None:

@@ -256,7 +256,7 @@ def test_ranks_on_unlike_processors_train_to_the_end(mpi: Launcher, config: Path
     """As :func:`test_copies_that_drift_apart_are_an_error`, in every step, on a rank that says so."""
     done = mpi.run(2, [FAULTY, "coherent", "1", "unlike@1", "train", config, "--output", "run"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "results differ in their last bits between these: rank 0 on " in done.stdout
+    assert "results differ in their last bits between these processors: rank 0 on " in done.stdout
     assert "; rank 1 on another processor." in done.stdout
     assert (tmp_path / "run/results.json").exists()
 

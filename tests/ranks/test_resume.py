@@ -291,7 +291,7 @@ def test_more_epochs_go_on_where_the_run_ended(mpi: Launcher, config: Path, tmp_
     ]
     codes, errors = run_chain(mpi, tmp_path, jobs, ranks=2)
     assert codes == [0, 2, 75, 0, 0], errors
-    assert "local.epochs was 2 in run and is 3 now; it may only grow until phase dnn has begun" in errors[1]
+    assert "local.epochs was 2 in run and is 3 now; it can only be increased until phase dnn has started" in errors[1]
     one, other = parameters_of(tmp_path / "run"), parameters_of(tmp_path / "straight")
     assert [name for name in one if not np.array_equal(one[name], other[name])] == []
     found, expected = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("run", "straight"))

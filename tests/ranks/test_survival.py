@@ -35,7 +35,7 @@ def test_three_of_four_finish_what_the_fourth_has_begun(
     done = tolerant.run(4, words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fault").exists()
-    assert done.stderr.count(f"hpcdd: warning: rank {rank} of 4 is lost; 3 go on") == 1
+    assert done.stderr.count(f"hpcdd: warning: rank {rank} of 4 is lost; the other 3 continue") == 1
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "run/results.json").read_text())["ranks"] == 3
     check_same(tmp_path / "run", undisturbed)
