@@ -149,8 +149,8 @@ def _print(found: Headline) -> None:
         f"precision: local CNNs {precision['local']}, coherent model {precision['coherent']}, global CNN "
         f"{precision['baseline']}\n"
         "seconds of training on the slowest rank, including building the networks and DDP, messages, waiting, and\n"
-        "the computation and gather of the outputs that the DNN is trained on; excluding start-up, reading and evaluations\n"
-        "on the test split\n"
+        "the computation and gather of the outputs that the DNN is trained on; excluding start-up, reading and\n"
+        "evaluations on the test split\n"
     )
     for row in [["", "epochs", "seconds", "test accuracy"], *found.ends()]:
         print(f"{row[0]:<28}{row[1]:>8}{row[2]:>12}{row[3]:>15}")

@@ -172,13 +172,13 @@ COMMAND_LINES = [
     Row(
         "nothing to measure",
         ("bench",),
-        "command line: the benchmark is missing; use one of coherent, collectives, headline, io, step, train; see "
-        "`hpcdd bench --help`",
+        "command line: the benchmark is missing; use one of coherent, collectives, device, headline, io, "
+        "step, train; see `hpcdd bench --help`",
     ),
     Row(
         "unknown benchmark",
         ("bench", "speed"),
-        "command line: 'speed' is not a benchmark; use one of coherent, collectives, headline, io, step, train",
+        "command line: 'speed' is not a benchmark; use one of coherent, collectives, device, headline, io, step, train",
     ),
     Row(
         "no rounds",

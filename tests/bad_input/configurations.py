@@ -55,11 +55,11 @@ CONFIGURATIONS = [
         "mappings",
     ),
     of("seed: !!int three\n", "tag that does not fit", "c.yaml:1: not valid YAML: three can't be read as an integer"),
-    of(BOMB, "bomb of anchors", "c.yaml:9: not valid YAML: what begins here stands for more than 65,536 values"),
+    of(BOMB, "bomb of anchors", "c.yaml:9: not valid YAML: what starts here expands to more than 65,536 values"),
     of(
         BOMB_OF_MERGES,
         "bomb of merges",
-        "c.yaml:15: not valid YAML: what begins here stands for more than 65,536 values",
+        "c.yaml:15: not valid YAML: what starts here expands to more than 65,536 values",
     ),
     of(
         'local: {learning_rate: "\\UFFFFFFFF"}\n',
@@ -83,7 +83,7 @@ CONFIGURATIONS = [
     of(
         "local: &local {epochs: *local}\n",
         "anchor of itself",
-        "c.yaml:1: not valid YAML: what begins here holds itself",
+        "c.yaml:1: not valid YAML: what starts here holds itself",
     ),
     of("[" * 5000, "deeply nested", "c.yaml: not valid YAML: it is nested too deeply"),
     of(

@@ -225,7 +225,7 @@ DATASETS = [
     Row(
         "fewer labels than images",
         TRAIN,
-        "data.file: d.h5: train/images holds 24 samples, but train/labels 23",
+        "data.file: d.h5: train/images holds 24 samples, but train/labels holds 23",
         put("train/labels", np.arange(23) % 3),
     ),
     Row(
@@ -244,7 +244,7 @@ DATASETS = [
     Row(
         "one class only",
         TRAIN,
-        "data.file: d.h5: train/labels holds one class only (2); a classifier needs two or more",
+        "data.file: d.h5: train/labels holds only one class (2); a classifier needs at least two",
         put("train/labels", np.full(24, 2)),
     ),
     Row(

@@ -78,7 +78,7 @@ RESUMES = [
     Row(
         "resume without a run",
         RESUME,
-        "--resume: there is no run runs/quickstart-K here; name its folder with --output",
+        "--resume: there is no run runs/quickstart-K here; name the run's folder with --output",
     ),
     Row(
         "resume misspelt",
@@ -119,21 +119,21 @@ RESUMES = [
     Row(
         "resume with fewer epochs",
         going_on("--local.epochs", "1"),
-        "local.epochs was 2 in run and is 1 now; it may only grow",
+        "local.epochs was 2 in run and is 1 now; it can only be increased",
         run(),
     ),
     Row(
         "resume with more local epochs behind the aggregation",
         going_on("--local.epochs", "9"),
-        "local.epochs was 2 in run and is 9 now; it may only grow until phase dnn has begun, which builds on its "
-        "result",
+        "local.epochs was 2 in run and is 9 now; it can only be increased until phase dnn has started, which "
+        "builds on its result",
         run(begun="dnn"),
     ),
     Row(
         "resume with more epochs of the DNN behind the coherent phase",
         going_on("--aggregation.epochs", "99"),
-        "aggregation.epochs was 10 in run and is 99 now; it may only grow until phase coherent_transfer has begun, "
-        "which builds on its result",
+        "aggregation.epochs was 10 in run and is 99 now; it can only be increased until phase "
+        "coherent_transfer has started, which builds on its result",
         run(begun="coherent_transfer"),
     ),
     Row(
@@ -159,19 +159,19 @@ RESUMES = [
     Row(
         "resume on another data set",
         going_on(),
-        "data.file: good.h5 is not the data set with which run was begun (fingerprint FINGERPRINT, not FINGERPRINT)",
+        "data.file: good.h5 is not the data set with which run was started (fingerprint FINGERPRINT, not FINGERPRINT)",
         other_data,
     ),
     Row(
         "output holds a complete run of another data set",
         ("train", "--data.file", "other.h5", "--model.name", "vgg1", "--output", "run"),
-        "data.file: other.h5 is not the data set with which run was begun (fingerprint FINGERPRINT, not FINGERPRINT)",
+        "data.file: other.h5 is not the data set with which run was started (fingerprint FINGERPRINT, not FINGERPRINT)",
         complete_with_another_file,
     ),
     Row(
         "resume on another device",
         going_on(),
-        "run was begun on cuda, but this job would resume it on cpu; use --device cuda",
+        "run was started on cuda, but this job would resume it on cpu; use --device cuda",
         run(device="cuda"),
     ),
     Row(

@@ -164,14 +164,14 @@ RUNS = [
             "--decomposition.boxes",
             "[[[0, 0], [9, 6]]]",
         ),
-        "decomposition.boxes[0] is [[0, 0], [9, 6]], which along axis 0 is not a part of 0 to 8; "
-        "use 0 <= first < last <= 8",
+        "decomposition.boxes[0] is [[0, 0], [9, 6]], which along axis 0 is not within 0 to 8; use 0 <= first "
+        "< last <= 8",
     ),
     Row(
         "boxes of too many axes",
         boxes(THREE_AXES),
-        "decomposition.boxes[0] is [[0, 0, 0], [4, 4, 4]], but the image has 2 spatial axes; name "
-        "2 first and 2 last pixels",
+        "decomposition.boxes[0] is [[0, 0, 0], [4, 4, 4]], but the image has 2 spatial axes; give 2 first and"
+        " 2 last pixels",
     ),
     Row(
         "coarse with nothing to average",
@@ -187,19 +187,19 @@ RUNS = [
     Row(
         "shift beyond the image",
         given("--augmentation.shift", "9"),
-        "augmentation.shift is 9 pixels along axis 0, where the images have 8; use 0 to 7; "
-        "augmentation.shift is 9 pixels along axis 1, where the images have 6; use 0 to 5",
+        "augmentation.shift is 9 pixels along axis 0, but the images have 8; use 0 to 7; augmentation.shift "
+        "is 9 pixels along axis 1, but the images have 6; use 0 to 5",
     ),
     Row(
         "CNNs without room",
         given("--decomposition.grid", "8,6", "--decomposition.overlap", "0", "--model.width", "1"),
-        "48 local CNNs of width 1 have 2,064 parameters, more than the global CNN of width 1 has "
-        "(54); raise model.width, use fewer subdomains, or set model.local_width to a number",
+        "48 local CNNs of width 1 have 2,064 parameters, more than the global CNN of width 1 (54); increase "
+        "model.width, use fewer subdomains, or set model.local_width to a number",
     ),
     Row(
         "early stopping without validation",
         given("--local.early_stopping", "2", "--data.validation_fraction", "0"),
-        "local.early_stopping needs a validation split, and FOLDER/good.h5 has none; set data.validation_fraction",
+        "local.early_stopping needs a validation split, but FOLDER/good.h5 has none; set data.validation_fraction",
     ),
     Row(
         "subset larger than the data",
@@ -219,12 +219,12 @@ RUNS = [
     Row(
         "class named twice",
         given("--data.classes", "0,ant"),
-        "data.classes is [0, 'ant'], which names class 'ant' twice; name each once",
+        "data.classes is [0, 'ant'], which names class 'ant' twice; name each class once",
     ),
     own(
         "mine_few:one_too_few",
-        "model.name is 'mine_few:one_too_few', which maps a batch of shape (2, 2, 4, 3) to (2, 2); "
-        "logits of shape (2, 3) are needed",
+        "model.name is 'mine_few:one_too_few', which maps a batch of shape (2, 2, 4, 3) to (2, 2); it must "
+        "return logits of shape (2, 3)",
         mpirun=True,
     ),
     own(
@@ -238,8 +238,8 @@ RUNS = [
     ),
     own(
         "mine_shallow:shallow",
-        "model.name is 'mine_shallow:shallow', which maps a batch of shape (2, 2, 4, 3) to (2, 2, "
-        "4, 3); logits of shape (2, 3) are needed",
+        "model.name is 'mine_shallow:shallow', which maps a batch of shape (2, 2, 4, 3) to (2, 2, 4, 3); it "
+        "must return logits of shape (2, 3)",
     ),
     own(
         "mine_dense:dense",
@@ -251,8 +251,8 @@ RUNS = [
     own("mine_number:number", "model.name is 'mine_number:number', which is a int; it must be a function"),
     own(
         "mine_absent:absent",
-        "model.name is 'mine_absent:absent', but FOLDER/mine_absent.py has no 'absent'; check the name behind the "
-        "colon, and that no other module has the name of yours",
+        "model.name is 'mine_absent:absent', but FOLDER/mine_absent.py has no 'absent'; check the name after "
+        "the colon, and that no other module has the same name as yours",
     ),
     own(
         "mine_broken:factory",

@@ -93,8 +93,8 @@ SOURCES = [
     Row(
         "truncated archive",
         given("folder"),
-        "source is damaged or no tar archive: Compressed file ended before the end-of-stream marker was reached; "
-        "download it again",
+        "source is damaged or not a tar archive: Compressed file ended before the end-of-stream marker was "
+        "reached; download it again",
         text(tar_bytes(IMAGES)[:80], "source"),
     ),
     Row(
@@ -182,7 +182,7 @@ SOURCES = [
     Row(
         "fewer labels than images in arrays",
         given("npz"),
-        "source: images.npy holds 8 images, but source: labels.npy 2 labels",
+        "source: images.npy holds 8 images, but source: labels.npy holds 2 labels",
         text(zip_bytes({**ARRAYS, "labels.npy": npy([0, 1])}), "source"),
     ),
     Row(
@@ -221,7 +221,7 @@ SOURCES = [
     Row(
         "file to make has too long a name",
         ("prepare", "npy", "source", LONG),
-        f"{LONG} has a name of 300 bytes; use 200 at most",
+        f"{LONG} has a name of 300 bytes; use at most 200",
         files(ARRAYS),
     ),
     Row(

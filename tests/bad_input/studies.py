@@ -53,7 +53,7 @@ STUDIES = [
     Row(
         "a value twice",
         STUDY,
-        "s.yaml:2: the matrix has two runs seed=0; name each value once, and cases so that they differ",
+        "s.yaml:2: the matrix has two runs seed=0; list each value once, and give cases different labels",
         text(study("{seed: [0, 0]}"), "s.yaml"),
     ),
     Row(

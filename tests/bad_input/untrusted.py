@@ -63,19 +63,19 @@ UNTRUSTED = [
     Row(
         "tar member that leads outside",
         given("folder"),
-        "source has a member named '..', which points outside the archive; don't trust this archive",
+        "source has a member named '..', which points outside the archive; don't trust it",
         text(tar_bytes({"ran.png": PNG, "../ran": PNG}), "source"),
     ),
     Row(
         "tar member of an absolute path",
         given("folder"),
-        "source has a member named '/tmp', which points outside the archive; don't trust this archive",
+        "source has a member named '/tmp', which points outside the archive; don't trust it",
         text(tar_bytes({**IMAGES, "/tmp/ran.png": PNG}), "source"),
     ),
     Row(
         "zip member that leads outside",
         given("folder"),
-        "source has a member named 'a/../../ran', which points outside the archive; don't trust this archive",
+        "source has a member named 'a/../../ran', which points outside the archive; don't trust it",
         text(zip_bytes({**IMAGES, "a/../../ran": PNG}), "source"),
     ),
     Row(
