@@ -187,7 +187,7 @@ def _python() -> str:
     lines = [
         "# Python API\n",
         "What `import hpcdd` offers. Importing it imports neither torch nor MPI; each name is imported when it is "
-        "first used. The commands are thin over these functions. Docstrings follow.\n",
+        "first used. The commands are thin wrappers around these functions. The docstrings follow.\n",
     ]
     for title, names in PUBLIC:
         lines.append(f"\n## {title}\n")

@@ -10,7 +10,7 @@ from .results import Accuracy, Part
 
 
 class Evaluation(Part):
-    """The file: a trained model on one split of a data set."""
+    """The content of evaluation.json: a trained model on one split of a data set."""
 
     format: Literal[1] = 1
     model: str
@@ -29,5 +29,5 @@ class Evaluation(Part):
     ranks: PositiveInt
 
     def content(self) -> dict[str, Any]:
-        """As plain data."""
+        """The content as plain data."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -107,7 +107,7 @@ class Accuracy(Voting):
 
 
 class Results(Part):
-    """The file."""
+    """The content of results.json."""
 
     format: Literal[1] = 1
     name: str
@@ -144,10 +144,10 @@ class Results(Part):
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Reads the file; names are made printable, for they may come from anywhere.
+        """Reads the file; names are made printable, because they may come from untrusted sources.
 
         Raises:
-            UserError: it can't be read, is damaged, or of another format; names the file and the field.
+            UserError: the file can't be read, is damaged, or has another format; names the file and the field.
         """
         found = read_json(path, cls)
         return found.model_copy(
@@ -155,35 +155,35 @@ class Results(Part):
         )
 
     def content(self) -> dict[str, Any]:
-        """As plain data."""
+        """The content as plain data."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def write(self, path: Path) -> None:
         """Writes the file.
 
         Raises:
-            WriteError: it can't be written.
+            WriteError: the file can't be written.
         """
         with writing(path):
             write_json(path, self.content())
 
     @property
     def local(self) -> list[float]:
-        """Test accuracy of the local CNN of each subimage; a coarse subdomain's is left out."""
+        """Test accuracy of the local CNN of each subimage, without the coarse subdomain."""
         return self.accuracy["test"].local[: len(self.decomposition.boxes)]
 
     def strategy(self, name: str, split: str = "test") -> float | None:
-        """Accuracy of a strategy; of ``local``, the mean over the subimages; None where it was not trained."""
+        """Accuracy of a strategy (for ``local``, the mean over the subimages); None if it was not trained."""
         if name == "local":
             return sum(self.local) / len(self.local) if self.local else None
         return self.accuracy[split].of(name)
 
     def core_seconds_of(self, name: str) -> float:
-        """CPU seconds of all ranks for the phases that lead to a strategy, once it is trained."""
+        """CPU seconds of all ranks for the phases that lead to a trained strategy."""
         return sum(self.core_seconds.get(phase, 0.0) for phase in STRATEGIES[name].phases)
 
     def seconds_of(self, phase: str) -> float | None:
-        """Of a phase on the ranks that took longest; None where it was not run. Of ``local``, of the slowest CNN."""
+        """Seconds of a phase on the slowest ranks (for ``local``, of the slowest CNN); None if it was not run."""
         found = self.seconds.get(phase)
         return max(found, default=0.0) if isinstance(found, list) else found
 

@@ -307,12 +307,12 @@ class Config(Settings):
         """The configuration of a YAML file, with some settings replaced.
 
         Args:
-            path: of the file; default: the packaged quick start.
-            overrides: values by full name (``local.epochs``), or by section a mapping of them.
+            path: path of the file; default: the packaged quick start.
+            overrides: values by full name (``local.epochs``), or nested mappings by section.
 
         Raises:
-            UserError: with a line for each mistake: its place in the file or among the overrides, what was found, and
-                the nearest name where one is unknown.
+            UserError: with one line per mistake: its place in the file or the overrides, what was found, and the
+                nearest valid name if a name is unknown.
         """
         from .loading import load  # which imports this class
         from .options import Overrides
@@ -321,11 +321,11 @@ class Config(Settings):
 
     @property
     def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:
-        """What the DNN sees in the coherent phase, the default resolved."""
+        """Input of the DNN in the coherent phase, with the default resolved."""
         return self.coherent.features or self.aggregation.features
 
     def coherent_from(self, start: str) -> CoherentSettings:
-        """The settings of the coherent phase for a start: learning rates resolved, and nothing frozen from scratch."""
+        """The settings of the coherent phase for a start, with rates resolved; nothing is frozen from scratch."""
         local, coherent = self.local, self.coherent
         if start == "scratch":
             coherent = coherent.model_copy(update={"frozen": 0})

@@ -10,11 +10,11 @@ class CollectiveError(Exception):
     """An error that all ranks of a communicator can raise together. An error on a single rank ends the whole job.
 
     Attributes:
-        agreed: number of ranks that have raised it together; 0 of an error that this rank has met alone. Only the
+        agreed: number of ranks that raised it together; 0 for an error on this rank only. Only the
             agreements set it: :meth:`hpcdd.mpi.communicator.Comm.on_root` and
             :meth:`~hpcdd.mpi.communicator.Comm.on_all`, :meth:`hpcdd.mpi.stop.Stop.agree`, and that of a study at the
             end of a phase.
-        exit_code: of the job that it ends.
+        exit_code: exit code of the job that it ends.
     """
 
     agreed = 0

@@ -101,11 +101,11 @@ class Decomposition:
 
     Attributes:
         image: spatial shape of the whole image, pixels.
-        parts: subdomains along each axis; None where the boxes were given one by one.
-        overlap: pixels along each axis by which a box reaches over an interior side of its core.
-        cores: those of a grid tile the image.
-        boxes: the cores grown by the overlap, and to one shape if they are uniform: what the local CNNs see.
-        coarse: block of pixels that the coarse subdomain averages to one; None without a coarse subdomain.
+        parts: subdomains along each axis; None if the boxes were given explicitly.
+        overlap: pixels along each axis by which a box extends beyond an interior side of its core.
+        cores: the boxes without overlap; those of a grid tile the image.
+        boxes: the cores extended by the overlap, and to one shape if they are uniform: the input of the local CNNs.
+        coarse: block of pixels that the coarse subdomain averages into one; None without a coarse subdomain.
     """
 
     image: tuple[int, ...]
@@ -117,7 +117,7 @@ class Decomposition:
 
     @classmethod
     def grid(cls, image: Sequence[int], grid: Sequence[int], overlap: int | Sequence[int] = 0) -> Self:
-        """Cuts each axis evenly; remainders are spread, so that sizes along an axis differ by at most one pixel.
+        """Cuts each axis evenly; remainders are spread, so sizes along an axis differ by at most one pixel.
 
         Args:
             image: spatial shape, pixels.
@@ -160,7 +160,7 @@ class Decomposition:
 
     @classmethod
     def from_boxes(cls, image: Sequence[int], boxes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Self:
-        """Takes the boxes as they are given, each as (start, stop); they need not tile the image.
+        """Uses explicit boxes, each given as (start, stop); they need not tile the image.
 
         Raises:
             ValueError: naming each box that is empty or reaches beyond the image, with axis and numbers.
@@ -199,9 +199,9 @@ class Decomposition:
         return made.with_coarse() if settings.coarse else made
 
     def with_uniform_boxes(self) -> Self:
-        """The same with boxes of one shape, so that all local CNNs are of one shape.
+        """The same decomposition with boxes of one shape, so all local CNNs have the same shape.
 
-        Along an axis every box becomes as long as the longest one: it grows on both sides alike, and where it meets the
+        Along an axis every box becomes as long as the longest one: it grows equally on both sides or, at the
         image's border, on the other side.
         """
         largest = [max(box.shape[axis] for box in self.boxes) for axis in range(len(self.image))]
@@ -216,13 +216,13 @@ class Decomposition:
         return replace(self, boxes=tuple(map(grown, self.boxes)))
 
     def with_coarse(self) -> Self:
-        """The same with one more subdomain: the whole image, averaged down to at most the size of the largest box.
+        """The same with a coarse subdomain: the image averaged down to at most the size of the largest box.
 
-        It is what the coarse space is to a two-level domain decomposition method: each box sees details of a part,
-        this one sees the whole without details.
+        It corresponds to the coarse space of a two-level domain decomposition method: each box sees the details of a
+        part, this one sees the whole without details.
 
         Raises:
-            ValueError: a box is as large as the image, which leaves nothing to average.
+            ValueError: a box is as large as the image, so there is nothing to average.
         """
         largest = [max(box.shape[axis] for box in self.boxes) for axis in range(len(self.image))]
         block = tuple(-(-n // m) for n, m in zip(self.image, largest, strict=True))
@@ -235,7 +235,7 @@ class Decomposition:
 
     @property
     def subdomains(self) -> tuple[Subdomain, ...]:
-        """What each of the S local CNNs sees; the coarse subdomain is the last one."""
+        """The input region of each of the S local CNNs; the coarse subdomain is the last one."""
         ones = (1,) * len(self.image)
         fine = tuple(Subdomain(box, ones) for box in self.boxes)
         return fine if self.coarse is None else (*fine, Subdomain(Box((0,) * len(self.image), self.image), self.coarse))
@@ -245,7 +245,7 @@ class Decomposition:
         return len(self.boxes) + (self.coarse is not None)
 
     def coverage(self) -> float:
-        """Share of the image's pixels that at least one box contains, in (0, 1]."""
+        """Fraction of the image's pixels that at least one box contains, in (0, 1]."""
         import numpy as np
 
         # Between neighbouring ends of boxes all pixels are alike; so memory depends on the boxes, not on the image.
@@ -263,7 +263,7 @@ class Decomposition:
         return float(pixels) / math.prod(self.image)
 
     def assemble(self, subimages: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Puts the cores of the boxes' subimages together to the image again.
+        """Reassembles the image from the cores of the boxes' subimages.
 
         Args:
             subimages: one array for each box, of shape (..., *box.shape), of one dtype.
@@ -272,7 +272,7 @@ class Decomposition:
             Array (..., *image).
 
         Raises:
-            ValueError: the cores do not tile the image (explicit boxes may leave gaps or meet twice).
+            ValueError: the cores do not tile the image (explicit boxes may leave gaps or overlap).
         """
         import numpy as np
 

@@ -103,7 +103,7 @@ class RankLayout:
         if idle := [place.rank for place in self.places if not place.subdomains]:
             found.append(
                 f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(idle)} "
-                f"{'has' if len(idle) == 1 else 'have'} nothing to do and will wait; "
+                f"{'is' if len(idle) == 1 else 'are'} idle; "
                 f"use a multiple of {self.num_subdomains} ranks"
             )
         users: dict[tuple[str, str], list[int]] = {}

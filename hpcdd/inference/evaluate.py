@@ -87,19 +87,19 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     comm: MPI.Comm | None = None,
 ) -> Evaluation:
-    """Evaluates a trained model as ``hpcdd evaluate`` does; collective over ``comm``.
+    """Evaluates a trained model like ``hpcdd evaluate``; collective over ``comm``.
 
     Args:
         run: directory of a run, or its model.h5.
         data, split, output, own, device: see :class:`hpcdd.inference.evaluate_request.EvaluateRequest`.
-        comm: of mpi4py, which is duplicated; default: COMM_WORLD, in a plain process that process alone.
+        comm: a communicator of mpi4py, which is duplicated; default: COMM_WORLD, or this process alone without mpirun.
 
     Returns:
-        On every rank the same.
+        The evaluation, the same on every rank.
 
     Raises:
-        UserError: on all ranks, if model and data set do not go together.
-        WriteError: on all ranks.
+        UserError: on all ranks: the model and the data set do not match.
+        WriteError: on all ranks: the results can't be written.
     """
     request = EvaluateRequest(Path(run), data, split, None if output is None else Path(output), own, device)
     with ranks_of(comm) as ranks:
@@ -110,8 +110,8 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     """Called by all ranks; root prints, and writes what is wanted.
 
     Raises:
-        UserError: on all ranks, if model and data set do not go together.
-        WriteError: on all ranks.
+        UserError: on all ranks: the model and the data set do not match.
+        WriteError: on all ranks: the results can't be written.
     """
     start = time.perf_counter()
     task = comm.on_root(lambda: _task(request))

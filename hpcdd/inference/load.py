@@ -11,20 +11,20 @@ from .classifier import Classifier
 
 
 def load(path: str | Path, strategy: str | None = None, own: str | None = None) -> Classifier:
-    """Loads a model from the directory of a run that is complete, or from its model.h5 alone.
+    """Loads a model from the directory of a complete run, or from its model.h5 alone.
 
     Args:
-        path: of the directory or the file.
-        strategy: by what it is to decide, named as in results.json; default: the coherent model, by transfer before
-            from scratch, and without one the DNN.
-        own: ``package.module:factory`` that may be imported and called, where the CNNs are the user's own (unless the
+        path: path of the directory or the file.
+        strategy: the strategy that makes the predictions, named as in results.json; default: the coherent model (by
+            transfer, else from scratch), or the DNN if there is none.
+        own: ``package.module:factory`` that may be imported and called, if the CNNs are the user's own (unless the
             environment variable HPCDD_MODEL_MODULES decides, see :func:`hpcdd.models.registry.check_consent`).
 
     Returns:
         The model on the CPU, in evaluation mode.
 
     Raises:
-        UserError: no such model, one that is not complete, a damaged one, or a strategy that it was not trained for.
+        UserError: the model does not exist, is incomplete or damaged, or was not trained for the strategy.
     """
     return Classifier(read_model(model_of(Path(path)), own), strategy)
 

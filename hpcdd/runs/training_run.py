@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run that is complete; the same on every rank.
+    """A complete run; the same on every rank.
 
     Attributes:
-        directory: of the run, with results.json and model.h5.
+        directory: the run directory, with results.json and model.h5.
     """
 
     directory: Path
 
     @property
     def results(self) -> Results:
-        """results.json, read anew."""
+        """The content of results.json, read from the file."""
         return Results.read(RunDirectory(self.directory).results)
 
 
 def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
-    """Trains as ``hpcdd train`` does: local CNNs, DNN and coherent model, up to results.json and model.h5.
+    """Trains like ``hpcdd train``: local CNNs, DNN and coherent model; writes results.json and model.h5.
 
-    Collective over ``comm``. Where ``config.output`` names an unfinished run, it is resumed; a complete one
-    is returned as it is. While the function runs, Ctrl-C and the signals of a batch system stop the run in good order,
-    with a checkpoint; handlers and torch's number of threads are restored behind it.
+    Collective over ``comm``. If ``config.output`` names an unfinished run, it is resumed; a complete run
+    is returned unchanged. While the function runs, Ctrl-C and the signals of a batch system stop the run cleanly,
+    with a checkpoint; signal handlers and torch's number of threads are restored afterwards.
 
     Args:
-        config: the same on every rank; root's counts.
-        comm: of mpi4py, which is duplicated; default: COMM_WORLD, in a plain process that process alone.
+        config: the same on every rank; root's is used.
+        comm: a communicator of mpi4py, which is duplicated; default: COMM_WORLD, or this process alone without mpirun.
 
     Returns:
         The run, on every rank.
 
     Raises:
-        UserError: on all ranks, before any training: something does not fit, or this is not the main thread.
+        UserError: on all ranks, before any training: a setting is invalid, or this is not the main thread.
         DivergedError: in one process, the loss became NaN or infinite.
-        StopRequest: on all ranks: it was stopped by a signal, and can be resumed.
+        StopRequest: on all ranks: the run was stopped by a signal, and can be resumed.
         WriteError: on all ranks: the results can't be written.
 
-    Anything that one of several ranks meets alone ends the whole job, with that rank's message.
+    An exception on only one of several ranks ends the whole job, with that rank's message.
     """
     with ranks_of(comm) as ranks:
         job = ranks.on_root(lambda: resume.job_of(config))

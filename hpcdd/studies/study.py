@@ -90,9 +90,7 @@ def _words(stage: Stage, ranks: int) -> str:
     idle = ranks - stage.groups * stage.size
     runs, size = len(stage.entries), f"{stage.size} rank{'s' * (stage.size > 1)}"
     text = f"{runs} run{'s' * (runs > 1)} on {stage.groups} group{'s' * (stage.groups > 1)} of {size}"
-    one = idle == 1
-    sleepers = f"; {idle} of {ranks} ranks {'has' if one else 'have'} nothing to do and sleep{'s' * one}"
-    return text + (sleepers if idle else "")
+    return text + (f"; {idle} of {ranks} ranks {'is' if idle == 1 else 'are'} idle" if idle else "")
 
 
 def _end(directory: StudyDirectory, order: StudyRequest, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:

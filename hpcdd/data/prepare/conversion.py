@@ -41,17 +41,17 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> DatasetInfo:
-    """Makes a dataset file, and a contact sheet next to it, as ``hpcdd prepare`` does; in one process.
+    """Makes a dataset file, and a contact sheet next to it, like ``hpcdd prepare``; in one process.
 
     Args:
-        kind: of the source, such as ``folder`` or ``nifti``, see :data:`hpcdd.data.prepare.importers.IMPORTERS`.
+        kind: kind of the source, such as ``folder`` or ``nifti``, see :data:`hpcdd.data.prepare.importers.IMPORTERS`.
         source: file or folder; None for ``phantom``, which computes its images.
-        out: the dataset file.
-        options: of the kind, by the names of the command's options.
+        out: path of the dataset file.
+        options: options of the kind, named as on the command line.
         settings: further fields of :class:`hpcdd.data.prepare.request.PrepareRequest`.
 
     Raises:
-        UserError: the settings or the source are not what they should be; nothing is written then.
+        UserError: the settings or the source are invalid; nothing is written.
     """
     if kind not in IMPORTERS:
         raise UserError(f"prepare: {kind!r} is not a kind of source; use one of {', '.join(IMPORTERS)}")
