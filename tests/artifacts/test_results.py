@@ -245,7 +245,7 @@ def test_the_plan_is_printed_with_its_warnings(tiny: Path) -> None:
     assert "leave 8.3% of the image out" in text
     assert "rank 0 on node1, cpu, 1 thread: subdomain 0, 1" in text
     assert "rank 1 on node1, cpu, 2 threads: no subdomain" in text
-    assert "warning: 2 ranks for 2 subdomains: rank 1 has nothing to do" in text
+    assert "warning: 2 ranks for 2 subdomains: rank 1 is idle" in text
 
 
 def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_plan_names_replicas_and_the_coarse_subdomain(tiny: Path) -> None:
     assert "rank 0 on node1, cpu, 3 threads: subdomain 0, replica 0 of 2\n" in text
     assert "rank 3 on node2, cpu, 3 threads: subdomain 1, replica 1 of 2\n" in text
     assert "rank 6 on node1, cpu, 3 threads: no subdomain\n" in text
-    assert "rank 6 has nothing to do" in text
+    assert "rank 6 is idle" in text
     assert "memory on root" not in text, "nothing is gathered"
 
 

@@ -62,7 +62,7 @@ def test_a_mesh_of_what_was_assigned(subdomains: int, ranks: int) -> None:
         assert layout.places[owner].replica == 0
         assert all(s not in one.subdomains for one in layout.places[:owner])
     assert layout.owner(0) == 0, "root works"
-    named = [warning for warning in layout.warnings() if "nothing to do" in warning]
+    named = [warning for warning in layout.warnings() if " idle; " in warning]
     assert len(named) == (ranks > subdomains and ranks % subdomains > 0)
 
 
@@ -144,7 +144,7 @@ def test_replicas_of_two_subdomains() -> None:
     assert layout.replicas == 2
     assert [one["replica"] for one in layout.as_list()] == [0, 1, 0, 1, 0]
     (warning,) = layout.warnings()
-    assert "5 ranks for 2 subdomains: rank 4 has nothing to do" in warning
+    assert "5 ranks for 2 subdomains: rank 4 is idle" in warning
     assert warning.endswith("use a multiple of 2 ranks")
     assert RankLayout(2, tuple(replicas)).warnings() == []
 
@@ -158,9 +158,9 @@ def test_nothing_to_warn_of() -> None:
 def test_spare_ranks_are_named() -> None:
     (warning,) = RankLayout(2, (place(0, 0), place(1, 1), place(2), place(3))).warnings()
     assert "4 ranks for 2 subdomains" in warning
-    assert "rank 2, 3 have nothing to do and will wait; use a multiple of 2 ranks" in warning
+    assert "rank 2, 3 are idle; use a multiple of 2 ranks" in warning
     (warning,) = RankLayout(1, (place(0, 0), place(1))).warnings()
-    assert "rank 1 has nothing to do" in warning
+    assert "rank 1 is idle" in warning
 
 
 def test_ranks_that_share_a_gpu_are_named_and_spare_ones_are_not() -> None:
