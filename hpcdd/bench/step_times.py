@@ -255,7 +255,7 @@ def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
     print(
         f"{results[0].device}, {results[0].threads} thread{'s' if results[0].threads > 1 else ''} for each rank; "
         f"a rank that is ready to train takes {runtime_bytes / 2**20:,.0f} MiB\n"
-        "milliseconds of a step on the slowest rank: median (quartiles); ranks at work on a host\n\n"
+        "milliseconds per step on the slowest rank: median (quartiles); ranks: working ranks per host\n\n"
         f"{'':<11}{'batch':>7}{'summands':>9}{'ranks':>6}{'ms':>28}{'GFLOP':>9}{'GFLOP/s':>9}"
     )
     for step in results:

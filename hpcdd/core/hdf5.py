@@ -111,8 +111,9 @@ def missing(dataset: h5py.Dataset) -> str | None:
         if not h5py.h5z.filter_avail(code):
             known = name.decode("ascii", "replace").partition(";")[0]
             return (
-                f"is packed by the filter {code} ({known or 'without a name'}), which is not installed here; rewrite "
-                "the file by `h5repack -f GZIP=4 IN OUT` where it is, or set HDF5_PLUGIN_PATH to the filter's folder"
+                f"is packed by the filter {code} ({known or 'without a name'}), which is not installed here; on a "
+                "machine that has it, rewrite the file by `h5repack -f GZIP=4 IN OUT`, or set HDF5_PLUGIN_PATH to the "
+                "filter's folder"
             )
     if dataset.shape is None:
         return None

@@ -79,8 +79,9 @@ def run(
     plan_tables.print_messages(config, problem, ranks, out)
     if measured is None:
         print(
-            "\nNo times without a machine file. Make one on the machine that is meant, on as many ranks as one of its "
-            "hosts will have (and on more hosts, for the messages between them):\n"
+            "\nNo times without a machine file. Make one on the target machine, with as many ranks as each "
+            "of its hosts will have (and on several hosts, for the messages between them):"
+            "\n"
             "  mpirun -n N hpcdd bench step [CONFIG] --output machine.json\n"
             "  mpirun -n N hpcdd bench collectives [CONFIG] --output machine.json\n"
             f"  hpcdd plan [CONFIG] -n {ranks} --machine machine.json",

@@ -53,7 +53,7 @@ def print_memory(
         budget: of a host, in words, for what ``auto`` chooses.
     """
     kinds = ("libraries", "samples", "weights", "gradients", "optimizer", "activations", "decisions", "total")
-    table = _table("memory of a rank at its fullest moment, MiB", "ranks", "CNNs", *kinds, "when")
+    table = _table("peak memory of a rank, MiB", "ranks", "CNNs", *kinds, "when")
     on_gpu = any(place.device != "cpu" for place in layout.places)
     if on_gpu:
         table.add_column("on the GPU", justify="right")
@@ -71,7 +71,7 @@ def print_memory(
     print(
         "libraries: "
         + (
-            "as measured in a job of this machine"
+            "measured in a job on this machine"
             if measured
             else f"measured in this process, and {MPI_BYTES >> 20} MiB for MPI"
         ),
@@ -134,7 +134,9 @@ def print_times(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
     table.add_section()
     table.add_row("together", "", "", "", "", f"{total(phases):,.2f}")
     _print(table, out)
-    print("without start, reading, what torch loads at the first step, checkpoints and final evaluations", file=out)
+    print(
+        "excluding start-up, reading, what torch loads at the first step, checkpoints and final evaluations", file=out
+    )
     _print_efficiency(costs, ranks, out)
     print("times of computation:", file=out)
     for basis in dict.fromkeys(costs.clock.bases.values()):
@@ -161,7 +163,7 @@ def _print_efficiency(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
             seconds = total(costs.phases(n))
             strong = [f"{seconds:,.2f}", f"{efficiency(alone, n, seconds):.2f}"]
         else:
-            strong = ["too many for a batch", ""]
+            strong = ["too many ranks for a batch", ""]
         most = -(-num_subdomains // layout.across)
         table.add_row(
             f"{n:,}", f"{hosts:,}", f"{most:,}", f"{layout.replicas:,}", *strong, f"{weak:,.2f}",

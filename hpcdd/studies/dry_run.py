@@ -148,8 +148,8 @@ def _print(
     steps = sum(sum(cost.steps.values()) for _, cost, _ in rows)
     most, memory = max(entry.ranks for entry, _, _ in rows), max(cost.memory for _, cost, _ in rows)
     print(
-        f"in all {steps:,} training steps, what is imported from another run counted once; on {most} "
-        f"rank{'s' * (most > 1)} at most, of {memory / 2**20:,.0f} MiB",
+        f"{steps:,} training steps in total, counting imported results once; on {most} rank{'s' * (most > 1)} at most, "
+        f"of {memory / 2**20:,.0f} MiB",
         file=out,
     )
     if seconds:

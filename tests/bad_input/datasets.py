@@ -173,8 +173,9 @@ DATASETS = [
     Row(
         "pixels packed by a filter that is not here",
         TRAIN,
-        "data.file: d.h5: train/images is packed by the filter 32001 (without a name), which is not installed here; "
-        "rewrite the file by `h5repack -f GZIP=4 IN OUT` where it is, or set HDF5_PLUGIN_PATH to the filter's folder",
+        "data.file: d.h5: train/images is packed by the filter 32001 (without a name), which is not installed here; on "
+        "a machine that has it, rewrite the file by `h5repack -f GZIP=4 IN OUT`, or set HDF5_PLUGIN_PATH to the "
+        "filter's folder",
         changed(packed_by_blosc),
     ),
     Row("no training split", TRAIN, "data.file: d.h5: there is no group 'train'", without("train")),

@@ -46,7 +46,7 @@ def measured(path: Path, *, seconds: float = 1e-2, latency: float = 1e-5, cores:
 def test_who_owns_what_and_what_it_takes(tiny: Path, tmp_path: Path) -> None:
     text = plan(tiny, "-n", "2", "--picture", str(tmp_path / "boxes.png"))
     assert row(text, "boxes and their owners", "1")[1:4] == ["0:12 x 4:12", "12 x 8", "1"]
-    memory = row(text, "memory of a rank", "0")
+    memory = row(text, "peak memory of a rank", "0")
     parts = [float(cell.replace(",", "")) for cell in memory[2:9]]
     assert sum(parts) == pytest.approx(float(memory[9].replace(",", "")), abs=0.5)
     assert row(text, "messages of a rank", "local")[1:4] == ["0", "0", "per step"]

@@ -121,7 +121,7 @@ def test_a_dry_run_counts_what_is_shared_once(study: str) -> None:
         ("grid=1x2,dropout_scale=1.0,seed=0", "2", "2", str(2 * 4 + 20 + 10), ""),
         ("grid=1x2,dropout_scale=0.5,seed=0", "2", "2", str(20 + 10), "local"),
     ]
-    assert f"in all {46 + 30 + 38 + 30} training steps" in out.getvalue()
+    assert f"{46 + 30 + 38 + 30} training steps in total" in out.getvalue()
 
 
 def test_a_dry_run_tells_hours_with_a_machine(study: str, tmp_path: Path) -> None:
