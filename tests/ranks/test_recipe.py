@@ -66,6 +66,7 @@ def test_the_same_bits_on_any_number_of_ranks_and_after_stops(config: Path, tmp_
     assert accuracy["coherent_transfer"] > 0.5
 
 
+@pytest.mark.slow
 def test_what_runs_beside_it(config: Path, tmp_path: Path) -> None:
     """Data parallelism, the distributed DNN, CNNs together, streaming, the global CNN."""
     words: list[str | Path] = ["train", config, "--progress", "off", "--output"]

@@ -228,6 +228,7 @@ def test_what_only_some_replicas_can_not_add_ends_the_run_and_not_the_job(mpi: L
         assert all(line.startswith("phase coherent_transfer: a summand of the DNN's first layer is ") for line in lines)
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_do_every_run_once(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
     study = write(tmp_path, "repeats", tiny, {"seed": [0, 1, 2, 3]})
     jobs = [mpi.start(1, ["-m", "hpcdd", "study", study, "--output", "both"], tmp_path) for _ in range(2)]

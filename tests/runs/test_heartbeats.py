@@ -97,6 +97,7 @@ def test_stopped_processes_are_all_named_by_one(tmp_path: Path) -> None:
     assert "phase local, step 7 does not respond" in text
 
 
+@pytest.mark.slow
 def test_a_rank_that_comes_to_life_again_is_not_named(tmp_path: Path) -> None:
     """Suspended for a while: by the time that the watchdog looks closer it writes again."""
     said: list[str] = []
