@@ -162,7 +162,10 @@ def _exit_codes() -> str:
     kinds = [
         kind
         for kind in vars(errors).values()
-        if inspect.isclass(kind) and issubclass(kind, Exception) and "exit_code" in vars(kind)
+        if inspect.isclass(kind)
+        and issubclass(kind, Exception)
+        and "exit_code" in vars(kind)
+        and kind is not errors.CollectiveError
     ]
     lines = [
         "# Exit codes\n",
@@ -171,6 +174,7 @@ def _exit_codes() -> str:
         "| code | error | meaning |",
         "| --- | --- | --- |",
         "| 0 | | the command has done its work |",
+        "| 1 | | a defect, or a fault on one rank: the job ends with that rank's traceback |",
     ]
     lines += [
         f"| {kind.exit_code} | `{kind.__name__}` | {_paragraph((inspect.getdoc(kind) or '').split('Attributes:')[0])} |"

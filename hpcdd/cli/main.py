@@ -26,7 +26,7 @@ COMMANDS = {
     "evaluate": "all strategies and metrics of a trained model on a data set (with or without mpirun)",
     "study": "train every run of a study, in groups of ranks (under mpirun)",
     "scale": "measure a point of a strong or weak scaling study (under mpirun)",
-    "report": "tables, figures and an HTML page of a study or a scaling study",
+    "report": "tables, figures and an HTML page of runs, studies, scaling studies or benchmarks",
     "predict": "predict the classes of new images with a trained model",
     "export": "export a trained model as one graph: ONNX, or a PyTorch exported program",
     "plan": "what N ranks would do, and at what cost; trains nothing",

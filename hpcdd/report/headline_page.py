@@ -15,7 +15,7 @@ from .style import LOOKS, legend
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CAPTION = "Test accuracy at the end of every epoch against seconds of training."
+_CAPTION = "Test accuracy at the end of every epoch against seconds of training. Further left and up is better."
 
 
 def section(source: Path, folder: Path) -> Section:
@@ -36,6 +36,7 @@ def section(source: Path, folder: Path) -> Section:
     return Section(
         f"{found.name}: accuracy against time",
         "headline.html",
+        cards=[(accuracy, f"{words}: test accuracy after {seconds} s") for words, _, seconds, accuracy in found.ends()],
         figures=list(figures),
         captions={"headline": _CAPTION},
         ends=found.ends(),

@@ -214,7 +214,7 @@ def costs(run: RunData) -> list[list[str]]:
         "global": results.parameters.of_global,
     }
     trained = {name: training.network for name, training in TRAININGS.items()}
-    names = {"read": "reading", "gather": "gather", **trained, "evaluation": "evaluation", "examination": "examination"}
+    names = {"read": "reading", "gather": "gather", **trained, "evaluation": "evaluation", "examination": "attribution"}
     for phase, words in names.items():
         seconds = results.seconds_of(phase)
         if seconds is None:

@@ -141,10 +141,10 @@ def is_drawn(num_classes: int) -> bool:
     return num_classes <= _COLOURS
 
 
-def recalls(axes: Axes, recall: Floats, names: Sequence[str]) -> None:
+def recalls(axes: Axes, recall: Floats, names: Sequence[str], strategy: str) -> None:
     """Accuracy of each class, or of the worst ones, the best at the top."""
     order = [k for k in np.argsort(recall) if not np.isnan(recall[k])][:_CLASSES]
-    axes.barh(range(len(order)), recall[order], color=LOOKS["coherent_transfer"][0], height=0.7)
+    axes.barh(range(len(order)), recall[order], color=LOOKS[strategy][0], height=0.7)
     axes.set_yticks(range(len(order)), [names[k] for k in order], fontsize=8)
     axes.set(xlim=(0, 1), xlabel="accuracy within the class", ylim=(-0.6, len(order) - 0.4))
 

@@ -25,6 +25,8 @@ from .style import plain_numbers
 
 _MOST_EXAMPLES, _MOST_SINGLE, _MOST_CLASSES = 9, 9, 12
 """Tiles of examples, of single images in one figure, and of classes."""
+_ROOM = 18
+"""Letters of a class name that have room above an image."""
 _WORDS = 16
 """Subdomains up to which their votes are written on an image."""
 _HEAT = (60, 256)
@@ -53,6 +55,7 @@ def section(folder: Path, output: Path) -> Section:
         split=found.split,
         final=STRATEGIES[found.final].title,
         numbered=list(enumerate(found.class_names)) if _written(found) else [],
+        shortened=_in_full(found.class_names),
         cards=facts.cards(run),
         gained=facts.gained(run),
         overview=_overview(run, Figures(output)),
@@ -121,7 +124,7 @@ def _quality(run: RunData, figures: Figures, matrix: Any) -> Figures:
         with figures.draw("confusion", "confusion matrix of the final strategy", (SIZE[0], SIZE[0])) as axes:
             draw.confusion(axes, matrix, names)
     with figures.draw("classes", "accuracy of each class", (SIZE[0], draw.classes_height(len(names)))) as axes:
-        draw.recalls(axes, metrics.by_class(matrix).recall, names)
+        draw.recalls(axes, metrics.by_class(matrix).recall, names, found.final)
     with figures.draw("calibration", "accuracy against confidence", (SIZE[0], 4.0)) as axes:
         sure = [
             (name, STRATEGIES[name].heading, metrics.calibration(found.strategies[name], found.labels))
@@ -221,6 +224,12 @@ def _example(found: SplitPredictions, label: int, otherwise: Any) -> Any:
     return otherwise
 
 
+def _in_full(names: Sequence[str]) -> str:
+    """A sentence with the names that :func:`_short` cuts, for a caption; empty without such."""
+    cut = [name for name in names if len(name) > _ROOM]
+    return f" In full: {', '.join(cut)}." if cut and draw.is_drawn(len(names)) else ""
+
+
 def _short(name: str) -> str:
     """A class name that fits above an image."""
-    return plain(name if len(name) <= 18 else f"{name[:17]}…")
+    return plain(name if len(name) <= _ROOM else f"{name[: _ROOM - 1]}…")

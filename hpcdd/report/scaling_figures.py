@@ -23,7 +23,7 @@ class Look(NamedTuple):
 PHASES = {
     "local": Look("local step", LOOKS["local"][0], "o"),
     "alone": Look("local step, one rank at a time", "#56B4E9", "."),
-    "gather": Look("gather", LOOKS["global"][0], "v"),
+    "gather": Look("gather", "#555555", "v"),
     "dnn": Look("DNN step", LOOKS["dnn"][0], "^"),
     "coherent": Look("coherent step", LOOKS["coherent_transfer"][0], "s"),
     RUN: Look("whole run", "#000000", "D"),

@@ -86,10 +86,10 @@ def differences(axes: Axes, table: StudyTable) -> None:
         pairs = judgement.pooled.differences
         # One below the other in the order of the runs: equal differences would hide each other.
         heights = [y + 0.5 * ((i + 0.5) / len(pairs) - 0.5) for i in range(len(pairs))]
-        axes.plot(pairs, heights, "o", color="#0072B2", ms=4, alpha=0.7, label="" if y else "a run")
+        axes.plot(pairs, heights, "o", color="#888888", ms=4, alpha=0.7, label="" if y else "a run")
         if judgement.pooled.mean is not None:
             mean = [judgement.pooled.mean] * 2
-            axes.plot(mean, [y - 0.35, y + 0.35], color="#D55E00", lw=2, label="" if y else "mean")
+            axes.plot(mean, [y - 0.35, y + 0.35], color="#000000", lw=2, label="" if y else "mean")
     axes.axvline(0, color="gray", lw=1)
     axes.set_yticks(range(len(table.judgements)), [_broken(in_words(j.statement)) for j in table.judgements])
     axes.set_ylim(len(table.judgements) - 0.5, -0.5)

@@ -10,6 +10,7 @@ class PyHpcdd(PythonPackage):
     homepage = "https://arxiv.org/abs/2408.14442"
     license("BSD-3-Clause")
 
+    # Not audited by Spack itself, which was not available.
     # Without a release on PyPI: `spack dev-build py-hpcdd@main` in a checkout.
     version("main")
 

@@ -49,14 +49,14 @@ UNTRUSTED = [
     Row(
         "pickle that runs code",
         given("cifar10"),
-        "source/batches.meta is not a batch of a CIFAR python archive: it asks for __builtin__.exec, which a CIFAR "
+        "source/batches.meta is not a batch of a CIFAR Python archive: it asks for __builtin__.exec, which a CIFAR "
         "batch does not need; don't trust it",
         files(CIFAR_FILES),
     ),
     Row(
         "pickle that runs code, in an archive",
         given("cifar10"),
-        "source/batches.meta is not a batch of a CIFAR python archive: it asks for __builtin__.exec, which a CIFAR "
+        "source/batches.meta is not a batch of a CIFAR Python archive: it asks for __builtin__.exec, which a CIFAR "
         "batch does not need; don't trust it",
         text(tar_bytes(CIFAR_FILES), "source"),
     ),

@@ -45,7 +45,7 @@ def test_the_same_from_python(folder: Path) -> None:
 
 FIGURES = {
     command.split("hpcdd ")[-1].split(" configs/")[0]: command
-    for command in re.findall(r"^\|.*\| `(.*)` \|$", page("README.md").partition("## Three figures")[2], re.MULTILINE)
+    for command in re.findall(r"^\|.*\| `(.*)` \|$", page("README.md").partition("## Three results")[2], re.MULTILINE)
 }
 """By hpcdd's command, the three of the table."""
 
@@ -79,5 +79,5 @@ def test_the_coherent_step_over_two_hosts(mpi: Launcher, folder: Path, monkeypat
     assert "a bare Allreduce of them" in run(FIGURES["bench coherent"], folder)
 
 
-def test_there_are_three_figures() -> None:
+def test_there_are_three_results() -> None:
     assert sorted(FIGURES) == ["bench coherent", "bench headline", "train"]

@@ -15,7 +15,7 @@ from ..launchers import started
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-WIDTHS = (400, 1600)
+WIDTHS = (400, 1000, 1600)
 SCHEMES = ("light", "dark")
 
 _FINDINGS = """() => {

@@ -9,7 +9,7 @@ from . import cifar
 from .decode_pool import DecodePool
 from .image_source import ImageSource
 
-SUMMARY = "CIFAR-10: the binary or the python archive, or the folder extracted from it"
+SUMMARY = "CIFAR-10: the binary or the Python archive, or the folder extracted from it"
 EXAMPLES = ("hpcdd prepare cifar10 cifar-10-binary.tar.gz cifar10.h5 --grid 2,2 --coarse 2",)
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 _RELEASES = (

@@ -9,7 +9,7 @@ from . import cifar
 from .decode_pool import DecodePool
 from .image_source import ImageSource
 
-SUMMARY = "CIFAR-100: the binary or the python archive, or the folder extracted from it"
+SUMMARY = "CIFAR-100: the binary or the Python archive, or the folder extracted from it"
 EXAMPLES = ("hpcdd prepare cifar100 cifar-100-python.tar.gz cifar100.h5 --labels coarse",)
 LABELS = ("fine", "coarse")
 

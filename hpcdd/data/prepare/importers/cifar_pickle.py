@@ -122,7 +122,7 @@ def load(content: bytes, where: str) -> dict[str, Any]:
             raise TypeError(f"it holds a {type(loaded).__name__}, not a dict")
         return {_text(key): _array(value) if isinstance(value, _Array) else value for key, value in loaded.items()}
     except Exception as error:  # a damaged pickle makes the unpickler raise anything
-        raise UserError(f"{where} is not a batch of a CIFAR python archive: {error}") from error
+        raise UserError(f"{where} is not a batch of a CIFAR Python archive: {error}") from error
 
 
 def _text(key: Any) -> str:

@@ -12,7 +12,7 @@ from .decode_pool import DecodePool
 from .image_files import add_size_arguments, form
 from .image_source import ImageSource
 
-SUMMARY = "the extended Yale face database B: yaleB01/yaleB01_P00A+000E+00.pgm, ..."
+SUMMARY = "the extended Yale face database B: yaleB01/yaleB01_P00A+000E+00.pgm and so on"
 EXAMPLES = ("hpcdd prepare faces CroppedYale.zip faces.h5 --test-fraction 0.2 --validation-fraction 0.1 --grid 2,2",)
 _NAME = re.compile(r"(?P<subject>yaleB\d+)_P\d+(?P<light>A[+-]\d+E[+-]\d+|_Ambient)\.pgm(?P<bad>\.bad)?")
 

@@ -169,7 +169,7 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit",
         choices=FITS,
-        help="with --size: stretch to it (resize), scale and cut what stands out (crop), scale and fill up with black "
+        help="with --size: stretch to it (resize), scale, then cut off the excess (crop), scale and fill up with black "
         "(pad); default: resize",
     )
 

@@ -167,7 +167,7 @@ BAD = {
     "no names": (changed(BINARY, "batches.meta.txt", b"\n"), r"batches\.meta\.txt is damaged: it names 0 classes"),
     "a pickle is cut": (
         changed(PYTHON, "test_batch", TEST[:-9]),
-        "test_batch is not a batch of a CIFAR python archive",
+        "test_batch is not a batch of a CIFAR Python archive",
     ),
     "no pickle": (changed(PYTHON, "test_batch", b"\xff\xd8"), "test_batch is not a batch"),
     "a list": (changed(PYTHON, "test_batch", b"\x80\x02]."), "it holds a list, not a dict"),
@@ -204,7 +204,7 @@ class Evil:
 def test_a_malicious_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
     made = tmp_path / "made"
     content = pickle.dumps({"data": Evil(made), "labels": [1]}, protocol)
-    with pytest.raises(UserError, match=r"x is not a batch of a CIFAR python archive: it .* don't trust it"):
+    with pytest.raises(UserError, match=r"x is not a batch of a CIFAR Python archive: it .* don't trust it"):
         cifar_pickle.load(content, "x")
     assert not made.exists()
     pickle.loads(content)
