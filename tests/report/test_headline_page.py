@@ -23,6 +23,7 @@ def test_the_page_can_be_read(opened: Any, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "made: accuracy against time" in page
     assert "<td>0.75</td>" in page
+    assert "<b>0.8100</b>global CNN, DDP: test accuracy after 30.0 s" in page
     assert browser.findings(opened, tmp_path / "report.html") == []
 
 

@@ -109,6 +109,12 @@ def test_nasty_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert any(">=black" in svg and ">#000000" in svg for svg in inline)
 
 
+def test_long_class_names_stand_in_full_below_the_matrix(tmp_path: Path) -> None:
+    folder, names = made_run.run(tmp_path / "run"), ("a bird of paradise\x07, male", "b", "c")
+    dataclasses.replace(predictions.read(folder / "decisions.h5"), class_names=names).write(folder / "decisions.h5")
+    assert f"In full: {printable(names[0])}.</figcaption>" in page(folder)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
