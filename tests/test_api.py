@@ -153,7 +153,7 @@ def test_what_one_rank_meets_alone_ends_the_job(mpi: Launcher, tiny: Path, tmp_p
     )
     (tmp_path / "script.py").write_text(SCRIPT)
     settings = {**SMALL, "data.file": str(tiny), "model": {"name": "fails_on_one:make", "local_width": 1}}
-    settings |= {"coherent.features": "logits", "local.optimizer": "sgd", "coherent.optimizer": "sgd"}
+    settings["coherent.features"] = "logits"
     done = mpi.run(2, ["script.py", repr(settings)], tmp_path)
     assert done.returncode == 1
     assert re.search(r"^hpcdd: rank 1 of 2 on .* failed in phase local", done.stderr, re.MULTILINE)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..core.errors import UserError
 from ..core.files import expanded
 from ..core.yaml_text import KeyPath
 from .options import Overrides, Tree, is_section, nearest
-from .schema import Config
+from .schema import CNNTrainingSettings, Config
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
 BEFORE: Tree = {"together": False, "coherent": {"learning_rate": 3e-3}}
@@ -64,13 +64,13 @@ def load(
     Args:
         file: the YAML file.
         overrides: what the command line sets.
-        base: stands for a file where none is named; default: the packaged quick-start.
+        base: stands for a file where none is named; default: :func:`quick_start`.
 
     Raises:
         UserError: with a line for each mistake in the file and on the command line.
     """
     overrides = overrides or Overrides()
-    source = read(path_of(str(file))) if file is not None else base or read(QUICKSTART)
+    source = read(path_of(str(file))) if file is not None else base or quick_start(overrides.tree)
     config, found = _validate(merged(source.tree, overrides.tree))
     problems = [
         *overrides.problems,
@@ -79,6 +79,24 @@ def load(
     if problems or config is None:
         raise UserError("\n".join(problems))
     return config
+
+
+def quick_start(over: Tree) -> Source:
+    """The packaged quick start; with another family of CNNs without its recipe, whose rates are made for its own.
+
+    Args:
+        over: what the command line sets.
+    """
+    source, model = read(QUICKSTART), over.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    if not isinstance(name, str) or re.fullmatch(r"fast\d+", name):
+        return source
+    recipe = CNNTrainingSettings.model_fields.keys() - {"epochs"}
+    sections = {
+        section: {key: value for key, value in source.tree[section].items() if key not in recipe}
+        for section in ("local", "coherent", "baseline")
+    }
+    return replace(source, tree={**source.tree, **sections})
 
 
 def validated(source: Source, options: Tree) -> Config:

@@ -128,6 +128,19 @@ CONFIGS = sorted(
 )
 
 
+def test_the_quick_starts_recipe_is_for_its_own_family() -> None:
+    assert parse(["--model.name", "fast2"])[0].local.optimizer == "muon"
+    for name in ("vgg2", "resnet8", "mine:make"):
+        config = parse(["--model.name", name, "--baseline.enabled", "true"])[0]
+        defaults = Config()
+        for section in ("local", "coherent", "baseline"):
+            of_section, of_default = getattr(config, section), getattr(defaults, section)
+            for field in ("optimizer", "learning_rate", "schedule", "batch_size", "label_smoothing", "precision"):
+                assert getattr(of_section, field) == getattr(of_default, field), (name, section, field)
+        assert config.coherent.dnn_start == "pool"
+        assert config.local.epochs == parse([])[0].local.epochs
+
+
 @pytest.mark.parametrize("path", [QUICKSTART, *CONFIGS], ids=lambda path: path.name)
 def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
     config, _ = parse([str(path)])

@@ -29,7 +29,9 @@ def test_a_run_without_its_report_is_complete_all_the_same(
     told = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
     printed = capsys.readouterr()
     assert printed.out == ""
-    check_text(printed.err, f"hpcdd: warning: no report ({told}); `hpcdd report runs/x` makes it\n")
+    check_text(
+        printed.err, f"hpcdd: warning: the report was not written ({told}); run `hpcdd report runs/x` to write it\n"
+    )
 
 
 def test_so_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,5 +57,7 @@ def test_so_without_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("hpcdd: warning: no report (ModuleNotFoundError: import of matplotlib")
+    assert done.stderr.startswith(
+        "hpcdd: warning: the report was not written (ModuleNotFoundError: import of matplotlib"
+    )
     assert done.stderr.count("\n") == 1
