@@ -109,7 +109,7 @@ RESUMES = [
     Row(
         "resume with other settings",
         going_on("--seed", "5", "--local.batch_size", "64", "--run.stall_timeout", "9"),
-        "local.batch_size was 256 in run and is 64 now; resume a run with the settings it was started with, "
+        "local.batch_size was 128 in run and is 64 now; resume a run with the settings it was started with, "
         "or name another --output"
         "\n"
         "seed was 0 in run and is 5 now; resume a run with the settings it was started with, or name another --output",

@@ -50,7 +50,7 @@ def test_who_owns_what_and_what_it_takes(tiny: Path, tmp_path: Path) -> None:
     parts = [float(cell.replace(",", "")) for cell in memory[2:9]]
     assert sum(parts) == pytest.approx(float(memory[9].replace(",", "")), abs=0.5)
     assert row(text, "messages of a rank", "local")[1:4] == ["0", "0", "per step"]
-    assert row(text, "messages of a rank", "coherent")[1:3] == ["1", f"{2 * 8 * (256 * 3 + 1):,}"]
+    assert row(text, "messages of a rank", "coherent")[1:3] == ["1", f"{2 * 8 * (128 * 3 + 1):,}"]
     assert "No times without a machine file" in text
     assert min(Image.open(tmp_path / "boxes.png").size) > 200
 
