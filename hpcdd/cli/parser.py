@@ -224,7 +224,7 @@ def add_model(parser: Parser) -> None:
         "--strategy",
         metavar="NAME",
         help="average, majority, log_pool, dnn, coherent_transfer, coherent_scratch or global, if trained "
-        "(default: the coherent model, or the DNN if there is none)",
+        "(default: the coherent model, or the DNN without such a model)",
     )
     parser.add_argument("--own", **OWN)
 

@@ -22,6 +22,7 @@ from ..core.files import expanded
 from ..core.yaml_text import KeyPath
 from .options import Overrides, Tree, is_section, nearest
 from .schema import CNNTrainingSettings, Config
+from .sections import is_fast
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
 BEFORE: Tree = {"together": False, "coherent": {"learning_rate": 3e-3}}
@@ -89,7 +90,7 @@ def quick_start(over: Tree) -> Source:
     """
     source, model = read(QUICKSTART), over.get("model")
     name = model.get("name") if isinstance(model, dict) else None
-    if not isinstance(name, str) or re.fullmatch(r"fast\d+", name):
+    if not isinstance(name, str) or is_fast(name):
         return source
     recipe = CNNTrainingSettings.model_fields.keys() - {"epochs"}
     sections = {

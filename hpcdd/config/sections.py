@@ -172,6 +172,11 @@ class AugmentationSettings(Settings):
         return consistent(problems, self)
 
 
+def is_fast(name: str) -> bool:
+    """Whether a name of a CNN is one of the fast family."""
+    return name.startswith("fast") and ":" not in name
+
+
 class ModelSettings(Settings):
     """The CNN family; all local CNNs and the global CNN are of one family."""
 
@@ -210,7 +215,7 @@ class ModelSettings(Settings):
     @property
     def fast_stages(self) -> int:
         """Of a fast CNN the number of its whitening and its groups; 0 of others."""
-        return 1 + len(self.fast_channels) if self.name.startswith("fast") and not self.is_own else 0
+        return 1 + len(self.fast_channels) if is_fast(self.name) else 0
 
     @property
     def fast_channels(self) -> tuple[int, ...]:

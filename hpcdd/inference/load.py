@@ -16,7 +16,7 @@ def load(path: str | Path, strategy: str | None = None, own: str | None = None) 
     Args:
         path: path of the directory or the file.
         strategy: the strategy that makes the predictions, named as in results.json; default: the coherent model (by
-            transfer, else from scratch), or the DNN if there is none.
+            transfer, else from scratch), or the DNN without such a model.
         own: ``package.module:factory`` that may be imported and called, if the CNNs are the user's own (unless the
             environment variable HPCDD_MODEL_MODULES decides, see :func:`hpcdd.models.registry.check_consent`).
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..config.sections import ModelSettings
+from ..config.sections import ModelSettings, is_fast
 from ..core.errors import UserError
 from .batch_norm import accurate
 from .fast import Fast
@@ -91,7 +91,7 @@ def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int
         network: nn.Module = VGG(int(match[1]), input_shape, num_classes, width, settings.vgg_dropout)
     elif match := re.fullmatch(r"resnet(\d+)", settings.name):
         network = ResNet((int(match[1]) - 2) // 6, input_shape, num_classes, width)
-    elif re.fullmatch(r"fast\d+", settings.name):
+    elif is_fast(settings.name):
         try:
             network = Fast(input_shape, num_classes, width, settings.fast_channels)
         except ValueError as error:

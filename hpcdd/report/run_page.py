@@ -14,7 +14,6 @@ from ..artifacts.names import STRATEGIES
 from ..artifacts.predictions import SplitPredictions
 from ..config.loading import to_yaml
 from ..core import yaml_text
-from ..core.texts import printable
 from . import mosaic
 from . import run_facts as facts
 from . import run_figures as draw
@@ -227,7 +226,7 @@ def _example(found: SplitPredictions, label: int, otherwise: Any) -> Any:
 
 def _in_full(names: Sequence[str]) -> str:
     """A sentence with the names that :func:`_short` cuts, for a caption; empty without such."""
-    cut = [printable(name) for name in names if len(name) > _ROOM]
+    cut = [name for name in names if len(name) > _ROOM]
     return f" In full: {', '.join(cut)}." if cut and draw.is_drawn(len(names)) else ""
 
 
