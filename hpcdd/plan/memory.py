@@ -9,8 +9,9 @@ The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, 
     gradients    4 P
     optimizer    4 P times 2 (Adam, AdamW), 1 (SGD and Muon with momentum) or 0
     activations  the most that the tensors of a step take at one time, counted from their shapes
-                 (:mod:`hpcdd.plan.simulate`); trained together, the sum over the CNNs and the DNN's part; besides,
-                 half of the largest CNN's, for the heap keeps what they leave (:mod:`hpcdd.core.heap`)
+                 (:mod:`hpcdd.plan.simulate`). Batched CNNs: the sum over them. The coherent model: what the forward
+                 passes of all CNNs keep, the most that one backward pass takes besides, and the DNN's part. In
+                 addition half of the largest CNN's, for the heap keeps what they leave (:mod:`hpcdd.core.heap`)
     decisions    4 n K for each of its CNNs; on root what gather and DNN take as well
 
 Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels other than
@@ -164,7 +165,7 @@ class Memories:
             shared, copies = self._layout.workers, copies + _bytes(trained)
         rows = self._rows(settings, shared)
         head = self._peak(self.workload.head(len(together), rows))
-        step = self._step_of_cnns(together, rows, settings.computed_in) + head
+        step = self._step_of_coherent(together, rows, settings.computed_in) + head
         evaluating = self._peak_of_evaluation(together, settings, shared)
         return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
@@ -221,6 +222,12 @@ class Memories:
 
     def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
         return self._peak(*[self.workload.local_cnn(s, rows, precision) for s in subdomains])
+
+    def _step_of_coherent(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
+        """Forward through all CNNs, then backward through one after the other."""
+        steps = [self.workload.simulated(self.workload.local_cnn(s, rows, precision)) for s in subdomains]
+        backward = max(step.peak_bytes - step.kept_bytes for step in steps)
+        return sum(step.kept_bytes for step in steps) + backward + max(step.peak_bytes for step in steps) // 2
 
     def _peak(self, *pieces: Work) -> int:
         """Of pieces of work that are in memory together, with what the heap keeps of them."""

@@ -29,10 +29,12 @@ class Simulated:
         peak_bytes: the most that all tensors take at one time which the step makes: inputs, activations, gradients,
             temporary results; not the parameters. Of the scratch memory inside of kernels that of convolutions in a
             training is in it, see :func:`_scratch`.
+        kept_bytes: those of them that the forward pass leaves for the backward pass.
     """
 
     flops: int
     peak_bytes: int
+    kept_bytes: int = 0
 
     def of_part(self, rows: int, whole: int) -> Simulated:
         """Of ``rows`` of the ``whole`` batch that was gone through, in proportion."""
@@ -56,13 +58,12 @@ def training_step(network: nn.Module, inputs: Callable[[], Any], rows: int, *, b
         UserError: the user's own network needs values, not only shapes.
     """
 
-    def step() -> None:
+    def loss() -> torch.Tensor:
         labels = torch.zeros(rows, dtype=torch.int64)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = functional.cross_entropy(network(inputs()), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+            return functional.cross_entropy(network(inputs()), labels)
 
-    found = _simulated(network.train(), step, scratch=True)
+    found = _simulated(network.train(), loss, training=True)
     for parameter in network.parameters():
         parameter.grad = None
     return found
@@ -71,11 +72,11 @@ def training_step(network: nn.Module, inputs: Callable[[], Any], rows: int, *, b
 def evaluation(network: nn.Module, inputs: Callable[[], Any]) -> Simulated:
     """A batch through a network in evaluation mode; arguments as for :func:`training_step`."""
 
-    def step() -> None:
+    def output() -> torch.Tensor:
         with torch.no_grad():
-            network(inputs())
+            return cast(torch.Tensor, network(inputs()))
 
-    return _simulated(network.eval(), step, scratch=False)
+    return _simulated(network.eval(), output, training=False)
 
 
 def images(shape: tuple[int, ...], rows: int, dtype: str) -> Callable[[], torch.Tensor]:
@@ -110,12 +111,13 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that are made inside the context and still referred to.
 
     Attributes:
+        now: as many there are.
         peak: the most of them at one time.
     """
 
     def __init__(self, *, scratch: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self._now = 0
+        self.peak = self.now = 0
         self._scratch = scratch
         self._seen: set[int] = set()
 
@@ -130,28 +132,31 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _note(self, more: Sequence[int] = ()) -> None:
-        self.peak = max(self.peak, self._now + sum(more))
+        self.peak = max(self.peak, self.now + sum(more))
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()
         self._seen.add(key)
-        self._now += size
+        self.now += size
         self._note()
         weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
-        self._now -= size
+        self.now -= size
 
 
-def _simulated(network: nn.Module, step: Callable[[], None], *, scratch: bool) -> Simulated:
-    flops, live = FlopCounterMode(display=False), _LiveBytes(scratch=scratch)
+def _simulated(network: nn.Module, forward: Callable[[], torch.Tensor], *, training: bool) -> Simulated:
+    flops, live = FlopCounterMode(display=False), _LiveBytes(scratch=training)
     try:
         with fake_networks.fake(), flops, live:
-            step()
+            result = forward()
+            kept = live.now
+            if training:
+                result.backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         raise UserError(
             f"{type(network).__name__} can't be traced with shapes alone, without values ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); plan needs this of model.name"
         ) from error
-    return Simulated(flops.get_total_flops(), live.peak)
+    return Simulated(flops.get_total_flops(), live.peak, kept)

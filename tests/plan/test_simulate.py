@@ -33,6 +33,7 @@ def test_an_evaluation_keeps_no_activations_and_a_convolution_that_is_trained_wo
     trained = simulate.training_step(nn.Sequential(network, nn.Flatten()), lambda: torch.zeros(5, 8, 12, 12), 5)
     # The input and what each layer saves; the gradient of a layer, and the one that comes of it; copies of three.
     assert 13 * layer < trained.peak_bytes <= 17 * layer + 2 * weights
+    assert 11 * layer < trained.kept_bytes < 13 * layer  # the loss keeps the logarithms of the softmax as well
 
 
 def test_a_network_that_needs_values_is_told() -> None:
