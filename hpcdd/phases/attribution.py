@@ -102,7 +102,7 @@ class Attribution:
             average = total[list(RULES).index("average")].argmax(-1, keepdim=True)
             for values, mean, parts in zip(probabilities, means, moved, strict=True):
                 parts.append((values[here] - mean).gather(1, average).squeeze(1) / num_subdomains)
-        return self._with_influence(
+        return self._with_attribution(
             {f"strategies/{name}": np.concatenate(parts) for name, parts in found.items()},
             {
                 "local/decisions": [values.argmax(1).int() for values in own],
@@ -142,7 +142,7 @@ class Attribution:
                     without = dnn.rest(hidden - deviation).double().softmax(1)
                     ablation[s].append((probabilities - without).gather(1, decided).squeeze(1))
                     gradient[s].append((slope * deviation).sum(1))
-        return self._with_influence(
+        return self._with_attribution(
             {f"strategies/{name}": np.concatenate(found)},
             {
                 f"influence/{name}/ablation": [torch.cat(parts).float() for parts in ablation],
@@ -158,9 +158,9 @@ class Attribution:
             logits: of the whole split, float32 (N, K) on the CPU, on every worker.
         """
         own = logits[self._rows]
-        return self._with_influence({f"strategies/{name}": _rounded(own.double().softmax(1), own.argmax(1))}, {})
+        return self._with_attribution({f"strategies/{name}": _rounded(own.double().softmax(1), own.argmax(1))}, {})
 
-    def _with_influence(self, pieces: Pieces, columns: Mapping[str, Sequence[torch.Tensor]]) -> Pieces:
+    def _with_attribution(self, pieces: Pieces, columns: Mapping[str, Sequence[torch.Tensor]]) -> Pieces:
         """Adds, on root, the (n, S) of all ranks' columns (n,); of several replicas the first one speaks."""
         workers = self._team.workers
         owned = [len(subdomains) for subdomains in self._team.layout.owned[: workers.size]]

@@ -236,7 +236,7 @@ def costs(run: RunData) -> list[list[str]]:
 
 
 @dataclass(frozen=True)
-class Influence:
+class MeanAttribution:
     """How far the subdomains moved a strategy's decisions, means over the examined samples.
 
     Attributes:
@@ -248,9 +248,9 @@ class Influence:
     by_class: Any
 
 
-def influence(values: Any, decided: Any, num_classes: int) -> Influence:
-    """Means of an (n, S) of ``/influence``; ``decided`` is (n,)."""
+def mean_attribution(values: Any, decided: Any, num_classes: int) -> MeanAttribution:
+    """Means of an (n, S) of ``/influence`` in predictions.h5; ``decided`` is (n,)."""
     means = np.full((num_classes, values.shape[1]), np.nan)
     for k in np.unique(decided):
         means[k] = values[decided == k].mean(0)
-    return Influence(values.mean(0), means)
+    return MeanAttribution(values.mean(0), means)

@@ -172,7 +172,7 @@ def reliability(axes: Axes, by_name: Sequence[tuple[str, str, Calibration]]) -> 
 
 
 def heat(axes: Axes, values: Floats, rows: Sequence[str]) -> None:
-    """Mean influence by class (row) and subdomain (column); a class that is never decided for has none (NaN)."""
+    """Mean attribution by class (row) and subdomain (column); a class that is never decided for has none (NaN)."""
     most = float(np.nanmax(np.abs(values))) or 1.0
     shown = axes.imshow(values, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto", interpolation="none")
     axes.grid(visible=False)

@@ -30,7 +30,7 @@ _ROOM = 18
 _WORDS = 16
 """Subdomains up to which their votes are written on an image."""
 _HEAT = (60, 256)
-"""Classes and subdomains up to which influence is drawn as a matrix."""
+"""Classes and subdomains up to which attribution is drawn as a matrix."""
 
 
 def section(folder: Path, output: Path) -> Section:
@@ -70,7 +70,7 @@ def section(folder: Path, output: Path) -> Section:
         costs=facts.costs(run),
         quality=_quality(run, Figures(output), matrix),
         curves=_curves(run, Figures(output)),
-        influence=_influence(run, Figures(output)),
+        attributions=_attributions(run, Figures(output)),
         single=_single(run, Figures(output)),
         settings=to_yaml(run.config),
         environment=yaml_text.dump(_environment(run)),
@@ -134,7 +134,7 @@ def _quality(run: RunData, figures: Figures, matrix: Any) -> Figures:
     return figures
 
 
-def _influence(run: RunData, figures: Figures) -> Figures:
+def _attributions(run: RunData, figures: Figures) -> Figures:
     """Examples with the boxes on them; means over all images and over each class: over an image, and as a matrix."""
     found, decomposition = run.decisions, run.decomposition
     examples = [number for number, reason in enumerate(found.reasons) if reason == "example"] or [0]
@@ -143,14 +143,14 @@ def _influence(run: RunData, figures: Figures) -> Figures:
     words = f"{len(tiles)} images with the boxes of their subimages"
     mosaic.draw(figures, "images", words, tiles, decomposition, most=3)
     decided, classes = found.decided(found.final), len(found.class_names)
-    ablation = facts.influence(found.ablation[found.final], decided, classes)
-    gradient = facts.influence(found.gradient[found.final], decided, classes)
+    ablation = facts.mean_attribution(found.ablation[found.final], decided, classes)
+    gradient = facts.mean_attribution(found.gradient[found.final], decided, classes)
     picture = _average_image(found)
     tiles = [
         Tile(picture, f"all images: {form}", _scaled(its.overall), _numbers(its.overall, unit))
         for form, its, unit in (("replaced by its mean", ablation, 100.0), ("gradient", gradient, 1.0))
     ]
-    mosaic.draw(figures, "influence", "mean attribution of each subimage", tiles, decomposition, most=2)
+    mosaic.draw(figures, "attribution", "mean attribution of each subimage", tiles, decomposition, most=2)
     most = float(np.nanmax(np.abs(ablation.by_class))) or 1.0
     tiles = []
     for k in [k for k in range(classes) if not np.isnan(ablation.by_class[k, 0])][:_MOST_CLASSES]:
@@ -158,9 +158,9 @@ def _influence(run: RunData, figures: Figures) -> Figures:
         title = _short(found.class_names[k])
         tiles.append(Tile(_example(found, k, picture), title, _scaled(of_class, most), _numbers(of_class, 100.0)))
     words = "mean attribution of each subimage for predictions of each class"
-    mosaic.draw(figures, "influence-classes", words, tiles, decomposition)
+    mosaic.draw(figures, "attribution-classes", words, tiles, decomposition)
     if classes <= _HEAT[0] and ablation.by_class.shape[1] <= _HEAT[1]:
-        with figures.draw("influence-matrix", words, (SIZE[0], draw.classes_height(classes))) as axes:
+        with figures.draw("attribution-matrix", words, (SIZE[0], draw.classes_height(classes))) as axes:
             names = [_short(name) for name in found.class_names]
             draw.heat(axes, 100 * ablation.by_class, names)
     return figures
@@ -169,7 +169,7 @@ def _influence(run: RunData, figures: Figures) -> Figures:
 def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
     """Single images by the reason why they are shown: explanation, figure."""
     found, decomposition = run.decisions, run.decomposition
-    decided, influence = found.decided(found.final), found.ablation[found.final]
+    decided, ablation = found.decided(found.final), found.ablation[found.final]
     reasons: list[str] = []
     for reason, told in _REASONS.items():
         chosen = [n for n, its in enumerate(found.reasons) if its == reason]
@@ -180,7 +180,7 @@ def _single(run: RunData, figures: Figures) -> list[tuple[str, Figure]]:
             votes = found.local[row] if _written(found) else []
             names = truth if truth == choice else f"{truth}\n→ {choice}"
             wrong = [bool(k != found.labels[row]) for k in votes]
-            tiles.append(Tile(found.images[n], names, _scaled(influence[row]), [str(k) for k in votes], wrong))
+            tiles.append(Tile(found.images[n], names, _scaled(ablation[row]), [str(k) for k in votes], wrong))
         if not tiles:
             continue
         mosaic.draw(figures, f"single-{reason}", told, tiles, decomposition)

@@ -55,6 +55,7 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
         head=texts.head(table),
         body=texts.body(table),
         expected_head=_EXPECTED,
+        sentences=_SENTENCES,
         expected=[_expected(judgement) for judgement in table.judgements],
         contradicted=[texts.in_words(j.statement) for j in table.judgements if j.pooled.verdict == "contradicted"],
         by_row_head=[*texts.head(table)[: len(table.axes)], "expected", "measured", "difference", "p"],
@@ -99,7 +100,7 @@ def show(table: StudyTable, out: TextIO) -> None:
         ("expected and measured", _EXPECTED, [_expected(judgement) for judgement in table.judgements]),
     ):
         drawn = Drawn(title=Text(title), title_justify="left")
-        labels = len(head) if head is _EXPECTED else len(table.axes)
+        labels = _SENTENCES if head is _EXPECTED else len(table.axes)
         for place, words in enumerate(head):
             drawn.add_column(Text(words), justify="left" if place < labels else "right")
         for row in body:
@@ -121,7 +122,8 @@ _CAPTIONS = {
     "up is better.",
     "differences": "Differences within each run (one point per run), and their mean.",
 }
-_EXPECTED = ["expected", "measured", "difference over all pairs", "p", "row by row"]
+_SENTENCES = 3
+_EXPECTED = ["expected", "measured", "row by row", "difference over all pairs", "p"]
 
 
 def _expected(judgement: TestResult) -> list[str]:
@@ -129,9 +131,9 @@ def _expected(judgement: TestResult) -> list[str]:
     return [
         texts.in_words(judgement.statement),
         texts.verdict(judgement.pooled, "pair"),
+        texts.in_rows(judgement),
         texts.difference(judgement.pooled),
         texts.p_value(judgement.pooled),
-        texts.in_rows(judgement),
     ]
 
 

@@ -70,7 +70,7 @@ def of_rules(size: int, logits: torch.Tensor, rows: np.ndarray) -> Pieces:
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("hidden", [(), (16, 8)], ids=str)
 @pytest.mark.parametrize("features", ["logits", "penultimate"])
-def test_influence_is_what_brute_force_on_the_coherent_model_finds(
+def test_attribution_is_what_brute_force_on_the_coherent_model_finds(
     size: int, hidden: tuple[int, ...], features: str
 ) -> None:
     width = K if features == "logits" else 6
@@ -134,7 +134,7 @@ def test_any_number_of_ranks_and_pieces_gives_the_same_bits(monkeypatch: pytest.
         np.testing.assert_allclose(values, expected[place], rtol=1e-4, atol=1e-6)
 
 
-def test_influence_costs_no_message_but_its_gathering() -> None:
+def test_attribution_costs_no_message_but_its_gathering() -> None:
     calls = []
 
     def work(examination: Attribution, team: Team) -> Pieces:

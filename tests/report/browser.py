@@ -35,6 +35,10 @@ _FINDINGS = """() => {
     if (hidden && part.scrollWidth > part.clientWidth && part.tagName !== 'svg')
       found.push(`cut: ${part.textContent.slice(0, 60)}`);
   }
+  const links = [...document.querySelectorAll('nav a')].map(link => link.hash.slice(1));
+  for (const link of links) if (!document.getElementById(link)) found.push(`a link to nothing: ${link}`);
+  for (const heading of document.querySelectorAll('h2, h3'))
+    if (!links.includes(heading.id)) found.push(`not in the contents: ${heading.textContent}`);
   for (const svg of document.querySelectorAll('svg')) {
     const frame = svg.getBoundingClientRect();
     if (frame.width < 200 || frame.height < 60) found.push(`a figure of ${frame.width} x ${frame.height} pixels`);
@@ -53,7 +57,7 @@ _FINDINGS = """() => {
   }
   return found;
 }"""
-"""Of a page what is cut, too wide or too small; what is folded is unfolded first."""
+"""Of a page what is cut, too wide, too small or not in its contents; what is folded is unfolded first."""
 
 _CONTRAST = """() => {
   const parts = colour => {

@@ -22,6 +22,8 @@ FAULTS = {
     "text leaves its figure: left": SVG % '<text x="-20" y="50">left</text>',
     "text of 7 pixels: tiny": SVG % '<text x="9" y="50" style="font-size: 7px">tiny</text>',
     "texts over each other: three and four": SVG % '<text x="9" y="50">three</text><text x="15" y="58">four</text>',
+    "a link to nothing: none": '<nav><a href="#none">none</a></nav>',
+    "not in the contents: apart": '<h3 id="apart">apart</h3>',
     "contrast 1.7: pale": '<p style="color: #777; background: #555">pale</p>',
     "contrast 3.9: grey": SVG % '<text x="9" y="50" style="fill: #808080">grey</text>',
     "contrast 3.9: patch": SVG % '<rect width="300" height="150" fill="#808080"/><text x="9" y="50">patch</text>',

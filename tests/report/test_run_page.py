@@ -53,7 +53,7 @@ def test_people_can_read_it(kind: dict[str, Any], opened: Any, tmp_path: Path) -
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
     assert text.count("<svg ") == len(names)
     assert "\N{MULTIPLICATION SIGN}" not in text, "a formula on an axis"
-    always = {"strategies", "classes", "calibration", "images", "influence", "influence-classes"}
+    always = {"strategies", "classes", "calibration", "images", "attribution", "attribution-classes"}
     always |= {f"{what}-{against}" for what in ("loss", "accuracy") for against in ("epochs", "seconds")}
     assert names >= always
     assert ("confusion" in names) == (kind.get("num_classes", 3) <= 100)
@@ -188,9 +188,9 @@ def test_mcnemars_test_and_confusions(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_influence_by_class() -> None:
+def test_attribution_by_class() -> None:
     values, decided = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]), np.array([0, 0, 2])
-    found = run_facts.influence(values, decided, 3)
+    found = run_facts.mean_attribution(values, decided, 3)
     assert found.overall.tolist() == [3.0, 2.0]
     assert found.by_class[0].tolist() == [2.0, 3.0]
     assert np.isnan(found.by_class[1]).all()

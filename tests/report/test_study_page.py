@@ -53,9 +53,9 @@ def test_the_table_stands_beside_what_is_expected(written: tuple[Path, str]) -> 
     assert "6 of 6 runs are complete: 2 rows of the table, 3 seeds." in text
     assert "2x2 0.6100 ± 0.0100 0.6100 ± 0.0100 0.5990 ± 0.0090" in text
     assert "Contradicted: DNN above average." in text
-    assert "DNN above average contradicted -0.0899 ± 0.0101" in text
+    assert "DNN above average contradicted above in 0 of 2, 0 significant -0.0899 ± 0.0101" in text
     assert (
-        "average above majority vote as expected +0.0110 ± 0.0010 < 0.0001 (above) above in 2 of 2, 2 significant"
+        "average above majority vote as expected above in 2 of 2, 2 significant +0.0110 ± 0.0010 < 0.0001 (above)"
         in text
     )
 
@@ -126,7 +126,7 @@ def test_the_terminal_has_the_same(written: tuple[Path, str]) -> None:
     shown = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
     assert "a made study: test accuracy" in shown
     assert "2x2 0.6100 ± 0.0100 0.6100 ± 0.0100 0.5990 ± 0.0090 0.5201 ± 0.0201" in shown
-    assert "DNN above average contradicted -0.0899 ± 0.0101 1.0000 (above) above in 0 of 2, 0 significant" in shown
+    assert "DNN above average contradicted above in 0 of 2, 0 significant -0.0899 ± 0.0101 1.0000 (above)" in shown
 
 
 def test_the_page_may_stand_elsewhere(tmp_path: Path) -> None:
