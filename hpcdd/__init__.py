@@ -1,9 +1,8 @@
 """hpcdd: image classifiers trained by domain decomposition over MPI.
 
 The method is that of A. Klawonn, M. Lanser and J. Weber, "Model Parallel Training and Transfer Learning
-for Convolutional Neural Networks by Domain Decomposition", arXiv 2408.14442. Everything that the commands "
-"do can also be done from
-Python:
+for Convolutional Neural Networks by Domain Decomposition", arXiv 2408.14442. Everything that the commands do
+can also be done from Python:
 
 >>> import hpcdd
 >>> hpcdd.Decomposition.grid((32, 32), (2, 2), overlap=4).boxes[0].shape

@@ -18,7 +18,7 @@ while [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; do
     nodes+=("$1")
     shift
 done
-((${#nodes[@]})) || { echo "$0: name numbers of nodes behind $study, such as 1 2 4 8" >&2; exit 2; }
+((${#nodes[@]})) || { echo "$0: name numbers of nodes after $study, such as 1 2 4 8" >&2; exit 2; }
 
 job=$(dirname "$0")/scaling.sbatch
 file=$(basename "$study" .yaml).jsonl

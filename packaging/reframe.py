@@ -1,4 +1,4 @@
-"""ReFrame checks: does hpcdd train on this system, and how many samples per CPU second are that?
+"""ReFrame checks: does hpcdd train on this system, and how many CPU seconds does it take?
 
 reframe -C SITE_SETTINGS.py -c packaging/reframe.py -r        # on a workstation: packaging/reframe_local.py
 """
@@ -22,11 +22,11 @@ class QuickStart(rfm.RunOnlyRegressionTest):
 
     @sanity_function
     def is_accurate(self):
-        """The coherent model is right on 90% of the test images at least."""
+        """The coherent model classifies at least 90% of the test images correctly."""
         accuracy = sn.extractsingle(r"coherent model, by transfer\s+│.*│\s+([\d.]+) │", self.stdout, 1, float)
         return sn.assert_ge(accuracy, 0.90)
 
     @performance_function("s")
     def cpu_seconds(self):
-        """Of all ranks, start-up and reading not counted."""
+        """CPU seconds of all ranks, without start-up and reading."""
         return sn.extractsingle(r"CPU seconds, all ranks: .*total ([\d.]+)", self.stdout, 1, float)

@@ -1,4 +1,4 @@
-"""ReFrame settings of a workstation: one system, tests start by mpirun. For a cluster take the site's own."""
+"""ReFrame settings for a workstation: tests are started by mpirun. On a cluster, use the site's own settings."""
 
 site_configuration = {
     "systems": [

@@ -1,13 +1,14 @@
-"""device.json: what ``bench device`` has found on one device, its tests and its measurements; no torch, no MPI."""
+"""device.json: the tests and measurements of one device, by ``hpcdd bench device``. Needs no torch or MPI."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ..core.files import read_json, write_json, writing
+from ..core.text_table import print_table
 
 NAME = "device.json"
 Quartiles = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
@@ -18,13 +19,15 @@ class _Entry(BaseModel):
 
 
 class DeviceTests(_Entry):
-    """The tests marked ``device``.
+    """Results of the tests for devices, which come with a checkout.
 
     Attributes:
-        passed, failed, skipped: numbers of tests; errors count as failed.
-        seconds: in all.
-        reason: why none was run; else empty.
-        output: the end of what pytest has printed.
+        passed: number of tests that passed.
+        failed: number of tests that failed or raised an error.
+        skipped: number of tests that were skipped.
+        seconds: wall time of all tests.
+        reason: why no test was run; empty if they were run.
+        output: the last 4,000 characters that pytest printed.
     """
 
     passed: NonNegativeInt = 0
@@ -36,15 +39,16 @@ class DeviceTests(_Entry):
 
 
 class MeasuredWay(_Entry):
-    """One way of doing a training step, interleaved with the reference.
+    """One implementation of a training step, measured interleaved with the reference, plain eager PyTorch in fp32.
 
     Attributes:
-        case: network and subimages, in words.
-        way: in words.
-        cnns: that take the step.
-        batch: samples.
-        seconds, reference: quartiles of a step, of this way and of plain PyTorch, eager and in fp32, for as many CNNs.
-        factor: quartiles over the rounds of reference / seconds.
+        case: network and subimages, such as ``VGG3, 20 x 20 pixels``.
+        way: the implementation, such as ``hpcdd, bf16``.
+        cnns: number of CNNs that are trained in the step.
+        batch: samples per step.
+        seconds: wall time of a step of all these CNNs: lower quartile, median and upper quartile of the rounds.
+        reference: likewise for the reference with the same number of CNNs.
+        factor: likewise for ``reference`` / ``seconds`` of each round; above 1, this implementation is faster.
     """
 
     case: str
@@ -57,17 +61,18 @@ class MeasuredWay(_Entry):
 
 
 class DeviceReport(_Entry):
-    """All of it.
+    """The content of device.json.
 
     Attributes:
-        device: what it calls itself.
+        format: version of the format.
+        device: name of the GPU or processor.
         kind: ``cpu`` or ``cuda``.
-        machine: facts of :func:`hpcdd.core.environment.facts` with the processor.
-        tests, measurements: see there.
-        staging: by bytes of a message the seconds of its copies to MPI and back; empty on a CPU, where none is made.
+        machine: facts about the host: those of environment.json up to ``variables``, and ``processor``, its model name.
+        staging: by size of a message in bytes, the seconds to copy it from the GPU to the host and back, median; empty
+            on a CPU.
         left_out: what was not measured, and why.
-        seconds: in all.
-        time: of the end.
+        seconds: wall time of all tests and measurements.
+        time: local date and time of the end, ISO 8601 with the offset from UTC.
     """
 
     format: Literal[1] = 1
@@ -94,6 +99,13 @@ class DeviceReport(_Entry):
             ]
             for found in self.measurements
         ]
+
+    def show(self, out: TextIO) -> None:
+        """Prints the table, and what was left out."""
+        print_table(f"{self.device}: seconds per training step", HEAD, self.rows(), out, labels=2)
+        for line in self.left_out:
+            print(f"left out: {line}", file=out)
+        out.flush()
 
 
 HEAD = ["case", "way", "CNNs", "ms", "eager fp32, ms", "times as fast"]

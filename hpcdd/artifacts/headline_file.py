@@ -1,14 +1,15 @@
-"""headline.json: curves of test accuracy against seconds of training, and what they say; no torch, no MPI."""
+"""headline.json: test accuracy against seconds of training, by ``hpcdd bench headline``. Needs no torch or MPI."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from ..core.files import read_json, write_json, writing
+from ..core.text_table import print_table
 
 NAME = "headline.json"
 Contender = Literal["global", "dnn", "coherent_transfer"]
@@ -18,6 +19,9 @@ WORDS: dict[Contender, str] = {
     "coherent_transfer": "coherent model, by transfer",
 }
 REFERENCE: Contender = "global"
+ENDS = ["", "epochs", "seconds", "test accuracy"]
+TIMES = ["test accuracy", *WORDS.values(), "ratio"]
+"""Columns of :meth:`Headline.ends` and :meth:`Headline.times`."""
 _FIRST, _STEP = 70, 5
 """Per cent: the accuracies to which times are reported."""
 _ROUNDING = 1e-6
@@ -32,9 +36,9 @@ class CurvePoint(_Part):
     """The end of an epoch.
 
     Attributes:
-        epoch: of the training, from 1.
-        seconds: of training so far, on the slowest rank.
-        accuracy: on the test split.
+        epoch: number of complete epochs of this training.
+        seconds: wall time of training so far, on the slowest rank, without reading and evaluation of the test split.
+        accuracy: accuracy on the test split.
     """
 
     epoch: PositiveInt
@@ -43,18 +47,23 @@ class CurvePoint(_Part):
 
 
 class Headline(_Part):
-    """What ``bench headline`` has found.
+    """The content of headline.json.
 
     Attributes:
-        name, config: of the configuration.
-        dataset: its name.
-        samples: of the splits ``train`` and ``test``.
-        parameters: of the ``global`` CNN and of the ``coherent`` model.
-        places: host, device, threads and number of subdomains of each rank.
-        network: of DDP's messages.
-        curves: by contender its epochs. The coherent model goes on where the DNN's curve ends.
-        machine: facts of :func:`hpcdd.core.environment.facts` with processor and MPI library, of root's host.
-        time: of the end.
+        format: version of the format.
+        name: name of the configuration: the setting `name`.
+        dataset: name of the data set.
+        samples: number of samples of the splits ``train`` and ``test``.
+        parameters: number of trainable parameters of the ``global`` CNN and of the ``coherent`` model.
+        places: host, device, number of threads and number of subdomains of each rank.
+        network: network interfaces and address that PyTorch's DistributedDataParallel used for its messages.
+        curves: by model, its accuracy at the end of each epoch: ``global``, the global CNN in DistributedDataParallel;
+            ``dnn``, the DNN on the local CNNs; ``coherent_transfer``, the coherent model by transfer. Seconds of the
+            DNN include the local phase; those of the coherent model include the local phase and the aggregation.
+        machine: facts about root's host, those of environment.json up to ``mpi_library``, with ``processor``, its model
+            name.
+        time: local date and time of the end, ISO 8601 with the offset from UTC.
+        config: the configuration, nested as in a configuration file.
     """
 
     format: Literal[1] = 1
@@ -70,9 +79,9 @@ class Headline(_Part):
     config: dict[str, Any]
 
     def way(self, contender: Contender) -> list[CurvePoint]:
-        """A contender's curve, with what it goes on from."""
-        before = self.curves["dnn"] if contender == "coherent_transfer" else []
-        return [*before, *self.curves[contender]]
+        """A contender's curve, with what it goes on from: the coherent model may start from the trained DNN."""
+        goes_on = contender == "coherent_transfer" and self.config["coherent"]["dnn_start"] == "trained"
+        return [*(self.curves["dnn"] if goes_on else []), *self.curves[contender]]
 
     def seconds_to(self, accuracy: float, contender: Contender) -> float | None:
         """Of training until a contender is as accurate at the end of an epoch; None if it never is."""
@@ -102,6 +111,26 @@ class Headline(_Part):
             cells = ["-" if value is None else f"{value:,.1f}" for value in seconds.values()]
             rows.append([f"{accuracy:.2f}", *cells, ratio])
         return rows
+
+    def conclusion(self) -> str:
+        """In a sentence, the seconds until the highest accuracy that both DDP and the coherent model reach."""
+        both = [
+            (accuracy, reference, ours)
+            for accuracy in self.thresholds
+            if (reference := self.seconds_to(accuracy, REFERENCE))
+            and (ours := self.seconds_to(accuracy, "coherent_transfer"))
+        ]
+        if not both:
+            return f"DDP and the coherent model do not both reach a test accuracy of {_FIRST / 100:.2f}."
+        accuracy, reference, ours = both[-1]
+        return f"To reach {accuracy:.2f}, DDP took {reference:,.1f} s and the coherent model {ours:,.1f} s."
+
+    def show(self, out: TextIO) -> None:
+        """Prints both tables and the conclusion."""
+        print_table("after the last epoch of each model", ENDS, self.ends(), out)
+        title = "seconds until a test accuracy is reached at the end of an epoch; ratio: DDP / coherent model"
+        print_table(title, TIMES, self.times(), out)
+        print(self.conclusion(), file=out, flush=True)
 
 
 def write(folder: Path, found: Headline) -> None:

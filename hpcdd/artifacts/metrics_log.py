@@ -1,4 +1,4 @@
-"""metrics.jsonl: what every epoch has come to, a line each."""
+"""metrics.jsonl: the progress of the trainings of a run; one JSON object per line for each epoch of each network."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ Number = Annotated[float | None, AfterValidator(lambda x: x if x is not None and
 
 
 class EpochRecord(BaseModel):
-    """A line. JSON has no NaN: a number that is none is null.
+    """The end of an epoch. JSON has no NaN: a number that is not finite is written as null.
 
     Attributes:
-        format: of the line; fields are added, and none is changed without another one.
-        phase: ``local``, ``dnn``, ``coherent_transfer``, ``coherent_scratch`` or ``global``.
-        subdomain: s; None of a network that belongs to all.
-        epoch: number of epochs that are complete.
-        loss, accuracy: mean over the samples of the epoch, in training mode.
-        validation_loss, validation_accuracy: at the end of the epoch, None without a validation split.
-        learning_rate: of the epoch's last step.
-        seconds: since the training began.
-        samples_per_second: over the epoch.
+        format: version of the format of the line; fields are added, and none is changed without another version.
+        phase: training: ``local``, ``dnn``, ``coherent_transfer``, ``coherent_scratch`` or ``global``.
+        subdomain: number of the subdomain; null for networks that are not of one subdomain.
+        epoch: number of complete epochs.
+        loss: mean training loss over the samples of the epoch, in training mode.
+        accuracy: mean training accuracy over the samples of the epoch, in training mode.
+        validation_loss: loss on the validation split at the end of the epoch; null without a validation split.
+        validation_accuracy: accuracy on the validation split at the end of the epoch; null without a validation split.
+        learning_rate: learning rate of the last step of the epoch.
+        seconds: wall time since the training of this network began, earlier jobs of a resumed run included.
+        samples_per_second: training samples per second of wall time, over the epoch.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

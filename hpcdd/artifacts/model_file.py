@@ -1,17 +1,32 @@
-"""model.h5: everything that a decision on a new image needs, written when a run is complete.
+"""model.h5, HDF5: a trained model with everything that the prediction for a new image needs.
 
-::
+It is written when a run is complete.
 
-    /                 attributes hpcdd_model_format = 1, config (YAML), name, class_names, mean, std, image_shape,
-                      dtype (of the stored pixels), local_width; preparation (JSON, see
-                      hpcdd.data.prepare.image_transform), if the data set has one
-    /boxes            (S, 2, axes) int64: first pixel, and one past the last, of each subdomain's box
-    /blocks           (S, axes) int64: pixels of it that are averaged to one
-    /local/0000/...   parameters and buffers of CNN_0 by their torch names, and so on
-    /dnn/...          those of the DNN
-    /coherent_transfer/local/..., /coherent_transfer/dnn/...   those of the coherent model, if it was trained;
-    /coherent_scratch/...                                      likewise
-    /global/...       those of the global CNN, if it was trained
+Attributes of the file::
+
+    hpcdd_model_format  int: version of the format, 1
+    config              string: the configuration of the run, YAML
+    name                string: name of the data set
+    class_names         strings (K,): names of the classes 0 to K - 1
+    mean                float (C,): mean of the training images per channel, in units of the stored values
+    std                 float (C,): their standard deviation per channel, likewise
+    image_shape         int (1 + axes,): shape of an image, (C, *spatial)
+    dtype               string: dtype of the images' pixels, such as uint8
+    preparation         string, optional: how an image file becomes such an image, as in the dataset file
+    local_width         int: channels of the first block of the local CNNs
+
+Groups and datasets::
+
+    /boxes                       int64 (S, 2, axes): the box of each subdomain: the first pixel along each spatial axis,
+                                 and one past the last; the coarse subdomain is the last one
+    /blocks                      int64 (S, axes): pixels along each spatial axis that are averaged into one; 1 except
+                                 for the coarse subdomain
+    /local/0000, /local/0001...  groups: the local CNN of each subdomain; each parameter and buffer is a dataset with
+                                 the name, shape and dtype of its entry in the module's state_dict
+    /dnn                         group: the DNN, likewise
+    /coherent_transfer           group, if it was trained: the coherent model by transfer; in it local/0000, ... and dnn
+    /coherent_scratch            group, if it was trained: the coherent model from scratch, likewise
+    /global                      group, if it was trained: the global CNN
 """
 
 from __future__ import annotations
@@ -118,7 +133,7 @@ class Model:
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """Names, as in results.json, of all that this model can decide by."""
+        """Names of all strategies of this model, as in results.json."""
         trained = {"dnn", *(f"coherent_{start}" for start in self.coherent)}
         if self.global_cnn is not None:
             trained.add("global")

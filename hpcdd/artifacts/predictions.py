@@ -1,22 +1,33 @@
-"""decisions.h5: what a trained model decides on a split, sample by sample, and what moved it; for reports.
+"""decisions.h5, HDF5: the predictions of all strategies for the samples of one split, and their attribution.
 
-::
+Attributes of the file::
 
-    /                     attributes hpcdd_decisions_format = 1, dataset, split, class_names, samples (of the whole
-                          split), features (that the DNN sees)
-    /rows                 (n,) int64: which samples of the split were examined, ascending
-    /labels               (n,) int64
-    /local/decisions      (n, S) int32: the class that each local CNN decides for
-    /local/confidence     (n, S) float32: the probability that it gives to this class
-    /strategies/NAME      (n, K) float32: the probabilities that a strategy gives; its decision is the highest
-    /influence/NAME/ablation   (n, S) float32: p_c(z) - p_c(z with z_s replaced by its mean over the n samples)
-    /influence/NAME/gradient   (n, S) float32: d logit_c / d z_s . (z_s - mean z_s); c is the class decided for
-    /samples/rows         (m,) int64: numbers, among the n samples, of those chosen to be shown
-    /samples/images       (m, C, *spatial) of the data set's dtype, whole and as they are stored
-    /samples/reason       (m,) text, see REASONS
+    hpcdd_decisions_format  int: version of the format, 1
+    dataset                 string: name of the data set
+    split                   string: name of the split: train, validation or test
+    class_names             strings (K,): names of the classes 0 to K - 1
+    samples                 int: number of samples of the whole split
+    features                string: input of the DNN from each local CNN, logits or probabilities
 
-An influence is positive where the subdomain spoke for the decision. The average of the local probabilities has the
-ablation alone, for it is linear.
+Groups and datasets, for the n samples of the split that were examined and S subdomains::
+
+    /rows                     int64 (n,): numbers of these samples in the split, ascending
+    /labels                   int64 (n,): their classes
+    /local/decisions          int32 (n, S): the class that each local CNN predicts
+    /local/confidence         float32 (n, S): the probability that the local CNN gives to this class
+    /strategies/NAME          float32 (n, K): the probabilities of a strategy, by its name in results.json; the
+                              predicted class c is the one with the highest probability
+    /influence/NAME/ablation  float32 (n, S): attribution by ablation: the probability of c, minus that with the output
+                              z_s of subdomain s replaced by its mean over the n samples
+    /influence/NAME/gradient  float32 (n, S): attribution by gradient: d logit_c / d z_s times (z_s - mean z_s)
+    /samples/rows             int64 (m,): positions among the n samples of those that a report shows
+    /samples/images           dtype of the data set, (m, C, *spatial): these images, as they are stored
+    /samples/reason           strings (m,): why each is shown: example, of its class; rescued, because the final
+                              strategy is right where most local CNNs are wrong; lost, because it is wrong where
+                              the majority vote is right
+
+An attribution is positive if the subdomain supports the predicted class. It exists for ``average`` (ablation only,
+because the average is linear), ``dnn``, ``coherent_transfer`` and ``coherent_scratch``.
 """
 
 from __future__ import annotations
@@ -38,29 +49,28 @@ from .names import CLASSIFIERS, final
 
 FORMAT = 1
 REASONS = ("example", "rescued", "lost")
-"""Why a sample is shown: as an example of its class; the final strategy is right where most local CNNs are wrong; it is
-wrong where the majority vote is right."""
+"""Why a sample is shown, see the module."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """The content of the file; arrays as above.
+    """The content of the file; arrays as described above.
 
     Attributes:
         dataset: name of the data set.
         split: ``train``, ``validation`` or ``test``.
         class_names: K names.
-        samples: of the whole split.
-        features: what the DNN sees of the local CNNs.
-        rows, labels: see above.
+        samples: number of samples of the whole split.
+        features: input of the DNN from each local CNN.
+        rows, labels: ``/rows`` and ``/labels``.
         local, confidence: ``/local/decisions`` and ``/local/confidence``.
         strategies: probabilities by name, in the order of :data:`.names.CLASSIFIERS`.
-        ablation, gradient: influence by name of the strategy.
+        ablation, gradient: attribution by name of the strategy.
         shown: ``/samples/rows``.
         images: ``/samples/images``.
-        reasons: m words.
+        reasons: ``/samples/reason``.
     """
 
     dataset: str
@@ -90,7 +100,7 @@ class SplitPredictions:
         return len(self.rows) == self.samples
 
     def decided(self, name: str) -> npt.NDArray[np.int64]:
-        """int64 (n,): the classes that a strategy decides for."""
+        """int64 (n,): the classes that a strategy predicts."""
         classes: npt.NDArray[np.int64] = self.strategies[name].argmax(1).astype(np.int64)
         return classes
 

@@ -1,7 +1,6 @@
-"""results.json: the results and the cost of a run; one schema for its writer and its readers.
+"""results.json: the results and the cost of a complete run; one schema for its writer and its readers.
 
-Accuracies are fractions of a split's samples, seconds are wall time unless they are CPU seconds, memory is in bytes. A
-file may hold more than is read here: fields are added, and none is changed without another ``format``.
+A file may hold more than is read here: fields are added, and none is changed without another ``format``.
 """
 
 from __future__ import annotations
@@ -36,72 +35,93 @@ class Dataset(Part):
     """The data set, with the number of samples used from each split."""
 
     name: str
+    """Name of the data set."""
     train: PositiveInt
+    """Number of training samples used, without those set aside for validation."""
     validation: PositiveInt | None = None
+    """Number of validation samples; null without a validation split."""
     test: PositiveInt
+    """Number of test samples."""
     classes: PositiveInt
+    """Number of classes, K."""
     class_names: list[str] = []
+    """Names of the classes 0 to K - 1."""
     image_shape: list[PositiveInt]
-    """(C, *spatial)."""
+    """Shape of an image, (C, *spatial): channels, then pixels along each spatial axis."""
 
 
 class Boxes(Part):
-    """The decomposition of an image."""
+    """The decomposition of an image into S subdomains. Their numbers, 0 to S - 1, are used in all other fields."""
 
     grid: list[PositiveInt] | None = None
-    """Subdomains along each axis; null if the boxes were given explicitly."""
+    """Number of subdomains along each spatial axis; null if the boxes were given explicitly."""
     overlap: list[NonNegativeInt] = []
+    """Pixels along each spatial axis by which a box extends into its neighbours."""
     boxes: list[list[list[NonNegativeInt]]]
-    """For each subdomain except the coarse one: the first pixel along each axis, and one past the last."""
+    """For each subdomain except the coarse one, ``[start, stop]``: the first pixel along each spatial axis, and one
+    past the last."""
     coarse: list[PositiveInt] | None = None
-    """Block of pixels that the coarse subdomain averages; null without a coarse subdomain."""
+    """Pixels along each spatial axis that the coarse subdomain averages into one; null without a coarse subdomain."""
 
 
 class WidthFacts(Part):
-    """Widths of the CNNs."""
+    """Widths of the CNNs: channels of their first block."""
 
     of_global: PositiveInt = Field(alias="global")
+    """Width of the global CNN, also if it was not trained."""
     local: PositiveInt
+    """Width of the local CNNs."""
 
 
 class Parameters(Part):
-    """Trainable parameters, by network."""
+    """Number of trainable parameters of each network."""
 
     of_global: NonNegativeInt = Field(alias="global")
+    """Parameters of the global CNN, also if it was not trained."""
     local: list[NonNegativeInt]
-    """By subdomain."""
+    """Parameters of each local CNN, by subdomain; the coarse one last."""
     dnn: NonNegativeInt
+    """Parameters of the DNN that combines the outputs of the local CNNs."""
     coherent: NonNegativeInt | None = None
+    """Parameters of the coherent model, its local CNNs and its DNN together; null if it was not trained."""
 
 
 class Voting(Part):
-    """Accuracy of local CNNs and of the rules that combine them; null where a rule was not evaluated."""
+    """Accuracy of the local CNNs, and of the rules that combine their outputs without training."""
 
     local: list[Rate] = []
-    """By subdomain, the coarse one last."""
+    """Accuracy of each local CNN on its own, by subdomain; the coarse one last."""
     average: Rate | None = None
+    """Accuracy of the average probability: the mean of the local probabilities."""
     majority: Rate | None = None
+    """Accuracy of the majority vote of the local CNNs."""
     log_pool: Rate | None = None
+    """Accuracy of the log-opinion pool: the geometric mean of the local probabilities."""
 
 
 class Accuracy(Voting):
-    """Accuracy on one split, by strategy; null for a strategy that was not trained."""
+    """Accuracy of each strategy on one split; null for a strategy that was not trained."""
 
     dnn: Rate | None = None
+    """Accuracy of the DNN on the outputs of the local CNNs."""
     coherent_transfer: Rate | None = None
+    """Accuracy of the coherent model that starts from the trained local CNNs."""
     coherent_transfer_parts: Voting | None = None
-    """The local CNNs after the coherent phase, and the rules that combine them."""
+    """Accuracy of the local CNNs of this coherent model after its training, and of the rules that combine them."""
     coherent_scratch: Rate | None = None
+    """Accuracy of the coherent model that starts from random parameters."""
     coherent_scratch_parts: Voting | None = None
+    """Accuracy of the local CNNs of this coherent model after its training, and of the rules that combine them."""
     of_global: Rate | None = Field(default=None, alias="global")
+    """Accuracy of the global CNN."""
 
     def of(self, strategy: str) -> float | None:
-        """Of one strategy but ``local``; None where it was not trained."""
+        """Accuracy of any strategy except ``local``; None if it was not trained."""
         value: float | None = getattr(self, "of_global" if strategy == "global" else strategy)
         return value
 
     def parts_of(self, start: str) -> Voting | None:
-        """Of the local CNNs of a coherent model, by how it started; None where it was not trained."""
+        """Accuracy of the local CNNs of a coherent model, by its start; None if it was not trained."""
         value: Voting | None = getattr(self, f"coherent_{start}_parts")
         return value
 
@@ -110,37 +130,51 @@ class Results(Part):
     """The content of results.json."""
 
     format: Literal[1] = 1
+    """Version of the format."""
     name: str
+    """Name of the run: the setting `name`."""
     seed: int
+    """Seed of all random numbers of the run."""
     dataset: Dataset
     decomposition: Boxes
     width: WidthFacts
     parameters: Parameters
     accuracy: dict[str, Accuracy]
-    """By split."""
+    """Accuracy by split (``train``, ``validation``, ``test``)."""
     seconds: dict[str, NonNegativeFloat | list[NonNegativeFloat]] = {}
-    """Seconds by phase, on root; those of ``local`` by subdomain."""
+    """Wall time by phase, measured on root. All ranks end a phase together, so it includes root's wait for the slowest
+    rank. Two entries are measured differently: ``local`` lists the training and evaluation time of each local CNN, by
+    subdomain; ``checkpoints`` is that of the rank that spent the most time on checkpoints. In a resumed run, trainings
+    include the time of earlier jobs, and ``gather`` is that of the job that performed it; ``total`` (from the launch to
+    the end) and all other entries are those of the last job."""
     core_seconds: dict[str, NonNegativeFloat]
-    """CPU seconds by phase, of all ranks together."""
+    """CPU seconds by phase, summed over all ranks; ``total`` is the sum of all phases."""
     communication: dict[str, dict[str, Number]] = {}
-    """By phase, ``calls`` and ``bytes`` of the rank with the most; also per step, for trainings that send in each
-    step."""
+    """MPI traffic by phase: ``calls``, and ``bytes`` of payload sent and received; for phases that communicate in every
+    training step also ``calls_per_step`` and ``bytes_per_step``. Each number is the maximum over the ranks."""
     bytes_read: list[NonNegativeInt] = []
-    """Bytes of pixels read, by rank."""
+    """Bytes of pixels that each rank has read from the dataset file."""
     startup: dict[str, NonNegativeFloat] = {}
-    """Seconds from the launch to the end of the first training step, by cause, on the slowest rank."""
+    """Seconds from the launch to the end of the first training step, by cause in the order of events (``interpreter``,
+    ``mpi``, ``configuration``, ``imports``, ``problem``, ``directory``, ``read``, ``first_step``). Each is the maximum
+    over the ranks."""
     memory: list[NonNegativeInt] = []
-    """Peak host memory in bytes, by rank."""
+    """Peak resident host memory of each rank, bytes."""
     gpu_memory: list[NonNegativeInt | None] = []
-    """Peak GPU memory in bytes, by rank."""
+    """Peak GPU memory that torch allocated on each rank, bytes; null for a rank on the CPU."""
     ranks: PositiveInt
+    """Number of ranks."""
     replicas: PositiveInt = 1
+    """Number of ranks that train copies of one subdomain's CNN on shared batches; 1: each CNN is trained by one
+    rank."""
     hosts: PositiveInt = 1
+    """Number of hosts."""
     devices: list[str]
-    """By rank."""
+    """Device of each rank: ``cpu``, or ``cuda:i`` with the number i that the rank sees."""
     threads_per_rank: PositiveInt = 1
+    """Number of CPU threads of root; other ranks may have another number."""
     reused: dict[str, str] | None = None
-    """By phase, the run whose result was imported."""
+    """By phase, the name of the run directory from which its result was imported; null if nothing was imported."""
 
     @classmethod
     def read(cls, path: Path) -> Results:
@@ -183,7 +217,7 @@ class Results(Part):
         return sum(self.core_seconds.get(phase, 0.0) for phase in STRATEGIES[name].phases)
 
     def seconds_of(self, phase: str) -> float | None:
-        """Seconds of a phase on the slowest ranks (for ``local``, of the slowest CNN); None if it was not run."""
+        """Wall time of a phase as in ``seconds`` (for ``local``, that of the slowest CNN); None if it was not run."""
         found = self.seconds.get(phase)
         return max(found, default=0.0) if isinstance(found, list) else found
 

@@ -1,4 +1,7 @@
-"""The file of a scaling study: one JSON object per line, appended to; what is in it is not measured again."""
+"""The file of a scaling study: one JSON object per line for each measurement of ``hpcdd scale``.
+
+New measurements are appended; what the file already holds is not measured again.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,14 @@ class _Part(BaseModel):
 
 
 class MeasuredLayout(_Part):
-    """What must be alike for a measurement to be the same one.
+    """Hosts, devices and libraries: facts that identify a measurement.
 
     Attributes:
-        ranks_by_host: how many of its ranks each host has, the fullest first.
-        processors, devices: of all of them, each once.
-        mpi_library, torch: what they say of themselves.
+        ranks_by_host: number of ranks on each host, in descending order.
+        processors: model names of the processors of all ranks, each once, sorted.
+        devices: names of the GPUs of all ranks, or ``cpu``, each once, sorted.
+        mpi_library: version string of the MPI library.
+        torch: version of torch.
     """
 
     ranks_by_host: list[PositiveInt]
@@ -47,7 +52,13 @@ class MeasuredLayout(_Part):
 
 
 class Step(_Part):
-    """Seconds of one step on the slowest and on the fastest of the ranks that work in it."""
+    """Wall time of one step.
+
+    Attributes:
+        slowest: seconds on the slowest of the ranks that work in the step.
+        fastest: seconds on the fastest of these ranks.
+        warm_up: whether the step is one of the warm-up, which are not counted.
+    """
 
     slowest: NonNegativeFloat
     fastest: NonNegativeFloat
@@ -55,7 +66,16 @@ class Step(_Part):
 
 
 class HostFacts(BaseModel):
-    """Facts of :func:`hpcdd.core.environment.facts`; those that a report reads."""
+    """Facts about root's host, those of environment.json; a report reads the ones listed here.
+
+    Attributes:
+        platform: operating system and kernel.
+        cores: number of logical cores of the host.
+        cores_in_affinity_mask: number of logical cores that the process may use.
+        memory_bytes: memory of the host, bytes.
+        mpi_library: version string of the MPI library.
+        packages: versions of the installed Python packages that matter here, by name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -68,24 +88,40 @@ class HostFacts(BaseModel):
 
 
 class ScalingLine(_Part):
-    """One turn of a phase on some ranks.
+    """One measurement: the steps of one phase on one number of ranks.
 
     Attributes:
-        series, phase, ranks, repeat, layout: see :data:`Key`.
-        name, kind, study, config: of the study.
-        job: identity of the job that measured it; within a job all points take turns.
-        seconds: of the steps that count, together, on the rank that took longest.
-        counting_steps: how many these are.
-        steps: all of them, those of the warm-up first.
-        calls_per_step, bytes_per_step: of the rank that has most.
-        threads: of each rank.
-        time: of the end.
-        subdomains, image_shape, replicas, parameters: of the problem on that many ranks.
-        places: host, device, threads and number of subdomains of each rank.
-        in_run: how often a run of the configuration does each phase's step.
-        reading_seconds: of root.
-        machine: see there; of root's host.
-        job_ranks: ranks of the job, some of which may have slept.
+        hpcdd_scaling: version of the format of the line.
+        series: digest of the study and its problem; measurements of different series are not compared.
+        phase: what is measured: a training step of the local CNNs (``local``), the same on one rank at a time
+            (``alone``), of the DNN on root (``dnn``) or of the coherent model (``coherent``); or the gather of the
+            local outputs on root (``gather``).
+        ranks: number of ranks that took part.
+        repeat: number of the repeat, from 0.
+        layout: hosts, devices and libraries of these ranks. ``series``, ``phase``, ``ranks``, ``repeat`` and ``layout``
+            together identify a measurement.
+        name: name of the configuration: the setting `name`.
+        kind: ``strong`` (the same problem on all numbers of ranks) or ``weak`` (the problem grows with the ranks).
+        job: random identifier of the job that made the measurement. The measurements of a job are interleaved.
+        seconds: wall time of all counted steps together, on the slowest rank.
+        counting_steps: number of counted steps.
+        steps: wall time of every step, those of the warm-up first.
+        calls_per_step: MPI calls per counted step; the maximum over the ranks.
+        bytes_per_step: bytes of payload sent and received per counted step; the maximum over the ranks.
+        threads: number of threads of each rank.
+        time: local date and time of the end of the measurement, ISO 8601 with the offset from UTC.
+        subdomains: number of subdomains of the problem on this number of ranks.
+        image_shape: shape of an image of this problem, (C, *spatial).
+        replicas: number of ranks that train copies of one subdomain's CNN on shared batches.
+        places: host, device, number of threads and number of subdomains of each rank.
+        parameters: trainable parameters: ``local``, the different numbers of the local CNNs, each once; ``coherent``,
+            the number of the coherent model.
+        in_run: number of times that a run of the configuration performs a step of each phase.
+        reading_seconds: wall time in which root read its samples.
+        machine: facts about root's host.
+        job_ranks: number of ranks of the job; those beyond ``ranks`` were idle during the measurement.
+        study: settings of the scaling study, without the configuration.
+        config: the configuration, nested as in a configuration file.
     """
 
     hpcdd_scaling: Literal[1] = 1
@@ -134,7 +170,7 @@ def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def key(series: str, phase: str, ranks: int, repeat: int, layout: MeasuredLayout) -> Key:
-    """See :attr:`Line.key`."""
+    """See :attr:`ScalingLine.key`."""
     return series, phase, ranks, repeat, layout.model_dump_json()
 
 

@@ -1,4 +1,4 @@
-"""study.json: what a study consists of, from which its directory is understood without the study file."""
+"""study.json: the definition of a study and its runs. It makes the study directory readable without the study file."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class _Part(BaseModel):
 
 
 class TableOf(_Part):
-    """How the study's table looks.
+    """How the report shows the table of the study.
 
     Attributes:
-        columns: strategies, see there; None for all that the runs have.
+        columns: strategies that the table compares, by their names in results.json; null for all that were trained.
     """
 
     columns: tuple[StrategyName, ...] | None = None
 
 
 class StudyEntry(_Part):
-    """A run of the study.
+    """One run of the study.
 
     Attributes:
-        id: its identity, e.g. ``grid=2x2,seed=0``.
-        fields: by full name of a field, what the run changes of the study's configuration.
-        labels: by axis of the matrix, the run's place on it in words.
+        id: name of the run and of its folder below ``runs``, such as ``grid=2x2,seed=0``.
+        fields: settings in which the run differs from ``config``, by full name such as ``decomposition.grid``.
+        labels: by axis of the matrix, the label of the run's value or case on this axis.
     """
 
     id: Identity
@@ -49,12 +49,15 @@ class StudyIndex(_Part):
     """The content of study.json.
 
     Attributes:
-        name, title, variant: of the study.
-        config: its base configuration, nested as in a configuration file.
-        matrix: by axis its values, or by case what the case changes.
-        expect: statements on strategies, see :mod:`hpcdd.studies.hypotheses`.
-        table: how the table looks.
-        runs: in the order of the matrix.
+        format: version of the format.
+        name: name of the study: that of its file, without the suffix.
+        title: title of the study in reports.
+        variant: name of the variant; null for a study without variants.
+        config: settings that all runs have in common, nested as in a configuration file.
+        matrix: by axis, a list of values of a setting, or a mapping from the label of each case to its settings.
+        expect: the expected order of test accuracies, such as ``dnn > average`` or ``coherent_transfer >= dnn``.
+        table: how the report shows the table of the study.
+        runs: the runs, in the order of the matrix, the last axis fastest.
     """
 
     format: Literal[1] = 1
@@ -69,11 +72,11 @@ class StudyIndex(_Part):
 
     @property
     def axes(self) -> list[str]:
-        """Those of the matrix but for the seed: what tells one row of the table from another."""
+        """The axes of the matrix except ``seed``: what distinguishes the rows of the table."""
         return [axis for axis in self.matrix if axis != "seed"]
 
     def seed(self, run: StudyEntry) -> int:
-        """Of a run; 0, the configuration's default, where neither the matrix nor the study says one."""
+        """Seed of a run; the default of the setting, 0, if neither the matrix nor the study sets it."""
         return int(run.fields.get("seed", self.config.get("seed", 0)))
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..artifacts import device_file
-from ..artifacts.device_file import HEAD, DeviceReport, DeviceTests, MeasuredWay
+from ..artifacts.device_file import DeviceReport, DeviceTests, MeasuredWay
 from ..config.schema import Config, LocalSettings
 from ..core import environment
 from ..core.devices import use_processor
@@ -112,10 +112,7 @@ def run(device: str, output: Path, rounds: int, steps: int) -> None:
         seconds=time.perf_counter() - start,
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    for row in [HEAD, *report.rows()]:
-        print(f"{row[0]:<28}{row[1]:<44}{row[2]:>5}{row[3]:>10}{row[4]:>16}  {row[5]}")
-    for line in report.left_out:
-        print(f"left out: {line}")
+    report.show(sys.stdout)
     device_file.write(output, report)
     print(f"results: {output / device_file.NAME}", flush=True)
 

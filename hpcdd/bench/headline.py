@@ -9,11 +9,12 @@ samples are read.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 
 from ..artifacts import headline_file
-from ..artifacts.headline_file import REFERENCE, WORDS, Headline
+from ..artifacts.headline_file import Headline
 from ..config.schema import Config
 from ..core import environment
 from ..core.devices import use_processor
@@ -152,12 +153,4 @@ def _print(found: Headline) -> None:
         "the computation and gather of the outputs that the DNN is trained on; excluding start-up, reading and\n"
         "evaluations on the test split\n"
     )
-    for row in [["", "epochs", "seconds", "test accuracy"], *found.ends()]:
-        print(f"{row[0]:<28}{row[1]:>8}{row[2]:>12}{row[3]:>15}")
-    rows = found.times()
-    if not rows:
-        print("\nno contender reaches a test accuracy of 0.70", flush=True)
-        return
-    print("\nseconds until the test accuracy is reached at the end of an epoch\n")
-    for row in [["accuracy", *WORDS.values(), f"{WORDS[REFERENCE]} / coherent"], *rows]:
-        print(f"{row[0]:<9}" + "".join(f"{cell:>29}" for cell in row[1:]), flush=True)
+    found.show(sys.stdout)

@@ -12,8 +12,8 @@ def declare(parser: Parser) -> None:
     """Adds the options."""
     parser.describe(
         "Writes a trained model as one graph that maps images, as the data set stores them, to class probabilities,\n"
-        "for batches of any size. Its outputs are compared with the model's own before the file is written. ONNX needs "
-        "pip install 'hpcdd[export]'.",
+        "for batches of any size. Its outputs are compared with the model's own before the file is written.\n"
+        "ONNX needs `pip install '.[export]'` in a checkout of hpcdd.",
         "hpcdd export runs/quickstart-001 quickstart.onnx",
         "hpcdd export runs/quickstart-001 average.pt2 --strategy average",
     )

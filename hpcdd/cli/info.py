@@ -48,7 +48,9 @@ def run_alone(words: Sequence[str]) -> int:
         problems.append(fault)
     mpirun = shutil.which("mpirun") or shutil.which("mpiexec")
     if mpirun is None:
-        problems.append("mpirun is not on PATH; load your site's MPI module, or pip install 'hpcdd[mpi]'")
+        problems.append(
+            "mpirun is not on PATH; load your site's MPI module, or run `pip install '.[mpi]'` in a checkout of hpcdd"
+        )
     else:
         version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False).stdout
         kind = launcher.kind_of(version)

@@ -37,9 +37,14 @@ COMMANDS = {
 """Each is a module of this package. It has ``declare(parser)``, and ``run(comm, words)`` for all ranks, with
 ``needs_mpi(words)`` where that depends, or ``run_alone(words)`` for one process, or both."""
 _EXIT_CODES = """\
-exit codes: 0 done; 1 a defect or a fault on one rank, or runs of a study have failed; 2 a user error;
-3 a loss became NaN or infinite;
-74 something can't be written; 75 stopped cleanly, or a rank hangs: resume with `train --resume`; 130 Ctrl-C."""
+exit codes:
+  0    done
+  1    a defect or a fault on one rank, or runs of a study have failed
+  2    a user error
+  3    a loss became NaN or infinite
+  74   something can't be written
+  75   stopped cleanly, or a rank hangs: resume with `train --resume`
+  130  Ctrl-C"""
 
 
 def parser() -> Parser:

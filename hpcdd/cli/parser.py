@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         from ..config import options
 
         self._file, self._required = metavar, required
-        self.add_argument("file", metavar=metavar, nargs="?", help=help_ or "YAML file (default: the quick-start)")
+        self.add_argument("file", metavar=metavar, nargs="?", help=help_ or "YAML file (default: the quick start)")
         groups = options.add_to(self)
         self._hidden = [] if shown else groups
 

@@ -19,9 +19,10 @@ def declare(parser: Parser) -> None:
     """Adds the options, among them one for every field of the configuration."""
     parser.describe(
         "Trains local CNNs on subimages, one per subdomain, and combines their outputs.\n"
-        "Without CONFIG (a YAML file), the packaged quick start runs; with another model.name, its optimizer, rates\n"
-        "and the like take their defaults. Options may also be written with underscores, like the fields of a YAML "
-        "file.",
+        "Without CONFIG (a YAML file), the packaged quick start runs: its settings (configs/quickstart.yaml) take the\n"
+        "place of the defaults listed below. They are tuned for its family of CNNs, fastN. With a model.name of\n"
+        "another family, the training settings that local, coherent and baseline share, except epochs, take their\n"
+        "listed defaults. Options may also be written with underscores, like the fields of a YAML file.",
         "mpirun -n 4 hpcdd train",
         "mpirun -n 4 hpcdd train configs/cifar10_vgg3.yaml --local.epochs 2 --decomposition.grid 4,4",
         "mpirun -n 2 hpcdd train --resume",

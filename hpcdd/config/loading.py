@@ -83,7 +83,9 @@ def load(
 
 
 def quick_start(over: Tree) -> Source:
-    """The packaged quick start; with another family of CNNs without its recipe, whose rates are made for its own.
+    """The packaged quick start; for a CNN of another family without its recipe, which is tuned for the fast family.
+
+    There, every setting of :class:`CNNTrainingSettings` except ``epochs`` takes its default.
 
     Args:
         over: what the command line sets.

@@ -20,8 +20,8 @@ class ScalingStudy(Settings):
     times as large (repeated along their axes) and have n times as many subdomains, of the same size."""
 
     ranks: tuple[PositiveInt, ...] | None = None
-    """Numbers of ranks that a job measures, up to its own number: each is measured on its first ranks, while the others
-    are idle, interleaved. Default: all its ranks."""
+    """Numbers of ranks to measure in one job, interleaved. Each measurement uses the first ranks of the job; the others
+    are idle. Default: all ranks of the job."""
 
     phases: tuple[Phase, ...] = Field(default=("local", "gather", "dnn", "coherent"), min_length=1)
     """What is measured: a training step of ``local``, ``dnn`` (on root) and ``coherent``; ``gather``: the local

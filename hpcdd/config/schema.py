@@ -232,7 +232,7 @@ class BaselineSettings(CNNTrainingSettings):
 
 
 class Config(Settings):
-    """A whole run.
+    """The configuration of a run. It can't be changed after it was made.
 
     >>> Config.load(overrides={"local.epochs": 2}).local.epochs
     2
@@ -325,7 +325,11 @@ class Config(Settings):
         return self.coherent.features or self.aggregation.features
 
     def coherent_from(self, start: str) -> CoherentSettings:
-        """The settings of the coherent phase for a start, with rates resolved; nothing is frozen from scratch."""
+        """The settings of the coherent phase with the default learning rates resolved, and ``frozen`` 0 from scratch.
+
+        Args:
+            start: ``transfer`` or ``scratch``.
+        """
         local, coherent = self.local, self.coherent
         if start == "scratch":
             coherent = coherent.model_copy(update={"frozen": 0})
@@ -343,7 +347,7 @@ class Config(Settings):
 
     @property
     def coherent_dnn(self) -> AggregationSettings:
-        """The DNN of the coherent model: that of the aggregation, or the single layer that starts as the pool."""
+        """The settings of the coherent model's DNN: those of the aggregation, or of a single layer for a pool."""
         pool = self.coherent.dnn_start == "pool"
         return self.aggregation.model_copy(update={"hidden": (), "dropout": 0.0}) if pool else self.aggregation
 

@@ -38,7 +38,22 @@ _ALWAYS_THERE = 1 << 24
 
 
 def facts() -> dict[str, Any]:
-    """Versions and machine, as plain data; needs neither torch nor MPI."""
+    """Versions and machine, as plain data; needs neither torch nor MPI.
+
+    Keys:
+        python (str): version of Python.
+        packages (dict[str, str]): versions of the installed Python packages that matter here, by name.
+        git (str | None): revision of the checkout that hpcdd runs from, with ``+changes`` if it was edited; null if
+            hpcdd is installed.
+        platform (str): operating system and kernel.
+        cores (int): number of logical cores of the host.
+        cores_in_affinity_mask (int): number of logical cores that the process may use.
+        cpu_quota (float | None): number of cores whose time the process's control groups grant; null without a limit.
+        memory_bytes (int): memory of the host, bytes.
+        command (list[str]): name of the program and its arguments.
+        variables (dict[str, str]): environment variables that matter here, by name: those that begin with ``OMP_``,
+            ``MKL_``, ``CUDA_VISIBLE``, ``UCX_``, ``MPI4PY_``, ``SLURM_JOB_`` or ``HPCDD_``.
+    """
     return {
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},

@@ -10,13 +10,11 @@ class CollectiveError(Exception):
     """An error that all ranks of a communicator can raise together. An error on a single rank ends the whole job.
 
     Attributes:
-        agreed: number of ranks that raised it together; 0 for an error on this rank only. Only the
-            agreements set it: :meth:`hpcdd.mpi.communicator.Comm.on_root` and
-            :meth:`~hpcdd.mpi.communicator.Comm.on_all`, :meth:`hpcdd.mpi.stop.Stop.agree`, and that of a study at the
-            end of a phase.
+        agreed: number of ranks that raised it together; 0 for an error on this rank only.
         exit_code: exit code of the job that it ends.
     """
 
+    # Set only by agreements: Comm.on_root and Comm.on_all, Stop.agree, and that of a study at the end of a phase.
     agreed = 0
     exit_code = 1
 
@@ -78,7 +76,7 @@ class DivergedError(ArithmeticError):
     """A loss that is no longer finite; all ranks that train together raise it at the same step.
 
     Attributes:
-        heard: whether it is another rank whose numbers are not finite, which says more.
+        heard: whether the numbers of another rank, whose message says more, are not finite.
     """
 
     exit_code = 3
@@ -104,8 +102,9 @@ class StopRequest(CollectiveError):  # noqa: N818 - not an error: the wish of th
     """A signal asked the job to stop. A training raises it at a step boundary, all ranks at the end of the phase.
 
     Attributes:
-        signum: the number of the signal, e.g. ``signal.SIGTERM``.
-        phase: in which it met the job.
+        signum: number of the signal, such as ``signal.SIGTERM``.
+        phase: name of the phase in which the job was asked to stop.
+        exit_code: 130 for Ctrl-C, otherwise 75.
     """
 
     def __init__(self, signum: int, phase: str, more: str = "") -> None:

@@ -1,24 +1,39 @@
-"""The dataset file: HDF5 with one group per split, described and checked.
+"""The dataset file, HDF5, written by ``hpcdd prepare``; any program can write one.
 
-::
+Attributes of the file::
 
-    /                 attributes hpcdd_format = 1, name, class_names, mean, std, source, licence; optional: preparation
-                      (JSON: how files became images, see hpcdd.data.prepare.image_transform), fingerprint
-    /train/images     (n, C, *spatial), uint8, int8, uint16, int16 or float32
-    /train/labels     (n,) int64, 0 <= label < K
-    /train/coarse     optional, then in every split: the images averaged, attribute block (axes,) int64
-    /train/images_checksums, /train/coarse_checksums   optional: of each chunk, uint64 of the shape of their grid
-    /validation/...   optional
-    /test/...
+    hpcdd_format    int: version of the format, 1
+    class_names     strings (K,), K >= 2: names of the classes 0 to K - 1
+    mean            float (C,): mean of the training images per channel, in units of the stored values
+    std             float (C,): their standard deviation per channel, likewise; 1 for a channel that is constant there
+    name            string, optional: name of the data set; default: the name of the file without its suffix
+    source          string, optional: where the data set comes from
+    licence         string, optional: its terms of use
+    command         string, optional: the command that wrote the file
+    preparation     string, optional: how an image file becomes an image of the data set, JSON with the fields below
+    fingerprint     string, optional: SHA-256 of attributes, labels and checksums, as 64 hexadecimal digits
 
-``mean`` and ``std`` (C,) are those of the training split, per channel, in units of the stored values; the ``std`` of a
-channel that is constant there is 1.
-``coarse`` (n, C, *coarse) has the images' dtype; ``block`` pixels along each axis are averaged to one, as
-:func:`hpcdd.data.coarse.average` does it.
+Groups and datasets::
 
-A file with a fingerprint is checked in all that is read of it, see :mod:`hpcdd.data.checksums`: HDF5's own structure by
-HDF5 (which has checksums since version 1.10 of its format), header and labels by the fingerprint, pixels by their
-checksums. Who changes such a file removes fingerprint and checksums: plain HDF5 is read as well.
+    /train                   group: the training split, at least 2 samples of at least 2 classes
+    /test                    group: the test split, at least 2 samples; all datasets as in /train
+    /validation              group, optional: the validation split, likewise
+    /train/images            uint8, int8, uint16, int16 or float32 (n, C, *spatial): the images; C channels, then two or
+                             three spatial axes; shape and dtype are the same in all splits
+    /train/labels            int64 (n,): the class of each image, 0 <= label < K
+    /train/coarse            optional, dtype of the images, (n, C, *coarse): the images averaged in blocks of pixels;
+                             its attribute block, int64 (axes,), holds the pixels of a block along each spatial axis. In
+                             every split or in none, with one block for all splits
+    /train/images_checksums  optional, uint64: a checksum of each chunk of /train/images, of the shape of the grid of
+                             chunks
+    /train/coarse_checksums  optional, uint64: likewise for /train/coarse
+
+Coarse images of an integer dtype are rounded to the nearest integer, halves up. Where a block does not divide the
+image, the last blocks are smaller and are averaged over their own pixels.
+
+A file with a fingerprint is verified wherever it is read: attributes and labels by the fingerprint, pixels by their
+checksums, the structure by the checksums of HDF5 (version 1.10 or later of its format). After a change to such a file,
+remove the fingerprint and the checksums: both are optional, and a file without them is read without verification.
 """
 
 from __future__ import annotations
@@ -65,22 +80,22 @@ _TOGETHER = 1 << 19
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a dataset file says of itself, without the pixels.
+    """The description of a dataset file: everything but the pixels.
 
     Attributes:
-        path: the file.
-        name: of the data set.
-        class_names: K names.
-        image_shape: (C, *spatial).
-        dtype: of the stored pixels.
-        labels: int64 (n,) by split, for the splits that are there.
-        mean, std: (C,) of the training split, in units of the stored values.
-        source, licence: where it comes from and on what terms.
-        preparation: how files became images; None where images were no files of their own.
-        coarse: block of pixels along each spatial axis that the stored coarse images average to one; None without.
-        rows_at_once: training images that lie together in the file, see :func:`rows_at_once`.
-        fingerprint: tells the content from any other: SHA-256 of all of the above but the path, and of the checksums of
-            the pixels; for a file without checksums, of its size in their place.
+        path: absolute path of the file.
+        name: name of the data set.
+        class_names: names of the K classes.
+        image_shape: (C, *spatial) of an image.
+        dtype: dtype of the stored pixels.
+        labels: by split, the classes of its samples, int64 (n,).
+        mean, std: mean and standard deviation of the training images, C numbers in units of the stored values.
+        source, licence: where the data set comes from, and its terms of use.
+        preparation: how an image file becomes an image; None if the images were not made from one file each.
+        coarse: pixels along each spatial axis that the stored coarse images average into one; None without them.
+        rows_at_once: number of training images that one read of the file brings.
+        fingerprint: identifies the content: SHA-256 of all of the above except the path, and of the checksums of the
+            pixels (for a file without checksums, of its size instead).
     """
 
     path: Path
@@ -100,12 +115,12 @@ class DatasetInfo:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.class_names)
 
     @property
     def coarse_image_shape(self) -> tuple[int, ...] | None:
-        """(C, *coarse) of the stored coarse images; None without."""
+        """(C, *coarse) of a stored coarse image; None without them."""
         if self.coarse is None:
             return None
         return self.image_shape[0], *coarse_shape(self.image_shape[1:], self.coarse)

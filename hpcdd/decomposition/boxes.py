@@ -62,11 +62,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Subdomain:
-    """What one local CNN sees: the pixels of a box, averaged in blocks.
+    """The input of one local CNN: the pixels of a box, averaged in blocks.
 
     Attributes:
-        box: which pixels.
-        block: pixels along each axis that are averaged to one; 1 along every axis but for the coarse subdomain.
+        box: the box in the image.
+        block: pixels along each axis that are averaged into one; 1 along every axis except for the coarse subdomain.
             Where a block does not divide the box, the last blocks are smaller.
     """
 
@@ -80,7 +80,7 @@ class Subdomain:
 
     @property
     def is_coarse(self) -> bool:
-        """Whether anything is averaged."""
+        """Whether pixels are averaged."""
         return any(b > 1 for b in self.block)
 
 

@@ -39,17 +39,18 @@ def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]
 
 @dataclass(frozen=True)
 class RankPlacement:
-    """One rank's place.
+    """The placement of one rank.
 
     Attributes:
         rank: number of the rank.
         host: name of its host.
-        device: ``"cpu"`` or ``"cuda:i"`` with the number i that this rank's process sees.
-        device_id: what tells devices of one host apart: the GPU's UUID, or ``"cpu"``.
-        threads: threads of its tensor operations on the CPU.
-        subdomains: the subdomains that it owns, ascending; none for an idle rank.
+        device: ``cpu``, or ``cuda:i`` with the number i that the rank sees.
+        device_id: UUID of the GPU, or ``cpu``.
+        threads: number of threads of its tensor operations on the CPU.
+        subdomains: numbers of the subdomains that it owns, ascending; empty for an idle rank.
         replica: number of its copy of their CNNs, 0 <= replica < R.
-        arithmetic: what the last bits of its results depend on: the processor or GPU, and the threads.
+        arithmetic: processor or GPU, and number of threads, on which the last bits of its results depend; empty for an
+            idle rank.
     """
 
     rank: int

@@ -62,22 +62,24 @@ def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class Classifier(nn.Module):
-    """One strategy of a trained model, in evaluation mode.
+    """A trained model as a torch module in evaluation mode: K classes, S subdomains. :func:`hpcdd.load` returns it.
 
     Attributes:
-        classes: K names.
-        strategies: all strategies that the model was trained for, by their names in results.json.
-        strategy: the one that decides here.
-        image_shape: (C, *spatial) of the images that it takes.
-        dtype: of their pixels; None where the model's file does not tell.
-        preparation: how a file becomes such an image; None where the data set does not tell.
-        local: the local CNNs; their decisions are asked for in addition to those of any strategy.
-        network: what decides beside them, or instead of them: the DNN, the coherent model or the global CNN; nothing
-            for a rule.
+        classes: names of the K classes.
+        strategies: names of all strategies of the model, as in results.json.
+        strategy: name of the strategy that makes the predictions.
+        image_shape: (C, *spatial) of an image.
+        dtype: dtype of the images' pixels, such as ``uint8``; None if the model's file does not record it.
+        preparation: how an image file becomes such an image; None if the data set was not made from one file per image.
+        features: input of the DNN from each local CNN, ``logits`` or ``probabilities``.
+        local: the S local CNNs.
+        network: the network of the strategy: the DNN, the coherent model or the global CNN; None for ``average``,
+            ``majority`` and ``log_pool``.
 
     Args:
-        model: what was trained.
-        strategy: default: the one that the training leads up to.
+        model: content of model.h5.
+        strategy: name of the strategy that makes the predictions; default: the coherent model (by transfer, else from
+            scratch), or the DNN without such a model.
 
     Raises:
         UserError: the model was not trained for this strategy.
@@ -107,18 +109,22 @@ class Classifier(nn.Module):
 
     @property
     def combines(self) -> bool:
-        """Whether the strategy combines the decisions of the local CNNs."""
+        """Whether the strategy combines the outputs of the local CNNs: ``dnn`` and the rules."""
         return self.strategy in RULES or self.strategy == "dnn"
 
     @property
     def rows(self) -> int:
-        """Images of a batch: as in an evaluation of the training, fewer where whole images are large."""
+        """Images per batch of :meth:`predict_proba`: as in an evaluation of the training, fewer for large images."""
         return max(1, min(self._batch, _BATCH_PIXELS // math.prod(self.image_shape)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities, float64 (n, K), of images (n, C, *spatial) with pixels as a dataset file stores them.
+        """Probabilities of the classes for one batch of images, with gradients unless they are disabled.
 
-        In float32, classes of which two very sure CNNs speak would have the same probability.
+        Args:
+            images: (n, C, *spatial), with pixels as the dataset file stores them, on the device of the module.
+
+        Returns:
+            float64 (n, K). In float32, two very confident CNNs that predict different classes would tie.
 
         Raises:
             UserError: the images have another shape or dtype.
@@ -136,22 +142,25 @@ class Classifier(nn.Module):
         return logits.double().softmax(-1)
 
     def predict_proba(self, images: Images) -> Images:
-        """As :meth:`forward`, of any number of images, in batches and without gradients.
+        """Probabilities of the classes for any number of images, in batches and without gradients.
 
         Args:
-            images: array, or tensor on any device.
+            images: array, or tensor on any device, (n, C, *spatial), with pixels as the dataset file stores them.
 
         Returns:
-            Probabilities, float64 (n, K): an array for an array, a tensor on the same device for a tensor.
+            float64 (n, K): an array for an array, a tensor on the same device for a tensor.
+
+        Raises:
+            UserError: the images have another shape or dtype.
         """
         return self._in_batches(lambda batch: (self(batch),), images)[0]
 
     def local_probabilities(self, images: Images) -> Images:
-        """What each local CNN says on its own, float64 (n, S, K); otherwise as :meth:`predict_proba`."""
+        """Probabilities of each local CNN on its own, float64 (n, S, K); otherwise as :meth:`predict_proba`."""
         return self._in_batches(lambda batch: (self._local_logits(batch).double().softmax(-1),), images)[0]
 
     def decide(self, images: Images) -> tuple[Images, Images]:
-        """:meth:`predict_proba` and :meth:`local_probabilities`; the local CNNs are asked once."""
+        """The results of :meth:`predict_proba` and :meth:`local_probabilities`; the local CNNs are evaluated once."""
 
         def both(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
             logits = self._local_logits(batch)

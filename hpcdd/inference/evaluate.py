@@ -91,7 +91,11 @@ def evaluate(
 
     Args:
         run: directory of a run, or its model.h5.
-        data, split, output, own, device: see :class:`hpcdd.inference.evaluate_request.EvaluateRequest`.
+        data: path of a dataset file, or ``embedded``; default: the run's own.
+        split: ``train``, ``validation`` or ``test``.
+        output: folder for evaluation.json and decisions.h5; default: they are not written.
+        own: as for :func:`hpcdd.load`.
+        device: where CNNs are evaluated: ``auto`` uses a GPU if the rank's host has one.
         comm: a communicator of mpi4py, which is duplicated; default: COMM_WORLD, or this process alone without mpirun.
 
     Returns:

@@ -47,7 +47,10 @@ def run(run: Path, out: Path, strategy: str | None = None, own: str | None = Non
     if kind not in (".onnx", ".pt2"):
         raise UserError(f"{out} is neither ONNX nor an exported program of PyTorch; name a file .onnx or .pt2")
     if kind == ".onnx" and (missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]):
-        raise UserError(f"ONNX needs {', '.join(missing)}, which are not installed; run pip install 'hpcdd[export]'")
+        raise UserError(
+            f"ONNX needs {', '.join(missing)}, which are not installed; run `pip install '.[export]'` in a checkout of "
+            "hpcdd"
+        )
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"{out} is a folder, or its folder does not exist; name a file in a folder that exists")
     model = load(run, strategy, own)

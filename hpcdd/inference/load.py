@@ -17,8 +17,9 @@ def load(path: str | Path, strategy: str | None = None, own: str | None = None) 
         path: path of the directory or the file.
         strategy: the strategy that makes the predictions, named as in results.json; default: the coherent model (by
             transfer, else from scratch), or the DNN without such a model.
-        own: ``package.module:factory`` that may be imported and called, if the CNNs are the user's own (unless the
-            environment variable HPCDD_MODEL_MODULES decides, see :func:`hpcdd.models.registry.check_consent`).
+        own: for a model with CNNs of your own, the ``package.module:factory`` that may be imported and called. It is
+            not needed if the environment variable HPCDD_MODEL_MODULES lists the module; if the variable is set, no
+            other module is imported.
 
     Returns:
         The model on the CPU, in evaluation mode.

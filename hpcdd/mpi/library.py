@@ -134,7 +134,7 @@ def library() -> Any:
     except (ImportError, RuntimeError) as error:
         raise UserError(
             f"mpi4py finds no MPI library ({str(error).splitlines()[0]}); load your site's MPI module, "
-            "or install one with `pip install 'hpcdd[mpi]'`"
+            "or install one with `pip install '.[mpi]'` in a checkout of hpcdd"
         ) from error
     return MPI
 

@@ -108,7 +108,7 @@ class PlannedCosts:
         found, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
         if not distributed:
             size = 4 * total * problem.info.num_classes * sum(problem.samples.values())
-            found.append(self._gather([Message("gather", size, ranks, size, "local decisions")], ranks))
+            found.append(self._gather([Message("gather", size, ranks, size, "local outputs")], ranks))
         rows = self._rows(config.aggregation, 1)
         sent = [messages.sum_over_subdomains(config, config.aggregation, problem, rows, ranks)] if distributed else []
         found.append(self._dnn(total, per_rank, busy, sent, ranks))

@@ -1,7 +1,8 @@
-"""The machine file: what `bench collectives` and `bench step` have measured on one machine, for `plan`.
+"""The machine file: measurements of ``hpcdd bench step`` and ``hpcdd bench collectives`` on one machine.
 
-Plain JSON that people may read, and write for a machine that they don't have: of everything measured, `plan` reads
-`host`, `fits`, `steps` and `runtime_bytes`; `collectives` are what the fits were made from.
+``hpcdd plan`` computes times from them: it reads ``host``, ``fits``, ``steps`` and ``runtime_bytes``. The file is plain
+JSON, and can be written by hand for a machine that is not available. Quartiles are lower quartile, median and upper
+quartile over the rounds of a measurement, in seconds.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ Oversubscribed = Annotated[bool, Field(validation_alias=AliasChoices("oversubscr
 
 
 class Host(Record):
-    """One host of the machine.
+    """A host of the machine; all hosts are assumed to be equal.
 
     Attributes:
-        processor: its name.
-        cores: that a job may use on a host.
-        memory_bytes: of it.
+        processor: model name of the processor.
+        cores: number of cores that a job may use on a host.
+        memory_bytes: memory of a host, bytes.
     """
 
     processor: str
@@ -46,16 +47,18 @@ class Host(Record):
 
 
 class MeasuredCollective(Record):
-    """A collective.
+    """A measurement of one collective; the fits are made from these.
 
     Attributes:
-        collective: which.
-        ranks, hosts: that take part.
-        oversubscribed: whether more threads than cores worked on a host, so that ranks sleep while they wait.
-        size: bytes, as :mod:`hpcdd.plan.collective_model` counts them.
-        seconds: quartiles of hpcdd's call, of the slowest rank.
-        bare: of the bare mpi4py call.
-        date: of the measurement.
+        collective: ``allreduce``, ``broadcast``, ``allgather``, ``gather``, ``scatter`` or ``send``.
+        ranks: number of ranks that took part.
+        hosts: number of hosts of these ranks.
+        oversubscribed: whether a host had more threads than cores.
+        size: message size n in bytes: the whole message of an allreduce, a broadcast or a send; what each rank
+            (allgather) or root (gather) has in the end; what root has in the beginning (scatter).
+        seconds: time of hpcdd's call on the slowest rank, quartiles.
+        bare: time of the bare mpi4py call on the slowest rank, quartiles.
+        date: date of the measurement, YYYY-MM-DD.
     """
 
     collective: Collective
@@ -74,16 +77,20 @@ class MeasuredCollective(Record):
 
 
 class FittedCollective(Record):
-    """The latency-bandwidth model of one collective, see :mod:`hpcdd.plan.collective_model`.
+    """The latency-bandwidth model of one collective: n bytes on p ranks take ``latency`` A + ``seconds_per_byte`` B.
+
+    A is ceil(log2 p), for a send 1. B is 2 n (p - 1) / p for allreduce and broadcast, n (p - 1) / p for allgather,
+    gather and scatter, n for a send.
 
     Attributes:
-        collective: which.
+        collective: name of the collective, as in ``collectives``.
         between_hosts: whether ranks of several hosts took part.
-        oversubscribed: as for :class:`MeasuredCollective`.
-        latency: alpha, seconds.
-        seconds_per_byte: beta.
-        typical_error, largest_error: of the fit, relative.
-        points: that were fitted.
+        oversubscribed: whether a host had more threads than cores.
+        latency: latency, seconds.
+        seconds_per_byte: reciprocal of the bandwidth.
+        typical_error: median of the fit's relative errors.
+        largest_error: maximum of the fit's relative errors.
+        points: number of measurements that were fitted.
     """
 
     collective: Collective
@@ -97,21 +104,22 @@ class FittedCollective(Record):
 
 
 class MeasuredStep(Record):
-    """A piece of work of one rank, without messages.
+    """A measurement of one kind of work of a rank, without messages.
 
     Attributes:
-        kind: ``cnn``, a training step of a CNN; ``evaluation``, a batch through a CNN; ``dnn``, the DNN's as root
-            trains it; ``head``, a training step of a rank's part of the DNN in the coherent model.
-        network: what is trained on what, in words: :class:`hpcdd.plan.workload.Work`.
-        batch: samples.
-        summands: subdomains of the rank, of a head; else 1.
+        kind: ``cnn``, a training step of a CNN; ``evaluation``, a forward pass of a CNN in evaluation mode; ``dnn``, a
+            training step of the DNN on root; ``head``, a training step of a rank's part of the DNN in the coherent
+            model.
+        network: network and shape of its input; ``hpcdd plan`` looks a time up by this text.
+        batch: samples per step.
+        summands: number of subdomains of the rank for ``head``; otherwise 1.
         precision: ``fp32`` or ``bf16``.
         device: ``cpu``, or the name of the GPU.
-        threads: of the rank.
-        busy: ranks that worked on each host at the same time.
-        flops: floating point operations of it, a multiplication and an addition being two.
-        seconds: quartiles, of the slowest rank.
-        date: of the measurement.
+        threads: number of threads of the rank.
+        busy: number of ranks that worked on each host at the same time.
+        flops: floating-point operations per step; a multiply-add counts as two.
+        seconds: time of a step on the slowest rank, quartiles.
+        date: date of the measurement, YYYY-MM-DD.
     """
 
     kind: Literal["cnn", "evaluation", "dnn", "head"]
@@ -145,11 +153,11 @@ class Machine(Record):
     """The content of a machine file.
 
     Attributes:
-        format: of the file.
-        host: each of the machine's hosts.
-        mpi_library, torch: what they say of themselves.
-        runtime_bytes: of a rank that is ready to train: interpreter, libraries, MPI.
-        collectives, fits, steps: see there.
+        format: version of the format.
+        mpi_library: version string of the MPI library.
+        torch: version of torch.
+        runtime_bytes: host memory of a rank that is ready to train, without any data: interpreter, libraries and MPI;
+            null if it was not measured.
     """
 
     format: Literal[1] = 1

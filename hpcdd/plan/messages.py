@@ -110,7 +110,7 @@ def global_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
 
 
 def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
-    """Of the whole gather of the local decisions to root; none where the DNN is trained where they lie."""
+    """Of the whole gather of the local outputs to root; none where the DNN is trained where they lie."""
     if config.aggregation.placement == "distributed":
         return []
     num_subdomains = len(problem.decomposition)
@@ -121,7 +121,7 @@ def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
         for count, number in ((rows, n // rows), (n % rows, 1)):
             if count and number:
                 size = count * of_sample
-                found.append(Message("gather", size, ranks, round(size * away), "local decisions", number))
+                found.append(Message("gather", size, ranks, round(size * away), "local outputs", number))
     return found
 
 

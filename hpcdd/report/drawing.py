@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +45,13 @@ class Figure:
         name: of its files, without their ending.
         alternative: what it shows, for who can't see it.
         svg: to stand in the page.
+        height: of it, by its width.
     """
 
     name: str
     alternative: str
     svg: Markup
+    height: float
 
 
 class Figures:
@@ -92,7 +95,24 @@ class Figures:
             figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
             whole = drawing.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
             write_bytes(self._folder / f"{name}.svg", whole.encode())
-        self._drawn.append(Figure(name, alternative, _inline(drawing.getvalue(), alternative)))
+        self._drawn.append(Figure(name, alternative, _inline(drawing.getvalue(), alternative), size[1] / size[0]))
+
+
+_COLUMNS = 3
+_WIDTH = 0.43
+"""Columns of the widest page, and the part of it that a figure takes at most."""
+
+
+def columns(figures: Iterable[Figure]) -> int:
+    """Columns that leave least of a wide page empty, where figures stand in their order, column by column."""
+    heights = [figure.height for figure in figures]
+
+    def filled(number: int) -> float:
+        cuts = itertools.combinations(range(1, len(heights)), number - 1)
+        tallest = min(max(sum(heights[a:b]) for a, b in itertools.pairwise((0, *ends, len(heights)))) for ends in cuts)
+        return sum(heights) / (number * tallest) * min(1, number * _WIDTH)
+
+    return max(range(1, min(_COLUMNS, len(heights)) + 1), key=filled, default=1)
 
 
 def plain(name: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ..artifacts import headline_file
-from ..artifacts.headline_file import REFERENCE, WORDS, Headline
+from ..artifacts.headline_file import ENDS, TIMES, WORDS, Headline
 from ..core import yaml_text
 from .drawing import Figures
 from .page import Section
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 _CAPTION = "Test accuracy at the end of every epoch against seconds of training. Further left and up is better."
 
 
-def section(source: Path, folder: Path) -> Section:
-    """Draws the figure into ``figures/``.
+def section(source: Path, folder: Path, out: TextIO) -> Section:
+    """Prints the tables, and draws the figure into ``figures/``.
 
     Args:
         source: folder in which ``bench headline`` has left its result.
         folder: for the figure.
+        out: takes the tables.
 
     Raises:
         UserError: the result can't be read, or is damaged.
         OSError: the figure can't be written.
     """
     found = headline_file.read(source)
+    found.show(out)
     figures = Figures(folder)
     with figures.draw("headline", _CAPTION) as axes:
         draw(axes, found)
@@ -40,7 +42,9 @@ def section(source: Path, folder: Path) -> Section:
         figures=list(figures),
         captions={"headline": _CAPTION},
         ends=found.ends(),
-        head=["test accuracy", *WORDS.values(), f"{WORDS[REFERENCE]} / coherent"],
+        concluded=found.conclusion(),
+        ends_head=ENDS,
+        times_head=TIMES,
         times=found.times(),
         facts=_facts(found),
         settings=yaml_text.dump(found.config),
@@ -48,11 +52,9 @@ def section(source: Path, folder: Path) -> Section:
 
 
 def draw(axes: Axes, found: Headline) -> None:
-    """All curves; the coherent model's begins where the DNN's ends."""
+    """All curves; the coherent model's begins where the DNN's ends, if it starts from the trained DNN."""
     for contender, words in WORDS.items():
-        points = found.curves[contender]
-        if contender == "coherent_transfer":
-            points = [*found.curves["dnn"][-1:], *points]
+        points = found.way(contender)[-len(found.curves[contender]) - 1 :]
         colour, marker = LOOKS[contender]
         axes.plot(
             [point.seconds for point in points],

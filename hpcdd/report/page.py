@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.files import write_bytes
+from .drawing import columns
 
 
 class Section:
@@ -41,6 +42,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals["columns"] = columns
     parts = [
         (
             section.title if len(sections) > 1 else None,

@@ -48,9 +48,9 @@ def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]
             study_page.show(table, out)
             found.append(study_page.section(table, place, output))
         elif (path / headline_file.NAME).exists():
-            found.append(of_headline(path, place))
+            found.append(of_headline(path, place, out))
         elif (path / device_file.NAME).exists():
-            found.append(of_device(path))
+            found.append(of_device(path, out))
         else:
             found.append(run_page.section(path, place))
     if files := [path for path in paths if path not in folders]:

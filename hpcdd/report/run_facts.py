@@ -60,7 +60,7 @@ def head(run: RunData) -> list[str]:
     share = next(share for share in shares(found) if share.name == found.final)
     total, devices = results.seconds_of("total") or 0.0, sorted({kind.partition(":")[0] for kind in results.devices})
     coarse = " and a coarse one" if run.decomposition.coarse is not None else ""
-    overlap = f", overlap {by(run.decomposition.overlap)}" if any(run.decomposition.overlap) else ""
+    overlap = f", overlapping by {by(run.decomposition.overlap)} pixels" if any(run.decomposition.overlap) else ""
     return [
         f"{config.model.name} of width {results.width.local} on each of {boxes} subimages ({grid}{overlap}){coarse} "
         f"of {data.name}: {data.train:,} training and {data.test:,} test images of {by(data.image_shape)}, "
@@ -94,7 +94,9 @@ def cards(run: RunData) -> list[tuple[str, str]]:
     )
     sent = [of_phase["bytes_per_step"] for of_phase in results.communication.values() if "bytes_per_step" in of_phase]
     if sent:
-        told.append((f"{max(sent):,.0f} B", "of messages per coherent step and rank; the local phase sends none"))
+        told.append(
+            (f"{max(sent):,.0f} B", "sent and received per rank in a coherent step; the local phase sends nothing")
+        )
     return told
 
 
@@ -105,31 +107,45 @@ def spent(run: RunData) -> list[tuple[str, str, float, float]]:
     made += [
         (name, STRATEGIES[name].heading, results.core_seconds_of(name), rate)
         for name in CLASSIFIERS
-        if name not in ("majority", "log_pool") and (rate := test.of(name)) is not None  # as the average
+        if name
+        in (*chain(run), "average", "dnn", "coherent_scratch", "global")  # other rules cost as much as the average
+        and (rate := test.of(name)) is not None
     ]
     return made
 
 
 def gained(run: RunData) -> str:
-    """In words, what each step of the method has added, in percentage points of test accuracy, and the alternatives."""
+    """In words, what each step of the method has added to the test accuracy, and the alternatives."""
     test = run.results.accuracy["test"]
     rates = {name: rate for name in CLASSIFIERS if (rate := test.of(name)) is not None}
-    steps = [name for name in ("average", "dnn", "coherent_transfer") if name in rates]
+    steps = [name for name in chain(run) if name in rates]
     if not test.local or not steps:
         return ""
-    before, told = max(test.local), []
+    before, last, told = max(test.local), "best local CNN", []
     for name in steps:
-        told.append(f"the {STRATEGIES[name].title} {100 * (rates[name] - before):+.1f}")
-        before = rates[name]
-    others = [
-        f" The {STRATEGIES[name].title} is {100 * (rates[name] - before):+.1f} relative to that."
-        for name in ("coherent_scratch", "global")
-        if name in rates
+        told.append(f"The {STRATEGIES[name].title} is {_points(rates[name] - before)} the {last}.")
+        before, last = rates[name], STRATEGIES[name].title
+    told += [
+        f"The {STRATEGIES[name].title} is {_points(rates[name] - before)} the {last}."
+        for name in ("dnn", "coherent_scratch", "global")
+        if name in rates and name not in steps
     ]
-    steps_in_words = ", then ".join(told)
-    return (
-        f"Compared with the best local CNN, in percentage points of test accuracy: {steps_in_words}.{''.join(others)}"
-    )
+    if "global" not in rates:
+        told.append("The global CNN was not trained (baseline.enabled), so nothing here compares with it.")
+    return " ".join(told)
+
+
+def _points(difference: float) -> str:
+    """A difference of accuracies, in words that a strategy's name follows."""
+    points = f"{100 * abs(difference):.1f}"
+    return "level with" if points == "0.0" else f"{points} percentage points {'above' if difference > 0 else 'below'}"
+
+
+def chain(run: RunData) -> tuple[str, ...]:
+    """The strategies of which each starts from the one before; the coherent model from the DNN or from the pool."""
+    if run.config.coherent.dnn_start == "pool":
+        return "log_pool", "coherent_transfer"
+    return "average", "dnn", "coherent_transfer"
 
 
 def notes(run: RunData) -> list[str]:

@@ -74,16 +74,17 @@ def _bundle(axes: Axes, found: Sequence[Sequence[tuple[float, float]]], colour: 
     axes.plot(places, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean and range", **marker)  # type: ignore[arg-type]
 
 
-def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]]) -> None:
+def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]], chain: Sequence[str]) -> None:
     """Accuracy against CPU seconds until a strategy was trained.
 
     Args:
         axes: to draw on.
         spent: of each strategy its name, words, CPU seconds of all ranks and accuracy, see :func:`run_facts.spent`.
+        chain: names of those that start from one another, which a line connects.
     """
-    steps = ("average", "dnn", "coherent_transfer")
-    chain = [(seconds, rate) for name, _, seconds, rate in spent if name in steps]
-    axes.plot(*zip(*chain, strict=True), color="gray", lw=0.8, zorder=1)
+    line = [(seconds, rate) for name, _, seconds, rate in spent if name in chain]
+    axes.plot(*zip(*line, strict=True), color="gray", lw=0.8, zorder=1)
+    axes.margins(0.08)
     for name, words, seconds, rate in spent:
         colour, marker = LOOKS[name]
         label = f"{words}: {rate:.3f}"

@@ -86,7 +86,7 @@ def _overview(run: RunData, figures: Figures) -> Figures:
     """What decomposition gains: accuracy against CPU seconds, and with its intervals."""
     found = run.decisions
     with figures.draw("overview", "test accuracy of each strategy against the CPU seconds needed to train it") as axes:
-        draw.overview(axes, facts.spent(run))
+        draw.overview(axes, facts.spent(run), facts.chain(run))
     shares = facts.shares(found)
     local = (found.local == found.labels[:, None]).mean(0).tolist()
     with figures.draw("strategies", "accuracy of each strategy", (SIZE[0], 1.2 + 0.3 * len(shares))) as axes:

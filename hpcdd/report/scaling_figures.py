@@ -114,7 +114,7 @@ def _plain(value: float, _: object) -> str:
 DRAWN: dict[str, tuple[str, Callable[[Axes, Scaling], None]]] = {
     "speed-up": ("Speed-up. The gap to the ideal line is the cost of messages, waiting and shared memory", speed_up),
     "efficiency": ("Parallel efficiency: median and quartiles of the repeats", efficiency),
-    "time": ("Time of a run's steps by phase. The dominant phase is the one to scale", time),
+    "time": ("Time of a run's steps by phase. The phase that takes longest limits the run", time),
     "bytes": ("Bytes per step on the busiest rank. For a coherent step they don't grow with the CNNs", size),
 }
 """By name of the figure what it shows, and who draws it."""

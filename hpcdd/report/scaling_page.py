@@ -9,6 +9,7 @@ from typing import TextIO
 from ..artifacts import scaling_log
 from ..core import yaml_text
 from ..core.errors import UserError
+from ..core.text_table import print_table
 from .drawing import Figures
 from .page import Section
 from .scaling_facts import RUN, Scaling, Spread, analyse
@@ -31,9 +32,17 @@ def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section
     if not scalings:
         raise UserError(f"{', '.join(map(str, sources))}: it contains no measurements yet")
     for scaling in scalings:
-        for row in rows(scaling):
-            print("  ".join(f"{cell:>16}" for cell in row), file=out)
+        print_table(_title(scaling), _HEAD, rows(scaling), out)
+        for note in notes(scaling):
+            print(f"note: {note}", file=out)
     return [_section(scaling, output) for scaling in scalings]
+
+
+_HEAD = ["phase", "ranks", "repeats", "seconds", "efficiency", "speed-up", "bytes"]
+
+
+def _title(scaling: Scaling) -> str:
+    return f"{scaling.name}: {scaling.kind} scaling"
 
 
 def _section(scaling: Scaling, output: Path) -> Section:
@@ -43,11 +52,12 @@ def _section(scaling: Scaling, output: Path) -> Section:
             function(axes, scaling)
         captions[f"{stem}-{name}"] = f"{words}."
     return Section(
-        f"{scaling.name}: {scaling.kind} scaling",
+        _title(scaling),
         "scaling.html",
         cards=_cards(scaling),
         notes=notes(scaling),
         base=scaling.base,
+        head=_HEAD,
         rows=rows(scaling),
         figures=list(figures),
         captions=captions,
@@ -71,7 +81,7 @@ def _cards(scaling: Scaling) -> list[tuple[str, str]]:
 
 
 def rows(scaling: Scaling) -> list[list[str]]:
-    """Of the table: phase, ranks, repeats, seconds, efficiency, speed-up, bytes."""
+    """Of the table, under :data:`_HEAD`."""
     found = []
     for phase in [*scaling.phases, *(p for p in scaling.seconds if p not in scaling.phases)]:
         for n, seconds in scaling.seconds[phase].items():

@@ -8,6 +8,7 @@ from typing import TextIO
 from ..artifacts.names import STRATEGIES
 from ..core import yaml_text
 from ..core.files import write_bytes
+from ..core.text_table import print_table
 from ..studies import study_results
 from ..studies.hypotheses import TestResult
 from ..studies.study_tables import StudyTable, tabulate
@@ -90,23 +91,10 @@ def _cards(table: StudyTable) -> list[tuple[str, str]]:
 
 def show(table: StudyTable, out: TextIO) -> None:
     """Prints the table and the expectations."""
-    from rich.console import Console
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    console = Console(file=out, width=200, highlight=False, force_terminal=False)
-    for title, head, body in (
-        (f"{table.outcome.index.title}: test accuracy", texts.head(table), texts.body(table)),
-        ("expected and measured", _EXPECTED, [_expected(judgement) for judgement in table.judgements]),
-    ):
-        drawn = Drawn(title=Text(title), title_justify="left")
-        labels = _SENTENCES if head is _EXPECTED else len(table.axes)
-        for place, words in enumerate(head):
-            drawn.add_column(Text(words), justify="left" if place < labels else "right")
-        for row in body:
-            drawn.add_row(*map(Text, row))
-        if body:
-            console.print(drawn)
+    title = f"{table.outcome.index.title}: test accuracy"
+    print_table(title, texts.head(table), texts.body(table), out, len(table.axes))
+    expected = [_expected(judgement) for judgement in table.judgements]
+    print_table("expected and measured", _EXPECTED, expected, out, _SENTENCES)
     for note in texts.notes(table):
         print(f"note: {note}", file=out)
     for run in table.outcome.missing:

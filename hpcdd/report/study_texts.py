@@ -61,10 +61,8 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
     if comparison.verdict == "not significant":
         above = comparison.mean is not None and comparison.mean > 0
         return f"{'as expected' if above else 'below on average'}, not significant with {n}"
-    # Whether chance may be behind what nobody expected: the same test for a mean below zero, uncorrected.
-    if comparison.verdict == "contradicted" and comparison.statement.relation == ">":
-        told = comparison.p is not None and 1 - comparison.p <= LEVEL
-        return "contradicted" if told else f"contradicted, not significant with {n}"
+    if comparison.verdict == "not confirmed":
+        return f"not confirmed, not above on average, with {n}"
     return comparison.verdict
 
 

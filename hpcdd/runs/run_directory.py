@@ -1,4 +1,20 @@
-"""The folder of a run: where it is, what is in it, and that nothing which lies there is overwritten."""
+"""The run directory: where it is, what is in it, and that nothing which lies there is overwritten.
+
+::
+
+    config.yaml         the complete configuration, with every default
+    environment.json    versions, host and ranks of the last job
+    metrics.jsonl       loss and accuracy of every epoch
+    results.json        accuracies and costs, once the run is complete
+    model.h5            the trained model, once the run is complete
+    decisions.h5        predictions for the test split, once the run is complete
+    report.html         the report, with its figures in figures/ (setting `run.report`)
+    logs/rank-NNNN.log  log of each rank
+    checkpoints/        what a resumed run needs: the run's record, networks, optimizers and evaluations
+    tensorboard/        event files (setting `run.tensorboard`)
+    profile/            traces of some training steps (`hpcdd train --profile`)
+    lock, heartbeats/   signs of life of the job that works on the run
+"""
 
 from __future__ import annotations
 

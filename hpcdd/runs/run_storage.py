@@ -175,6 +175,14 @@ def _absolute(config: Config) -> Config:
 
 
 def _write_documents(directory: RunDirectory, config: Config, comm: Comm, layout: RankLayout) -> None:
+    """On root: config.yaml, and environment.json, which has these keys besides those of :func:`environment.facts`.
+
+    Keys:
+        mpi_library (str): version string of the MPI library.
+        ranks (int): number of ranks.
+        hosts (int): number of hosts.
+        places (list[RankPlacement]): the placement of every rank.
+    """
     facts = {
         **environment.facts(),
         "mpi_library": mpi_library(),

@@ -20,9 +20,11 @@ verdict          ``A > B``                              ``A >= B``
 ===============  ======================================  ===================================
 as expected      mean above 0, p at most 5%             mean 0 or above
 not significant  mean above 0, p above 5%, or no test   mean below 0, p above 5%, or no test
-contradicted     mean 0 or below                        mean below 0, p at most 5%
+not confirmed    mean 0 or below, otherwise             never
+contradicted     mean below 0, significantly            mean below 0, p at most 5%
 ===============  ======================================  ===================================
 
+That the mean of ``A > B`` is significantly below 0 is decided by the same test in the other direction, uncorrected.
 There is no test of single pairs, nor of differences that are equal within each row, whose deviation is no estimate.
 """
 
@@ -39,7 +41,7 @@ from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..core.errors import UserError
 
 LEVEL = 0.05
-Verdict = Literal["as expected", "not significant", "contradicted", "not measured"]
+Verdict = Literal["as expected", "not significant", "not confirmed", "contradicted", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ class Comparison:
             return "not measured"
         significant = self.corrected is not None and self.corrected <= LEVEL
         if self.statement.relation == ">":
-            return "contradicted" if self.mean <= 0 else "as expected" if significant else "not significant"
+            if self.mean > 0:
+                return "as expected" if significant else "not significant"
+            return "contradicted" if self.p is not None and 1 - self.p <= LEVEL else "not confirmed"
         return "as expected" if self.mean >= 0 else "contradicted" if significant else "not significant"
 
 

@@ -1,11 +1,12 @@
-"""The study directory: which runs a study has, which of them are done, and which have failed.
+"""The study directory: which runs a study has, which of them are complete, and which have failed.
 
 ::
 
-    study.json          the study and its runs
-    runs/ID/            run directories, as of `hpcdd train`
-    failed/ID.json      why a run has failed: {"error": "...", "exit_code": n}
-    claims/JOB/         which group of a job has taken which run; of jobs at work, or killed
+    study.json      the definition of the study and its runs
+    runs/ID/        run directory of each run, as of `hpcdd train`
+    failed/ID.json  why a run has failed: {"error": "...", "exit_code": n}
+    claims/JOB/     which group of ranks of a job works on which run; exists only while a job works on the study, or
+                    after it was killed
 """
 
 from __future__ import annotations

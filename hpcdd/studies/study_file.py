@@ -75,7 +75,8 @@ class StudyFile(Settings):
 
     matrix: Annotated[dict[str, Axis], BeforeValidator(_matrix)]
     """By the full name of a setting (decomposition.grid), a list of its values; or by a name of your own, a mapping
-    from the label of each case to the settings that it changes. Every combination is a run; ``seed`` repeats it."""
+    from the label of each case to the settings that it changes. Every combination is a run; ``seed`` repeats every
+    combination."""
 
     ranks: PositiveInt | None = None
     """Ranks of a run. Default: one for each subdomain. A job with fewer ranks gives all of them to one run."""

@@ -120,12 +120,12 @@ def test_the_help_names_every_command_and_exit_code() -> None:
         "  prepare ",
         "  bench ",
         "  info ",
-        "0 done",
-        "2 a user error",
-        "3 a loss",
-        "74 something can't be written",
-        "75 stopped cleanly",
-        "130 Ctrl-C",
+        "  0    done",
+        "  2    a user error",
+        "  3    a loss",
+        "  74   something can't be written",
+        "  75   stopped cleanly",
+        "  130  Ctrl-C",
     ):
         assert words in text
 
@@ -165,7 +165,7 @@ def test_info_without_an_mpi_library_reports_it() -> None:
     assert done.returncode == 2
     (problem,) = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
     assert "mpi4py finds no MPI library" in problem
-    assert "pip install 'hpcdd[mpi]'" in problem
+    assert "pip install '.[mpi]'" in problem
     assert "Traceback" not in done.stderr
 
 

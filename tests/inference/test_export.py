@@ -114,7 +114,8 @@ def test_what_is_not_installed_is_told(
     assert main.main(["export", str(run.path), str(tmp_path / "model.onnx")]) == 2
     check_text(
         capsys.readouterr().err,
-        "hpcdd: ONNX needs onnxscript, onnxruntime, which are not installed; run pip install 'hpcdd[export]'\n",
+        "hpcdd: ONNX needs onnxscript, onnxruntime, which are not installed; "
+        "run `pip install '.[export]'` in a checkout of hpcdd\n",
         ["onnxscript", "onnxruntime"],
     )
 

@@ -39,6 +39,16 @@ _FINDINGS = """() => {
   for (const link of links) if (!document.getElementById(link)) found.push(`a link to nothing: ${link}`);
   for (const heading of document.querySelectorAll('h2, h3'))
     if (!links.includes(heading.id)) found.push(`not in the contents: ${heading.textContent}`);
+  if (window.innerWidth >= 1000) {
+    for (const row of document.querySelectorAll('.figures')) {
+      const frame = row.getBoundingClientRect(), parts = [...row.querySelectorAll('figure')];
+      const filled = parts.reduce((sum, part) => sum + part.offsetWidth * part.offsetHeight, 0);
+      if (filled < frame.width * frame.height / 2) found.push(`half empty: ${row.textContent.slice(0, 60)}`);
+    }
+    for (const table of document.querySelectorAll('.wide'))
+      if (table.scrollWidth > table.clientWidth + 1 && table.clientWidth < document.body.clientWidth * 0.9)
+        found.push(`room for a table that is cut: ${table.textContent.slice(0, 60)}`);
+  }
   for (const svg of document.querySelectorAll('svg')) {
     const frame = svg.getBoundingClientRect();
     if (frame.width < 200 || frame.height < 60) found.push(`a figure of ${frame.width} x ${frame.height} pixels`);
@@ -57,7 +67,7 @@ _FINDINGS = """() => {
   }
   return found;
 }"""
-"""Of a page what is cut, too wide, too small or not in its contents; what is folded is unfolded first."""
+"""Of a page what is cut, too wide, too small, half empty or not in its contents; what is folded is unfolded first."""
 
 _CONTRAST = """() => {
   const parts = colour => {

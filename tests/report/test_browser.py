@@ -24,6 +24,8 @@ FAULTS = {
     "texts over each other: three and four": SVG % '<text x="9" y="50">three</text><text x="15" y="58">four</text>',
     "a link to nothing: none": '<nav><a href="#none">none</a></nav>',
     "not in the contents: apart": '<h3 id="apart">apart</h3>',
+    "half empty: one": '<div class="figures"><figure style="margin: 0; width: 200px; height: 99px">one</figure></div>',
+    "room for a table": '<div class="wide" style="width: 9em; overflow-x: auto"><p style="width: 99em">a</p></div>',
     "contrast 1.7: pale": '<p style="color: #777; background: #555">pale</p>',
     "contrast 3.9: grey": SVG % '<text x="9" y="50" style="fill: #808080">grey</text>',
     "contrast 3.9: patch": SVG % '<rect width="300" height="150" fill="#808080"/><text x="9" y="50">patch</text>',

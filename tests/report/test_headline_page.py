@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,24 @@ from . import browser
 def test_the_page_can_be_read(opened: Any, tmp_path: Path) -> None:
     found = made(**{"global": [0.6, 0.72, 0.81], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
     headline_file.write(tmp_path, found)
-    report.run_alone([str(tmp_path)])
+    out = io.StringIO()
+    report.run_alone([str(tmp_path)], out)
     page = (tmp_path / "report.html").read_text()
     assert "made: accuracy against time" in page
     assert "<td>0.75</td>" in page
     assert "<b>0.8100</b>global CNN, DDP: test accuracy after 30.0 s" in page
+    told = "To reach 0.80, DDP took 30.0 s and the coherent model 40.0 s."
+    assert told in page
+    assert told in out.getvalue()
+    assert "after the last epoch of each model" in out.getvalue()
     assert browser.findings(opened, tmp_path / "report.html") == []
+
+
+@pytest.mark.parametrize(("start", "seconds"), [("trained", 20.0), ("pool", 40.0)])
+def test_a_model_that_starts_as_the_pool_does_not_go_on_from_the_dnn(start: str, seconds: float) -> None:
+    found = made(**{"global": [0.6], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
+    found.config["coherent"]["dnn_start"] = start
+    assert found.seconds_to(0.7, "coherent_transfer") == seconds
 
 
 def test_a_damaged_result_is_refused(tmp_path: Path) -> None:

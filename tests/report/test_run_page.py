@@ -13,13 +13,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from hpcdd.artifacts import predictions
 from hpcdd.cli import report
 from hpcdd.core.errors import UserError
 from hpcdd.core.texts import printable
 from hpcdd.report import run_facts
+from hpcdd.report.drawing import Figure, columns
 from hpcdd.report.run_data import read
 from hpcdd.studies.hypotheses import holm
 
@@ -143,6 +144,13 @@ def test_votes_are_numbers_that_the_page_explains(tmp_path: Path) -> None:
         assert f" {number}&nbsp;{escape(name)}" in text
 
 
+@pytest.mark.parametrize(
+    ("heights", "number"), [([1], 1), ([1, 1], 2), ([1, 1, 1], 3), ([1] * 4, 2), ([1] * 5, 3), ([3, 1, 1], 2), ([], 1)]
+)
+def test_figures_leave_little_of_the_page_empty(heights: list[float], number: int) -> None:
+    assert columns([Figure("", "", Markup(), height) for height in heights]) == number
+
+
 def test_the_head_says_what_was_gained_for_what(tmp_path: Path) -> None:
     run = read(made_run.run(tmp_path / "run", starts=("transfer",)))
     test, seconds = run.results.accuracy["test"], run.results.core_seconds
@@ -153,9 +161,21 @@ def test_the_head_says_what_was_gained_for_what(tmp_path: Path) -> None:
         sum(seconds.get(phase, 0) for phase in ("local", "gather", "dnn", "coherent_transfer")),
         test.coherent_transfer,
     )
-    assert "the average probability +10.0, then the DNN +0.0" in run_facts.gained(run)
+    assert run_facts.gained(run).startswith(
+        "The average probability is 10.0 percentage points above the best local CNN. The DNN is level with the average"
+    )
+    assert "The global CNN was not trained" in run_facts.gained(run)
     values = [value for value, _ in run_facts.cards(run)]
     assert values[1:3] == ["0.600", "0.500"]
+
+
+def test_a_coherent_model_that_starts_as_the_pool_is_compared_with_the_pool(tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run", starts=("transfer",))
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("trained", "pool"))
+    run = read(folder)
+    assert run_facts.chain(run) == ("log_pool", "coherent_transfer")
+    assert "is level with the log-opinion pool. The DNN is" in run_facts.gained(run)
+    assert "log_pool" in [name for name, *_ in run_facts.spent(run)]
 
 
 @pytest.mark.parametrize(

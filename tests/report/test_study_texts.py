@@ -59,7 +59,7 @@ def test_what_few_seeds_do_not_tell_apart(tmp_path: Path) -> None:
     assert texts.verdict(above.rows[0]) == "as expected, not significant with 3 seeds"
     assert texts.verdict(below.rows[0]) == "below on average, not significant with 3 seeds"
     (reverse,) = table(tmp_path / "reverse", noisy, expect=["average > dnn"]).judgements
-    assert texts.verdict(reverse.rows[0]) == "contradicted, not significant with 3 seeds"
+    assert texts.verdict(reverse.rows[0]) == "not confirmed, not above on average, with 3 seeds"
     assert texts.verdict(below.pooled, "pair") == "below on average, not significant with 6 pairs"
 
 

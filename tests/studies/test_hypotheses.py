@@ -48,8 +48,9 @@ def test_the_paired_test_is_that_of_the_textbook() -> None:
     [
         ("dnn > average", [0.02, 0.021, 0.022], "as expected"),
         ("dnn > average", [0.02, -0.01, 0.0], "not significant"),
-        ("dnn > average", [0.02, -0.01, -0.01], "contradicted"),
+        ("dnn > average", [0.02, -0.01, -0.01], "not confirmed"),
         ("dnn > average", [-0.02, -0.021, -0.022], "contradicted"),
+        ("dnn > average", [0.0, 0.0, 0.0], "not confirmed"),
         ("dnn > average", [0.02], "not significant"),
         ("dnn > average", [0.02, 0.02], "not significant"),
         ("dnn >= average", [0.02, -0.01, -0.01], "as expected"),

@@ -44,11 +44,16 @@ def prepare(
     """Makes a dataset file, and a contact sheet next to it, like ``hpcdd prepare``; in one process.
 
     Args:
-        kind: kind of the source, such as ``folder`` or ``nifti``, see :data:`hpcdd.data.prepare.importers.IMPORTERS`.
-        source: file or folder; None for ``phantom``, which computes its images.
+        kind: kind of the source: ``cifar10``, ``cifar100``, ``faces``, ``folder``, ``idx``, ``nifti``, ``npy``, ``npz``
+            or ``phantom``.
+        source: path of a file or folder; None for ``phantom``, which computes its images.
         out: path of the dataset file.
-        options: options of the kind, named as on the command line.
+        options: options of the kind, by their names on the command line with underscores: ``{"size": [64, 64]}``; see
+            ``hpcdd prepare KIND --help``.
         settings: further fields of :class:`hpcdd.data.prepare.request.PrepareRequest`.
+
+    Returns:
+        The description of the file.
 
     Raises:
         UserError: the settings or the source are invalid; nothing is written.

@@ -33,13 +33,19 @@ class _Described(BaseModel):
 
 
 class PicturePreparation(_Described):
-    """Of a picture in one of the usual formats, see :class:`.importers.image_files.ImageTransform`."""
+    """Preparation of a two-dimensional image, as of ``hpcdd prepare folder``.
+
+    Attributes:
+        kind: kind of the preparation.
+        size: (H, W) of all images, pixels.
+        fit: how an image of another size is brought to this size: ``resize`` stretches it, ``crop`` scales it and cuts
+            off what extends beyond, ``pad`` scales it and fills the rest with black; null: it is refused.
+        mode: ``L``, one grey channel, or ``RGB``, three channels.
+    """
 
     kind: Literal["picture"] = "picture"
     size: Annotated[tuple[PositiveInt, PositiveInt], _at_most(MOST_PIXELS, "pixels")]
-    """(H, W) of all images, pixels."""
     fit: Literal["resize", "crop", "pad"] | None
-    """How others are brought to this size; None: they are not, all files of the data set had it."""
     mode: Literal["L", "RGB"]
 
     @property
@@ -49,15 +55,19 @@ class PicturePreparation(_Described):
 
 
 class VolumePreparation(_Described):
-    """Of a NIfTI volume, see :func:`hpcdd.data.prepare.importers.nifti.decode`."""
+    """Preparation of a NIfTI volume, as of ``hpcdd prepare nifti``.
+
+    Attributes:
+        kind: kind of the preparation.
+        size: (D, H, W) of all volumes, voxels: from feet to head, front to back, right to left.
+        resampled: whether a volume of another size is resampled to this size; otherwise it is refused.
+        window: intensities that become 0 and 255; others are clipped.
+    """
 
     kind: Literal["volume"] = "volume"
     size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], _at_most(MOST_VOXELS, "voxels")]
-    """(D, H, W) of all volumes, voxels."""
     resampled: bool
-    """Whether others are brought to this size; else all files of the data set had it."""
     window: tuple[float, float]
-    """Intensities that become 0 and 255."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -13,18 +13,24 @@ class PrepareRequest:
     """A data set as its publisher ships it, and the dataset file to make of it.
 
     Attributes:
-        kind: of the source, see :data:`.importers.IMPORTERS`.
+        kind: kind of the source, such as ``folder``.
         source: file or folder; None for a kind that computes its images.
-        out: the dataset file.
-        options: of the kind, by name.
-        command: that is recorded in the file.
-        test_fraction, validation_fraction: of every class, where the source has no such split; None: 0.2.
-        seed: of the splits, and of a phantom.
-        train_samples, test_samples: to take of each split, with all classes alike; None: all.
-        name, class_names, source_note, licence: what the file says of itself; None: what the source says.
-        grid, overlap, coarse, compression: layout of the file; lists as ``2,2``.
-        skip_bad: whether bad files are left out.
-        threads: that decode files; None: one per core.
+        out: path of the dataset file.
+        options: options of the kind, by name.
+        command: the command that is recorded in the file.
+        test_fraction: fraction of every class for the test split, if the source has none; None: 0.2.
+        validation_fraction: fraction of every class for the validation split, if the source has none; 0: no split.
+        seed: seed of the splits, and of a phantom.
+        train_samples, test_samples: number of samples to take of the split, equally many of each class; None: all.
+        name: name of the data set; None: that of the source.
+        class_names: names of the classes, as ``A,B,C``; None: those of the source.
+        source_note: where the data set comes from; None: what the source says.
+        licence: its terms of use.
+        grid, overlap: decomposition for which the file is cut into chunks, as ``2,2``; None: chunks of whole images.
+        coarse: block of pixels, as ``2,2``, in which averaged images are stored as well; None: none are stored.
+        compression: gzip level, 0 to 9; 0 stores the pixels uncompressed.
+        skip_bad: whether files that can't be read are left out and counted.
+        threads: number of threads that decode files; None: one per core.
     """
 
     kind: str

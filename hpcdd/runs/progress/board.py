@@ -31,8 +31,8 @@ def check() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError(
-            "run.tensorboard is true, but the package tensorboard is not there; `pip install 'hpcdd[tensorboard]'` or "
-            "`pip install tensorboard`, or leave the setting out"
+            "run.tensorboard is true, but the package tensorboard is not installed; run `pip install tensorboard`, or "
+            "`pip install '.[tensorboard]'` in a checkout of hpcdd, or leave the setting out"
         )
 
 

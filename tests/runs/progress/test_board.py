@@ -66,7 +66,7 @@ class FullDisk(bytes):
 
 def test_without_the_package_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match="pip install 'hpcdd\\[tensorboard\\]'"):
+    with pytest.raises(UserError, match="pip install '\\.\\[tensorboard\\]'"):
         board.check()
 
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             dest="mode",
             action="store_const",
             const=mode,
-            help=f"make all images {option.upper() if mode == 'RGB' else option} (default: as the first one is)",
+            help=f"convert all images to {option.upper() if mode == 'RGB' else option} (default: like the first image)",
         )
 
 

@@ -1,0 +1,36 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import TextIO
+
+_IN_A_FILE = 200
+"""Characters of a line where the output is no terminal."""
+
+
+def print_table(title: str, head: Sequence[str], body: Sequence[Sequence[str]], out: TextIO, labels: int = 1) -> None:
+    """Prints a table; one without rows is left out.
+
+    Args:
+        title: above it.
+        head: of each column.
+        body: of each row the cells.
+        out: where to print; cells wrap where it is a terminal and narrower than the table.
+        labels: columns at the left that hold words; the others hold numbers.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not body:
+        return
+    table = Table(title=Text(title), title_justify="left")
+    for place, words in enumerate(head):
+        table.add_column(Text(words), justify="left" if place < labels else "right")
+    for row in body:
+        table.add_row(*map(Text, row))
+    # Under Open MPI a rank writes to a pseudo-terminal of no width even where the job writes to a file.
+    width = shutil.get_terminal_size((_IN_A_FILE, 24)).columns if out.isatty() else _IN_A_FILE
+    Console(file=out, width=width, highlight=False, force_terminal=False).print(table)
