@@ -1,7 +1,7 @@
 """Memory that a training step frees stays with the process, in large pages: the next step needs as much again.
 
 By default glibc returns every freed block of a few hundred KiB to the kernel, and gets it anew for the next tensor,
-page by page and zeroed. On a CPU that is a fifth to a third of a training step's time (``docs/measurements.md``).
+page by page and zeroed. On a CPU that is 15% to 41% of a training step's time (``docs/measurements.md``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules that combine the S local decisions into one, without training: arXiv 2408.14442 compares the first two.
+"""Rules that combine the S local outputs into one decision, without training: arXiv 2408.14442 compares the first two.
 
 Each rule is a sum over the subdomains of something that depends on one subdomain's logits alone, so that ranks which
 hold some subdomains each can add it up. The class with the highest score is the decision.
@@ -55,7 +55,7 @@ def distribution(rule: str, total: torch.Tensor) -> torch.Tensor:
 
 
 def scores(rule: Rule, logits: torch.Tensor) -> torch.Tensor:
-    """The scores of a rule, float64 (n, K), from all local decisions (n, S, K).
+    """The scores of a rule, float64 (n, K), from all local outputs (n, S, K).
 
     Summands are rounded as ranks round them: two very sure CNNs that disagree are undecided there, and so here.
     """

@@ -1,4 +1,4 @@
-"""The dense network (DNN) that is trained to combine the local decisions."""
+"""The dense network (DNN) that is trained to combine the local outputs."""
 
 from __future__ import annotations
 

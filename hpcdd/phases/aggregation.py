@@ -1,4 +1,4 @@
-"""Aggregation: the DNN learns to combine the local decisions.
+"""Aggregation: the DNN learns to combine the local outputs.
 
 arXiv 2302.06564 trains a dense network (DNN) that takes the local CNNs' probability distributions and gives the
 global decision, and compares it with average probability and majority vote (:mod:`hpcdd.models.aggregators`).
@@ -74,7 +74,7 @@ def train_dnn_together(
     hooks: Hooks,
     manager: NullCheckpointManager | None = None,
 ) -> ShardedDNN:
-    """Collective over the workers: trains the DNN where the local decisions lie; one message per step, no gather.
+    """Collective over the workers: trains the DNN where the local outputs lie; one message per step, no gather.
 
     It begins with the same parameters and visits the same batches as :func:`train_dnn`.
 

@@ -1,6 +1,6 @@
 """Memory of each rank at its fullest moment, by what is in it.
 
-    total = libraries + samples + weights + gradients + optimizer + activations + decisions
+    total = libraries + samples + weights + gradients + optimizer + activations + outputs
 
 The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, with P numbers in its parameters:
 
@@ -12,7 +12,7 @@ The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, 
                  (:mod:`hpcdd.plan.simulate`). Batched CNNs: the sum over them. The coherent model: what the forward
                  passes of all CNNs keep, the most that one backward pass takes besides, and the DNN's part. In
                  addition half of the largest CNN's, for the heap keeps what they leave (:mod:`hpcdd.core.heap`)
-    decisions    4 n K for each of its CNNs; on root what gather and DNN take as well
+    outputs      4 n K for each of its CNNs; on root what gather and DNN take as well
 
 Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels other than
 convolutions.
@@ -65,7 +65,7 @@ class Memory:
         gradients, optimizer: of what it trains then.
         activations: inputs, activations and temporary results of a step; or what an evaluation or the writing of a
             checkpoint takes, where that is more.
-        decisions: logits of its CNNs on all samples; on root all decisions as well, while the DNN is trained.
+        outputs: logits of its CNNs on all samples; on root those of all CNNs as well, while the DNN is trained.
     """
 
     moment: str
@@ -75,7 +75,7 @@ class Memory:
     gradients: int = 0
     optimizer: int = 0
     activations: int = 0
-    decisions: int = 0
+    outputs: int = 0
 
     @property
     def total(self) -> int:
@@ -153,7 +153,7 @@ class Memories:
             found = self._moment("dnn", cnns, where, settings, dnn, step, _bytes(dnn))
         else:
             found = self._moment("dnn", cnns, where, None, nn.ModuleList(), 0)
-        return dataclasses.replace(found, decisions=found.decisions + is_root * self._problem.root_bytes)
+        return dataclasses.replace(found, outputs=found.outputs + is_root * self._problem.root_bytes)
 
     def _coherent(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
         """All CNNs are trained together: own ones, or in the data-parallel form copies of all."""
@@ -216,9 +216,9 @@ class Memories:
         # A checkpoint is an HDF5 file in memory, and its bytes.
         activations = max(step, evaluating, 2 * (state + copy), gradients) - gradients
         problem = self._problem
-        decisions = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
+        outputs = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
         samples = self._samples(list(cnns), where)
-        return Memory(name, self.runtime, samples, held, gradients, state, activations, decisions)
+        return Memory(name, self.runtime, samples, held, gradients, state, activations, outputs)
 
     def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
         return self._peak(*[self.workload.local_cnn(s, rows, precision) for s in subdomains])

@@ -64,7 +64,7 @@ def print_memory(
             continue
         ranks, cnns, memory, where = rows[index]
         sizes = [memory.runtime, memory.samples, memory.weights, memory.gradients, memory.optimizer]
-        sizes += [memory.activations, memory.decisions, memory.total]
+        sizes += [memory.activations, memory.outputs, memory.total]
         gpu = [_mib(memory.on_gpu(where))] if on_gpu else []
         table.add_row(_span(ranks), str(cnns), *map(_mib, sizes), MOMENTS[memory.moment], *gpu)
     _print(table, out)

@@ -73,7 +73,7 @@ class Workload:
         return self._cnn("evaluation", self._global(), batch, "fp32", lambda: fake_networks.global_cnn(self.problem))
 
     def dnn(self, batch: int, subdomains: int | None = None) -> Work:
-        """A training step of the DNN as root trains it, on the decisions of all subdomains, or of that many."""
+        """A training step of the DNN as root trains it, on the outputs of all local CNNs, or of that many."""
         inputs = (subdomains or len(self.problem.decomposition)) * self.problem.info.num_classes
 
         def simulated() -> Simulated:

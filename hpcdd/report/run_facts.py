@@ -265,7 +265,7 @@ class MeanAttribution:
 
 
 def mean_attribution(values: Any, decided: Any, num_classes: int) -> MeanAttribution:
-    """Means of an (n, S) of ``/influence`` in predictions.h5; ``decided`` is (n,)."""
+    """Means of an (n, S) of ``/influence`` in decisions.h5; ``decided`` is (n,)."""
     means = np.full((num_classes, values.shape[1]), np.nan)
     for k in np.unique(decided):
         means[k] = values[decided == k].mean(0)

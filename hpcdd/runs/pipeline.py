@@ -116,7 +116,7 @@ class Run:
         samples: by subdomain of this rank and split, the subimages on this rank's device.
         evaluations: what is found of it.
         trained: what is trained and found so far.
-        decided: whether an earlier job has trained and evaluated the DNN; local decisions are not wanted then.
+        decided: whether an earlier job has trained and evaluated the DNN; local outputs are not wanted then.
     """
 
     def __init__(self, session: RunSession) -> None:
@@ -194,7 +194,7 @@ class Run:
             self.local_phase(again=True)
 
     def aggregation(self) -> None:
-        """The rules and the DNN combine the local decisions."""
+        """The rules and the DNN combine the local outputs."""
         session, team, config, problem = self.session, self.team, self.config, self.problem
         if self.decided and self.evaluations.recall("dnn", 0):
             if self.comm.is_root:
@@ -306,7 +306,7 @@ class Run:
         self.evaluations.take("global", found, lambda it: it.whole("global", logits))
 
     def _seen(self, decisions: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-        """What the DNN sees of this rank's local decisions."""
+        """What the DNN sees of this rank's local outputs."""
         return [features_of(logits, self.config.aggregation.features) for logits in decisions.values()]
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:

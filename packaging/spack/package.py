@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""hpcdd as a Spack package: copy this folder into a repository of yours, as packages/py-hpcdd/."""
+"""hpcdd as a Spack package (Spack 1.0 or later: package API v2).
+
+Copy this file into a package repository of your own, as packages/py_hpcdd/package.py.
+"""
+
+from spack_repo.builtin.build_systems.python import PythonPackage
 
 from spack.package import *
 

@@ -46,10 +46,10 @@ def test_one_cnn_that_is_trained_after_the_other(tiny: Path, settings: dict[str,
     assert found.samples == 2 * 6 * 6 * (300 + 90)
     assert found.weights == 2 * state
     assert (found.gradients, found.optimizer) == (parameters, states * parameters)
-    assert found.decisions == 2 * 4 * 3 * (300 + 90)
+    assert found.outputs == 2 * 4 * 3 * (300 + 90)
     assert found.activations > 0
     assert found.total == LIBRARIES + found.samples + found.weights + (1 + states) * parameters + (
-        found.decisions + found.activations
+        found.outputs + found.activations
     )
 
 
@@ -89,7 +89,7 @@ def test_root_gathers_and_a_spare_rank_has_nothing(tiny: Path) -> None:
     made, problem = memories(tiny, 5, aggregation={"hidden": [512, 512]})
     root = made.of([0], "memory", is_root=True)
     assert root.moment == "dnn"
-    assert root.decisions == 4 * 3 * (300 + 90) + problem.root_bytes
+    assert root.outputs == 4 * 3 * (300 + 90) + problem.root_bytes
     assert made.of([], "memory", is_root=False).total == LIBRARIES
 
 
