@@ -4,9 +4,8 @@
 Copy this file into a package repository of your own, as packages/py_hpcdd/package.py.
 """
 
-from spack_repo.builtin.build_systems.python import PythonPackage
-
 from spack.package import *
+from spack_repo.builtin.build_systems.python import PythonPackage
 
 
 class PyHpcdd(PythonPackage):
