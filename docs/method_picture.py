@@ -32,42 +32,31 @@ def arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float]) 
 def draw(path: Path) -> None:
     """Writes the picture."""
     mpl.rcParams.update({"svg.hashsalt": "method", "svg.fonttype": "path", "font.family": "DejaVu Sans"})
-    figure, axes = plt.subplots(figsize=(9, 3.4))
-    axes.set(xlim=(0, 10.6), ylim=(-0.6, 3.7), aspect="equal")
+    figure, axes = plt.subplots(figsize=(9, 3.7))
+    axes.set(xlim=(0, 11.4), ylim=(-0.75, 4.25), aspect="equal")
     axes.axis("off")
     for number, colour in enumerate(COLOURS):
-        column, row = number % 2, number // 2
-        axes.add_patch(Rectangle((0.2 + 1.05 * column, 1.65 - 1.05 * row), 1, 1, facecolor=colour, alpha=0.85))
-        axes.text(
-            0.7 + 1.05 * column, 2.15 - 1.05 * row, str(number), color="white", ha="center", va="center", fontsize=13
-        )
-        y = 2.75 - 0.85 * number
-        arrow(axes, (2.4, y + 0.25), (3.0, y + 0.25))
-        box(axes, 3.1, y, 1.6, 0.5, f"CNN {number}", colour)
-        arrow(axes, (4.8, y + 0.25), (6.1, 1.72 if number < 2 else 1.48))
-    box(axes, 6.2, 1.1, 1.5, 1.0, "DNN", GREY)
-    arrow(axes, (7.8, 1.6), (8.5, 1.6))
-    axes.text(8.6, 1.6, "class", ha="left", va="center", fontsize=12, color=GREY)
-    axes.text(1.2, -0.15, "1. cut images\ninto subimages", ha="center", va="top", fontsize=9, color=GREY)
-    axes.text(
-        3.9,
-        -0.15,
-        "2. train one small CNN on each:\nin parallel, no messages",
-        ha="center",
-        va="top",
-        fontsize=9,
-        color=GREY,
+        left, low = 0.1 + 1.55 * (number % 2), 1.65 - 1.55 * (number // 2)
+        axes.add_patch(Rectangle((left, low), 1.5, 1.5, facecolor=colour, alpha=0.85))
+        axes.text(left + 0.75, low + 0.75, str(number), color="white", ha="center", va="center", fontsize=13)
+        y = 2.6 - 0.8 * number
+        arrow(axes, (3.15, y + 0.25), (4.0, y + 0.25))
+        box(axes, 4.1, y, 1.6, 0.5, f"CNN {number}", colour)
+        arrow(axes, (5.8, y + 0.25), (7.1, 1.77 if number < 2 else 1.53))
+    box(axes, 7.2, 1.15, 1.5, 1.0, "DNN", GREY)
+    arrow(axes, (8.8, 1.65), (9.9, 1.65))
+    axes.add_patch(
+        FancyBboxPatch((3.55, 0.0), 5.5, 3.3, boxstyle="round,pad=0.02", fill=False, edgecolor=GREY, linestyle="--")
     )
-    axes.text(6.95, 0.85, "3. combine their outputs:\none gather", ha="center", va="top", fontsize=9, color=GREY)
-    axes.text(
-        8.4,
-        3.4,
-        "4. train all of it as one model:\none allreduce of batch x hidden\nnumbers per step, nothing else",
-        ha="center",
-        va="top",
-        fontsize=9,
-        color=GREY,
-    )
+    axes.text(10, 1.65, "class", ha="left", va="center", fontsize=12, color=GREY)
+    for x, y, text in (
+        (1.4, -0.15, "1. cut images\ninto subimages"),
+        (4.9, -0.15, "2. train one small CNN on each:\nin parallel, no messages"),
+        (8.1, -0.15, "3. combine their\noutputs: one gather"),
+    ):
+        axes.text(x, y, text, ha="center", va="top", fontsize=9, color=GREY)
+    told = "4. train all of it as one model: one allreduce of\nbatch x hidden numbers per step, nothing else"
+    axes.text(6.3, 3.4, told, ha="center", va="bottom", fontsize=9, color=GREY)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, bbox_inches="tight", facecolor="white", metadata={"Date": None})
 
