@@ -65,7 +65,7 @@ def head(run: RunData) -> list[str]:
         f"{config.model.name} of width {results.width.local} on each of {boxes} subimages ({grid}{overlap}){coarse} "
         f"of {data.name}: {data.train:,} training and {data.test:,} test images of {by(data.image_shape)}, "
         f"{data.classes} classes.",
-        f"The {STRATEGIES[found.final].title}: {share.accuracy:.4f} of the {found.split} images are classified "
+        f"The {_named(found.final)}: {share.accuracy:.4f} of the {found.split} images are classified "
         f"correctly (95% interval {share.low:.4f} to {share.high:.4f}).",
         f"{results.ranks} rank{'s' if results.ranks > 1 else ''} on {results.hosts} host"
         f"{'s' if results.hosts > 1 else ''} ({', '.join(devices)}, {results.threads_per_rank} thread"
@@ -123,16 +123,21 @@ def gained(run: RunData) -> str:
         return ""
     before, last, told = max(test.local), "best local CNN", []
     for name in steps:
-        told.append(f"The {STRATEGIES[name].title} is {_points(rates[name] - before)} the {last}.")
-        before, last = rates[name], STRATEGIES[name].title
+        told.append(f"The {_named(name)} is {_points(rates[name] - before)} the {last}.")
+        before, last = rates[name], _named(name)
     told += [
-        f"The {STRATEGIES[name].title} is {_points(rates[name] - before)} the {last}."
+        f"The {_named(name)} is {_points(rates[name] - before)} the {last}."
         for name in ("dnn", "coherent_scratch", "global")
         if name in rates and name not in steps
     ]
     if "global" not in rates:
-        told.append("The global CNN was not trained (baseline.enabled), so nothing here compares with it.")
+        told.append("The global CNN was not trained for comparison (--baseline.enabled true trains it).")
     return " ".join(told)
+
+
+def _named(strategy: str) -> str:
+    """In a sentence."""
+    return STRATEGIES[strategy].title.replace(", ", " ")
 
 
 def _points(difference: float) -> str:
