@@ -121,6 +121,10 @@ def strategies(axes: Axes, shares: Sequence[Share], local: Sequence[float]) -> N
     axes.set_xlabel("accuracy")
 
 
+NAMED = 30
+"""Classes up to which the confusion matrix has their names; beyond, it has their numbers."""
+
+
 def confusion(axes: Axes, matrix: Floats, names: Sequence[str]) -> None:
     """Of each true class (row) the share that is decided to be of each class (column); few classes with numbers."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -131,7 +135,7 @@ def confusion(axes: Axes, matrix: Floats, names: Sequence[str]) -> None:
         for i, j in np.argwhere(matrix > 0):
             colour = PAPER if shares[i, j] > 0.5 else INK
             axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=colour, gid=OVER)
-    if number <= 30:
+    if number <= NAMED:
         axes.set_xticks(range(number), names, rotation=90, fontsize=8)
         axes.set_yticks(range(number), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")

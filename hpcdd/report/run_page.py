@@ -225,9 +225,13 @@ def _example(found: SplitPredictions, label: int, otherwise: Any) -> Any:
 
 
 def _in_full(names: Sequence[str]) -> str:
-    """A sentence with the names that :func:`_short` cuts, for a caption; empty without such."""
+    """A sentence with the names that the confusion matrix lacks, for its caption; empty without such."""
+    if not draw.is_drawn(len(names)):
+        return ""
+    if len(names) > draw.NAMED:
+        return f" By number: {', '.join(f'{number} {name}' for number, name in enumerate(names))}."
     cut = [name for name in names if len(name) > _ROOM]
-    return f" In full: {', '.join(cut)}." if cut and draw.is_drawn(len(names)) else ""
+    return f" In full: {', '.join(cut)}." if cut else ""
 
 
 def _short(name: str) -> str:

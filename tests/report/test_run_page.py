@@ -136,6 +136,13 @@ def test_mistakes(spoil: Any, message: str, tmp_path: Path) -> None:
     assert not (folder / "report.html").exists()
 
 
+def test_a_large_confusion_matrix_has_numbers_that_the_caption_explains(tmp_path: Path) -> None:
+    folder = made_run.run(tmp_path / "run", num_classes=38)
+    names = read(folder).decisions.class_names
+    assert f"By number: 0 {names[0]}, 1 {names[1]}, " in page(folder)
+    assert f"37 {names[37]}.</figcaption>" in page(folder)
+
+
 def test_votes_are_numbers_that_the_page_explains(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run")
     text = page(folder)
