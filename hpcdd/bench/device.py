@@ -72,7 +72,7 @@ CASES = (
 
 
 def run(device: str, output: Path, rounds: int, steps: int) -> None:
-    """In one process: prints the table, writes device.json.
+    """In one process: prints each measurement as it is made, writes device.json; the report has the table.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -112,7 +112,6 @@ def run(device: str, output: Path, rounds: int, steps: int) -> None:
         seconds=time.perf_counter() - start,
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    report.show(sys.stdout)
     device_file.write(output, report)
     print(f"results: {output / device_file.NAME}", flush=True)
 

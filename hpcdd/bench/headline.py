@@ -9,7 +9,6 @@ samples are read.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
@@ -38,7 +37,7 @@ _SECTIONS = ("local", "aggregation", "coherent", "baseline")
 
 
 def run(comm: Comm, config: Config, output: Path | None) -> None:
-    """Called by all ranks; root prints, and writes ``headline.json``.
+    """Called by all ranks; root prints what is compared, and writes ``headline.json``.
 
     Args:
         comm: all ranks.
@@ -153,4 +152,3 @@ def _print(found: Headline) -> None:
         "the computation and gather of the outputs that the DNN is trained on; excluding start-up, reading and\n"
         "evaluations on the test split\n"
     )
-    found.show(sys.stdout)

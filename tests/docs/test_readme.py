@@ -37,6 +37,12 @@ def test_a_setting_on_the_command_line(mpi: Launcher, folder: Path) -> None:
     assert results["accuracy"]["test"]["coherent_transfer"] > results["accuracy"]["test"]["dnn"]
 
 
+def test_what_is_installed(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(python -m hpcdd info)`", page("README.md"))
+    told = {line.split("  ")[0] for line in run(command, tmp_path).splitlines()}
+    assert {"hpcdd", "torch", "MPI library", "MPI launcher"} <= told
+
+
 def test_the_same_from_python(folder: Path) -> None:
     ((script,),) = [re.findall(r"```python\n(.*?)```", page("README.md"), re.DOTALL)]
     (folder / "script.py").write_text(script + "print(type(model).__mro__)\n")
@@ -63,8 +69,8 @@ def stand_in(path: Path, samples: int, shape: tuple[int, int, int], classes: int
 def test_the_headline(mpi: Launcher, folder: Path) -> None:
     stand_in(folder / "cifar10.h5", 1300, (3, 32, 32), 10)
     printed = run(FIGURES["bench headline"], folder)
-    rows = [line for line in printed.splitlines() if re.search(r"\d+\s+[\d.]+\s+0\.\d{4}$", line)]
-    assert [row.split("  ")[0] for row in rows] == [
+    cells = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines()]
+    assert [row[1] for row in cells if len(row) == 6 and re.fullmatch(r"0\.\d{4}", row[4])] == [
         "global CNN, DDP", "local CNNs and DNN", "coherent model, by transfer"
     ]  # fmt: skip
     assert (folder / "headline/report.html").stat().st_size > 10_000
