@@ -5,13 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
+from pathlib import Path
 
+import pytest
 import yaml
 
 import hpcdd
 
-from .pages import page
+from .pages import ROOT, page
 
 PROJECT = tomllib.loads(page("pyproject.toml"))["project"]
 NEEDED = {re.split(r"[<>=]", text)[0]: re.sub(r"^[\w-]+", "", text) for text in PROJECT["dependencies"]}
@@ -56,3 +62,16 @@ def test_the_changelog_has_its_sections() -> None:
     assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= {
         "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_container_receives_what_the_package_is_built_from(tmp_path: Path) -> None:
+    section = page("jobs/hpcdd.def").partition("%files\n")[2].partition("%post")[0]
+    for source, target in (line.split() for line in section.splitlines() if line.strip()):
+        place = tmp_path / target.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, tmp_path / "opt/hpcdd"]
+    subprocess.run(command, check=True, timeout=600)
+    (wheel,) = tmp_path.glob("hpcdd-*.whl")
+    assert "hpcdd/report/base.html" in zipfile.ZipFile(wheel).namelist()
