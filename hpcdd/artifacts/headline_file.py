@@ -80,7 +80,10 @@ class Headline(_Part):
 
     def way(self, contender: Contender) -> list[CurvePoint]:
         """A contender's curve, with what it goes on from: the coherent model may start from the trained DNN."""
-        goes_on = contender == "coherent_transfer" and self.config["coherent"]["dnn_start"] == "trained"
+        goes_on = (
+            contender == "coherent_transfer"
+            and self.config.get("coherent", {}).get("dnn_start", "trained") == "trained"
+        )
         return [*(self.curves["dnn"] if goes_on else []), *self.curves[contender]]
 
     def seconds_to(self, accuracy: float, contender: Contender) -> float | None:

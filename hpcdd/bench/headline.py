@@ -1,7 +1,7 @@
 """``bench headline``: test accuracy against seconds of training, of hpcdd and of the global CNN in PyTorch's DDP.
 
 All in one job, on the same ranks and threads, one after the other. The clock counts training and all that belongs to
-it on the slowest rank: how networks, optimizers and DDP are made, messages, waiting, the decisions that the DNN learns
+it on the slowest rank: how networks, optimizers and DDP are made, messages, waiting, the outputs that the DNN learns
 from, their gather, and how the coherent model is put together. It stops while the test split is evaluated and while
 samples are read.
 """

@@ -42,7 +42,7 @@ while needed."""
 _HEADLINE = """\
 Test accuracy against seconds of training, on the same ranks and threads: the global CNN in PyTorch's
 DistributedDataParallel (gloo), trained by the section `baseline`; the local CNNs with their DNN; and the coherent model
-by transfer, which continues from there. The clock measures training and everything it needs, including building the
+by transfer, which starts from these. The clock measures training and everything it needs, including building the
 networks and DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
 FOLDER receives headline.json and report.html with its figure, which `hpcdd report FOLDER` recreates."""
 _DEVICE = """\

@@ -1,6 +1,6 @@
 """Gather: the local outputs of all splits come to root, and at the end the parameters of the local CNNs.
 
-arXiv 2408.14442: the DNN is trained on the local CNNs' decisions, so root needs K numbers per subdomain and sample.
+arXiv 2408.14442: the DNN is trained on the local CNNs' outputs, so root needs K numbers per subdomain and sample.
 They come in pieces of bounded size, so that neither a message nor root's buffers grow with the data set.
 """
 

@@ -9,9 +9,10 @@ The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, 
     gradients    4 P
     optimizer    4 P times 2 (Adam, AdamW), 1 (SGD and Muon with momentum) or 0
     activations  the most that the tensors of a step take at one time, counted from their shapes
-                 (:mod:`hpcdd.plan.simulate`). Batched CNNs: the sum over them. The coherent model: what the forward
-                 passes of all CNNs keep, the most that one backward pass takes besides, and the DNN's part. In
-                 addition half of the largest CNN's, for the heap keeps what they leave (:mod:`hpcdd.core.heap`)
+                 (:mod:`hpcdd.plan.simulate`). CNNs that are batched: the sum over them. The coherent model: what the
+                 forward passes of all CNNs keep, the most that one backward pass takes besides (of batched CNNs: the
+                 sum), and the DNN's part. In addition half of the largest CNN's, for the heap keeps what they leave
+                 (:mod:`hpcdd.core.heap`)
     outputs      4 n K for each of its CNNs; on root what gather and DNN take as well
 
 Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels other than
@@ -123,7 +124,7 @@ class Memories:
         cnns = {s: fake_networks.local_cnn(self._problem, s) for s in subdomains}
         moments = [self._local(cnns, where, device), self._dnn(cnns, where, is_root=is_root)]
         if self._config.coherent.starts:
-            moments.append(self._coherent(cnns, where))
+            moments.append(self._coherent(cnns, where, device))
         if self._config.baseline.enabled:
             moments.append(self._global(cnns, where))
         return max(moments, key=lambda memory: memory.total)
@@ -155,18 +156,21 @@ class Memories:
             found = self._moment("dnn", cnns, where, None, nn.ModuleList(), 0)
         return dataclasses.replace(found, outputs=found.outputs + is_root * self._problem.root_bytes)
 
-    def _coherent(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
+    def _coherent(self, cnns: dict[int, nn.Module], where: Where, device: str) -> Memory:
         """All CNNs are trained together: own ones, or in the data-parallel form copies of all."""
         config, problem, settings = self._config, self._problem, self._config.coherent
         part: nn.Module = fake_networks.part_of_coherent(config, problem, list(cnns))
-        trained, together, shared, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
+        trained, subdomains, shared, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
+        batched = trains_together(config, device, shared)
         if settings.parallelism == "data":
-            trained, together = fake_networks.coherent(config, problem), list(range(len(problem.decomposition)))
-            shared, copies = self._layout.workers, copies + _bytes(trained)
+            trained, subdomains = fake_networks.coherent(config, problem), list(range(len(problem.decomposition)))
+            shared, copies, batched = self._layout.workers, copies + _bytes(trained), False
         rows = self._rows(settings, shared)
-        head = self._peak(self.workload.head(len(together), rows))
-        step = self._step_of_coherent(together, rows, settings.computed_in) + head
-        evaluating = self._peak_of_evaluation(together, settings, shared)
+        head = self._peak(self.workload.head(len(subdomains), rows))
+        turns = groups({s: problem.subimage_shape(s) for s in subdomains}, together=batched)
+        largest = max(self._peak_of(s, rows, settings.computed_in) for s in subdomains)
+        step = self._in_turns(turns, rows, settings.computed_in) + largest // 2 + head
+        evaluating = self._peak_of_evaluation(subdomains, settings, shared)
         return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
     def _global(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
@@ -181,9 +185,10 @@ class Memories:
         coherent = bool(self._config.coherent.starts)
         settings = self._config.coherent if coherent else self._config.local
         rows = self._rows(settings, self._layout.replicas)
-        steps = [self.workload.local_cnn(s, rows, settings.computed_in) for s in cnns]
-        left = [self.workload.simulated(step).peak_bytes for step in steps]
-        return sum(left) if coherent else max(left)
+        turns = [[s] for s in cnns]
+        if coherent:
+            return self._in_turns(turns, rows, settings.computed_in)
+        return max(self._peak_of(s, rows, settings.computed_in) for s in cnns)
 
     def _moment(
         self,
@@ -223,11 +228,17 @@ class Memories:
     def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
         return self._peak(*[self.workload.local_cnn(s, rows, precision) for s in subdomains])
 
-    def _step_of_coherent(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
-        """Forward through all CNNs, then backward through one after the other."""
-        steps = [self.workload.simulated(self.workload.local_cnn(s, rows, precision)) for s in subdomains]
-        backward = max(step.peak_bytes - step.kept_bytes for step in steps)
-        return sum(step.kept_bytes for step in steps) + backward + max(step.peak_bytes for step in steps) // 2
+    def _in_turns(self, turns: Sequence[Sequence[int]], rows: int, precision: Precision) -> int:
+        """Forward through all CNNs, then backward in turns, in each through several CNNs at once."""
+        kept, besides = 0, 0
+        for turn in turns:
+            steps = [self.workload.simulated(self.workload.local_cnn(s, rows, precision)) for s in turn]
+            kept += sum(step.kept_bytes for step in steps)
+            besides = max(besides, sum(step.peak_bytes - step.kept_bytes for step in steps))
+        return kept + besides
+
+    def _peak_of(self, subdomain: int, rows: int, precision: Precision) -> int:
+        return self.workload.simulated(self.workload.local_cnn(subdomain, rows, precision)).peak_bytes
 
     def _peak(self, *pieces: Work) -> int:
         """Of pieces of work that are in memory together, with what the heap keeps of them."""

@@ -34,7 +34,7 @@ class Simulated:
 
     flops: int
     peak_bytes: int
-    kept_bytes: int = 0
+    kept_bytes: int
 
     def of_part(self, rows: int, whole: int) -> Simulated:
         """Of ``rows`` of the ``whole`` batch that was gone through, in proportion."""

@@ -98,7 +98,7 @@ class Workload:
                 return one
             of_each = of(2).flops - one.flops  # without going through thousands of alike columns
             flops = one.flops + (summands - 1) * of_each
-            return Simulated(flops, one.peak_bytes * summands)
+            return Simulated(flops, one.peak_bytes * summands, one.kept_bytes * summands)
 
         words = f"{self._dense(max(widths), config.coherent_dnn)}, {config.reduction}"
         return self._known(Work("head", words, batch, summands), simulated)

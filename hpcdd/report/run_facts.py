@@ -147,10 +147,9 @@ def _points(difference: float) -> str:
 
 
 def chain(run: RunData) -> tuple[str, ...]:
-    """The strategies of which each starts from the one before; the coherent model from the DNN or from the pool."""
-    if run.config.coherent.dnn_start == "pool":
-        return "log_pool", "coherent_transfer"
-    return "average", "dnn", "coherent_transfer"
+    """The strategies on the way to the coherent model, whose DNN starts as trained, as the pool, or afresh."""
+    ways = {"trained": ("average", "dnn"), "pool": ("log_pool",), "fresh": ("average",)}
+    return *ways[run.config.coherent.dnn_start], "coherent_transfer"
 
 
 def notes(run: RunData) -> list[str]:

@@ -83,7 +83,7 @@ def _environment(run: RunData) -> dict[str, Any]:
 
 
 def _overview(run: RunData, figures: Figures) -> Figures:
-    """What decomposition gains: accuracy against CPU seconds, and with its intervals."""
+    """What combining the local CNNs gains: accuracy against CPU seconds, and with its intervals."""
     found = run.decisions
     with figures.draw("overview", "test accuracy of each strategy against the CPU seconds needed to train it") as axes:
         draw.overview(axes, facts.spent(run), facts.chain(run))

@@ -104,7 +104,7 @@ def show(table: StudyTable, out: TextIO) -> None:
 
 _CAPTIONS = {
     "strategies": "Test accuracy by row: mean and sample standard deviation over the seeds. Bars that overlap may "
-    "still differ: the tests above compare within runs.",
+    "still differ, since the tests compare within runs (`expect`).",
     "local": "Test accuracy of the local CNNs: range and mean over all subimages and seeds, and the DNN.",
     "costs": "Test accuracy against CPU seconds, one point per row; means over the seeds. Further left and "
     "up is better.",

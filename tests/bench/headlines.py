@@ -22,6 +22,6 @@ def made(**accuracies: list[float]) -> Headline:
             "curves": found,
             "machine": {"processor": "P", "mpi_library": "M"},
             "time": "2026-01-01T00:00:00+0000",
-            "config": {"name": "made", "coherent": {"dnn_start": "trained"}},
+            "config": {"name": "made"},
         }
     )

@@ -23,7 +23,7 @@ class Operations:
     flops: int
 
     def simulated(self, _: Work) -> Simulated:
-        return Simulated(self.flops, 0)
+        return Simulated(self.flops, 0, 0)
 
 
 def clock(steps: list[dict[str, Any]] | None = None, flops: int = 10**6, **more: Any) -> Clock:

@@ -63,6 +63,16 @@ def test_cnns_that_are_trained_together_have_gradients_and_moments_at_once(tiny:
     assert two.weights == one.weights
 
 
+def test_cnns_that_are_batched_in_the_coherent_phase_go_backward_at_once(tiny: Path) -> None:
+    def coherent(together: bool) -> Memory:
+        workload = memories(tiny, 1, together=together, local={"batch_size": 4}, coherent={"batch_size": 200})
+        return workload[0].of([0, 1, 2, 3], "memory", is_root=True)
+
+    alone, batched = coherent(False), coherent(True)
+    assert alone.moment == batched.moment == "coherent"
+    assert batched.activations > alone.activations
+
+
 def test_early_stopping_keeps_one_more(tiny: Path) -> None:
     one, two = (
         memories(tiny, 4, local={"early_stopping": patience})[0].of([1], "memory", is_root=False).weights

@@ -64,4 +64,6 @@ def test_near_what_is_measured(mpi: Launcher, tmp_path: Path, case: str) -> None
     assert done.returncode == 0, done.stderr
     measured = max(json.loads((tmp_path / "run/results.json").read_text())["memory"]) / 2**20
     print(f"\n| {case}, batches of {batch} | {ranks} | {planned:,.0f} | {measured:,.0f} | {planned / measured:.2f} |")
-    assert 0.8 < planned / measured < 1.2  # in 24 runs, the global CNN took 528 to 765 MiB
+    # In 24 runs, the global CNN took 528 to 765 MiB.
+    least, most = (0.75, 1.3) if "global" in case else (0.85, 1.2)
+    assert least < planned / measured < most

@@ -36,7 +36,7 @@ def test_the_page_can_be_read(opened: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("start", "seconds"), [("trained", 20.0), ("pool", 40.0)])
 def test_a_model_that_starts_as_the_pool_does_not_go_on_from_the_dnn(start: str, seconds: float) -> None:
     found = made(**{"global": [0.6], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
-    found.config["coherent"]["dnn_start"] = start
+    found.config["coherent"] = {"dnn_start": start}
     assert found.seconds_to(0.7, "coherent_transfer") == seconds
 
 

@@ -178,7 +178,9 @@ def test_the_head_says_what_was_gained_for_what(tmp_path: Path) -> None:
 
 def test_a_coherent_model_that_starts_as_the_pool_is_compared_with_the_pool(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run", starts=("transfer",))
-    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("trained", "pool"))
+    text = (folder / "config.yaml").read_text()
+    assert "dnn_start: trained" in text
+    (folder / "config.yaml").write_text(text.replace("dnn_start: trained", "dnn_start: pool"))
     run = read(folder)
     assert run_facts.chain(run) == ("log_pool", "coherent_transfer")
     assert "is level with the log-opinion pool. The DNN is" in run_facts.gained(run)
