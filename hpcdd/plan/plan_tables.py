@@ -52,7 +52,7 @@ def print_memory(
         measured: whether the libraries' memory is that of a job of the machine file.
         budget: of a host, in words, for what ``auto`` chooses.
     """
-    kinds = ("libraries", "samples", "weights", "gradients", "optimizer", "activations", "local outputs", "total")
+    kinds = ("libraries", "samples", "weights", "gradients", "optimizer", "activations", "outputs", "total")
     table = _table("peak memory of a rank, MiB", "ranks", "CNNs", *kinds, "when")
     on_gpu = any(place.device != "cpu" for place in layout.places)
     if on_gpu:
