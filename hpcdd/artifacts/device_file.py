@@ -102,7 +102,7 @@ class DeviceReport(_Entry):
 
     def show(self, out: TextIO) -> None:
         """Prints the table, and what was left out."""
-        print_table(f"{self.device}: seconds per training step", HEAD, self.rows(), out, labels=2)
+        print_table(f"{self.device}: time per training step", HEAD, self.rows(), out, labels=2)
         for line in self.left_out:
             print(f"left out: {line}", file=out)
         out.flush()

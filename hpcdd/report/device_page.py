@@ -28,7 +28,10 @@ def section(source: Path, out: TextIO) -> Section:
         "device.html",
         cards=[
             (f"{found.tests.passed}", f"tests of devices passed, {found.tests.failed} failed"),
-            (f"{best.factor[1]:.2f} x", f"best case over eager fp32: {best.case}, {best.way}, {best.cnns} CNNs"),
+            (
+                f"{best.factor[1]:.2f} x",
+                f"best case over eager fp32: {best.case}, {best.way}, {best.cnns} CNN{'s' * (best.cnns > 1)}",
+            ),
         ],
         head=HEAD,
         rows=found.rows(),
