@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ..core.text_table import print_plain
 from ..data.format import SPLITS
 from ..data.problem import Problem
 from ..data.sample_storage import Storages
@@ -64,12 +65,9 @@ def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Stor
 
 def print_results(results: Results, directory: Path, out: TextIO) -> None:
     """The tables of accuracies, parameters and seconds."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
-    console = Console(file=out, width=100, highlight=False, force_terminal=False)
     accuracy = {split: results.accuracy[split] for split in SPLITS if split in results.accuracy}
     table = Table("accuracy", title=Text(f"{results.dataset.name}: {results.name}"), title_justify="left")
     for split in accuracy:
@@ -92,7 +90,7 @@ def print_results(results: Results, directory: Path, out: TextIO) -> None:
             for rule in RULES:
                 words = f"{STRATEGIES[rule].title}, CNNs after coherent_{start}"
                 add(words, [None if part is None else getattr(part, rule) for part in parts])
-    console.print(table)
+    print_plain(table, 100, out)
 
     parameters, seconds, core_seconds = results.parameters, results.seconds, results.core_seconds
     coherent = "" if parameters.coherent is None else f"; coherent model {parameters.coherent:,}"

@@ -144,6 +144,8 @@ def writing(path: Path) -> Iterator[None]:
     """Makes an OSError of the block a :class:`hpcdd.core.errors.WriteError` about ``path``."""
     try:
         yield
+    except BrokenPipeError:  # that of the standard output, for no path is a pipe
+        raise
     except OSError as error:
         raise WriteError(f"{path} can't be written: {error.strerror}") from error
 

@@ -31,6 +31,7 @@ from ..config.schema import Config
 from ..core import environment
 from ..core.devices import use_processor
 from ..core.files import write_json, writing
+from ..core.text_table import print_plain
 from ..data import sample_storage
 from ..data.problem import Problem
 from ..data.reading import BoxReader
@@ -240,7 +241,6 @@ def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float,
 
 
 def _print(task: _Task, found: SplitPredictions, content: Evaluation, out: TextIO) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -255,8 +255,7 @@ def _print(task: _Task, found: SplitPredictions, content: Evaluation, out: TextI
     for name in CLASSIFIERS:
         if name in content.metrics:
             table.add_row(STRATEGIES[name].title, *[f"{content.metrics[name][key]:.4f}" for key in metrics.SUMMARY])
-    # Plain text: under Open MPI a rank writes to a pseudo-terminal even where the job writes to a file.
-    Console(file=out, width=120, highlight=False, force_terminal=False).print(table)
+    print_plain(table, 120, out)
     if not found.is_whole:
         print(
             f"everything but the accuracies is measured on {len(found.rows):,} samples, drawn at random, because root "

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..config.schema import Config
+from ..core.text_table import print_plain
 from ..data.problem import Problem
 from ..data.sample_loading import Where
 from ..decomposition.boxes import by
@@ -213,4 +213,4 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 def _print(table: Table, out: TextIO) -> None:
     print(file=out)
-    Console(file=out, width=132, highlight=False, force_terminal=False).print(table)
+    print_plain(table, 132, out)

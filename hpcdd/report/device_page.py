@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TextIO
 
 from ..artifacts import device_file
 from ..artifacts.device_file import HEAD
 from .page import Section
 
 
-def section(source: Path, out: TextIO) -> Section:
-    """Prints the table; tables alone.
+def section(source: Path) -> Section:
+    """Tables alone.
 
     Args:
         source: folder in which ``bench device`` has left its result.
-        out: takes the table.
 
     Raises:
         UserError: the result can't be read, or is damaged.
     """
     found = device_file.read(source)
-    found.show(out)
     best = max(found.measurements, key=lambda way: way.factor[1])
     return Section(
         f"{found.device}: tests and steps",
         "device.html",
+        found.show,
         cards=[
             (f"{found.tests.passed}", f"tests of devices passed, {found.tests.failed} failed"),
             (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from ..artifacts import headline_file
 from ..artifacts.headline_file import ENDS, TIMES, WORDS, Headline
@@ -18,26 +18,25 @@ if TYPE_CHECKING:
 _CAPTION = "Test accuracy at the end of every epoch against seconds of training. Further left and up is better."
 
 
-def section(source: Path, folder: Path, out: TextIO) -> Section:
-    """Prints the tables, and draws the figure into ``figures/``.
+def section(source: Path, folder: Path) -> Section:
+    """Draws the figure into ``figures/``.
 
     Args:
         source: folder in which ``bench headline`` has left its result.
         folder: for the figure.
-        out: takes the tables.
 
     Raises:
         UserError: the result can't be read, or is damaged.
         OSError: the figure can't be written.
     """
     found = headline_file.read(source)
-    found.show(out)
     figures = Figures(folder)
     with figures.draw("headline", _CAPTION) as axes:
         draw(axes, found)
     return Section(
         f"{found.name}: accuracy against time",
         "headline.html",
+        found.show,
         cards=[(accuracy, f"{words}: test accuracy after {seconds} s") for words, _, seconds, accuracy in found.ends()],
         figures=list(figures),
         captions={"headline": _CAPTION},

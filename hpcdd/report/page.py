@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,12 +19,16 @@ class Section:
     Args:
         title: its heading.
         template: file next to this one, e.g. ``study.html``.
+        show: prints its tables.
         context: what the template speaks of.
     """
 
-    def __init__(self, title: str, template: str, **context: Any) -> None:
+    def __init__(
+        self, title: str, template: str, show: Callable[[TextIO], None] = lambda _: None, **context: Any
+    ) -> None:
         self.title = title
         self.template = template
+        self.show = show
         self.context = context
 
 

@@ -31,30 +31,30 @@ def write(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.s
     """
     output = _output(paths, output)
     with writing(output):
-        sections = _sections(paths, output, out)
+        sections = _sections(paths, output)
         output.mkdir(parents=True, exist_ok=True)
         write_page(output / "report.html", ", ".join(dict.fromkeys(its.title for its in sections)), sections)
+    for section in sections:
+        section.show(out)
     print(f"report: {output / 'report.html'}", file=out, flush=True)
 
 
-def _sections(paths: Sequence[Path], output: Path, out: TextIO) -> list[Section]:
+def _sections(paths: Sequence[Path], output: Path) -> list[Section]:
     found: list[Section] = []
     folders = [path for path in paths if path.is_dir()]
     for number, path in enumerate(folders):
         # Figures of several runs or studies have the same names.
         place = output if len(paths) == 1 else output / f"{number + 1}-{path.absolute().name}"
         if (path / study_index.NAME).exists():
-            table = study_page.read(path)
-            study_page.show(table, out)
-            found.append(study_page.section(table, place, output))
+            found.append(study_page.section(study_page.read(path), place, output))
         elif (path / headline_file.NAME).exists():
-            found.append(of_headline(path, place, out))
+            found.append(of_headline(path, place))
         elif (path / device_file.NAME).exists():
-            found.append(of_device(path, out))
+            found.append(of_device(path))
         else:
             found.append(run_page.section(path, place))
     if files := [path for path in paths if path not in folders]:
-        found += scaling_page.sections(files, output, out)
+        found += scaling_page.sections(files, output)
     return found
 
 

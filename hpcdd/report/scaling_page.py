@@ -16,13 +16,12 @@ from .scaling_facts import RUN, Scaling, Spread, analyse
 from .scaling_figures import DRAWN, PHASES
 
 
-def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section]:
-    """Prints a table for each series of measurements, and draws its figures.
+def sections(sources: Sequence[Path], output: Path) -> list[Section]:
+    """Draws the figures of each series of measurements.
 
     Args:
         sources: files of ``hpcdd scale``; series that several of them hold are put together.
         output: where the page will stand; figures go into ``figures/`` there.
-        out: takes the tables.
 
     Raises:
         UserError: a file is no record of measurements, or none has any.
@@ -31,11 +30,14 @@ def sections(sources: Sequence[Path], output: Path, out: TextIO) -> list[Section
     scalings = analyse([scaling_log.read(source) for source in sources])
     if not scalings:
         raise UserError(f"{', '.join(map(str, sources))}: it contains no measurements yet")
-    for scaling in scalings:
-        print_table(_title(scaling), _HEAD, rows(scaling), out)
-        for note in notes(scaling):
-            print(f"note: {note}", file=out)
     return [_section(scaling, output) for scaling in scalings]
+
+
+def show(scaling: Scaling, out: TextIO) -> None:
+    """Prints the table and the notes of a series."""
+    print_table(_title(scaling), _HEAD, rows(scaling), out)
+    for note in notes(scaling):
+        print(f"note: {note}", file=out)
 
 
 _HEAD = ["phase", "ranks", "repeats", "seconds", "efficiency", "speed-up", "bytes"]
@@ -54,6 +56,7 @@ def _section(scaling: Scaling, output: Path) -> Section:
     return Section(
         _title(scaling),
         "scaling.html",
+        lambda out: show(scaling, out),
         cards=_cards(scaling),
         notes=notes(scaling),
         base=scaling.base,

@@ -49,6 +49,7 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
     return Section(
         index.title,
         "study.html",
+        lambda out: show(table, out),
         table=table,
         cards=_cards(table),
         data=_data(table),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..config.schema import Config, TrainingSettings
+from ..core.text_table import print_plain
 from ..data.problem import Problem
 from ..models.registry import check_consent
 from ..phases.coherent import coherent_parameters
@@ -144,7 +144,7 @@ def _print(
             *([f"{total(cost.phases):,.0f}"] if seconds else []),
             ", ".join(reused),
         )
-    Console(file=out, width=180, highlight=False, force_terminal=False).print(table)
+    print_plain(table, 180, out)
     steps = sum(sum(cost.steps.values()) for _, cost, _ in rows)
     most, memory = max(entry.ranks for entry, _, _ in rows), max(cost.memory for _, cost, _ in rows)
     print(

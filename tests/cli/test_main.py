@@ -244,9 +244,10 @@ def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
     assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr
 
 
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["plan", "-n", "2"]], ids=["help", "tables"])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(words: list[str]) -> None:
     """As `hpcdd --help | head -1` does."""
-    command = [sys.executable, "-m", "hpcdd", "--help"]
+    command = [sys.executable, "-m", "hpcdd", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()

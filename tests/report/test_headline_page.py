@@ -40,6 +40,19 @@ def test_a_model_that_starts_as_the_pool_does_not_go_on_from_the_dnn(start: str,
     assert found.seconds_to(0.7, "coherent_transfer") == seconds
 
 
+def test_the_page_is_written_though_nobody_reads_the_tables(tmp_path: Path) -> None:
+    """As `hpcdd report FOLDER | head -1` does."""
+
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    headline_file.write(tmp_path, made(**{"global": [0.6], "dnn": [0.5], "coherent_transfer": [0.7]}))
+    with pytest.raises(BrokenPipeError):
+        report.run_alone([str(tmp_path)], Closed())
+    assert (tmp_path / "report.html").stat().st_size > 5000
+
+
 def test_a_damaged_result_is_refused(tmp_path: Path) -> None:
     (tmp_path / headline_file.NAME).write_text(json.dumps({"name": "x"}))
     with pytest.raises(UserError, match="is damaged or of another format: dataset: Field required"):
