@@ -79,12 +79,10 @@ class Headline(_Part):
     config: dict[str, Any]
 
     def way(self, contender: Contender) -> list[CurvePoint]:
-        """A contender's curve, with what it goes on from: the coherent model may start from the trained DNN."""
-        goes_on = (
-            contender == "coherent_transfer"
-            and self.config.get("coherent", {}).get("dnn_start", "trained") == "trained"
-        )
-        return [*(self.curves["dnn"] if goes_on else []), *self.curves[contender]]
+        """A contender's curve, behind that of the trained DNN for a coherent model that starts from it."""
+        start = self.config.get("coherent", {}).get("dnn_start", "trained")  # earlier files lack the setting
+        before = self.curves["dnn"] if contender == "coherent_transfer" and start == "trained" else []
+        return [*before, *self.curves[contender]]
 
     def seconds_to(self, accuracy: float, contender: Contender) -> float | None:
         """Of training until a contender is as accurate at the end of an epoch; None if it never is."""

@@ -167,9 +167,9 @@ class Memories:
             shared, copies, batched = self._layout.workers, copies + _bytes(trained), False
         rows = self._rows(settings, shared)
         head = self._peak(self.workload.head(len(subdomains), rows))
-        turns = groups({s: problem.subimage_shape(s) for s in subdomains}, together=batched)
+        grouped = groups({s: problem.subimage_shape(s) for s in subdomains}, together=batched)
         largest = max(self._peak_of(s, rows, settings.computed_in) for s in subdomains)
-        step = self._in_turns(turns, rows, settings.computed_in) + largest // 2 + head
+        step = self._forward_and_backward(grouped, rows, settings.computed_in) + largest // 2 + head
         evaluating = self._peak_of_evaluation(subdomains, settings, shared)
         return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
@@ -185,9 +185,8 @@ class Memories:
         coherent = bool(self._config.coherent.starts)
         settings = self._config.coherent if coherent else self._config.local
         rows = self._rows(settings, self._layout.replicas)
-        turns = [[s] for s in cnns]
         if coherent:
-            return self._in_turns(turns, rows, settings.computed_in)
+            return self._forward_and_backward([[s] for s in cnns], rows, settings.computed_in)
         return max(self._peak_of(s, rows, settings.computed_in) for s in cnns)
 
     def _moment(
@@ -228,11 +227,11 @@ class Memories:
     def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
         return self._peak(*[self.workload.local_cnn(s, rows, precision) for s in subdomains])
 
-    def _in_turns(self, turns: Sequence[Sequence[int]], rows: int, precision: Precision) -> int:
-        """Forward through all CNNs, then backward in turns, in each through several CNNs at once."""
+    def _forward_and_backward(self, grouped: Sequence[Sequence[int]], rows: int, precision: Precision) -> int:
+        """Forward through all CNNs, then backward group by group, through the CNNs of a group at once."""
         kept, besides = 0, 0
-        for turn in turns:
-            steps = [self.workload.simulated(self.workload.local_cnn(s, rows, precision)) for s in turn]
+        for group in grouped:
+            steps = [self.workload.simulated(self.workload.local_cnn(s, rows, precision)) for s in group]
             kept += sum(step.kept_bytes for step in steps)
             besides = max(besides, sum(step.peak_bytes - step.kept_bytes for step in steps))
         return kept + besides

@@ -103,13 +103,13 @@ def cards(run: RunData) -> list[tuple[str, str]]:
 def spent(run: RunData) -> list[tuple[str, str, float, float]]:
     """Of the best local CNN and each strategy: name, words, CPU seconds of all ranks until trained, accuracy."""
     results, test = run.results, run.results.accuracy["test"]
+    # Other rules cost as much as the average.
+    shown = {*chain(run), "average", "dnn", "coherent_scratch", "global"}
     made = [("local", "best local CNN", results.core_seconds_of("local"), max(test.local))] if test.local else []
     made += [
         (name, STRATEGIES[name].heading, results.core_seconds_of(name), rate)
         for name in CLASSIFIERS
-        if name
-        in (*chain(run), "average", "dnn", "coherent_scratch", "global")  # other rules cost as much as the average
-        and (rate := test.of(name)) is not None
+        if name in shown and (rate := test.of(name)) is not None
     ]
     return made
 
