@@ -37,6 +37,7 @@ from hpcdd.artifacts.evaluation_file import Evaluation
 from hpcdd.cli import main as cli
 from hpcdd.cli.parser import Parser
 from hpcdd.config import options
+from hpcdd.config.renamed import RENAMED
 from hpcdd.core import environment, errors
 from hpcdd.data import format as dataset_file
 from hpcdd.data.prepare.image_transform import PicturePreparation, VolumePreparation
@@ -115,6 +116,8 @@ def _settings() -> str:
         default = "" if info.is_required() else f", default `{_value(info.default)}`"
         kind = options.type_name(info.annotation, info.metadata)
         lines.append(f"- `{name}` (`{kind}`{default}): {description}")
+    lines.append("\n## Former names\n\nThese still work, in files and on the command line, with a warning:\n")
+    lines += [f"- `{former}`: now `{name}`" for former, name in RENAMED.items()]
     return _joined(lines)
 
 
@@ -370,10 +373,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _attributes(docstring: str, section: str = "Attributes") -> dict[str, str]:
     """What a section of a docstring says of each name."""
     _, _, content = docstring.partition(f"{section}:\n")
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for names, text in _entries(content.split("\n\n")[0]):
-        found.update({name.strip(): text for name in re.split(r",(?![^\[]*\])", names)})
-    return found
+        texts.update({name.strip(): text for name in re.split(r",(?![^\[]*\])", names)})
+    return texts
 
 
 def _entries(content: str) -> list[tuple[str, str]]:
@@ -480,17 +483,17 @@ class _Source:
 
 
 def _signature(function: Callable[..., object]) -> str:
-    found = inspect.signature(function)
+    signature = inspect.signature(function)
     parts: list[str] = []
-    for parameter in found.parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.name in ("self", "cls"):
             continue
         if parameter.kind is parameter.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
             parts.append("*")
         written = str(parameter.replace(annotation=_Source(parameter.annotation)))
         parts.append(written.replace("<factory>", "{}"))  # of a dataclass; all of these are dictionaries
-    returned = found.return_annotation
-    end = "" if function.__name__ == "__init__" or returned is found.empty else f" -> {returned}"
+    returned = signature.return_annotation
+    end = "" if function.__name__ == "__init__" or returned is signature.empty else f" -> {returned}"
     line = f"({', '.join(parts)}){end}"
     return line if len(line) <= _WIDTH else "(\n    " + ",\n    ".join(parts) + f",\n){end}"
 

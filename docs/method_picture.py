@@ -55,8 +55,8 @@ def draw(path: Path) -> None:
         (8.1, -0.15, "3. combine their\noutputs: one gather"),
     ):
         axes.text(x, y, text, ha="center", va="top", fontsize=9, color=GREY)
-    told = "4. train all of it as one model: one allreduce of\nbatch x hidden numbers per step, nothing else"
-    axes.text(6.3, 3.4, told, ha="center", va="bottom", fontsize=9, color=GREY)
+    text = "4. train all of it as one model: one allreduce of\nbatch x hidden numbers per step, nothing else"
+    axes.text(6.3, 3.4, text, ha="center", va="bottom", fontsize=9, color=GREY)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, bbox_inches="tight", facecolor="white", metadata={"Date": None})
 

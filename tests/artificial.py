@@ -1,4 +1,4 @@
-"""Predictions that no training has made, for tests of what is reported about them."""
+"""Random predictions, for tests of what is reported about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from hpcdd.artifacts.predictions import SplitPredictions
 
 
-def decisions(
+def make_predictions(
     n: int = 60,
     num_subdomains: int = 4,
     num_classes: int = 3,
@@ -19,18 +19,18 @@ def decisions(
     dataset: str = "artificial",
     seed: int = 0,
 ) -> SplitPredictions:
-    """All samples of a small split: local CNNs that are right half of the time, strategies that are better each."""
+    """All samples of a small split: local CNNs that are correct half of the time, and ever better strategies."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % num_classes
-    right = generator.random((n, num_subdomains)) < 0.5
-    local = np.where(right, labels[:, None], generator.integers(0, num_classes, (n, num_subdomains)))
+    correct = generator.random((n, num_subdomains)) < 0.5
+    local = np.where(correct, labels[:, None], generator.integers(0, num_classes, (n, num_subdomains)))
     probabilities = {}
     for number, name in enumerate(strategies):
         logits = generator.normal(size=(n, num_classes))
         logits[np.arange(n), labels] += 0.5 + 0.5 * number
         probabilities[name] = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
     moved = [name for name in strategies if name in ("average", "dnn") or name.startswith("coherent")]
-    influence = {name: generator.normal(0, 0.2, (n, num_subdomains)).astype(np.float32) for name in moved}
+    attribution = {name: generator.normal(0, 0.2, (n, num_subdomains)).astype(np.float32) for name in moved}
     shown = np.arange(min(n, 3 * num_classes))
     return SplitPredictions(
         dataset=dataset,
@@ -43,8 +43,8 @@ def decisions(
         local=local.astype(np.int32),
         confidence=generator.uniform(1 / num_classes, 1, (n, num_subdomains)).astype(np.float32),
         strategies=probabilities,
-        ablation=influence,
-        gradient={name: 2 * values for name, values in influence.items() if name != "average"},
+        ablation=attribution,
+        gradient={name: 2 * values for name, values in attribution.items() if name != "average"},
         shown=shown,
         images=generator.integers(0, 256, (len(shown), *image_shape)).astype(np.uint8),
         reasons=tuple(("example", "rescued", "lost")[i % 3] for i in range(len(shown))),

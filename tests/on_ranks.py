@@ -80,9 +80,9 @@ def _case_of(item: pytest.Item) -> tuple[launchers.Launcher, int, str] | None:
 def _run(launcher: launchers.Launcher, ranks: int, case: str, tests: list[str], root: Path) -> Outcomes:
     """Runs tests on ranks; under the id "" stands what the job has printed."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", f"--rootdir={root}", *tests]
+        arguments = ["-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", f"--rootdir={root}", *tests]
         variables = {_JOB: case, _FOLDER: folder, "PYTEST_DEBUG_TEMPROOT": folder}
-        done = launcher.run(ranks, words, root, **variables)
+        done = launcher.run(ranks, arguments, root, **variables)
         outcomes: Outcomes = {"": [done.stdout, done.stderr]}
         for path in sorted(Path(folder).glob("*.jsonl")):
             for test, text in map(json.loads, path.read_text().splitlines()):

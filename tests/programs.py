@@ -34,8 +34,8 @@ def hpcdd(folder: Path, faults: dict[int, str] | None = None) -> str:
     """
     python, faults = sys.executable, faults or {}
     cases = "\n".join(f'{part}) exec "{python}" "{FAULTY}" {fault} "$@" ;;' for part, fault in faults.items())
-    otherwise = f'*) exec "{python}" -m hpcdd "$@" ;;'
+    default = f'*) exec "{python}" -m hpcdd "$@" ;;'
     return stand_in(
         folder,
-        f'echo "$SLURMD_NODENAME" >>nodes\ncase ${{SLURM_RESTART_COUNT:-0}} in\n{cases}\n{otherwise}\nesac',
+        f'echo "$SLURMD_NODENAME" >>nodes\ncase ${{SLURM_RESTART_COUNT:-0}} in\n{cases}\n{default}\nesac',
     )

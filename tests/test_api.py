@@ -63,7 +63,7 @@ def test_a_configuration_is_a_file_with_some_settings_replaced(tmp_path: Path) -
     assert hpcdd.Config.load().name == "quickstart"
 
 
-def test_every_mistake_is_told_with_its_place_and_the_nearest_name(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_with_its_place_and_the_nearest_name(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("seed: 3\nlocal:\n  epochs: -7\n")
     with pytest.raises(hpcdd.UserError) as error:
@@ -91,10 +91,10 @@ def test_a_run_in_one_process(config: hpcdd.Config) -> None:
 
 def test_an_evaluation_is_that_of_the_run(config: hpcdd.Config, tmp_path: Path) -> None:
     run = hpcdd.train(config)
-    found = hpcdd.evaluate(run.directory, output=tmp_path / "evaluation")
-    assert found.accuracy == run.results.accuracy["test"]
-    assert (found.split, found.samples, found.ranks) == ("test", 90, 1)
-    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()) == found.content()
+    evaluated = hpcdd.evaluate(run.directory, output=tmp_path / "evaluation")
+    assert evaluated.accuracy == run.results.accuracy["test"]
+    assert (evaluated.split, evaluated.samples, evaluated.ranks) == ("test", 90, 1)
+    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()) == evaluated.content()
 
 
 def test_a_data_set_is_prepared(tmp_path: Path) -> None:
@@ -116,18 +116,18 @@ def test_a_folder_that_holds_something_else_is_refused(config: hpcdd.Config) -> 
 
 
 def test_training_in_a_thread_is_refused(config: hpcdd.Config) -> None:
-    found: list[str] = []
+    messages: list[str] = []
 
     def work() -> None:
         try:
             hpcdd.train(config)
         except hpcdd.UserError as error:
-            found.append(str(error))
+            messages.append(str(error))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(LIMIT)
-    assert "main thread" in found[0]
+    assert "main thread" in messages[0]
     assert not Path(str(config.output)).exists()
 
 

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ThreadComm:
-    """The part of ``Comm`` that trainings and examinations use; sums are in the order of the ranks."""
+    """The part of ``Comm`` that training and attribution use; sums are in the order of the ranks."""
 
     def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list[Any]) -> None:
         self.rank, self.size = rank, size
@@ -75,9 +75,9 @@ class ThreadComm:
         with self.ledger.counted(call, size):
             self._slots[self.rank] = value
             self._barrier.wait()
-            found = list(self._slots)
+            values = list(self._slots)
             self._barrier.wait()
-        return found
+        return values
 
 
 def on_ranks(size: int, work: Callable[[ThreadComm], T]) -> list[T]:
@@ -98,5 +98,5 @@ def on_ranks(size: int, work: Callable[[ThreadComm], T]) -> list[T]:
         ranks = [pool.submit(one, rank) for rank in range(size)]
     failures = [failure for rank in ranks if (failure := rank.exception()) is not None]
     for failure in sorted(failures, key=lambda failure: isinstance(failure, threading.BrokenBarrierError)):
-        raise failure  # if it is a broken barrier alone, ranks have taken part in different messages
+        raise failure  # where all are broken barriers, ranks have taken part in different messages
     return [rank.result() for rank in ranks]

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """In the place of a clock of the module ``time``: it goes on where a test says so, and only there."""
+    """Replaces a clock of the module ``time``; it advances only where a test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -32,10 +32,10 @@ LIMIT = 600.0
 def wait_until(condition: Callable[[], T], pause: float = 0.02) -> T:
     """Waits until ``condition()`` is true, and returns its value; fails after :data:`LIMIT` seconds."""
     end = time.monotonic() + LIMIT
-    while not (found := condition()):
+    while not (outcome := condition()):
         assert time.monotonic() < end, f"not within {LIMIT} s"
         time.sleep(pause)
-    return found
+    return outcome
 
 
 def since_fault(folder: Path) -> float:

@@ -12,13 +12,13 @@ from PIL import Image
 
 from hpcdd.data.format import EMBEDDED
 
-folder, taken = Path(sys.argv[1]), Counter()
+folder, written = Path(sys.argv[1]), Counter()
 with h5py.File(EMBEDDED) as file:
     names = [name.decode().replace("/", " or ") for name in file.attrs["class_names"]]
     for image, label in zip(file["train/images"][:2000, 0], file["train/labels"][:2000], strict=True):
-        if taken[label] < 120:
-            path = folder / names[label] / f"{taken[label]:03}.png"
+        if written[label] < 120:
+            path = folder / names[label] / f"{written[label]:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
-            taken[label] += 1
-print(f"{sum(taken.values())} pictures of {len(taken)} classes in {folder}")
+            written[label] += 1
+print(f"{sum(written.values())} pictures of {len(written)} classes in {folder}")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from ..core.files import read_json, write_json, writing
 from ..core.text_table import print_table
+from .documents import Document
 
 NAME = "device.json"
 Quartiles = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DeviceTests(_Entry):
+class DeviceTests(Document):
     """Results of the tests for devices, which come with a checkout.
 
     Attributes:
@@ -38,7 +33,7 @@ class DeviceTests(_Entry):
     output: str = ""
 
 
-class MeasuredWay(_Entry):
+class MeasuredWay(Document):
     """One implementation of a training step, measured interleaved with the reference, plain eager PyTorch in fp32.
 
     Attributes:
@@ -60,7 +55,7 @@ class MeasuredWay(_Entry):
     factor: Quartiles
 
 
-class DeviceReport(_Entry):
+class DeviceReport(Document):
     """The content of device.json.
 
     Attributes:
@@ -80,7 +75,7 @@ class DeviceReport(_Entry):
     kind: str
     machine: dict[str, Any]
     tests: DeviceTests
-    measurements: list[MeasuredWay]
+    measurements: Annotated[list[MeasuredWay], Field(min_length=1)]
     staging: dict[PositiveInt, NonNegativeFloat]
     left_out: list[str]
     seconds: NonNegativeFloat
@@ -90,14 +85,14 @@ class DeviceReport(_Entry):
         """A table: case, way, CNNs, milliseconds, those of the reference, factor with its quartiles."""
         return [
             [
-                found.case,
-                found.way,
-                str(found.cnns),
-                f"{1e3 * found.seconds[1]:.2f}",
-                f"{1e3 * found.reference[1]:.2f}",
-                "{1:.2f} ({0:.2f} to {2:.2f})".format(*found.factor),
+                measurement.case,
+                measurement.way,
+                str(measurement.cnns),
+                f"{1e3 * measurement.seconds[1]:.2f}",
+                f"{1e3 * measurement.reference[1]:.2f}",
+                "{1:.2f} ({0:.2f} to {2:.2f})".format(*measurement.factor),
             ]
-            for found in self.measurements
+            for measurement in self.measurements
         ]
 
     def show(self, out: TextIO) -> None:
@@ -109,24 +104,4 @@ class DeviceReport(_Entry):
 
 
 HEAD = ["case", "way", "CNNs", "ms", "eager fp32, ms", "times as fast"]
-"""Of :meth:`DeviceReport.rows`."""
-
-
-def write(folder: Path, found: DeviceReport) -> None:
-    """Writes the file.
-
-    Raises:
-        WriteError: it can't be written.
-    """
-    with writing(folder / NAME):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / NAME, found.model_dump(mode="json"))
-
-
-def read(folder: Path) -> DeviceReport:
-    """What :func:`write` wrote.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    return read_json(folder / NAME, DeviceReport)
+"""Headings of :meth:`DeviceReport.rows`."""

@@ -1,9 +1,9 @@
-"""What the evaluations of a run have found, phase by phase, so that a run that is resumed need not repeat them.
+"""Results of the evaluations of a run, phase by phase, so that a resumed run need not repeat them.
 
 ::
 
-    checkpoints/evaluated.json      sealed: identity of the run; by phase accuracies, costs and the SHA-256 of
-    checkpoints/examined/PHASE.h5   the phase's pieces of decisions.h5
+    checkpoints/evaluated.json      checksummed: identity of the run; by phase accuracies, costs and the SHA-256 of
+    checkpoints/examined/PHASE.h5   the phase's arrays of decisions.h5
 """
 
 from __future__ import annotations
@@ -18,56 +18,56 @@ import h5py
 import numpy.typing as npt
 
 from ..core.errors import DamagedError
-from ..core.files import digest, read_sealed, write_bytes, write_sealed, writing
+from ..core.files import digest, read_checksummed, write_bytes, write_checksummed, writing
 from ..core.hdf5 import whole
 
-Pieces = dict[str, npt.NDArray[Any]]
-"""Arrays by their places in decisions.h5."""
+Arrays = dict[str, npt.NDArray[Any]]
+"""Arrays by their names in decisions.h5."""
 
 
 class EvaluationCache:
-    """Those of one run, on root. What is not whole is as if it had never been: it is found again.
+    """The evaluations of one run, on root. A phase whose files are missing or damaged counts as not evaluated.
 
     Args:
         folder: of the run's checkpoints.
         run: identity of the run.
 
     Attributes:
-        phases: by phase plain data.
-        pieces: of the same phases.
+        phases: accuracies and costs by phase, plain data.
+        arrays: by phase, for the same phases.
     """
 
     def __init__(self, folder: Path, run: str) -> None:
         self._index, self._examined, self._run = folder / "evaluated.json", folder / "examined", run
         self.phases: dict[str, Any] = {}
-        self.pieces: dict[str, Pieces] = {}
+        self.arrays: dict[str, Arrays] = {}
         with contextlib.suppress(FileNotFoundError, DamagedError):
-            content = read_sealed(self._index)
+            content = read_checksummed(self._index)
             if content["run"] == run:
-                for phase, found in content["phases"].items():
+                for phase, evaluation in content["phases"].items():
                     with contextlib.suppress(OSError, DamagedError):
-                        self.pieces[phase] = self._read(phase, found.get("pieces"))
-                        self.phases[phase] = found
+                        self.arrays[phase] = self._read(phase, evaluation.get("pieces"))
+                        self.phases[phase] = evaluation
 
-    def drop(self, beginnings: Sequence[str]) -> None:
-        """Forgets the phases whose names begin so.
+    def drop(self, prefixes: Sequence[str]) -> None:
+        """Removes the phases whose names begin with one of the prefixes.
 
         Raises:
             WriteError: that can't be written.
         """
-        self.phases = {p: found for p, found in self.phases.items() if not p.startswith(tuple(beginnings))}
-        self.pieces = {phase: self.pieces[phase] for phase in self.phases}
+        self.phases = {p: evaluation for p, evaluation in self.phases.items() if not p.startswith(tuple(prefixes))}
+        self.arrays = {phase: self.arrays[phase] for phase in self.phases}
         self._write()
 
-    def add(self, phase: str, found: dict[str, Any], pieces: Pieces) -> None:
-        """Keeps what a phase's evaluation has found, in memory and on the disk.
+    def add(self, phase: str, evaluation: dict[str, Any], arrays: Arrays) -> None:
+        """Stores the evaluation of a phase in memory and on disk.
 
         Raises:
-            WriteError: it can't be written; in memory it is.
+            WriteError: it can't be written; it is stored in memory all the same.
         """
-        self.phases[phase], self.pieces[phase] = found, pieces
-        image, path = _encode(pieces), self._path(phase)
-        found["pieces"] = digest(image)
+        self.phases[phase], self.arrays[phase] = evaluation, arrays
+        image, path = _encode(arrays), self._path(phase)
+        evaluation["pieces"] = digest(image)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
             write_bytes(path, image)
@@ -75,11 +75,11 @@ class EvaluationCache:
 
     def _write(self) -> None:
         with writing(self._index):
-            write_sealed(self._index, {"run": self._run, "phases": self.phases})
+            write_checksummed(self._index, {"run": self._run, "phases": self.phases})
 
-    def _read(self, phase: str, seal: object) -> Pieces:
+    def _read(self, phase: str, checksum: object) -> Arrays:
         image = self._path(phase).read_bytes()
-        if digest(image) != seal:
+        if digest(image) != checksum:
             raise DamagedError(f"{self._path(phase)} is damaged (its SHA-256 does not match)")
         try:
             return _decode(image)
@@ -90,20 +90,20 @@ class EvaluationCache:
         return self._examined / f"{phase}.h5"
 
 
-def _encode(pieces: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """An HDF5 file in memory, so that nothing but whole bytes goes to the disk."""
-    with h5py.File("pieces", "w", driver="core", backing_store=False) as file:
-        for place, values in pieces.items():
-            file[place] = values
+def _encode(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Builds the HDF5 file in memory, so that it can be checksummed and written atomically."""
+    with h5py.File("arrays", "w", driver="core", backing_store=False) as file:
+        for name, values in arrays.items():
+            file[name] = values
         file.flush()
         image: bytes = file.id.get_file_image()
     return image
 
 
-def _decode(image: bytes) -> Pieces:
-    found: Pieces = {}
+def _decode(image: bytes) -> Arrays:
+    arrays: Arrays = {}
     with h5py.File(io.BytesIO(image), "r") as file:
         file.visititems(
-            lambda name, item: found.update({name: whole(item)}) if isinstance(item, h5py.Dataset) else None
+            lambda name, item: arrays.update({name: whole(item)}) if isinstance(item, h5py.Dataset) else None
         )
-    return found
+    return arrays

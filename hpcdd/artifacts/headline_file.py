@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationInfo, field_validator
 
-from ..core.files import read_json, write_json, writing
 from ..core.text_table import print_table
+from .documents import Document
 
 NAME = "headline.json"
 Contender = Literal["global", "dnn", "coherent_transfer"]
-WORDS: dict[Contender, str] = {
+LABELS: dict[Contender, str] = {
     "global": "global CNN, DDP",
     "dnn": "local CNNs and DNN",
     "coherent_transfer": "coherent model, by transfer",
 }
 REFERENCE: Contender = "global"
 ENDS = ["", "epochs", "seconds", "test accuracy"]
-TIMES = ["test accuracy", *WORDS.values(), "ratio"]
+TIMES = ["test accuracy", *LABELS.values(), "ratio"]
 """Columns of :meth:`Headline.ends` and :meth:`Headline.times`."""
+_KEYS: dict[str, tuple[str, ...]] = {
+    "samples": ("train", "test"),
+    "parameters": ("global", "coherent"),
+    "curves": tuple(LABELS),
+}
+"""By field, the keys that have a value."""
 _FIRST, _STEP = 70, 5
 """Per cent: the accuracies to which times are reported."""
 _ROUNDING = 1e-6
 """Accuracies are means in float32, where 7 of 10 are less than 0.7."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CurvePoint(_Part):
+class CurvePoint(Document):
     """The end of an epoch.
 
     Attributes:
@@ -46,7 +47,7 @@ class CurvePoint(_Part):
     accuracy: Annotated[float, Field(ge=0, le=1)]
 
 
-class Headline(_Part):
+class Headline(Document):
     """The content of headline.json.
 
     Attributes:
@@ -71,42 +72,49 @@ class Headline(_Part):
     dataset: str
     samples: dict[str, PositiveInt]
     parameters: dict[str, PositiveInt]
-    places: list[tuple[str, str, PositiveInt, PositiveInt]]
+    places: Annotated[list[tuple[str, str, PositiveInt, PositiveInt]], Field(min_length=1)]
     network: str
     curves: dict[Contender, list[CurvePoint]]
     machine: dict[str, Any]
     time: str
     config: dict[str, Any]
 
-    def way(self, contender: Contender) -> list[CurvePoint]:
-        """A contender's curve, behind that of the trained DNN for a coherent model that starts from it."""
+    @field_validator(*_KEYS)
+    @classmethod
+    def _check_keys(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if missing := [key for key in _KEYS[info.field_name or ""] if not value.get(key)]:
+            raise ValueError(f"nothing is given for {missing[0]}")
+        return value
+
+    def full_curve(self, contender: Contender) -> list[CurvePoint]:
+        """A contender's curve, after that of the trained DNN for a coherent model that starts from it."""
         start = self.config.get("coherent", {}).get("dnn_start", "trained")  # earlier files lack the setting
         before = self.curves["dnn"] if contender == "coherent_transfer" and start == "trained" else []
         return [*before, *self.curves[contender]]
 
     def seconds_to(self, accuracy: float, contender: Contender) -> float | None:
-        """Of training until a contender is as accurate at the end of an epoch; None if it never is."""
-        return next((point.seconds for point in self.way(contender) if point.accuracy >= accuracy - _ROUNDING), None)
+        """Seconds of training until a contender reaches an accuracy at the end of an epoch; None if it never does."""
+        reached = (point.seconds for point in self.full_curve(contender) if point.accuracy >= accuracy - _ROUNDING)
+        return next(reached, None)
 
     @property
     def thresholds(self) -> list[float]:
-        """0.70, 0.75, ... as far as one contender comes."""
+        """0.70, 0.75, ... up to the highest accuracy of any contender."""
         best = max(point.accuracy for points in self.curves.values() for point in points)
         return [percent / 100 for percent in range(_FIRST, math.floor(100 * (best + _ROUNDING)) + 1, _STEP)]
 
     def ends(self) -> list[list[str]]:
-        """Rows of a table: contender, epochs, seconds, accuracy behind the last epoch."""
+        """Rows of a table: contender, epochs, seconds, accuracy after the last epoch."""
         return [
-            [words, str(len(points)), f"{points[-1].seconds:,.1f}", f"{points[-1].accuracy:.4f}"]
-            for contender, words in WORDS.items()
-            if (points := self.curves[contender])
+            [label, str(len(points)), f"{points[-1].seconds:,.1f}", f"{points[-1].accuracy:.4f}"]
+            for label, points in ((label, self.curves[contender]) for contender, label in LABELS.items())
         ]
 
     def times(self) -> list[list[str]]:
         """Rows of a table: accuracy, seconds of each contender, and the reference's over the coherent model's."""
         rows = []
         for accuracy in self.thresholds:
-            seconds = {contender: self.seconds_to(accuracy, contender) for contender in WORDS}
+            seconds = {contender: self.seconds_to(accuracy, contender) for contender in LABELS}
             ours, reference = seconds["coherent_transfer"], seconds[REFERENCE]
             ratio = f"{reference / ours:.2f}" if ours and reference else "-"
             cells = ["-" if value is None else f"{value:,.1f}" for value in seconds.values()]
@@ -114,7 +122,7 @@ class Headline(_Part):
         return rows
 
     def conclusion(self) -> str:
-        """In a sentence, the seconds until the highest accuracy that both DDP and the coherent model reach."""
+        """A sentence about the seconds to the highest accuracy that both DDP and the coherent model reach."""
         both = [
             (accuracy, reference, ours)
             for accuracy in self.thresholds
@@ -132,22 +140,3 @@ class Headline(_Part):
         title = "seconds until a test accuracy is reached at the end of an epoch; ratio: DDP / coherent model"
         print_table(title, TIMES, self.times(), out)
         print(self.conclusion(), file=out, flush=True)
-
-
-def write(folder: Path, found: Headline) -> None:
-    """Writes the file.
-
-    Raises:
-        WriteError: it can't be written.
-    """
-    with writing(folder / NAME):
-        write_json(folder / NAME, found.model_dump(mode="json"))
-
-
-def read(folder: Path) -> Headline:
-    """What :func:`write` wrote.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    return read_json(folder / NAME, Headline)

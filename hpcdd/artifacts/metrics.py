@@ -1,8 +1,8 @@
-"""How good decisions are: pure functions of probabilities and labels.
+"""Classification metrics: pure functions of probabilities and labels.
 
-``probabilities`` is float (n, K), each row adding up to 1; ``decided`` and ``labels`` are integers (n,) in [0, K).
-A class without samples has no recall, and one that is neither there nor decided for has no F1: NaN, which means leave
-out.
+``probabilities`` is float (n, K), each row adding up to 1; ``predicted`` and ``labels`` are integers (n,) in [0, K).
+The recall of a class without samples is NaN, and so is the F1 of a class that has neither samples nor predictions;
+means leave NaN out.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ _LEAST = float(np.finfo(np.float32).tiny)
 """Instead of a probability of 0, whose logarithm is infinite."""
 
 
-def decided(probabilities: Array) -> npt.NDArray[np.int64]:
-    """The class with the highest probability, (n,); of several the first."""
-    found: npt.NDArray[np.int64] = probabilities.argmax(1).astype(np.int64)
-    return found
+def predicted(probabilities: Array) -> npt.NDArray[np.int64]:
+    """int64 (n,): the class with the highest probability; the first of several."""
+    classes: npt.NDArray[np.int64] = probabilities.argmax(1).astype(np.int64)
+    return classes
 
 
-def accuracy(decided: Array, labels: Array) -> float:
-    """Share of the samples that are classified correctly."""
-    return int((decided == labels).sum()) / len(labels)
+def accuracy(predicted: Array, labels: Array) -> float:
+    """Fraction of the samples that are classified correctly."""
+    return int((predicted == labels).sum()) / len(labels)
 
 
-def confusion(decided: Array, labels: Array, num_classes: int) -> npt.NDArray[np.int64]:
-    """int64 (K, K): how many samples of class i (row) are decided to be of class j (column)."""
-    pairs = np.bincount(labels.astype(np.int64) * num_classes + decided, minlength=num_classes**2)
+def confusion(predicted: Array, labels: Array, num_classes: int) -> npt.NDArray[np.int64]:
+    """int64 (K, K): number of samples of class i (row) that are predicted to be of class j (column)."""
+    pairs = np.bincount(labels.astype(np.int64) * num_classes + predicted, minlength=num_classes**2)
     return pairs.astype(np.int64).reshape(num_classes, num_classes)
 
 
 @dataclass(frozen=True)
 class ByClass:
-    """What a confusion matrix says of each class, float64 (K,).
+    """Metrics of each class, float64 (K,).
 
     Attributes:
-        recall: share of its samples that are classified correctly (the class's accuracy).
-        precision: share of the decisions for it that are right.
+        recall: fraction of its samples that are classified correctly (the class's accuracy).
+        precision: fraction of the predictions of it that are correct.
         f1: harmonic mean of both.
     """
 
@@ -57,8 +57,8 @@ class ByClass:
 
 def by_class(matrix: Array) -> ByClass:
     """Recall, precision and F1 from the (K, K) of :func:`confusion`."""
-    right, truth, chosen = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    return ByClass(_ratio(right, truth), _ratio(right, chosen), _ratio(2 * right, truth + chosen))
+    correct, samples, predictions = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    return ByClass(_ratio(correct, samples), _ratio(correct, predictions), _ratio(2 * correct, samples + predictions))
 
 
 def balanced_accuracy(matrix: Array) -> float:
@@ -67,7 +67,7 @@ def balanced_accuracy(matrix: Array) -> float:
 
 
 def macro_f1(matrix: Array) -> float:
-    """Mean F1 of the classes that have samples or decisions."""
+    """Mean F1 of the classes that have samples or predictions."""
     return float(np.nanmean(by_class(matrix).f1))
 
 
@@ -86,14 +86,14 @@ def brier_score(probabilities: Array, labels: Array) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often decisions of like confidence (probability of the decided class) are right; by bin, (BINS,).
+    """Reliability by bin of the confidence (the probability of the predicted class), (BINS,).
 
     Bin i holds confidences in (i / BINS, (i + 1) / BINS], the first one 0 as well.
 
     Attributes:
         count: samples, int64.
         confidence: their mean confidence; NaN in an empty bin.
-        accuracy: share of them that is classified correctly; NaN in an empty bin.
+        accuracy: fraction of them that is classified correctly; NaN in an empty bin.
     """
 
     count: npt.NDArray[np.int64]
@@ -110,9 +110,9 @@ class Calibration:
 def calibration(probabilities: Array, labels: Array) -> Calibration:
     """Confidence against accuracy."""
     confidence = probabilities.max(1).astype(np.float64)
-    right = (decided(probabilities) == labels).astype(np.float64)
+    correct = (predicted(probabilities) == labels).astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    count, sure, hits = (np.bincount(bins, weights, BINS) for weights in (None, confidence, right))
+    count, sure, hits = (np.bincount(bins, weights, BINS) for weights in (None, confidence, correct))
     return Calibration(count.astype(np.int64), _ratio(sure, count), _ratio(hits, count))
 
 
@@ -124,14 +124,14 @@ SUMMARY = {
     "brier_score": "Brier score",
     "calibration_error": "calibration error",
 }
-"""The numbers of :func:`summary`, and what they are called in print."""
+"""The numbers of :func:`summary`, with their names in print."""
 
 
 def summary(probabilities: Array, labels: Array) -> dict[str, float]:
-    """The numbers of :data:`SUMMARY`; in all but the last three more is better."""
-    matrix = confusion(decided(probabilities), labels, probabilities.shape[1])
+    """The numbers of :data:`SUMMARY`; higher is better in all but the last three."""
+    matrix = confusion(predicted(probabilities), labels, probabilities.shape[1])
     return {
-        "accuracy": accuracy(decided(probabilities), labels),
+        "accuracy": accuracy(predicted(probabilities), labels),
         "balanced_accuracy": balanced_accuracy(matrix),
         "macro_f1": macro_f1(matrix),
         "log_loss": log_loss(probabilities, labels),

@@ -56,10 +56,10 @@ class EpochRecord(BaseModel):
 
 
 class MetricsLog:
-    """The file: one line for each epoch of each subdomain and phase, written as they become known on root.
+    """Writer of the file, on root: one line for each epoch of each subdomain and phase, as soon as it is known.
 
-    The file is begun anew: a run that is resumed tells what happened before from its checkpoints. Lines that
-    can't be written wait for the next attempt, so that a full disk neither ends a training nor leaves half a line.
+    An existing file is replaced: a resumed run writes the earlier epochs again, from its checkpoints. Lines that can't
+    be written are kept for the next attempt, so that a full disk neither ends a training nor leaves an incomplete line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,11 +99,11 @@ def read(path: Path) -> tuple[EpochRecord, ...]:
         texts = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
-    found = []
+    records = []
     for number, text in enumerate(texts, start=1):
         try:
-            found.append(EpochRecord.model_validate_json(text))
+            records.append(EpochRecord.model_validate_json(text))
         except ValidationError as error:
             first: Any = error.errors()[0]
             raise UserError(f"{path}:{number} is damaged: {first['msg']}; copy it again, or remove the line") from error
-    return tuple(found)
+    return tuple(records)

@@ -70,7 +70,7 @@ def write_model(
     local_width: int,
     states: Iterable[tuple[str, State]],
 ) -> None:
-    """Writes model.h5 under a temporary name and renames it when it is whole.
+    """Writes model.h5 atomically: under a temporary name, then renamed.
 
     Args:
         path: the file to make.
@@ -78,7 +78,7 @@ def write_model(
         info: the data set that it was trained on.
         decomposition: its boxes.
         local_width: channels of the local CNNs' first block.
-        states: place in the file (``local/0000``, ...) and ``state_dict`` of each network; taken one at a time.
+        states: place in the file (``local/0000``, ...) and ``state_dict`` of each network; consumed one at a time.
 
     Raises:
         OSError: it can't be written.
@@ -96,8 +96,8 @@ def write_model(
         subdomains = decomposition.subdomains
         file["boxes"] = np.array([(s.box.start, s.box.stop) for s in subdomains], np.int64)
         file["blocks"] = np.array([s.block for s in subdomains], np.int64)
-        for place, state in states:
-            write_state(file.create_group(place), state)
+        for folder, state in states:
+            write_state(file.create_group(folder), state)
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ class Model:
     Attributes:
         config: the configuration that it was trained with.
         class_names: K names.
-        image_shape: (C, *spatial) of the images that it takes.
-        dtype: of their pixels; None in a file that was written before it was recorded.
-        preparation: how a file of an image becomes such an image; None where the data set has none.
+        image_shape: shape of an image, (C, *spatial).
+        dtype: dtype of its pixels; None in a file that was written before it was recorded.
+        preparation: how an image file becomes such an image; None without one in the data set.
         subdomains: what each local CNN sees.
         mean, std: (C,), in units of the stored values.
         local_cnns: CNN_0 ... CNN_{S-1}, in evaluation mode.
         dnn: in evaluation mode.
         coherent: by start (``transfer``, ``scratch``) the coherent model, in evaluation mode.
-        global_cnn: in evaluation mode; None where it was not trained.
+        global_cnn: in evaluation mode; None if it was not trained.
     """
 
     config: Config
@@ -141,10 +141,10 @@ class Model:
 
 
 class ModelFile:
-    """A model file that is open: what it says of itself, and its networks one at a time.
+    """An open model file: its description, and its networks one at a time.
 
     Attributes:
-        config, class_names, image_shape, dtype, preparation, subdomains, mean, std: as of :class:`Model`.
+        config, class_names, image_shape, dtype, preparation, subdomains, mean, std: as in :class:`Model`.
         local_width: channels of the local CNNs' first block.
     """
 
@@ -157,7 +157,7 @@ class ModelFile:
         self.preparation = None if preparation is None else from_json(str(preparation))
         axes = len(self.image_shape) - 1
         stored = whole(file["boxes"]), whole(file["blocks"])
-        if [found.shape[1:] for found in stored] != [(2, axes), (axes,)]:
+        if [array.shape[1:] for array in stored] != [(2, axes), (axes,)]:
             raise ValueError(
                 f"boxes {stored[0].shape} and blocks {stored[1].shape} do not fit images of shape {self.image_shape}"
             )
@@ -168,11 +168,11 @@ class ModelFile:
         self.local_width = int(file.attrs["local_width"])
 
     def local_cnn(self, subdomain: int) -> nn.Module:
-        """CNN_s as the local phase has left it, in evaluation mode; likewise below."""
+        """CNN_s after the local phase, in evaluation mode, as are all networks below."""
         return self._cnn(f"local/{subdomain:04d}", subdomain)
 
     def coherent_cnn(self, start: str, subdomain: int) -> nn.Module:
-        """CNN_s as a part of the coherent model."""
+        """CNN_s of a coherent model."""
         made = self._cnn(f"coherent_{start}/local/{subdomain:04d}", subdomain)
         return prepare_cnn(made, self.config.coherent_features, dropout_scale=1.0).eval()
 
@@ -182,50 +182,50 @@ class ModelFile:
         return filled(made, self._file["global"]).eval()
 
     def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
-        """The DNN in a folder, ``dnn`` or ``coherent_START/dnn``, that sees that many features of each CNN."""
+        """The DNN in a group, ``dnn`` or ``coherent_START/dnn``, whose inputs are ``widths`` features of each CNN."""
         settings = self.config.aggregation if folder == "dnn" else self.config.coherent_dnn
         with torch.device("meta"):
             made = DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
         return filled(made, self._file[folder]).eval()
 
     def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
-        """Some columns of a DNN's first layer, (hidden, stop - start); no others are read."""
+        """Columns of a DNN's first layer, (hidden, stop - start); only these are read."""
         return torch.from_numpy(self._file[f"{folder}/first.weight"][:, start:stop])
 
     def without_columns(self, folder: str) -> dict[str, torch.Tensor]:
-        """The other parameters of a DNN, by their torch names."""
+        """The parameters of a DNN except its first layer's weight, by their torch names."""
         names = [name for name in self._file[folder] if name != "first.weight"]
         return {name: torch.from_numpy(np.array(self._file[f"{folder}/{name}"])) for name in names}
 
-    def _cnn(self, place: str, subdomain: int) -> nn.Module:
+    def _cnn(self, folder: str, subdomain: int) -> nn.Module:
         shape = (self.image_shape[0], *self.subdomains[subdomain].shape)
         made = template(self.config.model, shape, len(self.class_names), self.local_width)
-        return filled(made, self._file[place]).eval()
+        return filled(made, self._file[folder]).eval()
 
 
 @contextlib.contextmanager
-def open_model(path: Path, own: str | None = None) -> Iterator[ModelFile]:
+def open_model(path: Path, user_factory: str | None = None) -> Iterator[ModelFile]:
     """Opens a model file; arguments and errors as for :func:`read_model`."""
-    what, foreign, again = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
+    what, wrong_file, remedy = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
     with (
-        open_hdf5(path, str(path), what, foreign, again) as file,
-        damage_reported(lambda reason: f"model file {path} is damaged ({reason}); copy it again"),
+        open_hdf5(path, str(path), what, wrong_file, remedy) as file,
+        damage_reported(lambda reason: f"model file {path} is damaged ({reason}); {remedy}"),
     ):
-        yield _checked(path, file, own)
+        yield _checked(path, file, user_factory)
 
 
-def read_model(path: Path, own: str | None = None) -> Model:
+def read_model(path: Path, user_factory: str | None = None) -> Model:
     """Builds the networks and loads their parameters.
 
     Args:
         path: the file.
-        own: the ``package.module:factory`` that may be imported and called, where the model is the user's own; a file
-            that names another one is refused, so that no file decides what code runs.
+        user_factory: the ``package.module:factory`` that may be imported and called, for a model of the user's
+            own; a file that names another one is refused, so that no file determines which code runs.
 
     Raises:
         UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files.
     """
-    with open_model(path, own) as file:
+    with open_model(path, user_factory) as file:
         config, every = file.config, range(len(file.subdomains))
         num_classes = len(file.class_names)
         coherent: dict[str, CoherentModel] = {}
@@ -250,14 +250,14 @@ def read_model(path: Path, own: str | None = None) -> Model:
         )
 
 
-def _checked(path: Path, file: h5py.File, own: str | None) -> ModelFile:
-    if found := other_format(file, "hpcdd_model_format", FORMAT):
-        raise UserError(f"{path} is not a model file of format {FORMAT} ({found}); name model.h5 of a run")
+def _checked(path: Path, file: h5py.File, user_factory: str | None) -> ModelFile:
+    if fault := other_format(file, "hpcdd_model_format", FORMAT):
+        raise UserError(f"{path} is not a model file of format {FORMAT} ({fault}); name model.h5 of a run")
     if fault := first_fault(file):
         raise UserError(f"{path}: {fault}; a model file must contain all of its data")
     config = from_yaml(str(file.attrs["config"]), str(path))
     try:
-        check_consent(config.model, own)
+        check_consent(config.model, user_factory)
     except UserError as error:
         raise UserError(f"{path} needs code that is not allowed to run: {error}") from error
     model = ModelFile(file, config)

@@ -1,4 +1,4 @@
-"""The trainings of a run, and the strategies that classify: their names in files, and what people read instead."""
+"""The trainings and the classification strategies of a run: their names in files and in print."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ STRATEGIES: dict[str, Strategy] = {
 """By name; ``local`` is the mean of the local CNNs, each on its own."""
 STRATEGY_NAMES: tuple[StrategyName, ...] = get_args(StrategyName)
 CLASSIFIERS: tuple[str, ...] = STRATEGY_NAMES[1:]
-"""Those that give each sample one class."""
+"""Strategies that predict one class for each sample."""
 
 
 def final(names: Collection[str]) -> str:
-    """The strategy that speaks for a model: of those that it has, the one that its training leads up to."""
+    """The final strategy of a model: the last one to which its training leads."""
     return next(name for name in ("coherent_transfer", "coherent_scratch", "dnn") if name in names)

@@ -9,7 +9,7 @@ Attributes of the file::
     samples                 int: number of samples of the whole split
     features                string: input of the DNN from each local CNN, logits or probabilities
 
-Groups and datasets, for the n samples of the split that were examined and S subdomains::
+Groups and datasets, for n samples of the split (all, or a random subset) and S subdomains::
 
     /rows                     int64 (n,): numbers of these samples in the split, ascending
     /labels                   int64 (n,): their classes
@@ -23,8 +23,8 @@ Groups and datasets, for the n samples of the split that were examined and S sub
     /samples/rows             int64 (m,): positions among the n samples of those that a report shows
     /samples/images           dtype of the data set, (m, C, *spatial): these images, as they are stored
     /samples/reason           strings (m,): why each is shown: example, of its class; rescued, because the final
-                              strategy is right where most local CNNs are wrong; lost, because it is wrong where
-                              the majority vote is right
+                              strategy is correct where most local CNNs are wrong; lost, because it is wrong where
+                              the majority vote is correct
 
 An attribution is positive if the subdomain supports the predicted class. It exists for ``average`` (ablation only,
 because the average is linear), ``dnn``, ``coherent_transfer`` and ``coherent_scratch``.
@@ -49,7 +49,7 @@ from .names import CLASSIFIERS, final
 
 FORMAT = 1
 REASONS = ("example", "rescued", "lost")
-"""Why a sample is shown, see the module."""
+"""Why a sample is shown; see the docstring of the module."""
 
 Array = npt.NDArray[Any]
 
@@ -96,16 +96,16 @@ class SplitPredictions:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all samples of the split were examined."""
+        """Whether the file contains all samples of the split."""
         return len(self.rows) == self.samples
 
-    def decided(self, name: str) -> npt.NDArray[np.int64]:
+    def predicted(self, name: str) -> npt.NDArray[np.int64]:
         """int64 (n,): the classes that a strategy predicts."""
         classes: npt.NDArray[np.int64] = self.strategies[name].argmax(1).astype(np.int64)
         return classes
 
     def write(self, path: Path) -> None:
-        """Writes the file under a temporary name and renames it when it is whole.
+        """Writes the file atomically: under a temporary name, then renamed.
 
         Raises:
             OSError: it can't be written.
@@ -115,8 +115,8 @@ class SplitPredictions:
             file.attrs["dataset"], file.attrs["split"] = self.dataset, self.split
             file.attrs["class_names"] = list(self.class_names)
             file.attrs["samples"], file.attrs["features"] = self.samples, self.features
-            for place, values in self._arrays().items():
-                file[place] = values
+            for name, values in self._arrays().items():
+                file[name] = values
             file.create_dataset("samples/reason", data=list(self.reasons), dtype=h5py.string_dtype())
 
     def _arrays(self) -> dict[str, Array]:
@@ -139,20 +139,20 @@ def read(path: Path) -> SplitPredictions:
     Raises:
         UserError: it is not there, not such a file, of another format, or damaged.
     """
-    again = "copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`"
+    remedy = "copy it again, or make it with `hpcdd evaluate RUN --output FOLDER`"
     with (
-        open_hdf5(path, str(path), "decisions.h5 of a run", "name decisions.h5 of a run", again) as file,
-        damage_reported(lambda reason: f"{path} is damaged ({reason}); {again}"),
+        open_hdf5(path, str(path), "decisions.h5 of a run", "name decisions.h5 of a run", remedy) as file,
+        damage_reported(lambda reason: f"{path} is damaged ({reason}); {remedy}"),
     ):
-        if found := other_format(file, "hpcdd_decisions_format", FORMAT):
-            raise UserError(f"{path} is not a decisions file of format {FORMAT} ({found}); name decisions.h5 of a run")
+        if fault := other_format(file, "hpcdd_decisions_format", FORMAT):
+            raise UserError(f"{path} is not a decisions file of format {FORMAT} ({fault}); name decisions.h5 of a run")
         if fault := first_fault(file):
             raise UserError(f"{path}: {fault}; a decisions file must contain all of its data")
         return _checked(file)
 
 
 def _checked(file: h5py.File) -> SplitPredictions:
-    """The content; ValueError and what h5py raises where it contradicts itself."""
+    """The content; raises ValueError, or what h5py raises, if it is inconsistent."""
     names = tuple(printable(str(name)) for name in file.attrs["class_names"])
     n, (_, num_subdomains) = len(file["rows"]), file["local/decisions"].shape
     of_classes, of_subdomains = (n, len(names)), (n, num_subdomains)
@@ -161,7 +161,7 @@ def _checked(file: h5py.File) -> SplitPredictions:
         for name in CLASSIFIERS
         if name in file["strategies"]
     }
-    influence: dict[str, dict[str, Array]] = {
+    attribution: dict[str, dict[str, Array]] = {
         kind: {
             name: _array(file, f"influence/{name}/{kind}", "float32", of_subdomains)
             for name in strategies
@@ -170,7 +170,7 @@ def _checked(file: h5py.File) -> SplitPredictions:
         for kind in ("ablation", "gradient")
     }
     images = file["samples/images"]
-    found = SplitPredictions(
+    predictions = SplitPredictions(
         dataset=printable(str(file.attrs["dataset"])),
         split=str(file.attrs["split"]),
         class_names=names,
@@ -181,39 +181,39 @@ def _checked(file: h5py.File) -> SplitPredictions:
         local=_array(file, "local/decisions", "int32", of_subdomains),
         confidence=_array(file, "local/confidence", "float32", of_subdomains),
         strategies=strategies,
-        ablation=influence["ablation"],
-        gradient=influence["gradient"],
+        ablation=attribution["ablation"],
+        gradient=attribution["gradient"],
         shown=_array(file, "samples/rows", "int64", (len(images),)),
         images=_array(file, "samples/images", str(images.dtype), images.shape),
         reasons=tuple(file["samples/reason"].asstr()[:]),
     )
-    if fault := _fault(found):
+    if fault := _fault(predictions):
         raise ValueError(fault)
-    return found
+    return predictions
 
 
-def _fault(found: SplitPredictions) -> str | None:
-    """What contradicts itself; None where nothing does."""
-    shown = found.shown
+def _fault(predictions: SplitPredictions) -> str | None:
+    """The first inconsistency of the content; None without one."""
+    shown, images = predictions.shown, predictions.images
     checks = {
-        "it has no samples": len(found.rows) == 0,
-        "dnn is not among its strategies": "dnn" not in found.strategies,
-        "rows are not ascending sample numbers": not _within(found.rows, found.samples)
-        or bool((np.diff(found.rows) <= 0).any()),
-        "labels are not valid classes": not _within(found.labels, len(found.class_names)),
-        "local predictions are not valid classes": not _within(found.local, len(found.class_names)),
+        "it has no samples": len(predictions.rows) == 0,
+        "dnn is not among its strategies": "dnn" not in predictions.strategies,
+        "rows are not ascending sample numbers": not _within(predictions.rows, predictions.samples)
+        or bool((np.diff(predictions.rows) <= 0).any()),
+        "labels are not valid classes": not _within(predictions.labels, len(predictions.class_names)),
+        "local predictions are not valid classes": not _within(predictions.local, len(predictions.class_names)),
         "a number is NaN or infinite": not all(
             bool(np.isfinite(values).all())
             for values in (
-                found.confidence,
-                *found.strategies.values(),
-                *found.ablation.values(),
-                *found.gradient.values(),
+                predictions.confidence,
+                *predictions.strategies.values(),
+                *predictions.ablation.values(),
+                *predictions.gradient.values(),
             )
         ),
-        "the samples shown are not among the rows": not _within(shown, len(found.rows)),
-        "images have an invalid shape or type": found.images.ndim < 4 or found.images.dtype.kind not in "iuf",
-        "reasons are unknown": len(found.reasons) != len(shown) or not set(found.reasons) <= set(REASONS),
+        "the samples shown are not among the rows": not _within(shown, len(predictions.rows)),
+        "images have an invalid shape or type": images.ndim < 4 or images.dtype.kind not in "iuf",
+        "reasons are unknown": len(predictions.reasons) != len(shown) or not set(predictions.reasons) <= set(REASONS),
     }
     return next((fault for fault, there in checks.items() if there), None)
 
@@ -222,9 +222,9 @@ def _within(values: Array, limit: int) -> bool:
     return bool(((values >= 0) & (values < limit)).all())
 
 
-def _array(file: h5py.File, place: str, dtype: str, shape: tuple[int, ...]) -> Array:
+def _array(file: h5py.File, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
     """A dataset as it was written; ValueError where it has another shape or dtype."""
-    stored = file[place]
+    stored = file[name]
     if stored.shape != shape or str(stored.dtype) != dtype:
-        raise ValueError(f"{place} is {stored.dtype} {stored.shape}, not {dtype} {shape}")
+        raise ValueError(f"{name} is {stored.dtype} {stored.shape}, not {dtype} {shape}")
     return whole(stored)

@@ -183,9 +183,9 @@ class Results(Part):
         Raises:
             UserError: the file can't be read, is damaged, or has another format; names the file and the field.
         """
-        found = read_json(path, cls)
-        return found.model_copy(
-            update={"dataset": found.dataset.model_copy(update={"name": printable(found.dataset.name)})}
+        results = read_json(path, cls)
+        return results.model_copy(
+            update={"dataset": results.dataset.model_copy(update={"name": printable(results.dataset.name)})}
         )
 
     def content(self) -> dict[str, Any]:
@@ -218,16 +218,16 @@ class Results(Part):
 
     def seconds_of(self, phase: str) -> float | None:
         """Wall time of a phase as in ``seconds`` (for ``local``, that of the slowest CNN); None if it was not run."""
-        found = self.seconds.get(phase)
-        return max(found, default=0.0) if isinstance(found, list) else found
+        seconds = self.seconds.get(phase)
+        return max(seconds, default=0.0) if isinstance(seconds, list) else seconds
 
 
 def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """By phase the calls and bytes of the rank that has most, so that zero means that no rank has any.
+    """Calls and bytes by phase, the maximum over the ranks, so that zero means that no rank has any.
 
     Args:
-        ranks: of every rank its traffic by phase.
-        steps: training steps of those phases whose messages are counted by step as well.
+        ranks: traffic by phase, of each rank.
+        steps: number of training steps of each phase whose messages are also counted per step.
     """
     phases: dict[str, dict[str, float]] = {}
     for traffic in ranks:
@@ -241,7 +241,7 @@ def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int])
 
 
 def summed(ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """By phase the sum over the ranks, and that over all phases as ``total``."""
+    """The sum over the ranks by phase, and ``total``, the sum over all phases."""
     phases: dict[str, float] = {}
     for of_rank in ranks:
         for phase, value in of_rank.items():
@@ -268,15 +268,15 @@ def assemble(
 
     Args:
         config, problem, layout: of the run.
-        parameters: trainable ones, by network; ``local`` by subdomain.
+        parameters: numbers of trainable parameters, by network; ``local`` by subdomain.
         accuracy: by split and strategy.
         seconds: by phase; ``local`` by subdomain.
-        core_seconds: CPU time by phase, of all ranks together.
+        core_seconds: CPU seconds by phase, summed over all ranks.
         communication: from :func:`traffic_of`.
         bytes_read: bytes of pixels by rank.
-        memory: by rank the most bytes in memory, of the host and of the GPU (None without one).
+        memory: peak bytes of host memory and of GPU memory (None without a GPU), by rank.
         startup: by rank, seconds from the launch to the end of the first training step by cause.
-        reused: by phase the run whose result was taken.
+        reused: by phase, the run from which the result was imported.
     """
     info, decomposition, widths = problem.info, problem.decomposition, problem.widths
     content: dict[str, Any] = {
@@ -309,10 +309,10 @@ def assemble(
         },
         "memory": [host for host, _ in memory],
         "gpu_memory": [gpu for _, gpu in memory],
-        "ranks": len(layout.places),
+        "ranks": len(layout.placements),
         "replicas": layout.replicas,
         "hosts": layout.hosts,
-        "devices": [place.device for place in layout.places],
-        "threads_per_rank": layout.places[0].threads,
+        "devices": [placement.device for placement in layout.placements],
+        "threads_per_rank": layout.placements[0].threads,
     }
     return Results.model_validate(content | ({"reused": reused} if reused else {}))

@@ -159,10 +159,10 @@ class ScalingLine(_Part):
 
 
 def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Identity of what is comparable: the study and its problem, as a short digest.
+    """Identity of a series of comparable measurements: a short digest of the study and its problem.
 
     Args:
-        study, config: all their fields as plain data.
+        study, config: all fields of each, as plain data.
     """
     of_study = {name: value for name, value in study.items() if name not in {*FREE_SETTINGS, "config"}}
     of_config = {k: v for k, v in config.items() if k not in {"output", "progress", "checkpoint", "run"}}
@@ -175,14 +175,14 @@ def key(series: str, phase: str, ranks: int, repeat: int, layout: MeasuredLayout
 
 
 def read(path: Path, *, may_be_missing: bool = False) -> list[ScalingLine]:
-    """All lines of a file; a last one that a killed job has left half written is not one.
+    """All lines of a file, without an incomplete last line that a killed job has left.
 
     Args:
         path: of the file.
-        may_be_missing: then it counts as empty.
+        may_be_missing: whether a missing file counts as empty.
 
     Raises:
-        UserError: it can't be read, or a line is no measurement.
+        UserError: it can't be read, or a line is not a measurement.
     """
     try:
         content = path.read_bytes()
@@ -196,7 +196,7 @@ def read(path: Path, *, may_be_missing: bool = False) -> list[ScalingLine]:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out before anything is measured; leaves nothing behind.
+    """Checks, before anything is measured, that lines can be appended; leaves no file or folder behind.
 
     Raises:
         WriteError: nothing can be appended to the file.
@@ -216,7 +216,7 @@ def check_writable(path: Path) -> None:
 
 
 def append(path: Path, line: ScalingLine) -> None:
-    """Adds one line, which is on the disk afterwards; half of one that a killed job has left there goes.
+    """Appends one line and flushes it to the disk; removes an incomplete last line that a killed job has left.
 
     Raises:
         WriteError: it can't be written.
@@ -225,7 +225,7 @@ def append(path: Path, line: ScalingLine) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # another job may append to the same file; closing gives it free
+            fcntl.flock(file, fcntl.LOCK_EX)  # another job may append to the same file; closing releases the lock
             file.seek(0)
             content = file.read()
             if not content.endswith(b"\n"):
@@ -236,32 +236,32 @@ def append(path: Path, line: ScalingLine) -> None:
 
 
 def _parse(path: Path, content: bytes) -> Iterator[ScalingLine]:
-    *whole, _ = content.split(b"\n")
-    for number, text in enumerate(whole, start=1):
-        wrong = f"{path}:{number} is not a measurement of `hpcdd scale`"
+    *complete, _ = content.split(b"\n")
+    for number, text in enumerate(complete, start=1):
+        error_prefix = f"{path}:{number} is not a measurement of `hpcdd scale`"
         try:
             line = json.loads(text)
         except ValueError as error:
-            raise UserError(f"{wrong}: {error}; remove the line, or name another file") from error
+            raise UserError(f"{error_prefix}: {error}; remove the line, or name another file") from error
         if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
-            raise UserError(f"{wrong} of format {FORMAT}; name another file")
+            raise UserError(f"{error_prefix} of format {FORMAT}; name another file")
         try:
             yield _in_todays_settings(ScalingLine.model_validate_json(text))
         except Invalid as error:
             first = error.errors()[0]
             name, why = ".".join(map(str, first["loc"])), first["msg"]
             raise UserError(
-                f"{wrong}: its field {name!r} is missing or of the wrong type ({why}); remove the line"
+                f"{error_prefix}: its field {name!r} is missing or of the wrong type ({why}); remove the line"
             ) from error
 
 
 def _in_todays_settings(line: ScalingLine) -> ScalingLine:
-    """A line of an earlier revision, whose settings were fewer, in the series to which it belongs today."""
+    """A line of an earlier revision, which had fewer settings, with the series to which it belongs today."""
     if line.series != series(line.study, line.config):
         return line
     try:
         study = ScalingStudy.model_validate(line.study).model_dump(mode="json")
         config = loading.recorded(line.config, "a line").model_dump(mode="json")
-    except (Invalid, UserError):  # a study of what is no more: a series of its own
+    except (Invalid, UserError):  # a study of settings that no longer exist: a series of its own
         return line
     return line.model_copy(update={"series": series(study, config)})

@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json, writing
+from ..core.files import read_json
 from ..core.texts import printable
+from .documents import Document
 from .names import StrategyName
 
 NAME = "study.json"
 Identity = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=200)]
-"""Of a run; also the name of its folder, so that it can lead nowhere else."""
+"""Name of a run and of its folder; the pattern keeps the folder inside the study directory."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TableOf(_Part):
+class TableOf(Document):
     """How the report shows the table of the study.
 
     Attributes:
@@ -31,7 +28,7 @@ class TableOf(_Part):
     columns: tuple[StrategyName, ...] | None = None
 
 
-class StudyEntry(_Part):
+class StudyEntry(Document):
     """One run of the study.
 
     Attributes:
@@ -45,7 +42,7 @@ class StudyEntry(_Part):
     labels: dict[str, str]
 
 
-class StudyIndex(_Part):
+class StudyIndex(Document):
     """The content of study.json.
 
     Attributes:
@@ -64,8 +61,8 @@ class StudyIndex(_Part):
     name: str
     title: Annotated[str, AfterValidator(printable)]
     variant: str | None = None
-    config: dict[str, Any] = {}
-    matrix: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
+    matrix: dict[str, Any] = Field(default_factory=dict)
     expect: tuple[str, ...] = ()
     table: TableOf = TableOf()
     runs: tuple[StudyEntry, ...]
@@ -89,21 +86,11 @@ class StudyIndex(_Part):
         return self
 
 
-def write(folder: Path, index: StudyIndex) -> None:
-    """Writes study.json into the directory of a study.
-
-    Raises:
-        WriteError: it can't be written.
-    """
-    with writing(folder / NAME):
-        write_json(folder / NAME, index.model_dump(mode="json"))
-
-
 def read(folder: Path) -> StudyIndex:
-    """What :func:`write` wrote.
+    """The index in a study directory.
 
     Raises:
-        UserError: the folder is no study's, or the file is damaged.
+        UserError: the folder is not a study directory, or the file is damaged.
     """
     path = folder / NAME
     try:

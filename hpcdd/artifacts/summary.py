@@ -1,4 +1,4 @@
-"""What a run is going to do, and what it has found, on the terminal."""
+"""The plan of a run and its results, on the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .results import Results
 
 
 def print_problem(problem: Problem, out: TextIO) -> None:
-    """Says what is to be solved: decomposition, width of the CNNs, parameters."""
+    """Prints the decomposition, the width of the CNNs and the numbers of parameters."""
     decomposition, widths = problem.decomposition, problem.widths
     boxes = decomposition.boxes
     shapes = sorted({by(box.shape) for box in boxes})
@@ -42,7 +42,7 @@ def print_problem(problem: Problem, out: TextIO) -> None:
 
 
 def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Storages | None = None) -> None:
-    """Says once who does what: :func:`print_problem`, memory on root and for samples, map of the ranks."""
+    """Prints the plan of a run: :func:`print_problem`, memory on root and for samples, placement of the ranks."""
     print_problem(problem, out)
     if problem.root_bytes:
         print(
@@ -52,19 +52,19 @@ def print_plan(layout: RankLayout, problem: Problem, out: TextIO, storages: Stor
         )
     for line in storages.lines() if storages is not None else []:
         print(line, file=out)
-    for place in layout.places:
-        whose = f"subdomain {', '.join(map(str, place.subdomains))}" if place.subdomains else "no subdomain"
-        if layout.replicas > 1 and place.subdomains:
-            whose += f", replica {place.replica} of {layout.replicas}"
-        threads = f"{place.threads} thread{'s' if place.threads > 1 else ''}"
-        print(f"rank {place.rank} on {place.host}, {place.device}, {threads}: {whose}", file=out)
+    for placement in layout.placements:
+        whose = f"subdomain {', '.join(map(str, placement.subdomains))}" if placement.subdomains else "no subdomain"
+        if layout.replicas > 1 and placement.subdomains:
+            whose += f", replica {placement.replica} of {layout.replicas}"
+        threads = f"{placement.threads} thread{'s' if placement.threads > 1 else ''}"
+        print(f"rank {placement.rank} on {placement.host}, {placement.device}, {threads}: {whose}", file=out)
     for warning in layout.warnings():
         print(f"warning: {warning}", file=out)
     out.flush()
 
 
 def print_results(results: Results, directory: Path, out: TextIO) -> None:
-    """The tables of accuracies, parameters and seconds."""
+    """Prints the accuracies, parameters and seconds of a run."""
     from rich.table import Table
     from rich.text import Text
 
@@ -73,34 +73,34 @@ def print_results(results: Results, directory: Path, out: TextIO) -> None:
     for split in accuracy:
         table.add_column(split, justify="right")
 
-    def add(words: str, rates: Iterable[float | None]) -> None:
-        table.add_row(words, *["" if rate is None else f"{rate:.4f}" for rate in rates])
+    def add(label: str, rates: Iterable[float | None]) -> None:
+        table.add_row(label, *["" if rate is None else f"{rate:.4f}" for rate in rates])
 
     fine = len(results.decomposition.boxes)
     for s in range(len(results.parameters.local)):
-        add(f"local CNN {s}" if s < fine else f"coarse CNN {s}", [found.local[s] for found in accuracy.values()])
+        add(f"local CNN {s}" if s < fine else f"coarse CNN {s}", [of_split.local[s] for of_split in accuracy.values()])
     table.add_section()
     for name in CLASSIFIERS:
         if results.strategy(name) is not None:
-            add(STRATEGIES[name].title, [found.of(name) for found in accuracy.values()])
+            add(STRATEGIES[name].title, [of_split.of(name) for of_split in accuracy.values()])
     for start in ("transfer", "scratch"):
-        parts = [found.parts_of(start) for found in accuracy.values()]
+        parts = [of_split.parts_of(start) for of_split in accuracy.values()]
         if parts[-1] is not None:
             table.add_section()
             for rule in RULES:
-                words = f"{STRATEGIES[rule].title}, CNNs after coherent_{start}"
-                add(words, [None if part is None else getattr(part, rule) for part in parts])
+                label = f"{STRATEGIES[rule].title}, CNNs after coherent_{start}"
+                add(label, [None if part is None else getattr(part, rule) for part in parts])
     print_plain(table, 100, out)
 
     parameters, seconds, core_seconds = results.parameters, results.seconds, results.core_seconds
     coherent = "" if parameters.coherent is None else f"; coherent model {parameters.coherent:,}"
     later = [phase for phase in seconds if phase.startswith("coherent") or phase == "global"]
-    own = seconds["local"]
+    local_seconds = seconds["local"]
     print(
         f"parameters: global CNN {parameters.of_global:,}; local CNNs {_span(parameters.local)} each, "
         f"{sum(parameters.local):,} in all; DNN {parameters.dnn:,}{coherent}",
         f"seconds: start {seconds['start']:.1f}, read {seconds['read']:.1f}, "
-        f"local {_span(own if isinstance(own, list) else [own], '.1f')} per subdomain, "
+        f"local {_span(local_seconds if isinstance(local_seconds, list) else [local_seconds], '.1f')} per subdomain, "
         + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
         + f"total {seconds['total']:.1f}",
         "start-up: " + ", ".join(f"{cause.replace('_', ' ')} {value:.1f}" for cause, value in results.startup.items()),

@@ -26,7 +26,7 @@ class Turns:
     steps: int
     rounds: int
     wait: Callable[[], None]
-    other: Callable[[], None]
+    other: Callable[[], object]
     seconds: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
     _done: int = -1

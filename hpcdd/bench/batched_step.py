@@ -1,4 +1,4 @@
-"""CNNs of one shape trained together compared with the same one after the other, in one process, interleaved."""
+"""CNNs of one shape in batched steps compared with the same one after the other, in one process, interleaved."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def compare(team: Team, problem: Problem, samples: Mapping[int, Subimages], roun
     """A line for the user: a step of all of them in both ways, and the ratio.
 
     Args:
-        team: of this rank alone, which owns these subdomains.
+        team: of one rank, which owns these subdomains.
         problem: what is to be solved.
         samples: by subdomain the training split; of one shape, two or more.
         rounds: turns of each that count; one more warms up.
         number: steps of a turn.
     """
-    config, device = team.config, team.place.device
+    config, device = team.config, team.placement.device
     rows = problem.samples["train"]
     with contextlib.ExitStack() as stack:
         one_by_one = single_steps.local(team, problem, samples, stack)
@@ -37,17 +37,15 @@ def compare(team: Team, problem: Problem, samples: Mapping[int, Subimages], roun
         turns = Turns(number, rounds + 1, lambda: single_steps.finish(device), lambda: one_by_one(batch))
         classes, width = problem.info.num_classes, problem.widths.local_width
         members = [
-            Member(
-                s, create_local_cnn(config, s, its.shape, classes, width).to(device), its, None, NullCheckpointManager()
-            )
-            for s, its in samples.items()
+            Member(s, create_local_cnn(config, s, x.shape, classes, width).to(device), x, None, NullCheckpointManager())
+            for s, x in samples.items()
         ]
         settings = long_enough(config.local, rows, turns)
         with contextlib.suppress(StopRequest):
             train_batched(members, settings, seed=config.seed, hooks=Hooks(step=turns.boundary))
-    together, alone = turns.seconds[1:], turns.others[1:]
-    low, middle, high = quartiles([b / a for a, b in zip(together, alone, strict=True)])
+    batched, unbatched = turns.seconds[1:], turns.others[1:]
+    low, middle, high = quartiles([b / a for a, b in zip(batched, unbatched, strict=True)])
     return (
-        f"{len(samples)} of them together {spread(quartiles(together), 1e-3)} ms, one after the other "
-        f"{spread(quartiles(alone), 1e-3)} ms, ratio {middle:.2f} ({low:.2f} to {high:.2f})"
+        f"{len(samples)} of them batched {spread(quartiles(batched), 1e-3)} ms, one after the other "
+        f"{spread(quartiles(unbatched), 1e-3)} ms, ratio {middle:.2f} ({low:.2f} to {high:.2f})"
     )

@@ -1,9 +1,8 @@
 """``bench io``: reading the boxes of a decomposition, from files of three layouts, and slices of a loaded array.
 
 Chunks are checked, as in files of ``hpcdd prepare``; those of the boxes are also read from a file without checksums,
-as a contiguous one always is. All contenders give the same bytes, from the page cache, with one thread, and take turns
-in every round. That is work of the processor, and its time is taken: on a machine that is otherwise idle the same as
-on the wall.
+as a contiguous one always is. All contenders give the same bytes, from the page cache, with one thread, interleaved
+in every round. CPU time is measured; on an idle machine it equals the wall time.
 """
 
 from __future__ import annotations
@@ -133,9 +132,9 @@ def _print(case: ReadingCase, speeds: dict[str, list[float]], out: TextIO) -> No
     print(f"\n{case.name}: {len(case.decomposition.boxes)} boxes", file=out)
     reference = speeds["contiguous"]
     for name, of_rounds in speeds.items():
-        ratios = [own / its for own, its in zip(of_rounds, reference, strict=True)]
-        words = name if name == NUMPY else f"chunks: {name}" if name != "contiguous" else name
-        print(f"{words:<24}{_spread(of_rounds):>24}{_spread(ratios):>24}", file=out, flush=True)
+        ratios = [speed / contiguous for speed, contiguous in zip(of_rounds, reference, strict=True)]
+        label = name if name == NUMPY else f"chunks: {name}" if name != "contiguous" else name
+        print(f"{label:<24}{_spread(of_rounds):>24}{_spread(ratios):>24}", file=out, flush=True)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """``bench coherent``: a step of the coherent model, model-parallel and data-parallel, compared with PyTorch's own DDP.
 
 All contenders train the same model from the same parameters on the same batches, in the precision of the coherent
-phase, in one job, on the same ranks and threads, and take turns in every round. Times are those of the slowest rank;
+phase, in one job, on the same ranks and threads, interleaved in every round. Times are those of the slowest rank;
 ratios are taken within a round.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,6 @@ from ..data.problem import Problem, build_problem, check_rank
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
 from ..decomposition import rank_layout
-from ..decomposition.rank_layout import RankPlacement
 from ..models.batch_norm import pytorchs
 from ..mpi.communicator import Array, Comm
 from ..parallel.batch_shards import Flag
@@ -33,9 +33,9 @@ from ..parallel.host_staging import Staging, seconds_of_copies
 from ..parallel.team import Team, form_team
 from ..phases.coherent import assemble, coherent_parameters
 from ..training.optimizers import make_optimizer
-from ..training.precision import agreed_bf16, check_precisions, resolved
+from ..training.precision import resolved_on
 from .gloo import Network, torch_group
-from .rank_ladder import refuse_spare_ranks
+from .rank_ladder import refuse_idle_ranks
 from .single_steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
 from .single_steps import batches as make_batches
 
@@ -67,14 +67,14 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
     for width in widths:
         model = config.model.model_copy(update={"width": width, "local_width": "match"})
         settings = config.model_copy(update={"model": model, "output": None})
-        problem = comm.on_root(lambda settings=settings: build_problem(settings))  # type: ignore[misc]
+        problem = comm.on_root(functools.partial(build_problem, settings))
         layout = rank_layout.build(comm, len(problem.decomposition), config.device)
-        place = layout.places[comm.rank]
-        settings = resolved(settings, agreed_bf16(comm, layout))
-        comm.on_all(lambda settings=settings: _check_rank(settings, problem, place))  # type: ignore[misc]  # noqa: B023
-        use_processor(place.threads, layout.neighbours(comm.rank))
+        placement = layout.placements[comm.rank]
+        settings = resolved_on(comm, layout, settings, ["coherent"])
+        comm.on_all(functools.partial(check_rank, settings, problem, placement))
+        use_processor(placement.threads, layout.neighbours(comm.rank))
         team = form_team(comm, layout, settings, Flag())
-        refuse_spare_ranks(comm, layout)
+        refuse_idle_ranks(comm, layout)
         assert team is not None
         with torch_group(comm) as network:
             _compare(team, problem, network, rounds, steps)
@@ -83,15 +83,15 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
 def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps: int) -> None:
     comm, settings = team.workers, team.config.coherent
     reader, everything = BoxReader(problem.info.path), range(team.layout.num_subdomains)
-    samples = problem.read(reader, everything, team.place.device)
+    samples = problem.read(reader, everything, team.placement.device)
     rows = problem.samples["train"]
-    batches = make_batches(rows, settings.batch_of(rows), steps, team.place.device)
+    batches = make_batches(rows, settings.batch_of(rows), steps, team.placement.device)
     whole = SideBySide([samples[s]["train"] for s in everything])
-    own = SideBySide([samples[s]["train"] for s in team.place.subdomains])
+    part = SideBySide([samples[s]["train"] for s in team.placement.subdomains])
     probe = _Probe(team)
     with contextlib.ExitStack() as stack:
         contenders = {
-            f"model-parallel, {kind}": Contender(model_parallel(_with(team, reduction=kind), problem, own, stack))
+            f"model-parallel, {kind}": Contender(model_parallel(_with(team, reduction=kind), problem, part, stack))
             for kind in ("ordered", "fast")
         }
         for kind in ("exact", "fast"):
@@ -122,20 +122,15 @@ def _with(team: Team, **settings: str) -> Team:
 # -- the contenders ----------------------------------------------------------------------------------------------------
 
 
-def _check_rank(config: Config, problem: Problem, place: RankPlacement) -> None:
-    check_precisions(config, place.device, ["coherent"])
-    check_rank(config, problem, place)
-
-
 def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -> Contender:
     """The one-model form, its batch norm PyTorch's, in DistributedDataParallel, with the documentation's loop."""
-    inner = pytorchs(assemble(team, problem, scratch(team, problem))).to(team.place.device).train()
+    inner = pytorchs(assemble(team, problem, scratch(team, problem))).to(team.placement.device).train()
     network = nn.parallel.DistributedDataParallel(inner)
     optimizer = make_optimizer(network, team.config.coherent_from("scratch"))
-    share, settings = team.share_of_workers(), team.config.coherent
+    sharing, settings = team.sharing_of_workers(), team.config.coherent
 
     def step(batch: torch.Tensor) -> None:
-        inputs, labels = samples.batch(batch[share.part_of(len(batch))])
+        inputs, labels = samples.batch(batch[sharing.part_of(len(batch))])
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=settings.bf16):
             loss = functional.cross_entropy(network(inputs), labels, label_smoothing=settings.label_smoothing)
@@ -159,7 +154,7 @@ def _timed(team: Team, step: Step, batches: Sequence[torch.Tensor]) -> float:
     start = time.perf_counter()
     for batch in batches:
         step(batch)
-    finish(team.place.device)
+    finish(team.placement.device)
     return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
 
 
@@ -169,7 +164,7 @@ class _Probe:
     def __init__(self, team: Team) -> None:
         self._comm, self._device, self._direct = (
             team.across,
-            torch.device(team.place.device),
+            torch.device(team.placement.device),
             team.config.comm.gpu_aware,
         )
         self._seconds: list[float] = []
@@ -217,22 +212,22 @@ class _Probe:
 
 def _print(team: Team, problem: Problem, network: Network, contenders: dict[str, Contender]) -> None:
     settings, reference = team.config.coherent, contenders[REFERENCE]
-    parameters, place = coherent_parameters(problem, team.config), team.place
+    parameters, placement = coherent_parameters(problem, team.config), team.placement
     print(
         f"\n{team.config.model.name}, global width {problem.widths.global_width}, local {problem.widths.local_width}: "
         f"coherent model with {parameters:,} parameters, {team.layout.num_subdomains} subdomains, "
         f"features {team.config.coherent_features}, hidden {list(team.config.coherent_dnn.hidden)}, "
         f"batch {settings.batch_size}, {settings.precision}, "
         f"{_counted(team.workers.size, 'rank')} on {_counted(team.layout.hosts, 'host')}, "
-        f"{place.device}, {_counted(place.threads, 'thread')} each; {_counted(len(reference.seconds), 'round')}; "
-        f"gloo over {network}"
+        f"{placement.device}, {_counted(placement.threads, 'thread')} each; "
+        f"{_counted(len(reference.seconds), 'round')}; gloo over {network}"
     )
     print(
         f"{'':<24}{'samples/s':>10}{'speed / DDP: median (quartiles)':>34}{'calls/step':>12}"
         f"{'bytes/step':>13}{'DDP / bytes':>13}"
     )
     for name, contender in contenders.items():
-        ratios = [ddp / own for ddp, own in zip(reference.seconds, contender.seconds, strict=True)]
+        ratios = [ddp / seconds for ddp, seconds in zip(reference.seconds, contender.seconds, strict=True)]
         low, middle, high = quartiles(ratios)
         spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
         fewer = f"{reference.bytes / contender.bytes:,.1f}" if contender.bytes else "-"

@@ -2,7 +2,7 @@
 
 Sizes are those of the configuration, on all ranks, and a ladder of sizes on 2, 4, 8, ... and all ranks, for the fit of
 :mod:`hpcdd.plan.collective_model`. Before each call a barrier lets all ranks start together; its time is that of the
-slowest rank. Both ways take turns in every round.
+slowest rank. Both ways are interleaved in every round.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from ..artifacts.documents import write_document
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..core.interleaved_timing import quartiles
@@ -28,12 +28,12 @@ from ..mpi.library import library, mpi_library, sleep_until
 from ..plan import collective_model, messages
 from ..plan.collective_model import COLLECTIVES
 from ..plan.machine import FittedCollective, MeasuredCollective
-from ..plan.machine_file import added, joined, save
+from ..plan.machine_file import added, joined
 from .rank_ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
 
 LADDER = tuple(8 << (3 * k) for k in range(8))
 """Bytes: 8, 64, 512, ... 16 MiB."""
-_LADDER_IN_A_CROWD = LADDER[:-1]
+_LADDER_OVERSUBSCRIBED = LADDER[:-1]
 _TURN_SECONDS, _LONG_SECONDS = 0.02, 0.5
 _MOST_CALLS, _CALLS_AT_ONCE = 200, 10
 Call = Callable[[], object]
@@ -70,17 +70,17 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
     for size in list(rungs(comm.size))[1:]:
         group = comm.split(0 if comm.rank < size else None)
         if group is not None:
-            together = ranks_by_host(layout, size)
-            group.oversubscribed = max(together.values()) * layout.places[0].threads > cores
-            ladder = _LADDER_IN_A_CROWD if group.oversubscribed else LADDER
+            by_host = ranks_by_host(layout, size)
+            group.oversubscribed = max(by_host.values()) * layout.placements[0].threads > cores
+            ladder = _LADDER_OVERSUBSCRIBED if group.oversubscribed else LADDER
             cases = [CollectiveCase(collective, n) for collective in COLLECTIVES for n in ladder]
-            cases += own_cases(config, problem, size) if size == comm.size else []
-            measured += [_measure(group, case, rounds, len(together)) for case in cases]
+            cases += config_cases(config, problem, size) if size == comm.size else []
+            measured += [_measure(group, case, rounds, len(by_host)) for case in cases]
         sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
     if comm.is_root:
         machine = added(machine, collectives=measured)
-        _print(comm, layout, own_cases(config, problem, comm.size), measured, machine.fits)
-    comm.on_root(lambda: None if output is None else save(machine, output))
+        _print(comm, layout, config_cases(config, problem, comm.size), measured, machine.fits)
+    comm.on_root(lambda: None if output is None else write_document(output, machine))
 
 
 def _check_ranks(ranks: int) -> None:
@@ -91,7 +91,7 @@ def _check_ranks(ranks: int) -> None:
         )
 
 
-def own_cases(config: Config, problem: Problem, ranks: int) -> list[CollectiveCase]:
+def config_cases(config: Config, problem: Problem, ranks: int) -> list[CollectiveCase]:
     """The collectives of a run with this configuration, each size once."""
     every = [
         *messages.local_step(config, problem, ranks),
@@ -102,16 +102,16 @@ def own_cases(config: Config, problem: Problem, ranks: int) -> list[CollectiveCa
         *(messages.coherent_step(config, problem, ranks) if config.coherent.starts else []),
         *(messages.global_step(config, problem, ranks) if config.baseline.enabled else []),
     ]
-    found: dict[tuple[str, int], CollectiveCase] = {}
+    cases: dict[tuple[str, int], CollectiveCase] = {}
     for message in every:
-        found.setdefault(
+        cases.setdefault(
             (message.collective, message.size), CollectiveCase(message.collective, message.size, message.what)
         )
-    return list(found.values())
+    return list(cases.values())
 
 
 def _measure(comm: Comm, case: CollectiveCase, rounds: int, hosts: int) -> MeasuredCollective:
-    ways = {"ours": _ours(comm, case), "bare": _bare(comm, case)}
+    ways = dict(zip(("ours", "bare"), _calls(comm, case), strict=True))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     calls = {}
     for name, call in ways.items():  # to warm up, and to see how many calls make a turn
@@ -119,8 +119,8 @@ def _measure(comm: Comm, case: CollectiveCase, rounds: int, hosts: int) -> Measu
         if first > _LONG_SECONDS:  # bare calls spin where ranks share cores: once is enough of that
             seconds[name] = [first]
             continue
-        (again,) = _timed(comm, call, 1)
-        calls[name] = int(min(_MOST_CALLS, max(1.0, _TURN_SECONDS / max(1e-9, again))))
+        (second,) = _timed(comm, call, 1)
+        calls[name] = int(min(_MOST_CALLS, max(1.0, _TURN_SECONDS / max(1e-9, second))))
     for number in range(rounds):
         for name in sorted(calls, reverse=bool(number % 2)):  # nobody is always first
             seconds[name].append(statistics.median(_timed(comm, ways[name], calls[name])))
@@ -141,21 +141,21 @@ def _timed(comm: Comm, call: Call, number: int) -> list[float]:
 
     There are ``number`` of them, but fewer where others have the cores as well and a turn would take for ever.
     """
-    found: list[float] = []
+    seconds: list[float] = []
     begun, over = time.perf_counter(), False
-    while len(found) < number and not over:
-        own = np.zeros(min(_CALLS_AT_ONCE, number - len(found)) + 1)
-        for index in range(len(own) - 1):
+    while len(seconds) < number and not over:
+        rank_seconds = np.zeros(min(_CALLS_AT_ONCE, number - len(seconds)) + 1)
+        for index in range(len(rank_seconds) - 1):
             _barrier(comm)
             start = time.perf_counter()
             call()
-            own[index] = time.perf_counter() - start
-        own[-1] = time.perf_counter() - begun > 2 * _TURN_SECONDS
-        slowest = np.empty_like(own)
-        comm.mpi.Allreduce(own, slowest, op=library().MAX)
-        found += [float(value) for value in slowest[:-1]]
+            rank_seconds[index] = time.perf_counter() - start
+        rank_seconds[-1] = time.perf_counter() - begun > 2 * _TURN_SECONDS
+        slowest = np.empty_like(rank_seconds)
+        comm.mpi.Allreduce(rank_seconds, slowest, op=library().MAX)
+        seconds += [float(value) for value in slowest[:-1]]
         over = bool(slowest[-1])
-    return found
+    return seconds
 
 
 def _barrier(comm: Comm) -> None:
@@ -166,33 +166,17 @@ def _barrier(comm: Comm) -> None:
         comm.mpi.Barrier()
 
 
-def _buffers(comm: Comm, case: CollectiveCase) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], list[int]]:
-    """A rank's even share of ``size`` bytes, all of them, and the shares of all ranks."""
-    counts = [len(part) for part in np.array_split(np.empty(case.size, np.uint8), comm.size)]
-    return np.zeros(counts[comm.rank], np.uint8), np.zeros(case.size, np.uint8), counts
+def _calls(comm: Comm, case: CollectiveCase) -> tuple[Call, Call]:
+    """The calls of hpcdd and of bare mpi4py for a case, on the same buffers.
 
-
-def _ours(comm: Comm, case: CollectiveCase) -> Call:
-    part, whole, counts = _buffers(comm, case)
+    A buffer has ``size`` bytes, or is a rank's part of them: all parts are equal where the collective needs that.
+    """
+    mpi, counts = comm.mpi, [len(part) for part in np.array_split(np.empty(case.size, np.uint8), comm.size)]
+    part, whole = np.zeros(counts[comm.rank], np.uint8), np.zeros(case.size, np.uint8)
+    in_parts = [whole, counts] if comm.is_root else None
     numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
     equal = np.zeros(max(1, case.size // comm.size), np.uint8)
     every = np.zeros((comm.size, len(equal)), np.uint8)
-    ways: dict[str, Call] = {
-        "allreduce": lambda: comm.sum(numbers, result),
-        "broadcast": lambda: comm.broadcast(whole),
-        "allgather": lambda: comm.allgather(equal, every),
-        "gather": lambda: comm.gather(part, counts),
-        "scatter": lambda: comm.scatter(whole if comm.is_root else None, part, counts),
-        "send": lambda: comm.to_root(whole, comm.size - 1),
-    }
-    return ways[case.collective]
-
-
-def _bare(comm: Comm, case: CollectiveCase) -> Call:
-    part, whole, counts = _buffers(comm, case)
-    numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
-    equal = np.zeros(max(1, case.size // comm.size), np.uint8)
-    every, mpi = np.zeros((comm.size, len(equal)), np.uint8), comm.mpi
 
     def send() -> None:
         if comm.rank == comm.size - 1:
@@ -200,28 +184,31 @@ def _bare(comm: Comm, case: CollectiveCase) -> Call:
         elif comm.is_root:
             mpi.Recv(whole, source=comm.size - 1)
 
-    ways: dict[str, Call] = {
-        "allreduce": lambda: mpi.Allreduce(numbers, result),
-        "broadcast": lambda: mpi.Bcast(whole, root=ROOT),
-        "allgather": lambda: mpi.Allgather(equal, every),
-        "gather": lambda: mpi.Gatherv(part, [whole, counts] if comm.is_root else None, root=ROOT),
-        "scatter": lambda: mpi.Scatterv([whole, counts] if comm.is_root else None, part, root=ROOT),
-        "send": send,
+    calls: dict[str, tuple[Call, Call]] = {
+        "allreduce": (lambda: comm.sum(numbers, result), lambda: mpi.Allreduce(numbers, result)),
+        "broadcast": (lambda: comm.broadcast(whole), lambda: mpi.Bcast(whole, root=ROOT)),
+        "allgather": (lambda: comm.allgather(equal, every), lambda: mpi.Allgather(equal, every)),
+        "gather": (lambda: comm.gather(part, counts), lambda: mpi.Gatherv(part, in_parts, root=ROOT)),
+        "scatter": (
+            lambda: comm.scatter(whole if comm.is_root else None, part, counts),
+            lambda: mpi.Scatterv(in_parts, part, root=ROOT),
+        ),
+        "send": (lambda: comm.to_root(whole, comm.size - 1), send),
     }
-    return ways[case.collective]
+    return calls[case.collective]
 
 
 def _print(
     comm: Comm,
     layout: RankLayout,
-    own: Sequence[CollectiveCase],
+    cases: Sequence[CollectiveCase],
     measured: Sequence[MeasuredCollective],
     fits: Sequence[FittedCollective],
 ) -> None:
-    uses = {(case.collective, case.size): case.what for case in own}
+    uses = {(case.collective, case.size): case.what for case in cases}
     print(
         f"{mpi_library()}; {comm.size} ranks on {layout.hosts} host{'s' if layout.hosts > 1 else ''}, "
-        f"{layout.places[0].threads} thread each{', more than there are cores' if comm.oversubscribed else ''}\n"
+        f"{layout.placements[0].threads} thread each{', more than there are cores' if comm.oversubscribed else ''}\n"
         "microseconds of the slowest rank: median (quartiles)\n\n"
         f"{'':<11}{'bytes':>12}{'hpcdd':>32}{'bare mpi4py':>32}{'ratio':>7}{'model':>12}"
     )

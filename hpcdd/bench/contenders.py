@@ -1,7 +1,7 @@
 """The contenders of ``bench headline``: each gives its curve of test accuracy against seconds of training.
 
-Both are trained on the same samples in the views of hpcdd's augmentation, with hpcdd's layers and fused optimizers, and
-schedules as the configuration says. ``problem`` has the test split in the place of a validation split.
+Both are trained on the same samples with hpcdd's augmentation, layers and fused optimizers, and schedules as the
+configuration says. ``problem`` has the test split in the place of a validation split.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ..phases.aggregation import train_dnn
 from ..phases.coherent import train_coherent
 from ..phases.gather import gather_logits
 from ..phases.global_cnn import create_global_cnn
-from ..phases.local import decided, train_local_cnns, with_data
+from ..phases.local import split_logits, train_local_cnns, with_data
 from ..runs.finalize import dnn_template
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.split_evaluation import evaluate
 from ..training.status import Hooks
-from ..training.trainer import view_seed_of
+from ..training.trainer import augmentation_seed_of
 from ..training.weight_average import WeightAverage
 from . import single_steps
 from .stopwatch import Stopwatch, slowest
@@ -53,19 +53,19 @@ class Distributed:
 
     def __init__(self, team: Team, problem: Problem, images: Images) -> None:
         self._team, self._settings, self._images = team, team.config.baseline, images
-        self._watch = Stopwatch(team.workers, team.place.device)
+        self._watch = Stopwatch(team.workers, team.placement.device)
         self._samples = problem.samples["train"]
-        self._network = pytorchs(create_global_cnn(team, problem)).to(team.place.device)
+        self._network = pytorchs(create_global_cnn(team, problem)).to(team.placement.device)
         with_data(self._network, images["train"], team.config.seed)
         self._model = nn.parallel.DistributedDataParallel(self._network)
         self._optimizer = make_optimizer(self._model, self._settings)
         every = self._settings.epochs * self._settings.steps_per_epoch(self._samples)
         self._schedule = make_schedule(self._optimizer, self._settings, every)
-        self._share, self._average, self._steps = team.share_of_workers(), WeightAverage(self._settings.ema), 0
+        self._sharing, self._average, self._steps = team.sharing_of_workers(), WeightAverage(self._settings.ema), 0
 
     def step(self, samples: Batches, batch: torch.Tensor) -> None:
-        """One step on a batch of row numbers, int64 (b,), of which this rank takes its share."""
-        inputs, labels = samples.batch(batch[self._share.part_of(len(batch))])
+        """One step on a batch of row numbers, int64 (b,), of which this rank takes its shard."""
+        inputs, labels = samples.batch(batch[self._sharing.part_of(len(batch))])
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.bf16):
             loss = functional.cross_entropy(self._model(inputs), labels, label_smoothing=self._settings.label_smoothing)
@@ -84,8 +84,8 @@ class Distributed:
         for epoch in range(self._settings.epochs):
             self._network.train()
             order_seed = seed_of(seed, "global order", epoch=epoch)
-            view_seed = view_seed_of(seed, "global", epoch)
-            with images["train"].epoch(order_seed, view_seed) as (order, seen):
+            augmentation_seed = augmentation_seed_of(seed, "global", epoch)
+            with images["train"].epoch(order_seed, augmentation_seed) as (order, seen):
                 for batch in torch.split(order, size)[:number]:
                     self.step(seen, batch)
             seconds = watch.seconds
@@ -93,7 +93,7 @@ class Distributed:
                 broadcast_state(self._team.workers, self._network)  # batch norm's statistics are root's, as in DDP
                 rows = self._settings.evaluation_batch
                 with self._average.shown(self._network):
-                    _, accuracy = evaluate(self._network, images["validation"], rows, share=self._share)
+                    _, accuracy = evaluate(self._network, images["validation"], rows, sharing=self._sharing)
             points.append(CurvePoint(epoch=epoch + 1, seconds=seconds, accuracy=accuracy))
         return slowest(self._team.workers, points)
 
@@ -109,34 +109,35 @@ def decomposed(
         samples: by subdomain of this rank and split.
 
     Returns:
-        The curves of the DNN and of the coherent model, which goes on from there, on every rank.
+        The curves of the DNN and of the coherent model, which continues from it, on every rank.
     """
-    config, place, comm, num_classes = team.config, team.place, team.workers, problem.info.num_classes
-    share, labels = team.share_of_replicas(), {split: problem.labels(split) for split in problem.samples}
+    config, placement, comm, num_classes = team.config, team.placement, team.workers, problem.info.num_classes
+    sharing, labels = team.sharing_of_replicas(), {split: problem.labels(split) for split in problem.samples}
     unwatched = {s: {"train": splits["train"]} for s, splits in samples.items()}
-    watch = Stopwatch(comm, place.device)
+    watch = Stopwatch(comm, placement.device)
     width = problem.widths.local_width
-    local = train_local_cnns(config, place, unwatched, num_classes, width, Hooks(), share, decide=False)
+    local = train_local_cnns(config, placement, unwatched, num_classes, width, Hooks(), sharing, evaluate=False)
 
     def gathered(split: str) -> dict[str, torch.Tensor]:
-        own = [
-            {split: decided(config, local[s].network, split, samples[s][split], lambda: None, share)} for s in samples
+        outputs = [
+            {split: split_logits(config, local[s].network, split, samples[s][split], lambda: None, sharing)}
+            for s in samples
         ]
-        return gather_logits(comm, team.layout, own, {split: problem.samples[split]}, num_classes) or {}
+        return gather_logits(comm, team.layout, outputs, {split: problem.samples[split]}, num_classes) or {}
 
     logits = gathered("train")  # what the DNN learns from
     with watch.stopped():
         logits |= gathered("validation")
-    watch.together()
+    watch.synchronize()
     points: list[CurvePoint] = []
     dnn = train_dnn(config, logits, labels, watch.hooks(points)) if comm.is_root else None
-    watch.together()
+    watch.synchronize()
     part = spread_dnn(team, dnn, dnn_template(config, problem), team.reduction())
     more: list[CurvePoint] = []
 
     def read(subdomains: list[int]) -> Mapping[int, Images]:
         with watch.stopped():
-            return problem.read(BoxReader(problem.info.path), subdomains, place.device)
+            return problem.read(BoxReader(problem.info.path), subdomains, placement.device)
 
     networks = {s: result.network for s, result in local.items()}
     train_coherent(team, problem, "transfer", networks, part, samples, read, watch.hooks(more))
@@ -144,18 +145,18 @@ def decomposed(
 
 
 def warm_up(team: Team, problem: Problem, images: Images, samples: Mapping[int, Images]) -> None:
-    """Collective: a step of every kind that is thrown away, so that nobody's seconds have what comes but once."""
+    """Collective: a discarded step of every kind, so that no contender's seconds include what happens only once."""
     rows = problem.samples["train"]
-    device, config = team.place.device, team.config
+    device, config = team.placement.device, team.config
 
     def batch(size: int) -> torch.Tensor:
         return single_steps.batches(rows, size, 1, device)[0]
 
-    own = {s: splits["train"] for s, splits in samples.items()}
+    training = {s: splits["train"] for s, splits in samples.items()}
     with contextlib.ExitStack() as stack:
-        single_steps.local(team, problem, own, stack)(batch(config.local.batch_of(rows)))
+        single_steps.local(team, problem, training, stack)(batch(config.local.batch_of(rows)))
         if config.coherent.parallelism == "model":
-            together = single_steps.model_parallel(team, problem, SideBySide(list(own.values())), stack)
-            together(batch(config.coherent.batch_of(rows)))
+            coherent_step = single_steps.model_parallel(team, problem, SideBySide(list(training.values())), stack)
+            coherent_step(batch(config.coherent.batch_of(rows)))
         seen = single_steps.as_trained(images["train"], stack)
         Distributed(team, problem, images).step(seen, batch(config.baseline.batch_of(rows)))

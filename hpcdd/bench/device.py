@@ -21,10 +21,12 @@ from torch import nn
 
 from ..artifacts import device_file
 from ..artifacts.device_file import DeviceReport, DeviceTests, MeasuredWay
+from ..artifacts.documents import write_document
 from ..config.schema import Config, LocalSettings
 from ..core import environment
 from ..core.devices import use_processor
 from ..core.errors import StopRequest, UserError
+from ..core.files import writing
 from ..core.interleaved_timing import quartiles
 from ..data.samples import Samples
 from ..parallel.batch_shards import BatchSharing
@@ -35,7 +37,7 @@ from ..training.precision import native_bf16
 from ..training.status import Hooks
 from ..training.trainer import Member
 from .alternating import Turns, long_enough
-from .plain_loop import PlainLoop, take_torchs_layers
+from .plain_loop import PlainLoop, use_torch_layers
 from .single_steps import finish
 
 ROOT = Path(__file__).parents[2]
@@ -51,13 +53,13 @@ class Case:
     """A network on subimages.
 
     Attributes:
-        words: for the user.
+        label: for the user.
         model: name of the family.
         shape: (C, *spatial).
         batch: samples of a step.
     """
 
-    words: str
+    label: str
     model: str
     shape: tuple[int, ...]
     batch: int
@@ -89,30 +91,32 @@ def run(device: str, output: Path, rounds: int, steps: int) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("bench device: device is 'cuda', but torch sees no GPU here; use cpu")
     start = time.perf_counter()
-    place = "cuda:0" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    torch_device = "cuda:0" if device != "cpu" and torch.cuda.is_available() else "cpu"
     use_processor(torch.get_num_threads(), 1)
-    name = torch.cuda.get_device_name(0) if place != "cpu" else environment.processor()
+    name = torch.cuda.get_device_name(0) if torch_device != "cpu" else environment.processor()
     print(f"{name}: tests of devices", flush=True)
-    tests = run_tests(place)
+    tests = run_tests(torch_device)
     print(tests.reason or f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped", flush=True)
     left_out: list[str] = []
     measurements: list[MeasuredWay] = []
     for case in CASES:
-        for found in _measured(case, place, rounds, steps, left_out):
-            measurements.append(found)
-            print(f"{found.case}, {found.way}: {1e3 * found.seconds[1]:.2f} ms, {found.factor[1]:.2f} x", flush=True)
+        for way in _measured(case, torch_device, rounds, steps, left_out):
+            measurements.append(way)
+            print(f"{way.case}, {way.way}: {1e3 * way.seconds[1]:.2f} ms, {way.factor[1]:.2f} x", flush=True)
     report = DeviceReport(
         device=name,
-        kind=place.partition(":")[0],
+        kind=torch_device.partition(":")[0],
         machine={**environment.facts(), "processor": environment.processor()},
         tests=tests,
         measurements=measurements,
-        staging=_staging(place),
+        staging=_staging(torch_device),
         left_out=list(dict.fromkeys(left_out)),
         seconds=time.perf_counter() - start,
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    device_file.write(output, report)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    write_document(output / device_file.NAME, report)
     print(f"results: {output / device_file.NAME}", flush=True)
 
 
@@ -134,7 +138,7 @@ def run_tests(device: str, root: Path = ROOT) -> DeviceTests:
     def count(word: str) -> int:
         return sum(int(number) for number in re.findall(rf"(\d+) {word}", done.stdout.splitlines()[-1]))
 
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not done.stdout:  # pytest may be missing
         return DeviceTests(seconds=seconds, failed=1, output=(done.stdout + done.stderr)[-4000:])
     return DeviceTests(
         passed=count("passed"),
@@ -165,7 +169,7 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
     ways += [
         (f"hpcdd, {precision}, together", MANY, trained(MANY, precision=precision), None) for precision in precisions
     ]
-    found = []
+    measurements = []
     for way, cnns, training, step in ways:
 
         def reference(cnns: int = cnns) -> None:
@@ -181,9 +185,9 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
                 turns.boundary()
                 step()
         ours, theirs = turns.seconds[1:], turns.others[1:]
-        found.append(
+        measurements.append(
             MeasuredWay(
-                case=case.words,
+                case=case.label,
                 way=way,
                 cnns=cnns,
                 batch=case.batch,
@@ -192,7 +196,7 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
                 factor=quartiles([b / a for a, b in zip(ours, theirs, strict=True)]),
             )
         )
-    return found
+    return measurements
 
 
 def _train(case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None, precision: str) -> None:
@@ -200,8 +204,8 @@ def _train(case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None
     samples = _samples(case, device, kept)
     members = [Member(s, _network(case, device, s), samples, None, NullCheckpointManager()) for s in range(cnns)]
     settings = long_enough(_settings(case, precision), len(samples), turns)
-    together = cnns > 1 or device != "cpu"
-    train_cnns(_config(case, settings), members, BatchSharing(), Hooks(step=turns.boundary), together=together)
+    batched = cnns > 1 or device != "cpu"
+    train_cnns(_config(case, settings), members, BatchSharing(), Hooks(step=turns.boundary), batched=batched)
 
 
 def _plain(case: Case, device: str, subdomain: int, *, compiled: bool = False) -> PlainLoop:
@@ -226,7 +230,7 @@ def _settings(case: Case, precision: str = "fp32") -> LocalSettings:
 def _network(case: Case, device: str, subdomain: int, *, torchs: bool = False) -> nn.Module:
     network = create_local_cnn(_config(case, _settings(case)), subdomain, case.shape, 10, 16)
     if torchs:
-        take_torchs_layers(network)
+        use_torch_layers(network)
     return network.to(device)
 
 

@@ -23,11 +23,11 @@ from ..core.errors import UserError
 from ..mpi.communicator import Comm
 
 VARIABLE = "GLOO_SOCKET_IFNAME"
-"""The environment variable that names gloo's interfaces, separated by commas; where it is set, no other is taken."""
+"""The environment variable that names gloo's interfaces, separated by commas; where it is set, no other is used."""
 _LOOPBACK = "127.0.0.1"
-_PATIENCE = 3.0
-"""Seconds for root to answer under one of its addresses; a network that drops what comes along costs each of them."""
-_GROUP_PATIENCE = datetime.timedelta(minutes=5)
+_CONNECT_TIMEOUT = 3.0
+"""Seconds for root to answer under one of its addresses; a network that drops packets costs it for each of them."""
+_GROUP_TIMEOUT = datetime.timedelta(minutes=5)
 """For the ranks to meet, and for any message of the group."""
 
 
@@ -66,7 +66,7 @@ def torch_group(comm: Comm) -> Iterator[Network]:
             init_method=f"tcp://{network.address}:{port}",
             rank=comm.rank,
             world_size=comm.size,
-            timeout=_GROUP_PATIENCE,
+            timeout=_GROUP_TIMEOUT,
         )
         yield network
     finally:
@@ -92,13 +92,13 @@ def find_network(comm: Comm) -> Network:
     with contextlib.ExitStack() as stack:
         token = comm.on_root(lambda: secrets.token_bytes(16))
         port = comm.on_root(lambda: stack.enter_context(_answering(token, comm.size)))
-        addresses = comm.on_root(_own_addresses)
-        found = comm.allgather_object(_reached(addresses, port, token))
+        addresses = comm.on_root(_local_addresses)
+        reached = comm.allgather_object(_reached(addresses, port, token))
         hosts = comm.allgather_object(socket.gethostname())
     for address in addresses:
-        if all(address in ways for ways in found):
-            return Network(address, tuple(ways[address] for ways in found))
-    cut_off = sorted({host for host, ways in zip(hosts, found, strict=True) if not ways})
+        if all(address in ways for ways in reached):
+            return Network(address, tuple(ways[address] for ways in reached))
+    cut_off = sorted({host for host, ways in zip(hosts, reached, strict=True) if not ways})
     raise UserError(
         f"PyTorch's process group needs TCP connections from every host to root's host, {hosts[0]} "
         f"({', '.join(addresses)}); "
@@ -113,14 +113,14 @@ def find_network(comm: Comm) -> Network:
 
 def _reached(addresses: Sequence[str], port: int, token: bytes) -> dict[str, str]:
     """Root's addresses that answer this rank -> its interface on the way there."""
-    wanted, found = _wanted(), {}
+    wanted, interfaces = _wanted(), {}
     for address in addresses:
-        # An own interface may have the same address, and anybody may listen there: the token tells root.
-        with contextlib.suppress(OSError), socket.create_connection((address, port), _PATIENCE) as connection:
+        # A local interface may have the same address, and anybody may listen there: the token identifies root.
+        with contextlib.suppress(OSError), socket.create_connection((address, port), _CONNECT_TIMEOUT) as connection:
             interface = _interface_of(connection.getsockname()[0])
             if connection.recv(len(token), socket.MSG_WAITALL) == token and (not wanted or interface in wanted):
-                found[address] = interface
-    return found
+                interfaces[address] = interface
+    return interfaces
 
 
 @contextlib.contextmanager
@@ -144,7 +144,7 @@ def _answering(token: bytes, most: int) -> Iterator[int]:
             thread.join()
 
 
-def _own_addresses() -> list[str]:
+def _local_addresses() -> list[str]:
     """IPv4 addresses of this host that others may reach, the likeliest first."""
     speed = {name: stats.speed for name, stats in psutil.net_if_stats().items()}
     try:
@@ -152,19 +152,19 @@ def _own_addresses() -> list[str]:
     except OSError:
         named = ""
     wanted, interfaces = _wanted(), psutil.net_if_addrs()
-    found = [
+    candidates = [
         (-speed.get(name, 0), entry.address != named, entry.address)
         for name, entries in interfaces.items()
         for entry in entries
         if entry.family == socket.AF_INET and (name in wanted if wanted else not entry.address.startswith("127."))
     ]
-    if not found:
+    if not candidates:
         asked = f"none on {', '.join(wanted)}, which {VARIABLE} names" if wanted else "only loopback"
         raise UserError(
             f"PyTorch's process group needs an IPv4 address of host {socket.gethostname()}, but there is {asked}; its "
             f"interfaces are {', '.join(sorted(interfaces))}"
         )
-    return [address for *_, address in sorted(found)]
+    return [address for *_, address in sorted(candidates)]
 
 
 def _wanted() -> list[str]:
@@ -174,7 +174,7 @@ def _wanted() -> list[str]:
 def _interface_of(address: str) -> str:
     """The name of this host's interface with an address; empty if there is none."""
     entries = psutil.net_if_addrs().items()
-    return next((name for name, own in entries if any(entry.address == address for entry in own)), "")
+    return next((name for name, addresses in entries if any(entry.address == address for entry in addresses)), "")
 
 
 def _free_port() -> int:

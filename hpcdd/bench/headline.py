@@ -1,9 +1,9 @@
 """``bench headline``: test accuracy against seconds of training, of hpcdd and of the global CNN in PyTorch's DDP.
 
 All in one job, on the same ranks and threads, one after the other. The clock counts training and all that belongs to
-it on the slowest rank: how networks, optimizers and DDP are made, messages, waiting, the outputs that the DNN learns
-from, their gather, and how the coherent model is put together. It stops while the test split is evaluated and while
-samples are read.
+it on the slowest rank: building networks, optimizers and DDP, messages, waiting, the outputs that the DNN is trained
+on, their gather, and assembling the coherent model. It stops while the test split is evaluated and while samples are
+read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..artifacts import headline_file
+from ..artifacts.documents import write_document
 from ..artifacts.headline_file import Headline
 from ..config.schema import Config
 from ..core import environment
@@ -20,7 +21,7 @@ from ..core.devices import use_processor
 from ..core.errors import UserError
 from ..core.files import writing
 from ..data import sample_storage
-from ..data.problem import Problem, build_problem, check_rank, check_shares
+from ..data.problem import Problem, build_problem, check_rank, check_shards
 from ..data.reading import BoxReader
 from ..decomposition import rank_layout
 from ..mpi.communicator import Comm
@@ -28,15 +29,15 @@ from ..mpi.library import mpi_library
 from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
 from ..phases.coherent import coherent_parameters
-from ..training.precision import agreed_bf16, check_precisions, resolved
+from ..training.precision import resolved_on
 from .contenders import Distributed, decomposed, warm_up
 from .gloo import torch_group
-from .rank_ladder import refuse_spare_ranks
+from .rank_ladder import refuse_idle_ranks
 
 _SECTIONS = ("local", "aggregation", "coherent", "baseline")
 
 
-def run(comm: Comm, config: Config, output: Path | None) -> None:
+def run(comm: Comm, config: Config, output: Path) -> None:
     """Called by all ranks; root prints what is compared, and writes ``headline.json``.
 
     Args:
@@ -50,34 +51,31 @@ def run(comm: Comm, config: Config, output: Path | None) -> None:
     """
     baseline = config.baseline.model_copy(update={"enabled": True})
     config = config.model_copy(update={"output": None, "baseline": baseline})
-    folder, problem = comm.on_root(lambda: _begin(config, output))
+    problem = comm.on_root(lambda: _begin(config, output))
     layout = rank_layout.build(comm, len(problem.decomposition), config.device)
-    refuse_spare_ranks(comm, layout)
-    comm.on_root(lambda: check_shares(config, problem, layout))
-    place = layout.places[comm.rank]
-    config = resolved(config, agreed_bf16(comm, layout))
-    comm.on_all(lambda: check_precisions(config, place.device))
-    comm.on_all(lambda: check_rank(config, problem, place))
+    refuse_idle_ranks(comm, layout)
+    comm.on_root(lambda: check_shards(config, problem, layout))
+    placement = layout.placements[comm.rank]
+    config = resolved_on(comm, layout, config)
+    comm.on_all(lambda: check_rank(config, problem, placement))
     comm.on_root(lambda: _check_batch(config, problem, comm.size))
     streams = sample_storage.decide(comm, config, problem, layout).stream
-    words = "bench headline does not stream samples; use data.storage memory, or a smaller data.subset"
-    comm.refuse(UserError(words) if streams else None)
-    use_processor(place.threads, layout.neighbours(comm.rank))
+    message = "bench headline does not stream samples; use data.storage memory, or a smaller data.subset"
+    comm.refuse(UserError(message) if streams else None)
+    use_processor(placement.threads, layout.neighbours(comm.rank))
     team = form_team(comm, layout, config, Flag())
     assert team is not None
-    comm.on_root(lambda: _make(folder))
-    found = _measure(team, problem)
+    comm.on_root(lambda: _make(output))
+    headline = _measure(team, problem)
     if comm.is_root:
-        _print(found)
-    comm.on_root(lambda: headline_file.write(folder, found))
+        _print(headline)
+    comm.on_root(lambda: write_document(output / headline_file.NAME, headline))
     if comm.is_root:
-        print(f"results: {folder / headline_file.NAME}", flush=True)
+        print(f"results: {output / headline_file.NAME}", flush=True)
 
 
-def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
-    """On root: the folder, and the problem with the test split in the place of a validation split."""
-    if output is None:
-        raise UserError("bench headline: name the folder of its results with --output FOLDER")
+def _begin(config: Config, output: Path) -> Problem:
+    """On root: the problem with the test split in the place of a validation split."""
     if (output / headline_file.NAME).exists():
         raise UserError(
             f"bench headline: {output} already holds {headline_file.NAME}, which is not overwritten; name another "
@@ -98,8 +96,8 @@ def _begin(config: Config, output: Path | None) -> tuple[Path, Problem]:
             "bench headline: aggregation.placement is 'distributed', but in this benchmark root trains the DNN; use "
             "root"
         )
-    posed = build_problem(config)
-    return output, dataclasses.replace(posed, rows={"train": posed.rows["train"], "validation": posed.rows["test"]})
+    problem = build_problem(config)
+    return dataclasses.replace(problem, rows={"train": problem.rows["train"], "validation": problem.rows["test"]})
 
 
 def _check_batch(config: Config, problem: Problem, ranks: int) -> None:
@@ -114,8 +112,8 @@ def _make(folder: Path) -> None:
 
 def _measure(team: Team, problem: Problem) -> Headline:
     """Collective."""
-    comm, device, reader = team.workers, team.place.device, BoxReader(problem.info.path)
-    samples = comm.on_all(lambda: problem.read(reader, team.place.subdomains, device))
+    comm, device, reader = team.workers, team.placement.device, BoxReader(problem.info.path)
+    samples = comm.on_all(lambda: problem.read(reader, team.placement.subdomains, device))
     images = comm.on_all(lambda: problem.read_whole(reader, device))
     with torch_group(comm) as network:
         warm_up(team, problem, images, samples)
@@ -130,7 +128,7 @@ def _measure(team: Team, problem: Problem) -> Headline:
             "global": problem.widths.global_parameters,
             "coherent": coherent_parameters(problem, team.config),
         },
-        places=[(place.host, place.device, place.threads, len(place.subdomains)) for place in team.layout.places],
+        places=[(p.host, p.device, p.threads, len(p.subdomains)) for p in team.layout.placements],
         network=str(network),
         curves={"global": of_global, "dnn": dnn, "coherent_transfer": coherent},
         machine={**environment.facts(), "processor": environment.processor(), "mpi_library": mpi_library()},
@@ -139,13 +137,14 @@ def _measure(team: Team, problem: Problem) -> Headline:
     )
 
 
-def _print(found: Headline) -> None:
-    ranks, threads = len(found.places), found.places[0][2]
-    precision = {name: found.config[name]["precision"] for name in ("local", "coherent", "baseline")}
+def _print(headline: Headline) -> None:
+    ranks, threads = len(headline.places), headline.places[0][2]
+    precision = {name: headline.config[name]["precision"] for name in ("local", "coherent", "baseline")}
     print(
-        f"{found.name}: {found.dataset}, {found.samples['train']:,} training and {found.samples['test']:,} test "
-        f"samples; {ranks} rank{'s' * (ranks > 1)}, {threads} thread{'s' * (threads > 1)} each; parameters: global CNN "
-        f"{found.parameters['global']:,}, coherent model {found.parameters['coherent']:,}; gloo over {found.network}\n"
+        f"{headline.name}: {headline.dataset}, {headline.samples['train']:,} training and "
+        f"{headline.samples['test']:,} test samples; {ranks} rank{'s' * (ranks > 1)}, "
+        f"{threads} thread{'s' * (threads > 1)} each; parameters: global CNN {headline.parameters['global']:,}, "
+        f"coherent model {headline.parameters['coherent']:,}; gloo over {headline.network}\n"
         f"precision: local CNNs {precision['local']}, coherent model {precision['coherent']}, global CNN "
         f"{precision['baseline']}\n"
         "seconds of training on the slowest rank, including building the networks and DDP, messages, waiting, and\n"

@@ -26,7 +26,7 @@ from ..data.samples import Subimages
 from ..models.batch_norm import pytorchs
 from ..models.layers import Dropout
 from ..parallel.batch_shards import BatchSharing
-from ..phases.local import create_local_cnn, train_cnns, trains_together
+from ..phases.local import create_local_cnn, train_cnns, trains_batched
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.status import Hooks
@@ -52,11 +52,11 @@ class StepComparison:
 
     def __str__(self) -> str:
         low, middle, high = quartiles([b / a for a, b in zip(self.ours, self.plain, strict=True)])
-        whole = sum(self.parts.values())
+        total = sum(self.parts.values())
         return (
             f"hpcdd {spread(quartiles(self.ours), 1e-3)} ms, plain {spread(quartiles(self.plain), 1e-3)} ms, "
             f"plain / hpcdd {middle:.3f} ({low:.3f} to {high:.3f})\n  "
-            + ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in self.parts.items())
+            + ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in self.parts.items())
         )
 
 
@@ -69,7 +69,7 @@ def compare(
         config: of the run.
         problem: what is to be solved.
         subdomain: s.
-        training: its training split, without views.
+        training: its training split, without augmentation.
         device: of both.
         rounds: turns of each that count; one more warms up.
         steps: of a turn.
@@ -93,11 +93,11 @@ def _network(config: Config, problem: Problem, subdomain: int, device: str, *, t
     shape, classes, width = problem.subimage_shape(subdomain), problem.info.num_classes, problem.widths.local_width
     network = create_local_cnn(config, subdomain, shape, classes, width)
     if torchs:
-        take_torchs_layers(network)
+        use_torch_layers(network)
     return network.to(device)
 
 
-def take_torchs_layers(network: nn.Module) -> None:
+def use_torch_layers(network: nn.Module) -> None:
     """Puts torch's own dropout, with the same rates, and batch norm in the place of hpcdd's."""
     pytorchs(network)
     for module in list(network.modules()):
@@ -110,11 +110,11 @@ def _train(
     config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: Turns
 ) -> None:
     """Hpcdd's training as its device does it, until all turns are measured."""
-    own = config.model_copy(update={"local": long_enough(settings, len(samples), turns)})
+    lengthened = config.model_copy(update={"local": long_enough(settings, len(samples), turns)})
     member = Member(subdomain, network, samples, None, NullCheckpointManager())
-    together = trains_together(config, samples.labels.device.type, 1)
+    batched = trains_batched(config, samples.labels.device.type, 1)
     with contextlib.suppress(StopRequest):
-        train_cnns(own, [member], BatchSharing(), Hooks(step=turns.boundary), together=together)
+        train_cnns(lengthened, [member], BatchSharing(), Hooks(step=turns.boundary), batched=batched)
 
 
 class PlainLoop:

@@ -28,7 +28,7 @@ from ..models.dnn import DNN, create_dnn, features_of
 from ..models.random_modules import scale_dropout
 from ..phases.local import create_local_cnn
 from ..training.optimizers import make_optimizer, make_schedule
-from .plain_loop import take_torchs_layers
+from .plain_loop import use_torch_layers
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -38,10 +38,10 @@ Splits = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class PlainOutcome:
-    """What came of it, on this rank.
+    """The result of a run, on this rank.
 
     Attributes:
-        seconds: by phase, with the names that hpcdd's phases have; all ranks end each phase together.
+        seconds: by phase, with the names that hpcdd's phases have; each phase ends with a barrier.
         accuracy: on the test split, of the ``dnn`` (on root; nan elsewhere) and of ``coherent_transfer``.
     """
 
@@ -58,7 +58,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
         problem: data set, splits and boxes.
         owned: the subdomains of every rank, in rank order.
     """
-    rank, own, seconds = mpi.Get_rank(), owned[mpi.Get_rank()], dict[str, float]()
+    rank, subdomains, seconds = mpi.Get_rank(), owned[mpi.Get_rank()], dict[str, float]()
     num_classes, size = problem.info.num_classes, len(problem.decomposition)
 
     @contextlib.contextmanager
@@ -69,56 +69,56 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
         seconds[name] = time.perf_counter() - start
 
     with phase("read"):
-        images = _read(problem, own)
+        images = _read(problem, subdomains)
         labels = {split: problem.labels(split) for split in problem.rows}
 
     cnns: dict[int, nn.Module] = {}
     logits: dict[int, Splits] = {}
     with phase("local"):
-        for s in own:
+        for s in subdomains:
             shape, width = problem.subimage_shape(s), problem.widths.local_width
             cnns[s] = create_local_cnn(config, s, shape, num_classes, width)
-            take_torchs_layers(cnns[s])
-            _fit(cnns[s], {split: [its] for split, its in images[s].items()}, labels, config.local, config.seed + s)
-            logits[s] = {split: _logits(cnns[s], [its], config.local) for split, its in images[s].items()}
+            use_torch_layers(cnns[s])
+            _fit(cnns[s], {split: [x] for split, x in images[s].items()}, labels, config.local, config.seed + s)
+            logits[s] = {split: _logits(cnns[s], [x], config.local) for split, x in images[s].items()}
 
     with phase("gather"):
         features = {
-            split: _gather(mpi, [logits[s][split] for s in own], [len(of_rank) for of_rank in owned], config)
+            split: _gather(mpi, [logits[s][split] for s in subdomains], [len(of_rank) for of_rank in owned], config)
             for split in labels
         }
 
     dnn, accuracy = create_dnn(config.aggregation, [num_classes] * size, num_classes, config.seed), {"dnn": np.nan}
     with phase("dnn"):
         if rank == 0:
-            _fit(dnn, {split: [its] for split, its in features.items()}, labels, config.aggregation, config.seed)
+            _fit(dnn, {split: [x] for split, x in features.items()}, labels, config.aggregation, config.seed)
             accuracy["dnn"] = _accuracy(_logits(dnn, [features["test"]], config.aggregation), labels["test"])
         dnn.load_state_dict(mpi.bcast(dnn.state_dict() if rank == 0 else None))
 
     with phase("coherent_transfer"):
         model = _Coherent(mpi, cnns, dnn, config)
-        together = {split: [images[s][split] for s in own] for split in labels}
-        _fit(model, together, labels, config.coherent_from("transfer"), config.seed)
+        inputs = {split: [images[s][split] for s in subdomains] for split in labels}
+        _fit(model, inputs, labels, config.coherent_from("transfer"), config.seed)
 
     with phase("test"):
-        accuracy["coherent_transfer"] = _accuracy(_logits(model, together["test"], config.coherent), labels["test"])
+        accuracy["coherent_transfer"] = _accuracy(_logits(model, inputs["test"], config.coherent), labels["test"])
     return PlainOutcome(seconds, accuracy)
 
 
-def _read(problem: Problem, own: Sequence[int]) -> dict[int, dict[str, torch.Tensor]]:
+def _read(problem: Problem, subdomains: Sequence[int]) -> dict[int, dict[str, torch.Tensor]]:
     """By subdomain and split, float32 (n, C, *box), normalised and channels last."""
     axes = len(problem.decomposition.image)
     mean, std = (np.asarray(v, np.float32).reshape(-1, *[1] * axes) for v in (problem.info.mean, problem.info.std))
     form: Any = channels_last(axes)
-    found: dict[int, dict[str, torch.Tensor]] = {s: {} for s in own}
+    images: dict[int, dict[str, torch.Tensor]] = {s: {} for s in subdomains}
     with h5py.File(problem.info.path, "r", locking=False) as file:
         stored = {name: file[f"{name}/images"][:] for name in {name for name, _ in problem.rows.values()}}
     for split, (name, rows) in problem.rows.items():
         whole = stored[name] if rows is None else stored[name][rows]
-        for s in own:
+        for s in subdomains:
             pixels = whole[:, :, *problem.decomposition.boxes[s].slices].astype(np.float32)
-            found[s][split] = torch.from_numpy((pixels - mean) / std).contiguous(memory_format=form)
-    return found
+            images[s][split] = torch.from_numpy((pixels - mean) / std).contiguous(memory_format=form)
+    return images
 
 
 def _fit(
@@ -170,12 +170,12 @@ def _gather(mpi: MPI.Comm, logits: Sequence[torch.Tensor], counts: Sequence[int]
         counts: CNNs of every rank.
         config: of the run.
     """
-    own = torch.stack(list(logits))
+    stacked = torch.stack(list(logits))
     if mpi.Get_rank():
-        mpi.Gatherv(own.numpy(), None)
+        mpi.Gatherv(stacked.numpy(), None)
         return torch.empty(0)
-    whole = torch.empty(sum(counts), *own.shape[1:])
-    mpi.Gatherv(own.numpy(), [whole.numpy(), [n * own[0].numel() for n in counts]])
+    whole = torch.empty(sum(counts), *stacked.shape[1:])
+    mpi.Gatherv(stacked.numpy(), [whole.numpy(), [n * stacked[0].numel() for n in counts]])
     return features_of(whole, config.aggregation.features).transpose(0, 1).flatten(1)
 
 
@@ -199,9 +199,9 @@ class _Coherent(nn.Module):
 
     def forward(self, *images: torch.Tensor) -> torch.Tensor:
         """This rank's subimages, float (n, C, *box) each -> logits (n, K) on every rank."""
-        seen = [features_of(cnn(its), self.features) for cnn, its in zip(self.cnns, images, strict=True)]
-        own = torch.stack([functional.linear(z, w) for z, w in zip(seen, self.columns, strict=True)]).sum(0)
-        hidden: torch.Tensor = _SumOverRanks.apply(own, self.mpi)  # type: ignore[no-untyped-call]
+        seen = [features_of(cnn(x), self.features) for cnn, x in zip(self.cnns, images, strict=True)]
+        summand = torch.stack([functional.linear(z, w) for z, w in zip(seen, self.columns, strict=True)]).sum(0)
+        hidden: torch.Tensor = _SumOverRanks.apply(summand, self.mpi)  # type: ignore[no-untyped-call]
         logits: torch.Tensor = self.rest(hidden + self.bias)
         return logits
 
@@ -210,10 +210,10 @@ class _SumOverRanks(torch.autograd.Function):
     """All ranks' summands (batch, hidden) added up on every rank; what comes behind is identical on all of them."""
 
     @staticmethod
-    def forward(_: Any, own: torch.Tensor, mpi: MPI.Comm) -> torch.Tensor:
+    def forward(_: Any, summand: torch.Tensor, mpi: MPI.Comm) -> torch.Tensor:
         """One message."""
-        total = torch.empty_like(own)
-        mpi.Allreduce(own.numpy(), total.numpy())
+        total = torch.empty_like(summand)
+        mpi.Allreduce(summand.numpy(), total.numpy())
         return total
 
     @staticmethod

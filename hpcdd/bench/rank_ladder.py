@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -24,30 +25,27 @@ def rungs(ranks: int) -> Iterator[int]:
     yield ranks
 
 
-def refuse_spare_ranks(comm: Comm, layout: RankLayout) -> None:
+def refuse_idle_ranks(comm: Comm, layout: RankLayout) -> None:
     """Collective.
 
     Raises:
-        UserError: on all ranks, if one has nothing to do.
+        UserError: on all ranks, if one would be idle.
     """
-    idle = any(not place.subdomains for place in layout.places)
-    words = f"bench can't use idle ranks; start {layout.num_subdomains} ranks or fewer, or a multiple of that"
-    comm.refuse(UserError(words) if idle else None)
+    idle = any(not placement.subdomains for placement in layout.placements)
+    message = f"bench can't use idle ranks; start {layout.num_subdomains} ranks or fewer, or a multiple of that"
+    comm.refuse(UserError(message) if idle else None)
 
 
 def cores_of_host(comm: Comm) -> int:
-    """Collective: the least number of cores that the ranks of one host may use together."""
+    """Collective: the least number of cores that all ranks of one host may use."""
     masks = comm.allgather_object(os.sched_getaffinity(0))
-    own = max(1, int(min(len(set().union(*(masks[rank] for rank in comm.node_ranks()))), cpu_quota())))
-    return -comm.maximum(-own)
+    cores = max(1, int(min(len(set().union(*(masks[rank] for rank in comm.node_ranks()))), cpu_quota())))
+    return -comm.maximum(-cores)
 
 
 def ranks_by_host(layout: RankLayout, size: int) -> dict[str, int]:
     """How many of the first ``size`` ranks each host has."""
-    found: dict[str, int] = {}
-    for place in layout.places[:size]:
-        found[place.host] = found.get(place.host, 0) + 1
-    return found
+    return Counter(placement.host for placement in layout.placements[:size])
 
 
 def this_machine(cores: int) -> Machine:

@@ -7,12 +7,15 @@ given stack, and goes with it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import nn
 
+from ..config.schema import TrainingSettings
 from ..data.problem import Problem
-from ..data.samples import AnySamples, Batches, Samples, SideBySide, Subimages, ViewSeed
+from ..data.samples import AnySamples, AugmentationSeed, Batches, Samples, SideBySide, Subimages
 from ..models.dnn import create_dnn
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import BatchSharing
@@ -23,7 +26,7 @@ from ..phases.local import create_local_cnn
 from ..training.optimizers import make_optimizer
 from ..training.steps import PlainSteps
 
-Step = Callable[[torch.Tensor], None]
+Step = Callable[[torch.Tensor], object]
 
 
 def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack: contextlib.ExitStack) -> Step:
@@ -35,60 +38,58 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
         samples: by subdomain of this rank, its training split.
         stack: see above.
     """
-    share, settings, trainings = team.share_of_replicas(), team.config.local, []
-    for s, its in samples.items():
+    sharing, steps = team.sharing_of_replicas(), []
+    for s, subimages in samples.items():
         shape, width = problem.subimage_shape(s), problem.widths.local_width
-        network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.place.device)
-        optimizer = make_optimizer(network, settings)
-        steps = PlainSteps(network.train(), optimizer, share, settings)
-        trainings.append((stack.enter_context(steps), as_trained(its, stack)))
-
-    def step(batch: torch.Tensor) -> None:
-        for steps, its in trainings:
-            steps.step(its, batch)
-
-    return step
+        network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.placement.device)
+        steps.append(plain_step(network, team.config.local, sharing, subimages, stack))
+    return lambda batch: [step(batch) for step in steps]
 
 
 def dnn_on_root(team: Team, problem: Problem) -> Step:
-    """One step of the DNN on random decisions, as root trains it; no messages. To be used on root."""
+    """One step of the DNN on random logits, as root trains it; no messages. To be used on root."""
     settings, num_classes = team.config.aggregation, problem.info.num_classes
     num_subdomains, labels = team.layout.num_subdomains, problem.labels("train")
     network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
     features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
     samples = Samples(features, labels)
     steps = PlainSteps(network, make_optimizer(network, settings), BatchSharing(), settings)
-    return lambda batch: _ignore(steps.step(samples, batch))
+    return functools.partial(steps.step, samples)
 
 
 def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
-    part, share = scratch(team, problem), team.share_of_replicas()
-    settings = team.config.coherent_from("scratch")
-    steps = PlainSteps(part.train(), make_optimizer(part, settings), share, settings, part.dnn.replicated())
-    stack.enter_context(steps)
-    seen = as_trained(samples, stack)
-    return lambda batch: _ignore(steps.step(seen, batch))
+    part, settings = scratch(team, problem), team.config.coherent_from("scratch")
+    return plain_step(part, settings, team.sharing_of_replicas(), samples, stack, part.dnn.replicated())
 
 
 def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
-    network, share = assemble(team, problem, scratch(team, problem)).to(team.place.device), team.share_of_workers()
-    settings = team.config.coherent_from("scratch")
-    steps = PlainSteps(network.train(), make_optimizer(network, settings), share, settings)
-    stack.enter_context(steps)
-    seen = as_trained(samples, stack)
-    return lambda batch: _ignore(steps.step(seen, batch))
+    network = assemble(team, problem, scratch(team, problem)).to(team.placement.device)
+    return plain_step(network, team.config.coherent_from("scratch"), team.sharing_of_workers(), samples, stack)
+
+
+def plain_step(
+    network: nn.Module,
+    settings: TrainingSettings,
+    sharing: BatchSharing,
+    samples: AnySamples,
+    stack: contextlib.ExitStack,
+    replicated: Sequence[nn.Parameter] = (),
+) -> Step:
+    """One step of a network on samples as an epoch shows them; see :class:`hpcdd.training.steps.PlainSteps`."""
+    steps = PlainSteps(network.train(), make_optimizer(network, settings), sharing, settings, replicated)
+    return functools.partial(stack.enter_context(steps).step, as_trained(samples, stack))
 
 
 def scratch(team: Team, problem: Problem) -> ShardedCoherentModel:
     """This rank's part of the untrained coherent model, on its device."""
-    return initial_part(team, problem, "scratch", {}, None).to(team.place.device)
+    return initial_part(team, problem, "scratch", {}, None).to(team.placement.device)
 
 
 def as_trained(samples: AnySamples, stack: contextlib.ExitStack) -> Batches:
-    """The samples as one epoch of a training sees them: in its views, where there is augmentation."""
-    return stack.enter_context(samples.epoch(0, ViewSeed(0)))[1]
+    """The samples as one epoch of a training sees them, augmented."""
+    return stack.enter_context(samples.epoch(0, AugmentationSeed(0)))[1]
 
 
 def batches(rows: int, batch_size: int, number: int, device: str) -> list[torch.Tensor]:
@@ -106,7 +107,3 @@ def finish(device: str) -> None:
 def traffic(comm: Comm) -> tuple[int, int]:
     """MPI calls of this rank so far, and their payload in bytes."""
     return sum(t.calls for t in comm.traffic.values()), sum(t.bytes for t in comm.traffic.values())
-
-
-def _ignore(_: object) -> None:
-    """A step's loss is of no interest here."""

@@ -27,7 +27,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """That have counted so far on this rank; not to be asked while it is stopped."""
+        """Seconds that have counted so far on this rank; not to be read while it is stopped."""
         finish(self._device)
         return self._before + time.perf_counter() - self._since
 
@@ -38,10 +38,10 @@ class Stopwatch:
         yield
         self._since = time.perf_counter()
 
-    def together(self) -> None:
-        """Collective: waits for the slowest rank, and goes on with its seconds."""
-        own = round(self.seconds * 1e9)
-        self._before = self._comm.maximum(own) / 1e9
+    def synchronize(self) -> None:
+        """Collective: waits for the slowest rank, and continues from its seconds."""
+        nanoseconds = round(self.seconds * 1e9)
+        self._before = self._comm.maximum(nanoseconds) / 1e9
         self._since = time.perf_counter()
 
     def hooks(self, points: list[CurvePoint]) -> Hooks:

@@ -103,11 +103,11 @@ class Account(Ledger):
         return self._summed(lambda entry: entry.phase if entry.part else "")
 
     def _summed(self, key: Callable[[AccountEntry], str]) -> dict[str, float]:
-        found: dict[str, float] = defaultdict(float)
+        totals: dict[str, float] = defaultdict(float)
         for entry, seconds in self.seconds.items():
             if name := key(entry):
-                found[name] += seconds
-        return dict(found)
+                totals[name] += seconds
+        return dict(totals)
 
     @contextlib.contextmanager
     def _as(self, entry: AccountEntry) -> Iterator[None]:

@@ -3,7 +3,7 @@
 
 Both run in one job on the same ranks and threads, interleaved; who begins changes from round to round. hpcdd's side is
 :func:`hpcdd.runs.pipeline.train` as for a user, with checkpoints, model and records, in a run directory that is removed
-behind it; its report alone is left out. What is timed is the slowest rank.
+behind it; only its report is left out. What is timed is the slowest rank.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
         UserError: on all ranks: the configuration asks for what the plain script can't do, or a run has failed.
         WriteError: on all ranks, if no run directory can be made in the current folder.
     """
-    problem = comm.on_root(lambda: _pose(config, comm.size))
+    problem = comm.on_root(lambda: _begin(config, comm.size))
     layout = rank_layout.build(comm, len(problem.decomposition), config.device)
     comm.on_root(lambda: _refuse(_of_machine(layout)))
     streams = sample_storage.decide(comm, config, problem, layout).stream
-    words = "bench train keeps all samples in memory, but these samples would be streamed; use a smaller data.subset"
-    comm.refuse(UserError(words) if streams else None)
-    use_processor(layout.places[comm.rank].threads, layout.neighbours(comm.rank))
+    message = "bench train keeps all samples in memory, but these samples would be streamed; use a smaller data.subset"
+    comm.refuse(UserError(message) if streams else None)
+    use_processor(layout.placements[comm.rank].threads, layout.neighbours(comm.rank))
     turns: dict[str, list[Turn]] = {side: [] for side in _SIDES}
     for number in range(-1, rounds):  # the first one warms up
         settings = _shortened(config) if number < 0 else config
@@ -101,7 +101,7 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
 # -- what can be compared ----------------------------------------------------------------------------------------------
 
 
-def _pose(config: Config, ranks: int) -> Problem:
+def _begin(config: Config, ranks: int) -> Problem:
     """On root."""
     _refuse(_of_config(config))
     problem = build_problem(config)
@@ -112,16 +112,16 @@ def _pose(config: Config, ranks: int) -> Problem:
     return problem
 
 
-def _refuse(found: Sequence[str]) -> None:
-    if found:
-        raise UserError("\n".join(f"bench train: {text}" for text in found))
+def _refuse(reasons: Sequence[str]) -> None:
+    if reasons:
+        raise UserError("\n".join(f"bench train: {text}" for text in reasons))
 
 
 def _of_config(config: Config) -> list[str]:
     """What the plain script can't do, and what has no effect."""
     lacking = {
-        "augmentation": bool(config.augmentation.mirror or config.augmentation.cutout)
-        or bool(torch.tensor(config.augmentation.shift).any()),
+        "augmentation": bool(config.augmentation.flip or config.augmentation.cutout)
+        or bool(torch.tensor(config.augmentation.translate).any()),
         "decomposition.coarse": config.decomposition.coarse,
         "aggregation.placement distributed": config.aggregation.placement != "root",
         "aggregation.dropout": config.aggregation.dropout > 0,
@@ -136,16 +136,16 @@ def _of_config(config: Config) -> list[str]:
         **{f"{name}.label_smoothing": getattr(config, name).label_smoothing > 0 for name in _SECTIONS},
         **{f"{name}.ema": getattr(config, name).ema > 0 for name in _SECTIONS},
     }
-    found = [f"the plain script does not support {what}; leave it out" for what, wanted in lacking.items() if wanted]
+    reasons = [f"the plain script does not support {what}; leave it out" for what, wanted in lacking.items() if wanted]
     if config.coherent.starts != ("transfer",):
-        found.append(f"coherent.starts is {list(config.coherent.starts)}; the plain script supports only [transfer]")
+        reasons.append(f"coherent.starts is {list(config.coherent.starts)}; the plain script supports only [transfer]")
     if config.output is not None:
-        found.append("--output has no effect: the run directories are removed")
-    return found
+        reasons.append("--output has no effect: the run directories are removed")
+    return reasons
 
 
 def _of_machine(layout: RankLayout) -> list[str]:
-    gpus = sorted({place.device for place in layout.places} - {"cpu"})
+    gpus = sorted({placement.device for placement in layout.placements} - {"cpu"})
     return [f"this benchmark measures the CPU, but ranks would use {', '.join(gpus)}; use --device cpu"] if gpus else []
 
 
@@ -164,19 +164,19 @@ def _hpcdd(comm: Comm, config: Config) -> Turn:
     with _folder(comm) as folder:
         output = folder / "run"
         settings = config.model_copy(update={"output": str(output)})
-        own = comm.duplicate()
-        own.ledger = account = Account(own.rank)
+        run_comm = comm.duplicate()
+        run_comm.ledger = account = Account(run_comm.rank)
         comm.maximum(0)
         account.begin()
         failed = None
         try:
             with marked(account.part):
-                train(own, Job(settings, print_only=False, study=True))
+                train(run_comm, Job(settings, print_only=False, study=True))
         except RunError as error:
             failed = UserError(f"a run of bench train has failed: {error}")
         comm.refuse(failed)
         whole = account.end()
-        own.free()
+        run_comm.free()
         results = comm.on_root(lambda: Results.read(output / "results.json"))
     steps = _slowest(comm, account.steps_by_phase())
     # All ranks end a phase together, so that what the slowest has to do in each is what the run has to do.
@@ -227,12 +227,12 @@ def _added(everyone: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(of_rank[name] for of_rank in everyone) for name in CATEGORIES}
 
 
-# -- telling -----------------------------------------------------------------------------------------------------------
+# -- printing ----------------------------------------------------------------------------------------------------------
 
 
 def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Turn]], *, oversubscribed: bool) -> None:
     ours, plain = (turns[side] for side in _SIDES)
-    ranks, threads = len(layout.places), layout.places[0].threads
+    ranks, threads = len(layout.placements), layout.placements[0].threads
     print(
         f"{problem.model.name} on {problem.info.name}, {problem.samples['train']:,} training samples, "
         f"{len(problem.decomposition)} subdomains, {ranks} rank{'s' * (ranks > 1)}, {threads} "
@@ -249,12 +249,12 @@ def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Tu
         cells = [spread(quartiles(seconds), 1.0, 2) for seconds in both]
         print(f"{name:<22}{cells[0]:>26}{cells[1]:>26}{spread(quartiles(ratios), 1.0, 3):>28}")
     total = sum(sum(turn.categories.values()) for turn in ours)
-    shares = {name: sum(turn.categories[name] for turn in ours) / total for name in CATEGORIES}
-    print("\nhpcdd's time on all ranks: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+    fractions = {name: sum(turn.categories[name] for turn in ours) / total for name in CATEGORIES}
+    print("\nhpcdd's time on all ranks: " + ", ".join(f"{name} {fraction:.1%}" for name, fraction in fractions.items()))
     print(
         f"run / sum of its steps {spread(quartiles([turn.over_steps for turn in ours]), 1.0, 3)}: the time after "
         "reading, divided by that of training steps and evaluation batches"
     )
-    for name, words in (("dnn", "DNN"), ("coherent_transfer", "coherent model")):
-        found = [statistics.median(turn.accuracy[name] for turn in side) for side in (ours, plain)]
-        print(f"test accuracy of the {words}: hpcdd {found[0]:.4f}, plain {found[1]:.4f}", flush=True)
+    for name, label in (("dnn", "DNN"), ("coherent_transfer", "coherent model")):
+        accuracies = [statistics.median(turn.accuracy[name] for turn in side) for side in (ours, plain)]
+        print(f"test accuracy of the {label}: hpcdd {accuracies[0]:.4f}, plain {accuracies[1]:.4f}", flush=True)

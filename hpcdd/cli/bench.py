@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .parser import Declare, Parsed, Parser, file_path, parse, positive
@@ -65,12 +64,12 @@ def declare(parser: Parser) -> None:
     parser.add_commands("benchmark", _BENCHMARKS, "BENCHMARK")
 
 
-def needs_mpi(words: Sequence[str]) -> bool:
+def needs_mpi(arguments: Sequence[str]) -> bool:
     """Whether a benchmark works on all ranks."""
-    return list(words[:1]) not in (["io"], ["device"])
+    return list(arguments[:1]) not in (["io"], ["device"])
 
 
-def run(comm: Comm, words: Sequence[str]) -> None:
+def run(comm: Comm, arguments: Sequence[str]) -> None:
     """Called by all ranks; root prints.
 
     Raises:
@@ -78,7 +77,7 @@ def run(comm: Comm, words: Sequence[str]) -> None:
     """
 
     def read() -> tuple[str, argparse.Namespace, Config]:
-        parsed = parse("bench", declare, words)
+        parsed = parse("bench", declare, arguments)
         return parsed.command.removeprefix("bench "), parsed.given, _config(parsed)
 
     name, given, config = comm.on_root(read)
@@ -94,7 +93,7 @@ def run(comm: Comm, words: Sequence[str]) -> None:
         from ..bench import headline
 
         headline.run(comm, config, given.output)
-        report_at_end(comm, Path(given.output), wanted=True)
+        report_at_end(comm, given.output, wanted=True)
     elif name == "train":
         from ..bench import whole_run
 
@@ -105,13 +104,13 @@ def run(comm: Comm, words: Sequence[str]) -> None:
         step_times.run(comm, config, given.rounds, given.steps, given.output)
 
 
-def run_alone(words: Sequence[str]) -> None:
+def run_without_mpi(arguments: Sequence[str]) -> None:
     """``bench io`` and ``bench device``, and the help of all benchmarks; needs no MPI.
 
     Raises:
         UserError: naming every mistake.
     """
-    parsed = parse("bench", declare, words)
+    parsed = parse("bench", declare, arguments)
     if parsed.command == "bench device":
         _run_device(parsed.given)
         return
@@ -138,8 +137,9 @@ def _config(parsed: Parsed) -> Config:
     from ..config import loading
 
     file, overrides = parsed.file, parsed.overrides
-    if parsed.command == "bench io" and file is not None and Path(file).is_file() and h5py.is_hdf5(file):
-        data = {"file": file, **overrides.tree.get("data", {})}
+    path = None if file is None else loading.path_of(file)
+    if parsed.command == "bench io" and path is not None and path.is_file() and h5py.is_hdf5(path):
+        data = {"file": str(path), **overrides.tree.get("data", {})}
         file, overrides = None, dataclasses.replace(overrides, tree={**overrides.tree, "data": data})
     return loading.load(file, overrides)
 
@@ -179,8 +179,11 @@ def _device(parser: Parser) -> None:
 
 
 def _headline(parser: Parser) -> None:
-    _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_fast.yaml --output headline", "--output FOLDER")
-    parser.add_argument("--output", type=file_path, metavar="FOLDER", help="folder for the results; required")
+    usage = f"mpirun -n N {parser.prog} [CONFIG] --output FOLDER [--section.key VALUE ...]"
+    parser.describe(_HEADLINE, f"mpirun -n 2 {parser.prog} configs/cifar10_fast.yaml --output headline", usage=usage)
+    parser.add_argument(
+        "--output", type=file_path, metavar="FOLDER", required=True, help="folder for the results; required"
+    )
     parser.add_fields()
 
 

@@ -41,9 +41,9 @@ def declare(parser: Parser) -> None:
     parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
 
 
-def run_alone(words: Sequence[str]) -> None:
+def run_without_mpi(arguments: Sequence[str]) -> None:
     """Prints the script of a shell."""
-    print(script(parse("completion", declare, words).given.shell))
+    print(script(parse("completion", declare, arguments).given.shell))
 
 
 def script(shell: str) -> str:
@@ -67,7 +67,7 @@ def script(shell: str) -> str:
 
 
 def _actions(parser: Parser) -> Iterator[argparse.Action]:
-    """Options and arguments of a parser and of all commands below it."""
-    yield from parser.declared()._actions
+    """Options and arguments of a parser and of all commands below it, without hidden ones."""
+    yield from (action for action in parser.declared()._actions if action.help != argparse.SUPPRESS)
     for below in parser.commands.values():
         yield from _actions(below)

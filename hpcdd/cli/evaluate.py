@@ -39,17 +39,17 @@ def declare(parser: Parser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
 
 
-def request(words: Sequence[str]) -> EvaluateRequest:
+def request(arguments: Sequence[str]) -> EvaluateRequest:
     """Reads a command line.
 
     Raises:
-        UserError: a word that is not known, or no run.
+        UserError: an unknown option, or no run.
     """
-    return EvaluateRequest(**vars(parse("evaluate", declare, words).given))
+    return EvaluateRequest(**vars(parse("evaluate", declare, arguments).given))
 
 
-def run(comm: Comm, words: Sequence[str]) -> None:
+def run(comm: Comm, arguments: Sequence[str]) -> None:
     """Called by all ranks; see :func:`hpcdd.inference.evaluate.run_request`."""
     from ..inference import evaluate
 
-    evaluate.run_request(comm, comm.on_root(lambda: request(words)))
+    evaluate.run_request(comm, comm.on_root(lambda: request(arguments)))

@@ -21,10 +21,10 @@ def declare(parser: Parser) -> None:
     parser.add_argument("out", type=file_path, metavar="OUT", help="output file: .onnx, or .pt2 for torch.export.load")
 
 
-def run_alone(words: Sequence[str]) -> None:
+def run_without_mpi(arguments: Sequence[str]) -> None:
     """See :func:`hpcdd.inference.export.run`."""
-    given = parse("export", declare, words).given
+    given = parse("export", declare, arguments).given
     from ..inference import export
 
     with stoppable("export"):
-        export.run(given.run, given.out, given.strategy, given.own)
+        export.run(given.run, given.out, given.strategy, given.user_factory)

@@ -20,13 +20,13 @@ def declare(parser: Parser) -> None:
     )
 
 
-def run_alone(words: Sequence[str]) -> int:
+def run_without_mpi(arguments: Sequence[str]) -> int:
     """Prints what there is.
 
     Returns:
         0, or 2 if training could not start here.
     """
-    parse("info", declare, words)
+    parse("info", declare, arguments)
     facts = environment.facts()
     problems = []
     rows = [("python", facts["python"]), *facts["packages"].items()]

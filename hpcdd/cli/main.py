@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,8 @@ COMMANDS = {
     "info": "what is installed here, and any problems with it",
     "completion": "a script with which bash, zsh or fish completes commands and options",
 }
-"""Each is a module of this package. It has ``declare(parser)``, and ``run(comm, words)`` for all ranks, with
-``needs_mpi(words)`` where that depends, or ``run_alone(words)`` for one process, or both."""
+"""Each is a module of this package. It has ``declare(parser)``, and ``run(comm, arguments)`` for all ranks, with
+``needs_mpi(arguments)`` where that depends, or ``run_without_mpi(arguments)`` for one process, or both."""
 _EXIT_CODES = """\
 exit codes:
   0    done
@@ -74,13 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see :data:`_EXIT_CODES`.
     """
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks ends no run
             stream.reconfigure(errors="backslashreplace")
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
-        words.insert(0, "train")
-    command, arguments = words[0], words[1:]
+    command_line = list(sys.argv[1:] if argv is None else argv)
+    if not command_line or (command_line[0].startswith("-") and command_line[0] not in ("-h", "--help", "--version")):
+        command_line.insert(0, "train")
+    command, arguments = command_line[0], command_line[1:]
     if command in COMMANDS and not {"-h", "--help"} & set(arguments):
         module = _module(command)
         if hasattr(module, "run") and (not hasattr(module, "needs_mpi") or module.needs_mpi(arguments)):
@@ -91,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = 0
         if command in COMMANDS and not {"-h", "--help"} & set(arguments):
-            code = module.run_alone(arguments) or 0
+            code = module.run_without_mpi(arguments) or 0
         else:  # help and version end the process, and anything else is no command
-            parser().read(words)
+            parser().read(command_line)
         sys.stdout.flush()
         return code
     except UserError as error:

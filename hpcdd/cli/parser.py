@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from ..config.options import Overrides
 
 OWN: dict[str, Any] = {
+    "dest": "user_factory",
     "metavar": "PACKAGE.MODULE:FACTORY",
     "help": "code of your own CNN that may run (or name its module in HPCDD_MODEL_MODULES)",
 }
 """The option --own."""
 _OF_TRAIN = ("--resume", "--profile", "--print-config")
-_WORDS = (
+_CLEARER = (
     (r"argument (\S+): expected one argument", r"\1 needs a value"),
     (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
 )
-"""What is clearer than argparse's words, and needs no further hint."""
+"""Patterns of argparse's messages, and clearer messages that need no further hint."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Parser(argparse.ArgumentParser):
             declare(self)
         return self
 
-    def read(self, words: Sequence[str]) -> Parsed:
+    def read(self, arguments: Sequence[str]) -> Parsed:
         """Reads a command line.
 
         Raises:
@@ -112,13 +113,13 @@ class Parser(argparse.ArgumentParser):
             SystemExit: after ``--help``.
         """
         self.declared()
-        if self.commands and not (words and words[0] in self._option_string_actions):
-            return self._command(words).read(words[1:])
-        own = self._spelled(words)
-        if self._file and not (own and not own[0].startswith("-")):
-            own.insert(0, "")  # argparse would take the value of an option that it does not know for the file
+        if self.commands and not (arguments and arguments[0] in self._option_string_actions):
+            return self._command(arguments).read(arguments[1:])
+        spelled = self._spelled(arguments)
+        if self._file and not (spelled and not spelled[0].startswith("-")):
+            spelled.insert(0, "")  # argparse would take the value of an option that it does not know for the file
         mixed = not (self._file or self.commands)  # options may stand between the arguments
-        given, unknown = (self.parse_known_intermixed_args if mixed else self.parse_known_args)(own)
+        given, unknown = (self.parse_known_intermixed_args if mixed else self.parse_known_args)(spelled)
         from ..config import options
 
         problems, command = self._unknown(unknown), self.prog.removeprefix("hpcdd ")
@@ -131,8 +132,8 @@ class Parser(argparse.ArgumentParser):
             raise UserError(
                 f"command line: {self._required} is missing; name a YAML file as the first argument; {self._see}"
             )
-        found = options.given(given)
-        return Parsed(command, given, file, options.Overrides(found.tree, (*problems, *found.problems)))
+        overrides = options.given(given)
+        return Parsed(command, given, file, options.Overrides(overrides.tree, (*problems, *overrides.problems)))
 
     @property
     def _see(self) -> str:
@@ -140,9 +141,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError, for the caller to print it: under mpirun root alone does, and all ranks exit."""
-        for pattern, words in _WORDS:
+        for pattern, replacement in _CLEARER:
             if re.fullmatch(pattern, message):
-                raise UserError(f"command line: {re.sub(pattern, words, message)}")
+                raise UserError(f"command line: {re.sub(pattern, replacement, message)}")
         raise UserError(f"command line: {message.removeprefix('argument ')}; {self._see}")
 
     def format_help(self) -> str:
@@ -158,25 +159,25 @@ class Parser(argparse.ArgumentParser):
         """Prints the help; unlike argparse it does not hide that nobody reads it."""
         print(self.format_help(), end="", file=file, flush=True)
 
-    def _command(self, words: Sequence[str]) -> Parser:
+    def _command(self, arguments: Sequence[str]) -> Parser:
         names = ", ".join(self.commands)
-        if not words:
+        if not arguments:
             raise UserError(f"command line: the {self._what} is missing; use one of {names}; {self._see}")
-        if words[0] not in self.commands:
-            close = hint(words[0], self.commands, f"use one of {names}")
-            raise UserError(f"command line: {words[0]!r} is not a {self._what}{close}")
-        return self.commands[words[0]]
+        if arguments[0] not in self.commands:
+            close = hint(arguments[0], self.commands, f"use one of {names}")
+            raise UserError(f"command line: {arguments[0]!r} is not a {self._what}{close}")
+        return self.commands[arguments[0]]
 
-    def _spelled(self, words: Sequence[str]) -> list[str]:
+    def _spelled(self, arguments: Sequence[str]) -> list[str]:
         """Options with hyphens; ``--name -1e-3`` as ``--name=-1e-3``: argparse takes only plain numbers for values."""
         spelled: list[str] = []
-        for number, word in enumerate(words):
+        for number, word in enumerate(arguments):
             previous = self._option_string_actions.get(spelled[-1]) if spelled else None
             takes_one = previous is not None and previous.nargs is None and bool(self._file)
             if takes_one and re.match(r"-[.\d]|--$", word):
                 spelled[-1] += f"={word}"
             elif word == "--":
-                return [*spelled, *words[number:]]
+                return [*spelled, *arguments[number:]]
             elif word.startswith("--"):
                 name, equals, value = word.partition("=")
                 hyphens = name.replace("_", "-")
@@ -185,18 +186,18 @@ class Parser(argparse.ArgumentParser):
                 spelled.append(word)
         return spelled
 
-    def _unknown(self, words: Sequence[str]) -> list[str]:
+    def _unknown(self, unknown: Sequence[str]) -> list[str]:
         """A line for each word that is no option; a word behind one is taken for its value."""
         stray = f"belongs to no option; put {self._file} first, and write lists with commas: 2,2"
-        found = []
-        for previous, word in zip(["", *words], words, strict=False):
+        problems = []
+        for previous, word in zip(["", *unknown], unknown, strict=False):
             if word.startswith("-"):
                 name = word.partition("=")[0]
-                found.append(f"command line: {name} {self._why(name)}")
+                problems.append(f"command line: {name} {self._why(name)}")
             elif not previous.startswith("-"):
                 why = stray if self._file else f"is one argument too many; {self._see}"
-                found.append(f"command line: {word!r} {why}")
-        return found
+                problems.append(f"command line: {word!r} {why}")
+        return problems
 
     def _why(self, name: str) -> str:
         bare = name.lstrip("-").replace("_", "-")
@@ -212,13 +213,13 @@ Declare = Callable[[Parser], None]
 """Adds the options of a command to its parser."""
 
 
-def parse(command: str, declare: Declare, words: Sequence[str]) -> Parsed:
+def parse(command: str, declare: Declare, arguments: Sequence[str]) -> Parsed:
     """Reads what stands behind ``hpcdd COMMAND``; as :meth:`Parser.read`."""
-    return Parser(prog=f"hpcdd {command}", declare=declare).read(words)
+    return Parser(prog=f"hpcdd {command}", declare=declare).read(arguments)
 
 
 def add_model(parser: Parser) -> None:
-    """Adds a trained model and the strategy that decides."""
+    """Adds a trained model and the strategy that predicts."""
     parser.add_argument("run", type=file_path, metavar="RUN", help="directory of a complete run, or its model.h5 alone")
     parser.add_argument(
         "--strategy",
@@ -235,7 +236,7 @@ def file_name(text: str) -> str:
     Not for words that name many files that are there: they come from patterns, where a dollar is one.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: a variable in it is not set, or a home is unknown.
     """
     try:
         return expanded(text)
@@ -252,7 +253,7 @@ def positive(text: str) -> int:
     """A number from 1, for argparse.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not such a number.
     """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")

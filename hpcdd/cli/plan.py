@@ -23,7 +23,10 @@ def declare(parser: Parser) -> None:
     )
     parser.add_argument("-n", dest="ranks", type=positive, metavar="N", required=True, help="number of ranks")
     parser.add_argument(
-        "--machine", type=file_path, help="machine file, written by `hpcdd bench step` and `hpcdd bench collectives`"
+        "--machine",
+        type=file_path,
+        metavar="FILE",
+        help="machine file, written by `hpcdd bench step` and `hpcdd bench collectives`",
     )
     parser.add_argument(
         "--ranks-per-host",
@@ -44,12 +47,13 @@ def declare(parser: Parser) -> None:
     parser.add_fields()
 
 
-def run_alone(words: Sequence[str], out: TextIO | None = None) -> None:
+def run_without_mpi(arguments: Sequence[str], out: TextIO | None = None) -> None:
     """See :func:`hpcdd.plan.overview.run`."""
-    parsed = parse("plan", declare, words)
+    parsed = parse("plan", declare, arguments)
     from ..config import loading
     from ..plan import overview
 
     config = loading.load(parsed.file, parsed.overrides)
     given = vars(parsed.given)
-    overview.run(config, given.pop("ranks"), **given, out=out or sys.stdout)
+    ranks, user_factory = given.pop("ranks"), given.pop("user_factory")
+    overview.run(config, ranks, user_factory=user_factory, **given, out=out or sys.stdout)

@@ -34,9 +34,9 @@ def declare(parser: Parser) -> None:
     )
 
 
-def run_alone(words: Sequence[str]) -> None:
+def run_without_mpi(arguments: Sequence[str]) -> None:
     """See :func:`hpcdd.inference.predict.run`."""
-    given = vars(parse("predict", declare, words).given)
+    given = vars(parse("predict", declare, arguments).given)
     from ..inference import predict
 
     with stoppable("predict"):

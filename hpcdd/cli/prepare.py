@@ -25,23 +25,23 @@ def declare(parser: Parser) -> None:
     parser.add_commands("kind of source", kinds, "KIND")
 
 
-def request(words: Sequence[str]) -> PrepareRequest:
+def request(arguments: Sequence[str]) -> PrepareRequest:
     """Reads a command line.
 
     Raises:
-        UserError: an unknown kind or option, where the message names the nearest right one; a value that is none.
+        UserError: an unknown kind or option, for which the message names the closest known one; an invalid value.
         SystemExit: after ``--help``.
     """
-    parsed = parse("prepare", declare, words)
+    parsed = parse("prepare", declare, arguments)
     kind = parsed.command.removeprefix("prepare ")
     given = vars(parsed.given)
     options = {name: given.pop(name) for name in vars(_options_of(kind).parse_args([]))}
-    return PrepareRequest(kind=kind, options=options, command=shlex.join(["hpcdd", "prepare", *words]), **given)
+    return PrepareRequest(kind=kind, options=options, command=shlex.join(["hpcdd", "prepare", *arguments]), **given)
 
 
-def run_alone(words: Sequence[str]) -> None:
+def run_without_mpi(arguments: Sequence[str]) -> None:
     """See :func:`hpcdd.data.prepare.conversion.run`."""
-    wanted = request(words)
+    wanted = request(arguments)
     from ..data.prepare import conversion
 
     with stoppable("prepare"):
@@ -63,10 +63,10 @@ def _declare_kind(kind: str, parser: Parser) -> None:
 
 
 def _options_of(kind: str) -> argparse.ArgumentParser:
-    """The options of a kind alone."""
-    own = argparse.ArgumentParser(add_help=False)
-    IMPORTERS[kind].add_arguments(own)
-    return own
+    """A parser of the kind's own options only."""
+    parser = argparse.ArgumentParser(add_help=False)
+    IMPORTERS[kind].add_arguments(parser)
+    return parser
 
 
 def _add_common(parser: Parser) -> None:

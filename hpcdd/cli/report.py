@@ -39,9 +39,9 @@ def declare(parser: Parser) -> None:
     )
 
 
-def run_alone(words: Sequence[str], out: TextIO | None = None) -> None:
+def run_without_mpi(arguments: Sequence[str], out: TextIO | None = None) -> None:
     """See :func:`hpcdd.report.reports.write`."""
-    given = parse("report", declare, words).given
+    given = parse("report", declare, arguments).given
     from ..report import reports
 
     reports.write([Path(word) for word in given.paths], given.output, out or sys.stdout)

@@ -26,12 +26,12 @@ def declare(parser: Parser) -> None:
     )
     parser.add_argument("--output", type=file_path, metavar="FILE", help="default: STUDY.jsonl, in this folder")
     parser.add_argument("--ranks", type=_numbers, metavar="N,N,...", help="instead of the study's")
-    parser.add_argument("--phases", type=_words, metavar="P,P,...", help="instead of the study's")
+    parser.add_argument("--phases", type=_names, metavar="P,P,...", help="instead of the study's")
     parser.add_argument("--repeats", type=_number, metavar="R", help="instead of the study's")
     parser.add_fields("STUDY", "YAML file", required="STUDY")
 
 
-def request(words: Sequence[str]) -> ScalingRequest:
+def request(arguments: Sequence[str]) -> ScalingRequest:
     """Reads a command line.
 
     Raises:
@@ -39,23 +39,23 @@ def request(words: Sequence[str]) -> ScalingRequest:
     """
     from ..studies.scaling_file import scaling_request
 
-    parsed = parse("scale", declare, words)
+    parsed = parse("scale", declare, arguments)
     given = vars(parsed.given)
     output = given.pop("output")
     options = {name: value for name, value in given.items() if value is not None}
     return scaling_request(str(parsed.file), parsed.overrides, output=output, options=options)
 
 
-def run(comm: Comm, words: Sequence[str]) -> None:
+def run(comm: Comm, arguments: Sequence[str]) -> None:
     """Called by all ranks; see :func:`hpcdd.studies.scaling.run`."""
-    wanted = comm.on_root(lambda: request(words))
+    wanted = comm.on_root(lambda: request(arguments))
     from ..studies import scaling
 
     scaling.run(comm, wanted)
 
 
 def _number(text: str) -> Any:
-    """A number; what is none is reported with the other mistakes of the study."""
+    """A number; any other text is reported with the other mistakes of the study."""
     return int(text) if text.isdecimal() else text
 
 
@@ -63,5 +63,5 @@ def _numbers(text: str) -> list[Any]:
     return [_number(part) for part in text.split(",")]
 
 
-def _words(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return text.split(",")

@@ -40,27 +40,27 @@ def declare(parser: Parser) -> None:
     parser.add_fields("STUDY", "YAML file", required="STUDY")
 
 
-def request(words: Sequence[str]) -> StudyRequest:
+def request(arguments: Sequence[str]) -> StudyRequest:
     """Reads a command line.
 
     Raises:
         UserError: with every mistake in the study, its runs' configurations and on the command line.
     """
-    return _request(parse("study", declare, words))
+    return _request(parse("study", declare, arguments))
 
 
-def needs_mpi(words: Sequence[str]) -> bool:
+def needs_mpi(arguments: Sequence[str]) -> bool:
     """Whether runs are trained."""
-    return "--dry-run" not in words and "--dry_run" not in words
+    return "--dry-run" not in arguments and "--dry_run" not in arguments
 
 
-def run(comm: Comm, words: Sequence[str]) -> None:
+def run(comm: Comm, arguments: Sequence[str]) -> None:
     """Called by all ranks.
 
     Raises:
         FailedRunsError: on all ranks: runs have failed; and what :func:`hpcdd.studies.study.run` raises.
     """
-    wanted = comm.on_root(lambda: request(words))
+    wanted = comm.on_root(lambda: request(arguments))
     from ..studies import study
 
     failed = study.run(comm, wanted)
@@ -69,20 +69,20 @@ def run(comm: Comm, words: Sequence[str]) -> None:
     comm.refuse(FailedRunsError(text) if failed else None)
 
 
-def run_alone(words: Sequence[str]) -> None:
+def run_without_mpi(arguments: Sequence[str]) -> None:
     """``--dry-run``, see :func:`hpcdd.studies.dry_run.run`."""
-    parsed = parse("study", declare, words)
+    parsed = parse("study", declare, arguments)
     wanted = _request(parsed)
     from ..studies import dry_run
 
-    dry_run.run(wanted, parsed.given.machine, own=parsed.given.own)
+    dry_run.run(wanted, parsed.given.machine, user_factory=parsed.given.user_factory)
 
 
 def _request(parsed: Parsed) -> StudyRequest:
     from ..studies.study_request import study_request
 
     given = vars(parsed.given).copy()
-    options = {name: given.pop(name) for name in ("machine", "own")}
+    options = {"machine": given.pop("machine"), "own": given.pop("user_factory")}
     if not given.pop("dry_run"):
         for option in [option for option, value in options.items() if value is not None]:
             raise UserError(f"command line: --{option} has no effect without --dry-run")

@@ -43,7 +43,7 @@ def declare(parser: Parser) -> None:
     parser.add_fields(shown=True)
 
 
-def request(words: Sequence[str]) -> TrainRequest:
+def request(arguments: Sequence[str]) -> TrainRequest:
     """Reads a command line; mistakes in fields of the configuration are left to whoever reads its file.
 
     Raises:
@@ -51,12 +51,12 @@ def request(words: Sequence[str]) -> TrainRequest:
     """
     from ..runs.resume import TrainRequest
 
-    parsed = parse("train", declare, words)
+    parsed = parse("train", declare, arguments)
     given = parsed.given
     return TrainRequest(parsed.file, parsed.overrides, given.resume, given.profile, given.print_config)
 
 
-def run(comm: Comm, words: Sequence[str]) -> None:
+def run(comm: Comm, arguments: Sequence[str]) -> None:
     """Called by all ranks.
 
     Raises:
@@ -64,7 +64,7 @@ def run(comm: Comm, words: Sequence[str]) -> None:
     """
     from ..config import loading
 
-    job = comm.on_root(lambda: _resolved(words))
+    job = comm.on_root(lambda: _resolved(arguments))
     if job.print_only or job.done:
         if comm.is_root:
             print(loading.to_yaml(job.config) if job.print_only else f"{job.config.output} is complete\n", end="")
@@ -85,11 +85,11 @@ def report_at_end(comm: Comm, folder: Path, wanted: bool) -> None:
         comm.on_root(lambda: at_end.write(folder))
 
 
-def _resolved(words: Sequence[str]) -> Job:
+def _resolved(arguments: Sequence[str]) -> Job:
     """On root: the job; of a complete run the data set is compared here, for nobody will read it."""
     from ..runs import resume
 
-    job = resume.resolve(request(words))
+    job = resume.resolve(request(arguments))
     if job.done and job.record is not None:
         named, recorded = job.config.data.file, job.record["config"]["data"]["file"]
         if os.path.abspath(named) not in (recorded, os.path.abspath(recorded)):

@@ -21,11 +21,12 @@ from ..core.errors import UserError
 from ..core.files import expanded
 from ..core.yaml_text import KeyPath
 from .options import Overrides, Tree, is_section, nearest
+from .renamed import current, in_current_names, notify
 from .schema import CNNTrainingSettings, Config
 from .sections import is_fast
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
-BEFORE: Tree = {"together": False, "coherent": {"learning_rate": 3e-3}}
+BEFORE: Tree = {"batched": False, "coherent": {"learning_rate": 3e-3}}
 """How hpcdd behaved before a setting existed, where that is not the setting's default: nested as in a file. A setting
 that is added with a default of another behaviour gets an entry here."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -51,10 +52,18 @@ class Source:
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
     path: Path = QUICKSTART
 
-    def where(self, place: KeyPath) -> str:
+    def where(self, key_path: KeyPath) -> str:
         """File and, where it is known, line of a key or of what stands above it."""
-        line = next((f":{self.lines[place[:n]]}" for n in range(len(place), 0, -1) if place[:n] in self.lines), "")
+        line = next(
+            (f":{self.lines[key_path[:n]]}" for n in range(len(key_path), 0, -1) if key_path[:n] in self.lines), ""
+        )
         return f"{self.path}{line}"
+
+    def section(self, key: str) -> Source:
+        """The part of the file that a configuration stands in, in the present names of its settings."""
+        below = self.tree.get(key) or {}
+        lines = {path[1:]: line for path, line in self.lines.items() if path[0] == key and len(path) > 1}
+        return _in_current_names(Source(below, lines, self.path))
 
 
 def load(
@@ -72,10 +81,10 @@ def load(
     """
     overrides = overrides or Overrides()
     source = read(path_of(str(file))) if file is not None else base or quick_start(overrides.tree)
-    config, found = _validate(merged(source.tree, overrides.tree))
+    config, located_problems = _validate(merged(source.tree, overrides.tree))
     problems = [
         *overrides.problems,
-        *(_describe(source, overrides.tree, place, text, overrides.origin) for place, text in found),
+        *(_describe(source, overrides.tree, key_path, text, overrides.origin) for key_path, text in located_problems),
     ]
     if problems or config is None:
         raise UserError("\n".join(problems))
@@ -110,7 +119,7 @@ def validated(source: Source, options: Tree) -> Config:
     """
     config, problems = _validate(source.tree)
     if config is None:
-        raise UserError("\n".join(_describe(source, options, place, text) for place, text in problems))
+        raise UserError("\n".join(_describe(source, options, key_path, text) for key_path, text in problems))
     return config
 
 
@@ -141,7 +150,10 @@ def recorded(tree: Any, source: str, revision: str = "another revision") -> Conf
     Raises:
         UserError: it has a setting or a value that this revision does not know.
     """
-    config, problems = _validate(merged(BEFORE, tree)) if isinstance(tree, dict) else (None, [((), "no mapping")])
+    if isinstance(tree, dict):
+        config, problems = _validate(merged(BEFORE, in_current_names(tree)[0]))
+    else:
+        config, problems = None, [((), "no mapping")]
     if config is None:
         texts = "; ".join(text for _, text in problems)
         raise UserError(
@@ -211,7 +223,15 @@ def read(path: Path) -> Source:
         )
     # A section whose fields are all commented out is empty, not null.
     empty = {key for key, value in tree.items() if value is None and is_section(key)}
-    return Source({key: value for key, value in tree.items() if key not in empty}, lines, path)
+    return _in_current_names(Source({key: value for key, value in tree.items() if key not in empty}, lines, path))
+
+
+def _in_current_names(source: Source) -> Source:
+    """A file in the present names of its settings, with a warning for each former name."""
+    tree, former = in_current_names(source.tree)
+    notify(former, str(source.path))
+    present: dict[KeyPath, KeyPath] = {tuple(name.split(".")): tuple(current(name).split(".")) for name in former}
+    return Source(tree, {present.get(path, path): line for path, line in source.lines.items()}, source.path)
 
 
 def merged(tree: Tree, over: Mapping[str, Any]) -> Tree:
@@ -241,19 +261,19 @@ def _validate(tree: Tree) -> tuple[Config | None, list[tuple[KeyPath, str]]]:
             config = Config.model_validate(tree)
             return (None if problems else config), list(problems.items())
         except ValidationError as error:
-            found = mistakes(error)
-        problems |= {place: text for place, text in found.items() if not _follows(place, text, problems)}
-        smaller = without(tree, found)
+            reported = mistakes(error)
+        problems |= {key_path: text for key_path, text in reported.items() if not _follows(key_path, text, problems)}
+        smaller = without(tree, reported)
         if smaller == tree:
             return None, list(problems.items())
         tree = smaller
 
 
-def _follows(place: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
+def _follows(key_path: KeyPath, text: str, problems: Collection[KeyPath]) -> bool:
     """Whether a contradiction names a field that is known to be wrong: it was found with the default in its place."""
-    if len(place) == 2:  # between sections, whose fields are named in full
+    if len(key_path) == 2:  # between sections, whose fields are named in full
         return any(".".join(map(str, known)) in text for known in problems)
-    wrong = {str(known[1]) for known in problems if len(known) == 2 and known[0] == place[0]}
+    wrong = {str(known[1]) for known in problems if len(known) == 2 and known[0] == key_path[0]}
     return bool(wrong & set(re.findall(r"\w+", text)))
 
 
@@ -277,19 +297,21 @@ def mistakes(
             continue  # only because what is wrong in it was left out
         message = details["msg"].removeprefix("Value error, ")
         # A contradiction between sections has no place of its own; it begins with the name of a field.
-        place = place_of(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
-        name = ".".join(map(str, place))
+        key_path = place_of(details["loc"] or tuple(message.split(" ", 1)[0].split(".")))
+        name = ".".join(map(str, key_path))
         if details["type"] == "extra_forbidden":
-            texts[place] = f"{name[:200]} is unknown{nearest(name[:200])}", []
+            texts[key_path] = f"{name[:200]} is unknown{nearest(name[:200])}", []
         elif details["type"] == "missing":
-            texts[place] = f"{name} is missing", []
+            texts[key_path] = f"{name} is missing", []
         elif details["type"] == "value_error":
-            texts[place] = message if message.startswith(name) else f"{name}.{message}", []
+            texts[key_path] = message if message.startswith(name) else f"{name}.{message}", []
         else:
-            index = "".join(f"[{part}]" for part in details["loc"][len(place) :] if isinstance(part, int))
-            _, found = texts.setdefault(place, (f"{name}{index} is {_shown(details['input'])}: ", []))
-            found.append(_WORDS.get(details["type"], message[0].lower() + message[1:]))
-    return {place: start + ", or ".join(dict.fromkeys(found)) for place, (start, found) in texts.items()}
+            index = "".join(f"[{part}]" for part in details["loc"][len(key_path) :] if isinstance(part, int))
+            _, alternatives = texts.setdefault(key_path, (f"{name}{index} is {_shown(details['input'])}: ", []))
+            alternatives.append(_WORDS.get(details["type"], message[0].lower() + message[1:]))
+    return {
+        key_path: start + ", or ".join(dict.fromkeys(alternatives)) for key_path, (start, alternatives) in texts.items()
+    }
 
 
 def _shown(value: Any) -> str:
@@ -306,15 +328,15 @@ def _place(location: KeyPath) -> KeyPath:
 def without(tree: Tree, places: Collection[KeyPath]) -> Tree:
     """A tree without some of its keys."""
     return {
-        key: without(value, [place[1:] for place in places if place[0] == key]) if isinstance(value, dict) else value
+        key: without(value, [path[1:] for path in places if path[0] == key]) if isinstance(value, dict) else value
         for key, value in tree.items()
         if (key,) not in places
     }
 
 
-def _describe(source: Source, options: Tree, place: KeyPath, text: str, origin: str = "command line") -> str:
+def _describe(source: Source, options: Tree, key_path: KeyPath, text: str, origin: str = "command line") -> str:
     # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
-    section = options.get(str(place[0]), {})
-    if place[0] in options and (len(place) == 1 or place[1] in section):
+    section = options.get(str(key_path[0]), {})
+    if key_path[0] in options and (len(key_path) == 1 or key_path[1] in section):
         return f"{origin}: {text}"
-    return f"{source.where(place)}: {text}"
+    return f"{source.where(key_path)}: {text}"

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ..core import yaml_text
 from ..core.texts import hint
+from .renamed import RENAMED, current, in_current_names, notify
 from .schema import Config
 
 Tree = dict[str, Any]
@@ -46,6 +47,8 @@ class Overrides:
                 inner[name] = {**inner.get(name, {}), **value}
             else:
                 inner[last] = value
+        tree, former = in_current_names(tree)
+        notify(former, "overrides")
         return cls(tree, origin="overrides")
 
 
@@ -67,6 +70,8 @@ def add_to(parser: argparse.ArgumentParser) -> list[argparse._ArgumentGroup]:
                 default=argparse.SUPPRESS,
                 help=f"{description}{default}",
             )
+    for former in RENAMED:
+        group.add_argument(f"--{former}", dest=PREFIX + former, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return groups
 
 
@@ -79,16 +84,20 @@ def given(namespace: argparse.Namespace) -> Overrides:
         section, _, key = name.rpartition(".")
         try:
             # argparse (3.11) makes a list of a value that is `--`.
-            value = _value(text if isinstance(text, str) else "--", known[name])
+            value = _value(text if isinstance(text, str) else "--", known[current(name)])
         except yaml_text.YAMLTextError:
             problems.append(f"command line: {name} is {text!r}, which can't be parsed; write lists as 2,3 or [2,3]")
         else:
             (tree.setdefault(section, {}) if section else tree)[key] = value
+    tree, former = in_current_names(tree)
+    notify(former, "command line")
     return Overrides(tree, tuple(problems))
 
 
 def nearest(name: str) -> str:
     """The hint for an unknown name in a file."""
+    if name in RENAMED:
+        return f", because {RENAMED[name]}, its present name, is set as well; write only that one"
     return hint(name, fields(), "--help lists every field")
 
 
@@ -106,23 +115,23 @@ def section_of(info: FieldInfo) -> type[BaseModel] | None:
 
 def fields() -> dict[str, FieldInfo]:
     """Every field and section by its full name."""
-    found: dict[str, FieldInfo] = {}
+    by_name: dict[str, FieldInfo] = {}
     for name, info in Config.model_fields.items():
-        found[name] = info
+        by_name[name] = info
         if section := section_of(info):
-            found |= {f"{name}.{key}": below for key, below in section.model_fields.items()}
-    return found
+            by_name |= {f"{name}.{key}": below for key, below in section.model_fields.items()}
+    return by_name
 
 
 def choices(info: FieldInfo) -> list[str]:
     """The words that a field admits, for the completion of a shell; empty where there are too many."""
-    found: list[str] = []
+    admitted: list[str] = []
     for member in _members(info.annotation):
         if get_origin(member) is Literal:
-            found += map(str, get_args(member))
+            admitted += map(str, get_args(member))
         elif member is bool:
-            found += ["true", "false"]
-    return found
+            admitted += ["true", "false"]
+    return admitted
 
 
 def _value(text: str, info: FieldInfo) -> Any:
@@ -154,8 +163,8 @@ def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(annotation) is tuple:
         inner = [type_name(member) for member in get_args(annotation) if member is not ...]
         return f"[{','.join(inner)}{',...' if ... in get_args(annotation) else ''}]"
-    words = {dict: "mapping", NoneType: "null", bool: "true|false"}
-    name = words.get(get_origin(annotation) or annotation) or annotation.__name__
+    names = {dict: "mapping", NoneType: "null", bool: "true|false"}
+    name = names.get(get_origin(annotation) or annotation) or annotation.__name__
     limits = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     return name + "".join(
         f"{sign}{getattr(mark, key):g}"

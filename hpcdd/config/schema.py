@@ -264,8 +264,8 @@ class Config(Settings):
     masks are those of the whole batch, as on one rank; `fast`, each rank has its own, as in PyTorch's
     DistributedDataParallel."""
 
-    together: bool | Literal["auto"] = "auto"
-    """Whether a rank trains its CNNs of the same shape together, in batched steps, instead of one after the other. The
+    batched: bool | Literal["auto"] = "auto"
+    """Whether a rank trains its CNNs of the same shape as batched networks, instead of one after the other. The
     results are equal up to rounding, but their bits depend on which CNNs a rank has. `auto`: only on GPUs, which one
     small CNN leaves mostly idle. On a CPU, many small CNNs can gain as well: `hpcdd bench step` measures it."""
 
@@ -368,9 +368,9 @@ class Config(Settings):
                 f"'trained' resumes a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "
                 "or like features"
             )
-        if self.together is True and self.model.is_own:
+        if self.batched is True and self.model.has_user_factory:
             problems.append(
-                f"together is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
+                f"batched is true, but CNNs of your own ({self.model.name!r}) are trained one after the other"
             )
         if self.coherent.dropout_scale != 1 and (self.model.name.startswith("resnet") or self.model.fast_stages):
             problems.append(f"coherent.dropout_scale has no effect on {self.model.name!r}, which has no dropout")
@@ -384,6 +384,6 @@ class Config(Settings):
         return consistent(problems, self)
 
 
-def together_on(setting: bool | Literal["auto"], device: str) -> bool:
-    """What ``together`` means on a device, such as ``cpu`` or ``cuda:0``."""
+def is_batched(setting: bool | Literal["auto"], device: str) -> bool:
+    """What ``batched`` means on a device, such as ``cpu`` or ``cuda:0``."""
     return device != "cpu" if setting == "auto" else setting

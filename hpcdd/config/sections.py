@@ -1,4 +1,4 @@
-"""The sections of the configuration beside the trainings: data, subimages, views of them, CNNs, checkpoints, the job.
+"""The sections of the configuration other than the trainings: data, subimages, augmentation, CNNs, checkpoints, job.
 
 See :mod:`hpcdd.config.schema` for the whole.
 """
@@ -111,7 +111,7 @@ class DecompositionSettings(Settings):
 
     uniform: bool = False
     """Makes all boxes of a grid as large as the largest one, so all local CNNs have the same shape and those of a rank
-    can be trained together (`together`)."""
+    can be trained together (`batched`)."""
 
     boxes: tuple[Interval, ...] | None = None
     """Explicit boxes instead of a grid, each as [[first pixel per axis], [one past the last pixel per axis]]."""
@@ -135,21 +135,21 @@ class DecompositionSettings(Settings):
 
 
 class AugmentationSettings(Settings):
-    """Views of the training images, for the training of CNNs: a new one of each image in every epoch, drawn for the
-    whole image, so that all subdomains see the same. The DNN is trained on decisions about the images as they are.
+    """Augmentation of the training images, for the training of CNNs: drawn anew in every epoch, and for the whole
+    image, so that all subdomains see the same. The DNN is trained on outputs for the unchanged images.
     """
 
-    mirror: tuple[NonNegativeInt, ...] = ()
+    flip: tuple[NonNegativeInt, ...] = ()
     """Spatial axes along which images are flipped, each with probability 1/2: [1] swaps left and right in 2D. A rank
     then also stores the flipped boxes of its subdomains."""
 
-    shift: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    translate: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     """Largest translation of an image in pixels, in both directions: one number, or one per spatial axis. The border is
     filled by reflection. A rank stores its boxes with a margin of that size."""
 
     alternate: bool = False
     """Whether the flips of a sample alternate from epoch to epoch instead of being drawn at random in each epoch: every
-    image is then seen in each flip equally often. Needs mirror."""
+    image is then seen in each flip equally often. Needs flip."""
 
     cutout: NonNegativeInt = 0
     """Pixels along each axis of a square (a cube in 3D) that is cut out of every image at a random position. 0:
@@ -157,18 +157,18 @@ class AugmentationSettings(Settings):
 
     test_flip: bool = False
     """Whether each CNN's prediction for an image is the mean of its logits (or of the features the DNN uses) over the
-    image and its flips, whenever a model is used, or evaluated on a split other than train. Needs mirror;
+    image and its flips, whenever a model is used, or evaluated on a split other than train. Needs flip;
     evaluation time grows with the number of flips."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
-        if self.test_flip and not self.mirror:
-            problems.append("test_flip is true, but has no effect without mirror")
-        if len(set(self.mirror)) < len(self.mirror):
-            problems.append(f"mirror is {list(self.mirror)}; name each axis once")
-        if self.alternate and not self.mirror:
-            problems.append("alternate is true, but has no effect without mirror")
+        if self.test_flip and not self.flip:
+            problems.append("test_flip is true, but has no effect without flip")
+        if len(set(self.flip)) < len(self.flip):
+            problems.append(f"flip is {list(self.flip)}; name each axis once")
+        if self.alternate and not self.flip:
+            problems.append("alternate is true, but has no effect without flip")
         return consistent(problems, self)
 
 
@@ -203,7 +203,7 @@ class ModelSettings(Settings):
     """Further keyword arguments of your own factory."""
 
     @property
-    def is_own(self) -> bool:
+    def has_user_factory(self) -> bool:
         """Whether the CNN comes from the user's factory."""
         return ":" in self.name
 
@@ -247,7 +247,7 @@ class ModelSettings(Settings):
             problems.append(f"model.channels has no effect on {name!r}; it belongs to the fast family")
         if self.dropout is not None and not vgg:
             problems.append(f"model.dropout has no effect on {name!r}; it belongs to the vgg family")
-        if self.options and not self.is_own:
+        if self.options and not self.has_user_factory:
             problems.append(f"model.options has no effect on {name!r}; it belongs to package.module:factory")
         return consistent(problems, self)
 
@@ -273,8 +273,8 @@ class CheckpointSettings(Settings):
 
     @model_validator(mode="after")
     def _check_every(self) -> Self:
-        found = re.fullmatch(r"(\d{1,9}) epochs?|(\d{1,9}(?:\.\d{1,9})?) minutes?", self.every, re.ASCII)
-        if found is None or float(found[1] or found[2]) == 0:
+        match = re.fullmatch(r"(\d{1,9}) epochs?|(\d{1,9}(?:\.\d{1,9})?) minutes?", self.every, re.ASCII)
+        if match is None or float(match[1] or match[2]) == 0:
             raise ValueError(f"every is {self.every!r}; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`")
         return self
 

@@ -32,9 +32,9 @@ PACKAGES = (
 )
 
 MOST_THREADS = 1024
-"""More than any host has cores for; what starts as many as memory is asked for ends without a word."""
+"""More than any host has cores for; a process that starts many more is killed without a message."""
 _ALWAYS_THERE = 1 << 24
-"""Bytes for which it is not asked how many are free."""
+"""Bytes below which free memory is not checked."""
 
 
 def facts() -> dict[str, Any]:
@@ -74,14 +74,14 @@ def facts() -> dict[str, Any]:
 
 def processor() -> str:
     """What the processor calls itself."""
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match[1].strip() if match else platform.machine()
 
 
 def processor_flags() -> set[str]:
     """Names of its instruction sets, as the kernel writes them."""
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return set(found[1].split()) if found else set()
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return set(match[1].split()) if match else set()
 
 
 def available_memory() -> int:
@@ -119,7 +119,7 @@ def no_room(needed: int) -> str | None:
 
 
 def cpu_quota() -> float:
-    """As many cores' time this process's control groups get together, as containers limit it; inf without a limit."""
+    """Number of cores whose time this process's control groups grant, as in a container; inf without a limit."""
     limits = [math.inf]
     for group in _control_groups("cpu"):
         for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # of version 2 and 1
@@ -133,7 +133,7 @@ def cpu_quota() -> float:
 def resident_memory() -> tuple[int, int]:
     """Bytes of this process that are in memory, libraries that it shares with others included: now, and at most so far.
 
-    Of this program only: what getrusage tells begins with the size of the process that started it.
+    Of this program only: what getrusage reports starts at the size of the parent process.
     """
     status = Path("/proc/self/status").read_text()
     now, most = (re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE) for name in ("VmRSS", "VmHWM"))
@@ -151,16 +151,16 @@ def _control_groups(controller: str) -> list[Path]:
     Args:
         controller: ``memory`` or ``cpu``. Version 1 has a tree for each, version 2 one for all; see cgroups(7).
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     with contextlib.suppress(OSError):
         for line in _OWN_GROUPS.read_text().splitlines():
-            _, controllers, own = line.split(":", 2)
+            _, controllers, path = line.split(":", 2)
             if controllers and controller not in controllers.split(","):
                 continue
             root = _CONTROL_GROUPS / controller if controllers else _CONTROL_GROUPS
-            leaf = root / own.lstrip("/")
-            found += [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(root))]
-    return found
+            leaf = root / path.lstrip("/")
+            folders += [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(root))]
+    return folders
 
 
 _START_TIME = 19
@@ -180,17 +180,17 @@ class Startup:
     """What this process does between its launch, or a later beginning, and its first training step.
 
     Args:
-        again: whether it begins now: the process has done other work before.
+        from_now: whether it begins now, because the process has done other work before.
 
     Attributes:
         seconds: by cause, in the order of events.
     """
 
-    def __init__(self, *, again: bool = False) -> None:
+    def __init__(self, *, from_now: bool = False) -> None:
         self.seconds: dict[str, float] = {}
-        self._begin = time.monotonic() - (0.0 if again else seconds_since_launch())
-        self._worked = time.process_time() if again else 0.0
-        if again:  # what was in memory at most counts from now on; without this file, from the launch
+        self._begin = time.monotonic() - (0.0 if from_now else seconds_since_launch())
+        self._worked = time.process_time() if from_now else 0.0
+        if from_now:  # what was in memory at most counts from now on; without this file, from the launch
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
 

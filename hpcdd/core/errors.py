@@ -45,26 +45,26 @@ class FailedRunsError(UserError):
     exit_code = 1
 
 
-Found = tuple[type[UserError], str, bool]
+RankProblem = tuple[type[UserError], str, bool]
 """Of one rank: the kind of an error, its text, and whether some ranks have agreed on it and it names them."""
 
 
-def agreed(found: Sequence[Found | None]) -> UserError | None:
+def agreed(problems: Sequence[RankProblem | None]) -> UserError | None:
     """One error from what all ranks have found, each text once with its ranks; None where nothing is wrong.
 
     Args:
-        found: in rank order; None of a rank that has found nothing.
+        problems: in rank order; None of a rank that has found nothing.
     """
     ranks: dict[tuple[str, bool], list[int]] = {}
-    for rank, problem in enumerate(found):
+    for rank, problem in enumerate(problems):
         if problem is not None:
             ranks.setdefault(problem[1:], []).append(rank)
     if not ranks:
         return None
-    kinds = {problem[0] for problem in found if problem is not None}
+    kinds = {problem[0] for problem in problems if problem is not None}
     texts = [text if known else f"{text} (rank {', '.join(map(str, who))})" for (text, known), who in ranks.items()]
     error = (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(texts))
-    error.agreed = len(found)
+    error.agreed = len(problems)
     return error
 
 

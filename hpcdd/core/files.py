@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and files that show when they are damaged."""
+"""Files that are written atomically, and files with a checksum that shows damage."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def expanded(text: str) -> str:
         ValueError: a variable is not set or empty, or a home is not known.
     """
 
-    def value(found: re.Match[str]) -> str:
-        name = found[2] or found[3] or ""
-        if found[1]:
+    def value(match: re.Match[str]) -> str:
+        name = match[2] or match[3] or ""
+        if match[1]:
             return "$"
         if not os.environ.get(name):
             raise ValueError(f"the environment variable {name!r} is not set; set it, or write $$ for a dollar sign")
@@ -57,7 +57,7 @@ def unexpanded(name: str) -> str:
     return name.replace("$", "$$")
 
 
-def decoded(content: bytes, otherwise: str = "latin-1") -> str:
+def decoded(content: bytes, fallback: str = "latin-1") -> str:
     r"""Names as text, whatever their bytes are: each part of a path in UTF-8 or, if it is not, in another encoding.
 
     >>> decoded(b"caf\xe9"), decoded("caf\u00e9".encode()) == decoded(b"caf\xe9")
@@ -68,7 +68,7 @@ def decoded(content: bytes, otherwise: str = "latin-1") -> str:
         try:
             return content.decode()
         except UnicodeDecodeError:
-            return content.decode(otherwise)
+            return content.decode(fallback)
 
     return "/".join(map(part, content.split(b"/")))
 
@@ -155,15 +155,15 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_sealed(path: Path, content: Any) -> None:
-    """Writes plain data as JSON together with its SHA-256; see :func:`write_bytes`."""
+def write_checksummed(path: Path, content: Any) -> None:
+    """Writes plain data as JSON with its SHA-256; see :func:`write_bytes`."""
     text = _canonical(content)
-    seal = json.dumps({"sha256": digest(text.encode())})[:-1]
-    write_bytes(path, f'{seal}, "content": {text}}}\n'.encode())
+    head = json.dumps({"sha256": digest(text.encode())})[:-1]
+    write_bytes(path, f'{head}, "content": {text}}}\n'.encode())
 
 
-def read_sealed(path: Path) -> Any:
-    """What :func:`write_sealed` wrote.
+def read_checksummed(path: Path) -> Any:
+    """What :func:`write_checksummed` wrote.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -171,12 +171,12 @@ def read_sealed(path: Path) -> Any:
     """
     try:
         whole = json.loads(path.read_bytes())
-        content, seal = whole["content"], whole["sha256"]
+        content, checksum = whole["content"], whole["sha256"]
     except FileNotFoundError:
         raise
     except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} is damaged ({error})") from error
-    if digest(_canonical(content).encode()) != seal:
+    if digest(_canonical(content).encode()) != checksum:
         raise DamagedError(f"{path} is damaged (its SHA-256 does not match its content)")
     return content
 

@@ -25,15 +25,15 @@ _SMALL = 1 << 20
 
 
 @contextlib.contextmanager
-def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> Iterator[h5py.File]:
+def open_hdf5(path: Path, where: str, what: str, if_not_hdf5: str, if_empty: str) -> Iterator[h5py.File]:
     """Opens a file for reading, without locks, so that any number of ranks can share it.
 
     Args:
         path: the file.
         where: the file in messages.
         what: is wanted, such as ``a dataset file``.
-        foreign: what to do where the file is not HDF5.
-        again: what to do where it is empty.
+        if_not_hdf5: what to do in this case.
+        if_empty: what to do in this case.
 
     Raises:
         UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
@@ -46,10 +46,10 @@ def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> It
     if size is None:
         raise UserError(f"{where} is {kind}; name {what}")
     if size == 0:
-        raise UserError(f"{where} is empty (0 bytes); {again}")
+        raise UserError(f"{where} is empty (0 bytes); {if_empty}")
     try:
         if not h5py.is_hdf5(path):
-            raise UserError(f"{where} is not an HDF5 file; {foreign}")
+            raise UserError(f"{where} is not an HDF5 file; {if_not_hdf5}")
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except OSError as error:
@@ -62,18 +62,18 @@ def open_hdf5(path: Path, where: str, what: str, foreign: str, again: str) -> It
 
 
 @contextlib.contextmanager
-def damage_reported(told: Callable[[str], str]) -> Iterator[None]:
-    """What is raised where the content of an open file is not what it should be becomes a UserError.
+def damage_reported(message: Callable[[str], str]) -> Iterator[None]:
+    """Reports damage of an open file, which h5py and numpy raise as errors of many types, as a UserError.
 
     Args:
-        told: its text, from the reason.
+        message: its text, from the reason.
     """
     try:
         yield
     except UserError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(told((str(error) or type(error).__name__).splitlines()[0])) from error
+        raise UserError(message((str(error) or type(error).__name__).splitlines()[0])) from error
 
 
 def number_of(version: Any) -> Any:
@@ -83,7 +83,7 @@ def number_of(version: Any) -> Any:
 
 
 def other_format(file: h5py.File, attribute: str, known: int) -> str | None:
-    """What an attribute says of a file's format, in words, where it is not the one that is ``known``; else None."""
+    """What an attribute says of a file's format, as text, if it is not the ``known`` one; else None."""
     version = number_of(file.attrs.get(attribute))
     if np.ndim(version) or version != known:
         return f"no attribute {attribute}" if version is None else f"its format is {version}"
@@ -160,8 +160,8 @@ def first_fault(file: h5py.File) -> str | None:
 def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     """A new HDF5 file to write into.
 
-    The library itself may crash where a write fails, so it does not hear of it. Nor may a signal handler raise while
-    it writes: signals wait for the end of the block, or for :func:`hpcdd.core.interruption.point`.
+    The library itself may crash where a write fails, so the failure is hidden from it. Nor may a signal handler raise
+    while it writes: signals wait for the end of the block, or for :func:`hpcdd.core.interruption.point`.
 
     Args:
         path: of the file.
@@ -178,7 +178,7 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
 
 
 class _Disk(io.FileIO):
-    """A file that keeps the first error of a write for the end, and lets the library go on as if nothing had been."""
+    """A file that keeps the first error of a write for the end, and lets the library continue as if it was written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+b")

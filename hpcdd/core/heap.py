@@ -17,7 +17,7 @@ _HUGE = 2 << 20
 def keep(reserve: int) -> bool:
     """From now on what is freed stays in the heap, whose next ``reserve`` bytes are in large pages.
 
-    They are addresses alone until they are used.
+    Until they are used, only addresses are reserved.
 
     Args:
         reserve: bytes.
@@ -43,7 +43,7 @@ def keep(reserve: int) -> bool:
 
 
 def release() -> None:
-    """Ends what :func:`keep` has begun, and gives what is free back to the kernel: for programs that go on."""
+    """Ends what :func:`keep` has begun, and gives what is free back to the kernel: for programs that continue."""
     libc = ctypes.CDLL(None)
     if all(hasattr(libc, name) for name in ("mallopt", "malloc_trim")):
         libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)

@@ -1,4 +1,4 @@
-"""Measuring interleaved: nobody is always first, and what all turns say together."""
+"""Interleaved measurements: the order rotates from round to round, and quartiles summarise all rounds."""
 
 from __future__ import annotations
 

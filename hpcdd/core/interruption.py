@@ -10,27 +10,27 @@ from types import FrameType
 
 Handlers = dict[int, Callable[[int, FrameType | None], object]]
 
-_handlers: list[Handlers] = []
-"""Of each block of :func:`deferred` that is open."""
+_handlers: Handlers = {}
+"""Those that the open block of :func:`deferred` keeps back."""
 _received: list[int] = []
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Python's signal handlers run at the next :func:`point`, or behind the block."""
-    if threading.current_thread() is not threading.main_thread():  # handlers run in that one alone
+    """Python's signal handlers run at the next :func:`point`, or behind the block; of nested blocks, the outermost."""
+    if _handlers or threading.current_thread() is not threading.main_thread():  # handlers run in that one alone
         yield
         return
-    handlers: Handlers = {
-        signum: handler for signum in signal.valid_signals() if callable(handler := signal.getsignal(signum))
-    }
-    for signum in handlers:
-        signal.signal(signum, lambda received, _: _received.append(received))
-    _handlers.append(handlers)
+    _handlers.update(
+        (signum, handler) for signum in signal.valid_signals() if callable(handler := signal.getsignal(signum))
+    )
     try:
+        for signum in _handlers:
+            signal.signal(signum, lambda received, _: _received.append(received))
         yield
     finally:
-        _handlers.pop()
+        handlers = dict(_handlers)
+        _handlers.clear()
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
         _run(handlers)
@@ -38,8 +38,7 @@ def deferred() -> Iterator[None]:
 
 def point() -> None:
     """Within a block of :func:`deferred`: what was received meanwhile is handled now. Elsewhere nothing is kept."""
-    if _handlers:
-        _run(_handlers[-1])
+    _run(_handlers)
 
 
 def _run(handlers: Handlers) -> None:

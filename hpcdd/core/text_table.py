@@ -30,8 +30,8 @@ def print_table(title: str, head: Sequence[str], body: Sequence[Sequence[str]], 
     if not body:
         return
     table = Table(title=Text(title), title_justify="left")
-    for place, words in enumerate(head):
-        table.add_column(Text(words), justify="left" if place < labels else "right")
+    for column, heading in enumerate(head):
+        table.add_column(Text(heading), justify="left" if column < labels else "right")
     for row in body:
         table.add_row(*map(Text, row))
     # The pseudo-terminal of a rank under Open MPI has no width.

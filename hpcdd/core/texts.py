@@ -22,7 +22,7 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[31m")
     'a\\x1b[31m'
     """
-    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _ACTING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def printable_lines(text: str) -> str:
@@ -30,13 +30,13 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def hint(name: str, names: Iterable[str], otherwise: str, prefix: str = "") -> str:
-    """What to say behind an unknown name: the nearest known one, or something else.
+def hint(name: str, names: Iterable[str], fallback: str, prefix: str = "") -> str:
+    """What to say behind an unknown name: the most similar known one, or a fallback.
 
     Args:
         name: what was found; may have the name of a section in front, with a dot.
         names: those that are known. The same one in another section is the nearest, then those of its section.
-        otherwise: what to say where none is near.
+        fallback: what to say if no known name is similar.
         prefix: in front of the nearest one.
 
     >>> hint("local.epoch", ["local.epochs", "data.file"], "")
@@ -52,7 +52,7 @@ def hint(name: str, names: Iterable[str], otherwise: str, prefix: str = "") -> s
     if not close and not within:  # else the section's own name makes everything in it look similar
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     close = close or _similar(last, known)
-    return f"; did you mean {prefix}{close[0]}?" if close else f"; {otherwise}"
+    return f"; did you mean {prefix}{close[0]}?" if close else f"; {fallback}"
 
 
 def _similar(last: str, names: Sequence[str]) -> list[str]:

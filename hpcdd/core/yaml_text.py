@@ -76,7 +76,7 @@ def load(text: str) -> Any:
     except RecursionError as error:
         raise YAMLTextError("it is nested too deeply", None) from error
     except (ArithmeticError, ValueError) as error:
-        # What PyYAML lets through: escapes of characters that are none, versions of thousands of digits.
+        # What PyYAML lets through: escapes of invalid characters, versions of thousands of digits.
         raise YAMLTextError(f"an escape or a version is out of range ({error})", None) from error
 
 
@@ -86,15 +86,15 @@ def lines(text: str) -> dict[KeyPath, int]:
 
 
 def dump(content: Any) -> str:
-    """The text from which :func:`load` makes ``content`` again."""
+    """The text that :func:`load` reads as ``content``."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None)
 
 
-def _lines(node: yaml.Node | None, place: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+def _lines(node: yaml.Node | None, parent: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield (*place, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*place, key.value))
+            yield (*parent, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*parent, key.value))
 
 
 def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
@@ -170,7 +170,7 @@ def _value(node: yaml.Node) -> Any:
 
 def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
     """A mapping whose own keys stand once; they override those that ``<<`` merges, of which the first one counts."""
-    own: dict[str, Any] = {}
+    own_values: dict[str, Any] = {}
     merged: dict[str, Any] | None = None
     for key, value in node.value:
         if key.tag == _TAG + "merge":
@@ -179,14 +179,14 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
             parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
             if not all(isinstance(part, yaml.MappingNode) for part in parts):
                 raise _refused(value, "<< must be followed by a mapping or a list of mappings")
-            merged = {name: found for part in reversed(parts) for name, found in _value(part).items()}
+            merged = {name: inherited for part in reversed(parts) for name, inherited in _value(part).items()}
         elif key.tag != _TAG + "str":
             raise _refused(key, f"the key {_shown(key)} is not a string; put it in quotes if it is meant to be one")
-        elif _value(key) in own:
+        elif _value(key) in own_values:
             raise _refused(key, f"the key {key.value!r} occurs twice")
         else:
-            own[key.value] = _value(value)
-    return {**(merged or {}), **own}
+            own_values[key.value] = _value(value)
+    return {**(merged or {}), **own_values}
 
 
 def _refused(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:

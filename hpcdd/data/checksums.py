@@ -27,7 +27,7 @@ SUFFIX = "_checksums"
 
 
 def checksum(pixels: Array) -> int:
-    """64 bits that tell whether an array is still the same; in a quarter of the time of a CRC-32 of all its bytes.
+    """64 bits that change with an array; in a quarter of the time of a CRC-32 of all its bytes.
 
     The bytes are laid out in lines. The upper half is the CRC-32 of the lines' parity, the lower half that of the
     lines' sums and of the bytes behind the last line. One changed bit always changes the checksum. Two or three change
@@ -41,8 +41,8 @@ def checksum(pixels: Array) -> int:
     lines: Array = data[:whole]
     if lines.ctypes.data % 8:  # numpy is slow where words are not aligned
         lines = lines.copy()
-    words = lines.view("<u8").reshape(-1, _WORDS)
-    parity, sums = np.bitwise_xor.reduce(words, axis=0), words.sum(axis=1)
+    lines = lines.view("<u8").reshape(-1, _WORDS)
+    parity, sums = np.bitwise_xor.reduce(lines, axis=0), lines.sum(axis=1)
     return zlib.crc32(parity.data) << 32 | zlib.crc32(data[whole:].data, zlib.crc32(sums.data))
 
 
@@ -135,7 +135,7 @@ def fingerprint(header: Mapping[str, Any], labels: Mapping[str, Array], pixels: 
     Args:
         header: what the file says of itself, of plain types.
         labels: int64 (n,) by split.
-        pixels: what tells them from others: their checksums.
+        pixels: what identifies them: their checksums.
     """
     digest = hashlib.sha256(json.dumps([header, {split: len(values) for split, values in labels.items()}]).encode())
     for part in itertools.chain((values.astype("<i8").tobytes() for values in labels.values()), pixels):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Index = tuple[slice, ...]
-_PIECE = 1 << 18
+_TILE_PIXELS = 1 << 18
 """Pixels that are averaged at once: their sums, eight bytes each, stay in the processor's cache."""
 
 
@@ -57,17 +57,17 @@ def average(images: Array, block: Sequence[int]) -> Array:
         block: pixels along each spatial axis that become one.
 
     Returns:
-        Array (n, C, *coarse) of the same dtype, see :func:`coarse_shape`. A pixel depends on those of its block
-        alone, so that pieces of whole blocks give the same bits as the whole.
+        Array (n, C, *coarse) of the same dtype, see :func:`coarse_shape`. A pixel depends only on those of its
+        block, so that averaging tiles of whole blocks gives the same bits as averaging everything.
     """
     averages: Array = np.empty((*images.shape[:2], *coarse_shape(images.shape[2:], block)), images.dtype)
-    for fine, coarse in pieces(images.shape, block, (1,) * images.ndim, _PIECE):
+    for fine, coarse in tiles(images.shape, block, (1,) * images.ndim, _TILE_PIXELS):
         averages[coarse] = _averaged(images[fine], block)
     return averages
 
 
 def average_of_tensor(images: torch.Tensor, block: Sequence[int]) -> torch.Tensor:
-    """As :func:`average`, on a tensor and its device, for the views of a batch; a block of ones averages nothing.
+    """As :func:`average`, on a tensor and its device, for an augmented batch; a block of ones averages nothing.
 
     The same numbers as :func:`average` for integers; floats are added in float32.
     """
@@ -77,23 +77,26 @@ def average_of_tensor(images: torch.Tensor, block: Sequence[int]) -> torch.Tenso
     from torch.nn import functional
 
     pool = functional.avg_pool2d if len(block) == 2 else functional.avg_pool3d
-    averages = pool(images.to(torch.float32), tuple(block), ceil_mode=True, count_include_pad=False)
+    # The 24 bits of float32 must hold the sum of a block, and distinguish its mean from the nearest half.
+    exact = images.is_floating_point() or math.prod(block) * (torch.iinfo(images.dtype).max + 1) <= 1 << 24
+    pixels = images.to(torch.float32 if exact else torch.float64)
+    averages = pool(pixels, tuple(block), ceil_mode=True, count_include_pad=False)
     return averages if images.is_floating_point() else averages.add_(0.5).floor_().to(images.dtype)
 
 
-def pieces(
+def tiles(
     shape: Sequence[int], block: Sequence[int], chunk: Sequence[int], limit: int
 ) -> Iterator[tuple[Index, Index]]:
-    """Cuts an array of images into pieces of bounded size, each of whole blocks, in the order of memory.
+    """Cuts an array of images into tiles of bounded size, each of whole blocks, in the order of memory.
 
     Args:
         shape: (n, C, *spatial) of the array.
         block: pixels along each spatial axis.
-        chunk: a piece holds about a multiple of this along each axis, or the whole axis.
-        limit: pixels of a piece; only where a chunk, rounded up to whole blocks, has more, a piece has more.
+        chunk: a tile holds about a multiple of this along each axis, or the whole axis.
+        limit: pixels of a tile; only where a chunk, rounded up to whole blocks, has more, a tile has more.
 
     Yields:
-        The index of a piece in the images, and that of its averages in the coarse images.
+        The index of a tile in the images, and that of its averages in the coarse images.
     """
     blocks = (1, 1, *block)
     steps = [max(1, min(n, -(-c // b) * b)) for n, c, b in zip(shape, chunk, blocks, strict=True)]
@@ -131,7 +134,7 @@ def _added(values: Array, axis: int, b: int, dtype: type[Any]) -> Array:
 
 
 def _counts(spatial: Sequence[int], block: Sequence[int]) -> Any:
-    """Pixels of each block, int64 that broadcasts over (n, C, *coarse); a plain int where all blocks are alike."""
+    """Pixels of each block, int64 that broadcasts over (n, C, *coarse); a plain int if all blocks are equal."""
     if all(n % b == 0 for n, b in zip(spatial, block, strict=True)):
         return math.prod(block)
     along = [np.diff(np.append(np.arange(0, n, b), n)) for n, b in zip(spatial, block, strict=True)]

@@ -74,8 +74,8 @@ EMBEDDED_NAME = "embedded"
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist_12k.h5"
 
 Array = npt.NDArray[Any]
-_TOGETHER = 1 << 19
-"""Bytes of images that are read together from a file without chunks."""
+_READ_BYTES = 1 << 19
+"""Bytes of images that are read at once from a file without chunks."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def rows_at_once(images: h5py.Dataset) -> int:
     if images.chunks is not None:
         return int(images.chunks[0])
     each: int = math.prod(images.shape[1:]) * images.dtype.itemsize
-    return max(1, _TOGETHER // each)
+    return max(1, _READ_BYTES // each)
 
 
 def inspect(path: Path) -> DatasetInfo:
@@ -216,9 +216,9 @@ def described(path: Path, file: h5py.File) -> DatasetInfo:
     if len(set(shapes.values())) > 1 or len(set(dtypes.values())) > 1:
         faults.append(f"images differ between splits: shapes {shapes}, dtypes {dtypes}")
     if len(set(blocks.values())) > 1:
-        found = ", ".join(f"{split} {'none' if block is None else list(block)}" for split, block in blocks.items())
+        listed = ", ".join(f"{split} {'none' if block is None else list(block)}" for split, block in blocks.items())
         faults.append(
-            f"blocks of coarse images differ between splits ({found}); use one block for all splits, or store no "
+            f"blocks of coarse images differ between splits ({listed}); use one block for all splits, or store no "
             "coarse images"
         )
     if "train" in labels:

@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..decomposition.boxes import Box, Decomposition, Subdomain
 from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..models.coherent_model import check_features
-from ..models.registry import check_admitted, check_own, create, draws_of_own
+from ..models.registry import check_allowed, check_user_factory, create, draws_of_user_factory
 from ..models.width import Widths, match_widths
 from .augmentation import Augmentation
 from .format import DatasetInfo, inspect, resolve
@@ -27,14 +27,14 @@ from .samples import Subimages
 from .split import Indices, count_samples, labels_of, split_rows
 from .subset import with_classes
 
-PIECE_BYTES = 64 << 20
-"""Bytes of one gathered piece on root; the least piece is one sample of all subdomains."""
+GATHER_BYTES = 64 << 20
+"""Bytes of outputs that root gathers at once; at least those of one sample of all subdomains."""
 
 
 def bytes_on_root(samples: int, num_subdomains: int, num_classes: int) -> int:
-    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two pieces."""
+    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two buffers."""
     logits = 4 * samples * num_subdomains * num_classes
-    return 2 * logits + 2 * min(logits, PIECE_BYTES)
+    return 2 * logits + 2 * min(logits, GATHER_BYTES)
 
 
 def check_memory(needed: int, available: int) -> None:
@@ -111,16 +111,16 @@ def check_filters(config: Config, cnn: torch.nn.Module) -> None:
     if any(p.ndim > 2 for p in cnn.parameters()):
         return
     trained = {"local": True, "coherent": bool(config.coherent.starts), "baseline": config.baseline.enabled}
-    if found := [name for name, used in trained.items() if used and getattr(config, name).optimizer == "muon"]:
+    if sections := [name for name, used in trained.items() if used and getattr(config, name).optimizer == "muon"]:
         raise UserError(
-            f"optimizer 'muon' ({', '.join(found)}) acts only on the filters of convolutions, but the CNN of "
+            f"optimizer 'muon' ({', '.join(sections)}) acts only on the filters of convolutions, but the CNN of "
             f"{config.model.name!r} has none; use sgd or adamw"
         )
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The same on every rank.
+    """What is to be solved, the same on every rank.
 
     Attributes:
         info: the data set.
@@ -130,10 +130,10 @@ class Problem:
         augmentation: of the training split, where CNNs are trained on it; None without.
         widths: of the CNNs, and their parameters.
         root_bytes: memory that gather and aggregation will take on root; 0 where nothing is gathered.
-        root_available: memory that was free on root when this was found out, bytes.
+        root_available: memory that was free on root at that time, bytes.
         blocks: of the order in which trainings visit the samples, see :func:`hpcdd.data.sample_order.order_of`.
         draws: what draws random numbers in the user's own local CNN, see
-            :func:`hpcdd.models.registry.draws_of_own`; empty for hpcdd's families.
+            :func:`hpcdd.models.registry.draws_of_user_factory`; empty for hpcdd's families.
     """
 
     info: DatasetInfo
@@ -207,9 +207,9 @@ def build_problem(config: Config) -> Problem:
     """Reads what the data set says of itself and derives the rest; a factory of the user's own is imported and tried.
 
     Raises:
-        UserError: data set, configuration and this machine do not go together.
+        UserError: data set, configuration and this machine are incompatible.
     """
-    check_admitted(config.model)
+    check_allowed(config.model)
     info = with_classes(inspect(resolve(config.data.file)), config.data.classes)
     rows = split_rows(info, config.data.validation_fraction, config.seed, config.data.subset)
     check_classes(info, rows)
@@ -233,14 +233,14 @@ def build_problem(config: Config) -> Problem:
     widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
     available = environment.available_memory()
     check_parameters(config, widths, len(decomposition), info.num_classes, available)
-    check_own(config.model, shapes, info.num_classes, widths.local_width)
-    if config.model.is_own:
+    check_user_factory(config.model, shapes, info.num_classes, widths.local_width)
+    if config.model.has_user_factory:
         cnn = create(config.model, shapes[0], info.num_classes, widths.local_width)
         if config.coherent.starts and config.coherent_features == "penultimate":
             check_features(cnn, config.model.name)
         check_filters(config, cnn)
     check_images(config, info.image_shape, shapes, available)
-    draws = draws_of_own(config.model, shapes, info.num_classes, widths.local_width)
+    draws = draws_of_user_factory(config.model, shapes, info.num_classes, widths.local_width)
     if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
         raise UserError(
             f"coherent.dropout_scale is {config.coherent.dropout_scale}, but the CNN of {config.model.name!r} draws "
@@ -255,29 +255,29 @@ def build_problem(config: Config) -> Problem:
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks, draws)
 
 
-def check_rank(config: Config, problem: Problem, place: RankPlacement) -> None:
+def check_rank(config: Config, problem: Problem, placement: RankPlacement) -> None:
     """Refuses what one rank can't do; to be called in an agreement (:meth:`hpcdd.mpi.communicator.Comm.on_all`) before
     any work.
 
     Raises:
         UserError: the user's own CNN can't be built there, or does not give logits.
     """
-    shapes = [problem.subimage_shape(s) for s in place.subdomains]
-    check_own(config.model, shapes, problem.info.num_classes, problem.widths.local_width)
+    shapes = [problem.subimage_shape(s) for s in placement.subdomains]
+    check_user_factory(config.model, shapes, problem.info.num_classes, problem.widths.local_width)
 
 
-def check_shares(config: Config, problem: Problem, layout: RankLayout) -> None:
+def check_shards(config: Config, problem: Problem, layout: RankLayout) -> None:
     """Refuses batches that the ranks can't share: of too few samples, or where random numbers can't be shared exactly.
 
     Raises:
         UserError: naming the batch size and the number of ranks, or what draws the numbers.
     """
-    workers = sum(1 for place in layout.places if place.subdomains)
-    if found := problem_of_shares(config, problem, workers, layout.replicas):
-        raise UserError(found)
+    workers = sum(1 for placement in layout.placements if placement.subdomains)
+    if fault := problem_of_shards(config, problem, workers, layout.replicas):
+        raise UserError(fault)
 
 
-def problem_of_shares(config: Config, problem: Problem, workers: int, replicas: int) -> str:
+def problem_of_shards(config: Config, problem: Problem, workers: int, replicas: int) -> str:
     """What is wrong where ranks share batches that can't be shared; empty where nothing is.
 
     Args:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from ..core.errors import UserError
 from ..decomposition.boxes import Box
 from .checksums import CheckedImages, read_checksums
-from .coarse import Index, average, coarse_shape, pieces
+from .coarse import Index, average, coarse_shape, tiles
 from .format import open_dataset
 
 Array = npt.NDArray[Any]
-_PIECE_BYTES = 1 << 22
+_READ_BYTES = 1 << 22
 """Bytes of pixels that are read at once; more where a chunk of the file has more."""
 _CACHE_BYTES = 1 << 20
 """Bytes of chunks that HDF5 keeps where only parts of them are read at a time; at least one chunk."""
@@ -59,18 +59,18 @@ class BoxReader:
     ) -> list[Array]:
         """The subimages of some samples of one split, in several parts that are filled in one pass through the file.
 
-        Only what holds these samples is read. Besides the result, memory holds a piece of the file of bounded size.
+        Only what holds these samples is read. Besides the result, memory holds a tile of bounded size.
 
         Args:
             split: ``train``, ``validation`` or ``test``.
             box: which pixels of each image.
             parts: for each part ascending indices of samples; None for all.
             block: pixels along each axis that are averaged to one; default: 1. Averages of whole images are read
-                from the file if it holds them for this block, else made piece by piece from the images.
-            padding: per axis the pixels before and after the box by which the subimages grow, as their reflection.
+                from the file if it holds them for this block, else computed from the images.
+            padding: per axis the pixels of reflection by which the subimages are enlarged before and after the box.
 
         Returns:
-            For each part an array (n, C, *box.shape) of the stored dtype, grown by the padding; with a block
+            For each part an array (n, C, *box.shape) of the stored dtype, enlarged by the padding; with a block
             (n, C, *coarse), the same whether it was read or averaged.
 
         Raises:
@@ -90,24 +90,24 @@ class BoxReader:
             stored = coarse and box.shape == group["images"].shape[2:] and _stored_block(group) == tuple(block or ())
             if stored:
                 name = "coarse"
-            whole = Box((0,) * len(box.start), group[name].shape[2:]) if stored else box
-            images = _opened(group, name, whole)
+            region = Box((0,) * len(box.start), group[name].shape[2:]) if stored else box
+            images = _opened(group, name, region)
             to_average = block if coarse and not stored else None
-            shape = coarse_shape(whole.shape, to_average) if to_average else whole.shape
+            shape = coarse_shape(region.shape, to_average) if to_average else region.shape
             around = padding or [(0, 0)] * len(shape)
-            grown = tuple(n + a + b for n, (a, b) in zip(shape, around, strict=True))
+            padded = tuple(n + a + b for n, (a, b) in zip(shape, around, strict=True))
             filled = [
-                np.empty((len(images) if rows is None else len(rows), images.shape[1], *grown), images.dtype)
+                np.empty((len(images) if rows is None else len(rows), images.shape[1], *padded), images.dtype)
                 for rows in parts
             ]
             bad: list[int] = []
-            for fine, averages in self._pieces(images, whole, to_average, parts):
+            for fine, averages in self._tiles(images, region, to_average, parts):
                 window = (averages[1], *[_shifted(s, a) for s, (a, _) in zip(averages[2:], around, strict=True)])
                 pixels = self._fill(images, fine, to_average, parts, filled, window)
                 if pixels.dtype.kind == "f":  # an average is NaN or infinite where one of its pixels is
                     finite = np.isfinite(pixels).all(axis=tuple(range(1, pixels.ndim)))
                     bad += (fine[0].start + np.flatnonzero(~finite)).tolist()
-        if all(rows is not None for rows in parts):  # what was only read along is nobody's concern
+        if all(rows is not None for rows in parts):  # rows that were read along with them may hold anything
             bad = np.intersect1d(
                 np.array(bad, np.int64), np.concatenate([rows for rows in parts if rows is not None])
             ).tolist()
@@ -120,22 +120,22 @@ class BoxReader:
             _reflect(part, around)
         return filled
 
-    def _pieces(
+    def _tiles(
         self, images: Stored, box: Box, block: Sequence[int] | None, parts: Sequence[Rows | None]
     ) -> Iterator[tuple[Index, Index]]:
-        """Cuts a box of the wanted images into pieces of bounded size: the index in the file, and that of its averages.
+        """Cuts a box of the wanted images into tiles of bounded size: the index in the file, and that of its averages.
 
-        Pieces end where chunks end.
+        Tiles end where chunks end.
         """
         chunk = images.chunks or (1,) * images.ndim
         ones = (1,) * len(box.shape)
         gap = max(1, _GAP_BYTES // (images.shape[1] * box.size * images.dtype.itemsize))
-        if isinstance(images, CheckedImages):  # which reads a chunk whole
+        if isinstance(images, CheckedImages):  # which reads whole chunks
             gap = max(gap, chunk[0])
         for start, stop in _runs(parts, len(images), gap):
             first = (start - start % chunk[0], 0, *box.start)
             shape = (stop - first[0], images.shape[1], *box.shape)
-            for fine, coarse in pieces(shape, block or ones, chunk, _PIECE_BYTES // images.dtype.itemsize):
+            for fine, coarse in tiles(shape, block or ones, chunk, _READ_BYTES // images.dtype.itemsize):
                 _, *inner = (_shifted(s, f) for f, s in zip(first, fine, strict=True))
                 rows = slice(max(start, first[0] + fine[0].start), first[0] + fine[0].stop)
                 yield (rows, *inner), (rows, *coarse[1:])
@@ -149,7 +149,7 @@ class BoxReader:
         filled: Sequence[Array],
         window: Index,
     ) -> Array:
-        """Reads a piece into the parts that want rows of it, without a copy where one part wants all; the pixels."""
+        """Reads a tile into the parts that want rows of it, without a copy where one part wants all; its pixels."""
         first, after = fine[0].start, fine[0].stop
         targets = [
             (
@@ -178,7 +178,7 @@ class BoxReader:
 def _opened(group: h5py.Group, name: str, box: Box) -> Stored:
     """A dataset, checked where it has checksums; with a cache where HDF5 reads parts of chunks, else without.
 
-    Without a cache HDF5 copies a plain chunk once less; but parts that don't lie together would be read one by one,
+    Without a cache HDF5 copies a plain chunk once less; but parts that are not contiguous would be read one by one,
     and each part of a compressed chunk would cost the decompression of all of it.
     """
     images: h5py.Dataset = group[name]

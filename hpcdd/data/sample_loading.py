@@ -1,4 +1,4 @@
-"""From the file to the samples of a subdomain: read into memory before the training, or streamed while it goes on."""
+"""From the file to the samples of a subdomain: read into memory before the training, or streamed during it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .reading import BoxReader
 from .sample_order import Shuffle, order_of
 from .samples import Samples, Subimages, with_channels_last
 from .split import Indices, labels_of
-from .streaming import Places, StreamedSamples
+from .streaming import SampleNumbers, StreamedSamples
 
 Where = Literal["device", "memory", "stream"]
 """Where a rank keeps its samples: with the CNNs; in the host's memory, from which batches are copied to the device; in
@@ -55,19 +55,21 @@ class Loader:
         """
         if self.where == "stream":
             return {split: self._streamed(subdomain, split) for split in self.rows}
-        found: dict[str, Subimages] = {}
+        samples: dict[str, Subimages] = {}
         for split in self.rows:
             if (augmentation := self._augmentation(split)) is not None:
-                found[split] = self._views(subdomain, split, augmentation, self.rows[split][1], self._labels(split))
+                samples[split] = self._augmented(
+                    subdomain, split, augmentation, self.rows[split][1], self._labels(split)
+                )
         by_name: dict[str, list[str]] = {}  # splits that are parts of the same stored split are read together
         for split, (name, _) in self.rows.items():
-            if split not in found:
+            if split not in samples:
                 by_name.setdefault(name, []).append(split)
         for name, splits in by_name.items():
             parts = self._read(subdomain, name, [self.rows[split][1] for split in splits])
             for split, images in zip(splits, parts, strict=True):
-                found[split] = self._samples(images, self._labels(split), split)
-        return {split: found[split] for split in self.rows}
+                samples[split] = self._samples(images, self._labels(split), split)
+        return {split: samples[split] for split in self.rows}
 
     def _streamed(self, subdomain: Subdomain, split: str) -> StreamedSamples:
         return StreamedSamples(
@@ -78,12 +80,12 @@ class Loader:
             self._augmentation(split),
         )
 
-    def _some(self, subdomain: Subdomain, split: str, places: Places) -> Samples:
+    def _some(self, subdomain: Subdomain, split: str, numbers: SampleNumbers) -> Samples:
         """Some samples of a split, by their ascending numbers within it."""
         name, rows = self.rows[split]
-        stored, labels = places if rows is None else rows[places], self._labels(split)[torch.from_numpy(places)]
+        stored, labels = numbers if rows is None else rows[numbers], self._labels(split)[torch.from_numpy(numbers)]
         if (augmentation := self._augmentation(split)) is not None:
-            return self._views(subdomain, split, augmentation, stored, labels)
+            return self._augmented(subdomain, split, augmentation, stored, labels)
         (images,) = self._read(subdomain, name, [stored])
         return self._samples(images, labels, split)
 
@@ -95,7 +97,7 @@ class Loader:
     def _augmentation(self, split: str) -> Augmentation | None:
         return augmentation_of(split, self.augmentation)
 
-    def _views(
+    def _augmented(
         self,
         subdomain: Subdomain,
         split: str,
@@ -103,7 +105,7 @@ class Loader:
         rows: Indices | None,
         labels: torch.Tensor,
     ) -> AugmentedSamples:
-        """Samples with what their views need."""
+        """Samples with what their augmentation needs."""
         read: dict[Region, torch.Tensor] = {}
         regions = augmentation.regions(subdomain.box, self.info.image_shape[1:])
         for region in dict.fromkeys(regions):
@@ -132,7 +134,7 @@ class Loader:
     def _order(self, split: str) -> Shuffle:
         if split != "train":
             return Shuffle()
-        regions = 1 if self.augmentation is None else len(self.augmentation.mirrors)
+        regions = 1 if self.augmentation is None else len(self.augmentation.flips)
         return order_of(self.info, self.rows["train"][1], self.blocks, regions)
 
     @property
@@ -161,8 +163,8 @@ def bytes_in_memory(
     plain, pixels = math.prod(subdomain.shape), 0
     for split, n in samples.items():
         of_each = plain
-        if (views := augmentation_of(split, augmentation)) is not None:
-            regions = set(views.regions(subdomain.box, info.image_shape[1:]))
+        if (of_split := augmentation_of(split, augmentation)) is not None:
+            regions = set(of_split.regions(subdomain.box, info.image_shape[1:]))
             of_each = sum(
                 math.prod(n + a + b for n, (a, b) in zip(region.box.shape, region.padding, strict=True))
                 for region in regions

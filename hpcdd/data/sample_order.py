@@ -33,9 +33,9 @@ def order_of(info: DatasetInfo, rows: npt.NDArray[np.int64] | None, blocks: int,
     Args:
         info: of the file, which fixes blocks and windows.
         rows: ascending, the split's rows of the stored training split; None for all.
-        blocks: at least so many in a full window, see :func:`blocks_in_window`; 0 for no blocks: windows of samples
+        blocks: least number of them in a full window, see :func:`blocks_in_window`; 0 for no blocks: windows of samples
             from anywhere.
-        divisor: windows hold as many times fewer images, where each is read as many times.
+        divisor: how many times each image is read; windows hold fewer images by this factor.
     """
     image_bytes = int(np.prod(info.image_shape)) * np.dtype(info.dtype).itemsize
     window = max(1, WINDOW_BYTES // (image_bytes * divisor))

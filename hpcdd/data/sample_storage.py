@@ -1,4 +1,4 @@
-"""Where each rank keeps its samples, decided by all together before anything is read."""
+"""Where each rank keeps its samples; all ranks agree on it before anything is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sample_loading import Where
 
 @dataclass(frozen=True)
 class Choice:
-    """What one rank has found.
+    """Where one rank keeps its samples, and why.
 
     Attributes:
         where: its samples are kept.
@@ -58,7 +58,7 @@ class Storages:
 
     def lines(self) -> list[str]:
         """What was chosen, and why: a line for all ranks of one choice, with the numbers of that with least room."""
-        found = []
+        lines = []
         for where in ("device", "memory", "stream"):
             ranks = [rank for rank, choice in enumerate(self.choices) if choice is not None and choice.where == where]
             if not ranks:
@@ -68,11 +68,11 @@ class Storages:
             gpu = "" if choice.device is None else f" ({_mib(choice.device)} on its GPU)"
             why = f" of a budget of {_mib(choice.host)}{gpu}" if self.setting == "auto" else ", as set by data.storage"
             who = "all ranks" if len(ranks) == sum(c is not None for c in self.choices) else _listed(ranks)
-            found.append(f"samples of {who}: {_WORDS[where]}; they are {_mib(choice.needed)}{why}")
-        return found
+            lines.append(f"samples of {who}: {_DESCRIPTIONS[where]}; they are {_mib(choice.needed)}{why}")
+        return lines
 
 
-_WORDS = {
+_DESCRIPTIONS = {
     "device": "on the device",
     "memory": "in the host's memory",
     "stream": "streamed from the file",
@@ -88,9 +88,9 @@ def decide(comm: Comm, config: Config, problem: Problem, layout: RankLayout) -> 
     Raises:
         UserError: on all ranks, if a rank that is to keep its samples in memory has too little of it.
     """
-    place = layout.places[comm.rank]
+    placement = layout.placements[comm.rank]
     others = len(comm.colocated.masks)
-    choice = comm.on_all(lambda: _choose(config, problem, layout, place, others) if place.subdomains else None)
+    choice = comm.on_all(lambda: _choose(config, problem, layout, placement, others) if placement.subdomains else None)
     return Storages(config.data.storage, tuple(comm.allgather_object(choice)))
 
 
@@ -121,23 +121,23 @@ def choose(setting: str, needed: int, host: int, device: int | None) -> Where:
     return "memory" if needed <= host else "stream"
 
 
-def _choose(config: Config, problem: Problem, layout: RankLayout, place: RankPlacement, others: int) -> Choice:
-    """Of one rank, on whose host that many ranks of other groups work as well."""
-    here = [other for other in layout.places if other.host == place.host and other.subdomains]
-    own = None if config.data.memory is None else config.data.memory << 20
+def _choose(config: Config, problem: Problem, layout: RankLayout, placement: RankPlacement, others: int) -> Choice:
+    """The choice of one rank, on whose host ``others`` ranks of other groups work as well."""
+    here = [other for other in layout.placements if other.host == placement.host and other.subdomains]
+    budget = None if config.data.memory is None else config.data.memory << 20
     free = environment.available_memory()
-    host = free // (2 * (len(here) + others)) if own is None else own
+    host = free // (2 * (len(here) + others)) if budget is None else budget
     device = None
-    if place.device != "cpu":
-        sharing = sum(1 for other in here if other.device_id == place.device_id)
-        device = torch.cuda.mem_get_info(place.device)[0] // (2 * sharing) if own is None else own
-    needed = bytes_needed(config, problem, place.subdomains)
+    if placement.device != "cpu":
+        sharing = sum(1 for other in here if other.device_id == placement.device_id)
+        device = torch.cuda.mem_get_info(placement.device)[0] // (2 * sharing) if budget is None else budget
+    needed = bytes_needed(config, problem, placement.subdomains)
     where = choose(config.data.storage, needed, host, device)
     on_host = where == "memory" or (where == "device" and device is None)
     if config.data.storage != "auto" and on_host and needed > free:
         raise UserError(
             f"data.storage is {config.data.storage!r}, but the samples take {_mib(needed)}, and {_mib(free)} are free "
-            f"on {place.host}; use auto or stream, or more ranks"
+            f"on {placement.host}; use auto or stream, or more ranks"
         )
     return Choice(where, needed, host, device)
 

@@ -11,26 +11,26 @@ import torch
 
 from .sample_order import Shuffle
 
-_FORM = {4: torch.channels_last, 5: torch.channels_last_3d}
-_PIECE = 1 << 22
+_MEMORY_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
+_CHUNK_BYTES = 1 << 22
 """Bytes that are moved at once."""
 Rows = torch.Tensor | slice
 
 
 def channels_last(axes: int) -> torch.memory_format:
     """The memory format in which convolutions over ``axes`` spatial axes run fastest."""
-    return _FORM[axes + 2]
+    return _MEMORY_FORMAT[axes + 2]
 
 
 def with_channels_last(images: torch.Tensor) -> torch.Tensor:
     """The images (n, C, *spatial) in the memory format of :func:`channels_last`, in their own memory.
 
-    What was there as (n, C, *spatial), contiguous, is overwritten; besides, a piece of bounded size is taken.
+    The contiguous images are overwritten; in addition, the conversion needs a buffer of bounded size.
     """
-    each = max(1, _PIECE // max(1, images[:1].nbytes))
+    each = max(1, _CHUNK_BYTES // max(1, images[:1].nbytes))
     rows = images.flatten(1)
-    for piece, its in zip(torch.split(images, each), torch.split(rows, each), strict=True):
-        its.copy_(_matrix(piece.contiguous(memory_format=_FORM[images.ndim])))
+    for chunk, chunk_rows in zip(torch.split(images, each), torch.split(rows, each), strict=True):
+        chunk_rows.copy_(_matrix(chunk.contiguous(memory_format=_MEMORY_FORMAT[images.ndim])))
     return _images(rows, images.shape[1:])
 
 
@@ -40,18 +40,18 @@ def _matrix(images: torch.Tensor) -> torch.Tensor:
 
 
 def _images(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """What :func:`_matrix` has made rows of, as images of ``shape`` (C, *spatial) again: a view."""
+    """The inverse of :func:`_matrix`: its rows as images of ``shape`` (C, *spatial), a view."""
     return rows.view(rows.shape[0], *shape[1:], shape[0]).movedim(-1, 1)  # len() would fix the number in an export
 
 
 def bits_of(images: torch.Tensor) -> torch.Tensor:
-    """The images as a dtype of as many bits whose elements torch can move: it can neither select nor place uint16."""
+    """The images as a dtype of the same width whose elements torch can move: it can neither select nor place uint16."""
     return images.view(torch.int16) if images.dtype == torch.uint16 else images
 
 
 def normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """What a CNN sees of pixels (n, C, *spatial) as they are stored: float32, by mean and deviation (1, C, 1, ...)."""
-    matrix = _matrix(pixels.to(memory_format=_FORM[pixels.ndim]))
+    """What a CNN sees of stored pixels (n, C, *spatial): float32, normalised by ``mean``, ``std`` (1, C, 1, ...)."""
+    matrix = _matrix(pixels.to(memory_format=_MEMORY_FORMAT[pixels.ndim]))
     mean, std = (_matrix(v.expand(1, *pixels.shape[1:])) for v in (mean, std))
     return _images(matrix.to(torch.float32, copy=True).sub_(mean).div_(std), pixels.shape[1:])
 
@@ -63,8 +63,8 @@ def onto(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device, non_blocking=True)
 
 
-class ViewSeed(NamedTuple):
-    """From what the views of an epoch are drawn, where samples are augmented.
+class AugmentationSeed(NamedTuple):
+    """From what the augmentation of an epoch is drawn.
 
     Attributes:
         of_epoch: seed of what is drawn anew in every epoch.
@@ -95,13 +95,13 @@ class AnySamples(Batches, Protocol):
         """int64 (n,), on the device of the training."""
 
     def epoch(
-        self, order_seed: int, view_seed: ViewSeed, start: int = 0
+        self, order_seed: int, augmentation_seed: AugmentationSeed, start: int = 0
     ) -> AbstractContextManager[tuple[torch.Tensor, Batches]]:
         """One epoch.
 
         Args:
             order_seed: of the order in which the samples are visited.
-            view_seed: of their views, where they are augmented.
+            augmentation_seed: of their augmentation, if any.
             start: samples of the order that are not asked for, because an earlier job has visited them.
 
         Returns:
@@ -110,7 +110,7 @@ class AnySamples(Batches, Protocol):
         """
 
     def evaluated(self, rows: Rows) -> Sequence[Any]:
-        """Inputs of some rows as a network decides about them, by the mean over these: as they are, or mirrored."""
+        """Inputs of which a network predicts some rows, by the mean over these: as they are, or mirrored."""
 
 
 class Subimages(AnySamples, Protocol):
@@ -174,10 +174,12 @@ class Samples:
         return tuple(self.inputs.shape[1:])
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: ViewSeed, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(
+        self, order_seed: int, augmentation_seed: AugmentationSeed, start: int = 0
+    ) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`AnySamples.epoch`."""
         order, _ = self.order.draw(len(self), order_seed)
-        yield order.to(self.inputs.device), self.in_epoch(view_seed)
+        yield order.to(self.inputs.device), self.in_epoch(augmentation_seed)
 
     def evaluated(self, rows: Rows) -> Sequence[torch.Tensor]:
         """See :meth:`AnySamples.evaluated`."""
@@ -189,9 +191,9 @@ class Samples:
         return self.inputs.device == self.labels.device
 
     def renew(self, other: Self) -> None:
-        """Shows the views of another epoch's samples from now on, in the memory of these."""
+        """Takes the augmentation of another epoch's samples over, in the memory of these."""
 
-    def in_epoch(self, _seed: ViewSeed) -> Self:
+    def in_epoch(self, _seed: AugmentationSeed) -> Self:
         """The samples as one epoch of a training sees them: these, always."""
         return self
 
@@ -206,11 +208,15 @@ class Samples:
     def pixels(self, rows: Rows) -> torch.Tensor:
         """Inputs of some rows as they are stored, where they are kept."""
         inputs = self.inputs
-        if isinstance(rows, slice) or inputs.ndim == 2 or not inputs.is_contiguous(memory_format=_FORM[inputs.ndim]):
+        if (
+            isinstance(rows, slice)
+            or inputs.ndim == 2
+            or not inputs.is_contiguous(memory_format=_MEMORY_FORMAT[inputs.ndim])
+        ):
             return inputs[rows]
         # As rows of a matrix they are copied at the speed of the memory.
-        taken = _matrix(bits_of(inputs)).index_select(0, rows).view(inputs.dtype)
-        return _images(taken, inputs.shape[1:])
+        selected = _matrix(bits_of(inputs)).index_select(0, rows).view(inputs.dtype)
+        return _images(selected, inputs.shape[1:])
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Inputs for the network, on the device, from what :meth:`pixels` gives."""
@@ -240,23 +246,25 @@ class SideBySide:
         return self.parts[0].labels
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: ViewSeed, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
-        """See :meth:`AnySamples.epoch`; all parts show the same view of each sample, in the same order."""
+    def epoch(
+        self, order_seed: int, augmentation_seed: AugmentationSeed, start: int = 0
+    ) -> Iterator[tuple[torch.Tensor, Batches]]:
+        """See :meth:`AnySamples.epoch`; all parts show each sample with the same augmentation, in the same order."""
         with ExitStack() as stack:
-            entered = [stack.enter_context(part.epoch(order_seed, view_seed, start)) for part in self.parts]
-            yield entered[0][0], _Together([seen for _, seen in entered])
+            entered = [stack.enter_context(part.epoch(order_seed, augmentation_seed, start)) for part in self.parts]
+            yield entered[0][0], _JoinedBatches([seen for _, seen in entered])
 
     def evaluated(self, rows: Rows) -> Sequence[list[torch.Tensor]]:
-        """See :meth:`AnySamples.evaluated`; all parts show the same mirror image."""
+        """See :meth:`AnySamples.evaluated`; all parts show the same flip."""
         return [list(inputs) for inputs in zip(*[part.evaluated(rows) for part in self.parts], strict=True)]
 
     def batch(self, rows: Rows) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Each subdomain's inputs of some rows, as :meth:`Samples.batch` gives them, and the labels, int64 (b,)."""
-        return _Together(self.parts).batch(rows)
+        return _JoinedBatches(self.parts).batch(rows)
 
 
 @dataclass(frozen=True)
-class _Together:
+class _JoinedBatches:
     """Batches of several subdomains."""
 
     parts: Sequence[Batches]

@@ -16,11 +16,11 @@ Indices = npt.NDArray[np.int64]
 
 
 def stratified(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Sets a share of every class aside.
+    """Sets a fraction of every class aside.
 
     Args:
         labels: int64 (n,).
-        fraction: share to set aside, in [0, 1).
+        fraction: of each class to set aside, in [0, 1).
         seed: the run's seed; the same for all ranks, so that all set the same samples aside.
 
     Returns:

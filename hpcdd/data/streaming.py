@@ -13,9 +13,9 @@ import torch
 
 from .augmentation import Augmentation, AugmentedSamples
 from .sample_order import Shuffle
-from .samples import Batches, Rows, Samples, ViewSeed, channels_last
+from .samples import AugmentationSeed, Batches, Rows, Samples, channels_last
 
-Places = npt.NDArray[np.int64]
+SampleNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class StreamedSamples:
         shape: (C, *spatial) of a subimage.
         load: reads some samples, named by ascending numbers from 0 to n - 1, into the host's memory.
         order: how a training visits them.
-        augmentation: of the views in which they are seen; None without.
+        augmentation: of the images; None without.
 
     Reading raises :class:`hpcdd.core.errors.UserError`: from :meth:`batch`, of an epoch or of this object.
     """
 
     labels: torch.Tensor
     shape: tuple[int, ...]
-    load: Callable[[Places], Samples]
+    load: Callable[[SampleNumbers], Samples]
     order: Shuffle
     augmentation: Augmentation | None = None
 
@@ -43,15 +43,17 @@ class StreamedSamples:
         return len(self.labels)
 
     @contextmanager
-    def epoch(self, order_seed: int, view_seed: ViewSeed, start: int = 0) -> Iterator[tuple[torch.Tensor, Batches]]:
+    def epoch(
+        self, order_seed: int, augmentation_seed: AugmentationSeed, start: int = 0
+    ) -> Iterator[tuple[torch.Tensor, Batches]]:
         """See :meth:`hpcdd.data.samples.AnySamples.epoch`; the thread ends with the context."""
         order, ends = self.order.draw(len(self), order_seed)
-        views = None if self.augmentation is None else self.augmentation.draw(len(self), view_seed)
+        transforms = None if self.augmentation is None else self.augmentation.draw(len(self), augmentation_seed)
 
         def read(window: torch.Tensor) -> Samples:
             samples = self.load(window.numpy())
-            if views is not None and isinstance(samples, AugmentedSamples):
-                return samples.in_views(views.of(window))
+            if transforms is not None and isinstance(samples, AugmentedSamples):
+                return samples.with_transforms(transforms.of(window))
             return samples
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="hpcdd-stream")
@@ -61,16 +63,16 @@ class StreamedSamples:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def evaluated(self, rows: Rows) -> Sequence[torch.Tensor]:
-        """See :meth:`hpcdd.data.samples.AnySamples.evaluated`; read once for all mirror images."""
+        """See :meth:`hpcdd.data.samples.AnySamples.evaluated`; read once for all flips."""
         samples, where = self._some(rows)
         return samples.evaluated(where)
 
     def _some(self, rows: Rows) -> tuple[Samples, torch.Tensor]:
-        """Samples that have some rows, read now, and where they are in them."""
+        """Samples that hold some rows, read now, and the positions of these rows in them."""
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)))
-        places, where = torch.unique(rows.cpu(), return_inverse=True)
-        return self.load(places.numpy()), where
+        numbers, where = torch.unique(rows.cpu(), return_inverse=True)
+        return self.load(numbers.numpy()), where
 
     def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`hpcdd.data.samples.Samples.batch`: of any rows, as they are, read now."""
@@ -115,13 +117,13 @@ class _Windows:
             inside = positions < self._stop
             assert bool((positions >= self._start).all()), "rows of a window that is gone: not in the epoch's order"
             slots = self._slots[positions[inside] - self._start]
-            found = self._samples.batch(slots)
-            inputs.append(found[0])
-            labels.append(found[1])
+            window_inputs, window_labels = self._samples.batch(slots)
+            inputs.append(window_inputs)
+            labels.append(window_labels)
             positions = positions[~inside]
             if not len(positions):
-                whole = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
-                return whole.contiguous(memory_format=channels_last(whole.ndim - 2)), torch.cat(labels)
+                joined = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+                return joined.contiguous(memory_format=channels_last(joined.ndim - 2)), torch.cat(labels)
             self._samples = None  # so that three windows are never in memory
 
     def _advance(self) -> Samples:

@@ -47,11 +47,11 @@ def check_split(
         faults.append(f"{split}/labels holds {len(labels):,} labels: {fault}")
         return None
     values = labels[:].astype(np.int64)
-    wrong = np.flatnonzero((values < 0) | (values >= num_classes))
-    if wrong.size and num_classes:
+    invalid = np.flatnonzero((values < 0) | (values >= num_classes))
+    if invalid.size and num_classes:
         faults.append(
-            f"{split}/labels[{wrong[0]}] is {values[wrong[0]]}, out of range for {num_classes} classes "
-            f"(0 to {num_classes - 1}); {wrong.size} such labels"
+            f"{split}/labels[{invalid[0]}] is {values[invalid[0]]}, out of range for {num_classes} classes "
+            f"(0 to {num_classes - 1}); {invalid.size} such labels"
         )
         return None
     return images, values
@@ -83,18 +83,18 @@ def check_coarse(file: h5py.File, split: str, images: h5py.Dataset, faults: list
 def check_checksums(file: h5py.File, split: str, faults: list[str]) -> None:
     """Checksums, where there are any, must fit the chunks; a file with a fingerprint must have them."""
     for name in ("images", "coarse"):
-        own = f"{split}/{name}{SUFFIX}"
+        path = f"{split}/{name}{SUFFIX}"
         pixels = file.get(f"{split}/{name}")
         if not isinstance(pixels, h5py.Dataset):
             continue
-        if file.get(own, getclass=True, getlink=True) is None:
+        if file.get(path, getclass=True, getlink=True) is None:
             if "fingerprint" in file.attrs:
-                faults.append(f"there is no dataset {own!r}, but a fingerprint; remove both if you changed the file")
-        elif _is_there(file, own, h5py.Dataset, faults):
+                faults.append(f"there is no dataset {path!r}, but a fingerprint; remove both if you changed the file")
+        elif _is_there(file, path, h5py.Dataset, faults):
             grid = None if pixels.chunks is None else grid_of_chunks(pixels.shape, pixels.chunks)
-            if (file[own].shape, file[own].dtype) != (grid, np.uint64):
+            if (file[path].shape, file[path].dtype) != (grid, np.uint64):
                 faults.append(
-                    f"{own} is {file[own].dtype} of shape {file[own].shape}; uint64 of shape {grid}, one for each "
+                    f"{path} is {file[path].dtype} of shape {file[path].shape}; uint64 of shape {grid}, one for each "
                     f"chunk of {split}/{name}, is needed; remove it if you changed the file"
                 )
 
@@ -125,7 +125,7 @@ def strings_of(file: h5py.File, key: str, faults: list[str]) -> tuple[str, ...]:
 
 
 def attribute_of(owner: h5py.HLObject, key: str, default: Any = None) -> Any:
-    """An attribute; ``attrs.get`` gives the default also where an attribute is damaged, this where there is none."""
+    """An attribute; ``attrs.get`` gives the default also for one that is damaged, this only for one that is missing."""
     return owner.attrs[key] if key in owner.attrs else default  # noqa: SIM401
 
 
@@ -135,7 +135,7 @@ def text_of(value: object) -> str:
 
 
 def numbers_of(file: h5py.File, key: str, channels: int, faults: list[str]) -> tuple[float, ...]:
-    """An attribute with a finite number for each channel; empty where it has none such."""
+    """An attribute with a finite number for each channel; empty where it holds something else."""
     try:
         value = np.asarray(attribute_of(file, key), np.float64)
     except (TypeError, ValueError):
@@ -147,16 +147,16 @@ def numbers_of(file: h5py.File, key: str, channels: int, faults: list[str]) -> t
 
 
 def preparation_of(file: h5py.File, image_shape: tuple[int, ...] | None, faults: list[str]) -> Preparation | None:
-    """The attribute ``preparation``; None where there is none, or none that makes images of this shape."""
+    """The attribute ``preparation``; None where it is missing, or makes images of another shape."""
     value = attribute_of(file, "preparation")
     if value is None:
         return None
     try:
-        found = from_json(text_of(value))
+        preparation = from_json(text_of(value))
     except ValueError as error:
         faults.append(f"attribute preparation is not what `hpcdd prepare` writes ({str(error).splitlines()[0]})")
         return None
-    if image_shape is not None and (made := found.image_shape) != image_shape:
+    if image_shape is not None and (made := preparation.image_shape) != image_shape:
         faults.append(f"attribute preparation makes images of shape {made}, but those in the file have {image_shape}")
         return None
-    return found
+    return preparation

@@ -1,4 +1,4 @@
-"""Less of a data set, for quick trials: some of its classes, some of its training samples."""
+"""A part of a data set, for quick experiments: some of its classes, some of its training samples."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def with_classes(info: DatasetInfo, classes: Sequence[int | str] | None) -> Data
         classes: names, or numbers from 0; a number that is also a name is that name. None for all.
 
     Returns:
-        The data set with these classes alone, in the file's order, and labels that count them from 0; the label of a
-        sample of another class is -1. Mean and deviation remain those of the whole.
+        The data set with only these classes, in the file's order, and labels that count them from 0; the label of a
+        sample of another class is -1. Mean and standard deviation remain those of the whole.
 
     Raises:
         UserError: a class that is not there or named twice, or a split in which too little is left.
@@ -48,25 +48,25 @@ def with_classes(info: DatasetInfo, classes: Sequence[int | str] | None) -> Data
 
 
 def in_proportion(labels: Indices, count: int, seed: int) -> Indices:
-    """Draws samples so that each class has its share of them, rounded, and one at least.
+    """Draws samples in the proportion of the classes, rounded, at least one of each class.
 
     Args:
         labels: int64 (n,).
-        count: number of samples, from that of the classes to n.
+        count: number of samples, from the number of classes to n.
         seed: the run's seed; a smaller count draws from each class the first of those that a larger count draws.
 
     Returns:
         Ascending indices, ``count`` of them.
     """
     classes, sizes = np.unique(labels, return_counts=True)
-    shares = count * sizes / len(labels)
-    taken = np.maximum(1, np.floor(shares).astype(np.int64))
-    while taken.sum() != count:  # the largest remainder wins a sample, the smallest loses one
-        room = (taken < sizes) if taken.sum() < count else (taken > 1)
-        step = 1 if taken.sum() < count else -1
-        taken[np.argmax(np.where(room, step * (shares - taken), -np.inf))] += step
+    quotas = count * sizes / len(labels)
+    counts = np.maximum(1, np.floor(quotas).astype(np.int64))
+    while counts.sum() != count:  # the largest remainder wins a sample, the smallest loses one
+        room = (counts < sizes) if counts.sum() < count else (counts > 1)
+        step = 1 if counts.sum() < count else -1
+        counts[np.argmax(np.where(room, step * (quotas - counts), -np.inf))] += step
     generator = np.random.default_rng(seed_of(seed, "subset"))
-    drawn = [generator.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, taken, strict=True)]
+    drawn = [generator.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, counts, strict=True)]
     return np.sort(np.concatenate(drawn))
 
 

@@ -24,43 +24,50 @@ from .prepare.image_transform import Preparation
 from .structure import DTYPES
 
 Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+LeaveOut = Callable[[int], None]
+"""Called with the position of a row that is left out, because its file is bad."""
 LIBVER = ("v110", "v110")
 """The version of HDF5's format: the first whose structure has checksums throughout, so that most programs read it."""
-_PIECE_BYTES = 1 << 19
+_STATISTICS_BYTES = 1 << 19
 """Bytes of pixels whose statistics are taken at once: their copy in float64 stays small."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, as an importer hands it over.
+    """Labelled images of a source, of which any rows can be read, in blocks, without holding them all.
 
     Attributes:
-        labels: integers (n,).
+        labels: int64 (n,).
         image_shape: (C, *spatial).
         dtype: of the pixels.
-        blocks: gives the images in order, as arrays (any number of rows, C, *spatial), together n rows but for those
-            left out.
-        left_out: ascending rows that the last pass through ``blocks`` left out, because their files are bad.
+        rows: from ascending indices (m,) to blocks (any number of rows, C, *spatial) of these images in this order;
+            the second argument is called with the positions, 0 to m - 1, that are left out.
     """
 
-    labels: Array
+    labels: Indices
     image_shape: tuple[int, ...]
     dtype: str
-    blocks: Callable[[], Iterable[Array]]
-    left_out: list[int] = field(default_factory=list)
+    rows: Callable[[Indices, LeaveOut], Iterable[Array]]
 
     @classmethod
     def from_array(cls, images: Array, labels: Array) -> Split:
-        """A split that lies in memory: images (n, C, *spatial), labels (n,)."""
-        return cls(labels, images.shape[1:], str(images.dtype), lambda: [images])
+        """Images (n, C, *spatial) in memory, labels (n,)."""
+        return cls(labels.astype(np.int64), images.shape[1:], str(images.dtype), lambda rows, _: [images[rows]])
+
+    def select(self, indices: Indices) -> Split:
+        """Some of the images, by ascending indices (m,)."""
+        return replace(
+            self, labels=self.labels[indices], rows=lambda rows, leave_out: self.rows(indices[rows], leave_out)
+        )
 
 
 @dataclass
 class _Moments:
     """Mean and standard deviation per channel in one pass.
 
-    Sums are of differences to the channel's first pixel: a constant channel has deviation 0 exactly, and a mean that
-    is large against the deviation cancels nothing.
+    Sums are of differences to the channel's first pixel: a constant channel has standard deviation 0 exactly, and a
+    mean that is large compared with the standard deviation causes no cancellation.
     """
 
     channels: int
@@ -104,6 +111,7 @@ def write_dataset(
     coarse: Sequence[int] | None = None,
     chunk: Sequence[int] | None = None,
     report: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> DatasetInfo:
     """Writes a dataset file (see :mod:`hpcdd.data.format`); nothing stands at ``path`` before it is whole.
 
@@ -116,7 +124,8 @@ def write_dataset(
         coarse: block of pixels along each spatial axis; the images averaged in such blocks are stored as well.
         chunk: pixels along each spatial axis that are stored together (see :mod:`hpcdd.data.chunks`); default: whole
             images.
-        report: hears what a user should know of the pixels.
+        report: called with a line for everything that a user should know of the pixels.
+        progress: called with the numbers of images that have been written.
 
     Returns:
         What the file says of itself.
@@ -145,9 +154,10 @@ def write_dataset(
                         raise UserError(f"images of dtype {split.dtype} can't be stored; use {', '.join(DTYPES)}")
                     if coarse is not None and (fault := misfit(coarse, split.image_shape[1:])):
                         raise UserError(f"{path} was not written: {fault}")
-                    moments = _write_split(file.create_group(split_name), split, compression, coarse, chunk)
+                    group = file.create_group(split_name)
+                    moments, left_out = _write_split(group, split, compression, coarse, chunk, progress)
                     if split_name == "train":
-                        _check_classes(path, file["train/labels"][:], class_names, len(split.left_out))
+                        _check_classes(path, file["train/labels"][:], class_names, left_out)
                         file.attrs["mean"], file.attrs["std"] = _checked(moments, path, report)
                 file.attrs["fingerprint"] = np.bytes_(_accepted(path, described, temporary, file).fingerprint)
             info = replace(_accepted(path, inspect, temporary), path=path.absolute())
@@ -227,8 +237,14 @@ def _fixed(texts: Sequence[str]) -> Array:
 
 
 def _write_split(
-    group: h5py.Group, split: Split, compression: int, coarse: Sequence[int] | None, chunk: Sequence[int] | None
-) -> _Moments:
+    group: h5py.Group,
+    split: Split,
+    compression: int,
+    coarse: Sequence[int] | None,
+    chunk: Sequence[int] | None,
+    progress: Callable[[int], None],
+) -> tuple[_Moments, int]:
+    """Writes a split; gives the statistics of its pixels, and the number of images that were left out."""
     n = len(split.labels)
     images = ImageWriter.create(group, "images", n, split.image_shape, split.dtype, compression, chunk)
     averages = None
@@ -236,29 +252,30 @@ def _write_split(
         shape = (split.image_shape[0], *coarse_shape(split.image_shape[1:], coarse))
         averages = ImageWriter.create(group, "coarse", n, shape, split.dtype, compression, None)
         averages.images.attrs["block"] = np.asarray(coarse, np.int64)
-    step = max(1, _PIECE_BYTES // (int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize))
-    moments = _Moments(split.image_shape[0])
-    for block in _regrouped(split.blocks(), images.images.chunks[0]):
+    step = max(1, _STATISTICS_BYTES // (int(np.prod(split.image_shape)) * np.dtype(split.dtype).itemsize))
+    moments, left_out = _Moments(split.image_shape[0]), list[int]()
+    for block in _regrouped(split.rows(np.arange(n), left_out.append), images.images.chunks[0]):
         interruption.point()
         images.append(block)
         for first in range(0, len(block), step):
-            piece = block[first : first + step]
-            moments.add(piece)
+            part = block[first : first + step]
+            moments.add(part)
             if averages is not None and coarse is not None:
-                averages.append(average(piece, coarse))
+                averages.append(average(part, coarse))
+        progress(len(block))
     start = images.finish()
-    if start != n - len(split.left_out):
-        raise AssertionError(f"the importer gave {start} images for {n} labels, {len(split.left_out)} left out")
+    if start != n - len(left_out):
+        raise AssertionError(f"the importer gave {start} images for {n} labels, {len(left_out)} left out")
     if start == 0:
         raise UserError(f"split {group.name[1:]!r} has no readable image")
     if averages is not None:
         averages.finish()
-    group.create_dataset("labels", data=np.delete(np.asarray(split.labels, np.int64), split.left_out))
-    return moments
+    group.create_dataset("labels", data=np.delete(np.asarray(split.labels, np.int64), left_out))
+    return moments, len(left_out)
 
 
 def _regrouped(blocks: Iterable[Array], rows: int) -> Iterator[Array]:
-    """The same images in pieces of ``rows``, the last one smaller: each chunk is compressed and written once."""
+    """The same images in blocks of ``rows``, the last one smaller: each chunk is compressed and written once."""
     held: list[Array] = []
     count = 0
     for block in blocks:

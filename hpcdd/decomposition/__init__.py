@@ -1,1 +1,1 @@
-"""Boxes over an image, and which rank owns which subdomain; pure."""
+"""Boxes over an image, and which rank owns which subdomain."""

@@ -32,7 +32,7 @@ class Box:
 
     @property
     def size(self) -> int:
-        """Pixels in all."""
+        """Number of pixels."""
         return math.prod(self.shape)
 
     @property
@@ -85,7 +85,7 @@ class Subdomain:
 
 
 def split_evenly(length: int, parts: int) -> list[tuple[int, int]]:
-    """Cuts ``range(length)`` into half-open pieces whose sizes differ by at most one, the larger ones first.
+    """Cuts ``range(length)`` into half-open intervals whose sizes differ by at most one, the larger ones first.
 
     >>> split_evenly(28, 3)
     [(0, 10), (10, 19), (19, 28)]
@@ -206,14 +206,14 @@ class Decomposition:
         """
         largest = [max(box.shape[axis] for box in self.boxes) for axis in range(len(self.image))]
 
-        def grown(box: Box) -> Box:
+        def enlarged(box: Box) -> Box:
             starts = [
                 min(max(0, start - (n - (stop - start)) // 2), limit - n)
                 for start, stop, n, limit in zip(box.start, box.stop, largest, self.image, strict=True)
             ]
             return Box(tuple(starts), tuple(start + n for start, n in zip(starts, largest, strict=True)))
 
-        return replace(self, boxes=tuple(map(grown, self.boxes)))
+        return replace(self, boxes=tuple(map(enlarged, self.boxes)))
 
     def with_coarse(self) -> Self:
         """The same with a coarse subdomain: the image averaged down to at most the size of the largest box.
@@ -248,7 +248,7 @@ class Decomposition:
         """Fraction of the image's pixels that at least one box contains, in (0, 1]."""
         import numpy as np
 
-        # Between neighbouring ends of boxes all pixels are alike; so memory depends on the boxes, not on the image.
+        # The same boxes contain all pixels between neighbouring ends, so memory depends on the boxes, not on the image.
         ends = [
             np.unique([0, length, *(box.start[axis] for box in self.boxes), *(box.stop[axis] for box in self.boxes)])
             for axis, length in enumerate(self.image)

@@ -1,4 +1,4 @@
-"""Who does what: the map rank -> host -> device -> subdomains, and the threads of each rank."""
+"""The map rank -> host -> device -> subdomains, and the threads of each rank."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def assign(num_subdomains: int, num_ranks: int) -> tuple[tuple[range, int], ...]
     """The subdomains and the replica number of every rank; pure, the same on every rank.
 
     With fewer ranks than subdomains each rank owns a balanced block of neighbours, the larger ones last: there is the
-    coarse subdomain, the smallest, and root has other work besides. With N >= S each subdomain has R = N // S ranks,
-    neighbours too, which train copies (replicas) of its CNN; the last N - R S ranks are idle and get an empty range.
+    coarse subdomain, the smallest, and root has additional work. With N >= S each subdomain has R = N // S ranks,
+    also neighbours, which train copies (replicas) of its CNN; the last N - R S ranks are idle and get an empty range.
 
     >>> assign(4, 3)
     ((range(0, 1), 0), (range(1, 2), 0), (range(2, 4), 0))
@@ -65,64 +65,64 @@ class RankPlacement:
 
 @dataclass(frozen=True)
 class RankLayout:
-    """All places, known to every rank.
+    """The placements of all ranks, known to every rank.
 
     Attributes:
         num_subdomains: S.
-        places: the place of every rank, in rank order.
+        placements: one for each rank, in rank order.
     """
 
     num_subdomains: int
-    places: tuple[RankPlacement, ...]
+    placements: tuple[RankPlacement, ...]
 
     def owner(self, subdomain: int) -> int:
         """The rank that owns a subdomain; of several replicas the first."""
-        return next(place.rank for place in self.places if subdomain in place.subdomains)
+        return next(placement.rank for placement in self.placements if subdomain in placement.subdomains)
 
     @property
     def replicas(self) -> int:
         """R: ranks that train copies of one subdomain's CNN."""
-        return 1 + max(place.replica for place in self.places)
+        return 1 + max(placement.replica for placement in self.placements)
 
     @property
     def owned(self) -> list[tuple[int, ...]]:
-        """Of every rank the subdomains for which it speaks: those of the first replicas, each subdomain once."""
-        return [() if place.replica else place.subdomains for place in self.places]
+        """The subdomains that each rank represents: each subdomain once, by the first of its replicas."""
+        return [() if placement.replica else placement.subdomains for placement in self.placements]
 
     @property
     def hosts(self) -> int:
         """Number of different hosts."""
-        return len({place.host for place in self.places})
+        return len({placement.host for placement in self.placements})
 
     def neighbours(self, rank: int) -> int:
         """Number of ranks on a rank's host, itself included."""
-        return sum(place.host == self.places[rank].host for place in self.places)
+        return sum(placement.host == self.placements[rank].host for placement in self.placements)
 
     def warnings(self) -> list[str]:
-        """What the user should know: idle ranks, several ranks on one GPU, processors that compute unlike."""
-        found = []
-        if idle := [place.rank for place in self.places if not place.subdomains]:
-            found.append(
-                f"{len(self.places)} ranks for {self.num_subdomains} subdomains: rank {_listed(idle)} "
+        """What the user should know: idle ranks, several ranks on one GPU, processors whose results differ."""
+        warnings = []
+        if idle := [placement.rank for placement in self.placements if not placement.subdomains]:
+            warnings.append(
+                f"{len(self.placements)} ranks for {self.num_subdomains} subdomains: rank {_listed(idle)} "
                 f"{'is' if len(idle) == 1 else 'are'} idle; "
                 f"use a multiple of {self.num_subdomains} ranks"
             )
         users: dict[tuple[str, str], list[int]] = {}
-        for place in self.places:
-            if place.subdomains and place.device != "cpu":
-                users.setdefault((place.host, place.device_id), []).append(place.rank)
-        found += [
-            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); they take turns unless MPS runs there"
+        for placement in self.placements:
+            if placement.subdomains and placement.device != "cpu":
+                users.setdefault((placement.host, placement.device_id), []).append(placement.rank)
+        warnings += [
+            f"ranks {_listed(ranks)} share one GPU ({host}, {device}); their kernels run concurrently only under MPS"
             for (host, device), ranks in users.items()
             if len(ranks) > 1
         ]
-        if len(kinds := self._ranks_by(lambda place: place.arithmetic)) > 1:
+        if len(kinds := self._ranks_by(lambda placement: placement.arithmetic)) > 1:
             listed = "; ".join(f"rank {_listed(ranks)} on {kind}" for kind, ranks in kinds.items())
-            found.append(
+            warnings.append(
                 f"results differ in their last bits between these processors: {listed}. Copies on several ranks are "
                 "made equal after every epoch; another number of ranks gives other last bits"
             )
-        return found
+        return warnings
 
     def check_devices(self) -> None:
         """Refuses GPUs on some ranks only.
@@ -130,9 +130,9 @@ class RankLayout:
         Raises:
             UserError: naming the ranks of both kinds.
         """
-        kinds = self._ranks_by(lambda place: place.device.partition(":")[0])
+        kinds = self._ranks_by(lambda placement: placement.device.partition(":")[0])
         if len(kinds) > 1:
-            hosts = sorted({self.places[rank].host for rank in kinds["cpu"]})
+            hosts = sorted({self.placements[rank].host for rank in kinds["cpu"]})
             raise UserError(
                 f"rank {_listed(kinds['cuda'])} would work on a GPU, but rank {_listed(kinds['cpu'])} "
                 f"({', '.join(hosts)}) on the CPU, because torch sees no GPU there; all ranks that train must use one "
@@ -140,24 +140,24 @@ class RankLayout:
             )
 
     def _ranks_by(self, kind: Callable[[RankPlacement], str]) -> dict[str, list[int]]:
-        """The ranks that own subdomains, by something of their places."""
-        found: dict[str, list[int]] = {}
-        for place in self.places:
-            if place.subdomains:
-                found.setdefault(kind(place), []).append(place.rank)
-        return found
+        """The ranks that own subdomains, grouped by a property of their placements."""
+        ranks_by_kind: dict[str, list[int]] = {}
+        for placement in self.placements:
+            if placement.subdomains:
+                ranks_by_kind.setdefault(kind(placement), []).append(placement.rank)
+        return ranks_by_kind
 
     def as_list(self) -> list[dict[str, Any]]:
-        """The places as plain data, for environment.json."""
-        return [asdict(place) for place in self.places]
+        """The placements as plain data, for environment.json."""
+        return [asdict(placement) for placement in self.placements]
 
 
 def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
-    """Collective: every rank finds its device and threads, and all learn of all.
+    """Collective: every rank determines its device and threads, and gets the placements of all ranks.
 
     Raises:
-        UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or ``auto`` and some find one, or
-            OMP_NUM_THREADS is no number.
+        UserError: on all ranks, if ``device`` is ``cuda`` and one rank finds no GPU, or ``auto`` and only some find
+            one, or OMP_NUM_THREADS is not a number.
     """
     assigned = assign(num_subdomains, comm.size)
     subdomains, replica = assigned[comm.rank]
@@ -166,7 +166,7 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
     masks, quota = comm.allgather_object(mine), cpu_quota()
     working = [rank for rank in node if assigned[rank][0]]
 
-    def find_place() -> RankPlacement:
+    def find_placement() -> RankPlacement:
         threads = threads_of(mine, [*[masks[rank] for rank in working], *comm.colocated.masks], os.environ, quota)
         gpus = visible_gpus() if subdomains and device != "cpu" else []
         position = sum(1 for rank in working if rank < comm.rank) + comm.colocated.before
@@ -178,12 +178,12 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
             comm.rank, socket.gethostname(), name, device_id, threads, tuple(subdomains), replica, arithmetic
         )
 
-    layout = RankLayout(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_place))))
+    layout = RankLayout(num_subdomains, tuple(comm.allgather_object(comm.on_all(find_placement))))
     comm.on_root(layout.check_devices)
-    places = layout.places
+    placements = layout.placements
     cores = frozenset().union(*[masks[rank] for rank in working], *comm.colocated.masks)
-    others = len(comm.colocated.masks) * places[comm.rank].threads
-    threads = sum(places[rank].threads for rank in working) + others
+    others = len(comm.colocated.masks) * placements[comm.rank].threads
+    threads = sum(placements[rank].threads for rank in working) + others
     comm.oversubscribed = comm.maximum(threads > min(len(cores), quota)) > 0
     return layout
 
@@ -200,10 +200,10 @@ def threads_of(
         mine: numbers of the cores in this rank's affinity mask.
         working: the masks of all ranks on this host that own subdomains.
         environment: a number in its OMP_NUM_THREADS takes precedence.
-        quota: as many cores' time these ranks may take together, see :func:`hpcdd.core.environment.cpu_quota`.
+        quota: number of cores whose time these ranks may use in total, see :func:`hpcdd.core.environment.cpu_quota`.
 
     Raises:
-        UserError: OMP_NUM_THREADS is no number from 1 to :data:`hpcdd.core.environment.MOST_THREADS`.
+        UserError: OMP_NUM_THREADS is not a number from 1 to :data:`hpcdd.core.environment.MOST_THREADS`.
     """
     if wish := environment.get("OMP_NUM_THREADS", "").split(",")[0].strip():
         if not wish.isdecimal() or not 1 <= int(wish) <= MOST_THREADS:
@@ -225,7 +225,7 @@ def choose_device(setting: DeviceSetting, position: int, gpus: Sequence[str]) ->
         gpus: UUIDs of the GPUs that this rank's process sees.
 
     Returns:
-        Name for torch, and what tells it apart from the host's other devices.
+        Name for torch, and an identifier that is unique on the host.
 
     Raises:
         UserError: ``cuda`` without a GPU.

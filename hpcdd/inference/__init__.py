@@ -1,1 +1,1 @@
-"""Trained models as one plain process uses them: loaded, asked, exported. No MPI in here."""
+"""Trained models in use: loaded, applied to new images, evaluated and exported."""

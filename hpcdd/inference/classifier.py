@@ -24,11 +24,11 @@ from ..models.dnn import features_of
 
 Images = TypeVar("Images", torch.Tensor, npt.NDArray[Any])
 _BATCH_PIXELS = 1 << 21
-"""Of a batch, over all channels; what a CNN makes of a pixel is hundreds of bytes."""
+"""Pixels of a batch, over all channels: a CNN needs hundreds of bytes for each."""
 
 
 class SubimageStack(nn.Module):
-    """What CNNs see of images as they are stored: boxes cut out, averaged in blocks where one says so, normalised.
+    """Subimages of images as they are stored: boxes cut out, averaged in blocks for a coarse subdomain, normalised.
 
     Args:
         subdomains: what each CNN sees.
@@ -51,7 +51,7 @@ class SubimageStack(nn.Module):
 
 
 def _flipped(images: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-    """Mirror images along spatial axes."""
+    """The images flipped along spatial axes."""
     bits = bits_of(images)
     flipped = bits.flip([2 + axis for axis in axes])
     return flipped if bits is images else flipped.view(images.dtype)
@@ -104,7 +104,7 @@ class Classifier(nn.Module):
         networks |= {f"coherent_{start}": coherent for start, coherent in model.coherent.items()}
         self.network = networks.get(self.strategy)
         augmentation = Augmentation.from_settings(config.augmentation, self.image_shape[1:])
-        self._mirrors = augmentation.mirrors if augmentation is not None and augmentation.test_flip else ((),)
+        self._flips = augmentation.flips if augmentation is not None and augmentation.test_flip else ((),)
         self.eval()
 
     @property
@@ -133,12 +133,14 @@ class Classifier(nn.Module):
         if self.combines:
             return self._combined(self._local_logits(images))
         if isinstance(self.network, CoherentModel):
-            outputs = zip(*[self.network.outputs(self.subimages(view)) for view in self._views(images)], strict=True)
-            logits = self.network.combined([_mean(its) for its in outputs])
+            outputs = zip(
+                *[self.network.outputs(self.subimages(flipped)) for flipped in self._with_flips(images)], strict=True
+            )
+            logits = self.network.combined([_mean(of_flips) for of_flips in outputs])
         else:
             assert self.network is not None
             network, mean, std = self.network, self.subimages.mean, self.subimages.std
-            logits = _mean([network(normalised(view, mean, std)) for view in self._views(images)])
+            logits = _mean([network(normalised(flipped, mean, std)) for flipped in self._with_flips(images)])
         return logits.double().softmax(-1)
 
     def predict_proba(self, images: Images) -> Images:
@@ -172,22 +174,22 @@ class Classifier(nn.Module):
     def _local_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Float32 (n, S, K)."""
         self._check(images)
-        found = []
-        for view in self._views(images):
-            pairs = zip(self.local, self.subimages(view), strict=True)
-            found.append(torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1))
-        return _mean(found)
+        logits = []
+        for flipped in self._with_flips(images):
+            pairs = zip(self.local, self.subimages(flipped), strict=True)
+            logits.append(torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1))
+        return _mean(logits)
 
-    def _views(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The images, and the mirror images of them that are decided about as well."""
-        return [_flipped(images, axes) if axes else images for axes in self._mirrors]
+    def _with_flips(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The images, and with ``test_flip`` their flips."""
+        return [_flipped(images, axes) if axes else images for axes in self._flips]
 
     def _combined(self, logits: torch.Tensor) -> torch.Tensor:
         if self.strategy in RULES:
             return distribution(self.strategy, scores(RULES[self.strategy], logits))
         assert self.network is not None
-        decided: torch.Tensor = self.network(features_of(logits, self.features).flatten(1))
-        return decided.double().softmax(-1)
+        output: torch.Tensor = self.network(features_of(logits, self.features).flatten(1))
+        return output.double().softmax(-1)
 
     def _check(self, images: torch.Tensor) -> None:
         if images.ndim != 1 + len(self.image_shape) or tuple(images.shape[1:]) != self.image_shape:
@@ -200,12 +202,12 @@ class Classifier(nn.Module):
             raise UserError(f"images are {dtype}; convert them to {self.dtype}, with values as in the data set")
 
     def _in_batches(
-        self, ask: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], images: Images
+        self, compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], images: Images
     ) -> tuple[Images, ...]:
         if isinstance(images, np.ndarray):
-            tensors = self._in_batches(ask, torch.from_numpy(np.ascontiguousarray(images)))
+            tensors = self._in_batches(compute, torch.from_numpy(np.ascontiguousarray(images)))
             return tuple(tensor.numpy() for tensor in tensors)
         device = self.subimages.mean.device
         with torch.inference_mode():
-            batches = [ask(batch.to(device)) for batch in torch.split(images, self.rows)]
+            batches = [compute(batch.to(device)) for batch in torch.split(images, self.rows)]
             return tuple(torch.cat(parts).to(images.device) for parts in zip(*batches, strict=True))

@@ -1,7 +1,7 @@
-"""``hpcdd evaluate``: all strategies of a trained model on a data set, on any number of ranks or alone.
+"""``hpcdd evaluate``: all strategies of a trained model on a data set, on any number of ranks.
 
 Each rank reads the CNNs of its own subdomains, their columns of the DNN's first layer and their boxes, and nothing
-else; what follows is the evaluation and the examination at the end of a run's phases.
+else; then it evaluates and computes the attribution as at the end of a run's phases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..artifacts import metrics
-from ..artifacts.evaluation_cache import Pieces
+from ..artifacts.evaluation_cache import Arrays
 from ..artifacts.evaluation_file import Evaluation
 from ..artifacts.model_file import ModelFile, open_model
 from ..artifacts.names import CLASSIFIERS, STRATEGIES
@@ -43,12 +43,12 @@ from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
 from ..parallel.team import Team, form_team
-from ..phases.attribution import Attribution, examined_rows
+from ..phases.attribution import Attribution, attribution_rows
 from ..phases.attribution_examples import predictions_of
 from ..phases.coherent import evaluate_coherent, feature_widths
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
-from ..phases.local import decided
+from ..phases.local import split_logits
 from ..runs.training_run import ranks_of
 from .evaluate_request import EvaluateRequest
 from .evaluation_problem import build_evaluation_problem, check_output
@@ -60,9 +60,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Task:
-    """The same on every rank: what is wanted, the run's configuration, the problem, and which samples are examined."""
+    """The same on every rank: the request, the run's configuration, the problem, and the samples of the attribution."""
 
-    order: EvaluateRequest
+    request: EvaluateRequest
     config: Config
     problem: Problem
     rows: npt.NDArray[np.int64]
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
-    """Called by all ranks; root prints, and writes what is wanted.
+    """Evaluates a model, called by all ranks; root prints the table and writes the files.
 
     Raises:
         UserError: on all ranks: the model and the data set do not match.
@@ -120,85 +120,86 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     """
     start = time.perf_counter()
     task = comm.on_root(lambda: _task(request))
-    config, problem, split = task.config, task.problem, task.order.split
-    place_of = rank_layout.build(comm, len(problem.decomposition), config.device)
-    place = place_of.places[comm.rank]
-    use_processor(place.threads, place_of.neighbours(comm.rank))
-    kept = sample_storage.decide(comm, config, problem, place_of).of(comm.rank)
-    team = form_team(comm, place_of, config, Flag())
+    config, problem, split = task.config, task.problem, task.request.split
+    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
+    placement = layout.placements[comm.rank]
+    use_processor(placement.threads, layout.neighbours(comm.rank))
+    kept = sample_storage.decide(comm, config, problem, layout).of(comm.rank)
+    team = form_team(comm, layout, config, Flag())
     parts = comm.on_all(lambda: None if team is None else _read(task, team))
     reader = BoxReader(problem.info.path)
-    samples = comm.on_all(lambda: problem.read(reader, place.subdomains, place.device, kept))
-    wanted = parts is not None and parts.global_cnn is not None
-    images = comm.on_all(lambda: problem.read_whole(reader, place.device, kept) if wanted else {})
+    samples = comm.on_all(lambda: problem.read(reader, placement.subdomains, placement.device, kept))
+    has_global = parts is not None and parts.global_cnn is not None
+    images = comm.on_all(lambda: problem.read_whole(reader, placement.device, kept) if has_global else {})
     accuracy: dict[str, Any] = {}
-    pieces: Pieces = {}
+    arrays: Arrays = {}
     if team is not None and parts is not None:
-        labels, examination, share = problem.labels(split), Attribution(team, task.rows), team.share_of_replicas()
+        labels, attribution, sharing = problem.labels(split), Attribution(team, task.rows), team.sharing_of_replicas()
         logits = {
-            s: decided(config, cnn, split, samples[s][split], lambda: None, share) for s, cnn in parts.local.items()
+            s: split_logits(config, cnn, split, samples[s][split], lambda: None, sharing)
+            for s, cnn in parts.local.items()
         }
         seen = [features_of(values, config.aggregation.features) for values in logits.values()]
         accuracy |= rule_accuracies(team, logits, labels) | {"dnn": dnn_accuracy(parts.dnn, seen, labels)}
-        pieces |= examination.rules(logits) | examination.dnn("dnn", parts.dnn, seen)
+        arrays |= attribution.rules(logits) | attribution.dnn("dnn", parts.dnn, seen)
         for name, model in parts.coherent.items():
-            found, seen = evaluate_coherent(team, problem, model, samples, lambda: None, split)
-            accuracy[name], of_parts = found[split]
+            accuracies, seen = evaluate_coherent(team, problem, model, samples, lambda: None, split)
+            accuracy[name], of_parts = accuracies[split]
             accuracy |= {} if of_parts is None else {f"{name}_parts": of_parts}
-            pieces |= examination.dnn(name, model.dnn, seen)
+            arrays |= attribution.dnn(name, model.dnn, seen)
         if parts.global_cnn is not None:
             of_splits, whole = global_accuracies(team, problem, parts.global_cnn, images, lambda: None, split)
             accuracy["global"] = of_splits[split]
-            pieces |= examination.whole("global", whole)
+            arrays |= attribution.whole("global", whole)
     seconds = time.perf_counter() - start
-    return comm.on_root(lambda: _tell(task, accuracy, pieces, seconds, comm.size))
+    return comm.on_root(lambda: _report(task, accuracy, arrays, seconds, comm.size))
 
 
-def _task(wanted: EvaluateRequest) -> _Task:
-    """On root."""
-    check_output(wanted.output)
-    with open_model(model_of(wanted.run), wanted.own) as model:
-        config, problem = build_evaluation_problem(wanted, model)
-    rows = examined_rows(
+def _task(request: EvaluateRequest) -> _Task:
+    """Opens the model and builds the problem, on root."""
+    check_output(request.output)
+    with open_model(model_of(request.run), request.user_factory) as model:
+        config, problem = build_evaluation_problem(request, model)
+    rows = attribution_rows(
         config,
-        problem.samples[wanted.split],
+        problem.samples[request.split],
         len(problem.decomposition),
         problem.info.num_classes,
-        most_rows=problem.samples[wanted.split],
+        most_rows=problem.samples[request.split],
         most_bytes=environment.available_memory() // 4,
     )
-    return _Task(wanted, config, problem, rows)
+    return _Task(request, config, problem, rows)
 
 
 def _read(task: _Task, team: Team) -> _Parts:
     """This rank's part of the model, from its file."""
-    config, problem, own = task.config, task.problem, team.place.subdomains
+    config, problem, subdomains = task.config, task.problem, team.placement.subdomains
     axes = len(problem.decomposition.image)
 
     def ready(cnn: nn.Module) -> nn.Module:
         # As in the training, so that the same kernels give the same bits.
-        cnn.to(team.place.device, memory_format=channels_last(axes))  # type: ignore[call-overload]  # torch's stub lacks it
+        cnn.to(team.placement.device, memory_format=channels_last(axes))  # type: ignore[call-overload]  # torch's stub lacks it
         return cnn
 
-    with open_model(model_of(task.order.run), task.order.own) as model:
+    with open_model(model_of(task.request.run), task.request.user_factory) as model:
         coherent = {}
         for start in config.coherent.starts:
-            cnns = {s: ready(model.coherent_cnn(start, s)) for s in own}
-            dnn = _part_of_dnn(model, f"coherent_{start}/dnn", feature_widths(problem, config.coherent_features), team)
+            cnns = {s: ready(model.coherent_cnn(start, s)) for s in subdomains}
+            dnn = _sharded_dnn(model, f"coherent_{start}/dnn", feature_widths(problem, config.coherent_features), team)
             coherent[f"coherent_{start}"] = ShardedCoherentModel(cnns, dnn, config.coherent_features).eval()
         return _Parts(
-            {s: ready(model.local_cnn(s)) for s in own},
-            _part_of_dnn(model, "dnn", feature_widths(problem, "logits"), team),
+            {s: ready(model.local_cnn(s)) for s in subdomains},
+            _sharded_dnn(model, "dnn", feature_widths(problem, "logits"), team),
             coherent,
             ready(model.global_cnn()) if config.baseline.enabled else None,
         )
 
 
-def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> ShardedDNN:
-    """This rank's part of a DNN; of the first layer its own columns alone are read."""
+def _sharded_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> ShardedDNN:
+    """This rank's part of a DNN; of the first layer only the columns of its subdomains are read."""
     settings = model.config.aggregation if folder == "dnn" else model.config.coherent_dnn
     starts = list(itertools.accumulate(widths, initial=0))
-    blocks = {s: model.columns(folder, starts[s], starts[s + 1]) for s in team.place.subdomains}
+    blocks = {s: model.columns(folder, starts[s], starts[s + 1]) for s in team.placement.subdomains}
     state = model.without_columns(folder)
     bias = state.pop("first.bias")
     with torch.device("meta"):
@@ -208,61 +209,61 @@ def _part_of_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Tea
     return ShardedDNN(blocks, bias, rest, team.reduction()).eval()
 
 
-# -- root tells -------------------------------------------------------------------------------------------------------
+# -- report on root ----------------------------------------------------------------------------------------------------
 
 
-def _tell(task: _Task, accuracy: dict[str, Any], pieces: Pieces, seconds: float, ranks: int) -> Evaluation:
-    """On root: the table, and the files."""
-    found = predictions_of(task.problem, task.order.split, task.config.aggregation.features, task.rows, pieces)
-    # The accuracy is that of all samples, also where some were examined.
+def _report(task: _Task, accuracy: dict[str, Any], arrays: Arrays, seconds: float, ranks: int) -> Evaluation:
+    """Prints the table and writes the files, on root."""
+    predictions = predictions_of(task.problem, task.request.split, task.config.aggregation.features, task.rows, arrays)
+    # The accuracies are those of all samples, even where the other metrics are those of some.
     by_strategy = {
-        name: {**metrics.summary(values, found.labels), "accuracy": accuracy[name]}
-        for name, values in found.strategies.items()
+        name: {**metrics.summary(values, predictions.labels), "accuracy": accuracy[name]}
+        for name, values in predictions.strategies.items()
     }
     content = Evaluation(
         format=1,
-        model=str(task.order.run),
-        dataset=found.dataset,
+        model=str(task.request.run),
+        dataset=predictions.dataset,
         file=str(task.problem.info.path),
-        split=found.split,
-        samples=found.samples,
-        examined=len(found.rows),
+        split=predictions.split,
+        samples=predictions.samples,
+        examined=len(predictions.rows),
         accuracy=Accuracy.model_validate(accuracy),
         metrics=by_strategy,
         seconds=seconds,
         ranks=ranks,
     )
-    if (folder := task.order.output) is not None:
+    if (folder := task.request.output) is not None:
         with writing(folder):
-            found.write(folder / "decisions.h5")
+            predictions.write(folder / "decisions.h5")
             write_json(folder / "evaluation.json", content.content())
-    _print(task, found, content, sys.stdout)
+    _print(task, predictions, content, sys.stdout)
     return content
 
 
-def _print(task: _Task, found: SplitPredictions, content: Evaluation, out: TextIO) -> None:
+def _print(task: _Task, predictions: SplitPredictions, content: Evaluation, out: TextIO) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{task.order.run} on {found.dataset}: {found.split}, {found.samples:,} samples"
+    title = f"{task.request.run} on {predictions.dataset}: {predictions.split}, {predictions.samples:,} samples"
     table = Table("strategy", title=Text(title), title_justify="left")
-    for words in metrics.SUMMARY.values():
-        table.add_column(words, justify="right")
+    for heading in metrics.SUMMARY.values():
+        table.add_column(heading, justify="right")
     fine = len(task.problem.decomposition.boxes)
-    for s, share in enumerate(content.accuracy.local):
-        table.add_row(f"local CNN {s}" if s < fine else f"coarse CNN {s}", f"{share:.4f}")
+    for s, accuracy in enumerate(content.accuracy.local):
+        table.add_row(f"local CNN {s}" if s < fine else f"coarse CNN {s}", f"{accuracy:.4f}")
     table.add_section()
     for name in CLASSIFIERS:
         if name in content.metrics:
             table.add_row(STRATEGIES[name].title, *[f"{content.metrics[name][key]:.4f}" for key in metrics.SUMMARY])
     print_plain(table, 120, out)
-    if not found.is_whole:
+    if not predictions.is_whole:
         print(
-            f"everything but the accuracies is measured on {len(found.rows):,} samples, drawn at random, because root "
-            "has no memory for more",
+            f"everything but the accuracies is measured on {len(predictions.rows):,} samples, drawn at random, because "
+            "root has no memory for more",
             file=out,
         )
     print(f"{content.seconds:.1f} seconds on {content.ranks} rank{'s' if content.ranks > 1 else ''}", file=out)
-    if task.order.output is not None:
-        print(f"evaluation: {task.order.output / 'evaluation.json'}", file=out)
+    if task.request.output is not None:
+        print(f"evaluation: {task.request.output / 'evaluation.json'}", file=out)
     out.flush()

@@ -1,4 +1,4 @@
-"""What ``hpcdd evaluate`` is asked to do; knows neither torch nor MPI."""
+"""The request of ``hpcdd evaluate``; imports neither torch nor MPI."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class EvaluateRequest:
     Attributes:
         run: directory of a run, or its model.h5.
         data: dataset file, or ``embedded``; None for the run's own.
-        split: of it.
+        split: of the data set.
         output: folder for evaluation.json and decisions.h5; None: they are not written.
-        own: see :func:`hpcdd.artifacts.model_file.read_model`.
-        device: where CNNs work.
+        user_factory: see :func:`hpcdd.artifacts.model_file.read_model`.
+        device: where CNNs are evaluated.
     """
 
     run: Path
     data: str | None = None
     split: str = "test"
     output: Path | None = None
-    own: str | None = None
+    user_factory: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

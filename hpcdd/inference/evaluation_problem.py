@@ -1,4 +1,4 @@
-"""What an evaluation has to solve: a trained model, and a split of a data set that fits it. No messages."""
+"""The problem of an evaluation: a trained model, and a split of a data set that fits it. No messages."""
 
 from __future__ import annotations
 
@@ -21,39 +21,38 @@ from ..runs.run_directory import RunDirectory
 from .evaluate_request import EvaluateRequest
 
 
-def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[Config, Problem]:
+def build_evaluation_problem(request: EvaluateRequest, model: ModelFile) -> tuple[Config, Problem]:
     """The run's configuration as the evaluation needs it, and the problem, with one split.
 
     Raises:
         UserError: the data set is not there, or does not fit the model.
     """
     config = model.config
-    known = RunDirectory(order.run).config
+    known = RunDirectory(request.run).config
     if known.exists():  # there the path of the data set is absolute
         config = config.model_copy(update={"data": loading.from_yaml(known.read_text("utf-8"), str(known)).data})
-    wanted = config.data.file if order.data is None else order.data
-    path = resolve(wanted)
+    path = resolve(config.data.file if request.data is None else request.data)
     try:
         info = inspect(path)
     except UserError as error:
-        if order.data is None and not path.exists():
+        if request.data is None and not path.exists():
             raise UserError(f"the data set of the run is gone: {error}, with --data FILE") from error
         raise
-    own = path.absolute() == resolve(config.data.file).absolute()
-    fraction, subset = (config.data.validation_fraction, config.data.subset) if own else (0.0, None)
-    info = with_classes(info, config.data.classes) if own else info
+    is_training_data = path.absolute() == resolve(config.data.file).absolute()
+    fraction, subset = (config.data.validation_fraction, config.data.subset) if is_training_data else (0.0, None)
+    info = with_classes(info, config.data.classes) if is_training_data else info
     _check(info, model)
     rows = split_rows(info, fraction, config.seed, subset)
-    if order.split not in rows:
-        raise UserError(f"--split is {order.split!r}, but {path} has no such split; it has {', '.join(rows)}")
+    if request.split not in rows:
+        raise UserError(f"--split is {request.split!r}, but {path} has no such split; it has {', '.join(rows)}")
     spatial = model.image_shape[1:]
     try:
         decomposition = Decomposition.from_settings(config.decomposition, spatial)
         augmentation = Augmentation.from_settings(config.augmentation, spatial)
     except ValueError as error:
-        raise UserError(f"{order.run} is damaged: {error}") from error
+        raise UserError(f"{request.run} is damaged: {error}") from error
     if decomposition.subdomains != model.subdomains:
-        raise UserError(f"{order.run} is damaged: its boxes do not match its configuration; copy it again")
+        raise UserError(f"{request.run} is damaged: its boxes do not match its configuration; copy it again")
     widths = match_widths(
         config.model.model_copy(update={"local_width": model.local_width}),
         model.image_shape,
@@ -61,11 +60,11 @@ def build_evaluation_problem(order: EvaluateRequest, model: ModelFile) -> tuple[
         len(model.class_names),
     )
     info = dataclasses.replace(info, mean=model.mean, std=model.std)  # images are normalised as in the training
-    one = {order.split: rows[order.split]}
+    one = {request.split: rows[request.split]}
     problem = Problem(info, config.model, one, decomposition, augmentation, widths, 0, 0, 0)
     settings = config.model_copy(
         update={
-            "device": order.device,
+            "device": request.device,
             "data": config.data.model_copy(update={"storage": "auto", "memory": None}),
             "comm": CommSettings(),  # this MPI library need not be that of the training
             # A rank holds samples of its own subdomains, however the model was trained.

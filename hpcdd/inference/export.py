@@ -30,17 +30,17 @@ _INPUT, _OUTPUT = "images", "probabilities"
 Array = npt.NDArray[Any]
 
 
-def run(run: Path, out: Path, strategy: str | None = None, own: str | None = None) -> None:
-    """Exports, checks and says what was made.
+def run(run: Path, out: Path, strategy: str | None = None, user_factory: str | None = None) -> None:
+    """Exports a model, compares the graph with it, and prints a summary.
 
     Args:
         run: directory of a complete run, or its model.h5.
         out: file to make, ``.onnx`` or ``.pt2``.
-        strategy: that decides; None for the best that is trained.
-        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
+        strategy: the strategy that makes the predictions; None for the best one that was trained.
+        user_factory: the user's factory that may be called, see :func:`hpcdd.models.registry.check_consent`.
 
     Raises:
-        UserError: no such model or strategy, another kind of file, or a graph that does not decide as the model does.
+        UserError: no such model or strategy, another kind of file, or a graph whose probabilities differ.
         WriteError: the file can't be written.
     """
     kind = out.suffix.lower()
@@ -53,13 +53,13 @@ def run(run: Path, out: Path, strategy: str | None = None, own: str | None = Non
         )
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"{out} is a folder, or its folder does not exist; name a file in a folder that exists")
-    model = load(run, strategy, own)
-    deviation = (to_onnx if kind == ".onnx" else to_pt2)(model, out)
+    model = load(run, strategy, user_factory)
+    difference = (to_onnx if kind == ".onnx" else to_pt2)(model, out)
     shape = ", ".join(map(str, model.image_shape))
     print(
         f"{out}: {model.strategy}, {model.dtype} {_INPUT} (n, {shape}) to float64 {_OUTPUT} "
         f"(n, {len(model.classes)}), {out.stat().st_size:,} bytes\n"
-        f"  largest deviation from the model's own probabilities: {deviation:.1e}"
+        f"  largest difference from the model's own probabilities: {difference:.1e}"
     )
 
 
@@ -71,10 +71,10 @@ def to_onnx(model: Classifier, path: Path) -> float:
         path: of the file.
 
     Returns:
-        The largest deviation from the model's own probabilities.
+        The largest difference from the model's own probabilities.
 
     Raises:
-        UserError: the model can't be exported, or deviates by more than :data:`TOLERANCE`.
+        UserError: the model can't be exported, or the graph differs by more than :data:`TOLERANCE`.
         WriteError: the file can't be written.
     """
     import onnxruntime
@@ -97,17 +97,17 @@ def to_onnx(model: Classifier, path: Path) -> float:
 
 
 def to_pt2(model: Classifier, path: Path) -> float:
-    """Writes an exported program for ``torch.export.load``; otherwise as :func:`to_onnx`."""
+    """Writes an exported program for ``torch.export.load``; arguments and errors as for :func:`to_onnx`."""
     buffer = io.BytesIO()
     with _quiet():
         torch.export.save(_exported(model), buffer, extra_files=_description(model))
         buffer.seek(0)
         program = torch.export.load(buffer).module()
     with torch.inference_mode():
-        deviation = _checked(model, lambda images: np.asarray(program(torch.from_numpy(images)).numpy()))
+        difference = _checked(model, lambda images: np.asarray(program(torch.from_numpy(images)).numpy()))
     with writing(path):
         write_bytes(path, buffer.getvalue())
-    return deviation
+    return difference
 
 
 def _exported(model: Classifier) -> torch.export.ExportedProgram:
@@ -121,31 +121,32 @@ def _exported(model: Classifier) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("n", min=1)
     try:
         return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
-    except Exception as error:  # torch raises whatever the user's own CNN makes it stumble over
+    except Exception as error:  # torch raises exceptions of any kind
         reason = str(error).strip().splitlines()
         raise UserError(f"this model can't be exported by torch.export: {reason[0] if reason else error!r}") from error
 
 
-def _checked(model: Classifier, ask: Callable[[Array], Array]) -> float:
-    """The greatest deviation of a graph on several sizes of batches.
+def _checked(model: Classifier, graph: Callable[[Array], Array]) -> float:
+    """The largest difference between the probabilities of a graph and of its model, over batches of several sizes.
 
     Raises:
         UserError: it is more than :data:`TOLERANCE`.
     """
-    found = 0.0
+    difference = 0.0
     for count in (1, 3, min(16, model.rows + 1)):
         images = _examples(model, count)
-        expected, answer = model.predict_proba(images), ask(images)
-        found = max(found, float(np.abs(answer - expected).max()))
-    if not found <= TOLERANCE:  # not: NaN compares false
+        expected, answer = model.predict_proba(images), graph(images)
+        difference = max(difference, float(np.abs(answer - expected).max()))
+    if not difference <= TOLERANCE:  # not: NaN compares false
         raise UserError(
-            f"the exported graph deviates from the model by {found:.1e}, but only {TOLERANCE:g} is allowed; not written"
+            f"the exported graph differs from the model by {difference:.1e}, but only {TOLERANCE:g} is allowed; "
+            "not written"
         )
-    return found
+    return difference
 
 
 def _examples(model: Classifier, count: int) -> Array:
-    """Noise (n, C, *spatial) with mean and deviation of the data set's pixels, and of its dtype."""
+    """Noise (n, C, *spatial) with mean, standard deviation and dtype of the data set's pixels."""
     mean, std = (np.asarray(values) for values in (model.subimages.mean, model.subimages.std))
     noise = mean + std * np.random.default_rng(count).standard_normal((count, *model.image_shape))
     dtype = np.dtype(model.dtype)
@@ -161,7 +162,7 @@ def _description(model: Classifier) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters warn and log of what is theirs to mend."""
+    """Silences the exporters, whose warnings and log lines do not concern the user."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

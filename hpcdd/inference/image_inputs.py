@@ -41,7 +41,7 @@ class Batch:
     Attributes:
         names: n of them, as the user may find the image.
         images: (n, C, *spatial), as the data set stored its own.
-        labels: int64 (n,), :data:`UNKNOWN` where the class is not known or none of the model's.
+        labels: int64 (n,), :data:`UNKNOWN` where the class is unknown or is not a class of the model.
     """
 
     names: list[str]
@@ -118,8 +118,8 @@ class _Images:
 
     def _label(self, path: str, classes: Sequence[str]) -> int:
         """By the innermost folder that is named as a class, from the file up to what the user has named."""
-        own = isinstance(self.tree, Files)
-        folders = [Path(path).parent.name] if own else [self.tree.path.name, *Path(path).parent.parts]
+        single_files = isinstance(self.tree, Files)
+        folders = [Path(path).parent.name] if single_files else [self.tree.path.name, *Path(path).parent.parts]
         for folder in (printable(readable(name)) for name in reversed(folders)):
             if folder in classes:
                 return classes.index(folder)
@@ -130,32 +130,32 @@ Source = _Dataset | _Images
 
 
 def open_sources(paths: Sequence[str], model: Classifier, split: str) -> list[Source]:
-    """Opens and checks all that the user has named, before anything is decided.
+    """Opens and checks all that the user has named, before anything is predicted.
 
     Args:
         paths: images, folders or archives of images, dataset files.
-        model: that is to decide.
+        model: the model that makes the predictions.
         split: of dataset files.
 
     Returns:
         The sources in the order of the paths; files that follow each other are one source.
 
     Raises:
-        UserError: a path that is not there or is nothing for this model.
+        UserError: a path does not exist, or has no images for this model.
     """
     opened: list[Source] = []
     for path in paths:
         if path == EMBEDDED_NAME or path.lower().endswith(_DATASETS):
             opened.append(_dataset(resolve(path), model, split))
             continue
-        decode, suffixes, report = _form(model, path)
-        found = dataclasses.replace(_images(path, decode, suffixes), report=report)
+        decode, suffixes, report = _decoding(model, path)
+        source = dataclasses.replace(_images(path, decode, suffixes), report=report)
         before = opened[-1] if opened else None
-        if isinstance(found.tree, Files) and isinstance(before, _Images) and isinstance(before.tree, Files):
-            files = (*before.files, *found.files)
+        if isinstance(source.tree, Files) and isinstance(before, _Images) and isinstance(before.tree, Files):
+            files = (*before.files, *source.files)
             opened[-1] = _Images(Files(files), files, decode, report)
         else:
-            opened.append(found)
+            opened.append(source)
     return opened
 
 
@@ -176,22 +176,22 @@ def _images(path: str, decode: Decoder, suffixes: Sequence[str]) -> _Images:
     files = [name for name in tree.files if name.lower().endswith(tuple(suffixes))]
     if not files:
         raise UserError(f"{path} contains no images that the model can read ({', '.join(sorted(suffixes))})")
-    taken = set(files)
+    used = set(files)
     for name in tree.files:
-        if name not in taken:
+        if name not in used:
             tree.unused.add(name, "not a suffix of images that the model can read")
     return _Images(tree, files, decode)
 
 
-def _form(model: Classifier, path: str) -> tuple[Decoder, Sequence[str], Callable[[], str]]:
-    """How a file becomes an image for this model; the endings by which such files are found in a folder; and what is to
-    be said of them when all have been read.
+def _decoding(model: Classifier, path: str) -> tuple[Decoder, Sequence[str], Callable[[], str]]:
+    """How a file becomes an image for this model; the suffixes of such files in a folder; and what to report when all
+    have been read.
     """
     preparation, shape = model.preparation, model.image_shape
     if isinstance(preparation, VolumePreparation):
         unsuited: list[str] = []
         decode = partial(_volume, preparation=preparation, unsuited=unsuited)
-        return decode, nifti.SUFFIXES, partial(_told, unsuited)
+        return decode, nifti.SUFFIXES, partial(_unsuited_report, unsuited)
     if preparation is not None:
         return pictures.ImageTransform.of(preparation).decode, sorted(pictures.SUFFIXES), str
     if len(shape) != 3 or shape[0] not in (1, 3) or model.dtype not in (None, "uint8"):
@@ -211,8 +211,8 @@ def _volume(content: bytes, where: str, preparation: VolumePreparation, unsuited
     return image
 
 
-def _told(unsuited: Sequence[str]) -> str:
-    """Which volumes the model's window does not suit; empty for none. That may be right, so it is no error."""
+def _unsuited_report(unsuited: Sequence[str]) -> str:
+    """Which volumes the model's window does not suit; empty for none. That may be intended, so it is not an error."""
     if not unsuited:
         return ""
     more = f"; and {len(unsuited) - 1} more" if len(unsuited) > 1 else ""

@@ -11,7 +11,7 @@ from .classifier import Classifier
 
 
 def load(path: str | Path, strategy: str | None = None, own: str | None = None) -> Classifier:
-    """Loads a model from the directory of a complete run, or from its model.h5 alone.
+    """Loads a model from the directory of a complete run, or from its model.h5.
 
     Args:
         path: path of the directory or the file.
@@ -34,7 +34,7 @@ def model_of(path: Path) -> Path:
     """The model.h5 of a run directory; any other path as it is.
 
     Raises:
-        UserError: a folder that is no run, or one whose run is not complete.
+        UserError: the folder is not a run, or its run is not complete.
     """
     try:
         if not path.is_dir():

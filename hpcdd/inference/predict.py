@@ -23,19 +23,19 @@ def run(
     paths: Sequence[str],
     *,
     strategy: str | None = None,
-    own: str | None = None,
+    user_factory: str | None = None,
     format: str = "table",
     output: Path | None = None,
     split: str = "test",
     skip_bad: bool = False,
 ) -> None:
-    """Decides on all images, and then prints or writes what was decided; nothing where one of them can't be read.
+    """Predicts the classes of all images, then prints or writes them; nothing if one of the images can't be read.
 
     Args:
         run: directory of a complete run, or its model.h5.
         paths: images; folders or archives of them; or dataset files.
-        strategy: that decides; None for the best that is trained.
-        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
+        strategy: the strategy that makes the predictions; None for the best one that was trained.
+        user_factory: the user's factory that may be called, see :func:`hpcdd.models.registry.check_consent`.
         format: ``table``, ``csv`` or ``json``.
         output: file to write; None: it is printed.
         split: of dataset files.
@@ -45,20 +45,21 @@ def run(
         UserError: no such model, strategy or images; a bad file, unless these are to be left out.
         WriteError: the file can't be written.
     """
-    model = load(run, strategy, own)
+    model = load(run, strategy, user_factory)
     work = DecodePool(skip_bad=skip_bad)
     sources = open_sources(paths, model, split)
-    found = predict(model, sources, work)
-    text = {"table": found.to_table, "csv": found.to_csv, "json": found.to_json}[format]()
+    predictions = predict(model, sources, work)
+    text = {"table": predictions.to_table, "csv": predictions.to_csv, "json": predictions.to_json}[format]()
     if output is not None:
         with writing(output):
             write_bytes(output, text.encode())
     else:
         sys.stdout.write(text)
-    # What is printed for programs is not mixed with words for people.
+    # Output for programs is not mixed with text for people.
     out = sys.stderr if output is None and format != "table" else sys.stdout
-    if found.accuracy is not None:
-        print(f"accuracy: {found.accuracy:.4f}, {found.right:,} of {found.known:,} images with a known class", file=out)
+    if predictions.accuracy is not None:
+        counts = f"{predictions.correct:,} of {predictions.known:,} images with a known class"
+        print(f"accuracy: {predictions.accuracy:.4f}, {counts}", file=out)
     for note in (*(note for source in sources for note in source.notes()), *work.notes()):
         print(printable(note), file=out)
     if output is not None:
@@ -66,10 +67,10 @@ def run(
 
 
 def predict(model: Classifier, sources: Sequence[Source], work: DecodePool) -> Predictions:
-    """What the model decides on the images of all sources; in memory there is a batch of them at a time.
+    """Predicts the classes of the images of all sources, of which one batch at a time is in memory.
 
     Raises:
-        UserError: a bad file, unless ``work`` leaves them out; or no good one.
+        UserError: a bad file, unless ``work`` skips them; or no image that can be read.
     """
     names: list[str] = []
     columns = []
@@ -80,5 +81,5 @@ def predict(model: Classifier, sources: Sequence[Source], work: DecodePool) -> P
             columns.append((probabilities.argmax(1), probabilities.max(1), local.argmax(2), batch.labels))
     if not columns:
         raise UserError(f"none of the images can be read; {work.report()}")
-    decided, probability, votes, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return Predictions(model.classes, model.strategy, names, decided, probability, votes, labels)
+    predicted, probability, votes, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Predictions(model.classes, model.strategy, names, predicted, probability, votes, labels)

@@ -1,4 +1,4 @@
-"""The batch of the present training step, for layers whose numbers depend on rows that other ranks have."""
+"""The batch of the present training step, for layers whose results depend on rows that other ranks have."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class SharingRanks(Protocol):
 
 
 class Shard(Protocol):
-    """This rank's part of one batch: which of its ``total`` rows."""
+    """This rank's shard of one batch: which of its ``total`` rows."""
 
     @property
     def rows(self) -> slice:
-        """Those of this rank."""
+        """The rows of this rank."""
 
     @property
     def total(self) -> int:
-        """Of the batch."""
+        """Number of rows of the batch."""
 
     @property
     def sharing(self) -> SharingRanks:
-        """Who has the others."""
+        """The ranks that have the other rows."""
 
 
 class BatchContext:
-    """What layers are given for the duration of a step.
+    """The context that layers read during a step.
 
     Attributes:
-        shard: of the step's batch; None outside of steps, where layers take their input as the whole batch.
+        shard: of the step's batch; None outside of steps, where the input of a layer is the whole batch.
     """
 
     def __init__(self) -> None:

@@ -2,8 +2,8 @@
 
 On the CPU, PyTorch's kernels for memory channels last add up float32 one pixel after the other: over 16 x 64 x 128 x
 128 pixels the variance is wrong by one percent (``docs/upstream-batch-norm.md``). Here the same kernels see 64 rows,
-and in each of them many pixels side by side as if they were further channels, which takes no copy; what they give for
-each of these is added up likewise. Kernels on GPUs add up in a tree, and are left as they are.
+and in each of them many pixels side by side as if they were further channels, which takes no copy; the results for
+each of these are added up likewise. Kernels on GPUs add up in a tree, and are left as they are.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .batch_context import BatchContext, SharingRanks
 
 _ADDENDS = 64
-"""Numbers that are added one after the other: so few lose less than 1e-6."""
+"""Numbers that are added one after the other: the error of so short a sum is below 1e-6."""
 _FEW = 1 << 18
-"""Numbers whose sum, added one after the other, is right to 1e-4."""
+"""Numbers whose sum, added one after the other, is accurate to 1e-4."""
 _WIDTH = 1 << 14
 """Numbers of a block's row for each thread: with its coefficients it stays in the cache."""
 
 
 class BatchNorm(_BatchNorm):
-    """What :func:`accurate` makes of PyTorch's batch norm layers.
+    """PyTorch's batch norm layer with accurate sums, see :func:`accurate`.
 
     Attributes:
-        context: of the steps. With a shard in it statistics are taken in training mode over all rows of the batch, with
-            two small messages, one forward and one backward; without, over the input's rows.
+        context: of the training steps. With a shard in it, statistics in training mode are those of all rows of the
+            batch, with two small messages, one forward and one backward; without, those of the input's rows.
         batched: whether it computes inside :func:`torch.func.vmap`.
     """
 
@@ -44,9 +44,9 @@ class BatchNorm(_BatchNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(b, C, ...) -> the same shape, normalised per channel."""
         is_accurate = input.device.type != "cpu" or input.numel() <= _ADDENDS * self.num_features
-        # Fake tensors have shapes alone: nothing is added up, and to go through many blocks would take long.
+        # Fake tensors have only shapes: nothing is added up, and a loop over many blocks would take long.
         is_accurate |= type(input) is not torch.Tensor
-        # What is lost over so few is far below the rounding of bfloat16.
+        # The error over so few numbers is far below the rounding of bfloat16.
         few = input.numel() <= _FEW * self.num_features
         is_accurate |= input.dtype == torch.bfloat16 and few and not self.batched
         shard = None if self.context is None else self.context.shard
@@ -74,7 +74,7 @@ def accurate(network: nn.Module) -> nn.Module:
 
 
 def pytorchs(network: nn.Module) -> nn.Module:
-    """Makes the batch norm layers in ``network`` PyTorch's own again, in place, to be compared with."""
+    """Makes the batch norm layers in ``network`` PyTorch's own ones, in place, for comparisons."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
             module.__class__ = type(module).__bases__[1]
@@ -87,7 +87,7 @@ def _accurate(kind: type[_BatchNorm]) -> type[BatchNorm]:
 
 
 class _Normalise(Function):
-    """Normalises by the batch's statistics, and takes them into the running ones."""
+    """Normalises by the batch's statistics, and updates the running ones."""
 
     @staticmethod
     def forward(
@@ -120,11 +120,11 @@ class _Normalise(Function):
             scale = torch.rsqrt(var + ctx.eps)
             if weight is not None:
                 scale *= weight
-            whole = of_product, of_dy
+            sums = of_product, of_dy
             if ctx.ranks is not None:
-                whole = ctx.ranks.sum(torch.stack(whole).double()).to(scale.dtype).unbind()
+                sums = ctx.ranks.sum(torch.stack(sums).double()).to(scale.dtype).unbind()
             slope = scale / -ctx.count
-            dx = functional.batch_norm(x, mean, var, slope * whole[0], slope * whole[1], training=False, eps=ctx.eps)
+            dx = functional.batch_norm(x, mean, var, slope * sums[0], slope * sums[1], training=False, eps=ctx.eps)
             _add_scaled(dx, dy, scale)
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         return dx, of_product if needs_weight else None, of_dy if needs_bias else None, None, None, None, None, None
@@ -135,20 +135,20 @@ class _BatchedNormalise(Function):
 
     @staticmethod
     def forward(*_: Any) -> Any:
-        """Nobody calls it outside vmap."""
+        """Not called: the operation is used only inside vmap."""
         raise NotImplementedError
 
     @staticmethod
     def setup_context(*_: Any) -> None:
-        """Nobody differentiates it: that is left to what it consists of."""
+        """Nothing to save: :class:`_Normalise`, which it calls, is differentiated."""
 
     @staticmethod
     def vmap(_: Any, in_dims: Any, x: torch.Tensor, *arguments: Any) -> Any:
         """Takes x (S, n, C, ...) and (S, C) of each parameter and buffer."""
         x = x.movedim(in_dims[0], 1)
         flat = [
-            values.movedim(place, 0).view(-1) if isinstance(values, torch.Tensor) else values
-            for values, place in zip(arguments, in_dims[1:], strict=True)
+            values.movedim(dim, 0).view(-1) if isinstance(values, torch.Tensor) else values
+            for values, dim in zip(arguments, in_dims[1:], strict=True)
         ]
         y = _Normalise.apply(x.flatten(1, 2), *flat)  # type: ignore[no-untyped-call]
         return y.unflatten(1, x.shape[1:3]), 1
@@ -156,7 +156,7 @@ class _BatchedNormalise(Function):
 
 def _statistics(x: torch.Tensor, ranks: SharingRanks | None) -> tuple[torch.Tensor, torch.Tensor, Any]:
     """Mean and biased variance of x (b, C, ...) per channel, (C,), and the number of pixels per channel."""
-    dtype = torch.promote_types(x.dtype, torch.float32)  # sums in 16 bits would be worth little
+    dtype = torch.promote_types(x.dtype, torch.float32)  # sums in 16 bits would be inaccurate
     count = x.numel() // x.shape[1]
     if x.device.type == "cpu":
         mean, var = _moments(_rows(x), dtype)
@@ -166,13 +166,13 @@ def _statistics(x: torch.Tensor, ranks: SharingRanks | None) -> tuple[torch.Tens
         return mean, var, count
     # Sums of squares about each rank's own mean, and the means' own spread: nothing cancels (Chan, Golub, LeVeque).
     # A GPU is waited for once, before the message.
-    own = torch.cat([mean.double(), var.double(), mean.new_full((1,), count, dtype=torch.float64)])
-    everyone = ranks.gather(own)
+    of_this_rank = torch.cat([mean.double(), var.double(), mean.new_full((1,), count, dtype=torch.float64)])
+    everyone = ranks.gather(of_this_rank)
     counts, (means, variances) = everyone[:, -1], everyone[:, :-1].chunk(2, dim=1)
     total = counts.sum()
-    whole_mean = counts @ means / total
-    whole_var = counts @ (variances + (means - whole_mean) ** 2) / total
-    return whole_mean.to(dtype), whole_var.to(dtype), total
+    total_mean = counts @ means / total
+    total_var = counts @ (variances + (means - total_mean) ** 2) / total
+    return total_mean.to(dtype), total_var.to(dtype), total
 
 
 def _moments(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,9 +180,9 @@ def _moments(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
     channels, rest = rows.shape[1], len(rows) % _ADDENDS
     if len(rows) == rest:
         return torch.batch_norm_update_stats(rows.to(dtype), None, None, 0.0)
-    found = [torch.batch_norm_update_stats(block.to(dtype), None, None, 0.0) for (block,) in _blocks(rows)]
-    last = found.pop() if rest else None
-    means, variances = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+    moments = [torch.batch_norm_update_stats(block.to(dtype), None, None, 0.0) for (block,) in _blocks(rows)]
+    last = moments.pop() if rest else None
+    means, variances = moments[0] if len(moments) == 1 else map(torch.cat, zip(*moments, strict=True))
     k = means.numel() // channels
     mean, var = means, variances
     if k > 1:  # in double precision, where the order of addends doesn't matter
@@ -191,9 +191,9 @@ def _moments(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
         mean, var = mean.to(dtype), variances.view(k, channels).sum(0).div_(k).add_(spread)
     if last is not None:
         part = rest / len(rows)
-        apart = last[0] - mean
-        mean = mean + part * apart
-        var = (1 - part) * (var + part * apart**2) + part * last[1]
+        difference = last[0] - mean
+        mean = mean + part * difference
+        var = (1 - part) * (var + part * difference**2) + part * last[1]
     return mean, var
 
 
@@ -204,16 +204,18 @@ def _gradient_sums(
 
     def sums(dy: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
         k = x.shape[1] // len(mean)
-        _, *found = torch.ops.aten.native_batch_norm_backward(
+        _, *gradients = torch.ops.aten.native_batch_norm_backward(
             dy, x, None, _repeated(mean, k), _repeated(var, k), None, None, False, eps, [False, True, True]
         )
-        return [values.view(k, -1).sum(0) for values in found]
+        return [values.view(k, -1).sum(0) for values in gradients]
 
     if x.device.type != "cpu":
         of_product, of_dy = sums(dy, x)
         return of_product, of_dy
-    found = [sums(*block) for block in _blocks(_rows(dy), _rows(x))]
-    of_product, of_dy = found[0] if len(found) == 1 else (torch.stack(its).sum(0) for its in zip(*found, strict=True))
+    of_blocks = [sums(*block) for block in _blocks(_rows(dy), _rows(x))]
+    of_product, of_dy = (
+        of_blocks[0] if len(of_blocks) == 1 else (torch.stack(each).sum(0) for each in zip(*of_blocks, strict=True))
+    )
     return of_product, of_dy
 
 
@@ -232,7 +234,7 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def _blocks(*matrices: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-    """Matrices (n, C), cut alike into blocks (64, k * C), k rows side by side; last the rest, (n % 64, C)."""
+    """Matrices (n, C), cut at the same rows into blocks (64, k * C), k rows side by side; the rest (n % 64, C) last."""
     n, channels = matrices[0].shape
     full = n - n % _ADDENDS
     step = _ADDENDS * max(1, _WIDTH * torch.get_num_threads() // channels)

@@ -1,4 +1,4 @@
-"""CNNs of one shape as one: every kernel works on all of them at once (torch.func.vmap over stacked parameters).
+"""CNNs of one shape as one network: every kernel computes all of them (torch.func.vmap over stacked parameters).
 
 A small CNN leaves most of a GPU idle, and on a CPU its layers take less time than starting them. A convolution of S
 CNNs becomes one grouped convolution, a batch norm one over all their channels.
@@ -20,14 +20,14 @@ from .layers import ALL_BITS, Dropout, words_of
 
 
 class BatchedNetworks(nn.Module):
-    """S CNNs of one shape. Their own parameters and buffers become views into the stack's: to train it trains them.
+    """S CNNs of one shape. Their parameters and buffers become views of the stacked ones, so training it trains them.
 
     Args:
         cnns: by subdomain; from :func:`hpcdd.models.registry.create`, of hpcdd's own families, or parts of such ones;
             on one device.
 
     Attributes:
-        cnns: the same. To compute with one of them alone, in evaluation mode, is to see what the stack has learnt.
+        cnns: the same. Each can be evaluated by itself, in evaluation mode, with the trained parameters.
         generators: by subdomain, from which its dropout draws, on the CNNs' device.
         leaves: the parameters of all CNNs, (S, ...) each: what an optimizer gets.
         where: for each CNN's own parameters, the leaf and the number in it.
@@ -54,7 +54,7 @@ class BatchedNetworks(nn.Module):
         }
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """In training mode: float (S, n, C, *spatial) -> what the CNNs give, (S, n, K)."""
+        """In training mode: float (S, n, C, *spatial) -> outputs of the CNNs, (S, n, K)."""
         (template,) = self._template
         template.train(self.training)
 
@@ -68,14 +68,14 @@ class BatchedNetworks(nn.Module):
 def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """The tensors stacked, (S, ...), each in its own memory layout; they become views of it."""
     first = tensors[0]
-    whole = torch.empty_strided(
+    stacked = torch.empty_strided(
         (len(tensors), *first.shape), (first.numel(), *first.stride()), dtype=first.dtype, device=first.device
     )
     with torch.no_grad():
-        for part, tensor in zip(whole, tensors, strict=True):
+        for part, tensor in zip(stacked, tensors, strict=True):
             part.copy_(tensor)
             tensor.data = part
-    return whole
+    return stacked
 
 
 def _on_meta(cnn: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
@@ -92,7 +92,7 @@ def _on_meta(cnn: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module
 
 
 class _StackedDropout(nn.Module):
-    """Dropout inside vmap: each CNN multiplies by what it would have drawn alone."""
+    """Dropout inside vmap: each CNN draws the factors that it would draw unstacked."""
 
     def __init__(self, dropout: Dropout, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -107,18 +107,18 @@ class _StackedDropout(nn.Module):
     def draw(self, x: torch.Tensor) -> torch.Tensor:
         """Factors for x (S, n, ...)."""
         shape = x.shape[1:]
-        words = torch.empty(len(self.generators), words_of(shape.numel()), dtype=torch.int64, device=x.device)
-        for row, generator in zip(words, self.generators, strict=True):
+        random_bits = torch.empty(len(self.generators), words_of(shape.numel()), dtype=torch.int64, device=x.device)
+        for row, generator in zip(random_bits, self.generators, strict=True):
             row.random_(*ALL_BITS, generator=generator)
-        return self.dropout.factors_of(words, shape, x.dtype)
+        return self.dropout.factors_of(random_bits, shape, x.dtype)
 
 
 class _Factors(Function):
-    """Dropout's factors: constants, which vmap lets each CNN draw."""
+    """Dropout's factors: constants, drawn for each CNN inside vmap."""
 
     @staticmethod
     def forward(x: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Of one CNN that stands alone."""
+        """The factors of one CNN outside vmap."""
         return draw(x.unsqueeze(0)).squeeze(0)
 
     @staticmethod
@@ -128,5 +128,5 @@ class _Factors(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-        """Of all CNNs."""
+        """The factors of all CNNs."""
         return draw(x.movedim(in_dims[0], 0)), 0

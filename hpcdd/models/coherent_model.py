@@ -18,12 +18,12 @@ from .random_modules import scale_dropout
 
 
 class CoherentModel(nn.Module):
-    """CNN_0 ... CNN_{S-1} side by side, and the DNN on what they give.
+    """CNN_0 ... CNN_{S-1} side by side, and the DNN on their outputs.
 
     Args:
         cnns: S local CNNs.
         dnn: takes their outputs side by side.
-        features: what the DNN sees of each CNN: ``logits``, ``probabilities`` or ``penultimate``.
+        features: the DNN's input from each CNN: ``logits``, ``probabilities`` or ``penultimate``.
     """
 
     def __init__(self, cnns: Sequence[nn.Module], dnn: DNN, features: str) -> None:
@@ -37,7 +37,7 @@ class CoherentModel(nn.Module):
         return self.combined(self.outputs(subimages))
 
     def outputs(self, subimages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What the DNN sees of each CNN, (n, F)."""
+        """The inputs of the DNN from each CNN, (n, F)."""
         return [output_of(cnn, images, self.features) for cnn, images in zip(self.cnns, subimages, strict=True)]
 
     def combined(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -49,7 +49,7 @@ class CoherentModel(nn.Module):
 
 
 def output_of(cnn: nn.Module, images: torch.Tensor, features: str) -> torch.Tensor:
-    """What the DNN sees of one local CNN that :func:`prepare_cnn` made: float (n, C, *spatial) -> (n, F)."""
+    """The DNN's input from one local CNN that :func:`prepare_cnn` made: float (n, C, *spatial) -> (n, F)."""
     return features_of(cnn(images), features)
 
 
@@ -71,17 +71,17 @@ class Penultimate(nn.Module):
         return self.cnn.classifier  # type: ignore[return-value]  # see check_features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
+        """Float (n, C, *spatial) -> input of the last layer, (n, F)."""
         output: torch.Tensor = self.cnn.penultimate(images)  # type: ignore[operator]  # see check_features
         return output
 
 
 def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float, frozen: int = 0) -> nn.Module:
-    """Makes a local CNN a part of the coherent model: with its last layer or without, and what of it is trained.
+    """Makes a local CNN a part of the coherent model: with or without its last layer, its first stages frozen or not.
 
     Args:
         cnn: the CNN; changed in place.
-        features: what the DNN sees.
+        features: the DNN's input.
         dropout_scale: factor on the dropout rates.
         frozen: first stages that are not trained, see :meth:`hpcdd.models.fast.Fast.freeze`.
     """
@@ -95,7 +95,7 @@ def check_features(cnn: nn.Module, name: str) -> None:
     """Refuses ``penultimate`` features of a CNN that does not offer them.
 
     Raises:
-        UserError: the user's own CNN lacks ``penultimate`` or ``classifier``.
+        UserError: a user's CNN lacks ``penultimate`` or ``classifier``.
     """
     if not callable(getattr(cnn, "penultimate", None)) or not isinstance(getattr(cnn, "classifier", None), nn.Linear):
         raise UserError(

@@ -60,7 +60,7 @@ def rest_of(units: Sequence[int], dropout: float) -> nn.Sequential:
 
 
 def create_dnn(settings: AggregationSettings, widths: Sequence[int], num_classes: int, seed: int) -> DNN:
-    """The DNN of the ``aggregation`` section with initial parameters, put together from what any rank can draw.
+    """The DNN of the ``aggregation`` section with initial parameters, assembled from blocks that any rank can draw.
 
     Args:
         settings: ``aggregation`` section.
@@ -86,7 +86,7 @@ def initial_block(hidden: int, width: int, inputs: int, seed: int, subdomain: in
         width: features of this subdomain.
         inputs: features of all subdomains.
         seed: the run's seed.
-        subdomain: s; the same block on whichever rank it is drawn.
+        subdomain: s; its block does not depend on the rank that draws it.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, _STREAM, subdomain=subdomain))
     bound = 1 / math.sqrt(inputs)
@@ -105,8 +105,8 @@ def initial_rest(
 
 
 def features_of(logits: torch.Tensor, features: str) -> torch.Tensor:
-    """What the DNN sees of class logits (..., K): themselves, or their softmax (as in the papers).
+    """The DNN's input for class logits (..., K): the logits themselves, or their softmax (as in the papers).
 
-    Logits keep the difference between a sure and a very sure CNN.
+    Logits keep the difference between a confident and a very confident CNN.
     """
     return functional.softmax(logits, dim=-1) if features == "probabilities" else logits

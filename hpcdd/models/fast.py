@@ -97,12 +97,12 @@ class Fast(nn.Module):
         return logits
 
     def penultimate(self, images: torch.Tensor) -> torch.Tensor:
-        """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
+        """Float (n, C, *spatial) -> input of the last layer, (n, F)."""
         features: torch.Tensor = self.groups(self.activation(self.whitening(images)))
         return features.flatten(2).amax(2)
 
     def freeze(self, stages: int) -> None:
-        """The first stages keep their parameters and compute as in evaluation, of which the whitening is the first."""
+        """Freezes the first stages in evaluation mode; the whitening is the first stage."""
         self._frozen = [self.whitening, *self.groups][:stages]
         for stage in self._frozen:
             stage.requires_grad_(False).eval()
@@ -115,7 +115,7 @@ class Fast(nn.Module):
         return self
 
     @torch.no_grad()
-    def take_data(self, images: torch.Tensor) -> None:
+    def init_whitening(self, images: torch.Tensor) -> None:
         """Sets the whitening filters: +-eigenvectors of the covariance of patches, over their standard deviations.
 
         Args:

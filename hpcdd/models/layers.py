@@ -57,15 +57,15 @@ class Dropout(nn.Dropout):
         return input * self.factors(input)
 
     def factors(self, x: torch.Tensor) -> torch.Tensor:
-        """Draws what dropout multiplies x (n, ...) by, from torch's global random state."""
-        words = torch.empty(words_of(x.numel()), dtype=torch.int64, device=x.device)
-        return self.factors_of(words.random_(*ALL_BITS), x.shape, x.dtype)
+        """Draws the factors of dropout for x (n, ...) from torch's global random state."""
+        random_bits = torch.empty(words_of(x.numel()), dtype=torch.int64, device=x.device)
+        return self.factors_of(random_bits.random_(*ALL_BITS), x.shape, x.dtype)
 
-    def factors_of(self, words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """What dropout multiplies by: 0, or the inverse of the share that stays on average.
+    def factors_of(self, random_bits: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """The factors of dropout: 0, or the inverse of the fraction that is kept on average.
 
         Args:
-            words: random int64 (..., :func:`words_of` as many values), drawn with :data:`ALL_BITS`.
+            random_bits: random int64 (..., :func:`words_of` of the number of values), drawn with :data:`ALL_BITS`.
             shape: (n, ...) of what is multiplied.
             dtype: of the result.
 
@@ -73,14 +73,14 @@ class Dropout(nn.Dropout):
             (..., *shape), in memory channels last.
         """
         dropped = min(round(self.p * _VALUES), _VALUES - 1)
-        values = words.view(torch.int16)[..., : math.prod(shape)]
-        found = torch.empty(values.shape, dtype=dtype, device=words.device)
-        # Compared straight into floats: a mask in between would cost as much again.
-        torch.ge(values, dropped - _VALUES // 2, out=found).mul_(_VALUES / (_VALUES - dropped))
-        several = words.shape[:-1]
+        values = random_bits.view(torch.int16)[..., : math.prod(shape)]
+        factors = torch.empty(values.shape, dtype=dtype, device=random_bits.device)
+        # The comparison writes floats directly: a mask in between would double the cost.
+        torch.ge(values, dropped - _VALUES // 2, out=factors).mul_(_VALUES / (_VALUES - dropped))
+        several = random_bits.shape[:-1]
         if len(shape) < 3:
-            return found.view(*several, *shape)
-        return found.view(*several, shape[0], *shape[2:], shape[1]).movedim(-1, len(several) + 1)
+            return factors.view(*several, *shape)
+        return factors.view(*several, shape[0], *shape[2:], shape[1]).movedim(-1, len(several) + 1)
 
 
 def words_of(values: int) -> int:

@@ -24,16 +24,16 @@ def scale_dropout(network: nn.Module, factor: float) -> None:
 
 
 def foreign_draws(network: nn.Module, images: torch.Tensor) -> list[str]:
-    """What draws random numbers in ``network`` outside of dropout modules, found by one forward pass.
+    """Finds what draws random numbers in ``network`` outside of dropout modules, by one forward pass.
 
     Args:
         network: put into training mode, its dropout modules into evaluation mode.
-        images: a batch (n, C, *spatial); n is best a number that no other axis has.
+        images: a batch (n, C, *spatial); n should differ from the length of every other axis.
 
     Returns:
         Names of the functions, and of dropout modules whose input does not have n rows.
     """
-    found: set[str] = set()
+    draws: set[str] = set()
     network.train()
     handles = []
     for name, module in network.named_modules():
@@ -41,16 +41,16 @@ def foreign_draws(network: nn.Module, images: torch.Tensor) -> list[str]:
 
             def check(_: nn.Module, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
                 if inputs and len(inputs[0]) != len(images):
-                    found.add(f"{name} on {len(inputs[0])} rows of {len(images)} samples")
+                    draws.add(f"{name} on {len(inputs[0])} rows of {len(images)} samples")
 
             handles.append(module.eval().register_forward_pre_hook(check))
     before = _other_states()
-    with torch.no_grad(), _Draws(found):
+    with torch.no_grad(), _Draws(draws):
         network(images)
-    found.update(name for name, state in _other_states().items() if state != before[name])
+    draws.update(name for name, state in _other_states().items() if state != before[name])
     for handle in handles:
         handle.remove()
-    return sorted(found)
+    return sorted(draws)
 
 
 def _other_states() -> dict[str, object]:
@@ -61,15 +61,15 @@ def _other_states() -> dict[str, object]:
 
 
 class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Takes down which of PyTorch's functions draw random numbers: they carry a tag."""
+    """Records which of PyTorch's functions draw random numbers: they carry a tag."""
 
-    def __init__(self, found: set[str]) -> None:
+    def __init__(self, draws: set[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._found = found
+        self._draws = draws
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
-            self._found.add(f"torch's {func.overloadpacket.__name__}")
+            self._draws.add(f"torch's {func.overloadpacket.__name__}")
         return func(*args, **(kwargs or {}))

@@ -1,14 +1,15 @@
-"""From the name in the configuration to a CNN."""
+"""Builds the CNN that a configuration names: of one of hpcdd's families, or from the user's factory."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,40 +27,40 @@ from .resnet import ResNet
 from .vgg import VGG
 
 Factory = Callable[..., nn.Module]
-_NOT_THE_USERS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), importlib.__file__ or "", "<frozen")
-"""Beginnings of the names of files whose lines tell a user nothing of his own code."""
+_FOREIGN_FILES = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), importlib.__file__ or "", "<frozen")
+"""Prefixes of the names of files that do not belong to the user's code, for tracebacks."""
 
 
 MODULES = "HPCDD_MODEL_MODULES"
 """Environment variable: the modules and packages, with commas, whose code a configuration may name; unset: any."""
 
 
-def check_admitted(settings: ModelSettings) -> None:
-    """For commands that train what a configuration says, which is to run the code that it names.
+def check_allowed(settings: ModelSettings) -> None:
+    """Refuses a user's factory that the environment does not allow; for commands that train.
 
     Raises:
-        UserError: :data:`MODULES` is set, and does not name the module of the user's own factory.
+        UserError: :data:`MODULES` is set, and does not name the module of the user's factory.
     """
     listed = os.environ.get(MODULES)
-    if settings.is_own and listed is not None and not _is_listed(settings, listed):
+    if settings.has_user_factory and listed is not None and not _is_listed(settings, listed):
         raise UserError(
             f"model.name is {settings.name!r}, but {MODULES} is {listed!r} and allows no other module; add it there, "
             "separated by a comma, if you trust it"
         )
 
 
-def check_consent(settings: ModelSettings, own: str | None) -> None:
-    """For commands that look at what others may have written, a configuration or a model file: it decides on no code.
+def check_consent(settings: ModelSettings, user_factory: str | None) -> None:
+    """Refuses a user's factory that was not allowed by name; for commands that read files that others may have written.
 
     Args:
         settings: ``model`` section of the configuration.
-        own: the factory that the user has admitted by its name.
+        user_factory: ``package.module:factory`` that may be imported and called; None for none.
 
     Raises:
-        UserError: the network's factory is another one, and :data:`MODULES` does not name its module.
+        UserError: the configuration names another factory, and :data:`MODULES` does not name its module.
     """
-    check_admitted(settings)
-    if settings.is_own and MODULES not in os.environ and settings.name != own:
+    check_allowed(settings)
+    if settings.has_user_factory and MODULES not in os.environ and settings.name != user_factory:
         raise UserError(
             f"model.name is {settings.name!r}, whose code would run here; if you trust it, allow it with --own "
             f"{settings.name} (hpcdd.load: own={settings.name!r}), or its module in the variable {MODULES}"
@@ -85,7 +86,7 @@ def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int
         (:mod:`hpcdd.models.batch_norm`).
 
     Raises:
-        UserError: the user's own factory can't be imported or does not give such a module, or the images are too small.
+        UserError: the user's factory can't be imported or does not return such a module, or the images are too small.
     """
     if match := re.fullmatch(r"vgg(\d+)", settings.name):
         network: nn.Module = VGG(int(match[1]), input_shape, num_classes, width, settings.vgg_dropout)
@@ -99,11 +100,11 @@ def create(settings: ModelSettings, input_shape: Sequence[int], num_classes: int
                 f"model.name is {settings.name!r}, but the CNNs see {error}; use larger subimages"
             ) from error
     else:
-        network = _create_own(settings.name, settings.options, input_shape, num_classes, width)
+        network = _call_user_factory(settings.name, settings.options, input_shape, num_classes, width)
     return accurate(network)
 
 
-def _create_own(
+def _call_user_factory(
     name: str, options: Mapping[str, Any], input_shape: Sequence[int], num_classes: int, width: int
 ) -> nn.Module:
     module_name, _, attribute = name.partition(":")
@@ -111,7 +112,7 @@ def _create_own(
         imported = _imported(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise UserError(
-            f"model.name is {name!r}, but it can't be imported ({_told(error)}); "
+            f"model.name is {name!r}, but it can't be imported ({_summary(error)}); "
             f"start where {module_name!r} lies, or put its folder on PYTHONPATH of all ranks (Open MPI: `mpirun -x "
             "PYTHONPATH`)"
         ) from error
@@ -123,13 +124,9 @@ def _create_own(
         )
     if not callable(factory):
         raise UserError(f"model.name is {name!r}, which is a {type(factory).__name__}; it must be a function")
-    try:
+    arguments = f"input_shape {tuple(input_shape)}, num_classes, width and model.options {dict(options)}"
+    with _reported(f"model.name is {name!r}; calling it with {arguments} fails"):
         module = factory(input_shape=tuple(input_shape), num_classes=num_classes, width=width, **options)
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"model.name is {name!r}; calling it with input_shape {tuple(input_shape)}, num_classes, width and "
-            f"model.options {dict(options)} fails: {_told(error)}"
-        ) from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.name is {name!r}, which returns a {type(module).__name__}, not a torch.nn.Module")
     if any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
@@ -151,70 +148,72 @@ def count_parameters(settings: ModelSettings, input_shape: Sequence[int], num_cl
 
 
 def template(settings: ModelSettings, input_shape: Sequence[int], num_classes: int, width: int) -> nn.Module:
-    """:func:`create`'s CNN without memory, on device ``meta``; the user's own, which may not work there, on the CPU."""
-    with torch.device("cpu" if settings.is_own else "meta"):
+    """:func:`create`'s CNN without memory, on device ``meta``; a user's CNN, which may not work there, on the CPU."""
+    with torch.device("cpu" if settings.has_user_factory else "meta"):
         return create(settings, input_shape, num_classes, width)
 
 
-def check_own(settings: ModelSettings, subimage_shapes: Sequence[Sequence[int]], num_classes: int, width: int) -> None:
-    """Tries the user's own factory on two empty subimages of every shape, before ranks rely on it.
-
-    Raises:
-        UserError: it can't be built, or does not give two rows of K logits.
-    """
-    if not settings.is_own:
-        return
-    for shape in dict.fromkeys(tuple(shape) for shape in subimage_shapes):
-        network = create(settings, shape, num_classes, width).eval()
-        try:
-            with torch.inference_mode():
-                logits = network(torch.zeros(2, *shape))
-        except (Exception, SystemExit) as error:
-            raise UserError(
-                f"model.name is {settings.name!r}, which fails on a batch of shape {(2, *shape)}: {_told(error)}"
-            ) from error
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if found != (2, num_classes):
-            raise UserError(
-                f"model.name is {settings.name!r}, which maps a batch of shape {(2, *shape)} to {found}; it must "
-                f"return logits of shape {(2, num_classes)}"
-            )
-
-
-def draws_of_own(
-    settings: ModelSettings, shapes: Sequence[Sequence[int]], num_classes: int, width: int
-) -> tuple[str, ...]:
-    """What draws random numbers in the user's own CNN where hpcdd can neither share nor scale them.
+def check_user_factory(settings: ModelSettings, shapes: Sequence[Sequence[int]], num_classes: int, width: int) -> None:
+    """Calls a user's CNN on two empty images of every shape, before ranks rely on it.
 
     Args:
-        settings: ``model`` section of the configuration; hpcdd's own families draw in known modules only.
+        settings: ``model`` section of the configuration; hpcdd's own families need no check.
         shapes: (C, *spatial) of its inputs.
         num_classes: K.
         width: channels of its first block.
 
     Raises:
+        UserError: it can't be built, or does not return two rows of K logits.
+    """
+    if not settings.has_user_factory:
+        return
+    for shape in dict.fromkeys((2, *shape) for shape in shapes):
+        network = create(settings, shape[1:], num_classes, width).eval()
+        fault = f"model.name is {settings.name!r}, which fails on a batch of shape {shape}"
+        with _reported(fault), torch.inference_mode():
+            logits = network(torch.zeros(shape))
+        returned = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if returned != (2, num_classes):
+            raise UserError(
+                f"model.name is {settings.name!r}, which maps a batch of shape {shape} to {returned}; it must return "
+                f"logits of shape {(2, num_classes)}"
+            )
+
+
+def draws_of_user_factory(
+    settings: ModelSettings, shapes: Sequence[Sequence[int]], num_classes: int, width: int
+) -> tuple[str, ...]:
+    """What draws random numbers in a user's CNN where hpcdd can neither share nor scale them.
+
+    Args:
+        settings, shapes, num_classes, width: as for :func:`check_user_factory`.
+
+    Raises:
         UserError: it fails in training mode.
     """
-    if not settings.is_own:
+    if not settings.has_user_factory:
         return ()
-    found: set[str] = set()
-    for shape in dict.fromkeys(tuple(shape) for shape in shapes):
-        batch = torch.zeros(7, *shape)
-        network = create(settings, shape, num_classes, width)
-        try:
-            found.update(foreign_draws(network, batch))
-        except (Exception, SystemExit) as error:
-            raise UserError(
-                f"model.name is {settings.name!r}, which fails in training mode on a batch of shape "
-                f"{tuple(batch.shape)}: {_told(error)}"
-            ) from error
-    return tuple(sorted(found))
+    draws: set[str] = set()
+    for shape in dict.fromkeys((7, *shape) for shape in shapes):
+        network = create(settings, shape[1:], num_classes, width)
+        with _reported(f"model.name is {settings.name!r}, which fails in training mode on a batch of shape {shape}"):
+            draws.update(foreign_draws(network, torch.zeros(shape)))
+    return tuple(sorted(draws))
 
 
-def _told(error: BaseException) -> str:
-    """An exception of the user's code with the innermost place in it: a traceback in one line."""
-    told = f"{type(error).__name__}: {error}"
+@contextlib.contextmanager
+def _reported(fault: str) -> Iterator[None]:
+    """Turns any exception of the user's code in the ``with`` block into a UserError: the fault, and the exception."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{fault}: {_summary(error)}") from error
+
+
+def _summary(error: BaseException) -> str:
+    """An exception of the user's code and the innermost line of it: a traceback in one line."""
+    text = f"{type(error).__name__}: {error}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_NOT_THE_USERS):
-            return f"{told}; {frame.filename}:{frame.lineno}"
-    return told
+        if not frame.filename.startswith(_FOREIGN_FILES):
+            return f"{text}; {frame.filename}:{frame.lineno}"
+    return text

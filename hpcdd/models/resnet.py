@@ -62,6 +62,6 @@ class ResNet(nn.Module):
         return logits
 
     def penultimate(self, images: torch.Tensor) -> torch.Tensor:
-        """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
+        """Float (n, C, *spatial) -> input of the last layer, (n, F)."""
         maps: torch.Tensor = self.features(images)
         return maps.flatten(2).mean(dim=2)

@@ -34,7 +34,7 @@ def filled(template: Network, group: h5py.Group) -> Network:
     """A network on the CPU with the parameters and buffers that :func:`write_state` stored.
 
     Args:
-        template: the network, on device ``meta``; the user's own one is on the CPU.
+        template: the network, on device ``meta``, or on the CPU if it is a user's CNN.
         group: of the file. Before memory is taken for a network on ``meta`` it is compared with what the file holds.
 
     Raises:
@@ -43,9 +43,9 @@ def filled(template: Network, group: h5py.Group) -> Network:
     expected, stored = template.state_dict(), _datasets(group)
     for name in dict.fromkeys([*expected, *stored]):
         wanted = tuple(expected[name].shape) if name in expected else "no parameter of that name"
-        found = tuple(stored[name].shape) if name in stored else "no parameter of that name"
-        if found != wanted:
-            raise ValueError(f"{group.name}/{name}: its network has {wanted}, the file {found}")
+        stored_shape = tuple(stored[name].shape) if name in stored else "no parameter of that name"
+        if stored_shape != wanted:
+            raise ValueError(f"{group.name}/{name}: its network has {wanted}, the file {stored_shape}")
     made = on_host(template) if any(t.is_meta for t in expected.values()) else template
     made.load_state_dict(read_state(group))
     return made
@@ -81,6 +81,6 @@ def on_host(template: Network) -> Network:
 
 
 def _datasets(group: h5py.Group) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    group.visititems(lambda name, item: found.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)
-    return found
+    datasets: dict[str, Any] = {}
+    group.visititems(lambda name, item: datasets.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)
+    return datasets

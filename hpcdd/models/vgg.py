@@ -55,6 +55,6 @@ class VGG(nn.Module):
         return logits
 
     def penultimate(self, images: torch.Tensor) -> torch.Tensor:
-        """Float (n, C, *spatial) -> what comes into the last layer, (n, F)."""
+        """Float (n, C, *spatial) -> input of the last layer, (n, F)."""
         features: torch.Tensor = self.dense(self.features(images))
         return features

@@ -1,7 +1,9 @@
-"""Width matching: local CNNs that are "proportionally smaller" than the global CNN, exactly."""
+"""Width matching: local CNNs with in total at most as many parameters as the global CNN."""
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,9 +28,9 @@ def match_widths(
     subimage_shapes: Sequence[Sequence[int]],
     num_classes: int,
 ) -> Widths:
-    """Finds the largest local width for which all S local CNNs together have at most the global CNN's parameters.
+    """Finds the largest local width for which all S local CNNs have in total at most the global CNN's parameters.
 
-    All local CNNs share one width; their parameters differ where their subimages do. With an integer
+    All local CNNs have the same width; their parameters differ where their subimages do. With an integer
     ``model.local_width`` nothing is searched.
 
     Args:
@@ -38,42 +40,37 @@ def match_widths(
         num_classes: K.
 
     Raises:
-        UserError: even local CNNs of width 1 have more parameters than the global CNN, or the user's own factory
-            does not heed the width.
+        UserError: even local CNNs of width 1 have more parameters than the global CNN, or the user's factory ignores
+            the width.
     """
-    counted: dict[tuple[tuple[int, ...], int], int] = {}
 
-    def parameters(shape: Sequence[int], width: int) -> int:
-        key = (tuple(shape), width)
-        if key not in counted:
-            counted[key] = count_parameters(settings, shape, num_classes, width)
-        return counted[key]
+    @functools.cache
+    def parameters(shape: tuple[int, ...], width: int) -> int:
+        return count_parameters(settings, shape, num_classes, width)
 
     def local_parameters(width: int) -> tuple[int, ...]:
-        return tuple(parameters(shape, width) for shape in subimage_shapes)
+        return tuple(parameters(tuple(shape), width) for shape in subimage_shapes)
 
-    budget = parameters(image_shape, settings.width)
+    def total(width: int) -> int:
+        return sum(local_parameters(width))
+
+    budget = parameters(tuple(image_shape), settings.width)
     if settings.local_width != "match":
         width = settings.local_width
         return Widths(settings.width, width, budget, local_parameters(width))
-    if sum(local_parameters(1)) > budget:
+    if total(1) > budget:
         raise UserError(
-            f"{len(subimage_shapes)} local CNNs of width 1 have {sum(local_parameters(1)):,} parameters, more than the "
-            f"global CNN of width {settings.width} ({budget:,}); increase model.width, use fewer subdomains, or set "
+            f"{len(subimage_shapes)} local CNNs of width 1 have {total(1):,} parameters, more than the global "
+            f"CNN of width {settings.width} ({budget:,}); increase model.width, use fewer subdomains, or set "
             "model.local_width to a number"
         )
-    low, high = 1, 2  # low fits; high is to be the first that does not
-    while sum(local_parameters(high)) <= budget:
+    low, high = 1, 2  # low fits
+    while total(high) <= budget:
         if local_parameters(high) == local_parameters(low):
             raise UserError(
                 f"model.name is {settings.name!r}, whose number of parameters does not grow with the width, so widths "
                 "can't be matched; set model.local_width to a number"
             )
         low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if sum(local_parameters(middle)) <= budget:
-            low = middle
-        else:
-            high = middle
-    return Widths(settings.width, low, budget, local_parameters(low))
+    width = bisect.bisect_right(range(high), budget, low + 1, key=total) - 1
+    return Widths(settings.width, width, budget, local_parameters(width))

@@ -1,8 +1,8 @@
 """A duplicate of COMM_WORLD, collectives on numpy buffers, and their count.
 
-Arrays travel by upper-case (buffer) calls, small metadata as pickled bytes through the same calls. Whoever waits
-for a rank that works long (root's aggregation, the slowest local CNN) sleeps between tests of a nonblocking
-call, so that a core which that rank needs is not burnt by spinning.
+Arrays are sent by upper-case (buffer) calls, small metadata as pickled bytes through the same calls. A rank that waits
+for one that works long (root's aggregation, the slowest local CNN) sleeps between tests of a nonblocking call, so
+that it does not take a core from that rank by spinning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 
 ROOT = 0
 _LARGEST_MESSAGE = 1 << 30  # bytes; keeps every count far below 2**31
-_STEP_PAUSE = 200e-6  # seconds; longest sleep of a rank that waits for the others within a training step
+_STEP_PAUSE = 200e-6  # seconds; longest pause of a rank that waits for the others within a training step
 
 
 class Comm:
@@ -45,7 +45,7 @@ class Comm:
         ledger: counts the traffic; communicators that were split off write into the same one.
         oversubscribed: whether more threads than cores work on a host, so that waiting within a step must not spin.
         family: every communicator of the job that this rank belongs to.
-        diminished: whether ranks have been lost and the rest goes on, see :mod:`hpcdd.mpi.fault_tolerance`.
+        diminished: whether ranks have been lost and the others continue, see :mod:`hpcdd.mpi.fault_tolerance`.
         startup: where the time before this rank's first step goes.
         colocated: what else works on this rank's host.
     """
@@ -65,13 +65,13 @@ class Comm:
         self.diminished, self.startup, self.colocated = False, Startup(), ColocatedRanks()
 
     def revoke(self) -> None:
-        """Ends the use of every communicator of the job, in that mode: whoever waits in one gets an error."""
+        """Revokes every communicator of the job, in fault-tolerant mode: a rank that waits in one gets an error."""
         for mpi in self.family:
             with contextlib.suppress(Exception):  # it is revoked already, or of ranks that are gone
                 mpi.Revoke()
 
     def become(self, mpi: MPI.Comm) -> None:
-        """Goes on with the communicator of those who live; what was split off before is void."""
+        """Replaces the communicator by that of the surviving ranks; what was split off before is void."""
         self.mpi, self.rank, self.size = mpi, mpi.Get_rank(), mpi.Get_size()
         self.ledger = Ledger(self.rank)
         self.family[:] = [mpi]
@@ -109,7 +109,7 @@ class Comm:
     def duplicate(self) -> Self:
         """Collective: the same ranks, with clocks and counters that begin now; for one of several runs."""
         made = type(self)(self.mpi.Dup())
-        made.startup, made.colocated = Startup(again=True), self.colocated
+        made.startup, made.colocated = Startup(from_now=True), self.colocated
         return made
 
     def free(self) -> None:
@@ -149,12 +149,12 @@ class Comm:
             result = work()
         except UserError as error:
             problem = type(error), str(error), error.agreed > 0
-        if together := agreed(self.allgather_object(problem)):
-            raise together
+        if combined := agreed(self.allgather_object(problem)):
+            raise combined
         return cast(T, result)
 
     def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:
-        """The largest ``value`` of all ranks, on every rank; ranks that come early sleep and call ``poll``."""
+        """The largest ``value`` of all ranks, on every rank; early ranks sleep between calls of ``poll``."""
         mine, largest = np.array([value], np.int64), np.zeros(1, np.int64)
         with self.counted("Iallreduce", 2 * mine.nbytes):
             sleep_until(self.mpi.Iallreduce(mine, largest, op=library().MAX).Test, poll)
@@ -163,7 +163,7 @@ class Comm:
     # -- small metadata ----------------------------------------------------------------------------------------------
 
     def broadcast_object(self, value: T, root: int = ROOT) -> T:
-        """Root's ``value`` (pickled) on every rank; the others sleep until root is there."""
+        """Root's ``value`` (pickled) on every rank; the others wait for root without spinning."""
         payload = pickle.dumps(value) if self.rank == root else b""
         size = np.array([len(payload)], np.int64)
         with self.counted("Ibcast", size.nbytes):
@@ -176,9 +176,9 @@ class Comm:
     def gather_object(self, value: T) -> list[T] | None:
         """The ``value`` (pickled) of every rank in rank order on root, None elsewhere."""
         payload = np.frombuffer(pickle.dumps(value), np.uint8)
-        own, sizes = np.array([payload.size], np.int64), np.empty(self.size, np.int64)
+        size, sizes = np.array([payload.size], np.int64), np.empty(self.size, np.int64)
         with self.counted("Iallgather", sizes.nbytes):
-            sleep_until(self.mpi.Iallgather(own, sizes).Test)
+            sleep_until(self.mpi.Iallgather(size, sizes).Test)
         counts = sizes.tolist()
         parts = self.gather(payload, counts)
         if parts is None:
@@ -204,18 +204,18 @@ class Comm:
         """
         part = np.ascontiguousarray(part).reshape(-1)
         whole = np.empty(sum(counts), part.dtype) if self.is_root else None
-        for window, own, inside in _windows(counts, self.rank, part.itemsize):
-            piece = part[own]
-            size = piece.nbytes if whole is None else whole[window].nbytes - piece.nbytes
+        for window, part_slice, inside in _windows(counts, self.rank, part.itemsize):
+            chunk = part[part_slice]
+            size = chunk.nbytes if whole is None else whole[window].nbytes - chunk.nbytes
             with self.counted("Gatherv", size):
-                self.mpi.Gatherv(piece, None if whole is None else [whole[window], inside], root=ROOT)
+                self.mpi.Gatherv(chunk, None if whole is None else [whole[window], inside], root=ROOT)
         return whole
 
     def sum(self, values: Any, result: Any) -> None:
         """Allreduce: ``result`` becomes the sum of all ranks' ``values``, on every rank.
 
         Both are contiguous and of one shape and dtype: arrays of numpy, or tensors, which may be a GPU's memory. On an
-        oversubscribed host ranks that come early sleep, but over tensors: MPI adds on a GPU in blocking calls only.
+        oversubscribed host early ranks don't spin, except for tensors: MPI adds on a GPU in blocking calls only.
         """
         if self.oversubscribed and isinstance(values, np.ndarray):
             self.finish_sum(self.start_sum(values, result))
@@ -224,12 +224,12 @@ class Comm:
             self.mpi.Allreduce(values, result)
 
     def start_sum(self, values: Array, result: Array) -> MPI.Request:
-        """As :meth:`sum`, but only begun: both arrays are left alone until :meth:`finish_sum`."""
+        """As :meth:`sum`, but only started: neither array may be accessed until :meth:`finish_sum`."""
         with self.counted("Iallreduce", 2 * values.nbytes):
             return self.mpi.Iallreduce(values, result)
 
     def finish_sum(self, request: MPI.Request) -> None:
-        """Waits for what :meth:`start_sum` has begun."""
+        """Waits for what :meth:`start_sum` has started."""
         with self.ledger.waiting():
             if self.oversubscribed:
                 sleep_until(request.Test, longest=_STEP_PAUSE)
@@ -248,17 +248,17 @@ class Comm:
         """Root's contiguous ``array`` into the array of the same shape and dtype on every other rank."""
         flat = array.reshape(-1).view(np.uint8)
         for start in range(0, flat.size, _LARGEST_MESSAGE):
-            piece = flat[start : start + _LARGEST_MESSAGE]
-            with self.counted("Ibcast", piece.nbytes):
-                sleep_until(self.mpi.Ibcast(piece, root=root).Test)
+            chunk = flat[start : start + _LARGEST_MESSAGE]
+            with self.counted("Ibcast", chunk.nbytes):
+                sleep_until(self.mpi.Ibcast(chunk, root=root).Test)
 
     def scatter(self, whole: Array | None, part: Array, counts: Sequence[int]) -> None:
         """Scatterv: ``counts[r]`` elements of root's flat ``whole`` (None elsewhere) into rank r's flat ``part``."""
-        for window, own, inside in _windows(counts, self.rank, part.itemsize):
-            piece = part[own]
+        for window, part_slice, inside in _windows(counts, self.rank, part.itemsize):
+            chunk = part[part_slice]
             message = None if whole is None else [whole[window], inside]
-            with self.counted("Scatterv", piece.nbytes if whole is None else whole[window].nbytes):
-                sleep_until(self.mpi.Iscatterv(message, piece, root=ROOT).Test)
+            with self.counted("Scatterv", chunk.nbytes if whole is None else whole[window].nbytes):
+                sleep_until(self.mpi.Iscatterv(message, chunk, root=ROOT).Test)
 
     def to_root(self, array: Array, source: int) -> None:
         """Moves ``array`` (contiguous, any size) from rank ``source`` into root's array of the same shape and dtype.
@@ -269,13 +269,13 @@ class Comm:
         if source == ROOT or self.rank not in (ROOT, source):
             return
         for start in range(0, flat.size, _LARGEST_MESSAGE):
-            piece = flat[start : start + _LARGEST_MESSAGE]
+            chunk = flat[start : start + _LARGEST_MESSAGE]
             if self.is_root:
-                with self.counted("Recv", piece.nbytes):
-                    self.mpi.Recv(piece, source=source)
+                with self.counted("Recv", chunk.nbytes):
+                    self.mpi.Recv(chunk, source=source)
             else:
-                with self.counted("Send", piece.nbytes):
-                    self.mpi.Send(piece, dest=ROOT)
+                with self.counted("Send", chunk.nbytes):
+                    self.mpi.Send(chunk, dest=ROOT)
 
     def receive_bytes(self, channel: MPI.Comm, tag: int) -> npt.NDArray[np.uint8]:
         """The next message with ``tag`` from any rank on a side channel, however long; it is known to be there."""
@@ -354,7 +354,7 @@ def duplicate_of(mpi: MPI.Comm) -> Comm:
     """A duplicate of a communicator, so that its messages can't meet the caller's; collective.
 
     Raises:
-        UserError: the MPI library lets one thread alone communicate.
+        UserError: the MPI library allows only one thread to communicate.
     """
     level, needed = library().Query_thread(), library().THREAD_SERIALIZED
     if level < needed:  # on a GPU gradients are ready in a thread of torch's

@@ -1,4 +1,4 @@
-"""What one rank has met alone: it says so and ends the whole job, so that no rank waits for ever."""
+"""An exception on one rank only: it is printed, and ends the whole job, so that no rank waits for ever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.texts import printable_lines
 from .communicator import Comm
 
 _DEFERENCE = 2.0
-"""Seconds that a rank leaves to others that may say the same, or know more, and end the job."""
+"""Seconds in which other ranks that may print the same, or more, can end the job first."""
 
 
 def fail(comm: Comm, error: BaseException) -> None:
@@ -21,7 +21,7 @@ def fail(comm: Comm, error: BaseException) -> None:
     where, code, turn = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, 0
     if isinstance(error, UserError | DivergedError):
         text, code = f"{where}: {error}\n", error.exit_code
-        if isinstance(error, DivergedError):  # whoever trains together meets it at the same step
+        if isinstance(error, DivergedError):  # all ranks of one training notice it at the same step
             turn = (not comm.is_root) + error.heard
     elif isinstance(error, KeyboardInterrupt):  # before hpcdd.mpi.stop handles it; Ctrl-C is for all ranks
         text, code, turn = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root

@@ -1,10 +1,10 @@
-"""Going on without ranks that have died, under Open MPI's fault-tolerant mode (ULFM): `mpirun --with-ft ulfm`.
+"""Continuing without ranks that have died, in Open MPI's fault-tolerant mode (ULFM): `mpirun --with-ft ulfm`.
 
 A rank that is killed shows on the others as an error of the next MPI call. They revoke all communicators, so that
-nobody waits for ever, shrink them to those who live, and go on as a smaller job from the checkpoints: that is all that
-it takes, since a run can be resumed on any number of ranks.
+no rank waits for ever, shrink them to the surviving ranks, and continue as a smaller job from the checkpoints, since a
+run can be resumed on any number of ranks.
 
-What was found with Open MPI 5.0.11 and shapes this file: an agreement must be polled, for MPI_Comm_shrink spins;
+Findings with Open MPI 5.0.11 that shape this file: an agreement must be polled, for MPI_Comm_shrink spins;
 MPI_Comm_ishrink does not work; MPI_Abort of one rank does not end the job; MPI_Finalize may hang after several losses.
 """
 
@@ -25,7 +25,7 @@ def check() -> None:
     """Refuses to begin where losses can't be survived.
 
     Raises:
-        UserError: the job was not started in the fault-tolerant mode.
+        UserError: the job was not started in fault-tolerant mode.
     """
     if not is_fault_tolerant():
         raise UserError(
@@ -35,7 +35,7 @@ def check() -> None:
 
 
 def regroup(comm: Comm) -> list[int]:
-    """Collective over those who live: ``comm`` becomes the communicator of them; all that was split off is void.
+    """Collective over the surviving ranks: ``comm`` becomes their communicator; all that was split off is void.
 
     Args:
         comm: all ranks of the job so far.
@@ -44,16 +44,16 @@ def regroup(comm: Comm) -> list[int]:
         The numbers, so far, of the ranks that are lost.
     """
     comm.revoke()
-    old, found = comm.mpi, comm.mpi
+    old, survivors = comm.mpi, comm.mpi
     while True:
-        _agree(found, True)
-        found = found.Shrink()
-        if _agree(found, True):
+        _agree(survivors, True)
+        survivors = survivors.Shrink()
+        if _agree(survivors, True):
             break
-        found.Revoke()
-    gone = type(old.Get_group()).Difference(old.Get_group(), found.Get_group())
+        survivors.Revoke()
+    gone = type(old.Get_group()).Difference(old.Get_group(), survivors.Get_group())
     lost = type(gone).Translate_ranks(gone, list(range(gone.Get_size())), old.Get_group())
-    comm.become(found)
+    comm.become(survivors)
     return [int(rank) for rank in lost]
 
 
@@ -67,7 +67,7 @@ def leave(comm: Comm, exit_code: int) -> None:
 
 
 def _agree(mpi: object, fine: bool) -> bool:
-    """Whether all are fine and nobody is newly lost; the same on all who live. Ranks that come early sleep."""
+    """Whether no more ranks are lost and all are ``fine``; the same on all surviving ranks. Early ranks don't spin."""
     flag = np.array([fine], np.int32)
     mpi.Ack_failed()  # type: ignore[attr-defined]  # what is known would raise
     try:

@@ -1,4 +1,4 @@
-"""What the launcher (mpirun, srun, a shell) tells a process in its environment, known before MPI is started.
+"""What the launcher (mpirun, srun, a shell) has set in a process's environment, known before MPI is started.
 
 With it N processes that were meant to be one job but came up as N jobs of one rank are refused, commands
 that need no MPI print once under mpirun, and nohup is respected.
@@ -52,14 +52,14 @@ _VARIABLES = (
 def from_environment(environment: Mapping[str, str] | None = None) -> Launch:
     """Reads the launcher's variables; a process that nothing launched is rank 0 of 1."""
     environment = os.environ if environment is None else environment
-    found = [
+    launches = [
         Launch(kind, int(environment[rank]), int(environment[size]))
         for kind, rank, size in _VARIABLES
         if environment.get(rank, "").isdecimal() and environment.get(size, "").isdecimal()
     ]
-    if not found:
+    if not launches:
         return Launch("none", 0, 1)
-    first, last = found[0], found[-1]
+    first, last = launches[0], launches[-1]
     by_srun = first.kind == "mpich" and last == replace(first, kind="slurm")
     local = _local(environment, by_srun or first.kind == "slurm") or (first.rank, 1)
     return replace(first, by_srun=by_srun, local_rank=local[0], local_size=local[1])
@@ -69,8 +69,8 @@ def _local(environment: Mapping[str, str], by_srun: bool) -> tuple[int, int] | N
     """Number among the processes on this host, and how many these are; None where the launcher does not say."""
     rank, size = "SLURM_LOCALID", ""
     if by_srun:  # tasks of each node, such as 4(x2),3
-        found = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
-        tasks = [tasks for tasks, times in found for _ in range(int(times or 1))]
+        entries = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+        tasks = [tasks for tasks, times in entries for _ in range(int(times or 1))]
         node = environment.get("SLURM_NODEID", "")
         size = tasks[int(node)] if node.isdecimal() and int(node) < len(tasks) else ""
     else:
@@ -93,8 +93,8 @@ def handle(signals: Iterable[int], handler: Callable[[int, FrameType | None], No
     Returns:
         By signal what was done before.
     """
-    heard = [s for s in signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
-    return {signum: signal.signal(signum, handler) for signum in heard}
+    handled = [s for s in signals if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+    return {signum: signal.signal(signum, handler) for signum in handled}
 
 
 def ignore(signals: Iterable[int]) -> None:
@@ -184,17 +184,17 @@ def check_size(launch: Launch, library_version: str, size: int) -> None:
 def choose_network(launch: Launch, library_version: str, environment: MutableMapping[str, str] = os.environ) -> None:
     """Has the MPICH of the extra ``[mpi]`` meet by libfabric under srun; to be called before MPI is initialised.
 
-    Its UCX tells the others its address by PMI together with what lies behind it in memory, 4 KiB in all (seen in
-    MPICH 5.0.2). Slurm cuts lines behind 1,024 characters. Whether they are longer is chance; where they are, the ranks
-    wait for ever in MPI_Init. libfabric's address is 16 bytes. A choice of the user's is left alone.
+    Its UCX sends its address by PMI with whatever follows it in memory, 4 KiB in all (seen in MPICH 5.0.2). Slurm
+    truncates lines after 1,024 characters. Whether they are longer is chance; where they are, the ranks wait for ever
+    in MPI_Init. libfabric's address is 16 bytes. A choice of the user's is not changed.
 
     Args:
         launch: from :func:`from_environment`.
         library_version: text of ``MPI_Get_library_version``.
         environment: of this process; MPIR_CVAR_CH4_NETMOD may be added.
     """
-    told = any(name.endswith("_CH4_NETMOD") for name in environment)  # behind MPIR_CVAR, MPIR_PARAM or MPICH
-    if launch.by_srun and "ch4:ucx ofi" in library_version and not told:
+    chosen = any(name.endswith("_CH4_NETMOD") for name in environment)  # after MPIR_CVAR, MPIR_PARAM or MPICH
+    if launch.by_srun and "ch4:ucx ofi" in library_version and not chosen:
         environment["MPIR_CVAR_CH4_NETMOD"] = "ofi"
 
 
@@ -210,5 +210,5 @@ def _mismatch(launch: Launch, library_version: str) -> str:
     )
     return (
         f"{launcher} started {launch.size} processes, but they can't connect: mpi4py has loaded {library}, so each "
-        f"would train alone as a job of one rank. To make them one job, {fix}"
+        f"would train as a job of one rank. To make them one job, {fix}"
     )

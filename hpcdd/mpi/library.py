@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -16,14 +16,14 @@ import psutil
 from ..core.errors import UserError
 
 _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "prte", "orterun", "orted")
-_PATIENCE = 5.0
+_LAUNCHER_TIMEOUT = 5.0
 """Seconds that a launcher gets to end the job."""
-_GRACE = 3.0
+_ABORT_TIMEOUT = 3.0
 """Seconds after which a process that could not abort the job ends itself."""
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an exception says that a rank has died (in the fault-tolerant mode; else the job dies with it)."""
+    """Whether an exception says that a rank has died (in fault-tolerant mode; without it the job dies, too)."""
     MPI = library()
     lost = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
     return isinstance(error, MPI.Exception) and error.Get_error_class() in lost
@@ -62,6 +62,16 @@ def set_finalize_timeout(seconds: float, what: str, exit_code: int) -> None:
 _END: list[tuple[float, str, int]] = []
 
 
+@contextlib.contextmanager
+def preserved_finalize_timeout() -> Iterator[None]:
+    """What is set in the block by :func:`set_finalize_timeout` does not apply after it."""
+    before = _END.copy()
+    try:
+        yield
+    finally:
+        _END[:] = before
+
+
 def finalize() -> None:
     """Ends MPI, see :func:`set_finalize_timeout`."""
     MPI = library()
@@ -84,7 +94,7 @@ def finalize() -> None:
 
 
 def is_fault_tolerant() -> bool:
-    """Whether the job was started in Open MPI's fault-tolerant mode, where a rank may die and the others live."""
+    """Whether the job was started in Open MPI's fault-tolerant mode, where the other ranks survive the death of one."""
     return os.environ.get("OMPI_MCA_mpi_ft_enable") in ("1", "true")  # noqa: SIM112 - its name
 
 
@@ -93,14 +103,14 @@ def abort(exit_code: int, revoke: Callable[[], None]) -> None:
 
     Args:
         exit_code: of the job.
-        revoke: ends the use of all communicators, in the fault-tolerant mode, where MPI_Abort would end one rank only.
+        revoke: ends the use of all communicators, in fault-tolerant mode, where MPI_Abort would end one rank only.
     """
     if is_fault_tolerant():
         _stop_launcher()
         revoke()
-        time.sleep(_PATIENCE)
+        time.sleep(_LAUNCHER_TIMEOUT)
         os._exit(exit_code)
-    timer = threading.Timer(_GRACE, lambda: os._exit(exit_code))  # another thread may hang within MPI
+    timer = threading.Timer(_ABORT_TIMEOUT, lambda: os._exit(exit_code))  # another thread may hang within MPI
     timer.daemon = True
     timer.start()
     library().COMM_WORLD.Abort(exit_code)

@@ -1,8 +1,8 @@
-"""A request to stop: a signal to one rank or to all becomes one decision of the whole job.
+"""A request to stop: on a signal to one rank or to all, all ranks of the job agree to stop.
 
-The handler sets a flag and nothing else. A rank that sees its flag at a step boundary tells root, and root tells all
-others, by an empty-handed message on the side channel; no rank sends anything while nobody wants to stop, so the
-local phase stays without messages. At the end of each phase all ranks agree.
+The handler only sets a flag. A rank that sees its flag at a step boundary notifies root, and root notifies all others,
+by a message on the side channel; no rank sends anything without a request, so the local phase stays without messages.
+At the end of each phase all ranks agree.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Stop:
     Args:
         comm: all ranks.
         channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
-        above: of the job, where these ranks are a group of it: it handles the signals, and all groups stop together.
+        above: of the job, where these ranks are a group of it: it handles the signals, and all groups stop.
     """
 
     def __init__(self, comm: Comm, channel: MPI.Comm, above: Stop | None = None) -> None:
@@ -49,7 +49,7 @@ class Stop:
         self._signum = 0
         self._since = 0.0
         self._phase = ""
-        self._told = False
+        self._forwarded = False
         self._outgoing: list[tuple[MPI.Request, object]] = []
 
     def listen(self) -> None:
@@ -78,7 +78,7 @@ class Stop:
             raise StopRequest(self._signum, self._phase)
 
     def poll(self) -> None:
-        """Takes other ranks' requests in and passes an own one on; does not raise."""
+        """Receives other ranks' requests and forwards this rank's own; does not raise."""
         if self._above is not None:
             self._above.poll()
             self._signum = self._signum or self._above._signum
@@ -87,19 +87,19 @@ class Stop:
             # From that rank: under srun over two nodes MPICH 5 was seen to hang in a receive from any.
             self._channel.Recv(message, source=self._about.Get_source(), tag=_TAG)
             self._signum = self._signum or int(message[0])
-        if self._signum and not self._told:
-            self._told = True
+        if self._signum and not self._forwarded:
+            self._forwarded = True
             self._phase = self._comm.phase_name
             message = np.array([self._signum], np.int64)
             targets = range(1, self._comm.size) if self._comm.rank == ROOT else [ROOT]
             self._outgoing = [(self._channel.Isend(message, dest=rank, tag=_TAG), message) for rank in targets]
 
     def wanted(self) -> bool:
-        """Whether this rank got a signal, or has heard of another one's."""
+        """Whether this rank got a signal, or has received another rank's request."""
         return self._signum != 0
 
     def agree(self, phase: str = "") -> None:
-        """Collective, at the end of a phase: all ranks go on, or all stop. Ranks that come early sleep.
+        """Collective, at the end of a phase: all ranks continue, or all stop. Early ranks don't spin.
 
         Args:
             phase: that ends, for the message; default: where this rank's request was met.
@@ -118,7 +118,7 @@ class Stop:
 def signal_reason(signum: int, environment: Mapping[str, str], now: float) -> str:
     """Why a batch system has sent a signal: the job's time is nearly over, or it has to make room for another.
 
-    Slurm sends SIGTERM for both; what is left of the job's time tells them apart, where Slurm says when it ends
+    Slurm sends SIGTERM for both; the remaining time of the job distinguishes them, where Slurm says when it ends
     (SLURM_JOB_END_TIME). Else SIGUSR1 and SIGUSR2 count as the warning that was asked for (``--signal=USR1@120``).
 
     Args:

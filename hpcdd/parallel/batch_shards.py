@@ -1,4 +1,4 @@
-"""Shares of a batch: what ranks do that train copies of one network on one batch together.
+"""Shards of a batch: what ranks do that train copies of one network on one batch together.
 
 Replicas of a local CNN, the data-parallel coherent model and the baseline all work this way: every rank computes the
 gradient of its rows' part of the loss, and the parts are added.
@@ -34,8 +34,8 @@ def never() -> bool:
 class Flag:
     """Wishes to stop, and for a checkpoint; and that a rank's numbers are no longer finite.
 
-    They ride in the messages of a training step, and all ranks see them behind it: so none of those that train together
-    leaves a step alone, while the others wait for its next message.
+    They are piggybacked on the messages of a training step, and all ranks see them behind it, so that no rank leaves
+    while the others wait for its next message.
 
     Args:
         wanted: whether this rank wishes to stop.
@@ -115,10 +115,10 @@ class Flag:
 
 def broadcast_state(comm: Comm, network: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Collective: root's ``state`` (default: its network's own) into the networks of all ranks."""
-    own = network.state_dict()
-    buffer = pack(own if state is None or not comm.is_root else state)
+    template = network.state_dict()
+    buffer = pack(template if state is None or not comm.is_root else state)
     comm.broadcast(buffer)
-    network.load_state_dict(unpack(buffer, own))
+    network.load_state_dict(unpack(buffer, template))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class BatchSharing:
 
     Args:
         comm: the ranks that share batches; None (or one rank) takes whole batches and sends nothing.
-        flag: rides in the messages.
+        flag: is piggybacked on the messages.
         exact: batch norm and dropout as on one rank, see ``shared_batches`` in :mod:`hpcdd.config.schema`.
         direct: messages are sent from where the numbers are, see :class:`hpcdd.parallel.host_staging.Staging`.
 
@@ -170,8 +170,9 @@ class BatchSharing:
         """What is added to the purpose of random numbers: where masks are not shared each rank but the first has its
         own; else all draw those of the whole batch.
         """
-        own = self.comm is not None and not self.exact and self.comm.rank > 0
-        return f" of rank {self.comm.rank}" if own and self.comm is not None else ""
+        if self.comm is None or self.exact or self.comm.rank == 0:
+            return ""
+        return f" of rank {self.comm.rank}"
 
     def part_of(self, n: int) -> slice:
         """Which of n rows are this rank's: a balanced, contiguous part."""

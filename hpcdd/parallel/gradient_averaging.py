@@ -67,24 +67,24 @@ class GradientAverage:
     """Adds the gradients of all sharing ranks; a context manager, in which hooks stand on the parameters.
 
     Args:
-        network: its trainable parameters; the same on every rank of ``share``.
-        share: whose ranks, with losses that are weighted by :attr:`BatchShard.weight`.
+        network: its trainable parameters; the same on every rank of ``sharing``.
+        sharing: whose ranks, with losses that are weighted by :attr:`BatchShard.weight`.
         replicated: parameters whose copies exist beyond these ranks. Their gradients are added in the ranks'
             order, so that all copies everywhere get the same bits.
     """
 
-    def __init__(self, network: nn.Module, share: BatchSharing, replicated: Collection[nn.Parameter] = ()) -> None:
-        self._share = share
+    def __init__(self, network: nn.Module, sharing: BatchSharing, replicated: Collection[nn.Parameter] = ()) -> None:
+        self._sharing = sharing
         self._buckets: list[_Bucket] = []
         self._alike: _Bucket | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
-        if share.comm is None:
+        if sharing.comm is None:
             return
         special = set(replicated)
         trainable = [p for p in network.parameters() if p.requires_grad]
         others = groups([p for p in reversed(trainable) if p not in special])
-        self._buckets = [_Bucket(group, Staging(direct=share.direct)) for group in others]
+        self._buckets = [_Bucket(group, Staging(direct=sharing.direct)) for group in others]
         self._alike = _Bucket(group, Staging()) if (group := [p for p in trainable if p in special]) else None
         for bucket in [*self._buckets, *([self._alike] if self._alike else [])]:
             self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
@@ -102,7 +102,7 @@ class GradientAverage:
 
     def finish(self) -> None:
         """To be called after the backward pass: waits, and leaves the averaged gradients in the parameters."""
-        comm, flag = self._share.comm, self._share.flag
+        comm, flag = self._sharing.comm, self._sharing.flag
         if comm is None:
             return
         for bucket in self._buckets:
@@ -128,9 +128,9 @@ class GradientAverage:
     def _ready(self, p: nn.Parameter) -> None:
         bucket = self._bucket_of[p]
         bucket.put(p)
-        comm = self._share.comm
+        comm = self._sharing.comm
         if not bucket.missing and bucket is not self._alike and comm is not None:
-            self._start(bucket, comm, self._share.flag)
+            self._start(bucket, comm, self._sharing.flag)
 
     def _start(self, bucket: _Bucket, comm: Comm, flag: Flag) -> None:
         if bucket is self._buckets[-1]:  # the first layers: by now the flag knows all that the forward pass brought

@@ -100,8 +100,8 @@ class ShardedCoherentModel(nn.Module):
         seen = {int(s): images for s, images in zip(self.cnns, subimages, strict=True)}
         outputs: dict[int, torch.Tensor] = {}
         for stack in self.stacks if self.training else ():
-            found = stack(torch.stack([seen[s] for s in stack.cnns]))
-            outputs |= {s: features_of(its, self.features) for s, its in zip(stack.cnns, found, strict=True)}
+            stacked = stack(torch.stack([seen[s] for s in stack.cnns]))
+            outputs |= {s: features_of(output, self.features) for s, output in zip(stack.cnns, stacked, strict=True)}
         for s, images in seen.items():
             if s not in outputs:
                 outputs[s] = output_of(self.cnns[str(s)], images, self.features)
@@ -140,13 +140,13 @@ def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: SubdomainS
         template: a DNN of the same shape, whose parameters are not read (on device ``meta`` it takes no memory).
         reduction: for the parts.
     """
-    comm, layout, place = team.workers, team.layout, team.place
+    comm, layout, placement = team.workers, team.layout, team.placement
     whole = pack(_blocks(dnn, range(layout.num_subdomains))) if dnn is not None else None
-    columns = _blocks(template, place.subdomains)
-    own = np.empty(_bytes(columns), np.uint8)
-    comm.scatter(whole, own if place.replica == 0 else own[:0], _block_bytes(template, layout, comm.size))
+    columns = _blocks(template, placement.subdomains)
+    packed = np.empty(_bytes(columns), np.uint8)
+    comm.scatter(whole, packed if placement.replica == 0 else packed[:0], _block_bytes(template, layout, comm.size))
     if team.replicas.size > 1:
-        team.replicas.broadcast(own)
+        team.replicas.broadcast(packed)
     common = _common(template.first.bias, template.rest)
     buffer = np.empty(_bytes(common), np.uint8)
     if dnn is not None:
@@ -156,15 +156,15 @@ def spread_dnn(team: Team, dnn: DNN | None, template: DNN, reduction: SubdomainS
     bias = state.pop("bias")
     rest = on_host(template.rest)
     rest.load_state_dict(state)
-    return ShardedDNN({int(s): block for s, block in unpack(own, columns).items()}, bias, rest, reduction)
+    return ShardedDNN({int(s): block for s, block in unpack(packed, columns).items()}, bias, rest, reduction)
 
 
 def collect_dnn(team: Team, part: ShardedDNN, template: DNN) -> DNN | None:
     """Collective over the workers, the reverse of :func:`spread_dnn`: the whole DNN on root's CPU, None elsewhere."""
     comm, layout = team.workers, team.layout
     sizes = _block_bytes(template, layout, comm.size)
-    own = pack(dict(part.blocks)) if sizes[comm.rank] else np.empty(0, np.uint8)
-    gathered = comm.gather(own, sizes)
+    packed = pack(dict(part.blocks)) if sizes[comm.rank] else np.empty(0, np.uint8)
+    gathered = comm.gather(packed, sizes)
     if gathered is None:
         return None
     dnn = on_host(template)

@@ -16,16 +16,16 @@ from .batch_shards import BatchSharing
 
 
 @contextlib.contextmanager
-def shared_layers(network: nn.Module, share: BatchSharing) -> Iterator[BatchContext]:
+def shared_layers(network: nn.Module, sharing: BatchSharing) -> Iterator[BatchContext]:
     """Inside the ``with`` block batch norm and dropout in ``network`` know a context; parameters are the same.
 
     In a step on a shard (:meth:`BatchContext.of`) they compute as for the whole batch. Nothing is changed where nobody
-    shares, or where ``share`` is not exact.
+    shares, or where ``sharing`` is not exact.
     """
     context = BatchContext()
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     norms: list[BatchNorm] = []
-    if share.comm is not None and share.exact:
+    if sharing.comm is not None and sharing.exact:
         norms = [module for module in accurate(network).modules() if isinstance(module, BatchNorm)]
         for module in list(network.modules()):
             for name, child in list(module._modules.items()):  # named_children gives a child once, wherever it stands
@@ -59,8 +59,8 @@ class SharedDropout(nn.Module):
         """As the layer, on this rank's rows (b, ...) of the batch."""
         shard = self.context.shard
         if not self.training or shard is None:
-            found: torch.Tensor = self.layer(input)
-            return found
+            output: torch.Tensor = self.layer(input)
+            return output
         rows, dense = shard.rows, input.contiguous() if input.ndim < 4 else input
         whole = torch.zeros_like(dense[:1].expand(shard.total, *input.shape[1:]), memory_format=_format_of(dense))
         if isinstance(self.layer, Dropout):  # it can tell what it multiplies by

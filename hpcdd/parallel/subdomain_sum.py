@@ -43,7 +43,7 @@ class SubdomainSum:
     Args:
         comm: ranks that together have each subdomain once; collective over them.
         kind: ``ordered`` or ``fast``.
-        flag: rides as the last number.
+        flag: is sent as the last number.
         staging: of the messages; default: through the host's memory.
     """
 
@@ -80,15 +80,15 @@ class SubdomainSum:
         if self._ordered:
             result = from_fixed(result, first.dtype)
             if self._flag.value >= DIVERGED:
-                self._tell_divergence(summands, own=bool(wrong))
+                self._tell_divergence(summands, on_this_rank=bool(wrong))
                 result.fill_(torch.nan)
         return result.view(first.shape)
 
-    def _tell_divergence(self, summands: Sequence[torch.Tensor], *, own: bool) -> None:
+    def _tell_divergence(self, summands: Sequence[torch.Tensor], *, on_this_rank: bool) -> None:
         largest = f"a summand of the DNN's first layer is {float(self._largest(summands))}"
-        found = largest if own else "another rank has a summand that is not finite"
+        cause = largest if on_this_rank else "another rank has a summand that is not finite"
         advice = "try a smaller learning rate, or the one_cycle schedule (it starts low)"
-        self._flag.diverge(f"phase {self._comm.phase_name}: {found}; {advice}", heard=not own)
+        self._flag.diverge(f"phase {self._comm.phase_name}: {cause}; {advice}", heard=not on_this_rank)
 
     def _sum_own(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
         if not self._ordered:

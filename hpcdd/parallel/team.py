@@ -20,7 +20,7 @@ class Team:
     Attributes:
         config: the run's configuration.
         layout: who owns what.
-        place: of this rank.
+        placement: of this rank.
         workers: all ranks that own subdomains; their root is the job's.
         across: those with the same replica number, which together have each subdomain once.
         replicas: those that train copies of the same CNNs.
@@ -29,7 +29,7 @@ class Team:
 
     config: Config
     layout: RankLayout
-    place: RankPlacement
+    placement: RankPlacement
     workers: Comm
     across: Comm
     replicas: Comm
@@ -39,15 +39,15 @@ class Team:
         """The sum over all subdomains."""
         return SubdomainSum(self.across, self.config.reduction, self.flag, Staging(direct=self.config.comm.gpu_aware))
 
-    def share_of_replicas(self) -> BatchSharing:
+    def sharing_of_replicas(self) -> BatchSharing:
         """Batches that the replicas of a subdomain share."""
-        return self._share(self.replicas)
+        return self._sharing(self.replicas)
 
-    def share_of_workers(self) -> BatchSharing:
+    def sharing_of_workers(self) -> BatchSharing:
         """Batches that all workers share."""
-        return self._share(self.workers)
+        return self._sharing(self.workers)
 
-    def _share(self, comm: Comm) -> BatchSharing:
+    def _sharing(self, comm: Comm) -> BatchSharing:
         return BatchSharing(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 
@@ -57,13 +57,13 @@ def form_team(comm: Comm, layout: RankLayout, config: Config, flag: Flag) -> Tea
     Raises:
         UserError: on all ranks, if ``comm.gpu_aware`` can't work on one.
     """
-    place = layout.places[comm.rank]
-    works = bool(place.subdomains)
+    placement = layout.placements[comm.rank]
+    works = bool(placement.subdomains)
     if config.comm.gpu_aware:
-        comm.on_all(lambda: check_gpu_aware(place.device, takes_gpu_memory) if works else None)
+        comm.on_all(lambda: check_gpu_aware(placement.device, takes_gpu_memory) if works else None)
     workers = comm.split(0 if works else None)
-    across = comm.split(place.replica if works else None)
-    replicas = comm.split(place.subdomains[0] if works else None)
+    across = comm.split(placement.replica if works else None)
+    replicas = comm.split(placement.subdomains[0] if works else None)
     if workers is None or across is None or replicas is None:
         return None
-    return Team(config, layout, place, workers, across, replicas, flag)
+    return Team(config, layout, placement, workers, across, replicas, flag)

@@ -1,9 +1,9 @@
 """Aggregation: the DNN learns to combine the local outputs.
 
 arXiv 2302.06564 trains a dense network (DNN) that takes the local CNNs' probability distributions and gives the
-global decision, and compares it with average probability and majority vote (:mod:`hpcdd.models.aggregators`).
-Root trains it on the gathered decisions while the others sleep; or all ranks train it together where the decisions
-lie, for problems whose decisions don't fit on one rank.
+global prediction, and compares it with average probability and majority vote (:mod:`hpcdd.models.aggregators`).
+Root trains it on the gathered logits while the others wait; or all ranks train it distributed, where the logits are,
+for problems whose logits don't fit on one rank.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def train_dnn(
     return dnn.eval()
 
 
-def train_dnn_together(
+def train_distributed_dnn(
     config: Config,
     team: Team,
     logits: Mapping[int, Splits],
@@ -74,7 +74,7 @@ def train_dnn_together(
     hooks: Hooks,
     manager: NullCheckpointManager | None = None,
 ) -> ShardedDNN:
-    """Collective over the workers: trains the DNN where the local outputs lie; one message per step, no gather.
+    """Collective over the workers: trains the DNN where the local outputs are; one message per step, no gather.
 
     It begins with the same parameters and visits the same batches as :func:`train_dnn`.
 
@@ -111,15 +111,15 @@ def train_dnn_together(
         config.aggregation,
         seed=config.seed,
         phase="dnn",
-        share=BatchSharing(flag=team.flag),
-        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.replicated()}, team.place.arithmetic),
+        sharing=BatchSharing(flag=team.flag),
+        hooks=checked(hooks, team.across, {"the DNN's common layers": dnn.replicated()}, team.placement.arithmetic),
         manager=manager,
     )
     return dnn.eval()
 
 
 def broadcast_dnn(team: Team, dnn: ShardedDNN) -> None:
-    """Collective over the workers: every replica takes over the first one's part of a DNN.
+    """Collective over the workers: every replica copies the first one's part of a DNN.
 
     They have trained it by themselves, to the same bits only on processors that compute identically.
     """
@@ -138,5 +138,7 @@ def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -
     """
     inputs = sum(widths)
     bias, rest = initial_rest(config.aggregation, inputs, num_classes, config.seed)
-    blocks = {s: initial_block(len(bias), widths[s], inputs, config.seed, subdomain=s) for s in team.place.subdomains}
+    blocks = {
+        s: initial_block(len(bias), widths[s], inputs, config.seed, subdomain=s) for s in team.placement.subdomains
+    }
     return ShardedDNN(blocks, bias, rest, team.reduction())

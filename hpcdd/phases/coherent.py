@@ -3,7 +3,7 @@
 arXiv 2408.14442: the local CNNs and the dense network that combines them are connected to one coherent model, which
 is trained from scratch, or by transfer learning from the parts that were trained on their own. Model-parallel, each
 rank keeps its CNNs, and a step costs one allreduce of batch x hidden numbers; data-parallel, each rank has a copy of
-the whole model and trains it on its share of every batch, and a step averages all gradients.
+the whole model and trains it on its shard of every batch, and a step averages all gradients.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ..training.trainer import train
 from .aggregation import fresh_dnn
 from .evaluation import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
-from .local import create_local_cnn, groups, trains_together, with_data
+from .local import create_local_cnn, groups, trains_batched, with_data
 
 BySplit = Mapping[str, Subimages]
 
@@ -76,7 +76,7 @@ def train_coherent(
         DriftError: copies of the same parameters differ between ranks.
         StopRequest: on all ranks at the same step.
     """
-    settings, device, phase = team.config.coherent_from(start), team.place.device, f"coherent_{start}"
+    settings, device, phase = team.config.coherent_from(start), team.placement.device, f"coherent_{start}"
     with team.workers.phase("setup"):
         part = initial_part(team, problem, start, local, dnn).to(device)
         if start == "scratch":
@@ -88,16 +88,17 @@ def train_coherent(
         inputs = {**samples, **read(others)}
         network: nn.Module = whole
         parts: dict[int, nn.Module] = {WHOLE: whole.dnn, **dict(enumerate(whole.cnns))}
-        share, replicated = team.share_of_workers(), []
-        hooks = checked(hooks, team.workers, {"the coherent model": list(whole.parameters())}, team.place.arithmetic)
+        sharing, replicated = team.sharing_of_workers(), []
+        copies = {"the coherent model": list(whole.parameters())}
     else:
         inputs, network = dict(samples), part
-        if trains_together(team.config, device, team.layout.replicas):
-            part.stack(groups({s: problem.subimage_shape(s) for s in team.place.subdomains}, together=True))
+        if trains_batched(team.config, device, team.layout.replicas):
+            part.stack(groups({s: problem.subimage_shape(s) for s in team.placement.subdomains}, batched=True))
         parts = {WHOLE: part.dnn, **part.unstacked()}
-        share, replicated = team.share_of_replicas(), part.dnn.replicated()
+        sharing, replicated = team.sharing_of_replicas(), part.dnn.replicated()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
-        hooks = checked(hooks, team.workers, {"the DNN's common layers": replicated, **copies}, team.place.arithmetic)
+        copies["the DNN's common layers"] = replicated
+    hooks = checked(hooks, team.workers, copies, team.placement.arithmetic)
 
     def side_by_side(split: str) -> SideBySide:
         return SideBySide([inputs[s][split] for s in sorted(inputs)])
@@ -111,15 +112,15 @@ def train_coherent(
         phase=phase,
         parts=parts,
         stacks=part.stacks,
-        share=share,
+        sharing=sharing,
         replicated=replicated,
         continues=start == "transfer",
         hooks=hooks,
         manager=manager,
     )
     if whole is not None:
-        cnns = {s: whole.cnns[s] for s in team.place.subdomains}
-        columns = take_part(whole.dnn, team.place.subdomains, team.reduction())
+        cnns = {s: whole.cnns[s] for s in team.placement.subdomains}
+        columns = take_part(whole.dnn, team.placement.subdomains, team.reduction())
         part = ShardedCoherentModel(cnns, columns, whole.features).to(device)
     part.stacks = ()
     return part.eval(), steps
@@ -142,10 +143,11 @@ def initial_part(
             made.load_state_dict(local[subdomain].state_dict())
         return prepare_cnn(made, features, settings.dropout_scale, settings.frozen)
 
-    cnns = {s: cnn(s) for s in team.place.subdomains}
+    cnns = {s: cnn(s) for s in team.placement.subdomains}
     on_logits = config.aggregation.features == "logits"
     if settings.dnn_start == "pool":
-        dnn, on_logits = pool(team.place.subdomains, len(problem.decomposition), num_classes, team.reduction()), True
+        dnn = pool(team.placement.subdomains, len(problem.decomposition), num_classes, team.reduction())
+        on_logits = True
     elif start == "scratch" or settings.dnn_start == "fresh":
         dnn = None
     if dnn is None:
@@ -185,7 +187,7 @@ def coherent_parameters(problem: Problem, config: Config) -> int:
 
 
 def assemble(team: Team, problem: Problem, part: ShardedCoherentModel, frozen: int = 0) -> CoherentModel:
-    """Collective over the workers: root puts the whole model together and broadcasts it.
+    """Collective over the workers: root assembles the whole model and broadcasts it.
 
     Args:
         team: of this rank.
@@ -204,8 +206,8 @@ def assemble(team: Team, problem: Problem, part: ShardedCoherentModel, frozen: i
         return prepare_cnn(cnn, part.features, config.coherent.dropout_scale, frozen)
 
     cnns = [template(s) for s in range(team.layout.num_subdomains)]
-    own = {int(s): cnn for s, cnn in part.cnns.items()}
-    for cnn, state in zip(cnns, gather_parameters(comm, team.layout, own, iter(cnns)), strict=True):
+    rank_cnns = {int(s): cnn for s, cnn in part.cnns.items()}
+    for cnn, state in zip(cnns, gather_parameters(comm, team.layout, rank_cnns, iter(cnns)), strict=True):
         broadcast_state(comm, cnn, state)
     widths = feature_widths(problem, part.features)
     dnn = DNN(widths, config.coherent_dnn.hidden, num_classes, config.coherent_dnn.dropout)
@@ -220,7 +222,7 @@ def evaluate_coherent(
     part: ShardedCoherentModel,
     samples: Mapping[int, BySplit],
     step: Callable[[], None],
-    examined: str = "test",
+    attribution_split: str = "test",
 ) -> tuple[dict[str, tuple[float, dict[str, Any] | None]], list[torch.Tensor]]:
     """Collective over the workers.
 
@@ -230,25 +232,25 @@ def evaluate_coherent(
         part: this rank's part of the model.
         samples: by subdomain of this rank and split.
         step: called before each batch.
-        examined: a split.
+        attribution_split: the split whose predictions are attributed afterwards.
 
     Returns:
-        By split the accuracy of the model; and what the local CNNs have become by being trained together: the
-        accuracies of :func:`rule_accuracies` on their own logits, None where the DNN sees penultimate features and the
-        CNNs' last layers have not been trained with the rest. Besides, what the DNN sees of each of this rank's CNNs
-        on the split ``examined``, float32 (n, F).
+        By split the accuracy of the model; and that of its CNNs on their own, the accuracies of
+        :func:`rule_accuracies` on their logits, None where the DNN sees penultimate features and the CNNs' last layers
+        have not been trained with the rest. Also the DNN's input from each of this rank's CNNs on
+        ``attribution_split``, float32 (n, F).
     """
     classes = part.features != "penultimate"
-    share, batch = team.share_of_replicas(), team.config.coherent.evaluation_batch
+    sharing, batch = team.sharing_of_replicas(), team.config.coherent.evaluation_batch
     dnn = part.dnn.cpu()
-    found: dict[str, tuple[float, dict[str, Any] | None]] = {}
+    accuracies: dict[str, tuple[float, dict[str, Any] | None]] = {}
     kept: list[torch.Tensor] = []
     for split in problem.samples:
         labels = problem.labels(split)
-        outputs = {int(s): logits_of(cnn, samples[int(s)][split], batch, step, share) for s, cnn in part.cnns.items()}
+        outputs = {int(s): logits_of(cnn, samples[int(s)][split], batch, step, sharing) for s, cnn in part.cnns.items()}
         seen = [features_of(output, part.features) for output in outputs.values()]
         rules = rule_accuracies(team, outputs, labels) if classes else None
-        found[split] = dnn_accuracy(dnn, seen, labels), rules
-        if split == examined:
+        accuracies[split] = dnn_accuracy(dnn, seen, labels), rules
+        if split == attribution_split:
             kept = seen
-    return found, kept
+    return accuracies, kept

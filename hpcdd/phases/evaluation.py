@@ -1,6 +1,6 @@
-"""Accuracies of the local CNNs, of the rules and of the DNN, from decisions that stay on the ranks that made them.
+"""Accuracies of the local CNNs, of the rules and of the DNN, from logits that stay on the ranks that computed them.
 
-Every score is a sum over subdomains, so that a piece of samples costs one allreduce, and no rank needs memory that
+Every score is a sum over subdomains, so that a chunk of samples costs one allreduce, and no rank needs memory that
 grows with the number of subdomains. Sums are in fixed point: the accuracies are the same on any number of ranks.
 """
 
@@ -17,7 +17,7 @@ from ..parallel.subdomain_sum import SubdomainSum
 from ..parallel.team import Team
 
 ROWS = 1024
-"""Samples in a piece: a few MiB of hidden units and summands, as in a training step."""
+"""Samples in a chunk: a few MiB of hidden units and summands, as in a training step."""
 
 
 def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torch.Tensor) -> dict[str, Any]:
@@ -32,18 +32,18 @@ def rule_accuracies(team: Team, logits: Mapping[int, torch.Tensor], labels: torc
         ``local`` (S numbers), ``average``, ``majority`` and ``log_pool``, each in [0, 1]; on every worker.
     """
     num_subdomains, comm = team.layout.num_subdomains, team.across
-    own = {s: _share_of(values.argmax(1), labels) for s, values in logits.items()}
-    everyone = {s: share for of_rank in comm.allgather_object(own) for s, share in of_rank.items()}
+    rank_accuracies = {s: _accuracy(values.argmax(1), labels) for s, values in logits.items()}
+    everyone = {s: accuracy for of_rank in comm.allgather_object(rank_accuracies) for s, accuracy in of_rank.items()}
     add = SubdomainSum(comm, "ordered")
-    decisions: list[torch.Tensor] = []
+    predictions: list[torch.Tensor] = []
     for start in range(0, len(labels), ROWS):
-        pieces = [values[start : start + ROWS] for values in logits.values()]
-        summands = [torch.stack([rule(piece, num_subdomains) for rule in RULES.values()]) for piece in pieces]
-        decisions.append(add(summands).argmax(-1))
-    decided = torch.cat(decisions, dim=1)
+        chunks = [values[start : start + ROWS] for values in logits.values()]
+        summands = [torch.stack([rule(chunk, num_subdomains) for rule in RULES.values()]) for chunk in chunks]
+        predictions.append(add(summands).argmax(-1))
+    by_rule = torch.cat(predictions, dim=1)
     return {
         "local": [everyone[s] for s in range(num_subdomains)],
-        **{name: _share_of(classes, labels) for name, classes in zip(RULES, decided, strict=True)},
+        **{name: _accuracy(classes, labels) for name, classes in zip(RULES, by_rule, strict=True)},
     }
 
 
@@ -60,10 +60,10 @@ def dnn_accuracy(dnn: ShardedDNN, outputs: Sequence[torch.Tensor], labels: torch
     """
     dnn.eval()
     with torch.inference_mode():
-        pieces = zip(*[torch.split(output, ROWS) for output in outputs], strict=True)
-        decisions = torch.cat([dnn(piece).argmax(1) for piece in pieces])
-    return _share_of(decisions, labels)
+        chunks = zip(*[torch.split(output, ROWS) for output in outputs], strict=True)
+        predictions = torch.cat([dnn(chunk).argmax(1) for chunk in chunks])
+    return _accuracy(predictions, labels)
 
 
-def _share_of(decisions: torch.Tensor, labels: torch.Tensor) -> float:
-    return int((decisions == labels).sum()) / len(labels)
+def _accuracy(predictions: torch.Tensor, labels: torch.Tensor) -> float:
+    return int((predictions == labels).sum()) / len(labels)

@@ -28,7 +28,7 @@ def train_global_cnn(
     hooks: Hooks,
     manager: NullCheckpointManager | None = None,
 ) -> tuple[nn.Module, int]:
-    """Collective over the workers: each takes its share of every batch; gradients are averaged.
+    """Collective over the workers: each trains on its shard of every batch; gradients are averaged.
 
     Args:
         team: of this rank.
@@ -45,11 +45,11 @@ def train_global_cnn(
         DriftError: copies of the same parameters differ between ranks.
         StopRequest: on all ranks at the same step.
     """
-    settings, share = team.config.baseline, team.share_of_workers()
+    settings, sharing = team.config.baseline, team.sharing_of_workers()
     network = create_global_cnn(team, problem)
     with team.workers.phase("setup"):
         broadcast_state(team.workers, network)  # the same already, unless the user's own factory draws from elsewhere
-    with_data(network.to(team.place.device), samples["train"], team.config.seed)
+    with_data(network.to(team.placement.device), samples["train"], team.config.seed)
     steps = train(
         network,
         samples["train"],
@@ -57,8 +57,8 @@ def train_global_cnn(
         settings,
         seed=team.config.seed,
         phase="global",
-        share=share,
-        hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.place.arithmetic),
+        sharing=sharing,
+        hooks=checked(hooks, team.workers, {"the global CNN": list(network.parameters())}, team.placement.arithmetic),
         manager=manager,
     )
     return network.eval(), steps
@@ -79,17 +79,17 @@ def global_accuracies(
     network: nn.Module,
     samples: Mapping[str, Subimages],
     step: Callable[[], None],
-    examined: str = "test",
+    attribution_split: str = "test",
 ) -> tuple[dict[str, float], torch.Tensor]:
     """Collective over the workers; arguments as for :func:`hpcdd.phases.coherent.evaluate_coherent`.
 
     Returns:
-        The global CNN's accuracy by split; and its logits on the split ``examined``, float32 (n, K) on the CPU.
+        The global CNN's accuracy by split; and its logits on ``attribution_split``, float32 (n, K) on the CPU.
     """
-    share = team.share_of_workers()
+    sharing = team.sharing_of_workers()
     logits = {
-        split: logits_of(network, its, team.config.baseline.evaluation_batch, step, share)
-        for split, its in samples.items()
+        split: logits_of(network, images, team.config.baseline.evaluation_batch, step, sharing)
+        for split, images in samples.items()
     }
-    right = {split: values.argmax(1) == problem.labels(split) for split, values in logits.items()}
-    return {split: float(values.double().mean()) for split, values in right.items()}, logits[examined]
+    correct = {split: values.argmax(1) == problem.labels(split) for split, values in logits.items()}
+    return {split: float(values.double().mean()) for split, values in correct.items()}, logits[attribution_split]

@@ -2,7 +2,7 @@
 
 arXiv 2408.14442 and 2302.06564: the images are decomposed into subimages, and for each subimage a local CNN is
 trained on its own, with the labels of the whole images. A rank trains the CNNs of its subdomains one after the other,
-or those of one shape together (:mod:`hpcdd.training.trainer`). Only where several ranks (replicas) train copies
+or those of one shape batched (:mod:`hpcdd.training.trainer`). Only where several ranks (replicas) train copies
 of one CNN do they exchange gradients, among themselves.
 """
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..config.schema import Config, together_on
+from ..config.schema import Config, is_batched
 from ..core.errors import DivergedError
 from ..core.seeding import WHOLE, seed_of
-from ..data.samples import AnySamples, Subimages, ViewSeed, channels_last
+from ..data.samples import AnySamples, AugmentationSeed, Subimages, channels_last
 from ..decomposition.rank_layout import RankPlacement
 from ..models.fast import Fast
 from ..models.registry import create
@@ -39,8 +39,8 @@ class LocalResult:
 
     Attributes:
         network: the CNN, on its rank's device, in evaluation mode.
-        logits: its decisions by split, float32 (n, K) on the CPU; empty where they are not wanted.
-        seconds: for training and for the decisions, in this job; of a training together, its part.
+        logits: its logits by split, float32 (n, K) on the CPU; empty where they are not wanted.
+        seconds: for training and evaluation, in this job; of a batched training, an equal part.
         steps: of the training in this job.
     """
 
@@ -52,47 +52,47 @@ class LocalResult:
 
 def train_local_cnns(
     config: Config,
-    place: RankPlacement,
+    placement: RankPlacement,
     samples: Mapping[int, Mapping[str, Subimages]],
     num_classes: int,
     width: int,
     hooks: Hooks,
-    share: BatchSharing | None = None,
+    sharing: BatchSharing | None = None,
     managers: Callable[[int], NullCheckpointManager] = lambda _: NullCheckpointManager(),
-    decide: bool = True,
+    evaluate: bool = True,
 ) -> dict[int, LocalResult]:
     """Trains the CNNs of this rank's subdomains; sends and receives nothing, but for gradients between replicas.
 
     Args:
         config: the run's configuration.
-        place: this rank's place in the mesh.
+        placement: this rank's place in the mesh.
         samples: by subdomain and split, the subimages on this rank's device.
         num_classes: K.
         width: channels of the local CNNs' first block.
         hooks: called while it trains.
-        share: with the replicas of this rank's CNN.
-        managers: makes the keeper of a subdomain's checkpoints.
-        decide: whether the CNNs' decisions are wanted.
+        sharing: with the replicas of this rank's CNN.
+        managers: makes the manager of a subdomain's checkpoints.
+        evaluate: whether the logits of the trained CNNs are computed.
 
     Returns:
         One result for each subdomain of this rank, ascending.
 
     Raises:
         DivergedError: a loss or a logit is NaN or infinite.
-        StopRequest: from ``hooks.step``, or from the flag of ``share``.
+        StopRequest: from ``hooks.step``, or from the flag of ``sharing``.
     """
     results: dict[int, LocalResult] = {}
-    share = share or BatchSharing()
-    replicas = 1 if share.comm is None else share.comm.size
-    together = trains_together(config, place.device, replicas)
-    shapes = {s: samples[s]["train"].shape for s in place.subdomains}
-    for group in groups(shapes, together=together):
+    sharing = sharing or BatchSharing()
+    replicas = 1 if sharing.comm is None else sharing.comm.size
+    batched = trains_batched(config, placement.device, replicas)
+    shapes = {s: samples[s]["train"].shape for s in placement.subdomains}
+    for group in groups(shapes, batched=batched):
         start = time.perf_counter()
         members = [
             Member(
                 s,
                 with_data(
-                    create_local_cnn(config, s, shapes[s], num_classes, width).to(place.device),
+                    create_local_cnn(config, s, shapes[s], num_classes, width).to(placement.device),
                     samples[s]["train"],
                     config.seed,
                     s,
@@ -103,63 +103,63 @@ def train_local_cnns(
             )
             for s in group
         ]
-        steps = train_cnns(config, members, share, hooks, together=together, arithmetic=place.arithmetic)
+        steps = train_cnns(config, members, sharing, hooks, batched=batched, arithmetic=placement.arithmetic)
         seconds = (time.perf_counter() - start) / len(group)
         for member in members:
             start, s, network = time.perf_counter(), member.subdomain, member.network.eval()
-            logits = _decisions(config, network, s, samples[s] if decide else {}, share, hooks)
+            logits = _logits_by_split(config, network, s, samples[s] if evaluate else {}, sharing, hooks)
             results[s] = LocalResult(network, logits, seconds + time.perf_counter() - start, steps[s])
-    return {s: results[s] for s in place.subdomains}
+    return {s: results[s] for s in placement.subdomains}
 
 
-def groups(shapes: Mapping[int, tuple[int, ...]], *, together: bool) -> list[list[int]]:
-    """A rank's subdomains in the order in which their CNNs are trained: those of a list together.
+def groups(shapes: Mapping[int, tuple[int, ...]], *, batched: bool) -> list[list[int]]:
+    """A rank's subdomains in the order in which their CNNs are trained: those of a list as one batch.
 
     Args:
         shapes: by subdomain, (C, *spatial) of its subimages.
-        together: whether CNNs of one shape are.
+        batched: whether CNNs of one shape are.
     """
     by_shape: dict[object, list[int]] = {}
     for s, shape in shapes.items():
-        by_shape.setdefault(shape if together else s, []).append(s)
+        by_shape.setdefault(shape if batched else s, []).append(s)
     return list(by_shape.values())
 
 
-def trains_together(config: Config, device: str, replicas: int) -> bool:
-    """Whether a rank trains its CNNs of one shape together: where the settings and its device let it.
+def trains_batched(config: Config, device: str, replicas: int) -> bool:
+    """Whether a rank trains its CNNs of one shape batched: where the settings and its device allow it.
 
     Replicas don't: each has one CNN, and messages in every step. Neither are CNNs of the user's own, which may draw
     random numbers that nobody knows of.
     """
-    return together_on(config.together, device) and replicas == 1 and not config.model.is_own
+    return is_batched(config.batched, device) and replicas == 1 and not config.model.has_user_factory
 
 
 def train_cnns(
     config: Config,
     members: Sequence[Member],
-    share: BatchSharing,
+    sharing: BatchSharing,
     hooks: Hooks,
     *,
-    together: bool,
+    batched: bool,
     arithmetic: str = "",
 ) -> dict[int, int]:
-    """Trains CNNs together or one after the other; arguments as for :func:`train_local_cnns` and :func:`checked`.
+    """Trains CNNs batched or one after the other; arguments as for :func:`train_local_cnns` and :func:`checked`.
 
     Returns:
         By subdomain the number of steps in this job.
     """
-    if together:
+    if batched:
         return train_batched(members, config.local, seed=config.seed, hooks=hooks)
-    return {member.subdomain: _train_alone(config, member, share, hooks, arithmetic) for member in members}
+    return {member.subdomain: _train_one(config, member, sharing, hooks, arithmetic) for member in members}
 
 
-def _train_alone(config: Config, member: Member, share: BatchSharing, hooks: Hooks, arithmetic: str) -> int:
+def _train_one(config: Config, member: Member, sharing: BatchSharing, hooks: Hooks, arithmetic: str) -> int:
     """One CNN by itself, or with its replicas on other ranks; the number of steps."""
     subdomain, network = member.subdomain, member.network
-    if share.comm is not None:
+    if sharing.comm is not None:
         # The same already, unless the user's own factory draws from elsewhere.
-        broadcast_state(share.comm, network)
-        hooks = checked(hooks, share.comm, {f"CNN {subdomain}": list(network.parameters())}, arithmetic)
+        broadcast_state(sharing.comm, network)
+        hooks = checked(hooks, sharing.comm, {f"CNN {subdomain}": list(network.parameters())}, arithmetic)
     return train(
         network,
         member.training,
@@ -168,23 +168,26 @@ def _train_alone(config: Config, member: Member, share: BatchSharing, hooks: Hoo
         seed=config.seed,
         phase="local",
         subdomain=subdomain,
-        share=share,
+        sharing=sharing,
         hooks=hooks,
         manager=member.manager,
     )
 
 
-def _decisions(
+def _logits_by_split(
     config: Config,
     network: nn.Module,
     subdomain: int,
     samples: Mapping[str, Subimages],
-    share: BatchSharing,
+    sharing: BatchSharing,
     hooks: Hooks,
 ) -> dict[str, torch.Tensor]:
     """A trained CNN's logits by split."""
     with hooks.evaluation():
-        logits = {split: decided(config, network, split, its, hooks.step, share) for split, its in samples.items()}
+        logits = {
+            split: split_logits(config, network, split, subimages, hooks.step, sharing)
+            for split, subimages in samples.items()
+        }
     if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
         # The last step may have broken what the losses up to it do not show.
         raise DivergedError(
@@ -208,13 +211,13 @@ def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: in
     if isinstance(network, Fast):
         order_seed = seed_of(seed, "initial data", subdomain=subdomain)
         # From its end on, so that of a stream no window is read that nobody asks for.
-        with training.epoch(order_seed, ViewSeed(order_seed), start=len(training)) as (order, _):
-            network.take_data(training.batch(order[:IMAGES_SEEN])[0])
+        with training.epoch(order_seed, AugmentationSeed(order_seed), start=len(training)) as (order, _):
+            network.init_whitening(training.batch(order[:IMAGES_SEEN])[0])
     return network
 
 
-def decided(
-    config: Config, network: nn.Module, split: str, samples: Subimages, step: Callable[[], None], share: BatchSharing
+def split_logits(
+    config: Config, network: nn.Module, split: str, samples: Subimages, step: Callable[[], None], sharing: BatchSharing
 ) -> torch.Tensor:
     """A local CNN's logits on one split, see :func:`hpcdd.training.split_evaluation.logits_of`.
 
@@ -222,7 +225,7 @@ def decided(
     what the CNN has learned from.
     """
     with torch.autocast(samples.labels.device.type, torch.bfloat16, enabled=split == "train" and config.local.bf16):
-        return logits_of(network, samples, config.local.evaluation_batch, step, share)
+        return logits_of(network, samples, config.local.evaluation_batch, step, sharing)
 
 
 def create_local_cnn(

@@ -1,4 +1,4 @@
-"""How long a piece of work or a message takes, from a machine file."""
+"""How long a unit of work or a message takes, from a machine file."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Clock:
     bases: dict[str, str] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
 
-    def crowd(self, busy: int) -> float:
-        """How much threads slow each other down where ``busy`` ranks work on a host: threads per core, at least 1."""
+    def oversubscription(self, busy: int) -> float:
+        """By how much threads slow each other down with ``busy`` ranks on a host: threads per core, at least 1."""
         return max(1.0, busy * self.threads / self.machine.host.cores) if self.device == "cpu" else 1.0
 
     def work(self, work: Work, busy: int) -> float:
-        """Seconds of a piece of work while ``busy`` ranks work on its host.
+        """Seconds of a unit of work while ``busy`` ranks work on its host.
 
         A time that was measured for the very same work; else t0 + f / r, with the floating point operations f of the
         work, and t0 and the rate r fitted over all sizes of its network that were measured; else, of a network that was
@@ -91,8 +91,8 @@ class Clock:
         for message in messages:
             if message.ranks < 2:
                 continue
-            found, exact = self.machine.fit_of(message.collective, between_hosts=between, oversubscribed=oversubscribed)
-            if found is None:
+            fit, exact = self.machine.fit_of(message.collective, between_hosts=between, oversubscribed=oversubscribed)
+            if fit is None:
                 raise UserError(
                     f"the machine file has no model of {message.collective}; add it by `mpirun -n N hpcdd bench "
                     "collectives [CONFIG] --output FILE`"
@@ -102,14 +102,14 @@ class Clock:
                 how = " whose ranks share cores" if oversubscribed else ""
                 self.notes[
                     f"messages {where}{how}: not in the machine file; times are those "
-                    f"{'between hosts' if found.between_hosts else 'within a host'}"
-                    f"{' whose ranks share cores' if found.oversubscribed else ' with a core for each rank'}"
+                    f"{'between hosts' if fit.between_hosts else 'within a host'}"
+                    f"{' whose ranks share cores' if fit.oversubscribed else ' with a core for each rank'}"
                 ] = None
-            seconds += message.number * collective_model.seconds(found, message.size, message.ranks)
+            seconds += message.number * collective_model.seconds(fit, message.size, message.ranks)
         return seconds
 
     def _nearest_busy(self, steps: Sequence[MeasuredStep], busy: int) -> list[MeasuredStep]:
-        """Those that were measured while as many ranks worked on a host, else while the next fewer did, else more."""
+        """Steps measured with ``busy`` ranks on a host, else with the next smaller number, else with the smallest."""
         if not steps:
             return []
         counts = {step.busy for step in steps}
@@ -118,7 +118,7 @@ class Clock:
         return [step for step in steps if step.busy == chosen]
 
     def _seconds(self, step: MeasuredStep, busy: int) -> float:
-        return step.seconds[1] * self.crowd(busy) / self.crowd(step.busy)
+        return step.seconds[1] * self.oversubscription(busy) / self.oversubscription(step.busy)
 
     def _fitted(self, steps: Sequence[MeasuredStep], flops: int, busy: int) -> float:
         rows = np.array([[1.0, step.flops] for step in steps])

@@ -20,8 +20,8 @@ MPICH", IJHPCA 19 (2005) 49-66, for the algorithms of large messages with the le
     ===========  ====  =============  =================================================================
 
 Of allreduce and broadcast A is L, not 2 L, since short messages go through one tree and alpha counts for them alone. An
-MPI library changes its algorithm with n and p, and one pair of numbers can't follow it: how far a fit is off stands
-beside it.
+MPI library changes its algorithm with n and p, and one pair of numbers can't follow it: the machine
+file states the errors of each fit.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def fit_all(points: Iterable[MeasuredCollective]) -> dict[FitKey, FittedCollecti
     grouped: dict[FitKey, list[MeasuredCollective]] = {}
     for point in points:
         grouped.setdefault((point.collective, point.hosts > 1, point.oversubscribed), []).append(point)
-    return {key: fit(its) for key, its in grouped.items()}
+    return {key: fit(group) for key, group in grouped.items()}
 
 
 def least_squares(rows: npt.NDArray[Any]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..config.schema import TrainingSettings
-from ..data.problem import problem_of_shares
+from ..data.problem import problem_of_shards
 from ..decomposition.boxes import split_evenly
 from ..decomposition.rank_layout import assign
 from . import messages
@@ -55,7 +55,7 @@ class Phase:
 
 
 class PlannedCosts:
-    """Of one run on one machine.
+    """Seconds of the phases of one run on one machine.
 
     Args:
         clock: of the machine, with the run's workload.
@@ -81,51 +81,61 @@ class PlannedCosts:
         layout = SimulatedLayout.of(self.subdomains, ranks)
         busy = min(layout.workers, self.clock.ranks_per_host)
         owned = [block for block, replica in assign(self.subdomains, ranks) if block and not replica]
-        found = [self._local(owned, layout.replicas, busy, messages.local_step(config, problem, ranks), ranks)]
+        phases = [self._local(owned, layout.replicas, busy, messages.local_step(config, problem, ranks), ranks)]
         if gathered := messages.gather(config, problem, ranks):
-            found.append(self._gather(gathered, ranks))
+            phases.append(self._gather(gathered, ranks))
         most = max(len(block) for block in owned)
-        found.append(self._dnn(self.subdomains, most, busy, messages.dnn_step(config, problem, ranks), ranks))
+        phases.append(self._dnn(self.subdomains, most, busy, messages.dnn_step(config, problem, ranks), ranks))
         if config.coherent.starts:
             sent = messages.coherent_step(config, problem, ranks)
             if config.coherent.parallelism == "data":
-                owned, shared = [range(self.subdomains)], layout.workers
+                owned, shards = [range(self.subdomains)], layout.workers
             else:
-                shared = layout.replicas
-            found += self._coherent(owned, shared, busy, sent, ranks)
+                shards = layout.replicas
+            phases += self._coherent(owned, shards, busy, sent, ranks)
         if config.baseline.enabled:
-            found.append(self._global(layout, busy, ranks))
-        return found
+            phases.append(self._global(layout, busy, ranks))
+        return phases
 
-    def can_share(self, layout: SimulatedLayout) -> bool:
-        """Whether batches have enough samples for the ranks that share them."""
-        return not problem_of_shares(self._config, self._problem, layout.workers, layout.replicas)
+    def can_shard(self, layout: SimulatedLayout) -> bool:
+        """Whether batches have enough samples to be sharded over the ranks."""
+        return not problem_of_shards(self._config, self._problem, layout.workers, layout.replicas)
+
+    @property
+    def grows_with_ranks(self) -> bool:
+        """Whether :meth:`weak` describes the run: in a data-parallel coherent phase, each rank has all CNNs, and the
+        global CNN has the whole image, so that neither grows by a rank's subdomains.
+        """
+        config = self._config
+        return not config.baseline.enabled and not (config.coherent.starts and config.coherent.parallelism == "data")
 
     def weak(self, ranks: int, per_rank: int) -> list[Phase]:
-        """As :meth:`phases`, of a problem that grows: each rank has the first ``per_rank`` subdomains of this one."""
+        """As :meth:`phases`, of a problem that grows: each rank has the first ``per_rank`` subdomains of this one.
+        Needs :attr:`grows_with_ranks`.
+        """
         config, problem = self._config, self._problem
         total, busy, owned = ranks * per_rank, min(ranks, self.clock.ranks_per_host), [range(per_rank)]
-        found, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
+        phases, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
         if not distributed:
             size = 4 * total * problem.info.num_classes * sum(problem.samples.values())
-            found.append(self._gather([Message("gather", size, ranks, size, "local outputs")], ranks))
+            phases.append(self._gather([Message("gather", size, ranks, size, "local outputs")], ranks))
         rows = self._rows(config.aggregation, 1)
         sent = [messages.sum_over_subdomains(config, config.aggregation, problem, rows, ranks)] if distributed else []
-        found.append(self._dnn(total, per_rank, busy, sent, ranks))
+        phases.append(self._dnn(total, per_rank, busy, sent, ranks))
         if config.coherent.starts:
             rows = self._rows(config.coherent, 1)
             sent = [messages.sum_over_subdomains(config, config.coherent_dnn, problem, rows, ranks)]
-            found += self._coherent(owned, 1, busy, sent, ranks)
-        return found
+            phases += self._coherent(owned, 1, busy, sent, ranks)
+        return phases
 
     def _local(
-        self, owned: Iterable[Sequence[int]], shared: int, busy: int, sent: Sequence[Message], ranks: int
+        self, owned: Iterable[Sequence[int]], shards: int, busy: int, sent: Sequence[Message], ranks: int
     ) -> Phase:
         settings, samples = self._config.local, sum(self._problem.samples.values())
-        rows, steps = self._rows(settings, shared), self._steps(settings)
-        decided = (settings.epochs * self._validation + samples) / shared
+        rows, steps = self._rows(settings, shards), self._steps(settings)
+        evaluated = (settings.epochs * self._validation + samples) / shards
         compute, evaluating = max(
-            (self._cnns(block, rows, settings.computed_in, busy), decided * self._evaluation(block, settings, busy))
+            (self._cnns(block, rows, settings.computed_in, busy), evaluated * self._evaluation(block, settings, busy))
             for block in owned
         )
         sending = self.clock.messages(sent, ranks)
@@ -134,26 +144,26 @@ class PlannedCosts:
     def _gather(self, sent: Sequence[Message], ranks: int) -> Phase:
         return Phase("gather", 0, 0.0, self.clock.messages(sent, ranks), 0.0)
 
-    def _dnn(self, subdomains: int, own: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
+    def _dnn(self, subdomains: int, per_rank: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
         settings = self._config.aggregation
         rows = self._rows(settings, 1)
         if settings.placement == "root":
             compute = self.clock.work(self._workload.dnn(rows, subdomains), 1)
         else:
-            compute = self.clock.work(self._workload.head(own, rows), busy)
+            compute = self.clock.work(self._workload.head(per_rank, rows), busy)
         sending = self.clock.messages(sent, ranks)
         return Phase("dnn", self._steps(settings), compute, sending, 0.0)
 
     def _coherent(
-        self, owned: Iterable[Sequence[int]], shared: int, busy: int, sent: Sequence[Message], ranks: int
+        self, owned: Iterable[Sequence[int]], shards: int, busy: int, sent: Sequence[Message], ranks: int
     ) -> list[Phase]:
         settings = self._config.coherent
-        rows, steps, seen = self._rows(settings, shared), self._steps(settings), settings.epochs * self._validation
+        rows, steps, seen = self._rows(settings, shards), self._steps(settings), settings.epochs * self._validation
         compute, evaluating = max(
             (
                 self._cnns(block, rows, settings.computed_in, busy)
                 + self.clock.work(self._workload.head(len(block), rows), busy),
-                seen / shared * self._evaluation(block, settings, busy),
+                seen / shards * self._evaluation(block, settings, busy),
             )
             for block in owned
         )
@@ -176,22 +186,22 @@ class PlannedCosts:
         return sum(n * self.clock.work(work.local_cnn(s, rows, precision), busy) for s, n in count)
 
     def _evaluation(self, subdomains: Sequence[int], settings: TrainingSettings, busy: int) -> float:
-        """Seconds in which some CNNs decide on one sample."""
+        """Seconds in which some CNNs evaluate one sample."""
         work, count, batch = self._workload, self._kinds(subdomains), settings.evaluation_batch
         augmentation = self._problem.augmentation
-        views = len(augmentation.mirrors) if augmentation is not None and augmentation.test_flip else 1
-        return views * sum(n * self.clock.work(work.local_evaluation(s, batch), busy) for s, n in count) / batch
+        flips = len(augmentation.flips) if augmentation is not None and augmentation.test_flip else 1
+        return flips * sum(n * self.clock.work(work.local_evaluation(s, batch), busy) for s, n in count) / batch
 
     def _kinds(self, subdomains: Sequence[int]) -> list[tuple[int, int]]:
         """One subdomain of each shape, and how many there are."""
-        found: dict[tuple[int, ...], list[int]] = {}
+        by_shape: dict[tuple[int, ...], list[int]] = {}
         for s in subdomains:
-            found.setdefault(self._problem.subimage_shape(s), []).append(s)
-        return [(its[0], len(its)) for its in found.values()]
+            by_shape.setdefault(self._problem.subimage_shape(s), []).append(s)
+        return [(members[0], len(members)) for members in by_shape.values()]
 
-    def _rows(self, settings: TrainingSettings, shared: int) -> int:
+    def _rows(self, settings: TrainingSettings, shards: int) -> int:
         """Samples of a batch on the rank that has most of it."""
-        return split_evenly(settings.batch_of(self._problem.samples["train"]), shared)[0][1]
+        return split_evenly(settings.batch_of(self._problem.samples["train"]), shards)[0][1]
 
     def _steps(self, settings: TrainingSettings) -> int:
         return settings.epochs * settings.steps_per_epoch(self._problem.samples["train"])
@@ -200,8 +210,3 @@ class PlannedCosts:
 def total(phases: Iterable[Phase]) -> float:
     """Seconds of some phases, one after the other."""
     return sum(phase.seconds for phase in phases)
-
-
-def efficiency(alone: float, ranks: int, together: float) -> float:
-    """Of a run that takes ``alone`` seconds on one rank and ``together`` on ``ranks``: 1 where nothing is lost."""
-    return alone / (ranks * together)

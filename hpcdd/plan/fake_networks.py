@@ -25,7 +25,7 @@ def fake() -> FakeTensorMode:
     return FakeTensorMode()
 
 
-class OwnSum:
+class SingleRankSum:
     """What :class:`hpcdd.parallel.subdomain_sum.SubdomainSum` does on one rank, with the same tensors and without a
     message.
 
@@ -53,28 +53,34 @@ class OwnSum:
         return result.view(first.shape)
 
 
+def cnn(problem: Problem, shape: Sequence[int], width: int) -> nn.Module:
+    """A CNN of the problem's model on images of a shape (C, *spatial)."""
+    with fake():
+        return create(problem.model, shape, problem.info.num_classes, width)
+
+
 def local_cnn(problem: Problem, subdomain: int) -> nn.Module:
     """CNN_s."""
-    return _create(problem, problem.subimage_shape(subdomain), problem.widths.local_width)
+    return cnn(problem, problem.subimage_shape(subdomain), problem.widths.local_width)
 
 
 def global_cnn(problem: Problem) -> nn.Module:
     """The global CNN."""
-    return _create(problem, problem.info.image_shape, problem.widths.global_width)
+    return cnn(problem, problem.info.image_shape, problem.widths.global_width)
 
 
-def dnn(config: Config, problem: Problem, *, coherent: bool = False) -> DNN:
-    """The DNN on the logits of all subdomains; ``coherent``: that of the coherent model, on what it sees."""
+def dnn(config: Config, problem: Problem, *, coherent: bool = False, widths: Sequence[int] | None = None) -> DNN:
+    """The DNN on the logits of all subdomains, or the DNN of the coherent model on its features.
+
+    Args:
+        config, problem: of the run.
+        coherent: the DNN of the coherent model.
+        widths: inputs from each subdomain; default: as the problem has them.
+    """
     settings, features = (config.coherent_dnn, config.coherent_features) if coherent else (config.aggregation, "logits")
     with fake():
-        return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
-
-
-def dense(config: Config, problem: Problem, inputs: int) -> DNN:
-    """The DNN on that many numbers."""
-    settings = config.aggregation
-    with fake():
-        return DNN([inputs], settings.hidden, problem.info.num_classes, settings.dropout)
+        inputs = widths or feature_widths(problem, features)
+        return DNN(inputs, settings.hidden, problem.info.num_classes, settings.dropout)
 
 
 def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> ShardedDNN:
@@ -84,8 +90,8 @@ def head(config: Config, problem: Problem, subdomains: Sequence[int], features: 
     with fake():
         blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
         rest = rest_of(units, settings.dropout)
-        own_sum = OwnSum(config.reduction == "ordered")
-        return ShardedDNN(blocks, torch.empty(units[0]), rest, own_sum)  # type: ignore[arg-type]  # it has no messages
+        reduction = SingleRankSum(config.reduction == "ordered")
+        return ShardedDNN(blocks, torch.empty(units[0]), rest, reduction)  # type: ignore[arg-type]  # it has no messages
 
 
 def part_of_coherent(config: Config, problem: Problem, subdomains: Sequence[int]) -> ShardedCoherentModel:
@@ -105,8 +111,3 @@ def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:
     return prepare_cnn(
         local_cnn(problem, subdomain), config.coherent_features, config.coherent.dropout_scale, config.coherent.frozen
     )
-
-
-def _create(problem: Problem, shape: Sequence[int], width: int) -> nn.Module:
-    with fake():
-        return create(problem.model, shape, problem.info.num_classes, width)

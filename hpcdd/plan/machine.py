@@ -9,25 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from ..artifacts.documents import Document
 from ..core import environment
 
 Collective = Literal["allreduce", "broadcast", "allgather", "gather", "scatter", "send"]
 Quartiles = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-class Record(BaseModel):
-    """A part of the file: nothing but what is documented."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 Oversubscribed = Annotated[bool, Field(validation_alias=AliasChoices("oversubscribed", "crowded"))]
 """Machine files of earlier revisions call it crowded."""
 
 
-class Host(Record):
+class Host(Document):
     """A host of the machine; all hosts are assumed to be equal.
 
     Attributes:
@@ -46,7 +39,16 @@ class Host(Record):
         return cls(processor=environment.processor(), cores=cores, memory_bytes=environment.facts()["memory_bytes"])
 
 
-class MeasuredCollective(Record):
+class Measurement(Document):
+    """A measured time, with the conditions under which it was measured."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The conditions; a new measurement replaces an old one with the same key."""
+        return tuple(self.model_dump(exclude={"flops", "seconds", "bare", "date"}).values())
+
+
+class MeasuredCollective(Measurement):
     """A measurement of one collective; the fits are made from these.
 
     Attributes:
@@ -70,13 +72,8 @@ class MeasuredCollective(Record):
     bare: Quartiles
     date: str
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """A new measurement with the same takes the place of an old one."""
-        return self.collective, self.ranks, self.hosts, self.oversubscribed, self.size
 
-
-class FittedCollective(Record):
+class FittedCollective(Document):
     """The latency-bandwidth model of one collective: n bytes on p ranks take ``latency`` A + ``seconds_per_byte`` B.
 
     A is ceil(log2 p), for a send 1. B is 2 n (p - 1) / p for allreduce and broadcast, n (p - 1) / p for allgather,
@@ -103,7 +100,7 @@ class FittedCollective(Record):
     points: int = 0
 
 
-class MeasuredStep(Record):
+class MeasuredStep(Measurement):
     """A measurement of one kind of work of a rank, without messages.
 
     Attributes:
@@ -112,7 +109,7 @@ class MeasuredStep(Record):
             model.
         network: network and shape of its input; ``hpcdd plan`` looks a time up by this text.
         batch: samples per step.
-        summands: number of subdomains of the rank for ``head``; otherwise 1.
+        summands: number of subdomains of the rank for ``head``; 1 for other kinds.
         precision: ``fp32`` or ``bf16``.
         device: ``cpu``, or the name of the GPU.
         threads: number of threads of the rank.
@@ -134,22 +131,8 @@ class MeasuredStep(Record):
     seconds: Quartiles
     date: str
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """A new measurement with the same takes the place of an old one."""
-        return (
-            self.kind,
-            self.network,
-            self.batch,
-            self.summands,
-            self.precision,
-            self.device,
-            self.threads,
-            self.busy,
-        )
 
-
-class Machine(Record):
+class Machine(Document):
     """The content of a machine file.
 
     Attributes:

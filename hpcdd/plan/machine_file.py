@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..core.errors import UserError
-from ..core.files import write_json, writing
 from . import collective_model
 from .machine import Machine, MeasuredCollective, MeasuredStep
 
@@ -19,7 +18,7 @@ def load(path: Path) -> Machine:
     """Reads a machine file.
 
     Raises:
-        UserError: it can't be read, or is none; with each mistake and its place.
+        UserError: it can't be read, or is not a machine file; with each mistake and its place.
     """
     how = "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`"
     try:
@@ -33,27 +32,17 @@ def load(path: Path) -> Machine:
         return Machine.model_validate_json(content)
     except ValidationError as error:
         lines = [
-            f"machine file {path}: {'.'.join(map(str, found['loc'])) or 'content'}: {found['msg']}"
-            for found in error.errors()[:5]
+            f"machine file {path}: {'.'.join(map(str, mistake['loc'])) or 'content'}: {mistake['msg']}"
+            for mistake in error.errors()[:5]
         ]
         raise UserError("\n".join([*lines, how])) from error
 
 
-def save(machine: Machine, path: Path) -> None:
-    """Writes a machine file, whole or not at all.
-
-    Raises:
-        WriteError: it can't be written.
-    """
-    with writing(path):
-        write_json(path, machine.model_dump(mode="json"))
-
-
 def joined(machine: Machine, path: Path | None) -> Machine:
-    """What a file says already of this machine; ``machine`` where there is none.
+    """The machine as a file describes it so far; ``machine`` where there is no file.
 
     Raises:
-        UserError: the file is none, or describes another machine.
+        UserError: it is not a machine file, or describes another machine.
     """
     if path is None or not path.exists():
         return machine
@@ -79,17 +68,17 @@ def added(
     steps: Sequence[MeasuredStep] = (),
     runtime_bytes: int | None = None,
 ) -> Machine:
-    """The machine with new results, which win over old ones of the same key; collectives are fitted anew."""
-    every = {point.key: point for point in (*machine.collectives, *collectives)}
-    works = {step.key: step for step in (*machine.steps, *steps)}
+    """The machine with new results, which replace old ones with the same key; collectives are refitted."""
+    measured = {point.key: point for point in (*machine.collectives, *collectives)}
+    timed = {step.key: step for step in (*machine.steps, *steps)}
     fitted = {(fit.collective, fit.between_hosts, fit.oversubscribed): fit for fit in machine.fits}
     if collectives:
-        fitted |= collective_model.fit_all(every.values())
+        fitted |= collective_model.fit_all(measured.values())
     return machine.model_copy(
         update={
-            "collectives": tuple(every.values()),
+            "collectives": tuple(measured.values()),
             "fits": tuple(fitted.values()),
-            "steps": tuple(works.values()),
+            "steps": tuple(timed.values()),
             "runtime_bytes": runtime_bytes or machine.runtime_bytes,
         }
     )

@@ -36,9 +36,10 @@ from ..data import sample_storage
 from ..data.sample_loading import Where
 from ..data.sample_order import WINDOW_BYTES
 from ..decomposition.boxes import split_evenly
-from ..phases.local import groups, trains_together
+from ..phases.local import groups, trains_batched
 from ..training.optimizers import make_optimizer
 from . import fake_networks
+from .machine import Machine
 from .messages import SimulatedLayout
 from .workload import Precision, Work, Workload
 
@@ -85,13 +86,13 @@ class Memory:
 
     def on_gpu(self, where: Where) -> int:
         """Bytes that lie on the GPU of a rank that has one."""
-        own = self.weights + self.gradients + self.optimizer + self.activations
-        return own + (self.samples if where == "device" else 0)
+        samples = self.samples if where == "device" else 0
+        return self.weights + self.gradients + self.optimizer + self.activations + samples
 
 
 @dataclass
 class Memories:
-    """Of a run on N ranks.
+    """The memory of the ranks of a run.
 
     Attributes:
         workload: of the run.
@@ -117,7 +118,7 @@ class Memories:
             device: of the rank.
 
         Raises:
-            UserError: the user's own network can't be gone through with shapes alone.
+            UserError: the user's own network can't be traced with shapes alone.
         """
         if not subdomains:
             return Memory("local", self.runtime)
@@ -130,11 +131,11 @@ class Memories:
         return max(moments, key=lambda memory: memory.total)
 
     def _local(self, cnns: dict[int, nn.Module], where: Where, device: str) -> Memory:
-        """One CNN is trained after the other, or those of one shape together."""
+        """One CNN is trained after the other, or those of one shape as a batch."""
         settings = self._config.local
         shapes = {s: self._problem.subimage_shape(s) for s in cnns}
-        together = trains_together(self._config, device, self._layout.replicas)
-        largest = max(groups(shapes, together=together), key=lambda group: sum(_bytes(cnns[s]) for s in group))
+        batched = trains_batched(self._config, device, self._layout.replicas)
+        largest = max(groups(shapes, batched=batched), key=lambda group: sum(_bytes(cnns[s]) for s in group))
         rows = self._rows(settings, self._layout.replicas)
         step = self._step_of_cnns(largest, rows, settings.computed_in)
         evaluating = self._peak_of_evaluation(cnns, settings, self._layout.replicas)
@@ -147,30 +148,30 @@ class Memories:
         if settings.placement == "distributed":
             head = fake_networks.head(self._config, self._problem, list(cnns), "logits")
             step = self._peak(self.workload.head(len(cnns), rows))
-            found = self._moment("dnn", cnns, where, settings, head, step, _bytes(head))
+            memory = self._moment("dnn", cnns, where, settings, head, step, _bytes(head))
         elif is_root:
             dnn = fake_networks.dnn(self._config, self._problem)
             step = self._peak(self.workload.dnn(rows))
-            found = self._moment("dnn", cnns, where, settings, dnn, step, _bytes(dnn))
+            memory = self._moment("dnn", cnns, where, settings, dnn, step, _bytes(dnn))
         else:
-            found = self._moment("dnn", cnns, where, None, nn.ModuleList(), 0)
-        return dataclasses.replace(found, outputs=found.outputs + is_root * self._problem.root_bytes)
+            memory = self._moment("dnn", cnns, where, None, nn.ModuleList(), 0)
+        return dataclasses.replace(memory, outputs=memory.outputs + is_root * self._problem.root_bytes)
 
     def _coherent(self, cnns: dict[int, nn.Module], where: Where, device: str) -> Memory:
         """All CNNs are trained together: own ones, or in the data-parallel form copies of all."""
         config, problem, settings = self._config, self._problem, self._config.coherent
         part: nn.Module = fake_networks.part_of_coherent(config, problem, list(cnns))
-        trained, subdomains, shared, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
-        batched = trains_together(config, device, shared)
+        trained, subdomains, shards, copies = part, list(cnns), self._layout.replicas, 2 * _bytes(part)
+        batched = trains_batched(config, device, shards)
         if settings.parallelism == "data":
             trained, subdomains = fake_networks.coherent(config, problem), list(range(len(problem.decomposition)))
-            shared, copies, batched = self._layout.workers, copies + _bytes(trained), False
-        rows = self._rows(settings, shared)
+            shards, copies, batched = self._layout.workers, copies + _bytes(trained), False
+        rows = self._rows(settings, shards)
         head = self._peak(self.workload.head(len(subdomains), rows))
-        grouped = groups({s: problem.subimage_shape(s) for s in subdomains}, together=batched)
+        grouped = groups({s: problem.subimage_shape(s) for s in subdomains}, batched=batched)
         largest = max(self._peak_of(s, rows, settings.computed_in) for s in subdomains)
         step = self._forward_and_backward(grouped, rows, settings.computed_in) + largest // 2 + head
-        evaluating = self._peak_of_evaluation(subdomains, settings, shared)
+        evaluating = self._peak_of_evaluation(subdomains, settings, shards)
         return self._moment("coherent", cnns, where, settings, trained, step, copies, evaluating)
 
     def _global(self, cnns: dict[int, nn.Module], where: Where) -> Memory:
@@ -181,7 +182,7 @@ class Memories:
         return self._moment("global", cnns, where, settings, network, step, _bytes(network), evaluating)
 
     def _left_on_heap(self, cnns: Iterable[int]) -> int:
-        """Bytes of the pieces that the training before has left, into which tensors of whole images don't fit."""
+        """Bytes of free blocks that earlier training leaves on the heap, which tensors of whole images don't fit."""
         coherent = bool(self._config.coherent.starts)
         settings = self._config.coherent if coherent else self._config.local
         rows = self._rows(settings, self._layout.replicas)
@@ -200,7 +201,7 @@ class Memories:
         more: int = 0,
         evaluating: int = 0,
     ) -> Memory:
-        """Puts a moment together.
+        """Memory at one moment.
 
         Args:
             name: of it.
@@ -239,19 +240,19 @@ class Memories:
     def _peak_of(self, subdomain: int, rows: int, precision: Precision) -> int:
         return self.workload.simulated(self.workload.local_cnn(subdomain, rows, precision)).peak_bytes
 
-    def _peak(self, *pieces: Work) -> int:
-        """Of pieces of work that are in memory together, with what the heap keeps of them."""
-        found = [self.workload.simulated(work).peak_bytes for work in pieces]
-        return sum(found) + max(found) // 2
+    def _peak(self, *units: Work) -> int:
+        """Peak bytes of units of work that are in memory at the same time, with what the heap keeps of them."""
+        peaks = [self.workload.simulated(work).peak_bytes for work in units]
+        return sum(peaks) + max(peaks) // 2
 
-    def _peak_of_evaluation(self, subdomains: Iterable[int], settings: TrainingSettings, shared: int) -> int:
-        batch = self._evaluated(settings, shared)
+    def _peak_of_evaluation(self, subdomains: Iterable[int], settings: TrainingSettings, shards: int) -> int:
+        batch = self._evaluated(settings, shards)
         return max(self._peak(self.workload.local_evaluation(s, batch)) for s in subdomains)
 
-    def _evaluated(self, settings: TrainingSettings, shared: int) -> int:
+    def _evaluated(self, settings: TrainingSettings, shards: int) -> int:
         """Rows of a batch in evaluation mode."""
         most = max(self._problem.samples.values())
-        return -(-min(settings.evaluation_batch, most) // shared)
+        return -(-min(settings.evaluation_batch, most) // shards)
 
     def _samples(self, subdomains: Sequence[int], where: Where) -> int:
         needed = sample_storage.bytes_needed(self._config, self._problem, subdomains)
@@ -262,8 +263,8 @@ class Memories:
         windows = max(1, self._problem.samples["train"] * pixels // WINDOW_BYTES)
         return min(needed, 2 * needed // windows)
 
-    def _rows(self, settings: TrainingSettings, shared: int) -> int:
-        return split_evenly(settings.batch_of(self._problem.samples["train"]), shared)[0][1]
+    def _rows(self, settings: TrainingSettings, shards: int) -> int:
+        return split_evenly(settings.batch_of(self._problem.samples["train"]), shards)[0][1]
 
 
 def ready_bytes(device: str) -> int:
@@ -286,6 +287,14 @@ def ready_bytes(device: str) -> int:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return environment.resident_memory()[0]
+
+
+def runtime_bytes(machine: Machine | None) -> int:
+    """Bytes of a rank that is ready to train: the machine's, or those of this process, see :func:`ready_bytes`, with
+    what an MPI library takes.
+    """
+    measured = None if machine is None else machine.runtime_bytes
+    return ready_bytes("cpu") + MPI_BYTES if measured is None else measured
 
 
 def _bytes(network: nn.Module) -> int:

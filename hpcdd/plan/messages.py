@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config.schema import AggregationSettings, Config
-from ..data.problem import PIECE_BYTES, Problem
+from ..data.problem import GATHER_BYTES, Problem
 from ..decomposition.boxes import split_evenly
 from ..decomposition.rank_layout import assign
 from ..parallel.gradient_averaging import groups
@@ -76,7 +76,7 @@ def local_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     if layout.replicas == 1:
         return []
     return _of_largest(
-        [_shared(config, fake_networks.local_cnn(problem, s), layout.replicas) for s in _kinds(problem).values()]
+        [_of_shards(config, fake_networks.local_cnn(problem, s), layout.replicas) for s in _kinds(problem).values()]
     )
 
 
@@ -93,20 +93,20 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
     """Of a training step of the coherent model; model-parallel one allreduce, whatever S, K and the CNNs are."""
     layout = SimulatedLayout.of(len(problem.decomposition), ranks)
     if config.coherent.parallelism == "data":
-        return _shared(config, fake_networks.coherent(config, problem), layout.workers)
+        return _of_shards(config, fake_networks.coherent(config, problem), layout.workers)
     batch = config.coherent.batch_of(problem.samples["train"])
     rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
-    found = [sum_over_subdomains(config, config.coherent_dnn, problem, rows, layout.across)]
+    messages = [sum_over_subdomains(config, config.coherent_dnn, problem, rows, layout.across)]
     if layout.replicas > 1:
         parts = [fake_networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
-        found += _of_largest([_shared(config, part, layout.replicas, part.dnn.replicated()) for part in parts])
-    return found
+        messages += _of_largest([_of_shards(config, part, layout.replicas, part.dnn.replicated()) for part in parts])
+    return messages
 
 
 def global_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of a training step of the global CNN."""
     workers = SimulatedLayout.of(len(problem.decomposition), ranks).workers
-    return _shared(config, fake_networks.global_cnn(problem), workers)
+    return _of_shards(config, fake_networks.global_cnn(problem), workers)
 
 
 def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
@@ -116,13 +116,13 @@ def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
     num_subdomains = len(problem.decomposition)
     of_sample = 4 * num_subdomains * problem.info.num_classes
     away = 1 - len(assign(num_subdomains, ranks)[0][0]) / num_subdomains
-    rows, found = max(1, PIECE_BYTES // of_sample), []
+    rows, messages = max(1, GATHER_BYTES // of_sample), []
     for n in problem.samples.values():
         for count, number in ((rows, n // rows), (n % rows, 1)):
             if count and number:
                 size = count * of_sample
-                found.append(Message("gather", size, ranks, round(size * away), "local outputs", number))
-    return found
+                messages.append(Message("gather", size, ranks, round(size * away), "local outputs", number))
+    return messages
 
 
 def spread(config: Config, problem: Problem, ranks: int) -> list[Message]:
@@ -141,12 +141,12 @@ def spread(config: Config, problem: Problem, ranks: int) -> list[Message]:
 def collect(problem: Problem, ranks: int) -> list[Message]:
     """Of the local CNNs' parameters on their way to root for model.h5; root's own don't travel."""
     num_subdomains = len(problem.decomposition)
-    away, found = num_subdomains - len(assign(num_subdomains, ranks)[0][0]), []
+    away, messages = num_subdomains - len(assign(num_subdomains, ranks)[0][0]), []
     if away and ranks > 1:
         state = fake_networks.local_cnn(problem, num_subdomains - 1).state_dict().values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in state)
-        found.append(Message("send", size, ranks, size, "a CNN's parameters", away))
-    return found
+        messages.append(Message("send", size, ranks, size, "a CNN's parameters", away))
+    return messages
 
 
 def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
@@ -168,8 +168,10 @@ def sum_over_subdomains(config: Config, dnn: AggregationSettings, problem: Probl
     return Message("allreduce", size, ranks, 2 * size, "the sum over the subdomains")
 
 
-def _shared(config: Config, network: nn.Module, ranks: int, replicated: Sequence[nn.Parameter] = ()) -> list[Message]:
-    """What ranks send each other that share batches: gradients in buckets, and batch norm's sums.
+def _of_shards(
+    config: Config, network: nn.Module, ranks: int, replicated: Sequence[nn.Parameter] = ()
+) -> list[Message]:
+    """Messages of ranks that train on shards of a batch: gradients in buckets, and batch norm's sums.
 
     See :mod:`hpcdd.parallel.gradient_averaging` and :mod:`hpcdd.parallel.shared_layers`.
     """
@@ -177,20 +179,20 @@ def _shared(config: Config, network: nn.Module, ranks: int, replicated: Sequence
         return []
     special = set(replicated)
     ordinary = [p for p in reversed(list(network.parameters())) if p.requires_grad and p not in special]
-    found = []
+    messages = []
     for group in groups(ordinary):
         size = 4 * (sum(p.numel() for p in group) + 1)
-        found.append(Message("allreduce", size, ranks, 2 * size, "gradients"))
+        messages.append(Message("allreduce", size, ranks, 2 * size, "gradients"))
     if replicated:
         size = 4 * ranks * (sum(p.numel() for p in replicated) + 1)
-        found.append(Message("allgather", size, ranks, size, "gradients of the common layers"))
+        messages.append(Message("allgather", size, ranks, size, "gradients of the common layers"))
     if config.shared_batches == "exact":
         channels = [module.num_features for module in network.modules() if isinstance(module, _BatchNorm)]
         for c in channels:
             forward, backward = 8 * ranks * (2 * c + 1), 8 * 2 * c
-            found.append(Message("allgather", forward, ranks, forward, "batch norm, forward"))
-            found.append(Message("allreduce", backward, ranks, 2 * backward, "batch norm, backward"))
-    return found
+            messages.append(Message("allgather", forward, ranks, forward, "batch norm, forward"))
+            messages.append(Message("allreduce", backward, ranks, 2 * backward, "batch norm, backward"))
+    return messages
 
 
 def _of_largest(candidates: Sequence[list[Message]]) -> list[Message]:

@@ -16,7 +16,7 @@ from ..core import environment
 from ..core.errors import UserError
 from ..core.files import atomic_write, writing
 from ..data.prepare import contact_sheet
-from ..data.problem import Problem, build_problem, check_shares
+from ..data.problem import Problem, build_problem, check_shards
 from ..data.sample_loading import Where
 from ..data.sample_storage import bytes_needed, choose
 from ..decomposition.boxes import by
@@ -27,7 +27,7 @@ from . import machine_file, plan_tables
 from .clock import Clock
 from .cost import PlannedCosts
 from .machine import Machine
-from .memory import MPI_BYTES, Memories, Memory, ready_bytes
+from .memory import Memories, Memory, runtime_bytes
 from .workload import Workload
 
 
@@ -38,7 +38,7 @@ def run(
     machine: Path | None = None,
     ranks_per_host: int | None = None,
     threads: int | None = None,
-    own: str | None = None,
+    user_factory: str | None = None,
     picture: Path | None = None,
     out: TextIO = sys.stdout,
 ) -> None:
@@ -49,7 +49,7 @@ def run(
         ranks: N.
         machine: machine file, for seconds.
         ranks_per_host, threads: see :func:`layout_of`.
-        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
+        user_factory: the user's factory that may be called, see :func:`hpcdd.models.registry.check_consent`.
         picture: PNG to draw of the boxes.
         out: where to print.
 
@@ -58,22 +58,20 @@ def run(
         WriteError: the picture can't be written.
     """
     measured = None if machine is None else machine_file.load(machine)
-    check_consent(config.model, own)
+    check_consent(config.model, user_factory)
     config = resolved(config, native_bf16("cpu") if measured is None else measured.bf16)
     problem = build_problem(config)
     layout = layout_of(config, problem, measured, ranks, ranks_per_host, threads)
-    check_shares(config, problem, layout)
-    ready = measured.runtime_bytes if measured is not None else None
-    if ready is None:  # before anything else is loaded
-        torch.set_num_threads(layout.places[0].threads)
-        ready = ready_bytes("cpu") + MPI_BYTES
+    check_shards(config, problem, layout)
+    torch.set_num_threads(layout.placements[0].threads)
+    ready = runtime_bytes(measured)  # before anything else is loaded
     summary.print_problem(problem, out)
     for warning in layout.warnings():
         print(f"warning: {warning}", file=out)
     plan_tables.print_boxes(problem, layout, out)
     workload = Workload(config, problem)
     memories = memories_of(workload, layout, measured, ready)
-    budget = _budget_in_words(config, layout, measured)
+    budget = _describe_budget(config, layout, measured)
     known = measured is not None and measured.runtime_bytes is not None
     plan_tables.print_memory(layout, memories, out, measured=known, budget=budget)
     plan_tables.print_messages(config, problem, ranks, out)
@@ -88,8 +86,8 @@ def run(
             file=out,
         )
     else:
-        place = layout.places[0]
-        clock = Clock(measured, workload, place.threads, most_on_a_host(layout), place.device_id)
+        placement = layout.placements[0]
+        clock = Clock(measured, workload, placement.threads, most_on_a_host(layout), placement.device_id)
         plan_tables.print_times(PlannedCosts(clock), ranks, out)
     if picture is not None:
         draw(problem, layout, picture)
@@ -105,7 +103,7 @@ def layout_of(
     ranks_per_host: int | None,
     threads: int | None,
 ) -> RankLayout:
-    """The mesh of a job that is not there, on hosts that are named by their number.
+    """The rank layout of a job that does not run, on hosts that are named by their number.
 
     Args:
         config, problem: of the run.
@@ -168,7 +166,7 @@ def draw(problem: Problem, layout: RankLayout, path: Path) -> None:
 
 def most_on_a_host(layout: RankLayout) -> int:
     """Ranks on the fullest host, which is the first."""
-    return sum(place.host == layout.places[0].host for place in layout.places)
+    return sum(placement.host == layout.placements[0].host for placement in layout.placements)
 
 
 def memories_of(
@@ -179,22 +177,22 @@ def memories_of(
     What `auto` would choose is found with the memory of a host of the machine; without a machine, of this one.
     """
     config, problem = workload.config, workload.problem
-    made = Memories(workload, len(layout.places), ready)
+    made = Memories(workload, len(layout.placements), ready)
     budget = _budget(config, layout, machine)
     known: dict[tuple[object, ...], tuple[Memory, Where]] = {}
-    found = []
-    for place in layout.places:
+    memories = []
+    for placement in layout.placements:
         # A GPU's memory is not known here: what fits the host's budget is taken to fit the GPU.
-        on_gpu = None if place.device == "cpu" else budget
-        where = choose(config.data.storage, bytes_needed(config, problem, place.subdomains), budget, on_gpu)
-        shapes = tuple(problem.subimage_shape(s) for s in place.subdomains)
-        boxes = tuple(problem.bytes_of([s]) for s in place.subdomains)
-        key = (shapes, boxes, place.rank == 0)
+        on_gpu = None if placement.device == "cpu" else budget
+        where = choose(config.data.storage, bytes_needed(config, problem, placement.subdomains), budget, on_gpu)
+        shapes = tuple(problem.subimage_shape(s) for s in placement.subdomains)
+        boxes = tuple(problem.bytes_of([s]) for s in placement.subdomains)
+        key = (shapes, boxes, placement.rank == 0)
         if key not in known:
-            memory = made.of(place.subdomains, where, is_root=place.rank == 0, device=place.device)
+            memory = made.of(placement.subdomains, where, is_root=placement.rank == 0, device=placement.device)
             known[key] = memory, where
-        found.append(known[key])
-    return found
+        memories.append(known[key])
+    return memories
 
 
 def _budget(config: Config, layout: RankLayout, machine: Machine | None) -> int:
@@ -204,7 +202,7 @@ def _budget(config: Config, layout: RankLayout, machine: Machine | None) -> int:
     return host // (2 * most_on_a_host(layout))
 
 
-def _budget_in_words(config: Config, layout: RankLayout, machine: Machine | None) -> str:
+def _describe_budget(config: Config, layout: RankLayout, machine: Machine | None) -> str:
     if config.data.storage != "auto":
         return "as data.storage says"
     size = f"{_budget(config, layout, machine) / 2**20:,.0f} MiB"

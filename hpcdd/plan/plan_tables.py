@@ -16,7 +16,7 @@ from ..data.sample_loading import Where
 from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout
 from . import messages
-from .cost import PlannedCosts, efficiency, total
+from .cost import PlannedCosts, total
 from .memory import MOMENTS, MPI_BYTES, Memory
 from .messages import Message, SimulatedLayout, bytes_of, calls_of
 
@@ -32,7 +32,7 @@ def print_boxes(problem: Problem, layout: RankLayout, out: TextIO) -> None:
         if s is None:
             table.add_row("...")
             continue
-        box, ranks = every[s].box, [place.rank for place in layout.places if s in place.subdomains]
+        box, ranks = every[s].box, [placement.rank for placement in layout.placements if s in placement.subdomains]
         pixels = " x ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
         averaged = f", averaged in blocks of {by(every[s].block)}" if every[s].is_coarse else ""
         parameters = f"{problem.widths.local_parameters[s]:,}"
@@ -43,21 +43,21 @@ def print_boxes(problem: Problem, layout: RankLayout, out: TextIO) -> None:
 def print_memory(
     layout: RankLayout, memories: Sequence[tuple[Memory, Where]], out: TextIO, *, measured: bool, budget: str
 ) -> None:
-    """Memory of each rank at its fullest moment; ranks that are alike share a row.
+    """Memory of each rank at its fullest moment; identical ranks are in one row.
 
     Args:
         layout: who owns what.
         memories: by rank, and where it keeps its samples.
         out: where to print.
         measured: whether the libraries' memory is that of a job of the machine file.
-        budget: of a host, in words, for what ``auto`` chooses.
+        budget: description of the budget with which ``auto`` chooses.
     """
     kinds = ("libraries", "samples", "weights", "gradients", "optimizer", "activations", "outputs", "total")
     table = _table("peak memory of a rank, MiB", "ranks", "CNNs", *kinds, "when")
-    on_gpu = any(place.device != "cpu" for place in layout.places)
+    on_gpu = any(placement.device != "cpu" for placement in layout.placements)
     if on_gpu:
         table.add_column("on the GPU", justify="right")
-    rows = list(_alike(layout, memories))
+    rows = list(_group_ranks(layout, memories))
     for index in _some(len(rows)):
         if index is None:
             table.add_row("...")
@@ -101,10 +101,10 @@ def print_messages(config: Config, problem: Problem, ranks: int, out: TextIO) ->
     for name, often, sent in phases:
         head = [name, f"{calls_of(sent):,}", f"{bytes_of(sent):,}", often]
         for what in dict.fromkeys((message.what, message.collective, message.ranks) for message in sent):
-            its = [m for m in sent if (m.what, m.collective, m.ranks) == what]
-            sizes = [m.counted for m in its]
+            matching = [m for m in sent if (m.what, m.collective, m.ranks) == what]
+            sizes = [m.counted for m in matching]
             each = f"{min(sizes):,}" if len(set(sizes)) == 1 else f"{min(sizes):,} to {max(sizes):,}"
-            table.add_row(*head, f"{calls_of(its):,} {what[0]}", what[1], f"{what[2]:,}", each)
+            table.add_row(*head, f"{calls_of(matching):,} {what[0]}", what[1], f"{what[2]:,}", each)
             head = [""] * 4
         if not sent:
             table.add_row(*head)
@@ -132,7 +132,7 @@ def print_times(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
             f"{phase.seconds:,.2f}",
         )
     table.add_section()
-    table.add_row("together", "", "", "", "", f"{total(phases):,.2f}")
+    table.add_row("total", "", "", "", "", f"{total(phases):,.2f}")
     _print(table, out)
     print(
         "excluding start-up, reading, what torch loads at the first step, checkpoints and final evaluations", file=out
@@ -140,7 +140,7 @@ def print_times(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
     _print_efficiency(costs, ranks, out)
     print("times of computation:", file=out)
     for basis in dict.fromkeys(costs.clock.bases.values()):
-        networks = [network for network, its in costs.clock.bases.items() if its == basis]
+        networks = [network for network in costs.clock.bases if costs.clock.bases[network] == basis]
         more = f"; and {len(networks) - _MOST_NAMED} more" if len(networks) > _MOST_NAMED else ""
         print(f"  {basis}: {'; '.join(networks[:_MOST_NAMED])}{more}", file=out)
     for note in costs.clock.notes:
@@ -149,34 +149,39 @@ def print_times(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
 
 def _print_efficiency(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
     num_subdomains = costs.subdomains
-    per_rank = -(-num_subdomains // ranks)
+    per_rank, grows = -(-num_subdomains // ranks), costs.grows_with_ranks
     table = _table(
         "expected efficiency, all phases together",
         "ranks", "hosts", "CNNs of a rank", "replicas", "strong: seconds", "efficiency",
-        f"weak: seconds, {per_rank} CNN{'s' if per_rank > 1 else ''} each", "efficiency",
+        *((f"weak: seconds, {per_rank} CNN{'s' if per_rank > 1 else ''} each", "efficiency") if grows else ()),
     )  # fmt: skip
-    alone, weakly_alone = total(costs.phases(1)), total(costs.weak(1, per_rank))
+    on_one_rank = total(costs.phases(1))
+    weak_on_one_rank = total(costs.weak(1, per_rank)) if grows else 0.0
     for n in sorted({*_LADDER, ranks, *([num_subdomains] if num_subdomains <= _LADDER[-1] else [])}):
         layout, hosts = SimulatedLayout.of(num_subdomains, n), -(-n // costs.clock.ranks_per_host)
-        weak = total(costs.weak(n, per_rank))
-        if costs.can_share(layout):
+        if costs.can_shard(layout):
             seconds = total(costs.phases(n))
-            strong = [f"{seconds:,.2f}", f"{efficiency(alone, n, seconds):.2f}"]
+            strong = [f"{seconds:,.2f}", f"{on_one_rank / (n * seconds):.2f}"]
         else:
             strong = ["too many ranks for a batch", ""]
+        seconds = total(costs.weak(n, per_rank)) if grows else 0.0
+        weak = [f"{seconds:,.2f}", f"{weak_on_one_rank / seconds:.2f}"] if grows else []
         most = -(-num_subdomains // layout.across)
-        table.add_row(
-            f"{n:,}", f"{hosts:,}", f"{most:,}", f"{layout.replicas:,}", *strong, f"{weak:,.2f}",
-            f"{weakly_alone / weak:.2f}",
-        )  # fmt: skip
+        table.add_row(f"{n:,}", f"{hosts:,}", f"{most:,}", f"{layout.replicas:,}", *strong, *weak)
     _print(table, out)
+    if not grows:
+        print(
+            "weak scaling is not modelled for a data-parallel coherent phase or a global CNN, whose size does not grow "
+            "by a rank's subdomains",
+            file=out,
+        )
 
 
-def _alike(
+def _group_ranks(
     layout: RankLayout, memories: Sequence[tuple[Memory, Where]]
 ) -> Iterator[tuple[list[int], int, Memory, Where]]:
-    """Neighbouring ranks with the same memory."""
-    rows = [(len(place.subdomains), *memories[place.rank]) for place in layout.places]
+    """Groups of neighbouring ranks with the same memory."""
+    rows = [(len(placement.subdomains), *memories[placement.rank]) for placement in layout.placements]
     rank = 0
     for (cnns, memory, where), group in itertools.groupby(rows):
         number = len(list(group))
@@ -194,8 +199,8 @@ def _some(rows: int) -> Iterable[int | None]:
 def _span(numbers: Sequence[int]) -> str:
     if len(numbers) < 2:
         return "".join(map(str, numbers))
-    together = numbers[-1] - numbers[0] == len(numbers) - 1
-    return f"{numbers[0]} to {numbers[-1]}" if together else ", ".join(map(str, numbers))
+    contiguous = numbers[-1] - numbers[0] == len(numbers) - 1
+    return f"{numbers[0]} to {numbers[-1]}" if contiguous else ", ".join(map(str, numbers))
 
 
 def _mib(size: int) -> str:

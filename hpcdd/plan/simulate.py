@@ -1,4 +1,4 @@
-"""Memory and floating point operations of a training step, found by going through it with fake tensors."""
+"""Memory and floating point operations of a training step, found by tracing it with fake tensors."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Simulated:
     kept_bytes: int
 
     def of_part(self, rows: int, whole: int) -> Simulated:
-        """Of ``rows`` of the ``whole`` batch that was gone through, in proportion."""
+        """Costs of ``rows`` samples, in proportion to those of the ``whole`` batch that was traced."""
         return self if rows == whole else Simulated(*(value * rows // whole for value in dataclasses.astuple(self)))
 
 
 LEAST_ROWS = 2
-"""Of a batch that is gone through: batch norm takes no single value, but where several ranks share its statistics."""
+"""Fewest samples of a batch that is traced: batch norm accepts a single value only where ranks share its statistics."""
 
 
 def training_step(network: nn.Module, inputs: Callable[[], Any], rows: int, *, bf16: bool = False) -> Simulated:
@@ -63,10 +63,10 @@ def training_step(network: nn.Module, inputs: Callable[[], Any], rows: int, *, b
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             return functional.cross_entropy(network(inputs()), labels)
 
-    found = _simulated(network.train(), loss, training=True)
+    step = _simulated(network.train(), loss, training=True)
     for parameter in network.parameters():
         parameter.grad = None
-    return found
+    return step
 
 
 def evaluation(network: nn.Module, inputs: Callable[[], Any]) -> Simulated:
@@ -111,8 +111,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that are made inside the context and still referred to.
 
     Attributes:
-        now: as many there are.
-        peak: the most of them at one time.
+        now: current number of bytes.
+        peak: largest number of bytes so far.
     """
 
     def __init__(self, *, scratch: bool) -> None:

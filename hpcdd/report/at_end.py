@@ -9,13 +9,13 @@ from ..core.errors import UserError
 
 
 def write(folder: Path) -> None:
-    """Writes the report of a run or a study into its directory; if there can't be one, they stay what they are.
+    """Writes the report of a run or a study into its directory; a failure is printed and does not fail the run.
 
     Args:
-        folder: of what is complete: for want of a report it does not fail.
+        folder: directory of the complete run or study.
     """
     try:
-        from . import reports  # which fails where there is no matplotlib; ranks but root don't need it
+        from . import reports  # fails without matplotlib; only root needs it
 
         reports.write([folder], folder)
     except Exception as error:

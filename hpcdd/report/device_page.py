@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..artifacts import device_file
-from ..artifacts.device_file import HEAD
+from ..artifacts.device_file import HEAD, NAME, DeviceReport
+from ..core.files import read_json
 from .page import Section
 
 
 def section(source: Path) -> Section:
-    """Tables alone.
+    """The section, which has tables and no figures.
 
     Args:
-        source: folder in which ``bench device`` has left its result.
+        source: folder with the result of ``bench device``.
 
     Raises:
         UserError: the result can't be read, or is damaged.
     """
-    found = device_file.read(source)
-    best = max(found.measurements, key=lambda way: way.factor[1])
+    device_report = read_json(source / NAME, DeviceReport)
+    best = max(device_report.measurements, key=lambda way: way.factor[1])
     return Section(
-        f"{found.device}: tests and steps",
+        f"{device_report.device}: tests and steps",
         "device.html",
-        found.show,
+        device_report.show,
         cards=[
-            (f"{found.tests.passed}", f"tests of devices passed, {found.tests.failed} failed"),
+            (f"{device_report.tests.passed}", f"tests of devices passed, {device_report.tests.failed} failed"),
             (
                 f"{best.factor[1]:.2f} x",
                 f"best case over eager fp32: {best.case}, {best.way}, {best.cnns} CNN{'s' * (best.cnns > 1)}",
             ),
         ],
         head=HEAD,
-        rows=found.rows(),
-        staging=[[f"{size:,}", f"{1e6 * seconds:,.0f}"] for size, seconds in found.staging.items()],
+        rows=device_report.rows(),
+        staging=[[f"{size:,}", f"{1e6 * seconds:,.0f}"] for size, seconds in device_report.staging.items()],
         facts=[
-            *([found.tests.reason] if found.tests.reason else []),
-            *(f"left out: {line}" for line in found.left_out),
-            f"{found.machine.get('processor')}; torch {found.machine['packages'].get('torch')}",
-            f"{found.seconds:,.0f} seconds, until {found.time}",
+            *([device_report.tests.reason] if device_report.tests.reason else []),
+            *(f"left out: {line}" for line in device_report.left_out),
+            f"{device_report.machine.get('processor')}; torch {device_report.machine.get('packages', {}).get('torch')}",
+            f"{device_report.seconds:,.0f} seconds, until {device_report.time}",
         ],
-        output=found.tests.output,
+        output=device_report.tests.output,
     )

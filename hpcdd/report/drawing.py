@@ -1,4 +1,4 @@
-"""Figures of a page: matplotlib is set up here and nowhere else.
+"""Figures of a page; the only place where matplotlib is configured.
 
 Each is small and has one pair of axes, so that a phone shows them one below the other and a wide screen side by side.
 As files they are black on white; inside the page their ground is transparent and their foreground ``currentColor``.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 SIZE = (4.6, 3.2)
 """Inches."""
 _SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be found, and read aloud
+    "svg.fonttype": "none",  # text stays text, for search and screen readers
     "font.size": 9,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
-    "legend.facecolor": "none",  # its text takes the page's colour, its ground must as well
+    "legend.facecolor": "none",  # its text takes the page's colour, so its background must as well
     "legend.edgecolor": "gray",
 }
 
@@ -42,10 +42,10 @@ class Figure:
     """A drawn figure.
 
     Attributes:
-        name: of its files, without their ending.
-        alternative: what it shows, for who can't see it.
-        svg: to stand in the page.
-        height: of it, by its width.
+        name: name of its files, without the suffix.
+        alternative: description for readers who can't see it.
+        svg: the drawing as an element of the page.
+        height: its height divided by its width.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Figures:
         """Axes to draw on; when the block ends well, ``NAME.png`` and ``NAME.svg`` are written.
 
         Args:
-            name: of the files; once in a page.
-            alternative: what the figure shows, for who can't see it.
+            name: name of the files, unique in a page.
+            alternative: description for readers who can't see the figure.
             size: width and height in inches.
 
         Raises:
@@ -83,9 +83,9 @@ class Figures:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
 
-        # Names within the drawing differ from figure to figure.
+        # The salt keeps ids within the drawings of a page distinct.
         with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
-            # A box stands for it; the page's tables, which are text, have the name.
+            # A box is drawn for a missing glyph; the page's tables, which are text, contain the name.
             warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
             figure = Canvas(figsize=size, layout="constrained")
             yield figure.subplots()
@@ -100,11 +100,11 @@ class Figures:
 
 _COLUMNS = 3
 _WIDTH = 0.43
-"""Columns of the widest page, and the part of it that a figure takes at most."""
+"""Largest number of columns, and largest fraction of the page's width that a figure fills."""
 
 
 def columns(figures: Iterable[Figure]) -> int:
-    """Columns that leave least of a wide page empty, where figures stand in their order, column by column."""
+    """Number of columns that leaves the least space of a wide page empty; figures are placed column by column."""
     heights = [figure.height for figure in figures]
 
     def filled(number: int) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts import headline_file
-from ..artifacts.headline_file import ENDS, TIMES, WORDS, Headline
+from ..artifacts.headline_file import ENDS, LABELS, NAME, TIMES, Headline
 from ..core import yaml_text
+from ..core.files import read_json
 from .drawing import Figures
 from .page import Section
 from .style import LOOKS, legend
@@ -22,38 +22,40 @@ def section(source: Path, folder: Path) -> Section:
     """Draws the figure into ``figures/``.
 
     Args:
-        source: folder in which ``bench headline`` has left its result.
+        source: folder with the result of ``bench headline``.
         folder: for the figure.
 
     Raises:
         UserError: the result can't be read, or is damaged.
         OSError: the figure can't be written.
     """
-    found = headline_file.read(source)
+    headline = read_json(source / NAME, Headline)
     figures = Figures(folder)
     with figures.draw("headline", _CAPTION) as axes:
-        draw(axes, found)
+        draw(axes, headline)
     return Section(
-        f"{found.name}: accuracy against time",
+        f"{headline.name}: accuracy against time",
         "headline.html",
-        found.show,
-        cards=[(accuracy, f"{words}: test accuracy after {seconds} s") for words, _, seconds, accuracy in found.ends()],
+        headline.show,
+        cards=[
+            (accuracy, f"{label}: test accuracy after {seconds} s") for label, _, seconds, accuracy in headline.ends()
+        ],
         figures=list(figures),
         captions={"headline": _CAPTION},
-        ends=found.ends(),
-        concluded=found.conclusion(),
+        ends=headline.ends(),
+        concluded=headline.conclusion(),
         ends_head=ENDS,
         times_head=TIMES,
-        times=found.times(),
-        facts=_facts(found),
-        settings=yaml_text.dump(found.config),
+        times=headline.times(),
+        facts=_facts(headline),
+        settings=yaml_text.dump(headline.config),
     )
 
 
-def draw(axes: Axes, found: Headline) -> None:
+def draw(axes: Axes, headline: Headline) -> None:
     """All curves; the coherent model's begins where the DNN's ends, if it starts from the trained DNN."""
-    for contender, words in WORDS.items():
-        points = found.way(contender)[-len(found.curves[contender]) - 1 :]
+    for contender, label in LABELS.items():
+        points = headline.full_curve(contender)[-len(headline.curves[contender]) - 1 :]
         colour, marker = LOOKS[contender]
         axes.plot(
             [point.seconds for point in points],
@@ -61,22 +63,22 @@ def draw(axes: Axes, found: Headline) -> None:
             color=colour,
             marker=marker,
             ms=4,
-            label=words,
+            label=label,
         )
     axes.set_xlim(left=0)
     axes.set(xlabel="seconds of training", ylabel="test accuracy")
     legend(axes)
 
 
-def _facts(found: Headline) -> list[str]:
-    hosts, ranks, threads = {place[0] for place in found.places}, len(found.places), found.places[0][2]
-    counts = f"{found.samples['train']:,} training and {found.samples['test']:,} test samples"
+def _facts(headline: Headline) -> list[str]:
+    hosts, ranks, threads = {host for host, *_ in headline.places}, len(headline.places), headline.places[0][2]
+    counts = f"{headline.samples['train']:,} training and {headline.samples['test']:,} test samples"
     return [
-        f"{found.dataset}: {counts}",
+        f"{headline.dataset}: {counts}",
         f"{ranks} rank{'s' * (ranks > 1)} on {len(hosts)} host{'s' * (len(hosts) > 1)}, {threads} "
-        f"thread{'s' * (threads > 1)} each; {found.machine.get('processor')}, {found.machine.get('mpi_library')}",
-        f"DDP's messages by gloo over {found.network}",
-        f"trainable parameters: global CNN {found.parameters['global']:,}, coherent model "
-        f"{found.parameters['coherent']:,}",
-        f"measured {found.time}",
+        f"thread{'s' * (threads > 1)} each; {headline.machine.get('processor')}, {headline.machine.get('mpi_library')}",
+        f"DDP's messages by gloo over {headline.network}",
+        f"trainable parameters: global CNN {headline.parameters['global']:,}, coherent model "
+        f"{headline.parameters['coherent']:,}",
+        f"measured {headline.time}",
     ]

@@ -32,14 +32,14 @@ class Tile:
         image: (C, *spatial).
         title: one or two lines above it.
         values: of each subdomain, the coarse one last where there is one: tints from -1 to 1; None outlines the boxes.
-        words: of each subdomain, a few letters written on its box.
-        light: of each subdomain whether its word stands dark on light instead of light on dark.
+        box_labels: of each subdomain, a few letters written on its box.
+        light: of each subdomain whether its label stands dark on light instead of light on dark.
     """
 
     image: Array
     title: str
     values: Sequence[float] | None = None
-    words: Sequence[str] = field(default_factory=tuple)
+    box_labels: Sequence[str] = field(default_factory=tuple)
     light: Sequence[bool] = field(default_factory=tuple)
 
 
@@ -48,7 +48,7 @@ def across(decomposition: Decomposition, most: int | None = None) -> int:
 
     Args:
         decomposition: of the images.
-        most: without a coarse subdomain, which takes the place of one; default: as many as can be written on.
+        most: without a coarse subdomain, which takes the place of one; default: the largest number on which text fits.
     """
     if len(decomposition.image) == 3:
         return 1
@@ -66,9 +66,9 @@ def draw(
     """Draws a figure of tiles in rows.
 
     Args:
-        figures: that take it.
+        figures: where it is added.
         name, alternative: see :meth:`Figures.draw`.
-        tiles: at least one.
+        tiles: the tiles, at least one.
         decomposition: whose boxes are outlined, or whose cores are tinted.
         most: see :func:`across`.
 
@@ -77,14 +77,14 @@ def draw(
     """
     columns = across(decomposition, most)
     pictures = _pictures_of(decomposition)
-    place = SIZE[0] / (columns * pictures)  # inches of a picture, with its margin
-    tall, head, rows = _tall(decomposition), _head(tiles) / place, -(-len(tiles) // columns)
-    with figures.draw(name, alternative, (SIZE[0], rows * (tall + head) * place)) as axes:
+    picture_width = SIZE[0] / (columns * pictures)  # inches of a picture, with its margin
+    tall, head, rows = _tall(decomposition), _head(tiles) / picture_width, -(-len(tiles) // columns)
+    with figures.draw(name, alternative, (SIZE[0], rows * (tall + head) * picture_width)) as axes:
         for number, tile in enumerate(tiles):
             left, top = (number % columns) * pictures, number // columns * (tall + head) + head
             axes.text(left + 0.02, top - 0.04, tile.title, va="bottom", ha="left", fontsize=8)
-            for shift, (shown, numbered) in enumerate(_pictures(tile, decomposition)):
-                _picture(axes, shown, numbered, tile, decomposition, (left + shift, top), tall)
+            for offset, (shown, numbered) in enumerate(_pictures(tile, decomposition)):
+                _picture(axes, shown, numbered, tile, decomposition, (left + offset, top), tall)
         axes.set(xlim=(0, columns * pictures), ylim=(rows * (tall + head), 0), aspect="equal")
         axes.grid(visible=False)
         axes.set_axis_off()
@@ -110,13 +110,13 @@ def _tall(decomposition: Decomposition) -> float:
 def _pictures(tile: Tile, decomposition: Decomposition) -> list[tuple[Slice, Sequence[int]]]:
     """The slices of a tile's image with its boxes, and what the coarse CNN sees of it as a box of its own."""
     boxes = decomposition.boxes if tile.values is None else decomposition.cores
-    found: list[tuple[Slice, Sequence[int]]] = [(shown, range(len(boxes))) for shown in slices(tile.image, boxes)]
+    pictures: list[tuple[Slice, Sequence[int]]] = [(shown, range(len(boxes))) for shown in slices(tile.image, boxes)]
     if decomposition.coarse is None:
-        return found
+        return pictures
     averaged = average(shades(tile.image)[None], decomposition.coarse)[0]
     middle = averaged if averaged.ndim == 3 else averaged[:, averaged.shape[1] // 2]
     height, width = middle.shape[1:]
-    return [*found, (Slice(middle, [(0, (0, 0), (height, width))]), range(len(boxes), len(boxes) + 1))]
+    return [*pictures, (Slice(middle, [(0, (0, 0), (height, width))]), range(len(boxes), len(boxes) + 1))]
 
 
 def _picture(
@@ -148,12 +148,12 @@ def _picture(
                     (x, y), w, h, facecolor=tints(0.5 + _STRONGEST * value), alpha=_TINT, lw=0.4, ec=INK, zorder=2
                 )
             )
-        if tile.words:
+        if tile.box_labels:
             ink, ground = (INK, PAPER) if tile.light and tile.light[subdomain] else (PAPER, INK)
             axes.text(
                 x + w / 2,
                 y + h / 2,
-                tile.words[subdomain],
+                tile.box_labels[subdomain],
                 ha="center",
                 va="center",
                 fontsize=8,

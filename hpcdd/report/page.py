@@ -1,4 +1,4 @@
-"""One HTML page of several sections: it needs no network and no other file."""
+"""An HTML page of several sections, which needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Section:
         title: its heading.
         template: file next to this one, e.g. ``study.html``.
         show: prints its tables.
-        context: what the template speaks of.
+        context: variables of the template.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Section:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Writes a page; of a single section the heading is left out, for it is the page's.
+    """Writes a page; the heading of a single section is omitted, because it is the page's.
 
     Raises:
         OSError: it can't be written.

@@ -1,4 +1,4 @@
-"""``hpcdd report``: one HTML page, and its figures, of runs, studies, scaling studies, a headline, a device."""
+"""``hpcdd report``: an HTML page with figures of runs, studies, scaling studies and benchmarks."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from .page import Section, write_page
 
 
 def write(paths: Sequence[Path], output: Path | None = None, out: TextIO = sys.stdout) -> None:
-    """Writes ``report.html``, ``figures/`` and, of studies, ``tables/``; prints the tables, and where the page is.
+    """Writes ``report.html``, ``figures/`` and, for studies, ``tables/``; prints the tables and the path of the page.
 
     Args:
         paths: run directories, study directories, folders of ``hpcdd bench headline`` and ``hpcdd bench device``, and
             files of ``hpcdd scale``, in the order of the page.
-        output: folder for the page; None: the one path that is reported, or a folder next to the first file.
+        output: folder for the page; None: the path that is reported, or a folder next to the first file.
         out: where to print.
 
     Raises:
-        UserError: a path is none of what can be reported, or something in it is damaged.
+        UserError: a path is nothing that can be reported, or something in it is damaged.
         WriteError: the report can't be written.
     """
     output = _output(paths, output)
     with writing(output):
         sections = _sections(paths, output)
         output.mkdir(parents=True, exist_ok=True)
-        write_page(output / "report.html", ", ".join(dict.fromkeys(its.title for its in sections)), sections)
+        write_page(output / "report.html", ", ".join(dict.fromkeys(section.title for section in sections)), sections)
     for section in sections:
         section.show(out)
     print(f"report: {output / 'report.html'}", file=out, flush=True)
 
 
 def _sections(paths: Sequence[Path], output: Path) -> list[Section]:
-    found: list[Section] = []
+    sections: list[Section] = []
     folders = [path for path in paths if path.is_dir()]
     for number, path in enumerate(folders):
         # Figures of several runs or studies have the same names.
-        place = output if len(paths) == 1 else output / f"{number + 1}-{path.absolute().name}"
+        section_output = output if len(paths) == 1 else output / f"{number + 1}-{path.absolute().name}"
         if (path / study_index.NAME).exists():
-            found.append(study_page.section(study_page.read(path), place, output))
+            sections.append(study_page.section(study_page.read(path), section_output, output))
         elif (path / headline_file.NAME).exists():
-            found.append(of_headline(path, place))
+            sections.append(of_headline(path, section_output))
         elif (path / device_file.NAME).exists():
-            found.append(of_device(path))
+            sections.append(of_device(path))
         else:
-            found.append(run_page.section(path, place))
+            sections.append(run_page.section(path, section_output))
     if files := [path for path in paths if path not in folders]:
-        found += scaling_page.sections(files, output)
-    return found
+        sections += scaling_page.sections(files, output)
+    return sections
 
 
 def _output(paths: Sequence[Path], wanted: Path | None) -> Path:

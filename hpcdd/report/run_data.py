@@ -1,4 +1,4 @@
-"""What a run directory says of its run, read from there alone: no data set, no checkpoint, no model."""
+"""What the page of a run shows, read from its run directory: no data set, no checkpoint, no model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class RunData:
 
     Attributes:
         folder: its directory.
-        config: that it was trained with.
-        results: of results.json.
-        lines: of metrics.jsonl.
-        decisions: of decisions.h5.
+        config: its configuration.
+        results: content of results.json.
+        lines: content of metrics.jsonl.
+        predictions: content of decisions.h5.
         decomposition: of the images.
     """
 
@@ -38,17 +38,17 @@ class RunData:
     config: Config
     results: Results
     lines: tuple[EpochRecord, ...]
-    decisions: SplitPredictions
+    predictions: SplitPredictions
     decomposition: Decomposition
 
     @property
     def phases(self) -> list[str]:
-        """Those that trained something, in their order."""
+        """The phases that trained something, in their order."""
         present = {line.phase for line in self.lines}
         return [phase for phase in PHASES if phase in present]
 
     def curves(self, phase: str) -> Iterator[tuple[int | None, list[EpochRecord]]]:
-        """By subdomain (None: of a network of all) the lines of a phase, ascending by epoch."""
+        """The lines of a phase by subdomain (None for a network of all subdomains), ascending by epoch."""
         of_phase = [line for line in self.lines if line.phase == phase]
         for subdomain in sorted({line.subdomain for line in of_phase}, key=lambda s: -1 if s is None else s):
             yield subdomain, sorted((x for x in of_phase if x.subdomain == subdomain), key=lambda x: x.epoch)
@@ -58,7 +58,7 @@ def read(folder: Path) -> RunData:
     """Reads a run directory.
 
     Raises:
-        UserError: it is none, its run is not complete, or a file in it is damaged.
+        UserError: the folder is not a run directory, its run is not complete, or a file in it is damaged.
     """
     directory = RunDirectory(folder)
     if not directory.results.exists():
@@ -73,8 +73,9 @@ def read(folder: Path) -> RunData:
         decomposition = Decomposition.from_settings(config.decomposition, results.dataset.image_shape[1:])
     except (OSError, ValueError) as error:
         raise UserError(f"{directory.config} can't be read: {error}") from error
-    found = predictions.read(directory.decisions)
-    if found.local.shape[1] != len(decomposition) or found.images.shape[1:] != tuple(results.dataset.image_shape):
+    split_predictions = predictions.read(directory.decisions)
+    image_shape = tuple(results.dataset.image_shape)
+    if split_predictions.local.shape[1] != len(decomposition) or split_predictions.images.shape[1:] != image_shape:
         raise UserError(f"{directory.decisions} is of another run than {directory.config}; copy the whole folder again")
     lines = tuple(line for line in metrics_log.read(directory.metrics) if line.phase in PHASES)
-    return RunData(folder, config, results, lines, found, decomposition)
+    return RunData(folder, config, results, lines, split_predictions, decomposition)

@@ -12,7 +12,7 @@ from ..artifacts.metrics import Array as Floats
 from ..artifacts.metrics import Calibration
 from ..artifacts.metrics_log import EpochRecord
 from .run_data import RunData
-from .run_facts import Share
+from .run_facts import AccuracyInterval
 from .style import INK, LOOKS, OVER, PAPER, legend
 
 Value = Callable[[EpochRecord], float | None]
@@ -21,7 +21,7 @@ _SINGLE = 8
 _NUMBERS, _COLOURS = 10, 100
 """Classes up to which a confusion matrix has numbers, and up to which it is drawn."""
 _FEW = 5
-"""Predictions of like confidence that say something; fewer are not drawn."""
+"""Predictions in a bin of the confidence; bins with fewer are not drawn."""
 _CLASSES = 24
 """Bars of classes; of more classes the worst ones are shown."""
 
@@ -37,7 +37,7 @@ def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
     """
     offset = 0.0
     for phase in run.phases:
-        found = [
+        series = [
             [
                 (offset + (line.seconds if seconds else line.epoch), y)
                 for line in lines
@@ -47,7 +47,7 @@ def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
         ]
         colour = LOOKS[phase][0]
         label = {"local": "local CNNs", "global": "global CNN", "dnn": "DNN"}.get(phase, phase.replace("_", ", "))
-        _bundle(axes, [points for points in found if points], colour, label)
+        _bundle(axes, [points for points in series if points], colour, label)
         ends = [line.seconds if seconds else line.epoch for _, lines in run.curves(phase) for line in lines]
         offset += max(ends)
         if phase != run.phases[-1]:
@@ -58,36 +58,36 @@ def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
     legend(axes)
 
 
-def _bundle(axes: Axes, found: Sequence[Sequence[tuple[float, float]]], colour: str, label: str) -> None:
+def _bundle(axes: Axes, series: Sequence[Sequence[tuple[float, float]]], colour: str, label: str) -> None:
     """One curve, or some thin ones, or a band from the lowest to the highest with the mean."""
-    marker = {"marker": "o", "ms": 2.5} if max(map(len, found), default=0) < 30 else {}
-    if len(found) <= _SINGLE:
-        for number, points in enumerate(found):
+    marker = {"marker": "o", "ms": 2.5} if max(map(len, series), default=0) < 30 else {}
+    if len(series) <= _SINGLE:
+        for number, points in enumerate(series):
             x, y = zip(*points, strict=True)
-            width = 1.6 if len(found) == 1 else 0.9
+            width = 1.6 if len(series) == 1 else 0.9
             axes.plot(x, y, color=colour, lw=width, label=label if not number else None, **marker)  # type: ignore[arg-type]
         return
-    together = [points for points in found if len(points) == max(map(len, found))]
-    places = np.mean([[a for a, _ in points] for points in together], axis=0)
-    values = np.array([[b for _, b in points] for points in together])
-    axes.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.3, lw=0)
-    axes.plot(places, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean and range", **marker)  # type: ignore[arg-type]
+    longest = [points for points in series if len(points) == max(map(len, series))]
+    positions = np.mean([[x for x, _ in points] for points in longest], axis=0)
+    values = np.array([[y for _, y in points] for points in longest])
+    axes.fill_between(positions, values.min(0), values.max(0), color=colour, alpha=0.3, lw=0)
+    axes.plot(positions, values.mean(0), color=colour, lw=1.6, label=f"{label}: mean and range", **marker)  # type: ignore[arg-type]
 
 
-def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]], chain: Sequence[str]) -> None:
+def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]], connected: Sequence[str]) -> None:
     """Accuracy against CPU seconds until a strategy was trained.
 
     Args:
         axes: to draw on.
-        spent: of each strategy its name, words, CPU seconds of all ranks and accuracy, see :func:`run_facts.spent`.
-        chain: names of those that start from one another, which a line connects.
+        spent: of each strategy its name, heading, CPU seconds of all ranks and accuracy, see :func:`run_facts.spent`.
+        connected: names of the strategies that a line connects: each starts from the one before.
     """
-    line = [(seconds, rate) for name, _, seconds, rate in spent if name in chain]
+    line = [(seconds, rate) for name, _, seconds, rate in spent if name in connected]
     axes.plot(*zip(*line, strict=True), color="gray", lw=0.8, zorder=1)
     axes.margins(0.08)
-    for name, words, seconds, rate in spent:
+    for name, heading, seconds, rate in spent:
         colour, marker = LOOKS[name]
-        label = f"{words}: {rate:.3f}"
+        label = f"{heading}: {rate:.3f}"
         axes.plot(
             seconds,
             rate,
@@ -101,23 +101,23 @@ def overview(axes: Axes, spent: Sequence[tuple[str, str, float, float]], chain: 
     legend(axes)
 
 
-def strategies(axes: Axes, shares: Sequence[Share], local: Sequence[float]) -> None:
+def strategies(axes: Axes, accuracies: Sequence[AccuracyInterval], local: Sequence[float]) -> None:
     """Accuracy of each strategy with its interval; the local CNNs as a bar from the lowest to the highest.
 
     Args:
         axes: to draw on.
-        shares: of each strategy, the first one at the top.
+        accuracies: accuracy of each strategy, the first one at the top.
         local: accuracy of each local CNN.
     """
     axes.use_sticky_edges = False  # else the bar ends at the frame
     axes.barh(0, max(local) - min(local), left=min(local), height=0.3, color=LOOKS["local"][0])
     axes.plot(local, [0] * len(local), "|", color="black", ms=8)
-    for y, share in enumerate(shares, start=1):
-        colour, marker = LOOKS[share.name]
-        error = [[share.accuracy - share.low], [share.high - share.accuracy]]
-        axes.errorbar(share.accuracy, y, xerr=error, fmt=marker, color=colour, ms=6, capsize=3)
-    axes.set_yticks(range(len(shares) + 1), ["local CNNs", *(share.short for share in shares)])
-    axes.set_ylim(len(shares) + 0.6, -0.6)
+    for y, entry in enumerate(accuracies, start=1):
+        colour, marker = LOOKS[entry.name]
+        error = [[entry.accuracy - entry.low], [entry.high - entry.accuracy]]
+        axes.errorbar(entry.accuracy, y, xerr=error, fmt=marker, color=colour, ms=6, capsize=3)
+    axes.set_yticks(range(len(accuracies) + 1), ["local CNNs", *(entry.short for entry in accuracies)])
+    axes.set_ylim(len(accuracies) + 0.6, -0.6)
     axes.set_xlabel("accuracy")
 
 
@@ -126,14 +126,14 @@ NAMED = 30
 
 
 def confusion(axes: Axes, matrix: Floats, names: Sequence[str]) -> None:
-    """Of each true class (row) the share that is decided to be of each class (column); few classes with numbers."""
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="none")
+    """Fraction of each true class (row) that is predicted as each class (column); few classes with numbers."""
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="none")
     axes.grid(visible=False)
     number = len(names)
     if number <= _NUMBERS:
         for i, j in np.argwhere(matrix > 0):
-            colour = PAPER if shares[i, j] > 0.5 else INK
+            colour = PAPER if fractions[i, j] > 0.5 else INK
             axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=colour, gid=OVER)
     if number <= NAMED:
         axes.set_xticks(range(number), names, rotation=90, fontsize=8)
@@ -164,20 +164,22 @@ def reliability(axes: Axes, by_name: Sequence[tuple[str, str, Calibration]]) -> 
 
     Args:
         axes: to draw on.
-        by_name: name, words and calibration of each strategy.
+        by_name: name, heading and calibration of each strategy.
     """
     axes.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="perfect calibration")
-    for name, words, found in by_name:
+    for name, heading, calibration in by_name:
         colour, marker = LOOKS[name]
-        some = found.count >= _FEW
-        label = f"{words} (error {found.expected_error:.3f})"
-        axes.plot(found.confidence[some], found.accuracy[some], color=colour, marker=marker, ms=5, label=label)
+        some = calibration.count >= _FEW
+        label = f"{heading} (error {calibration.expected_error:.3f})"
+        axes.plot(
+            calibration.confidence[some], calibration.accuracy[some], color=colour, marker=marker, ms=5, label=label
+        )
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
     legend(axes)
 
 
 def heat(axes: Axes, values: Floats, rows: Sequence[str]) -> None:
-    """Mean attribution by class (row) and subdomain (column); a class that is never decided for has none (NaN)."""
+    """Mean attribution by class (row) and subdomain (column); NaN for a class that is never predicted."""
     most = float(np.nanmax(np.abs(values))) or 1.0
     shown = axes.imshow(values, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto", interpolation="none")
     axes.grid(visible=False)

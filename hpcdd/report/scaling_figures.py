@@ -15,7 +15,7 @@ from .style import LOOKS, legend
 class Look(NamedTuple):
     """How a phase is shown."""
 
-    words: str
+    label: str
     colour: str
     marker: str
 
@@ -29,11 +29,11 @@ PHASES = {
     RUN: Look("whole run", "#000000", "D"),
 }
 _SCALING = ("local", "alone", "coherent", RUN)
-"""What is expected to gain from ranks; the DNN is root's alone."""
+"""What is expected to scale with the ranks; the DNN is trained on root only."""
 
 
 def speed_up(axes: Axes, scaling: Scaling) -> None:
-    """Over the smallest number of ranks, with the ideal line."""
+    """Speed-up over the smallest number of ranks, with the ideal line."""
     _rank_axis(axes, scaling)
     axes.plot(scaling.ranks, [n / scaling.base for n in scaling.ranks], ":", color="black", lw=1, label="ideal")
     for phase in _SCALING:
@@ -46,7 +46,7 @@ def speed_up(axes: Axes, scaling: Scaling) -> None:
 
 
 def efficiency(axes: Axes, scaling: Scaling) -> None:
-    """Median and quartiles."""
+    """Parallel efficiency: median and quartiles."""
     _rank_axis(axes, scaling)
     axes.axhline(1, ls=":", color="black", lw=1, label="ideal")
     for phase in _SCALING:
@@ -57,17 +57,16 @@ def efficiency(axes: Axes, scaling: Scaling) -> None:
 
 
 def time(axes: Axes, scaling: Scaling) -> None:
-    """Seconds that the steps of a run take, phase upon phase."""
-    places = range(len(scaling.run_seconds))
-    bottom = [0.0] * len(places)
+    """Seconds of the steps of a run, stacked by phase."""
+    positions = range(len(scaling.run_seconds))
+    bottom = [0.0] * len(positions)
     phases = list(next(iter(scaling.run_seconds.values()), {}))
     for phase in phases:
         heights = [of_run[phase] for of_run in scaling.run_seconds.values()]
-        axes.bar(
-            places, heights, bottom=bottom, color=PHASES[phase].colour, label=PHASES[phase].words.removesuffix(" step")
-        )
+        look = PHASES[phase]
+        axes.bar(positions, heights, bottom=bottom, color=look.colour, label=look.label.removesuffix(" step"))
         bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
-    axes.set_xticks(list(places), [f"{n:,}" for n in scaling.run_seconds])
+    axes.set_xticks(list(positions), [f"{n:,}" for n in scaling.run_seconds])
     axes.set(xlabel="ranks", ylabel="seconds")
     axes.set_ylim(0, 1.05 * max([*bottom, 1e-9]))
     legend(axes)
@@ -80,7 +79,7 @@ def size(axes: Axes, scaling: Scaling) -> None:
         sent = {n: size for n, size in by_ranks.items() if size}
         if sent:
             look = PHASES[phase]
-            axes.plot(list(sent), list(sent.values()), color=look.colour, marker=look.marker, label=look.words)
+            axes.plot(list(sent), list(sent.values()), color=look.colour, marker=look.marker, label=look.label)
     if axes.lines:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
@@ -95,8 +94,8 @@ def _curve(axes: Axes, phase: str, by_ranks: Mapping[int, Spread]) -> None:
     ranks, spreads = list(by_ranks), list(by_ranks.values())
     medians = [spread.median for spread in spreads]
     errors = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
-    words, colour, marker = PHASES[phase]
-    axes.errorbar(ranks, medians, errors, label=words, color=colour, marker=marker, capsize=3, ms=5)
+    label, colour, marker = PHASES[phase]
+    axes.errorbar(ranks, medians, errors, label=label, color=colour, marker=marker, capsize=3, ms=5)
 
 
 def _rank_axis(axes: Axes, scaling: Scaling) -> None:
@@ -117,4 +116,4 @@ DRAWN: dict[str, tuple[str, Callable[[Axes, Scaling], None]]] = {
     "time": ("Time of a run's steps by phase. The phase that takes longest limits the run", time),
     "bytes": ("Bytes per step on the busiest rank. For a coherent step they don't grow with the CNNs", size),
 }
-"""By name of the figure what it shows, and who draws it."""
+"""By name of the figure, its caption and the function that draws it."""

@@ -20,11 +20,11 @@ def sections(sources: Sequence[Path], output: Path) -> list[Section]:
     """Draws the figures of each series of measurements.
 
     Args:
-        sources: files of ``hpcdd scale``; series that several of them hold are put together.
+        sources: files of ``hpcdd scale``; a series in several of them is merged.
         output: where the page will stand; figures go into ``figures/`` there.
 
     Raises:
-        UserError: a file is no record of measurements, or none has any.
+        UserError: a file is not one of ``hpcdd scale``, or there are no measurements.
         OSError: a figure can't be written.
     """
     scalings = analyse([scaling_log.read(source) for source in sources])
@@ -49,10 +49,10 @@ def _title(scaling: Scaling) -> str:
 
 def _section(scaling: Scaling, output: Path) -> Section:
     figures, captions, stem = Figures(output), {}, f"{scaling.name}-{scaling.kind}-{scaling.series}"
-    for name, (words, function) in DRAWN.items():
-        with figures.draw(f"{stem}-{name}", f"{words}, against ranks") as axes:
+    for name, (caption, function) in DRAWN.items():
+        with figures.draw(f"{stem}-{name}", f"{caption}, against ranks") as axes:
             function(axes, scaling)
-        captions[f"{stem}-{name}"] = f"{words}."
+        captions[f"{stem}-{name}"] = f"{caption}."
     return Section(
         _title(scaling),
         "scaling.html",
@@ -70,62 +70,66 @@ def _section(scaling: Scaling, output: Path) -> Section:
 
 
 def _cards(scaling: Scaling) -> list[tuple[str, str]]:
-    """The headline numbers: parallel efficiency on most ranks, and the bytes of a step."""
+    """The headline numbers: parallel efficiency on the largest number of ranks, and the bytes of a step."""
     most = scaling.ranks[-1]
-    words = {"local": "local step, without messages", "coherent": "coherent step", RUN: "steps of a whole run"}
-    found = [
-        (f"{scaling.efficiency[phase][most].median:.2f}", f"parallel efficiency on {most:,} ranks: {told}")
-        for phase, told in words.items()
+    descriptions = {"local": "local step, without messages", "coherent": "coherent step", RUN: "steps of a whole run"}
+    cards = [
+        (f"{scaling.efficiency[phase][most].median:.2f}", f"parallel efficiency on {most:,} ranks: {description}")
+        for phase, description in descriptions.items()
         if most in scaling.efficiency.get(phase, {})
     ]
     if most in (sent := scaling.bytes.get("coherent", {})):
-        found.append((f"{sent[most]:,.0f} B", f"of messages per coherent step and rank, on {most:,} ranks"))
-    return found
+        cards.append((f"{sent[most]:,.0f} B", f"of messages per coherent step and rank, on {most:,} ranks"))
+    return cards
 
 
 def rows(scaling: Scaling) -> list[list[str]]:
-    """Of the table, under :data:`_HEAD`."""
-    found = []
+    """The rows of the table with the headings :data:`_HEAD`."""
+    table_rows = []
     for phase in [*scaling.phases, *(p for p in scaling.seconds if p not in scaling.phases)]:
         for n, seconds in scaling.seconds[phase].items():
             efficiency, speed_up = scaling.efficiency[phase].get(n), scaling.speed_up(phase).get(n)
             size = scaling.bytes[phase][n] if phase in scaling.bytes else None
-            found.append(
+            table_rows.append(
                 [
-                    PHASES[phase].words,
+                    PHASES[phase].label,
                     f"{n:,}",
                     str(scaling.repeats[phase][n]),
                     f"{seconds.median:.4g}",
-                    _words(efficiency),
+                    _spread_text(efficiency),
                     "-" if speed_up is None else f"{speed_up.median:.2f}",
                     "" if size is None else f"{size:,.0f}",
                 ]
             )
-    return found
+    return table_rows
 
 
 def notes(scaling: Scaling) -> list[str]:
     """What a reader should know before believing the figures."""
-    found = []
+    sentences = []
     if len(scaling.machines()) > 1:
-        found.append(
+        sentences.append(
             "The points were measured on different machines or with different software; ratios "
             "between them mix both effects."
         )
     if several := [n for n in scaling.ranks if len({str(line.layout) for line in _of(scaling, n)}) > 1]:
-        found.append(f"On {_listed(several)} ranks, several layouts or machines were measured; the figures mix them.")
-    if scaling.apart:
-        found.append(
-            f"No job has measured {_listed(scaling.apart)} ranks together with {scaling.base}; ratios are relative to "
-            "the median of measurements taken at another time."
+        sentences.append(
+            f"On {_listed(several)} ranks, several layouts or machines were measured; the figures mix them."
+        )
+    if scaling.unpaired:
+        sentences.append(
+            f"No job has measured {_listed(scaling.unpaired)} ranks together with {scaling.base}; ratios are relative "
+            "to the median of measurements taken at another time."
         )
     if oversubscribed := [n for n in scaling.ranks if any(map(_oversubscribed, _of(scaling, n)))]:
-        found.append(f"On {_listed(oversubscribed)} ranks, there were more threads than cores.")
-    if idle := [n for n in scaling.ranks if any(not place[3] for line in _of(scaling, n) for place in line.places)]:
-        found.append(f"On {_listed(idle)} ranks, some were idle; efficiency counts them as well.")
+        sentences.append(f"On {_listed(oversubscribed)} ranks, there were more threads than cores.")
+    if idle := [
+        n for n in scaling.ranks if any(not subdomains for line in _of(scaling, n) for *_, subdomains in line.places)
+    ]:
+        sentences.append(f"On {_listed(idle)} ranks, some were idle; efficiency counts them as well.")
     if scaling.base > 1:
-        found.append(f"The smallest measured number of ranks is {scaling.base}; efficiency is relative to it.")
-    return found
+        sentences.append(f"The smallest measured number of ranks is {scaling.base}; efficiency is relative to it.")
+    return sentences
 
 
 def _of(scaling: Scaling, ranks: int) -> list[scaling_log.ScalingLine]:
@@ -144,7 +148,7 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _words(spread: Spread | None) -> str:
+def _spread_text(spread: Spread | None) -> str:
     return "-" if spread is None else f"{spread.median:.3f} ({spread.low:.3f} to {spread.high:.3f})"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..artifacts.names import STRATEGIES, StrategyName
 from ..studies.study_tables import Row, StudyTable
 from .drawing import plain
-from .study_texts import in_words
+from .study_texts import hypothesis_text
 from .style import LOOKS, legend, plain_numbers
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def rows_of(table: StudyTable) -> list[Row]:
-    """Those with a result."""
+    """The rows with a result."""
     return [row for row in table.rows if row.complete]
 
 
 def height(table: StudyTable, per_row: float) -> float:
-    """Inches that a figure with a line for each row needs: so many for each, or what the longest name takes."""
+    """Height in inches of a figure with a line for each row: ``per_row`` for each, or that of the longest name."""
     names = max((_name(row).count("\n") + 1 for row in rows_of(table)), default=1)
     return 1.6 + max(per_row, 0.17 * names) * max(2, len(rows_of(table)))
 
@@ -32,10 +32,10 @@ def strategies(axes: Axes, table: StudyTable) -> None:
     """Accuracy of each strategy by row: mean over the seeds, bars of one sample standard deviation."""
     rows = rows_of(table)
     columns = [name for name in table.columns if name != "local"]
-    for place, name in enumerate(columns):
-        shift = 0.7 * ((place + 0.5) / len(columns) - 0.5)
-        cells = [(y + shift, row.accuracy[name]) for y, row in enumerate(rows)]
-        there = [(y, cell.mean, cell.deviation or 0.0) for y, cell in cells if cell.mean is not None]
+    for column, name in enumerate(columns):
+        offset = 0.7 * ((column + 0.5) / len(columns) - 0.5)
+        cells = [(y + offset, row.accuracy[name]) for y, row in enumerate(rows)]
+        there = [(y, cell.mean, cell.std or 0.0) for y, cell in cells if cell.mean is not None]
         _errorbar(axes, name, [m for _, m, _ in there], [y for y, _, _ in there], xerr=[d for _, _, d in there])
     for y in range(1, len(rows)):
         axes.axhline(y - 0.5, color="gray", lw=0.5, alpha=0.5)
@@ -45,7 +45,7 @@ def strategies(axes: Axes, table: StudyTable) -> None:
 
 
 def local_range(axes: Axes, table: StudyTable) -> None:
-    """By row the test accuracies of the CNNs of single subimages, from lowest to highest; beside it the DNN's."""
+    """Range of the test accuracies of the local CNNs and their mean, by row, compared with the DNN's."""
     rows = rows_of(table)
     axes.use_sticky_edges = False  # else a bar ends at the frame
     for y, row in enumerate(rows):
@@ -69,7 +69,7 @@ def costs(axes: Axes, table: StudyTable) -> None:
         if name == "local":
             continue
         points = [
-            (cost, accuracy, row.accuracy[name].deviation or 0.0)
+            (cost, accuracy, row.accuracy[name].std or 0.0)
             for row in rows_of(table)
             if (cost := row.core_seconds[name].mean) is not None and (accuracy := row.accuracy[name].mean) is not None
         ]
@@ -81,18 +81,20 @@ def costs(axes: Axes, table: StudyTable) -> None:
 
 
 def differences(axes: Axes, table: StudyTable) -> None:
-    """By statement the paired differences of all runs, and their mean over all."""
-    for y, judgement in enumerate(table.judgements):
-        pairs = judgement.pooled.differences
+    """The paired differences of all runs, and their mean, by hypothesis."""
+    for y, result in enumerate(table.test_results):
+        pairs = result.pooled.differences
         # One below the other in the order of the runs: equal differences would hide each other.
         heights = [y + 0.5 * ((i + 0.5) / len(pairs) - 0.5) for i in range(len(pairs))]
         axes.plot(pairs, heights, "o", color="#888888", ms=4, alpha=0.7, label="" if y else "a run")
-        if judgement.pooled.mean is not None:
-            mean = [judgement.pooled.mean] * 2
+        if result.pooled.mean is not None:
+            mean = [result.pooled.mean] * 2
             axes.plot(mean, [y - 0.35, y + 0.35], color="#000000", lw=2, label="" if y else "mean")
     axes.axvline(0, color="gray", lw=1)
-    axes.set_yticks(range(len(table.judgements)), [_broken(in_words(j.statement)) for j in table.judgements])
-    axes.set_ylim(len(table.judgements) - 0.5, -0.5)
+    axes.set_yticks(
+        range(len(table.test_results)), [_broken(hypothesis_text(r.hypothesis)) for r in table.test_results]
+    )
+    axes.set_ylim(len(table.test_results) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("difference of test accuracies in one run")
     legend(axes)
@@ -114,12 +116,12 @@ def _row_axis(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _name(row: Row) -> str:
-    """In lines, since a long one would leave no room for the values; a number stays next to its axis."""
+    """The name of a row, wrapped to leave room for the values; a number stays next to its axis."""
     return textwrap.fill(re.sub(r" (?=[\d.])(?!\d+x)", "\N{NO-BREAK SPACE}", plain(row.name)) or "all", 15)
 
 
 def _broken(text: str) -> str:
-    """A statement in up to three lines."""
+    """A hypothesis in up to three lines."""
     for word in (" above ", " at least "):
         text = text.replace(word, f"\n{word.strip()} ")
     return text

@@ -1,4 +1,4 @@
-"""The page of a study: tables, what is expected compared with what was measured, figures; the table on the terminal."""
+"""The page of a study: tables, figures, and hypotheses compared with results; the table on the terminal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .drawing import SIZE, Figure, Figures
 from .page import Section
 
 FILES = {"table.csv": texts.table_csv, "table.tex": texts.latex, "runs.csv": texts.runs_csv}
-"""What people take into their own papers, written into ``tables/`` next to the page."""
+"""Tables for papers, written into ``tables/`` next to the page."""
 
 
 def read(folder: Path) -> StudyTable:
     """The table of a study directory.
 
     Raises:
-        UserError: it is none, or a file in it is damaged.
+        UserError: the folder is not a study directory, or a file in it is damaged.
     """
     return tabulate(study_results.read(folder))
 
@@ -57,9 +57,11 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
         head=texts.head(table),
         body=texts.body(table),
         expected_head=_EXPECTED,
-        sentences=_SENTENCES,
-        expected=[_expected(judgement) for judgement in table.judgements],
-        contradicted=[texts.in_words(j.statement) for j in table.judgements if j.pooled.verdict == "contradicted"],
+        text_columns=_TEXT_COLUMNS,
+        expected=[_expected(result) for result in table.test_results],
+        contradicted=[
+            texts.hypothesis_text(r.hypothesis) for r in table.test_results if r.pooled.verdict == "contradicted"
+        ],
         by_row_head=[*texts.head(table)[: len(table.axes)], "expected", "measured", "difference", "p"],
         by_row=_by_row(table),
         costs=_costs(table) if table.outcome.complete else [],
@@ -72,12 +74,12 @@ def section(table: StudyTable, folder: Path, page: Path) -> Section:
 
 
 def _cards(table: StudyTable) -> list[tuple[str, str]]:
-    """The headline numbers: value and words."""
-    outcome, judgements = table.outcome, table.judgements
-    found = [(f"{len(outcome.complete)} of {len(outcome.runs)}", "runs complete")]
-    if judgements:
-        confirmed = sum(judgement.pooled.verdict == "as expected" for judgement in judgements)
-        found.append((f"{confirmed} of {len(judgements)}", "statements as expected"))
+    """The headline numbers: value and label."""
+    outcome, results = table.outcome, table.test_results
+    cards = [(f"{len(outcome.complete)} of {len(outcome.runs)}", "runs complete")]
+    if results:
+        confirmed = sum(result.pooled.verdict == "as expected" for result in results)
+        cards.append((f"{confirmed} of {len(results)}", "hypotheses as expected"))
     measured = [
         (cell.mean, STRATEGIES[name].title, row.name)
         for row in table.rows
@@ -86,16 +88,16 @@ def _cards(table: StudyTable) -> list[tuple[str, str]]:
     ]
     if measured:
         mean, strategy, row = max(measured)
-        found.append((f"{mean:.3f}", f"best mean test accuracy: {strategy}{f' ({row})' if row else ''}"))
-    return found
+        cards.append((f"{mean:.3f}", f"best mean test accuracy: {strategy}{f' ({row})' if row else ''}"))
+    return cards
 
 
 def show(table: StudyTable, out: TextIO) -> None:
     """Prints the table and the expectations."""
     title = f"{table.outcome.index.title}: test accuracy"
     print_table(title, texts.head(table), texts.body(table), out, len(table.axes))
-    expected = [_expected(judgement) for judgement in table.judgements]
-    print_table("expected and measured", _EXPECTED, expected, out, _SENTENCES)
+    expected = [_expected(result) for result in table.test_results]
+    print_table("expected and measured", _EXPECTED, expected, out, _TEXT_COLUMNS)
     for note in texts.notes(table):
         print(f"note: {note}", file=out)
     for run in table.outcome.missing:
@@ -111,34 +113,35 @@ _CAPTIONS = {
     "up is better.",
     "differences": "Differences within each run (one point per run), and their mean.",
 }
-_SENTENCES = 3
+_TEXT_COLUMNS = 3
 _EXPECTED = ["expected", "measured", "row by row", "difference over all pairs", "p"]
+"""Headings of :func:`_expected`; the first columns contain text."""
 
 
-def _expected(judgement: TestResult) -> list[str]:
+def _expected(result: TestResult) -> list[str]:
     """A row under :data:`_EXPECTED`."""
     return [
-        texts.in_words(judgement.statement),
-        texts.verdict(judgement.pooled, "pair"),
-        texts.in_rows(judgement),
-        texts.difference(judgement.pooled),
-        texts.p_value(judgement.pooled),
+        texts.hypothesis_text(result.hypothesis),
+        texts.verdict(result.pooled, "pair"),
+        texts.rows_text(result),
+        texts.difference(result.pooled),
+        texts.p_value(result.pooled),
     ]
 
 
 def _by_row(table: StudyTable) -> list[list[str]]:
-    """A line for each row and statement: labels, statement, verdict, difference, p."""
+    """A line for each row and hypothesis: labels, hypothesis, verdict, difference, p."""
     return [
         [
             *row.labels.values(),
-            texts.in_words(judgement.statement),
+            texts.hypothesis_text(result.hypothesis),
             texts.verdict(comparison),
             texts.difference(comparison),
             texts.p_value(comparison),
         ]
-        for place, row in enumerate(table.rows)
-        for judgement in table.judgements
-        for comparison in [judgement.rows[place]]
+        for index, row in enumerate(table.rows)
+        for result in table.test_results
+        for comparison in [result.rows[index]]
     ]
 
 
@@ -156,29 +159,29 @@ def _costs(table: StudyTable) -> list[list[str]]:
 
 def _data(table: StudyTable) -> list[str]:
     """Each data set of the study in a line."""
-    found = {}
+    descriptions = {}
     for run in table.outcome.complete:
         if run.results is not None:
             data = run.results.dataset
             shape = " x ".join(map(str, data.image_shape))
-            found[data.name, data.train] = (
+            descriptions[data.name, data.train] = (
                 f"{data.name}: {data.train:,} training and {data.test:,} test images of {shape}, {data.classes} classes"
             )
-    return list(found.values())
+    return list(descriptions.values())
 
 
 def _figures(table: StudyTable, folder: Path) -> list[Figure]:
-    """In the order of the page; none of a study without results."""
+    """The figures in the order of the page; none for a study without results."""
     if not table.outcome.complete:
         return []
     figures = Figures(folder)
-    crowded = 0.15 + 0.1 * len(table.columns)
-    for name, words, function, inches in (
+    per_row = 0.15 + 0.1 * len(table.columns)
+    for name, alternative, function, inches in (
         (
             "strategies",
             "test accuracy of each strategy, by row of the table",
             draw.strategies,
-            draw.height(table, crowded),
+            draw.height(table, per_row),
         ),
         (
             "local",
@@ -187,10 +190,10 @@ def _figures(table: StudyTable, folder: Path) -> list[Figure]:
             draw.height(table, 0.45),
         ),
         ("costs", "test accuracy against CPU seconds", draw.costs, 3.9),
-        ("differences", "paired differences by statement", draw.differences, 1.6 + 0.6 * len(table.judgements)),
+        ("differences", "paired differences by hypothesis", draw.differences, 1.6 + 0.6 * len(table.test_results)),
     ):
-        if name == "differences" and not table.judgements:
+        if name == "differences" and not table.test_results:
             continue
-        with figures.draw(name, words, (SIZE[0], inches)) as axes:
+        with figures.draw(name, alternative, (SIZE[0], inches)) as axes:
             function(axes, table)
     return list(figures)

@@ -1,4 +1,4 @@
-"""The table of a study as text: cells and verdicts in words, CSV, LaTeX; pure."""
+"""The table of a study as text, CSV and LaTeX, and its verdicts as text; pure functions."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ def head(table: StudyTable) -> list[str]:
 
 
 def body(table: StudyTable, pm: str = "±") -> list[list[str]]:
-    """The rows in words: labels, then mean and deviation over the seeds.
+    """The rows as text: labels, then mean and standard deviation over the seeds.
 
     Args:
         table: of the study.
-        pm: stands between mean and deviation.
+        pm: sign between mean and standard deviation.
     """
-    return [[*row.labels.values(), *(words(row.accuracy[name], pm) for name in table.columns)] for row in table.rows]
+    columns = table.columns
+    return [[*row.labels.values(), *(cell_text(row.accuracy[name], pm) for name in columns)] for row in table.rows]
 
 
-def words(cell: Cell, pm: str = "±") -> str:
-    """Mean and, of several seeds, sample standard deviation; a dash without any."""
+def cell_text(cell: Cell, pm: str = "±") -> str:
+    """Mean and, with several seeds, sample standard deviation; a dash without results."""
     if cell.mean is None:
         return "-"
-    return f"{cell.mean:.4f}" if cell.deviation is None else f"{cell.mean:.4f} {pm} {cell.deviation:.4f}"
+    return f"{cell.mean:.4f}" if cell.std is None else f"{cell.mean:.4f} {pm} {cell.std:.4f}"
 
 
-def in_words(statement: Hypothesis) -> str:
-    """A statement with the headings of its strategies."""
-    relation = "above" if statement.relation == ">" else "at least"
-    return f"{STRATEGIES[statement.left].heading} {relation} {STRATEGIES[statement.right].heading}"
+def hypothesis_text(hypothesis: Hypothesis) -> str:
+    """A hypothesis with the headings of its strategies."""
+    relation = "above" if hypothesis.relation == ">" else "at least"
+    return f"{STRATEGIES[hypothesis.left].heading} {relation} {STRATEGIES[hypothesis.right].heading}"
 
 
 def verdict(comparison: Comparison, pairs: str = "seed") -> str:
-    """The verdict with what a reader has to know of it.
+    """The verdict, with the number of samples where it matters.
 
     Args:
         comparison: of a row, or pooled.
-        pairs: what is counted.
+        pairs: name of a sample: ``seed`` or ``pair``.
     """
     n = f"{comparison.n} {pairs}{'' if comparison.n == 1 else 's'}"
     if comparison.verdict == "not measured":
@@ -66,71 +67,73 @@ def verdict(comparison: Comparison, pairs: str = "seed") -> str:
     return comparison.verdict
 
 
-def in_rows(judgement: TestResult) -> str:
-    """In how many rows the mean is as expected, and how many of them the tests distinguish."""
-    measured = [comparison for comparison in judgement.rows if comparison.mean is not None]
-    told = sum(c.corrected is not None and c.corrected <= LEVEL for c in measured)
-    if judgement.statement.relation == ">":
-        right = sum(c.mean is not None and c.mean > 0 for c in measured)
-        return f"above in {right} of {len(measured)}, {told} significant"
-    right = sum(c.mean is not None and c.mean >= 0 for c in measured)
-    return f"at least in {right} of {len(measured)}, {told} significantly below"
+def rows_text(result: TestResult) -> str:
+    """Number of rows whose mean is as expected, and number of rows with a significant difference."""
+    measured = [comparison for comparison in result.rows if comparison.mean is not None]
+    significant = sum(c.corrected is not None and c.corrected <= LEVEL for c in measured)
+    if result.hypothesis.relation == ">":
+        expected = sum(c.mean is not None and c.mean > 0 for c in measured)
+        return f"above in {expected} of {len(measured)}, {significant} significant"
+    expected = sum(c.mean is not None and c.mean >= 0 for c in measured)
+    return f"at least in {expected} of {len(measured)}, {significant} significantly below"
 
 
 def difference(comparison: Comparison) -> str:
-    """Mean and deviation of the paired differences; a dash without any."""
+    """Mean and standard deviation of the paired differences; a dash without any."""
     if comparison.mean is None:
         return "-"
-    spread = "" if comparison.deviation is None else f" ± {comparison.deviation:.4f}"
+    spread = "" if comparison.std is None else f" ± {comparison.std:.4f}"
     return f"{comparison.mean:+.4f}{spread}"
 
 
 def p_value(comparison: Comparison) -> str:
-    """The corrected p value and what for, or that there is no test."""
+    """The corrected p value with the direction of the test; `no test` without one."""
     if comparison.corrected is None:
         return "no test"
     value = "< 0.0001" if comparison.corrected < 1e-4 else f"{comparison.corrected:.4f}"
-    return f"{value} ({'above' if comparison.statement.relation == '>' else 'below'})"
+    return f"{value} ({'above' if comparison.hypothesis.relation == '>' else 'below'})"
 
 
 def notes(table: StudyTable) -> list[str]:
     """What a reader should know before believing the table."""
-    found = []
+    sentences = []
     runs, missing = table.outcome.runs, table.outcome.missing
     if missing:
         failed = sum(run.condition == "failed" for run in missing)
         parts = [f"{failed} failed"] * bool(failed) + [f"{len(missing) - failed} not complete"] * (
             failed < len(missing)
         )
-        found.append(
+        sentences.append(
             f"{len(missing)} of {len(runs)} runs have no result ({', '.join(parts)}); only the others are counted."
         )
     uneven = [row.name for row in table.rows if len({row.accuracy[c].n for c in table.columns}) > 1]
     if uneven:
-        found.append(f"Not all strategies were run equally often: {'; '.join(uneven) or 'the only row'}.")
+        sentences.append(f"Not all strategies were run equally often: {'; '.join(uneven) or 'the only row'}.")
     if len(table.seeds) == 1:
-        found.append(
+        sentences.append(
             "There is only one seed, so there is no standard deviation and no test; differences may be due to chance."
         )
     data = {run.results.dataset.name: run.results.dataset.test for run in table.outcome.complete if run.results}
     if small := [f"{name}: {n:,}" for name, n in data.items() if n < 1000]:
-        found.append(f"The test split is small ({', '.join(small)} images); all seeds are tested on the same images.")
-    return found
+        sentences.append(
+            f"The test split is small ({', '.join(small)} images); all seeds are tested on the same images."
+        )
+    return sentences
 
 
 def table_csv(table: StudyTable) -> str:
-    """The table: a line for each row, and mean, deviation and number of seeds of every column."""
+    """The table: a line for each row, with mean, standard deviation and number of seeds of every column."""
     columns = [f"{name}_{what}" for name in table.columns for what in ("mean", "deviation", "seeds")]
     lines = []
     for row in table.rows:
         cells = [row.accuracy[name] for name in table.columns]
-        values = [_plain(value) for cell in cells for value in (cell.mean, cell.deviation, cell.n)]
+        values = [_plain(value) for cell in cells for value in (cell.mean, cell.std, cell.n)]
         lines.append([*row.labels.values(), *values])
     return csv_text([[*table.axes, *columns], *lines])
 
 
 def runs_csv(table: StudyTable) -> str:
-    """Every run: what all else is computed from."""
+    """The accuracies of every run, from which everything else is computed."""
     index = table.outcome.index
     lines = [
         [run.entry.id, run.condition, *(run.entry.labels[axis] for axis in table.axes), str(index.seed(run.entry))]
@@ -162,7 +165,7 @@ def latex(table: StudyTable) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text with LaTeX's own characters made harmless."""
+    """A text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in printable(text))
 
 

@@ -1,4 +1,4 @@
-"""Colours, markers and the place of legends that all figures share."""
+"""Colours, markers and legends of all figures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LOOKS = {
 """By strategy: colours that people with any colour vision distinguish (Okabe and Ito 2008), and a marker for each."""
 
 INK, PAPER = "#010101", "#fefefe"
-"""Black and white that stay so on a dark page, for what is drawn over images; true black takes the page's colour."""
+"""Black and white that do not change on a dark page, for text over images; true black takes the page's colour."""
 
 OVER = "over"
-"""Group id of texts that stand over an image and not on the page's ground."""
+"""Group id of texts that are drawn over an image and not on the page's background."""
 
 
 def legend(axes: Axes) -> None:
-    """Puts the legend, where there is something to tell, below the axes: there it hides nothing."""
+    """Puts the legend, if there are labels, below the axes, where it hides nothing."""
     figure = axes.get_figure(root=True)
     if figure is not None and axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -45,5 +45,5 @@ def plain_numbers(axis: Axis) -> None:
             """Nothing where LogFormatter leaves a tick without a number."""
             return f"{x:g}" if super().__call__(x, pos) else ""
 
-    for place in (axis.set_major_formatter, axis.set_minor_formatter):
-        place(Plain(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        set_formatter(Plain(labelOnlyBase=False, minor_thresholds=(2, 0.5)))

@@ -15,7 +15,7 @@ from ..artifacts import summary
 from ..config.schema import Config
 from ..core.devices import use_processor
 from ..data import sample_storage
-from ..data.problem import Problem, build_problem, check_rank, check_shares
+from ..data.problem import Problem, build_problem, check_rank, check_shards
 from ..data.reading import BoxReader
 from ..data.sample_loading import Where
 from ..decomposition import rank_layout
@@ -24,7 +24,7 @@ from ..mpi.communicator import Comm
 from ..mpi.stop import Stop
 from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
-from ..phases.attribution import EXAMINED, examined_rows
+from ..phases.attribution import ATTRIBUTION_SPLIT, attribution_rows
 from ..training.precision import agreed_bf16, check_precisions, resolved
 from .progress import board
 from .resume import Job
@@ -67,16 +67,16 @@ class RunContext:
         return resolved(self.job.config, self.bf16)
 
     @property
-    def place(self) -> RankPlacement:
-        """This rank's place."""
-        return self.layout.places[self.comm.rank]
+    def placement(self) -> RankPlacement:
+        """Of this rank."""
+        return self.layout.placements[self.comm.rank]
 
     @cached_property
-    def examined(self) -> npt.NDArray[np.int64]:
-        """Samples of the split :data:`EXAMINED` that are examined, ascending."""
+    def attribution_rows(self) -> npt.NDArray[np.int64]:
+        """Samples of the split :data:`ATTRIBUTION_SPLIT` that are attributed, ascending."""
         problem = self.problem
-        return examined_rows(
-            self.config, problem.samples[EXAMINED], len(problem.decomposition), problem.info.num_classes
+        return attribution_rows(
+            self.config, problem.samples[ATTRIBUTION_SPLIT], len(problem.decomposition), problem.info.num_classes
         )
 
     @property
@@ -85,15 +85,15 @@ class RunContext:
         return {
             "dataset": self.problem.info.fingerprint,
             "blocks": self.problem.blocks,
-            "device": self.place.device.partition(":")[0],
+            "device": self.placement.device.partition(":")[0],
             "replicas": self.layout.replicas,
-            "workers": sum(1 for place in self.layout.places if place.subdomains),
+            "workers": sum(1 for placement in self.layout.placements if placement.subdomains),
             "bf16": self.bf16,
         }
 
 
 def prepare(comm: Comm, job: Job, above: Stop | None = None) -> RunContext:
-    """Decides what all ranks need to know, and checks it; prints the plan on root. Collective.
+    """Determines what all ranks need to know, and checks it; prints the plan on root. Collective.
 
     Args:
         comm: all ranks.
@@ -109,18 +109,18 @@ def prepare(comm: Comm, job: Job, above: Stop | None = None) -> RunContext:
     if job.record is not None:  # an earlier revision may have begun in another order
         problem = replace(problem, blocks=job.record["blocks"])
     layout = rank_layout.build(comm, len(problem.decomposition), job.config.device)
-    place = layout.places[comm.rank]
+    placement = layout.placements[comm.rank]
     recorded = None if job.record is None else job.record.get("bf16")
     bf16 = agreed_bf16(comm, layout) if recorded is None else bool(recorded)
     config = resolved(job.config, bf16)
-    use_processor(place.threads, layout.neighbours(comm.rank))
-    if job.study and place.device != "cpu":  # what it had in memory at most counts anew for every run
-        torch.cuda.reset_peak_memory_stats(place.device)
+    use_processor(placement.threads, layout.neighbours(comm.rank))
+    if job.study and placement.device != "cpu":  # what it had in memory at most counts anew for every run
+        torch.cuda.reset_peak_memory_stats(placement.device)
 
     def check() -> None:
-        check_precisions(config, place.device)
-        check_shares(config, problem, layout)
-        check_rank(config, problem, place)
+        check_precisions(config, placement.device)
+        check_shards(config, problem, layout)
+        check_rank(config, problem, placement)
 
     comm.on_all(check)
     storages = sample_storage.decide(comm, config, problem, layout)

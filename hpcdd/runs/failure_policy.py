@@ -24,18 +24,19 @@ class FailurePolicy:
         self._failure: tuple[str, int] | None = None
 
     @contextlib.contextmanager
-    def kept(self, *, apart: bool) -> Iterator[None]:
+    def kept(self, *, independent: bool) -> Iterator[None]:
         """What ends the block is kept for :meth:`agree`.
 
-        A request to stop is; in a study so is a divergence, which all ranks meet that train together, and where this
-        rank works ``apart``, whatever it meets. Anything else ends the whole job: others wait for a message from here.
+        That is a request to stop. In a study it is also a divergence, which all ranks of one training notice, and,
+        where this rank works ``independent`` of the others, any exception. Anything else ends the whole job: others
+        wait for a message from this rank.
         """
         try:
             yield
         except StopRequest:
             pass
         except Exception as error:
-            if not self._study or not (apart or isinstance(error, DivergedError)):
+            if not self._study or not (independent or isinstance(error, DivergedError)):
                 raise
             where = f"rank {self._comm.rank} of {self._comm.size} on {socket.gethostname()}"
             if isinstance(error, DivergedError):
@@ -57,7 +58,9 @@ class FailurePolicy:
         """
         if not self._study or not self._comm.maximum(int(self._failure is not None), poll):
             return
-        found = [failure for failure in self._comm.allgather_object(self._failure) if failure is not None]
-        error = RunError("\n".join(dict.fromkeys(text for text, _ in found if text)), max(code for _, code in found))
+        failures = [failure for failure in self._comm.allgather_object(self._failure) if failure is not None]
+        error = RunError(
+            "\n".join(dict.fromkeys(text for text, _ in failures if text)), max(code for _, code in failures)
+        )
         error.agreed = self._comm.size
         raise error

@@ -25,7 +25,7 @@ from ..models.serialization import State
 from ..mpi.traffic import Traffic
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collect_dnn
 from ..parallel.team import Team
-from ..phases.attribution import EXAMINED
+from ..phases.attribution import ATTRIBUTION_SPLIT
 from ..phases.attribution_examples import predictions_of
 from ..phases.coherent import coherent_parameters, feature_widths
 from ..phases.gather import gather_parameters
@@ -83,7 +83,7 @@ def record(session: RunSession, trained: Trained) -> None:
         for _ in states:  # this rank's part of the collectives, if it has not had it
             pass
         comm.refuse(fault)
-        comm.on_root(lambda: _write_decisions(session))
+        comm.on_root(lambda: _write_predictions(session))
         everyone = comm.gather_object(_costs(session, trained))
     content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
     session.storage.log.info("complete")
@@ -92,14 +92,14 @@ def record(session: RunSession, trained: Trained) -> None:
         summary.print_results(content, directory.path, sys.stdout)
 
 
-def _write_decisions(session: RunSession) -> None:
-    """On root: decisions.h5, from what each phase has contributed."""
+def _write_predictions(session: RunSession) -> None:
+    """On root: decisions.h5, from the arrays of each phase."""
     context = session.context
-    pieces = {place: values for of_phase in session.storage.pieces.values() for place, values in of_phase.items()}
+    arrays = {name: values for of_phase in session.storage.arrays.values() for name, values in of_phase.items()}
     features = context.config.aggregation.features
-    found = predictions_of(context.problem, EXAMINED, features, context.examined, pieces)
+    predictions = predictions_of(context.problem, ATTRIBUTION_SPLIT, features, context.attribution_rows, arrays)
     with writing(session.directory.decisions):
-        found.write(session.directory.decisions)
+        predictions.write(session.directory.decisions)
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,12 @@ def _costs(session: RunSession, trained: Trained) -> _Costs:
         now = traffic.get(phase, Traffic())
         traffic[phase] = Traffic(now.calls + earlier.calls, now.bytes + earlier.bytes)
     return _Costs(
-        local=seconds if context.place.replica == 0 else [],
+        local=seconds if context.placement.replica == 0 else [],
         worked=worked,
         traffic=traffic,
         bytes_read=context.reader.bytes_read,
         checkpoints=stats.seconds,
-        memory=_peak_memory(context.place.device),
+        memory=_peak_memory(context.placement.device),
         startup=context.comm.startup.seconds,
     )
 
@@ -168,12 +168,12 @@ def _write_results(session: RunSession, trained: Trained, everyone: Sequence[_Co
             seconds[phase] = seconds.get(phase, 0.0) + earlier.seconds
             if phase in steps:
                 steps[phase] += earlier.steps
-    seconds["local"] = [own for of_rank in everyone for own in of_rank.local]
+    seconds["local"] = [duration for of_rank in everyone for duration in of_rank.local]
     seconds["checkpoints"] = max(of_rank.checkpoints for of_rank in everyone)
     seconds["total"] = context.comm.startup.age
     communication = results.traffic_of([of_rank.traffic for of_rank in everyone], steps)
-    for found in storage.evaluated.values():
-        for phase, cost in found["costs"].items():
+    for evaluation in storage.evaluated.values():
+        for phase, cost in evaluation["costs"].items():
             seconds.setdefault(phase, cost["seconds"])
             communication.setdefault(phase, {"calls": cost["calls"], "bytes": cost["bytes"]})
     content = results.assemble(
@@ -212,13 +212,15 @@ def _states(context: RunContext, trained: Trained) -> Iterator[tuple[str, State]
         yield "global", trained.global_cnn.state_dict()
 
 
-def _cnn_states(team: Team, problem: Problem, folder: str, own: Mapping[int, nn.Module]) -> Iterator[tuple[str, State]]:
+def _cnn_states(
+    team: Team, problem: Problem, folder: str, cnns: Mapping[int, nn.Module]
+) -> Iterator[tuple[str, State]]:
     num_classes = problem.info.num_classes
     templates = (
         create_local_cnn(team.config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
         for s in range(len(problem.decomposition))
     )
-    for s, state in enumerate(gather_parameters(team.workers, team.layout, own, templates)):
+    for s, state in enumerate(gather_parameters(team.workers, team.layout, cnns, templates)):
         yield f"{folder}/{s:04d}", state
 
 
@@ -226,11 +228,11 @@ def _parameters(context: RunContext, trained: Trained) -> dict[str, Any]:
     """Trainable parameters, for results.json."""
     config, problem = context.config, context.problem
     widths = problem.widths
-    found: dict[str, Any] = {"global": widths.global_parameters, "local": list(widths.local_parameters)}
-    found["dnn"] = sum(p.numel() for p in dnn_template(config, problem).parameters())
+    parameters: dict[str, Any] = {"global": widths.global_parameters, "local": list(widths.local_parameters)}
+    parameters["dnn"] = sum(p.numel() for p in dnn_template(config, problem).parameters())
     if trained.models:
-        found["coherent"] = coherent_parameters(problem, config)
-    return found
+        parameters["coherent"] = coherent_parameters(problem, config)
+    return parameters
 
 
 def _state(network: nn.Module | None) -> State:

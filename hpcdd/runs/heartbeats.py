@@ -40,7 +40,7 @@ class Watchdog:
         rank, size: of the job.
         timeout: seconds.
         movement: anything that changes when this rank's main thread moves, or None while it waits for others.
-        words: what this rank does, such as ``phase local, step 12``.
+        activity: what this rank does, such as ``phase local, step 12``.
         end: called in the watchdog's thread with the message when a rank hangs.
 
     Raises:
@@ -54,11 +54,11 @@ class Watchdog:
         size: int,
         timeout: float,
         movement: Callable[[], object],
-        words: Callable[[], str],
+        activity: Callable[[], str],
         end: Callable[[str], None],
     ) -> None:
         self._folder, self._rank, self._size, self._timeout = folder, rank, size, timeout
-        self._movement, self._words, self._end = movement, words, end
+        self._movement, self._activity, self._end = movement, activity, end
         self._pause = min(timeout / _PARTS, _LONGEST)
         self._over = threading.Event()
         self._number = 0
@@ -97,7 +97,7 @@ class Watchdog:
             seen = line or ""
             if max(self._still, unseen) >= self._timeout:
                 self._report()
-                self._still, unseen = 0.0, 0.0  # all have come to life again
+                self._still, unseen = 0.0, 0.0  # every rank moves by now
 
     def _report(self) -> None:
         """Looks at all ranks, so that of several that hang all are named; of several watchdogs one reports."""
@@ -117,11 +117,11 @@ class Watchdog:
         for rank, line in first.items():
             if line is None:
                 continue
-            _, still, words = line.split("|", 2)
+            _, still, description = line.split("|", 2)
             if rank != self._rank and self._read(rank) == line:
-                hung.append(f"rank {rank} of {self._size} on {words.strip()} does not respond")
+                hung.append(f"rank {rank} of {self._size} on {description.strip()} does not respond")
             elif float(still) + 3 * self._pause >= self._timeout:
-                hung.append(f"rank {rank} of {self._size} on {words.strip()} makes no progress")
+                hung.append(f"rank {rank} of {self._size} on {description.strip()} makes no progress")
         if hung:
             self._end("\n".join(f"{text} (run.stall_timeout is {self._timeout:g} s)" for text in hung))
         else:
@@ -129,7 +129,7 @@ class Watchdog:
 
     def _write(self) -> bool:
         self._number += 1
-        line = f"{self._number}|{self._still:.2f}|{socket.gethostname()}, {self._words()}"
+        line = f"{self._number}|{self._still:.2f}|{socket.gethostname()}, {self._activity()}"
         try:
             os.pwrite(self._file, line[:_LINE].ljust(_LINE).encode(), 0)
             os.fsync(self._file)  # or a file system would show it to other hosts when it likes
@@ -138,7 +138,7 @@ class Watchdog:
         return True
 
     def _read(self, rank: int) -> str | None:
-        """The line of a rank; None where there is none: it has not begun, or has ended."""
+        """The line of a rank; None before it has begun, and after it has ended."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
             line = self._path(rank).read_text("utf-8")
             return line if line.count("|") >= 2 else None
@@ -154,16 +154,16 @@ def watched(
     directory: RunDirectory,
     timeout: float,
     movement: Callable[[], object],
-    words: Callable[[], str],
+    activity: Callable[[], str],
     log: logging.Logger,
     remedy: str,
 ) -> Iterator[None]:
-    """In the block, and while MPI ends behind it, a rank that hangs ends the job; collective.
+    """In the block, and while MPI ends after it, a rank that hangs ends the job; collective.
 
     Args:
         comm: all ranks.
         directory: of the run.
-        timeout, movement, words: see :class:`Watchdog`.
+        timeout, movement, activity: see :class:`Watchdog`.
         log: of this rank.
         remedy: what to do then, in words.
     """
@@ -184,7 +184,7 @@ def watched(
         comm.size,
         timeout,
         lambda: None if comm.ledger.inside else movement(),
-        lambda: f"phase {comm.phase_name}, {words()}",
+        lambda: f"phase {comm.phase_name}, {activity()}",
         end,
     )
     with contextlib.ExitStack() as stack:

@@ -23,7 +23,7 @@ from ..core.files import writing
 
 BEAT = 5.0
 """Seconds between two numbers."""
-PATIENCE = 12
+STALE_BEATS = 12
 """Beats that another host's lock must stand still to count as left behind: a file system may show it late."""
 _BYTES = 512
 """Size of the file: it is overwritten in place, which needs no space on a full disk."""
@@ -51,7 +51,7 @@ class Lock:
         """Takes the lock; waits some seconds only where a job on another host may hold it.
 
         Returns:
-            Who left it behind, if it had to be taken over.
+            Who left it behind, if it was another job's.
 
         Raises:
             InUseError: another job holds it.
@@ -65,11 +65,11 @@ class Lock:
                     continue  # it has just gone
                 if self._lives(owner):
                     raise InUseError(
-                        f"{self._path.parent} is in use by {_words(owner)}; wait for it to end, or name another "
+                        f"{self._path.parent} is in use by {_description(owner)}; wait for it to end, or name another "
                         "--output"
                     )
                 self._remove(owner)
-                left = _words(owner)
+                left = _description(owner)
         self._thread.start()
         return left
 
@@ -119,7 +119,7 @@ class Lock:
                 return
 
     def _read(self) -> dict[str, Any] | None:
-        """What stands in the lock; None where there is none; {} where nothing can be read from it yet."""
+        """The content of the lock; None without a lock; {} where nothing can be read from it yet."""
         try:
             content = json.loads(self._path.read_bytes())
         except FileNotFoundError:
@@ -132,7 +132,7 @@ class Lock:
         if owner.get("host") == socket.gethostname() and owner.get("space") == _process_space():
             started = _started(owner["pid"])
             return started is not None and started == owner["started"]
-        end = time.monotonic() + PATIENCE * self._beat
+        end = time.monotonic() + STALE_BEATS * self._beat
         while time.monotonic() < end:
             time.sleep(self._beat / 5)
             if self._read() != owner:
@@ -148,7 +148,7 @@ class Lock:
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
         except FileExistsError:
-            end = time.monotonic() + PATIENCE * self._beat
+            end = time.monotonic() + STALE_BEATS * self._beat
             while guard.exists():
                 time.sleep(self._beat / 100)
                 if time.monotonic() > end:  # whoever made it has died
@@ -162,8 +162,8 @@ class Lock:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since the machine was (no step of its clock changes that); None if
-    there is none, or one that is dead and only not yet taken notice of.
+    """When a process was started, in clock ticks since the machine was (no step of its clock changes that); None
+    without such a process, or if it is dead and only not yet reaped.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -177,7 +177,7 @@ def _process_space() -> str:
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _words(owner: dict[str, Any]) -> str:
+def _description(owner: dict[str, Any]) -> str:
     if not owner:
         return "an unknown job"
     job = f", Slurm job {owner['job']}" if owner.get("job") else ""

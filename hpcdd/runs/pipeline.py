@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..artifacts.evaluation_cache import Pieces
+from ..artifacts.evaluation_cache import Arrays
 from ..core.seeding import WHOLE
 from ..data.samples import Subimages
 from ..models.dnn import features_of
@@ -18,8 +18,8 @@ from ..mpi.communicator import Comm
 from ..mpi.library import is_loss
 from ..mpi.stop import Stop
 from ..parallel.sharded_coherent import spread_dnn
-from ..phases.aggregation import broadcast_dnn, fresh_dnn, train_dnn, train_dnn_together
-from ..phases.attribution import EXAMINED, Attribution
+from ..phases.aggregation import broadcast_dnn, fresh_dnn, train_distributed_dnn, train_dnn
+from ..phases.attribution import ATTRIBUTION_SPLIT, Attribution
 from ..phases.coherent import evaluate_coherent, feature_widths, train_coherent
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.gather import gather_logits
@@ -30,7 +30,7 @@ from ..training.training_state import finished
 from . import resume
 from .context import prepare
 from .finalize import Trained, dnn_template, record
-from .recorded_evaluations import Evaluations, Found
+from .recorded_evaluations import Accuracies, Evaluations
 from .resume import Job
 from .session import RunSession, open_session
 
@@ -38,7 +38,7 @@ _WHOLE = range(WHOLE, WHOLE + 1)
 
 
 def train(comm: Comm, job: Job, above: Stop | None = None) -> Path:
-    """The whole way of the data, from the dataset file to results.json; called by all ranks.
+    """All phases of a run, from the dataset file to results.json; called by all ranks.
 
     Args:
         comm: all ranks of the run.
@@ -50,8 +50,8 @@ def train(comm: Comm, job: Job, above: Stop | None = None) -> Path:
 
     Raises:
         UserError: on all ranks, before any training.
-        DivergedError: on the rank that met it.
-        RunError: in a study, on all ranks, instead of that and of what else a rank has met while none waited for it.
+        DivergedError: on the rank that noticed it.
+        RunError: in a study, on all ranks, instead of that and of any exception of a rank for which no other waited.
         StopRequest: on all ranks.
         WriteError: on all ranks, if the results can't be written.
     """
@@ -72,7 +72,7 @@ def train(comm: Comm, job: Job, above: Stop | None = None) -> Path:
 
 
 def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
-    """The job of those who live; arguments as for :func:`_train`."""
+    """The job of the surviving ranks; arguments as for :func:`_train`."""
     size = comm.size
     lost = fault_tolerance.regroup(comm)
     paths = [path for of_rank in comm.allgather_object(where) for path in of_rank]
@@ -83,7 +83,7 @@ def _regroup(comm: Comm, job: Job, where: list[Path]) -> Job:
             file=sys.stderr,
             flush=True,
         )
-    return comm.on_root(lambda: resume.again(job, paths[0] if paths else None))
+    return comm.on_root(lambda: resume.reload(job, paths[0] if paths else None))
 
 
 def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | None = None) -> Path:
@@ -95,7 +95,7 @@ def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | 
         with session.stoppable():
             with session.discarding():
                 run.read()
-            run.restore_decision()
+            run.restore_dnn()
             run.local_phase()
             run.aggregation()
             for start in job.config.coherent.starts:
@@ -114,9 +114,9 @@ class Run:
 
     Attributes:
         samples: by subdomain of this rank and split, the subimages on this rank's device.
-        evaluations: what is found of it.
+        evaluations: of what is trained.
         trained: what is trained and found so far.
-        decided: whether an earlier job has trained and evaluated the DNN; local outputs are not wanted then.
+        dnn_restored: whether an earlier job has trained and evaluated the DNN; local outputs are not needed then.
     """
 
     def __init__(self, session: RunSession) -> None:
@@ -127,17 +127,17 @@ class Run:
         self.samples: dict[int, dict[str, Subimages]] = {}
         self.evaluations = Evaluations(session)
         self.trained = Trained(self.evaluations.accuracy)
-        self.decided = False
+        self.dnn_restored = False
         self._history: list[Status] = []
 
     def read(self) -> None:
         """Each rank reads its own subdomains."""
         with self.session.phase("read"):
-            self.samples = self.comm.on_all(lambda: self._read(self.context.place.subdomains))
+            self.samples = self.comm.on_all(lambda: self._read(self.context.placement.subdomains))
         self.comm.startup.mark("read")
 
-    def restore_decision(self) -> None:
-        """Takes the DNN from its checkpoints, if an earlier job has trained and evaluated it."""
+    def restore_dnn(self) -> None:
+        """Reads the DNN from its checkpoints, if an earlier job has trained and evaluated it."""
         session, team, config = self.session, self.team, self.config
         if "dnn" not in session.storage.evaluated:
             return
@@ -150,76 +150,83 @@ class Run:
                     history = finished(
                         self.trained.dnn, config.aggregation, session.checkpoints.of_parts("dnn", team, team.across)
                     )
-                self.decided = self.comm.maximum(int(team is not None and history is None)) == 0
+                self.dnn_restored = self.comm.maximum(int(team is not None and history is None)) == 0
             else:
                 template = dnn_template(config, self.problem)
                 whole = None
                 if self.comm.is_root:
                     whole = on_host(template).eval()
                     history = finished(whole, config.aggregation, session.checkpoints.of_dnn())
-                self.decided = self.comm.broadcast_object(history is not None)
-                if self.decided and team is not None:
+                self.dnn_restored = self.comm.broadcast_object(history is not None)
+                if self.dnn_restored and team is not None:
                     self.trained.dnn = spread_dnn(team, whole, template, team.reduction())
         self._history = history or []
 
-    def local_phase(self, *, again: bool = False) -> None:
-        """Each rank trains the CNNs of its own subdomains. Not one message; telemetry is counted apart.
+    def local_phase(self, *, logits_only: bool = False) -> None:
+        """Each rank trains the CNNs of its own subdomains, without messages; telemetry is counted separately.
 
         Args:
-            again: whether they are trained, told of, and only their decisions are wanted.
+            logits_only: whether they are trained and reported already, and only their logits are missing.
         """
         session, context, problem, team = self.session, self.context, self.problem, self.team
         session.begin("local", range(len(problem.decomposition)))
-        apart = context.layout.replicas == 1
-        with session.phase("local", apart=apart):
-            with session.failures.kept(apart=apart):  # root waits for everyone's last status
+        independent = context.layout.replicas == 1
+        with session.phase("local", independent=independent):
+            with session.failures.kept(independent=independent):  # root waits for everyone's last status
                 if team is not None:
-                    share = team.share_of_replicas()
+                    sharing = team.sharing_of_replicas()
                     self.trained.local = train_local_cnns(
                         self.config,
-                        context.place,
+                        context.placement,
                         self.samples,
                         problem.info.num_classes,
                         problem.widths.local_width,
-                        session.hooks.make(alone=share.comm is None, heard=context.place.replica == 0 and not again),
-                        share,
+                        session.hooks.make(
+                            independent=sharing.comm is None,
+                            reports=context.placement.replica == 0 and not logits_only,
+                        ),
+                        sharing,
                         managers=lambda subdomain: session.checkpoints.of_local(team, subdomain),
-                        decide=not self.decided,
+                        evaluate=not self.dnn_restored,
                     )
             session.telemetry.finish(context.stop.poll)
         steps = max((result.steps for result in self.trained.local.values()), default=0)
-        if self.decided and self.comm.maximum(steps):
-            # The checkpoint of a trained CNN was damaged: what was evaluated need not be what is there now.
-            self.decided = False
-            self.local_phase(again=True)
+        if self.dnn_restored and self.comm.maximum(steps):
+            # The checkpoint of a trained CNN was damaged: the evaluated CNN may differ from that of now.
+            self.dnn_restored = False
+            self.local_phase(logits_only=True)
 
     def aggregation(self) -> None:
         """The rules and the DNN combine the local outputs."""
         session, team, config, problem = self.session, self.team, self.config, self.problem
-        if self.decided and self.evaluations.recall("dnn", 0):
+        if self.dnn_restored and self.evaluations.recall("dnn", 0):
             if self.comm.is_root:
-                session.telemetry.history(self._history)
+                session.telemetry.epochs(self._history, earlier=True)
             return
         session.begin("dnn", _WHOLE)
         labels = {split: problem.labels(split) for split in problem.samples}
-        own = {s: result.logits for s, result in self.trained.local.items()}
+        local_logits = {s: result.logits for s, result in self.trained.local.items()}
         num_classes, dnn = problem.info.num_classes, None
         if config.aggregation.placement == "distributed":
             with session.phase("dnn"):
                 if team is not None:
-                    hooks = session.hooks.make(alone=False, heard=self.comm.is_root)
+                    hooks = session.hooks.make(independent=False, reports=self.comm.is_root)
                     manager = session.checkpoints.of_parts("dnn", team, team.across)
-                    self.trained.dnn = train_dnn_together(config, team, own, labels, num_classes, hooks, manager)
+                    self.trained.dnn = train_distributed_dnn(
+                        config, team, local_logits, labels, num_classes, hooks, manager
+                    )
         else:
             with session.phase("gather"):
-                logits = gather_logits(self.comm, self.context.layout, list(own.values()), problem.samples, num_classes)
-            with session.phase("dnn", apart=True):
+                logits = gather_logits(
+                    self.comm, self.context.layout, list(local_logits.values()), problem.samples, num_classes
+                )
+            with session.phase("dnn", independent=True):
                 if logits is not None:
                     dnn = train_dnn(
-                        config, logits, labels, session.hooks.make(alone=True), session.checkpoints.of_dnn()
+                        config, logits, labels, session.hooks.make(independent=True), session.checkpoints.of_dnn()
                     )
             del logits
-        found: Found = {}
+        accuracies: Accuracies = {}
         with session.phase("evaluation"):
             if team is not None:
                 if self.trained.dnn is None:
@@ -228,23 +235,23 @@ class Run:
                 else:
                     broadcast_dnn(team, self.trained.dnn)
                 for split, values in labels.items():
-                    decisions = {s: logits[split] for s, logits in own.items()}
-                    found[split] = rule_accuracies(team, decisions, values)
-                    found[split]["dnn"] = dnn_accuracy(self.trained.dnn, self._seen(decisions), values)
+                    of_split = {s: logits[split] for s, logits in local_logits.items()}
+                    accuracies[split] = rule_accuracies(team, of_split, values)
+                    accuracies[split]["dnn"] = dnn_accuracy(self.trained.dnn, self._dnn_inputs(of_split), values)
 
-        def examine(examination: Attribution) -> Pieces:
+        def attribute(attribution: Attribution) -> Arrays:
             assert self.trained.dnn is not None
-            decisions = {s: logits[EXAMINED] for s, logits in own.items()}
-            by_rules = examination.rules(decisions)
-            return by_rules | examination.dnn("dnn", self.trained.dnn, self._seen(decisions))
+            of_split = {s: logits[ATTRIBUTION_SPLIT] for s, logits in local_logits.items()}
+            by_rules = attribution.rules(of_split)
+            return by_rules | attribution.dnn("dnn", self.trained.dnn, self._dnn_inputs(of_split))
 
-        self.evaluations.take("dnn", found, examine)
+        self.evaluations.record("dnn", accuracies, attribute)
 
     def coherent(self, start: str) -> None:
-        """All local CNNs and the DNN are trained on as one model."""
+        """All local CNNs and the DNN are trained further as one model."""
         session, team, phase = self.session, self.team, f"coherent_{start}"
         session.begin(phase, _WHOLE)
-        hooks = session.hooks.make(alone=False, heard=self.comm.is_root)
+        hooks = session.hooks.make(independent=False, reports=self.comm.is_root)
         with session.phase(phase):
             if team is not None and self.trained.dnn is not None:
                 by_data = self.config.coherent.parallelism == "data"
@@ -264,27 +271,29 @@ class Run:
                 )
         if self.evaluations.recall(phase, self.trained.steps.get(phase, 0)):
             return
-        found: Found = {}
+        accuracies: Accuracies = {}
         seen: list[torch.Tensor] = []
         with session.phase("evaluation"):
             if team is not None:
                 model = self.trained.models[start]
-                evaluated, seen = evaluate_coherent(team, self.problem, model, self.samples, hooks.step, EXAMINED)
+                evaluated, seen = evaluate_coherent(
+                    team, self.problem, model, self.samples, hooks.step, ATTRIBUTION_SPLIT
+                )
                 for split, (accuracy, parts) in evaluated.items():
-                    found[split] = {phase: accuracy} | ({} if parts is None else {f"{phase}_parts": parts})
-        self.evaluations.take(phase, found, lambda it: it.dnn(phase, self.trained.models[start].dnn, seen))
+                    accuracies[split] = {phase: accuracy} | ({} if parts is None else {f"{phase}_parts": parts})
+        self.evaluations.record(phase, accuracies, lambda it: it.dnn(phase, self.trained.models[start].dnn, seen))
 
     def baseline(self) -> None:
         """The global CNN on whole images, to compare with."""
         session, context, team = self.session, self.context, self.team
         session.begin("global", _WHOLE)
-        hooks = session.hooks.make(alone=False, heard=self.comm.is_root)
+        hooks = session.hooks.make(independent=False, reports=self.comm.is_root)
         with session.phase("read"):
             images = self.comm.on_all(
                 lambda: (
                     {}
                     if team is None
-                    else self.problem.read_whole(context.reader, context.place.device, context.storage)
+                    else self.problem.read_whole(context.reader, context.placement.device, context.storage)
                 )
             )
         with session.phase("global"):
@@ -295,19 +304,19 @@ class Run:
                 )
         if self.evaluations.recall("global", self.trained.steps.get("global", 0)):
             return
-        found: Found = {}
+        accuracies: Accuracies = {}
         logits = torch.empty(0)
         with session.phase("evaluation"):
             if team is not None and self.trained.global_cnn is not None:
-                accuracies, logits = global_accuracies(
-                    team, self.problem, self.trained.global_cnn, images, hooks.step, EXAMINED
+                by_split, logits = global_accuracies(
+                    team, self.problem, self.trained.global_cnn, images, hooks.step, ATTRIBUTION_SPLIT
                 )
-                found = {split: {"global": accuracy} for split, accuracy in accuracies.items()}
-        self.evaluations.take("global", found, lambda it: it.whole("global", logits))
+                accuracies = {split: {"global": accuracy} for split, accuracy in by_split.items()}
+        self.evaluations.record("global", accuracies, lambda it: it.whole("global", logits))
 
-    def _seen(self, decisions: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-        """What the DNN sees of this rank's local outputs."""
-        return [features_of(logits, self.config.aggregation.features) for logits in decisions.values()]
+    def _dnn_inputs(self, local_logits: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+        """The DNN's inputs from this rank's subdomains."""
+        return [features_of(logits, self.config.aggregation.features) for logits in local_logits.values()]
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
-        return self.problem.read(self.context.reader, subdomains, self.context.place.device, self.context.storage)
+        return self.problem.read(self.context.reader, subdomains, self.context.placement.device, self.context.storage)

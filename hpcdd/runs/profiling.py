@@ -13,9 +13,9 @@ from ..artifacts.names import TRAININGS
 from ..training.step_timing import mark
 
 BEFORE = 3
-"""Steps of a phase that are let pass: the first ones load and compile."""
+"""Steps of a phase that are skipped: the first ones load and compile."""
 STEPS = 10
-"""Steps that are traced, or as many as the phase has."""
+"""Steps that are traced, or all that follow if the phase has fewer."""
 
 
 class Tracer:
@@ -25,7 +25,7 @@ class Tracer:
         folder: for the traces, PHASE-rank-RRRR.json; it exists.
         rank: of this process.
         device: of this rank.
-        log: takes what can't be written.
+        log: for a warning if a trace can't be written.
     """
 
     def __init__(self, folder: Path, rank: int, device: str, log: logging.Logger) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..artifacts.evaluation_cache import Pieces
+from ..artifacts.evaluation_cache import Arrays
 from ..phases.attribution import Attribution
 from .session import RunSession
 
-Found = dict[str, dict[str, Any]]
+Accuracies = dict[str, dict[str, Any]]
 """By split what results.json says of its accuracies."""
 
 
@@ -26,33 +26,33 @@ class Evaluations:
 
     def __init__(self, session: RunSession) -> None:
         self._session = session
-        self.accuracy: Found = {split: {} for split in session.context.problem.samples}
+        self.accuracy: Accuracies = {split: {} for split in session.context.problem.samples}
 
-    def take(self, phase: str, found: Found, examine: Callable[[Attribution], Pieces]) -> None:
-        """Takes over what an evaluation has found, and examines the decisions behind it.
+    def record(self, phase: str, accuracies: Accuracies, attribute: Callable[[Attribution], Arrays]) -> None:
+        """Records the accuracies of an evaluation, and attributes the predictions behind them.
 
-        Root keeps both for a job that resumes the run, with what the gather cost.
+        Root stores both for a job that resumes the run, with what the gather cost.
 
         Args:
             phase: that was evaluated.
-            found: its accuracies; empty on an idle rank.
-            examine: gives root its pieces of decisions.h5; collective over the workers.
+            accuracies: of the evaluation; empty on an idle rank.
+            attribute: gives root its arrays of decisions.h5; collective over the workers.
         """
-        session, context, pieces = self._session, self._session.context, Pieces()
+        session, context, arrays = self._session, self._session.context, Arrays()
         with session.phase("examination"):
             if context.team is not None:
-                pieces = examine(Attribution(context.team, context.examined))
-        for split, accuracies in found.items():
-            self.accuracy[split] |= accuracies
+                arrays = attribute(Attribution(context.team, context.attribution_rows))
+        for split, of_split in accuracies.items():
+            self.accuracy[split] |= of_split
         if context.comm.is_root:
             costs = {}
             if phase == "dnn" and "gather" in session.timer.seconds:
                 seconds = session.timer.seconds["gather"]
                 costs["gather"] = {"seconds": seconds, **asdict(context.comm.traffic["gather"])}
-            session.storage.remember(phase, {"accuracy": found, "costs": costs}, pieces)
+            session.storage.add_evaluation(phase, {"accuracy": accuracies, "costs": costs}, arrays)
 
     def recall(self, phase: str, steps: int) -> bool:
-        """Takes over what an earlier job has found, unless this one has trained the network on.
+        """Reads what an earlier job has recorded, unless this one has trained the network further.
 
         Args:
             phase: that may have been evaluated.

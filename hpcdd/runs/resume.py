@@ -43,7 +43,7 @@ class Job:
             last job that share batches), ``bf16`` (whether ``precision: auto`` means it), ``reused`` (by
             phase the run directory whose result was imported),
             ``complete``.
-        study: whether the run is one of a study: it prints nothing, and what fails ends it alone.
+        study: whether the run is one of a study: it prints nothing, and a failure ends this run only.
         sources: by phase the directory of a run whose result is imported where it is the same, see
             :mod:`hpcdd.runs.reuse`.
         profile: whether every rank leaves traces of some steps, see :mod:`hpcdd.runs.profiling`.
@@ -191,12 +191,12 @@ def resumed(record: Mapping[str, Any], config: Config, run: RunDirectory) -> Con
     return config
 
 
-def again(job: Job, path: Path | None) -> Job:
-    """The same job resumed; to be called on root.
+def reload(job: Job, path: Path | None) -> Job:
+    """The same job, with the record that its run has by now; to be called on root.
 
     Args:
         job: what was to be done.
-        path: the run directory, None where nobody knows of one.
+        path: the run directory, None where no rank has opened one.
     """
     if path is None:
         return job

@@ -1,7 +1,7 @@
-"""Results of a training that another run has finished, imported instead of training once more.
+"""Results of a training that another run has finished, imported instead of repeating the training.
 
 Two runs with the same data, network, settings and seed train the same local CNNs (or the same global CNN), bit by bit.
-So the finished checkpoints of one are the other's as well: its training finds itself at its end.
+So the final checkpoints of one are valid for the other as well, whose training is then complete.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts.evaluation_cache import EvaluationCache
-from ..config.schema import together_on
+from ..config.schema import is_batched
 from ..core.errors import DamagedError, UserError
 from ..core.files import digest, writing
 from ..training.checkpoints.store import CheckpointStore
@@ -27,12 +27,12 @@ _SECTIONS = {
     "local": ("seed", "data", "augmentation", "model", "decomposition", "local"),
     "global": ("seed", "data", "augmentation", "model", "baseline"),
 }
-_ELSEWHERE = {"data": {"file", "memory", "storage"}, "model": {"local_width"}}
-"""Fields that don't decide; for those of ``data`` stand the data set's fingerprint and the order of its samples."""
+_EXCLUDED = {"data": {"file", "memory", "storage"}, "model": {"local_width"}}
+"""Fields that don't affect the result; the data set itself is identified by its fingerprint and sample order."""
 
 
 def identity(phase: str, record: Mapping[str, Any]) -> str:
-    """A digest of all that decides the result of a phase; where it is the same, so is the result.
+    """A digest of all that determines the result of a phase; where it is the same, so is the result.
 
     Args:
         phase: one of :data:`SHARED`.
@@ -42,13 +42,13 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     config, content = record["config"], {}
     for section in _SECTIONS[phase]:
         value = config[section]
-        out = _ELSEWHERE.get(section, set()) if (phase, section) != ("local", "model") else set()
+        out = _EXCLUDED.get(section, set()) if (phase, section) != ("local", "model") else set()
         content[section] = {k: v for k, v in value.items() if k not in out} if isinstance(value, dict) else value
     sharing = record["replicas"] if phase == "local" else record["workers"]
-    # Ranks that share batches round otherwise, or see other statistics.
+    # Ranks that share batches round differently, or compute other batch statistics.
     content["sharing"] = [sharing, config["shared_batches"]] if sharing > 1 else []
-    if phase == "local" and together_on(config["together"], record.get("device") or "cpu"):
-        content["together"] = record["workers"]  # who is trained with whom: a matter of rounding
+    if phase == "local" and is_batched(config["batched"], record.get("device") or "cpu"):
+        content["batched"] = record["workers"]  # which CNNs form a batch affects rounding
     if config[{"global": "baseline"}.get(phase, phase)]["precision"] == "auto":
         content["bf16"] = record.get("bf16")
     facts = [record["dataset"], record["blocks"], record.get("device")]
@@ -56,7 +56,7 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
 
 
 def has(phase: str, source: RunDirectory, result: str) -> bool:
-    """Whether a run has a result, by an identity that was found before any work: without device and bf16."""
+    """Whether a run has a result, by its identity without device and bf16, which are not known before the work."""
     offered = offers(phase, source)
     return offered is not None and result == identity(
         phase, {key: value for key, value in offered.items() if key not in ("device", "bf16")}
@@ -64,7 +64,7 @@ def has(phase: str, source: RunDirectory, result: str) -> bool:
 
 
 def offers(phase: str, source: RunDirectory) -> dict[str, Any] | None:
-    """The record of a run that has brought a phase to its end; None where it has not, or it can't be read."""
+    """The record of a run that has completed a phase; None where it has not, or it can't be read."""
     try:
         record = source.record()
         if record is None or "replicas" not in record:
@@ -76,7 +76,7 @@ def offers(phase: str, source: RunDirectory) -> dict[str, Any] | None:
 
 
 def import_result(phase: str, source: RunDirectory, directory: RunDirectory, record: Mapping[str, Any]) -> bool:
-    """Takes the finished checkpoints of a phase over, with what they have cost, unless the run has some of its own.
+    """Imports the final checkpoints of a phase, with what they have cost, unless the run has some of its own.
 
     Args:
         phase: one of :data:`SHARED`.
@@ -85,7 +85,7 @@ def import_result(phase: str, source: RunDirectory, directory: RunDirectory, rec
         record: of this one.
 
     Returns:
-        Whether they are taken; not where the source's result is another one, or is damaged.
+        Whether they were imported; not where the source's result is another one, is missing or is damaged.
 
     Raises:
         WriteError: they can't be written.
@@ -93,38 +93,38 @@ def import_result(phase: str, source: RunDirectory, directory: RunDirectory, rec
     offered, target = offers(phase, source), directory.training(phase)
     if offered is None or identity(phase, offered) != identity(phase, record):
         return False
-    finished_chains = source.training(phase)
-    subdomains = sorted(path.name for path in finished_chains.iterdir() if path.is_dir()) if phase == "local" else ["."]
+    folder = source.training(phase)
+    subdomains = sorted(path.name for path in folder.glob("[0-9]*")) if phase == "local" else ["."]
     pairs = [
-        (CheckpointStore(finished_chains / name, offered["run"]), CheckpointStore(target / name, record["run"]))
+        (CheckpointStore(folder / name, offered["run"]), CheckpointStore(target / name, record["run"]))
         for name in subdomains
     ]
-    if any(own.positions() for _, own in pairs):
+    if not pairs or any(imported.positions() for _, imported in pairs):
         return False
     with writing(target):
         try:
-            for finished, own in pairs:
-                _copy(finished, own)
+            for finished, imported in pairs:
+                _copy(finished, imported)
         except DamagedError:
             return False
     return True
 
 
-def _copy(finished: CheckpointStore, own: CheckpointStore) -> None:
-    """The newest checkpoint of one chain into an empty one; its manifest last, as always.
+def _copy(finished: CheckpointStore, target: CheckpointStore) -> None:
+    """The newest checkpoint of one store into an empty one; its manifest last, as always.
 
     Raises:
-        DamagedError: it is not whole.
+        DamagedError: it is incomplete or damaged.
     """
     positions = finished.positions()
     if not positions:
         raise DamagedError(f"{finished.folder} has no checkpoint")
     manifest = finished.manifest(positions[0])
     finished.verify(manifest)
-    own.folder.mkdir(parents=True, exist_ok=True)
+    target.folder.mkdir(parents=True, exist_ok=True)
     for entry in manifest["pieces"].values():
-        _link(finished.folder / entry["file"], own.folder / entry["file"])
-    own.publish(positions[0], manifest["pieces"], manifest["costs"], before=None)
+        _link(finished.folder / entry["file"], target.folder / entry["file"])
+    target.publish(positions[0], manifest["pieces"], manifest["costs"], before=None)
 
 
 def _link(source: Path, target: Path) -> None:

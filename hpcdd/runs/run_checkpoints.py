@@ -38,7 +38,7 @@ class RunCheckpoints:
         warn: Callable[[str], None],
     ) -> None:
         self._directory, self.stats = directory, CheckpointStats(warn)
-        self._manager = partial(CheckpointManager, run=run, settings=settings, journal=self.stats, ledger=ledger)
+        self._manager = partial(CheckpointManager, run=run, settings=settings, stats=self.stats, ledger=ledger)
 
     def of_local(self, team: Team, subdomain: int) -> CheckpointManager:
         """Those of one local CNN: no message, but between replicas."""
@@ -47,7 +47,7 @@ class RunCheckpoints:
             phase="local",
             comm=team.replicas,
             subdomain_of=lambda _: subdomain,
-            writes=() if team.place.replica else (subdomain,),
+            writes=() if team.placement.replica else (subdomain,),
             reads=(subdomain,),
         )
 
@@ -57,14 +57,14 @@ class RunCheckpoints:
 
     def of_parts(self, phase: str, team: Team, comm: Comm) -> CheckpointManager:
         """Those of a network whose parts lie on the ranks of ``comm``; of several replicas the first writes."""
-        own = team.place.subdomains
+        subdomains = team.placement.subdomains
         return self._manager(
             self._directory.training(phase),
             phase=phase,
             comm=comm,
             subdomain_of=by_number,
-            writes=() if team.place.replica else (*([WHOLE] if comm.is_root else []), *own),
-            reads=(WHOLE, *own),
+            writes=() if team.placement.replica else (*([WHOLE] if comm.is_root else []), *subdomains),
+            reads=(WHOLE, *subdomains),
         )
 
     def of_copies(self, phase: str, team: Team) -> CheckpointManager:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.errors import DamagedError, UserError
-from ..core.files import clean_up, read_sealed, write_sealed, writing
+from ..core.files import clean_up, read_checksummed, write_checksummed, writing
 
 Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
@@ -80,9 +80,9 @@ class RunDirectory:
         record = self.record()
         if record is not None:
             return "complete" if record["complete"] else "unfinished"
-        own = {path.name for path in (self.config, self.environment, self.metrics, self.lock, self.logs)}
-        own |= {f"{self.lock.name}.takeover", self.checkpoints.name, self.heartbeats.name, self.tensorboard.name}
-        return "begun" if names <= own else "foreign"
+        known = {path.name for path in (self.config, self.environment, self.metrics, self.lock, self.logs)}
+        known |= {f"{self.lock.name}.takeover", self.checkpoints.name, self.heartbeats.name, self.tensorboard.name}
+        return "begun" if names <= known else "foreign"
 
     def record(self) -> dict[str, Any] | None:
         """What a run says of itself, see :mod:`hpcdd.runs.resume`; None where nothing was recorded.
@@ -93,7 +93,7 @@ class RunDirectory:
         problems = []
         for path in self._records:
             try:
-                content: dict[str, Any] = read_sealed(path)
+                content: dict[str, Any] = read_checksummed(path)
                 return content
             except FileNotFoundError:
                 continue
@@ -112,7 +112,7 @@ class RunDirectory:
         with writing(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
             for path in self._records:
-                write_sealed(path, content)
+                write_checksummed(path, content)
 
     def remove(self) -> None:
         """Takes everything away that :func:`make` and later the job have made; for a new run, under its lock.
@@ -165,18 +165,29 @@ def make(output: str | None, name: str) -> RunDirectory:
 
 
 def newest(name: str) -> Path | None:
-    """Of the runs of this name, runs/NAME-K, the unfinished one with the greatest number; else the complete one."""
+    """Of the runs of this name, runs/NAME-K, the unfinished one with the greatest number; else the complete one.
+
+    Raises:
+        UserError: the record of a run is damaged, and no run with a greater number can be resumed.
+    """
     numbered = [
         (int(number), path)
         for path in Path("runs").glob(f"{name}-*")
-        if (number := path.name.removeprefix(f"{name}-")).isdecimal()
+        if (number := path.name.removeprefix(f"{name}-")).isdecimal() and path.is_dir()
     ]
-    by_number = [(RunDirectory(path).condition(), path) for _, path in sorted(numbered, reverse=True)]
-    for wanted in (("begun", "unfinished"), ("complete",)):
-        for condition, path in by_number:
-            if condition in wanted:
-                return path
-    return None
+    complete = None
+    for _, path in sorted(numbered, reverse=True):
+        try:
+            condition = RunDirectory(path).condition()
+        except UserError as error:
+            if complete is None:
+                raise UserError(f"{error}; name the folder of another run with --output") from error
+            continue
+        if condition in ("begun", "unfinished"):
+            return path
+        if condition == "complete" and complete is None:
+            complete = path
+    return complete
 
 
 def _first_free(folder: Path, name: str) -> Path:

@@ -34,7 +34,7 @@ def rank_log(comm: Comm, path: Path) -> Iterator[logging.Logger]:
 
 
 def warn(log: logging.Logger, text: str) -> None:
-    """Tells the user, and the log."""
+    """Prints a warning, and logs it."""
     log.warning("%s", text)
     sys.stderr.write(f"hpcdd: warning: {printable_lines(text)}\n")
     sys.stderr.flush()
@@ -42,7 +42,7 @@ def warn(log: logging.Logger, text: str) -> None:
 
 def _handler(path: Path) -> logging.Handler:
     try:
-        handler = _PatientHandler(path, encoding="utf-8")
+        handler = _LossyHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{path.parent} can't be written on host {socket.gethostname()} ({error.strerror}); "
@@ -60,8 +60,8 @@ class _Formatter(logging.Formatter):
         return printable_lines(super().format(record))
 
 
-class _PatientHandler(logging.FileHandler):
-    """A full disk does not end a training for a line of its log; checkpoints tell of the trouble."""
+class _LossyHandler(logging.FileHandler):
+    """A full disk does not end a training for a line of its log; checkpoints report that it is full."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Leaves the line out."""

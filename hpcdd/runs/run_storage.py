@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..artifacts.evaluation_cache import EvaluationCache, Pieces
+from ..artifacts.evaluation_cache import Arrays, EvaluationCache
 from ..config.loading import to_yaml
 from ..config.schema import Config
 from ..core import environment
@@ -49,20 +49,20 @@ class RunStorage:
     cache: EvaluationCache | None
 
     def warn(self, text: str) -> None:
-        """Tells the user, and the log."""
+        """Prints a warning, and logs it."""
         warn(self.log, text)
 
     @property
-    def pieces(self) -> dict[str, Pieces]:
-        """On root, by phase what those in ``evaluated`` contribute to decisions.h5."""
-        return {} if self.cache is None else self.cache.pieces
+    def arrays(self) -> dict[str, Arrays]:
+        """On root, by phase the arrays of those in ``evaluated`` for decisions.h5."""
+        return {} if self.cache is None else self.cache.arrays
 
-    def remember(self, phase: str, found: dict[str, Any], pieces: Pieces) -> None:
-        """On root: what a phase's evaluation found; should it not be writable, a resumed run evaluates again."""
+    def add_evaluation(self, phase: str, evaluation: dict[str, Any], arrays: Arrays) -> None:
+        """On root: stores what a phase's evaluation found; if that can't be written, a resumed run repeats it."""
         assert self.cache is not None
-        self.evaluated[phase] = found
+        self.evaluated[phase] = evaluation
         try:
-            self.cache.add(phase, found, pieces)
+            self.cache.add(phase, evaluation, arrays)
         except WriteError as error:
             self.warn(str(error))
 
@@ -77,9 +77,9 @@ class RunStorage:
 
 @contextlib.contextmanager
 def open_storage(comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: RankLayout) -> Iterator[RunStorage]:
-    """Root makes the folder, or takes an unfinished one; each rank opens its log there. Collective.
+    """Root makes the folder, or locks that of an unfinished run; each rank opens its log there. Collective.
 
-    Behind the block the folder is free for other jobs. What ends it goes into each rank's log.
+    After the block the folder is free for other jobs. The exception that ends it is logged on each rank.
 
     Args:
         comm: all ranks.
@@ -105,7 +105,7 @@ def open_storage(comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: 
 
         directory, record, evaluated, left = comm.on_root(take)
         log = opened.enter_context(rank_log(comm, directory.log(comm.rank)))
-        log.info("rank %d of %d: %s", comm.rank, comm.size, layout.places[comm.rank])
+        log.info("rank %d of %d: %s", comm.rank, comm.size, layout.placements[comm.rank])
         if comm.is_root and left is not None:
             warn(log, f"{left} left {directory.path} without finishing it")
         if comm.is_root and job.record is not None and not job.study:
@@ -115,17 +115,17 @@ def open_storage(comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: 
             yield RunStorage(directory, log, record, evaluated, cache)
         except BaseException as error:
             if not isinstance(error, StopRequest):
-                told = isinstance(error, CollectiveError | DivergedError)
-                log.error("%s", error if told else "".join(traceback.format_exception(error)))
+                expected = isinstance(error, CollectiveError | DivergedError)
+                log.error("%s", error if expected else "".join(traceback.format_exception(error)))
             raise
 
 
 @contextlib.contextmanager
 def _locked(directory: RunDirectory, comm: Comm) -> Iterator[str | None]:
-    """On root: holds the folder's lock; gives who has left it behind.
+    """On root: holds the folder's lock; yields who has left it behind.
 
-    What this rank alone has met ends the job: then the lock ends with this process, since other ranks may still write,
-    and end before it.
+    An exception on this rank only ends the job: then the lock ends with this process, since other ranks may still
+    write, and end before it.
     """
 
     def displaced() -> None:  # in the lock's thread: what this job would write now would mix with what another writes
@@ -148,7 +148,7 @@ def _begun(
     directory: RunDirectory, job: resume.Job, config: Config, facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], EvaluationCache]:
     """On root, under the lock: the run's record, and what is evaluated."""
-    present = directory.record()  # what was decided before the lock was held may be outdated
+    present = directory.record()  # what was read before the lock was held may be outdated
     if (present or {}).get("run") != (job.record or {}).get("run"):
         raise InUseError(f"another job has started in {directory.path} in the meantime; start again")
     if present is not None and job.record is not None and present["complete"] and not job.record["complete"]:

@@ -20,7 +20,7 @@ from .heartbeats import watched
 from .phase_timer import PhaseTimer
 from .profiling import Tracer
 from .progress.board import Board
-from .progress.display import Display, NoDisplay, make_display
+from .progress.display import Display, make_display
 from .progress.recorder import StatusRecorder
 from .progress.telemetry import Telemetry
 from .run_checkpoints import RunCheckpoints
@@ -67,12 +67,12 @@ class RunSession:
         self.recorder.display.begin(phase, subdomains)
 
     @contextlib.contextmanager
-    def phase(self, name: str, *, apart: bool = False) -> Iterator[None]:
-        """A phase that all ranks end together: traffic and seconds of both kinds are recorded under ``name``.
+    def phase(self, name: str, *, independent: bool = False) -> Iterator[None]:
+        """A phase, at whose end all ranks agree: traffic, wall and CPU seconds are recorded under ``name``.
 
         Args:
             name: of the phase.
-            apart: whether no rank waits for another one before its end.
+            independent: whether no rank waits for another one before its end.
 
         Raises:
             StopRequest: on all ranks at the end, if any rank wants to stop.
@@ -80,7 +80,7 @@ class RunSession:
         """
         comm, stop = self.context.comm, self.context.stop
         with self.timer.phase(name), comm.phase(name):
-            with self.failures.kept(apart=apart):
+            with self.failures.kept(independent=independent):
                 yield
             if self.tracer is not None:
                 self.tracer.end()
@@ -90,7 +90,7 @@ class RunSession:
 
     @contextlib.contextmanager
     def discarding(self) -> Iterator[None]:
-        """Takes a new run's directory away again where the block finds a mistake of the user."""
+        """Removes a new run's directory where the block finds a mistake of the user."""
         comm = self.context.comm
         try:
             yield
@@ -127,7 +127,7 @@ def open_session(context: RunContext) -> Iterator[RunSession]:
     # A job that continues without ranks that have died has started long ago.
     timer = PhaseTimer(0.0 if comm.diminished else comm.startup.age, comm.startup.worked)
     with contextlib.ExitStack() as opened:
-        display: Display = NoDisplay()
+        display = Display()
 
         def show() -> float:
             nonlocal display
@@ -198,4 +198,4 @@ def _make_tracer(context: RunContext, storage: RunStorage) -> Tracer:
             folder.mkdir(exist_ok=True)
 
     context.comm.on_root(make)
-    return Tracer(folder, context.comm.rank, context.place.device, storage.log)
+    return Tracer(folder, context.comm.rank, context.placement.device, storage.log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 from ..mpi.communicator import Comm
 from ..mpi.stop import Stop
@@ -32,13 +33,15 @@ class TrainingHooks:
         self._comm, self._stop, self._telemetry, self._log, self._tracer = comm, stop, telemetry, log, tracer
         self.steps = 0
 
-    def make(self, *, alone: bool, heard: bool = True) -> Hooks:
+    def make(self, *, independent: bool, reports: bool = True) -> Hooks:
         """The hooks of a training.
 
         Args:
-            alone: whether a wish to stop ends this rank's training by itself; else it rides in the messages.
-            heard: whether this rank's statuses are shown and recorded: of several that train one network, one is.
+            independent: whether a request to stop ends this rank's training at once; else it is piggybacked on the
+                messages of the training, so that all its ranks stop at the same step.
+            reports: whether this rank's statuses are shown and recorded: of several that train one network, one's are.
         """
+        telemetry = self._telemetry
 
         def step() -> None:
             if self.steps == 1:
@@ -46,19 +49,19 @@ class TrainingHooks:
             self.steps += 1
             if self._tracer is not None:
                 self._tracer.step(self._comm.phase_name)
-            if alone:
+            if independent:
                 self._stop.check()
             else:
                 self._stop.poll()
-            self._telemetry.poll()
+            telemetry.poll()
 
         def epoch(status: Status) -> None:
             self._log.info("%s", status)
-            if heard:
-                self._telemetry.epoch(status)
+            if reports:
+                telemetry.epochs([status])
 
         hooks = Hooks(step=step, epoch=epoch, evaluation=lambda: self._comm.phase("evaluation"))
-        if not heard:
+        if not reports:
             return hooks
-        telemetry = self._telemetry
-        return replace(hooks, due=telemetry.due, status=telemetry.status, history=telemetry.history)
+        history = partial(telemetry.epochs, earlier=True)
+        return replace(hooks, due=telemetry.due, status=telemetry.status, history=history)

@@ -15,10 +15,12 @@ import torch
 from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core import heap
+from ..core.environment import Startup
 from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
 from ..mpi.communicator import Comm
 from ..mpi.failure import fail
+from ..mpi.library import preserved_finalize_timeout
 from . import pipeline, resume
 from .run_directory import RunDirectory
 
@@ -51,7 +53,7 @@ def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
 
     Args:
         config: the same on every rank; root's is used.
-        comm: a communicator of mpi4py, which is duplicated; default: COMM_WORLD, or this process alone without mpirun.
+        comm: a communicator of mpi4py, which is duplicated; default: COMM_WORLD, or only this process without mpirun.
 
     Returns:
         The run, on every rank.
@@ -73,19 +75,21 @@ def train(config: Config, *, comm: MPI.Comm | None = None) -> TrainingRun:
 def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
     """A duplicate of ``comm``, by default of COMM_WORLD, for what a script calls; collective.
 
-    Behind the block the caller's signal handlers, torch's number of threads and the heap are as before. What one of
-    several ranks meets alone in it ends the job.
+    After the block the caller's signal handlers, torch's number of threads, the heap and the time limit for the end of
+    MPI are as before. An exception on only one of several ranks ends the job.
 
     Raises:
         UserError: this is not the main thread, which gets the signals.
     """
     if threading.current_thread() is not threading.main_thread():
         raise UserError("hpcdd was called in a thread; call it in the main thread, which receives the signals")
-    ranks = (communicator.world() if comm is None else communicator.duplicate_of(comm)).duplicate()
+    ranks = communicator.world() if comm is None else communicator.duplicate_of(comm)
+    ranks.startup = Startup(from_now=True)
     threads = torch.get_num_threads()
     handlers = {signum: signal.getsignal(signum) for signum in launcher.SIGNALS}
     try:
-        yield ranks
+        with preserved_finalize_timeout():
+            yield ranks
     except BaseException as error:
         if ranks.size > 1 and not (isinstance(error, CollectiveError) and error.agreed == ranks.size):
             fail(ranks, error)

@@ -21,20 +21,21 @@ from ..plan import fake_networks, machine_file, messages
 from ..plan.clock import Clock
 from ..plan.cost import Phase, PlannedCosts, total
 from ..plan.machine import Machine
-from ..plan.memory import ready_bytes
+from ..plan.memory import runtime_bytes
 from ..plan.overview import layout_of, memories_of, most_on_a_host
 from ..plan.workload import Workload
+from ..training.precision import native_bf16, resolved
 from .planned_runs import PlannedRun, cost_key, plan_runs
 from .study_request import StudyRequest
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run.
+    """What one run is expected to cost.
 
     Attributes:
         parameters: of all its networks that are trained.
-        steps: training steps by phase; of all CNNs together, in the local phase.
+        steps: training steps by phase; in the local phase, the sum over all CNNs.
         bytes: that a rank sends and receives in a step of the coherent phase; None without one.
         memory: of the fullest rank, bytes.
         phases: with their seconds; empty without a machine file.
@@ -53,24 +54,24 @@ class Cost:
         return Cost(self.parameters, steps, self.bytes, self.memory, left)
 
 
-def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, own: str | None = None) -> None:
+def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, user_factory: str | None = None) -> None:
     """Prints a table of the chosen runs.
 
     Args:
-        order: what is asked for.
+        order: the study and the chosen runs.
         machine: file of a machine, for seconds; None without.
         out: where to print.
-        own: the user's own factory that may be run, see :func:`hpcdd.models.registry.check_consent`.
+        user_factory: the user's factory that may be called, see :func:`hpcdd.models.registry.check_consent`.
 
     Raises:
-        UserError: a run can't be posed, or the machine file lacks something.
+        UserError: the problem of a run can't be built, or the machine file lacks something.
     """
     measured = None if machine is None else machine_file.load(machine)
     for one in order.chosen:
-        check_consent(one.config.model, own)
+        check_consent(one.config.model, user_factory)
     entries = plan_runs(order.chosen, order.ranks, None)
     torch.set_num_threads(1)
-    ready = (measured.runtime_bytes if measured is not None else None) or ready_bytes("cpu")
+    ready = runtime_bytes(measured)
     known: dict[tuple[str, int], Cost] = {}
     trained: set[str] = set()
     rows: list[tuple[PlannedRun, Cost, list[str]]] = []
@@ -96,11 +97,12 @@ def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | Non
     Raises:
         UserError: the machine file lacks something.
     """
+    config = resolved(config, native_bf16("cpu") if machine is None else machine.bf16)
     layout, workload = layout_of(config, problem, machine, ranks, None, None), Workload(config, problem)
-    place = layout.places[0]
+    placement = layout.placements[0]
     phases: tuple[Phase, ...] = ()
     if machine is not None:
-        clock = Clock(machine, workload, place.threads, most_on_a_host(layout), place.device_id)
+        clock = Clock(machine, workload, placement.threads, most_on_a_host(layout), placement.device_id)
         phases = tuple(PlannedCosts(clock).phases(ranks))
     starts = config.coherent.starts
     sent = messages.bytes_of(messages.coherent_step(config, problem, ranks)) if starts else None

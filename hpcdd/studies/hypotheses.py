@@ -1,16 +1,17 @@
 """What a study expects of its strategies, compared with what was measured; pure.
 
-A statement ``A > B`` or ``A >= B`` is on test accuracies. Both strategies of a pair come from one run: same data, boxes
-and seed. Of the paired differences A - B, mean, sample standard deviation and the one-sided paired t test are given:
+A hypothesis ``A > B`` or ``A >= B`` is on test accuracies. Both strategies of a pair come from one run: same data,
+boxes and seed. Of the paired differences A - B, mean, sample standard deviation and the one-sided paired t test are
+given:
 
-* for each row of the table over its seeds. The p values of all rows and statements of the study are corrected together
+* for each row of the table over its seeds. The p values of all rows and hypotheses of the study are corrected together
   by Holm's method, where a test counts once: rows whose runs share their local CNNs have those between their rules in
   common, and ``A > B`` is tested as ``B >= A`` is;
-* over all rows and seeds at once, pooled: a test with more power. Rows may differ, so that the deviation is that within
-  rows: of N differences d in R rows, the mean of all is compared with s / sqrt(N), where s^2 is the sum of the squared
-  distances from the means of their rows, over N - R degrees of freedom. (In one row this is the ordinary test.) Runs
-  that share their local CNNs have some pairs in common, such as average and majority vote; these count once. The p
-  values of all statements are corrected together.
+* over all rows and seeds at once, pooled: a test with more power. Rows may differ, so that the standard deviation is
+  that within rows: of N differences d in R rows, the mean of all is compared with s / sqrt(N), where s^2 is the sum of
+  the squared distances from the means of their rows, over N - R degrees of freedom. (In one row this is the ordinary
+  test.) Runs that share their local CNNs have some pairs in common, such as average and majority vote; these count
+  once. The p values of all hypotheses are corrected together.
 
 ``A > B`` is tested against the hypothesis of no difference or one below zero, ``A >= B`` against that of no
 difference or one above zero. Verdicts, at a level of 5%:
@@ -20,12 +21,12 @@ verdict          ``A > B``                              ``A >= B``
 ===============  ======================================  ===================================
 as expected      mean above 0, p at most 5%             mean 0 or above
 not significant  mean above 0, p above 5%, or no test   mean below 0, p above 5%, or no test
-not confirmed    mean 0 or below, otherwise             never
+not confirmed    mean 0 or below, not significantly     never
 contradicted     mean below 0, significantly            mean below 0, p at most 5%
 ===============  ======================================  ===================================
 
-That the mean of ``A > B`` is significantly below 0 is decided by the same test in the other direction, uncorrected.
-There is no test of single pairs, nor of differences that are equal within each row, whose deviation is no estimate.
+Whether the mean of ``A > B`` is significantly below 0 is tested in the other direction, uncorrected. Single pairs are
+not tested, nor differences that are equal within each row: they give no estimate of the standard deviation.
 """
 
 from __future__ import annotations
@@ -54,18 +55,18 @@ class Hypothesis:
 
     @classmethod
     def parse(cls, text: str) -> Hypothesis:
-        """Reads a statement.
+        """Parses a hypothesis.
 
         >>> Hypothesis.parse("dnn > average")
         Hypothesis(left='dnn', relation='>', right='average')
 
         Raises:
-            UserError: it is none, or names what is no strategy.
+            UserError: ``text`` is not a hypothesis, or names an unknown strategy.
         """
-        found = re.fullmatch(r"\s*(\w+)\s*(>=?)\s*(\w+)\s*", text)
-        if found is None:
-            raise UserError(f"{text!r} is not a statement; write `dnn > average` or `coherent_transfer >= dnn`")
-        left, relation, right = found.groups()
+        match = re.fullmatch(r"\s*(\w+)\s*(>=?)\s*(\w+)\s*", text)
+        if match is None:
+            raise UserError(f"{text!r} is not a hypothesis; write `dnn > average` or `coherent_transfer >= dnn`")
+        left, relation, right = match.groups()
         if unknown := [name for name in (left, right) if name not in STRATEGY_NAMES]:
             raise UserError(f"{text!r}: {unknown[0]} is not a strategy; use one of {', '.join(STRATEGY_NAMES)}")
         if left == right:
@@ -78,7 +79,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run has to say.
+    """The test accuracies of one run.
 
     Attributes:
         accuracy: of each strategy that it has, on the test split.
@@ -91,18 +92,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A statement compared with what was measured, in one row or over all of them.
+    """A hypothesis compared with what was measured, in one row or over all of them.
 
     Attributes:
-        statement: what is expected.
+        hypothesis: what is expected.
         groups: left - right of each pair, by row; of a single row, one group.
         t: the statistic of the paired t test, None where there is no test.
-        p: one-sided, against the statement's hypothesis; uncorrected.
+        p: one-sided, of the null hypothesis; uncorrected.
         corrected: by Holm's method.
         same: equal in comparisons whose test is one and the same.
     """
 
-    statement: Hypothesis
+    hypothesis: Hypothesis
     groups: tuple[tuple[float, ...], ...]
     t: float | None = None
     p: float | None = None
@@ -130,8 +131,8 @@ class Comparison:
         return statistics.fmean(self.differences) if self.n else None
 
     @property
-    def deviation(self) -> float | None:
-        """Of the differences from the means of their rows; None where no row has two."""
+    def std(self) -> float | None:
+        """Standard deviation of the differences from the means of their rows; None where no row has two."""
         if not self.freedom:
             return None
         squares = [(d - statistics.fmean(group)) ** 2 for group in self.groups for d in group]
@@ -143,7 +144,7 @@ class Comparison:
         if self.mean is None:
             return "not measured"
         significant = self.corrected is not None and self.corrected <= LEVEL
-        if self.statement.relation == ">":
+        if self.hypothesis.relation == ">":
             if self.mean > 0:
                 return "as expected" if significant else "not significant"
             return "contradicted" if self.p is not None and 1 - self.p <= LEVEL else "not confirmed"
@@ -152,31 +153,31 @@ class Comparison:
 
 @dataclass(frozen=True)
 class TestResult:
-    """A statement in every row, and pooled.
+    """A hypothesis tested in every row, and pooled.
 
     Attributes:
         rows: in the order of the table's rows.
         pooled: over all rows and seeds.
     """
 
-    statement: Hypothesis
+    hypothesis: Hypothesis
     rows: tuple[Comparison, ...]
     pooled: Comparison
 
 
-def judge(statements: Sequence[Hypothesis], rows: Sequence[Sequence[Measured]]) -> list[TestResult]:
+def evaluate_hypotheses(hypotheses: Sequence[Hypothesis], rows: Sequence[Sequence[Measured]]) -> list[TestResult]:
     """Compares what is expected with what was measured.
 
     Args:
-        statements: of the study.
+        hypotheses: of the study.
         rows: by row and run.
     """
-    by_row = [[_compare(statement, [row]) for row in rows] for statement in statements]
-    pooled = [_compare(statement, rows) for statement in statements]
-    corrected = iter(_corrected([comparison for of_statement in by_row for comparison in of_statement]))
+    by_row = [[_compare(hypothesis, [row]) for row in rows] for hypothesis in hypotheses]
+    pooled = [_compare(hypothesis, rows) for hypothesis in hypotheses]
+    corrected = iter(_corrected([comparison for of_hypothesis in by_row for comparison in of_hypothesis]))
     return [
-        TestResult(statement, tuple(next(corrected) for _ in rows), whole)
-        for statement, whole in zip(statements, _corrected(pooled), strict=True)
+        TestResult(hypothesis, tuple(next(corrected) for _ in rows), over_all_rows)
+        for hypothesis, over_all_rows in zip(hypotheses, _corrected(pooled), strict=True)
     ]
 
 
@@ -188,36 +189,36 @@ def holm(p: Sequence[float]) -> list[float]:
     """
     corrected = [0.0] * len(p)
     least = 0.0
-    for place, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        least = max(least, min(1.0, (len(p) - place) * p[i]))
+    for position, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        least = max(least, min(1.0, (len(p) - position) * p[i]))
         corrected[i] = least
     return corrected
 
 
-def _compare(statement: Hypothesis, rows: Sequence[Sequence[Measured]]) -> Comparison:
+def _compare(hypothesis: Hypothesis, rows: Sequence[Sequence[Measured]]) -> Comparison:
     groups: list[list[float]] = []
     seen: dict[Hashable, None] = {}
-    order = 1 if statement.relation == ">" else -1  # the strategy first that is tested to be above the other
+    order = 1 if hypothesis.relation == ">" else -1  # the strategy first that is tested to be above the other
     for row in rows:
         groups.append([])
         for run in row:
-            if statement.left not in run.accuracy or statement.right not in run.accuracy:
+            if hypothesis.left not in run.accuracy or hypothesis.right not in run.accuracy:
                 continue
-            pair = run.accuracy[statement.left], run.accuracy[statement.right]
+            pair = run.accuracy[hypothesis.left], run.accuracy[hypothesis.right]
             run_and_pair = (id(run) if run.origin is None else run.origin, pair[::order])
             if run_and_pair in seen:
                 continue
             seen[run_and_pair] = None
             # Accuracies are ratios of counts: differences that agree to 12 digits are equal.
             groups[-1].append(round(pair[0] - pair[1], 12))
-    names = (statement.left, statement.right)[::order]
-    comparison = Comparison(statement, tuple(map(tuple, groups)), same=(names, frozenset(seen)))
-    if comparison.mean is None or not comparison.deviation or all(len(set(group)) < 2 for group in groups):
+    names = (hypothesis.left, hypothesis.right)[::order]
+    comparison = Comparison(hypothesis, tuple(map(tuple, groups)), same=(names, frozenset(seen)))
+    if comparison.mean is None or not comparison.std or all(len(set(group)) < 2 for group in groups):
         return comparison
     from scipy import stats
 
-    t = comparison.mean / (comparison.deviation / math.sqrt(comparison.n))
-    p = stats.t.sf(t if statement.relation == ">" else -t, comparison.freedom)
+    t = comparison.mean / (comparison.std / math.sqrt(comparison.n))
+    p = stats.t.sf(t if hypothesis.relation == ">" else -t, comparison.freedom)
     return replace(comparison, t=t, p=float(p))
 
 

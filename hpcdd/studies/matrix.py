@@ -13,6 +13,7 @@ from typing import Any
 
 from ..config.loading import merged
 from ..config.options import Tree
+from ..config.renamed import current
 
 Axis = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 """Values of one field, or by label several fields that change together."""
@@ -38,7 +39,7 @@ class Combination:
         """The whole configuration: ``base`` with what this run changes."""
         over: Tree = {}
         for name, value in self.fields.items():
-            section, _, key = name.partition(".")
+            section, _, key = current(name).partition(".")
             if key:
                 over.setdefault(section, {})[key] = value
             else:
@@ -63,15 +64,15 @@ def expand(matrix: Mapping[str, Axis]) -> list[Combination]:
     points = [[(name, *point) for point in _points(name, axis)] for name, axis in matrix.items()]
     short = [name.rpartition(".")[2] for name in matrix]
     names = {name: last if short.count(last) == 1 else name for name, last in zip(matrix, short, strict=True)}
-    found: dict[str, Combination] = {}
+    combinations: dict[str, Combination] = {}
     for point in itertools.product(*points):
         labels = {axis: label for axis, label, _ in point}
         fields = {name: value for _, _, fields in point for name, value in fields.items()}
         run = _id(",".join(f"{names[axis]}={label}" for axis, label in labels.items()))
-        if run in found:
+        if run in combinations:
             raise ValueError(f"the matrix has two runs {run}; list each value once, and give cases different labels")
-        found[run] = Combination(run, fields, labels)
-    return list(found.values())
+        combinations[run] = Combination(run, fields, labels)
+    return list(combinations.values())
 
 
 def label_of(field: str, value: Any) -> str:

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from ..config.schema import Config
 from ..core.errors import UserError
-from ..data.problem import Problem, build_problem, problem_of_shares
+from ..data.problem import Problem, build_problem, problem_of_shards
 from ..decomposition.rank_layout import assign
 from ..runs.reuse import identity
 from .study_request import StudyRun
 
-_ALIKE = {"name", "seed", "output", "progress", "checkpoint", "run"}
+_NOT_IN_COST = {"name", "seed", "output", "progress", "checkpoint", "run"}
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of which it is known that it can begin.
+    """A run whose configuration and data are checked.
 
     Attributes:
         run: see there.
@@ -35,7 +35,7 @@ class PlannedRun:
 
 
 def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
-    """Poses every run.
+    """Builds the problem of every run.
 
     Args:
         runs: of the study.
@@ -43,19 +43,19 @@ def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> 
         most: ranks of the job; None: as many as are needed.
 
     Returns:
-        What each run needs, and its problem; runs that differ in their seeds alone have one.
+        What each run needs, and its problem; runs that differ only in their seeds share one.
 
     Raises:
         UserError: with every mistake, each text once, with a run that has it.
     """
-    found, mistakes = [], dict[str, list[str]]()
+    planned, mistakes = [], dict[str, list[str]]()
     for run, problem in _problems(runs, mistakes):
         total = len(problem.decomposition)
         size = min(ranks or total, most or ranks or total)
         replica_numbers = [replica for block, replica in assign(total, size) if block]
         workers, replicas = len(replica_numbers), 1 + max(replica_numbers)
-        if wrong := problem_of_shares(run.config, problem, workers, replicas):
-            mistakes.setdefault(wrong, []).append(run.id)
+        if mistake := problem_of_shards(run.config, problem, workers, replicas):
+            mistakes.setdefault(mistake, []).append(run.id)
             continue
         record = {
             "config": run.config.model_dump(mode="json"),
@@ -65,27 +65,27 @@ def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> 
             "workers": workers,
         }
         phases = ["local", *(["global"] if run.config.baseline.enabled else [])]
-        found.append((PlannedRun(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
+        planned.append((PlannedRun(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
     if mistakes:
         lines = [
             f"run {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}"
             for text, ids in mistakes.items()
         ]
         raise UserError("\n".join(lines))
-    needed = Counter(result for entry, _ in found for result in entry.results.values())
+    needed = Counter(result for entry, _ in planned for result in entry.results.values())
     return [
-        (replace(entry, results={phase: result for phase, result in entry.results.items() if needed[result] > 1}), its)
-        for entry, its in found
+        (replace(entry, results={p: result for p, result in entry.results.items() if needed[result] > 1}), problem)
+        for entry, problem in planned
     ]
 
 
 def cost_key(config: Config) -> str:
     """What is equal for runs that differ in nothing but their seed, and in what does not matter to their cost."""
-    return json.dumps(config.model_dump(mode="json", exclude=_ALIKE))
+    return json.dumps(config.model_dump(mode="json", exclude=_NOT_IN_COST))
 
 
 def _problems(runs: Sequence[StudyRun], mistakes: dict[str, list[str]]) -> Iterator[tuple[StudyRun, Problem]]:
-    """Of every run its problem; ``mistakes`` takes the texts of those that can't be posed, with their runs."""
+    """Of every run its problem; ``mistakes`` takes the texts of those that can't be built, with their runs."""
     known: dict[str, Problem | str] = {}
     for run in runs:
         key = cost_key(run.config)

@@ -1,9 +1,9 @@
 """The ranks of a job in groups, each of which trains one run of a study after the other.
 
-All groups of a stage are of one size, that which its runs need. What ends a run on all its ranks alike (a mistake of
-the user, a full disk, a divergence, and in the local phase whatever one rank meets) ends that run alone. A defect on
-one rank on which others of its group wait ends the whole job; the run is recorded as failed before, so that a job that
-is started again goes on with the others.
+All groups of a stage are of one size, that which its runs need. An error that all ranks of a run agree on (a mistake
+of the user, a full disk, a divergence, and in the local phase any exception on one rank) ends only that run. A defect
+on one rank for which others of its group wait ends the whole job; the run is recorded as failed before, so that a
+restarted job resumes the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -32,7 +32,7 @@ from .run_queue import Claim, Queue
 from .study_directory import StudyDirectory
 
 _PAUSE = 0.5
-"""Seconds between two looks of a group that waits for another one's result."""
+"""Seconds between two attempts of a group that waits for another one's result."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,11 @@ class Stage:
 
 def stages(entries: Sequence[PlannedRun], ranks: int) -> list[Stage]:
     """What a job of that many ranks does: the largest groups first, all groups of one size at one time."""
-    found = []
+    planned_stages = []
     for size in sorted({entry.ranks for entry in entries}, reverse=True):
-        its = tuple(entry for entry in entries if entry.ranks == size)
-        found.append(Stage(size, min(ranks // size, len(its)), its))
-    return found
-
-
-@dataclass
-class Report:
-    """What a group has come to in a stage; the same on all its ranks.
-
-    Attributes:
-        busy: runs at which another job is at work.
-        error: what ends the whole study, such as a full disk.
-    """
-
-    busy: list[str] = field(default_factory=list)
-    error: UserError | None = None
+        entries_of_size = tuple(entry for entry in entries if entry.ranks == size)
+        planned_stages.append(Stage(size, min(ranks // size, len(entries_of_size)), entries_of_size))
+    return planned_stages
 
 
 def work(
@@ -99,18 +86,25 @@ def work(
     group = stage.group(world.rank)
     part = world.split(group)
     colocated = _colocated(world, stage)
-    report = Report()
+    busy: list[str] = []
+    error: UserError | None = None
     if part is not None:
         part.colocated = colocated
-        _RankGroup(part, stop, directory, job, stage, offering, report).work()
-    stop.agree("study")  # those who are ready sleep
-    world.on_all(lambda: _raise(report.error))
-    everyone = world.gather_object(report.busy if part is not None and part.is_root else [])
-    return [run for busy in everyone or [] for run in busy]
+        rank_group = _RankGroup(part, stop, directory, job, stage, offering)
+        rank_group.work()
+        busy, error = rank_group.busy if part.is_root else [], rank_group.error
+    stop.agree("study")  # ranks that have finished wait
+    world.on_all(lambda: _raise(error))
+    return [run for of_group in world.gather_object(busy) or [] for run in of_group]
 
 
 class _RankGroup:
-    """One group, on one of its ranks."""
+    """One group, on one of its ranks.
+
+    Attributes:
+        busy: runs at which another job is at work; the same on all ranks of the group.
+        error: what ends the whole study, such as a full disk; the same on all ranks of the group.
+    """
 
     def __init__(
         self,
@@ -120,9 +114,10 @@ class _RankGroup:
         job: str,
         stage: Stage,
         offering: Sequence[PlannedRun],
-        report: Report,
     ) -> None:
-        self._comm, self._stop, self._directory, self._report = comm, stop, directory, report
+        self.busy: list[str] = []
+        self.error: UserError | None = None
+        self._comm, self._stop, self._directory = comm, stop, directory
         self._order = (job, stage.entries, offering)
         self._numbers = {entry.run.id: number for number, entry in enumerate(offering, 1)}
 
@@ -131,64 +126,64 @@ class _RankGroup:
         try:
             job, entries, offering = self._order
             queue = self._comm.on_root(lambda: Queue(self._directory, job, entries, offering))
-            while (taken := self._next(queue)) is not None:
-                self._train(taken)
+            while (claim := self._next(queue)) is not None:
+                self._train(claim)
                 if self._comm.is_root:
-                    queue.end(taken)
+                    queue.end(claim)
         except StopRequest:
             pass  # all ranks of the job agree on it
         except UserError as error:
             if error.agreed != self._comm.size:
                 raise
-            self._report.error = error
+            self.error = error
 
     def _next(self, queue: Queue) -> Claim | None:
         """Collective: the next run; None where none is left."""
-        taken, problem = None, None
+        claim, problem = None, None
         if self._comm.is_root:
             try:
-                while not self._stop.wanted() and (taken := queue.take()) is None and queue.left:
+                while not self._stop.wanted() and (claim := queue.take()) is None and queue.left:
                     time.sleep(_PAUSE)
                     self._stop.poll()
             except UserError as error:
                 problem = error
-        if self._comm.maximum(int(self._stop.wanted()), self._stop.poll):  # the others sleep meanwhile
+        if self._comm.maximum(int(self._stop.wanted()), self._stop.poll):  # the others wait meanwhile
             return None
         self._comm.refuse(problem)
-        return self._comm.broadcast_object(taken)
+        return self._comm.broadcast_object(claim)
 
-    def _train(self, taken: Claim) -> None:
+    def _train(self, claim: Claim) -> None:
         """Collective: one run."""
-        comm, run = self._comm, taken.entry.run
+        comm, run = self._comm, claim.entry.run
         start = time.monotonic()
         try:
-            job = comm.on_root(lambda: self._directory.job(run, taken.sources))
+            job = comm.on_root(lambda: self._directory.job(run, claim.sources))
             if job.done:
                 return  # by another job, since this one began
-            self._say(f"run {run.id} begins on {comm.size} rank{'s' * (comm.size > 1)}{_reused(taken)}")
-            own = comm.duplicate()
+            self._say(f"run {run.id} begins on {comm.size} rank{'s' * (comm.size > 1)}{_reused(claim)}")
+            run_comm = comm.duplicate()
             try:
-                train(own, job, self._stop)
+                train(run_comm, job, self._stop)
             except CollectiveError as error:
                 if error.agreed == comm.size and not isinstance(error, StopRequest):
-                    own.free()
+                    run_comm.free()
                 raise
-            own.free()
+            run_comm.free()
         except CollectiveError as error:
             if error.agreed != comm.size:
-                self._fail_alone(taken)
+                self._record_failure(claim)
                 raise
             if isinstance(error, StopRequest):
                 raise
             if isinstance(error, InUseError):
-                self._report.busy.append(run.id)
+                self.busy.append(run.id)
                 self._say(f"run {run.id} is skipped: {error}")
             else:
                 text, code = str(error), error.exit_code
                 comm.on_root(lambda: self._directory.fail(run.id, text, code))
                 self._say(f"run {run.id} has failed: {text.splitlines()[0]}")
         except BaseException:
-            self._fail_alone(taken)
+            self._record_failure(claim)
             raise
         else:
             if comm.is_root:
@@ -197,15 +192,15 @@ class _RankGroup:
         gc.collect()  # networks that refer to themselves, before the next ones are made
         torch.cuda.empty_cache()  # other groups may work on the same GPU; without one nothing is done
 
-    def _fail_alone(self, taken: Claim) -> None:
+    def _record_failure(self, claim: Claim) -> None:
         """Records on one rank that the run has failed: the job ends."""
         rank = f"rank {self._comm.rank} of {self._comm.size} on {socket.gethostname()}"
         with contextlib.suppress(UserError):  # what the job ends with is reported in any case
-            self._directory.fail(taken.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
+            self._directory.fail(claim.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
 
     def _accuracies(self, run_id: str) -> str:
-        found = Results.read(self._directory.run(run_id).results)
-        rates = {name: found.accuracy["test"].of(name) for name in CLASSIFIERS}
+        results = Results.read(self._directory.run(run_id).results)
+        rates = {name: results.accuracy["test"].of(name) for name in CLASSIFIERS}
         return ", ".join(f"{name} {rate:.4f}" for name, rate in rates.items() if rate is not None)
 
     def _say(self, text: str) -> None:
@@ -213,9 +208,9 @@ class _RankGroup:
             print(printable_lines(text), flush=True)
 
 
-def _reused(taken: Claim) -> str:
-    words = {"local": "the local CNNs", "global": TRAININGS["global"].network}
-    texts = [f"{words[phase]} of {source.name}" for phase, source in taken.sources.items()]
+def _reused(claim: Claim) -> str:
+    networks = {"local": "the local CNNs", "global": TRAININGS["global"].network}
+    texts = [f"{networks[phase]} of {source.name}" for phase, source in claim.sources.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 
 

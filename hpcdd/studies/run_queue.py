@@ -2,7 +2,7 @@
 
 A claim is a file that only one group can create (O_EXCL), in a folder of this job, so that what a dead job has claimed
 blocks nobody. (Against other jobs that are at work on the same study the lock of each run directory protects.) Besides
-its run a group claims the results that it will train and others could take over; whoever needs one that is being
+its run a group claims the results that it will train and others could import; a group that needs one that is being
 trained does something else, or waits.
 """
 
@@ -85,16 +85,16 @@ class Queue:
         """Whether runs are left that nobody had taken at the last :meth:`take`."""
         return bool(self._entries)
 
-    def end(self, taken: Claim) -> None:
-        """The run is over, in whatever way: what it has not trained may be trained by others."""
-        self._release(taken.trains)
+    def end(self, claim: Claim) -> None:
+        """Releases the results of a run that has ended, complete or not: others may train what it has not."""
+        self._release(claim.trains)
 
     def _sources(self, entry: PlannedRun) -> dict[str, Path]:
-        found = {}
+        sources = {}
         for phase, result in entry.results.items():
             if (source := self._source(phase, result, entry)) is not None:
-                found[phase] = source
-        return found
+                sources[phase] = source
+        return sources
 
     def _source(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
         if result not in self._known:
@@ -123,7 +123,7 @@ class Queue:
 
 
 def close(directory: StudyDirectory, job: str) -> None:
-    """Takes the claims of a job away; another job's stay, since it may be at work."""
+    """Removes the claims of a job; another job's stay, since it may be at work."""
     shutil.rmtree(directory.claims / job, ignore_errors=True)
     with contextlib.suppress(OSError):  # there are others
         directory.claims.rmdir()

@@ -56,7 +56,7 @@ def run(comm: Comm, order: ScalingRequest) -> None:
     ]
     if not wanted:
         if comm.is_root:
-            print(f"{order.output} already has all {study.repeats} repeats on {_words(sizes)} ranks", flush=True)
+            print(f"{order.output} already has all {study.repeats} repeats on {_listed(sizes)} ranks", flush=True)
         return
     comm.on_root(lambda: scaling_log.check_writable(order.output))
     job = comm.on_root(lambda: secrets.token_hex(8))
@@ -69,7 +69,7 @@ def run(comm: Comm, order: ScalingRequest) -> None:
         for ranks, phase, repeat in wanted:
             point = points[ranks]
             timing = point.measure(phase, study.warm_up, study.steps) if point is not None else None
-            comm.maximum(0)  # the others sleep meanwhile
+            comm.maximum(0)  # the others wait meanwhile
             line = None
             if point is not None and timing is not None:
                 line = _line(order, phase, ranks, repeat, timing) | {
@@ -115,7 +115,7 @@ def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Ti
 
 
 def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.MeasuredLayout]:
-    """Collective: of the first ranks, as many as each of the sizes says."""
+    """Collective: for each size n, the layout of the first n ranks."""
     on_gpu = order.config.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
     everyone = comm.allgather_object((socket.gethostname(), environment.processor(), device))
@@ -144,7 +144,7 @@ def _problem(order: ScalingRequest) -> Problem:
         )
     problem = build_problem(config)
     if order.study.kind == "weak":
-        grow(config, problem, 1)  # can it grow at all?
+        grow(config, problem, 1)  # refuses a problem that can't grow
     return dataclasses.replace(problem, rows={"train": problem.rows["train"]})
 
 
@@ -182,5 +182,5 @@ def _any(ranks: int, wanted: Collection[tuple[int, str, int]]) -> bool:
     return any(of == ranks for of, _, _ in wanted)
 
 
-def _words(sizes: Sequence[int]) -> str:
+def _listed(sizes: Sequence[int]) -> str:
     return ", ".join(map(str, sizes))

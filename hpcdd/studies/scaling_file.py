@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..config import loading
-from ..config.loading import Source
 from ..config.options import Overrides
 from ..config.scaling_study import ScalingStudy
 from ..config.schema import Config
@@ -43,7 +42,7 @@ def scaling_request(
     output: Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> ScalingRequest:
-    """What is asked for by a study and what is given in addition.
+    """The request made by a study's file and the command line.
 
     Args:
         file: the study, a YAML file.
@@ -60,14 +59,12 @@ def scaling_request(
     try:
         study = ScalingStudy.model_validate({**source.tree, **options})
     except ValidationError as error:
-        for place, text in loading.mistakes(error, _nearest).items():
-            where = "command line" if place[0] in options else source.where(place)
+        for key_path, text in loading.mistakes(error, _nearest).items():
+            where = "command line" if key_path[0] in options else source.where(key_path)
             problems.append(f"{where}: {text}")
-    inner = source.tree.get("config") or {}
-    if isinstance(inner, dict):
-        lines = {place[1:]: line for place, line in source.lines.items() if place[0] == "config" and len(place) > 1}
+    if isinstance(source.tree.get("config") or {}, dict):
         try:
-            config = loading.load(None, overrides, Source(inner, lines, source.path))
+            config = loading.load(None, overrides, source.section("config"))
         except UserError as error:
             problems.append(str(error))
     if study is None or config is None or problems:

@@ -15,7 +15,7 @@ from ..config.schema import Config
 from ..core.devices import use_processor
 from ..core.errors import UserError
 from ..data import sample_storage
-from ..data.problem import Problem, check_rank, check_shares
+from ..data.problem import Problem, check_rank, check_shards
 from ..data.reading import BoxReader
 from ..data.samples import SideBySide
 from ..decomposition import rank_layout
@@ -24,6 +24,7 @@ from ..parallel.batch_shards import Flag
 from ..parallel.team import form_team
 from ..phases.coherent import coherent_parameters
 from ..phases.gather import gather_logits
+from ..training.precision import SECTIONS, resolved_on
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Timing:
     Attributes:
         slowest, fastest: seconds of each step on the slowest and on the fastest of the ranks that work in it, those of
             the warm-up first.
-        seconds: of the steps that count together, on the rank that took longest.
+        seconds: of all counted steps, on the rank that took longest.
         calls, bytes: MPI calls per step, and payload bytes sent and received: of the rank that has most.
     """
 
@@ -45,7 +46,7 @@ class Timing:
 
 
 _OfRank = tuple[list[float], float, float, float]
-"""Of one rank: seconds of every step, of those that count together, and their calls and bytes per step."""
+"""Of one rank: seconds of every step, of all counted steps, and their calls and bytes per step."""
 
 
 class ScalingPoint:
@@ -59,8 +60,12 @@ class ScalingPoint:
         reader: of its images.
         stack: holds what is set up.
 
+    Attributes:
+        config: of the study, with the precisions of these ranks' devices in the place of ``auto``.
+
     Raises:
-        UserError: on all ranks, if batches have too few samples for the ranks, or a device is missing.
+        UserError: on all ranks, if batches have too few samples for the ranks, or a device is missing or does not
+            compute in a phase's precision.
     """
 
     def __init__(
@@ -72,17 +77,19 @@ class ScalingPoint:
         reader: BoxReader,
         stack: contextlib.ExitStack,
     ) -> None:
-        self._comm, self._config, self._problem, self._stack = comm, config, problem, stack
+        self._comm, self._problem, self._stack = comm, problem, stack
         self._layout = rank_layout.build(comm, len(problem.decomposition), config.device)
-        check_shares(config, problem, self._layout)
+        trained = {_SECTIONS[phase] for phase in phases} & set(SECTIONS)
+        self.config = config = resolved_on(comm, self._layout, config, sorted(trained))
+        check_shards(config, problem, self._layout)
         if "alone" in phases and self._layout.replicas > 1:
             raise UserError(
                 f"phase alone runs one rank at a time, but on {comm.size} ranks each CNN is trained by "
                 f"{self._layout.replicas}; use at most {self._layout.num_subdomains} ranks, or leave it out"
             )
-        self._place = self._layout.places[comm.rank]
-        check_rank(config, problem, self._place)
-        use_processor(self._place.threads, self._layout.neighbours(comm.rank))
+        self._placement = self._layout.placements[comm.rank]
+        check_rank(config, problem, self._placement)
+        use_processor(self._placement.threads, self._layout.neighbours(comm.rank))
         self._team = form_team(comm, self._layout, config, Flag())
         self._storage = sample_storage.decide(comm, config, problem, self._layout).of(comm.rank)
         if self._storage == "stream":
@@ -91,7 +98,7 @@ class ScalingPoint:
                 "data.storage memory, or a smaller data.subset"
             )
         start = time.perf_counter()
-        data = problem.read(reader, self._place.subdomains, self._place.device, self._storage)
+        data = problem.read(reader, self._placement.subdomains, self._placement.device, self._storage)
         self._samples = {s: splits["train"] for s, splits in data.items()}
         self._reading = time.perf_counter() - start
         self._reader = reader
@@ -104,15 +111,13 @@ class ScalingPoint:
 
     def facts(self) -> dict[str, Any]:
         """Of the point, for its record; the same on all ranks, but for this rank's ``reading_seconds``."""
-        problem, config = self._problem, self._config
+        problem, config = self._problem, self.config
         rows = problem.samples["train"]
         return {
             "subdomains": len(problem.decomposition),
             "image_shape": list(problem.info.image_shape),
             "replicas": self._layout.replicas,
-            "places": [
-                (place.host, place.device, place.threads, len(place.subdomains)) for place in self._layout.places
-            ],
+            "places": [(p.host, p.device, p.threads, len(p.subdomains)) for p in self._layout.placements],
             "parameters": {
                 "local": list(dict.fromkeys(problem.widths.local_parameters)),
                 "coherent": coherent_parameters(problem, config),
@@ -136,23 +141,23 @@ class ScalingPoint:
         """
         comm = self._comm
         step, rows = self._step(phase), self._problem.samples["train"]
-        size = getattr(self._config, _SECTIONS[phase]).batch_of(rows)
-        batches = single_steps.batches(rows, size, warm_up + counting, self._place.device)
-        own: _OfRank | None = None
+        size = getattr(self.config, _SECTIONS[phase]).batch_of(rows)
+        batches = single_steps.batches(rows, size, warm_up + counting, self._placement.device)
+        measured: _OfRank | None = None
         for turn in range(comm.size if phase == "alone" else 1):
             comm.maximum(0)
             if phase != "alone" or turn == comm.rank:
-                own = None if step is _idle else self._timed(step, batches, warm_up)
-        comm.maximum(0)  # who has finished sleeps; in the gather it would take time from those who have not
-        everyone = comm.gather_object(own)
+                measured = None if step is _idle else self._timed(step, batches, warm_up)
+        comm.maximum(0)  # a rank that has finished waits here; in the gather it would slow the others down
+        everyone = comm.gather_object(measured)
         if everyone is None:
             return None
-        times, taken_by, calls_of, bytes_of = zip(*[found for found in everyone if found is not None], strict=True)
+        times, totals, calls_of, bytes_of = zip(*[rank for rank in everyone if rank is not None], strict=True)
         by_step = list(zip(*times, strict=True))
         return Timing(
             [max(of_ranks) for of_ranks in by_step],
             [min(of_ranks) for of_ranks in by_step],
-            max(taken_by),
+            max(totals),
             max(calls_of),
             max(bytes_of),
         )
@@ -164,13 +169,13 @@ class ScalingPoint:
             if number == warm_up:
                 sent, begun = single_steps.traffic(self._comm), start
             step(batch)
-            single_steps.finish(self._place.device)
+            single_steps.finish(self._placement.device)
             seconds.append(time.perf_counter() - start)
-        taken, counting = time.perf_counter() - begun, len(batches) - warm_up
+        total, counting = time.perf_counter() - begun, len(batches) - warm_up
         calls, size = (
             (now - then) / counting for now, then in zip(single_steps.traffic(self._comm), sent, strict=True)
         )
-        return seconds, taken, calls, size
+        return seconds, total, calls, size
 
     def _step(self, phase: str) -> single_steps.Step:
         what = "local" if phase == "alone" else phase
@@ -186,10 +191,10 @@ class ScalingPoint:
 
     def _gather(self) -> single_steps.Step:
         num_classes, rows = self._problem.info.num_classes, self._problem.samples["train"]
-        own = [{"train": torch.randn(rows, num_classes)} for _ in self._place.subdomains]
+        logits = [{"train": torch.randn(rows, num_classes)} for _ in self._placement.subdomains]
 
         def step(_: torch.Tensor) -> None:
-            gather_logits(self._comm, self._layout, own, {"train": rows}, num_classes)
+            gather_logits(self._comm, self._layout, logits, {"train": rows}, num_classes)
 
         return step
 
@@ -203,11 +208,11 @@ class ScalingPoint:
     def _coherent(self) -> single_steps.Step:
         if self._team is None:
             return _idle
-        if self._config.coherent.parallelism == "model":
+        if self.config.coherent.parallelism == "model":
             samples = SideBySide(list(self._samples.values()))
             return single_steps.model_parallel(self._team, self._problem, samples, self._stack)
         others = [s for s in range(self._layout.num_subdomains) if s not in self._samples]
-        read = self._problem.read(self._reader, others, self._place.device, self._storage)
+        read = self._problem.read(self._reader, others, self._placement.device, self._storage)
         everything = {**self._samples, **{s: splits["train"] for s, splits in read.items()}}
         samples = SideBySide([everything[s] for s in sorted(everything)])
         return single_steps.data_parallel(self._team, self._problem, samples, self._stack)

@@ -1,4 +1,4 @@
-"""``hpcdd study``: all runs of a study, by groups of a job's ranks; what is done is not done again."""
+"""``hpcdd study``: all runs of a study, by groups of a job's ranks; complete runs are skipped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(comm: Comm, order: StudyRequest) -> int:
     try:
         for stage in plan.stages:
             if comm.is_root:
-                print(_words(stage, comm.size), flush=True)
+                print(_stage_line(stage, comm.size), flush=True)
             busy += rank_groups.work(comm, stop, directory, plan.job, stage, plan.entries)
     except StopRequest as request:
         more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
@@ -86,7 +86,7 @@ def _begin(directory: StudyDirectory, order: StudyRequest, ranks: int) -> Plan:
     return Plan(secrets.token_hex(8), tuple(entries), tuple(rank_groups.stages(left, ranks)))
 
 
-def _words(stage: Stage, ranks: int) -> str:
+def _stage_line(stage: Stage, ranks: int) -> str:
     idle = ranks - stage.groups * stage.size
     runs, size = len(stage.entries), f"{stage.size} rank{'s' * (stage.size > 1)}"
     text = f"{runs} run{'s' * (runs > 1)} on {stage.groups} group{'s' * (stage.groups > 1)} of {size}"
@@ -94,17 +94,17 @@ def _words(stage: Stage, ranks: int) -> str:
 
 
 def _end(directory: StudyDirectory, order: StudyRequest, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:
-    """On root: takes the job's claims away.
+    """On root: removes the job's claims.
 
     Returns:
-        What has come of the chosen runs, with a line for each that has failed or is in use; and how many have failed.
+        The conditions of the chosen runs, with a line for each that has failed or is in use; and how many have failed.
     """
     conditions: dict[str, str] = {run.id: directory.condition(run) for run in order.chosen}
     run_queue.close(directory, plan.job)
     conditions |= {run: "in use by another job" for run in busy if conditions[run] == "unfinished"}
     counts = Counter(conditions.values())
-    words = ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))
-    lines = [f"{len(conditions)} run{'s' * (len(conditions) > 1)} in {directory.path}: {words}"]
+    summary = ", ".join(f"{number} {condition}" for condition, number in sorted(counts.items()))
+    lines = [f"{len(conditions)} run{'s' * (len(conditions) > 1)} in {directory.path}: {summary}"]
     for run, condition in conditions.items():
         if condition == "failed":
             failure = directory.failure(run) or {}

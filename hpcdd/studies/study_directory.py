@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import study_index
+from ..artifacts.documents import write_document
 from ..artifacts.study_index import StudyEntry, StudyIndex, TableOf
 from ..core.errors import UserError
 from ..core.files import write_json, writing
@@ -47,12 +48,11 @@ class StudyDirectory:
     def failure(self, run_id: str) -> dict[str, Any] | None:
         """Why a run has failed: ``error`` and ``exit_code``; None where it has not."""
         try:
-            content = json.loads(self._failed(run_id).read_bytes())
+            return dict(json.loads(self._failed(run_id).read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            content = {"error": f"{self._failed(run_id)} is damaged: {error}", "exit_code": 1}
-        return dict(content)
+        except (OSError, TypeError, ValueError) as error:
+            return {"error": f"{self._failed(run_id)} is damaged: {error}", "exit_code": 1}
 
     def fail(self, run_id: str, error: str, exit_code: int) -> None:
         """Records that a run has failed.
@@ -70,7 +70,7 @@ class StudyDirectory:
         self._failed(run_id).unlink(missing_ok=True)
 
     def condition(self, run: StudyRun) -> Condition:
-        """Of one run.
+        """The condition of one run.
 
         Raises:
             UserError: its folder holds something else, or its record is damaged.
@@ -78,12 +78,12 @@ class StudyDirectory:
         if self.failure(run.id) is not None:
             return "failed"
         directory = self.run(run.id)
-        found = directory.condition()
-        if found == "foreign":
+        condition = directory.condition()
+        if condition == "foreign":
             raise UserError(f"{directory.path} is not empty and holds no run; move it, or name another --output")
-        if found == "complete":
+        if condition == "complete":
             return "complete" if self.job(run).done else "unfinished"
-        return "not begun" if found == "empty" else "unfinished"
+        return "not begun" if condition == "empty" else "unfinished"
 
     def job(self, run: StudyRun, sources: Mapping[str, Path] | None = None) -> Job:
         """What is to be done for one run.
@@ -93,7 +93,7 @@ class StudyDirectory:
             sources: see :class:`hpcdd.runs.resume.Job`.
 
         Raises:
-            UserError: the run was begun with something else.
+            UserError: the run was begun with other settings.
         """
         directory = self.run(run.id)
         config = run.config.model_copy(update={"output": str(directory.path)})
@@ -104,10 +104,10 @@ class StudyDirectory:
         return Job(config, print_only=False, record=record, study=True, sources=sources or {})
 
     def begin(self, order: StudyRequest) -> None:
-        """Makes the folder, or takes up an unfinished study; writes study.json.
+        """Makes the folder, or resumes an unfinished study; writes study.json.
 
         Raises:
-            UserError: it can't be made, is none of this study, or one of its runs was begun with something else.
+            UserError: it can't be made, belongs to something else, or one of its runs was begun with other settings.
         """
         try:
             if self.path.exists() and not self.path.is_dir():
@@ -125,7 +125,7 @@ class StudyDirectory:
                 problems |= dict.fromkeys(str(error).splitlines())
         if problems:
             raise UserError("\n".join(problems))
-        study_index.write(self.path, index_of(order))
+        write_document(self.path / study_index.NAME, index_of(order))
 
     def _check(self, order: StudyRequest) -> None:
         """Refuses a folder that holds something else; another job may just be making this very study there."""
@@ -137,9 +137,10 @@ class StudyDirectory:
                     f"output is {self.path}, which holds the study {present.name}{of}; name another --output"
                 )
             return
-        own = {study_results.RUNS, study_results.FAILED, self.claims.name}
+        folders = {study_results.RUNS, study_results.FAILED, self.claims.name}
         if any(
-            path.name not in own and not path.name.startswith(f".{study_index.NAME}.") for path in self.path.iterdir()
+            path.name not in folders and not path.name.startswith(f".{study_index.NAME}.")
+            for path in self.path.iterdir()
         ):
             raise UserError(
                 f"output is {self.path}, a folder that is not empty and holds no study; name another --output"

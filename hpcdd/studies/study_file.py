@@ -1,7 +1,7 @@
 """A study of runs as it stands in a YAML file: data, no code.
 
 The module that ``model.name`` may name is imported where runs are trained, see :mod:`hpcdd.models.registry`, and by
-``--dry-run`` with ``--own`` alone.
+``--dry-run`` only with ``--own``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class StudyFile(Settings):
 
     @field_validator("expect")
     @classmethod
-    def _statements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _hypotheses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             return tuple(str(Hypothesis.parse(text)) for text in value)
         except UserError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ..config import loading
 from ..config.loading import Source
 from ..config.options import Overrides, Tree
+from ..config.renamed import current, in_current_names
 from ..config.schema import Config
 from ..config.sections import Settings
 from ..core.errors import UserError
@@ -21,12 +22,12 @@ from ..core.yaml_text import KeyPath
 from .matrix import Combination, expand
 from .study_file import StudyFile, Table, Variant
 
-_OWN = {
+_NOT_IN_STUDIES = {
     "output": "belongs to `hpcdd train`; the runs of a study lie in STUDYDIR/runs",
     "progress": "belongs to `hpcdd train`; a study prints a line when a run begins and when it ends",
     "run.survive": "belongs to `hpcdd train`; if the job of a study loses a rank, start it again and it resumes",
 }
-"""Fields that the runs of a study don't choose, and why."""
+"""Fields that a study can't set for its runs, and why."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class StudyRun:
     """One run of a study.
 
     Attributes:
-        combination: what tells it from the others.
+        combination: what distinguishes it from the other runs.
         config: its whole configuration, without ``output``.
     """
 
@@ -84,7 +85,7 @@ def study_request(
     ranks: int | None = None,
     retry: bool = False,
 ) -> StudyRequest:
-    """What is asked for by a study and what is given in addition.
+    """The request made by a study's file and the command line.
 
     Args:
         file: the study, a YAML file.
@@ -104,7 +105,7 @@ def study_request(
     problems = list(overrides.problems)
     name = re.sub(r"[^\w.+-]+", "-", path.stem, flags=re.ASCII)
     if variant is not None:
-        description = _varied(description, variant)
+        description = _varied(source, description, variant)
     base = loading.merged(_sections({"name": name, **description.config}), overrides.tree)
     problems += list(_misplaced(source, base, description, overrides.tree))
     try:
@@ -126,14 +127,18 @@ def study_request(
 
 def _describe(source: Source) -> StudyFile:
     tree = {key: value for key, value in source.tree.items() if not (key == "config" and value is None)}
+    return _validated(tree, lambda key_path: f"{source.where(key_path)}: ")
+
+
+def _validated(tree: Tree, prefix_of: Callable[[KeyPath], str]) -> StudyFile:
     try:
         return StudyFile.model_validate(tree)
     except ValidationError as error:
-        found = loading.mistakes(error, _nearest, _place)
-        raise UserError("\n".join(f"{source.where(place)}: {text}" for place, text in found.items())) from error
+        mistakes = loading.mistakes(error, _nearest, _field)
+        raise UserError("\n".join(f"{prefix_of(key_path)}{text}" for key_path, text in mistakes.items())) from error
 
 
-def _varied(description: StudyFile, variant: str) -> StudyFile:
+def _varied(source: Source, description: StudyFile, variant: str) -> StudyFile:
     if variant not in description.variants:
         known = ", ".join(description.variants) or "none"
         close = hint(variant, description.variants, f"the study has {known}")
@@ -142,15 +147,14 @@ def _varied(description: StudyFile, variant: str) -> StudyFile:
     matrix = {name: axis for name, axis in {**description.matrix, **chosen.matrix}.items() if axis is not None}
     if "seed" in matrix:
         matrix["seed"] = matrix.pop("seed")  # repeats stay next to each other
-    given = {name: getattr(chosen, name) for name in ("title", "ranks", "expect", "table")}
-    return StudyFile.model_validate(
-        {
-            **description.model_dump(),
-            **{name: value for name, value in given.items() if value is not None},
-            "config": loading.merged(_sections(description.config), _sections(chosen.config)),
-            "matrix": matrix,
-        }
-    )
+    replaced = {name: getattr(chosen, name) for name in ("title", "ranks", "expect", "table")}
+    tree = {
+        **description.model_dump(),
+        **{name: value for name, value in replaced.items() if value is not None},
+        "config": loading.merged(_sections(description.config), _sections(chosen.config)),
+        "matrix": matrix,
+    }
+    return _validated(tree, lambda key_path: f"{source.where(('variants', variant, *key_path))}: variants.{variant}.")
 
 
 def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tree) -> list[str]:
@@ -162,7 +166,7 @@ def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tr
     named = {name for axis in axes.values() if isinstance(axis, dict) for fields in axis.values() for name in fields}
     named |= {name for name, axis in axes.items() if isinstance(axis, list)}
     problems = []
-    for field, why in _OWN.items():
+    for field, why in _NOT_IN_STUDIES.items():
         section, _, key = field.rpartition(".")
         there = key in base.get(section, {}) if section else key in base
         if there or field in named:
@@ -172,7 +176,7 @@ def _misplaced(source: Source, base: Tree, description: StudyFile, overrides: Tr
         problems += [
             f"command line: --{field.replace('_', '-')} has no effect, because the study's matrix sets it in every run"
             for field in fields
-            if field in of_all
+            if field in {current(name) for name in of_all}
         ]
     return problems
 
@@ -182,17 +186,18 @@ def _configured(
 ) -> tuple[list[StudyRun], list[str]]:
     """The runs, and what is wrong with their configurations: each text once, with the runs where not all have it."""
     runs, problems = [], dict[str, list[str]]()
+    lines_of_config = source.section("config").lines
     for combination in combinations:
-        lines = {place[1:]: line for place, line in source.lines.items() if place[0] == "config" and len(place) > 1}
+        lines = dict(lines_of_config)
         for axis in combination.labels:
             line = source.lines.get(("matrix", axis))
             fields = combination.fields if axis not in combination.fields else [axis]
             for field in fields:
-                place = tuple(field.split(".", 1))
+                key_path = tuple(current(field).split(".", 1))
                 if line is not None and (axis == field or field not in combination.labels):
-                    lines[place] = line
+                    lines[key_path] = line
         content = Source(combination.tree(base), lines, source.path)
-        left = loading.without(overrides, [tuple(name.split(".", 1)) for name in combination.fields])
+        left = loading.without(overrides, [tuple(current(name).split(".", 1)) for name in combination.fields])
         try:
             runs.append(StudyRun(combination, loading.validated(content, left)))
         except UserError as error:
@@ -209,11 +214,11 @@ def _of_runs(text: str, ids: Sequence[str], number: int) -> str:
 
 
 def _sections(tree: Mapping[str, object]) -> Tree:
-    """Without sections whose fields are all commented out."""
-    return {key: value for key, value in tree.items() if value is not None}
+    """Without sections whose fields are all commented out; in the present names of settings."""
+    return in_current_names({key: value for key, value in tree.items() if value is not None})[0]
 
 
-def _place(location: KeyPath) -> KeyPath:
+def _field(location: KeyPath) -> KeyPath:
     """The part of an error's location that names a field, of the study or of a variant, or an axis."""
     within = 2 if location[0] == "variants" else 0
     return location[: within + (2 if location[within : within + 1] in (("matrix",), ("table",)) else 1)]

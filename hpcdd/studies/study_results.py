@@ -1,4 +1,4 @@
-"""What a study has come to so far, read from its directory alone."""
+"""The results of a study so far, read from its directory alone."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def read(folder: Path) -> StudyOutcome:
     A run that has results.json is complete, so that a directory without checkpoints, as one takes it home, is enough.
 
     Raises:
-        UserError: the folder is no study's, or a file in it is damaged.
+        UserError: the folder is not a study directory, or a file in it is damaged.
     """
-    found = study_index.read(folder)
-    return StudyOutcome(found, tuple(_run(folder, entry) for entry in found.runs))
+    index = study_index.read(folder)
+    return StudyOutcome(index, tuple(_run(folder, entry) for entry in index.runs))
 
 
 def _run(folder: Path, entry: StudyEntry) -> RunOutcome:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..artifacts.results import Results
 from ..core.texts import printable
-from .hypotheses import Hypothesis, Measured, TestResult, judge
+from .hypotheses import Hypothesis, Measured, TestResult, evaluate_hypotheses
 from .study_results import RunOutcome, StudyOutcome
 
 
@@ -31,7 +31,7 @@ class Cell:
         return statistics.fmean(self.values) if self.values else None
 
     @property
-    def deviation(self) -> float | None:
+    def std(self) -> float | None:
         """Sample standard deviation over the seeds; None of less than two."""
         return statistics.stdev(self.values) if self.n > 1 else None
 
@@ -72,21 +72,21 @@ class Row:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """What a study says.
+    """The results of a study.
 
     Attributes:
         outcome: what it is made of.
         axes: headings of the labels.
         columns: strategies, in the order in which they are shown.
         rows: in the order of the matrix.
-        judgements: of the statements that the study expects, in its order.
+        test_results: of the hypotheses that the study expects, in its order.
     """
 
     outcome: StudyOutcome
     axes: list[str]
     columns: list[StrategyName]
     rows: list[Row]
-    judgements: list[TestResult]
+    test_results: list[TestResult]
 
     @property
     def seeds(self) -> list[int]:
@@ -96,14 +96,14 @@ class StudyTable:
     @property
     def tests(self) -> int:
         """Number of different tests within rows, over which their p values are corrected."""
-        return len({c.same for judgement in self.judgements for c in judgement.rows if c.p is not None})
+        return len({c.same for result in self.test_results for c in result.rows if c.p is not None})
 
 
 def tabulate(outcome: StudyOutcome) -> StudyTable:
     """Makes the table of a study, of what is complete of it.
 
     Raises:
-        UserError: a statement that the study expects is none.
+        UserError: what the study expects is not a hypothesis.
     """
     axes = outcome.index.axes
     by_labels: dict[tuple[str, ...], list[RunOutcome]] = {}
@@ -113,8 +113,8 @@ def tabulate(outcome: StudyOutcome) -> StudyTable:
     columns = list(outcome.index.table.columns or [name for name in STRATEGY_NAMES if name in there])
     rows = [_row(dict(zip(axes, map(printable, labels), strict=True)), runs) for labels, runs in by_labels.items()]
     measured = [[_measured(outcome, run) for run in row.runs if run.results is not None] for row in rows]
-    statements = [Hypothesis.parse(text) for text in outcome.index.expect]
-    return StudyTable(outcome, axes, columns, rows, judge(statements, measured))
+    hypotheses = [Hypothesis.parse(text) for text in outcome.index.expect]
+    return StudyTable(outcome, axes, columns, rows, evaluate_hypotheses(hypotheses, measured))
 
 
 def heading(axis: str) -> str:
@@ -127,17 +127,17 @@ def heading(axis: str) -> str:
 
 
 def _row(labels: dict[str, str], runs: Sequence[RunOutcome]) -> Row:
-    found = [run.results for run in runs if run.results is not None]
+    complete = [run.results for run in runs if run.results is not None]
     accuracy: dict[StrategyName, Cell] = {}
     cost: dict[StrategyName, Cell] = {}
     parameters: dict[StrategyName, int] = {}
     for name in STRATEGY_NAMES:
-        having = [results for results in found if _has(results, name)]
+        having = [results for results in complete if _has(results, name)]
         accuracy[name] = Cell(tuple(value for each in having if (value := each.strategy(name)) is not None))
         cost[name] = Cell(tuple(each.core_seconds_of(name) for each in having))
         if having:
             parameters[name] = _parameters(having[0], name)
-    local = [value for results in found for value in results.local]
+    local = [value for results in complete for value in results.local]
     return Row(labels, tuple(runs), accuracy, cost, parameters, (min(local), max(local)) if local else None)
 
 

@@ -30,11 +30,11 @@ def factors(ranks: int, grid: Sequence[int]) -> tuple[int, ...]:
     >>> factors(4, (1, 2))
     (4, 1)
     """
-    grown = [1] * len(grid)
+    growth = [1] * len(grid)
     for prime in sorted(_primes(ranks), reverse=True):
-        axis = min(range(len(grid)), key=lambda a: grid[a] * grown[a])
-        grown[axis] *= prime
-    return tuple(grown)
+        axis = min(range(len(grid)), key=lambda a: grid[a] * growth[a])
+        growth[axis] *= prime
+    return tuple(growth)
 
 
 def grow(config: Config, problem: Problem, ranks: int) -> Problem:
@@ -46,13 +46,13 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
         ranks: n.
 
     Raises:
-        UserError: the decomposition can't be repeated so that each rank has as much to do as before, since it is no
-            grid, or has a coarse subdomain, overlap, or boxes of several sizes; or root has no memory for it.
+        UserError: the decomposition can't be repeated so that each rank has as much to do as before, since it is not
+            a grid, or has a coarse subdomain, overlap, or boxes of several sizes; or root has no memory for it.
     """
     grid = problem.decomposition.parts
     if grid is None or problem.decomposition.coarse is not None:
-        found = "decomposition.coarse is true" if grid is not None else "decomposition.boxes are set"
-        raise UserError(f"a weak study repeats a grid of subdomains, but {found}; use only decomposition.grid")
+        obstacle = "decomposition.coarse is true" if grid is not None else "decomposition.boxes are set"
+        raise UserError(f"a weak study repeats a grid of subdomains, but {obstacle}; use only decomposition.grid")
     if any(problem.decomposition.overlap):
         raise UserError(
             "a weak study needs boxes of one size on any number of ranks, but with decomposition.overlap "
@@ -109,11 +109,11 @@ class RepeatedReader(BoxReader):
 
 
 def _primes(n: int) -> list[int]:
-    found, rest = [], n
+    primes, rest = [], n
     for divisor in itertools.count(2):
         if divisor * divisor > rest:
             break
         while rest % divisor == 0:
-            found.append(divisor)
+            primes.append(divisor)
             rest //= divisor
-    return [*found, rest] if rest > 1 else found
+    return [*primes, rest] if rest > 1 else primes

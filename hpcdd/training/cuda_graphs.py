@@ -38,11 +38,11 @@ class CUDARecorder:
     def warm_up(self, work: Callable[[], None]) -> None:
         """See :class:`Recorder`; on a stream of its own: nothing can be recorded on the default one."""
         present = torch.cuda.current_stream(self._device)
-        own: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        own.wait_stream(present)
-        with torch.cuda.stream(own):
+        stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(present)
+        with torch.cuda.stream(stream):
             work()
-        present.wait_stream(own)
+        present.wait_stream(stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Recorder`."""
@@ -85,7 +85,7 @@ class Replayed:
             try:
                 self._replay = self._recorder.record(lambda: self._work(kept))
             except RuntimeError as error:
-                error.add_note("while recording a step as a CUDA graph; `together: false` runs every step without one")
+                error.add_note("while recording a step as a CUDA graph; `batched: false` runs every step without one")
                 raise
         self._argument.copy_(argument)
         self._replay()

@@ -71,8 +71,8 @@ def _groups(network: nn.Module, settings: TrainingSettings, stacks: Sequence[Bat
         orthogonal = settings.optimizer == "muon" and kind == "filter"
         groups.setdefault((settings.rate_of(kind), leading if orthogonal else None), []).append(p)
     made = [
-        {"params": found, "lr": rate} | ({} if axes is None else {"filters": axes})
-        for (rate, axes), found in groups.items()
+        {"params": parameters, "lr": rate} | ({} if axes is None else {"filters": axes})
+        for (rate, axes), parameters in groups.items()
     ]
     return sorted(made, key=lambda group: group["lr"] != settings.learning_rate)  # the first one's rate is recorded
 

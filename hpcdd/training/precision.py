@@ -26,8 +26,8 @@ def native_bf16(device: str) -> bool:
 
 def agreed_bf16(comm: Comm, layout: RankLayout) -> bool:
     """Collective: whether the devices of all ranks that train have instructions for bfloat16."""
-    place = layout.places[comm.rank]
-    return comm.maximum(int(bool(place.subdomains) and not native_bf16(place.device))) == 0
+    placement = layout.placements[comm.rank]
+    return comm.maximum(int(bool(placement.subdomains) and not native_bf16(placement.device))) == 0
 
 
 def resolved(config: Config, bf16: bool) -> Config:
@@ -37,6 +37,17 @@ def resolved(config: Config, bf16: bool) -> Config:
     return config.model_copy(
         update={name: section.model_copy(update={"precision": chosen}) for name, section in sections.items()}
     )
+
+
+def resolved_on(comm: Comm, layout: RankLayout, config: Config, sections: Sequence[str] = SECTIONS) -> Config:
+    """Collective: :func:`resolved` for the devices of all ranks, see :func:`check_precisions`.
+
+    Raises:
+        UserError: on all ranks, if a device of one does not compute in a precision that a section asks for.
+    """
+    config = resolved(config, agreed_bf16(comm, layout))
+    comm.on_all(lambda: check_precisions(config, layout.placements[comm.rank].device, sections))
+    return config
 
 
 def check_precisions(config: Config, device: str, sections: Sequence[str] = SECTIONS) -> None:

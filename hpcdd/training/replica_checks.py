@@ -1,7 +1,7 @@
-"""What the ranks that train together must have identical at the end of every epoch: their copies, and what is decided.
+"""What the ranks that train together must have identical at the end of every epoch: their copies and their decisions.
 
 On processors that compute identically copies have the same bits, and whatever differs is a defect. On others (another
-generation, another number of threads) each copy is rounded in its own way: then all take over the first one's, so that
+generation, another number of threads) each copy is rounded in its own way: then all copy the first one's, so that
 rounding does not add up, and a difference beyond :data:`TOLERANCE` is a defect. Losses and accuracies are those of the
 first rank, so that all stop early after the same epoch.
 """
@@ -33,8 +33,8 @@ class DriftError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Of one rank: what it would decide, its processor, and by name the checksums and bytes of its copies."""
+class _RankReport:
+    """Of one rank: its decision, its processor, and by name the checksums and bytes of its copies."""
 
     ending: Ending
     arithmetic: str
@@ -54,9 +54,9 @@ def checked(hooks: Hooks, comm: Comm, copies: Copies, arithmetic: str = "") -> H
 
     def agree(ending: Ending) -> Ending:
         sizes = {name: sum(t.numel() * t.element_size() for t in tensors) for name, tensors in copies.items()}
-        mine = _Found(ending, arithmetic, {name: (checksum(copies[name]), size) for name, size in sizes.items()})
+        mine = _RankReport(ending, arithmetic, {name: (checksum(copies[name]), size) for name, size in sizes.items()})
         everyone = comm.allgather_object(mine)
-        if diverged := [found.ending for found in everyone if not found.ending.finite]:
+        if diverged := [report.ending for report in everyone if not report.ending.finite]:
             return next((one for one in diverged if one.diverged is not None), diverged[0])
         _compare(comm, copies, everyone, f"{ending.phase}, epoch {ending.epoch}")
         return everyone[0].ending
@@ -64,18 +64,18 @@ def checked(hooks: Hooks, comm: Comm, copies: Copies, arithmetic: str = "") -> H
     return replace(hooks, agree=agree)
 
 
-def _compare(comm: Comm, copies: Copies, everyone: Sequence[_Found], when: str) -> None:
+def _compare(comm: Comm, copies: Copies, everyone: Sequence[_RankReport], when: str) -> None:
     """Collective; a message only where copies differ.
 
     Raises:
         DriftError: on all ranks, naming what differs and where.
     """
-    for name in sorted({name for found in everyone for name in found.copies}):
-        holders = {rank: found for rank, found in enumerate(everyone) if name in found.copies}
-        if len({found.copies[name] for found in holders.values()}) == 1:
+    for name in sorted({name for report in everyone for name in report.copies}):
+        holders = {rank: report for rank, report in enumerate(everyone) if name in report.copies}
+        if len({report.copies[name] for report in holders.values()}) == 1:
             continue
-        if len({found.arithmetic for found in holders.values()}) == 1:
-            listed = ", ".join(f"rank {rank} {found.copies[name][0]:08x}" for rank, found in holders.items())
+        if len({report.arithmetic for report in holders.values()}) == 1:
+            listed = ", ".join(f"rank {rank} {report.copies[name][0]:08x}" for rank, report in holders.items())
             raise DriftError(f"{when}: copies of {name} differ between ranks (checksums: {listed})")
         source = min(holders)
         differences = comm.allgather_object(_take(comm, copies.get(name), source, holders[source].copies[name][1]))
@@ -88,15 +88,15 @@ def _compare(comm: Comm, copies: Copies, everyone: Sequence[_Found], when: str) 
 
 
 def _take(comm: Comm, tensors: Sequence[torch.Tensor] | None, source: int, size: int) -> float:
-    """Collective: takes over the copy of the rank ``source``; by how much this rank's differed, relative to it."""
-    own = {} if tensors is None else {str(number): tensor.detach() for number, tensor in enumerate(tensors)}
-    buffer = pack(own) if own else np.empty(size, np.uint8)
+    """Collective: copies that of the rank ``source``; by how much this rank's differed, relative to it."""
+    ours = {} if tensors is None else {str(number): tensor.detach() for number, tensor in enumerate(tensors)}
+    buffer = pack(ours) if ours else np.empty(size, np.uint8)
     comm.broadcast(buffer, source)
-    if not own:
+    if not ours:
         return 0.0
-    theirs = unpack(buffer, own)
+    theirs = unpack(buffer, ours)
     squares, norm = 0.0, 0.0
-    for number, tensor in own.items():
+    for number, tensor in ours.items():
         given = theirs[number].to(tensor.device)
         squares += float((tensor.double() - given.double()).square().sum())
         norm += float(given.double().square().sum())

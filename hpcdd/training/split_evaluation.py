@@ -1,4 +1,4 @@
-"""What a network decides about a split: its logits, loss and accuracy, by ranks that share it."""
+"""Logits, loss and accuracy of a network on a split, by ranks that share it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def logits_of(
     samples: AnySamples,
     batch: int,
     step: Callable[[], None] = lambda: None,
-    share: BatchSharing | None = None,
+    sharing: BatchSharing | None = None,
 ) -> torch.Tensor:
-    """The network's decisions on a whole split, in evaluation mode and float32.
+    """The network's logits on a whole split, in evaluation mode and float32.
 
     Args:
         network: maps a batch of inputs to logits (b, K), or to anything of shape (b, F).
@@ -30,22 +30,22 @@ def logits_of(
         batch: how many at a time, see :attr:`hpcdd.config.schema.TrainingSettings.evaluation_batch`; ranks that share
             them take a part each, as in a training.
         step: called before each batch.
-        share: ranks that have copies of the network compute a part each.
+        sharing: ranks that have copies of the network compute a part each.
 
     Returns:
         float32 (n, K) on the CPU of every rank.
     """
-    share = share or BatchSharing()
-    rows, each = share.part_of(len(samples)), share.most_of(batch)
+    sharing = sharing or BatchSharing()
+    rows, each = sharing.part_of(len(samples)), sharing.most_of(batch)
     network.eval()
-    found = []
+    logits = []
     with torch.inference_mode():
-        # A share without rows takes part with an empty batch: others may wait for its messages.
+        # A rank without rows takes part with an empty batch: others may wait for its messages.
         for start in range(rows.start, max(rows.stop, rows.start + 1), each):
             step()
             with part(EVALUATION):
-                found.append(_decided(network, samples, slice(start, min(start + each, rows.stop))))
-    return share.all_gather(torch.cat(found).cpu(), len(samples))
+                logits.append(_decided(network, samples, slice(start, min(start + each, rows.stop))))
+    return sharing.all_gather(torch.cat(logits).cpu(), len(samples))
 
 
 def _decided(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tensor:
@@ -53,13 +53,13 @@ def _decided(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tens
 
     In the coherent model the mean is that of each CNN's output, as where the outputs of trained CNNs are combined.
     """
-    views = samples.evaluated(rows)
-    if len(views) == 1:
-        return network(views[0]).float()  # type: ignore[no-any-return]
+    flipped = samples.evaluated(rows)
+    if len(flipped) == 1:
+        return network(flipped[0]).float()  # type: ignore[no-any-return]
     if isinstance(network, ShardedCoherentModel | CoherentModel):
-        outputs = zip(*[network.outputs(view) for view in views], strict=True)
-        return network.combined([torch.stack(its).mean(0) for its in outputs]).float()
-    return torch.stack([network(view).float() for view in views]).mean(0)
+        outputs = zip(*[network.outputs(inputs) for inputs in flipped], strict=True)
+        return network.combined([torch.stack(of_cnn).mean(0) for of_cnn in outputs]).float()
+    return torch.stack([network(inputs).float() for inputs in flipped]).mean(0)
 
 
 def evaluate(
@@ -67,9 +67,9 @@ def evaluate(
     samples: AnySamples,
     batch: int,
     step: Callable[[], None] = lambda: None,
-    share: BatchSharing | None = None,
+    sharing: BatchSharing | None = None,
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on a split, in evaluation mode; arguments as for :func:`logits_of`."""
-    logits, labels = logits_of(network, samples, batch, step, share), samples.labels.cpu()
+    logits, labels = logits_of(network, samples, batch, step, sharing), samples.labels.cpu()
     accuracy = (logits.argmax(1) == labels).float().mean()
     return float(functional.cross_entropy(logits, labels)), float(accuracy)

@@ -27,7 +27,7 @@ class Status:
         subdomain: s; :data:`hpcdd.core.seeding.WHOLE` (-1) for a network that belongs to all.
         epoch: number of epochs that are complete.
         epochs: number of epochs planned.
-        fraction: share of all planned steps that is done, in [0, 1].
+        fraction: of all planned steps that are done, in [0, 1].
         loss, accuracy: mean over the samples of the running epoch so far, in training mode; where ranks share
             batches, over this rank's samples until the epoch ends.
         validation_loss, validation_accuracy: at the end of the last complete epoch, None without a validation split.
@@ -98,7 +98,7 @@ class Hooks:
     step: Callable[[], None] = lambda: None
     due: Callable[[], bool] = lambda: False
     status: Callable[[Status], None] = lambda _: None
-    agree: Callable[[Ending], Ending] = lambda own: own
+    agree: Callable[[Ending], Ending] = lambda ending: ending
     epoch: Callable[[Status], None] = lambda _: None
     evaluation: Callable[[], AbstractContextManager[None]] = nullcontext
     history: Callable[[Sequence[Status]], None] = lambda _: None
@@ -137,7 +137,7 @@ class RunningMetrics:
         return Ending(self.phase, self.epoch + 1, tuple(self.sums.tolist()), self.validation, diverged)
 
     def take(self, agreed: Ending) -> None:
-        """Takes over what all ranks have agreed on.
+        """Adopts what all ranks have agreed on.
 
         Raises:
             DivergedError: a rank's numbers are not finite.

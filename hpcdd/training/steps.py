@@ -1,6 +1,7 @@
 """Training steps: of one network, whose batches ranks may share, or of CNNs of one shape at once.
 
-The messages, if any, are those of the network itself (:mod:`hpcdd.parallel.subdomain_sum`) and of the share.
+The messages, if any, are those of the network itself (:mod:`hpcdd.parallel.subdomain_sum`) and of the ranks that
+share batches.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Steps(Protocol):
             running: S records, which count what the steps find.
 
         Returns:
-            What does one step. It raises DivergedError on all ranks that share the batch, if one of them has told the
-            share's flag; no parameter has changed then.
+            What does one step. It raises DivergedError on all ranks that share the batch, if one of them has set the
+            flag of ``sharing``; no parameter has changed then.
         """
 
     def __enter__(self) -> Self: ...
@@ -58,26 +59,26 @@ class PlainSteps:
     Args:
         network: maps a batch of inputs to logits (b, K).
         optimizer: of its parameters.
-        share: with whom batches are shared.
+        sharing: with whom batches are shared.
         settings: of the training.
-        replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
+        replicated: parameters of ``network`` that ranks beyond these have as well, see :class:`GradientAverage`.
     """
 
     def __init__(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        share: BatchSharing,
+        sharing: BatchSharing,
         settings: TrainingSettings,
         replicated: Sequence[nn.Parameter] = (),
     ) -> None:
-        self._network, self.optimizer, self._share, self._settings = network, optimizer, share, settings
-        self._gradients = GradientAverage(network, share, replicated)
+        self._network, self.optimizer, self._sharing, self._settings = network, optimizer, sharing, settings
+        self._gradients = GradientAverage(network, sharing, replicated)
         self._stack, self._context = ExitStack(), BatchContext()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._gradients)
-        self._context = self._stack.enter_context(shared_layers(self._network, self._share))
+        self._context = self._stack.enter_context(shared_layers(self._network, self._sharing))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +95,7 @@ class PlainSteps:
         return step
 
     def step(self, samples: Batches, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One step on this rank's share of a batch. Behind it all its ranks see what the share's flag has brought.
+        """One step on this rank's shard of a batch. Behind it, all ranks see what the flag has brought.
 
         Args:
             samples: the training split.
@@ -106,8 +107,8 @@ class PlainSteps:
         Raises:
             DivergedError: on all its ranks, if the flag brings that; no parameter has changed then.
         """
-        self._share.flag.piggybacked()
-        shard = self._share.shard(batch)
+        self._sharing.flag.piggybacked()
+        shard = self._sharing.shard(batch)
         with part("input"):
             inputs, labels = samples.batch(shard.samples)
         with self._context.of(shard):
@@ -119,7 +120,7 @@ class PlainSteps:
                 # Not as the gradient of backward(): checking that, torch imports what it knows of symbolic shapes.
                 (loss * shard.weight).backward()  # type: ignore[no-untyped-call]
                 self._gradients.finish()
-        self._share.flag.check_divergence()
+        self._sharing.flag.check_divergence()
         with part("optimizer"):
             self.optimizer.step()
         return loss, logits, labels
@@ -133,7 +134,7 @@ class BatchedSteps:
     Args:
         stack: the CNNs, on one device.
         optimizer: of its leaves.
-        share: with nobody; its flag brings what one of the CNNs finds.
+        sharing: with nobody; its flag brings what one of the CNNs finds.
         settings: of the training.
     """
 
@@ -141,10 +142,10 @@ class BatchedSteps:
         self,
         stack: BatchedNetworks,
         optimizer: torch.optim.Optimizer,
-        share: BatchSharing,
+        sharing: BatchSharing,
         settings: TrainingSettings,
     ) -> None:
-        self._stack, self.optimizer, self._flag, self._settings = stack, optimizer, share.flag, settings
+        self._stack, self.optimizer, self._flag, self._settings = stack, optimizer, sharing.flag, settings
         device = stack.leaves[0].device
         self._recorder = cuda_graphs.recorder_of(device, list(stack.generators.values()))
         self._sums = torch.zeros(len(stack.cnns), 3, dtype=torch.float64, device=device)
@@ -184,15 +185,15 @@ class BatchedSteps:
         elif self._replayed is None:
             self._seen, self._compute = seen, cuda_graphs.Replayed(self._gradients, self._recorder)
             self._replayed = fixed
-        else:  # what was recorded goes on with this epoch's views
+        else:  # what was recorded continues with this epoch's augmentation
             for ours, new in zip(self._replayed, fixed, strict=True):
                 ours.renew(new)
 
     def _gradients(self, batches: torch.Tensor) -> None:
         """Loss and gradients of all, and their sums; the same tensors in every step."""
         with part("input"):
-            found = [samples.batch(batch) for samples, batch in zip(self._seen, batches, strict=True)]
-            inputs, labels = torch.stack([images for images, _ in found]), torch.stack([its for _, its in found])
+            pairs = [samples.batch(batch) for samples, batch in zip(self._seen, batches, strict=True)]
+            inputs, labels = torch.stack([images for images, _ in pairs]), torch.stack([labels for _, labels in pairs])
         with part("forward"), torch.autocast(labels.device.type, torch.bfloat16, enabled=self._settings.bf16):
             logits = self._stack(inputs)
             each = functional.cross_entropy(

@@ -16,7 +16,7 @@ from torch import nn
 from ..config.schema import LocalSettings, TrainingSettings
 from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
-from ..data.samples import AnySamples, ViewSeed
+from ..data.samples import AnySamples, AugmentationSeed
 from ..models.batched_networks import BatchedNetworks
 from ..mpi.library import is_loss
 from ..parallel.batch_shards import BatchSharing
@@ -61,7 +61,7 @@ def train(
     subdomain: int = WHOLE,
     parts: Mapping[int, nn.Module] | None = None,
     stacks: Sequence[BatchedNetworks] = (),
-    share: BatchSharing | None = None,
+    sharing: BatchSharing | None = None,
     replicated: Sequence[nn.Parameter] = (),
     continues: bool = False,
     hooks: Hooks | None = None,
@@ -69,9 +69,9 @@ def train(
 ) -> int:
     """Minimises the mean cross-entropy over the training split; ``network`` is trained in place.
 
-    Every epoch visits the samples in a new order and in new views, and drops the last, smaller batch. All random
+    Every epoch visits the samples in a new order, newly augmented, and drops the last, smaller batch. All random
     numbers come from (seed, purpose, subdomain, epoch), so that the result depends on nothing that ran before on this
-    rank; the views do not depend on the subdomain.
+    rank; the augmentation does not depend on the subdomain.
 
     With a manager the training resumes from its newest checkpoint, if there is one, and ends with the bits that it
     would have had without the break.
@@ -83,9 +83,9 @@ def train(
         phase: name for records and streams.
         parts: by subdomain the modules inside ``network`` that have random streams of their own; default: all of it
             belongs to ``subdomain``.
-        stacks: of CNNs inside ``network`` that compute together; their subdomains are none of ``parts``.
-        share: with whom batches are shared, and the flag that rides in the messages; default: nobody.
-        replicated: parameters of ``network`` that ranks beyond the share have as well, see :class:`GradientAverage`.
+        stacks: of CNNs inside ``network`` that compute together; their subdomains are not in ``parts``.
+        sharing: with whom batches are shared, and the flag that is piggybacked on the messages; default: nobody.
+        replicated: parameters of ``network`` that ranks beyond these have as well, see :class:`GradientAverage`.
         continues: whether early stopping may keep the network as it is now, if no epoch is better.
         hooks: see :class:`Hooks`.
 
@@ -94,23 +94,23 @@ def train(
 
     Raises:
         DivergedError: the loss is NaN or infinite; on all ranks that train together, at the same step.
-        StopRequest: from ``hooks.step``, or from the share's flag behind the same step on all ranks that share it; the
+        StopRequest: from ``hooks.step``, or from the flag of ``sharing``, behind the same step on all of its ranks; the
             state is saved. So it is where another rank has died, if this one trains alone.
     """
-    share, device = share or BatchSharing(), training.labels.device
+    sharing, device = sharing or BatchSharing(), training.labels.device
     optimizer = make_optimizer(network, settings, stacks)
     generators = {s: generator for stack in stacks for s, generator in stack.generators.items()}
-    where = {parameter: place for stack in stacks for parameter, place in stack.where.items()}
+    where = {parameter: leaf_slice for stack in stacks for parameter, leaf_slice in stack.where.items()}
     state = State(
         network,
         OptimizerMemory(network, optimizer, where),
         RandomStreams(parts or {subdomain: network}, device, generators),
         RunningMetrics(phase, subdomain, settings, len(training), device),
         EarlyStopping(settings.early_stopping),
-        share,
+        sharing,
         WeightAverage(settings.ema),
     )
-    steps = PlainSteps(network, optimizer, share, settings, replicated)
+    steps = PlainSteps(network, optimizer, sharing, settings, replicated)
     member = Member(subdomain, network, training, validation, manager or NullCheckpointManager())
 
     def group(members: Sequence[Member]) -> _Group:
@@ -122,10 +122,10 @@ def train(
 def train_batched(members: Sequence[Member], settings: LocalSettings, *, seed: int, hooks: Hooks) -> dict[int, int]:
     """Trains local CNNs of one shape as :func:`train` trains each, a step of all at a time; no message.
 
-    Each becomes what it would have become by itself, to rounding: its batches, views, random numbers, schedule, early
-    stopping and record are its own. So are its checkpoints, from which a training of it alone resumes, and the other
-    way round. Those that resume at different places are trained in groups, one for each place. One that stops early
-    leaves its group; the others go on.
+    Each becomes what it would have become by itself, to rounding: its batches, augmentation, random numbers, schedule,
+    early stopping and record are its own. So are its checkpoints, from which a training of it alone resumes, and the
+    other way round. Those that resume at different places are trained in groups, one for each place. One that stops
+    early leaves its group; the others continue.
 
     Args:
         members: of hpcdd's own families, with as many training samples each.
@@ -142,7 +142,7 @@ def train_batched(members: Sequence[Member], settings: LocalSettings, *, seed: i
     """
 
     def group(members: Sequence[Member]) -> _Group:
-        stack, share = BatchedNetworks({member.subdomain: member.network for member in members}), BatchSharing()
+        stack, sharing = BatchedNetworks({member.subdomain: member.network for member in members}), BatchSharing()
         optimizer = make_optimizer(stack, settings)
         device = members[0].training.labels.device
         states = [
@@ -152,12 +152,12 @@ def train_batched(members: Sequence[Member], settings: LocalSettings, *, seed: i
                 RandomStreams({}, device, {member.subdomain: stack.generators[member.subdomain]}),
                 RunningMetrics("local", member.subdomain, settings, len(member.training), device),
                 EarlyStopping(settings.early_stopping),
-                share,
+                sharing,
                 WeightAverage(settings.ema),
             )
             for member in members
         ]
-        steps = BatchedSteps(stack, optimizer, share, settings)
+        steps = BatchedSteps(stack, optimizer, sharing, settings)
         return _Group(members, states, steps, settings, seed, "local", hooks)
 
     return _train_groups(members, group)
@@ -168,11 +168,11 @@ def _train_groups(members: Sequence[Member], group_of: Callable[[Sequence[Member
     saved: dict[int, Snapshot] = {}
     places: dict[Position, list[Member]] = {}
     for member in members:
-        found = member.manager.load()
+        snapshot = member.manager.load()
         member.manager.count(0)
-        if found is not None:
-            saved[member.subdomain] = found
-        places.setdefault(Position(0, 0) if found is None else found.position, []).append(member)
+        if snapshot is not None:
+            saved[member.subdomain] = snapshot
+        places.setdefault(Position(0, 0) if snapshot is None else snapshot.position, []).append(member)
     steps: dict[int, int] = {}
     for _, present in sorted(places.items(), key=lambda item: item[0]):
         remaining, snapshots, before = present, saved, dict[int, int]()
@@ -206,7 +206,7 @@ class _Group:
         self._continues = continues
         self._members, self._states, self._steps, self._settings = members, states, steps, settings
         self._seed, self._phase, self._hooks = seed, phase, hooks
-        self._share, self._running = states[0].share, [state.running for state in states]
+        self._sharing, self._running = states[0].sharing, [state.running for state in states]
         self._pairs = list(zip(members, states, strict=True))
         planned = self._running[0].steps_per_epoch * settings.epochs
         self._schedule = make_schedule(steps.optimizer, settings, planned)
@@ -236,7 +236,7 @@ class _Group:
 
     def run(self, before: Mapping[int, int]) -> set[int]:
         """Trains; ``before``: by subdomain the steps of earlier jobs. Returns the subdomains that are at their end."""
-        share, streams = self._share, [state.streams for state in self._states]
+        sharing, streams = self._sharing, [state.streams for state in self._states]
 
         def save(member: Member, state: State) -> None:
             member.manager.save(state.snapshot, state.running.steps_in_all - before[member.subdomain])
@@ -244,12 +244,12 @@ class _Group:
         def overdue() -> bool:
             return any(member.manager.overdue() for member in self._members)
 
-        if share.stream:  # a checkpoint has the first rank's random states
+        if sharing.stream:  # a checkpoint has the first rank's random states
             at = self._running[0].steps_in_all
-            streams[0].begin(self._seed, f"{self._masks} from step {at}{share.stream}", self._running[0].epoch)
+            streams[0].begin(self._seed, f"{self._masks} from step {at}{sharing.stream}", self._running[0].epoch)
         try:
             with ExitStack() as stack:
-                stack.enter_context(share.flag.in_training(overdue))
+                stack.enter_context(sharing.flag.in_training(overdue))
                 for stream in streams:
                     stack.enter_context(stream)
                 stack.enter_context(self._steps)
@@ -286,17 +286,17 @@ class _Group:
 
     def _epoch(self, save: Callable[[Member, State], None]) -> None:
         """The steps of one epoch, or what is left of it."""
-        hooks, flag, optimizer = self._hooks, self._share.flag, self._steps.optimizer
+        hooks, flag, optimizer = self._hooks, self._sharing.flag, self._steps.optimizer
         epoch, first, size = self._running[0].epoch, self._running[0].steps, self._running[0].batch_size
         if not first:
             for state in self._states:
-                state.streams.begin(self._seed, self._masks + self._share.stream, epoch)
-        view_seed = view_seed_of(self._seed, self._phase, epoch)
+                state.streams.begin(self._seed, self._masks + self._sharing.stream, epoch)
+        augmentation_seed = augmentation_seed_of(self._seed, self._phase, epoch)
         with ExitStack() as stack:
             entered = []
             for member in self._members:
                 order_seed = seed_of(self._seed, f"{self._phase} order", subdomain=member.subdomain, epoch=epoch)
-                entered.append(stack.enter_context(member.training.epoch(order_seed, view_seed, first * size)))
+                entered.append(stack.enter_context(member.training.epoch(order_seed, augmentation_seed, first * size)))
             step = self._steps.of_epoch([seen for _, seen in entered], self._running)
             orders = torch.stack([order for order, _ in entered])
             for batches in torch.split(orders, size, dim=1)[first : self._running[0].steps_per_epoch]:
@@ -320,24 +320,24 @@ class _Group:
 
     def _evaluate(self, member: Member, state: State) -> None:
         """What all ranks agree on at the end of an epoch: its sums, and loss and accuracy of the validation split."""
-        hooks, share, running = self._hooks, self._share, state.running
+        hooks, sharing, running = self._hooks, self._sharing, state.running
         with hooks.evaluation():
-            share.average_buffers(member.network)
-            running.sums = share.sum(running.sums)
+            sharing.average_buffers(member.network)
+            running.sums = sharing.sum(running.sums)
             with state.average.shown(member.network):
                 if state.average.state:
-                    share.average_buffers(member.network)
+                    sharing.average_buffers(member.network)
                 if member.validation is not None:
                     batch = self._settings.evaluation_batch
-                    running.validation = evaluate(member.network, member.validation, batch, hooks.step, share)
-            running.take(hooks.agree(running.ending(share.flag.reason)))
+                    running.validation = evaluate(member.network, member.validation, batch, hooks.step, sharing)
+            running.take(hooks.agree(running.ending(sharing.flag.reason)))
 
     def _take_start(self, member: Member, state: State) -> None:
         """Early stopping's first candidate: the network before its first step."""
         assert member.validation is not None  # early stopping needs it
         with self._hooks.evaluation():
             batch = self._settings.evaluation_batch
-            _, accuracy = evaluate(member.network, member.validation, batch, self._hooks.step, state.share)
+            _, accuracy = evaluate(member.network, member.validation, batch, self._hooks.step, state.sharing)
         agreed = self._hooks.agree(Ending(self._phase, 0, (0.0,), (0.0, accuracy), None))
         state.patience.take(agreed.validation[1], member.network)
 
@@ -349,8 +349,8 @@ class _Group:
         return over or state.running.epoch == self._settings.epochs
 
 
-def view_seed_of(seed: int, phase: str, epoch: int) -> ViewSeed:
-    """From what all subdomains draw the views of one epoch.
+def augmentation_seed_of(seed: int, phase: str, epoch: int) -> AugmentationSeed:
+    """From what all subdomains draw the augmentation of one epoch.
 
     Args:
         seed: the run's seed.
@@ -358,4 +358,4 @@ def view_seed_of(seed: int, phase: str, epoch: int) -> ViewSeed:
         epoch: number of the epoch, from 0.
     """
     purpose = f"{phase} augmentation"
-    return ViewSeed(seed_of(seed, purpose, epoch=epoch), seed_of(seed, f"{purpose} of all epochs"), epoch)
+    return AugmentationSeed(seed_of(seed, purpose, epoch=epoch), seed_of(seed, f"{purpose} of all epochs"), epoch)

@@ -61,11 +61,11 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class State:
-    """What a training consists of. Order and views of the samples and the learning rate follow from its position.
+    """What a training consists of. Order and augmentation of samples and the learning rate follow from its position.
 
     Attributes:
         memory: of its optimizer.
-        network, streams, running, patience, share: those of :func:`hpcdd.training.trainer.train`.
+        network, streams, running, patience, sharing: those of :func:`hpcdd.training.trainer.train`.
         average: of its parameters.
     """
 
@@ -74,11 +74,11 @@ class State:
     streams: RandomStreams
     running: RunningMetrics
     patience: EarlyStopping
-    share: BatchSharing
+    sharing: BatchSharing
     average: WeightAverage
 
     def snapshot(self) -> Snapshot:
-        """A copy of it; collective over the share."""
+        """A copy of it; collective over the ranks that share batches."""
         running, patience = self.running, self.patience
         tensors = {
             **network_tensors("network", self.network.state_dict()),
@@ -87,7 +87,7 @@ class State:
             **self.memory.tensors(),
             **network_tensors("stream", self.streams.states),
         }
-        facts = running.facts(self.share.sum(running.sums))
+        facts = running.facts(self.sharing.sum(running.sums))
         facts["patience"] = [patience.best, patience.waited]
         return Snapshot(Position(running.epoch, running.steps), tensors, facts)
 
@@ -96,7 +96,7 @@ class State:
         self.network.load_state_dict(named("network", saved.tensors))
         self.memory.restore(saved.tensors)
         self.streams.restore(named("stream", saved.tensors))
-        counts = self.share.comm is None or self.share.comm.is_root
+        counts = self.sharing.comm is None or self.sharing.comm.is_root
         self.running.restore(*saved.position, saved.facts, counts=counts)
         self.patience.best, self.patience.waited = saved.facts["patience"]
         self.patience.state = named("best", saved.tensors)
@@ -154,14 +154,14 @@ class OptimizerMemory:
 
     def tensors(self) -> Tensors:
         """By KIND/NAME, e.g. ``exp_avg/0.weight``."""
-        found: Tensors = {}
+        tensors: Tensors = {}
         for name, parameter in self.network.named_parameters():
             whole, number = self.where.get(parameter, (parameter, None))
             for kind, value in self.optimizer.state.get(whole, {}).items():
                 if value is not None:  # momentum before the first step
                     sliced = number is not None and value.shape == whole.shape
-                    found[f"{kind}/{name}"] = value[number] if sliced else value
-        return found
+                    tensors[f"{kind}/{name}"] = value[number] if sliced else value
+        return tensors
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Takes what :meth:`tensors` gave; kinds that are not an optimizer's are left out."""

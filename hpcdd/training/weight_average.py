@@ -44,14 +44,14 @@ class WeightAverage:
         if not self.state:
             yield
             return
-        own = {name: value.clone() for name, value in network.state_dict().items()}
+        trained = {name: value.clone() for name, value in network.state_dict().items()}
         self.into(network)
         try:
             yield
         finally:
             averaged = network.state_dict()
             self.state = {name: averaged[name].clone() for name in self.state}
-            network.load_state_dict(own)
+            network.load_state_dict(trained)
 
     def into(self, network: nn.Module) -> None:
         """Gives the network the average's values for good."""

@@ -9,22 +9,22 @@ import pytest
 
 from hpcdd.artifacts import metrics
 
-# Two of class 0, three of class 1, one of class 2; class 3 is never there nor decided for.
+# Two of class 0, three of class 1, one of class 2; class 3 has neither samples nor predictions.
 LABELS = np.array([0, 0, 1, 1, 1, 2])
-DECIDED = np.array([0, 1, 1, 1, 0, 1])
-MATRIX = metrics.confusion(DECIDED, LABELS, 4)
+PREDICTED = np.array([0, 1, 1, 1, 0, 1])
+MATRIX = metrics.confusion(PREDICTED, LABELS, 4)
 
 
 def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
     assert MATRIX.tolist() == [[1, 1, 0, 0], [1, 2, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    assert metrics.accuracy(DECIDED, LABELS) == 3 / 6 == MATRIX.trace() / MATRIX.sum()
+    assert metrics.accuracy(PREDICTED, LABELS) == 3 / 6 == MATRIX.trace() / MATRIX.sum()
 
 
 def test_each_class_has_what_was_counted_and_a_missing_one_nothing() -> None:
-    found = metrics.by_class(MATRIX)
-    np.testing.assert_allclose(found.recall, [1 / 2, 2 / 3, 0, math.nan])
-    np.testing.assert_allclose(found.precision, [1 / 2, 2 / 4, math.nan, math.nan])
-    np.testing.assert_allclose(found.f1, [1 / 2, 4 / 7, 0, math.nan])
+    by_class = metrics.by_class(MATRIX)
+    np.testing.assert_allclose(by_class.recall, [1 / 2, 2 / 3, 0, math.nan])
+    np.testing.assert_allclose(by_class.precision, [1 / 2, 2 / 4, math.nan, math.nan])
+    np.testing.assert_allclose(by_class.f1, [1 / 2, 4 / 7, 0, math.nan])
     assert metrics.balanced_accuracy(MATRIX) == pytest.approx((1 / 2 + 2 / 3) / 3)
     assert metrics.macro_f1(MATRIX) == pytest.approx((1 / 2 + 4 / 7) / 3)
 
@@ -44,26 +44,26 @@ def test_a_sure_mistake_costs_much_and_not_infinity() -> None:
 
 def test_bins_hold_their_upper_end() -> None:
     confidence = np.array([1.0, 14 / 15 + 1e-9, 14 / 15 - 1e-9, 8 / 15])
-    found = metrics.calibration(np.stack([confidence, 1 - confidence], 1), np.array([0, 1, 0, 0]))
-    assert found.count.tolist() == [0] * 7 + [1, 0, 0, 0, 0, 0, 1, 2]
-    np.testing.assert_allclose(found.accuracy[[7, 13, 14]], [1, 1, 0.5])
-    np.testing.assert_allclose(found.confidence[14], (1 + 14 / 15) / 2, atol=1e-8)
-    assert np.isnan(found.accuracy[0])
-    assert found.expected_error == pytest.approx((7 / 15 + 1 / 15 + abs(1 + 14 / 15 - 1)) / 4, abs=1e-8)
+    calibration = metrics.calibration(np.stack([confidence, 1 - confidence], 1), np.array([0, 1, 0, 0]))
+    assert calibration.count.tolist() == [0] * 7 + [1, 0, 0, 0, 0, 0, 1, 2]
+    np.testing.assert_allclose(calibration.accuracy[[7, 13, 14]], [1, 1, 0.5])
+    np.testing.assert_allclose(calibration.confidence[14], (1 + 14 / 15) / 2, atol=1e-8)
+    assert np.isnan(calibration.accuracy[0])
+    assert calibration.expected_error == pytest.approx((7 / 15 + 1 / 15 + abs(1 + 14 / 15 - 1)) / 4, abs=1e-8)
 
 
 def test_forecasts_drawn_from_themselves_are_calibrated() -> None:
     generator = np.random.default_rng(0)
     first = generator.uniform(0, 1, 40_000)
     labels = (generator.random(40_000) > first).astype(np.int64)
-    found = metrics.calibration(np.stack([first, 1 - first], 1), labels)
-    assert found.count.sum() == 40_000
-    assert found.expected_error < 0.01
+    calibration = metrics.calibration(np.stack([first, 1 - first], 1), labels)
+    assert calibration.count.sum() == 40_000
+    assert calibration.expected_error < 0.01
 
 
 def test_the_summary_has_what_is_printed() -> None:
-    probabilities = np.eye(4, dtype=np.float32)[DECIDED]
-    found = metrics.summary(probabilities, LABELS)
-    assert found.keys() == metrics.SUMMARY.keys()
-    assert (found["accuracy"], found["brier_score"]) == (0.5, 1.0)
-    assert found["calibration_error"] == 0.5
+    probabilities = np.eye(4, dtype=np.float32)[PREDICTED]
+    summary = metrics.summary(probabilities, LABELS)
+    assert summary.keys() == metrics.SUMMARY.keys()
+    assert (summary["accuracy"], summary["brier_score"]) == (0.5, 1.0)
+    assert summary["calibration_error"] == 0.5

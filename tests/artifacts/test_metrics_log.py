@@ -42,7 +42,7 @@ def test_metrics_without_a_number_are_null_not_nan(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)["validation_loss"] is None
 
 
-def test_what_was_written_is_read_again_and_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_written_lines_are_read_and_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsLog(path)
     for record in (STATUS.record(), dataclasses.replace(STATUS, epoch=2).record()):

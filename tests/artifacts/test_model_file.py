@@ -1,4 +1,4 @@
-"""model.h5: what is read decides as what was written, and nothing else is taken for it."""
+"""model.h5: the networks that are read predict as those that were written, and other files are refused."""
 
 from __future__ import annotations
 
@@ -146,22 +146,26 @@ def data_of(case: str, tmp_path: Path, tiny: Path) -> DatasetInfo:
     return volumes(tmp_path / "volumes.h5") if case.startswith("3D") else inspect(tiny)
 
 
-ALONE = CoherentSettings(starts=())
+NO_COHERENT = CoherentSettings(starts=())
 CASES = {
     "vgg": Config(
-        model=ModelSettings(name="vgg2"), decomposition=DecompositionSettings(grid=(2, 3), overlap=1), coherent=ALONE
+        model=ModelSettings(name="vgg2"),
+        decomposition=DecompositionSettings(grid=(2, 3), overlap=1),
+        coherent=NO_COHERENT,
     ),
     "resnet": Config(
         model=ModelSettings(name="resnet8"),
         decomposition=DecompositionSettings(boxes=(((0, 0), (5, 12)), ((3, 2), (12, 9)))),
         aggregation=AggregationSettings(hidden=(), features="probabilities"),
-        coherent=ALONE,
+        coherent=NO_COHERENT,
     ),
     "coarse": Config(
-        model=ModelSettings(name="vgg1"), decomposition=DecompositionSettings(grid=(3, 2), coarse=True), coherent=ALONE
+        model=ModelSettings(name="vgg1"),
+        decomposition=DecompositionSettings(grid=(3, 2), coarse=True),
+        coherent=NO_COHERENT,
     ),
-    "3D": Config(name="scan", seed=9, decomposition=DecompositionSettings(grid=(2, 1, 2)), coherent=ALONE),
-    "3D coarse": Config(decomposition=DecompositionSettings(grid=(2, 2, 1), coarse=True), coherent=ALONE),
+    "3D": Config(name="scan", seed=9, decomposition=DecompositionSettings(grid=(2, 1, 2)), coherent=NO_COHERENT),
+    "3D coarse": Config(decomposition=DecompositionSettings(grid=(2, 2, 1), coarse=True), coherent=NO_COHERENT),
 }
 
 
@@ -170,7 +174,7 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
     config, info, path = CASES[case], data_of(case, tmp_path, tiny), tmp_path / "model.h5"
     networks = written(path, info, config)
     samples, images = subimages(info, networks.decomposition), stored_images(info)
-    expected = torch.stack([logits_of(cnn, its, 64) for cnn, its in zip(networks.local, samples, strict=True)], 1)
+    expected = torch.stack([logits_of(cnn, seen, 64) for cnn, seen in zip(networks.local, samples, strict=True)], 1)
     before = images.clone()
 
     model = read_model(path)
@@ -195,9 +199,9 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
 def test_subimages_are_those_that_a_run_reads(tmp_path: Path, tiny: Path, case: str) -> None:
     info = data_of(case, tmp_path, tiny)
     networks = written(tmp_path / "model.h5", info, CASES[case])
-    found = subimages_of(read_model(tmp_path / "model.h5"), stored_images(info))
+    of_model = subimages_of(read_model(tmp_path / "model.h5"), stored_images(info))
     assert networks.decomposition.coarse is not None
-    for images, samples in zip(found, subimages(info, networks.decomposition), strict=True):
+    for images, samples in zip(of_model, subimages(info, networks.decomposition), strict=True):
         assert torch.equal(images, samples.batch(slice(None))[0])
 
 
@@ -213,13 +217,13 @@ def test_the_coherent_model_is_the_same_before_and_after(tmp_path: Path, tiny: P
     inputs = [samples.batch(slice(None))[0] for samples in subimages(info, networks.decomposition)]
     answers = []
     for start, expected in networks.coherent.items():
-        found = model.coherent[start]
-        assert found.features == features
-        assert not any(module.training for module in found.modules())
+        loaded = model.coherent[start]
+        assert loaded.features == features
+        assert not any(module.training for module in loaded.modules())
         with torch.no_grad():
-            answers.append(found(subimages_of(model, stored_images(info))))
+            answers.append(loaded(subimages_of(model, stored_images(info))))
             torch.testing.assert_close(answers[-1], expected.eval()(inputs), rtol=1e-5, atol=1e-6)
-        check_states(found, expected)
+        check_states(loaded, expected)
     assert not torch.allclose(*answers)
 
 
@@ -239,9 +243,9 @@ def test_the_global_cnn_is_the_same_before_and_after(tmp_path: Path, tiny: Path,
     torch.testing.assert_close(Classifier(model, "global").predict_proba(images), expected)
 
 
-def check_states(found: nn.Module, expected: nn.Module) -> None:
+def check_states(loaded: nn.Module, expected: nn.Module) -> None:
     """Bit by bit."""
-    states = found.state_dict(), expected.state_dict()
+    states = loaded.state_dict(), expected.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -254,8 +258,8 @@ def test_all_parameters_and_buffers_come_back_bit_by_bit(tmp_path: Path, tiny: P
     assert any(name.endswith("running_var") for name in networks.local[0].state_dict())
 
 
-def test_states_are_taken_one_at_a_time(tmp_path: Path, tiny: Path) -> None:
-    """What is written is let go, so that root's memory does not grow with the number of networks."""
+def test_states_are_consumed_one_at_a_time(tmp_path: Path, tiny: Path) -> None:
+    """Written states are released, so that root's memory does not grow with the number of networks."""
     taken: list[weakref.ref[torch.Tensor]] = []
 
     def states() -> Iterator[tuple[str, State]]:
@@ -298,7 +302,7 @@ def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: P
     assert torch.equal(*results)
 
 
-def test_a_model_file_without_its_parts_is_refused(tmp_path: Path) -> None:
+def test_a_model_file_without_its_networks_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file.attrs["hpcdd_model_format"] = 1
     with pytest.raises(UserError, match="model file .* is damaged"):
@@ -376,7 +380,7 @@ def test_a_small_file_does_not_ask_for_huge_memory(
 ) -> None:
     path = tmp_path / "m.h5"
     settings = ModelSettings(name="vgg2", width=4)
-    written(path, inspect(tiny), Config(model=settings, coherent=ALONE, baseline=BaselineSettings(enabled=True)))
+    written(path, inspect(tiny), Config(model=settings, coherent=NO_COHERENT, baseline=BaselineSettings(enabled=True)))
     with h5py.File(path, "r+") as file:
         change(file)
     assert path.stat().st_size < 1 << 20

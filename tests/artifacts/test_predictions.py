@@ -1,4 +1,4 @@
-"""decisions.h5: what comes back, and what is refused."""
+"""decisions.h5: content is read as it was written, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from hpcdd.artifacts.names import CLASSIFIERS, final
 from hpcdd.artifacts.predictions import SplitPredictions, read
 from hpcdd.core.errors import UserError
 
-from ..artificial import decisions
+from ..artificial import make_predictions
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    decisions().write(tmp_path / "decisions.h5")
+    make_predictions().write(tmp_path / "decisions.h5")
     return tmp_path / "decisions.h5"
 
 
-def test_all_comes_back_with_its_dtype(path: Path) -> None:
-    written, found = decisions(), read(path)
+def test_everything_is_read_with_its_dtype(path: Path) -> None:
+    written, loaded = make_predictions(), read(path)
     for field in dataclasses.fields(SplitPredictions):
-        before, after = getattr(written, field.name), getattr(found, field.name)
+        before, after = getattr(written, field.name), getattr(loaded, field.name)
         if isinstance(before, dict):
             assert list(before) == list(after)
         pairs = [(before[k], after[k]) for k in before] if isinstance(before, dict) else [(before, after)]
         for a, b in pairs:
             np.testing.assert_array_equal(a, b)
             assert np.asarray(a).dtype == np.asarray(b).dtype
-    assert found.is_whole
-    assert found.decided("dnn").tolist() == written.strategies["dnn"].argmax(1).tolist()
+    assert loaded.is_whole
+    assert loaded.predicted("dnn").tolist() == written.strategies["dnn"].argmax(1).tolist()
 
 
 def test_nothing_to_show_and_volumes(tmp_path: Path) -> None:
-    one = decisions(strategies=CLASSIFIERS, image_shape=(2, 3, 4, 5))
+    one = make_predictions(strategies=CLASSIFIERS, image_shape=(2, 3, 4, 5))
     one = dataclasses.replace(one, shown=one.shown[:0], images=one.images[:0], reasons=(), samples=1000)
     one.write(tmp_path / "f")
-    found = read(tmp_path / "f")
-    assert found.images.shape == (0, 2, 3, 4, 5)
-    assert not found.is_whole
+    loaded = read(tmp_path / "f")
+    assert loaded.images.shape == (0, 2, 3, 4, 5)
+    assert not loaded.is_whole
 
 
 def test_the_final_strategy_is_what_the_training_leads_up_to() -> None:
     assert final(CLASSIFIERS) == "coherent_transfer"
     assert final(["global", "dnn", "average", "coherent_scratch"]) == "coherent_scratch"
-    assert decisions(strategies=("average", "dnn")).final == "dnn"
+    assert make_predictions(strategies=("average", "dnn")).final == "dnn"
 
 
-def _set(place: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[h5py.File], None]:
+def _set(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[h5py.File], None]:
     def apply(file: h5py.File) -> None:
-        changed = change(file[place][...])
-        del file[place]
-        file[place] = changed
+        changed = change(file[name][...])
+        del file[name]
+        file[name] = changed
 
     return apply
 
@@ -91,7 +91,7 @@ FAULTS: dict[str, Callable[[h5py.File], None]] = {
 
 
 @pytest.mark.parametrize("message", FAULTS)
-def test_what_contradicts_itself_is_refused_in_one_line(path: Path, message: str) -> None:
+def test_an_inconsistent_file_is_refused_in_one_line(path: Path, message: str) -> None:
     with h5py.File(path, "r+") as file:
         FAULTS[message](file)
     with pytest.raises(UserError) as refused:
@@ -101,7 +101,7 @@ def test_what_contradicts_itself_is_refused_in_one_line(path: Path, message: str
     assert "\n" not in str(refused.value)
 
 
-def test_half_a_file_and_no_file(path: Path) -> None:
+def test_a_truncated_file_and_no_file(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match="truncated"):
         read(path)

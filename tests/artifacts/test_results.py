@@ -21,7 +21,7 @@ from hpcdd.models.aggregators import RULES
 from hpcdd.mpi.traffic import Traffic
 
 
-def test_traffic_is_that_of_the_rank_with_most_call_by_call_and_byte_by_byte() -> None:
+def test_traffic_is_the_maximum_over_the_ranks_of_calls_and_of_bytes() -> None:
     ranks = [
         {"local": Traffic(0, 0), "gather": Traffic(3, 100)},
         {"local": Traffic(0, 0), "gather": Traffic(1, 900), "telemetry": Traffic(2, 20)},
@@ -53,7 +53,7 @@ def test_one_message_of_one_rank_is_enough_to_show() -> None:
     assert results.traffic_of(ranks, {})["local"] == {"calls": 1, "bytes": 8}
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_json_is_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_json(path, {"a": [1, 2]})
     assert json.loads(path.read_text()) == {"a": [1, 2]}
@@ -70,7 +70,7 @@ def accuracy(base: float) -> dict[str, Any]:
             "dnn": base + 0.05}  # fmt: skip
 
 
-def whole_run(base: float) -> dict[str, Any]:
+def all_strategies(base: float) -> dict[str, Any]:
     """Accuracies with everything that can be trained."""
     parts = {"local": [0.1, 0.1], "average": base - 0.01, "majority": base - 0.02, "log_pool": base - 0.03}
     return {**accuracy(base), "coherent_transfer": base + 0.06, "coherent_scratch": base + 0.07, "global": base + 0.08,
@@ -99,13 +99,13 @@ def assembled(tiny: Path, layout: RankLayout, decomposition: dict[str, Any], **c
         "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
         "bytes_read": [10, 20],
         "memory": [(300, None), (400, 7)],
-        "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is spare
+        "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is idle
     }
     return results.assemble(config, problem, layout, **{**content, **changes}).content()
 
 
 def layout_of(*owned: tuple[int, ...]) -> RankLayout:
-    """The ranks take turns on two hosts."""
+    """The ranks are placed alternately on two hosts."""
     seen: list[int] = []
     made = []
     for rank, subdomains in enumerate(owned):
@@ -125,13 +125,15 @@ def everything(tiny: Path) -> dict[str, Any]:
     """A run with a coarse subdomain that trained all that can be trained, without a gather."""
     per_step = {"calls": 46, "bytes": 98_765, "calls_per_step": 2.0, "bytes_per_step": 4294.13}
     later = ("coherent_transfer", "coherent_scratch", "global")
-    shares = {split: whole_run(base) for split, base in (("train", 0.5), ("validation", 0.3), ("test", 0.4))}
+    rates_by_split = {
+        split: all_strategies(base) for split, base in (("train", 0.5), ("validation", 0.3), ("test", 0.4))
+    }
     return assembled(
         tiny,
         layout_of((0,), (1,), (2,)),
         {"coarse": True},
         parameters={"global": 9000, "local": [2500, 2500, 1234], "dnn": 4321, "coherent": 10_555},
-        accuracy={split: {**its, "local": [0.1, 0.2, 0.34567]} for split, its in shares.items()},
+        accuracy={split: {**rates, "local": [0.1, 0.2, 0.34567]} for split, rates in rates_by_split.items()},
         seconds={**{k: v for k, v in SECONDS.items() if k != "gather"}, **dict.fromkeys(later, 7.5), "record": 1.0},
         communication={**dict.fromkeys(("local", "dnn", "evaluation"), COUNTED), **dict.fromkeys(later, per_step)},
     )
@@ -161,7 +163,7 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert content["startup"] == {"imports": 2.0, "first_step": 3.0}
 
 
-def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:
+def test_results_contain_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:
     assert assembled(tiny, layout_of((0,), (0,), (1,), (1,)), {})["replicas"] == 2
     assert json.loads(json.dumps(everything)) == everything
     assert everything["decomposition"]["coarse"] == [1, 2]
@@ -169,13 +171,13 @@ def test_results_tell_of_replicas_and_the_coarse_subdomain(tiny: Path, everythin
     assert everything["communication"]["global"]["bytes_per_step"] == 4294.13
 
 
-def test_processor_time_is_that_of_all_ranks() -> None:
+def test_cpu_seconds_are_summed_over_all_ranks() -> None:
     ranks = [{"start": 1.0, "local": 2.0}, {"start": 0.5, "local": 3.0, "dnn": 0.25}]
     assert results.summed(ranks) == {"start": 1.5, "local": 5.0, "dnn": 0.25, "total": 6.75}
 
 
 def rows(text: str) -> list[list[str]]:
-    """The rows of the table: words and accuracies."""
+    """The rows of the table: label and accuracies."""
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
 
 
@@ -184,15 +186,15 @@ def test_the_table_of_a_run_that_trained_everything(everything: dict[str, Any]) 
     summary.print_results(Results.model_validate(everything), Path("runs/two-001"), out)
     text = out.getvalue()
     expected = {"local CNN 0": [0.1] * 3, "local CNN 1": [0.2] * 3, "coarse CNN 2": [0.34567] * 3}
-    for words, more in {
+    for label, more in {
         "average probability": 0.02, "majority vote": 0.03, "log-opinion pool": 0.04, "DNN": 0.05,
         "coherent model, by transfer": 0.06, "coherent model, from scratch": 0.07, "global CNN": 0.08,
         "average probability, CNNs after coherent_transfer": -0.01,
         "majority vote, CNNs after coherent_transfer": -0.02,
         "log-opinion pool, CNNs after coherent_transfer": -0.03,
     }.items():  # fmt: skip
-        expected[words] = [base + more for base in (0.5, 0.3, 0.4)]  # train, validation, test
-    assert rows(text) == [[words, *[f"{value:.4f}" for value in values]] for words, values in expected.items()]
+        expected[label] = [base + more for base in (0.5, 0.3, 0.4)]  # train, validation, test
+    assert rows(text) == [[label, *[f"{value:.4f}" for value in values]] for label, values in expected.items()]
     assert "local CNNs 1,234 to 2,500 each, 6,234 in all; DNN 4,321; coherent model 10,555" in text
     assert (
         "local 3.0 to 4.5 per subdomain, dnn 5.0, coherent_transfer 7.5, coherent_scratch 7.5, global 7.5, total 16.0\n"
@@ -211,8 +213,8 @@ def test_the_table_holds_each_local_cnn_and_strategy_with_its_accuracies(content
     text = out.getvalue()
     rows = {"local CNN 0": 0, "local CNN 1": 0.01, "average probability": 0.02, "majority vote": 0.03,
             "log-opinion pool": 0.04, "DNN": 0.05}  # fmt: skip
-    for words, more in rows.items():
-        (row,) = [line for line in text.splitlines() if re.search(rf"│ {words} +│", line)]
+    for label, more in rows.items():
+        (row,) = [line for line in text.splitlines() if re.search(rf"│ {label} +│", line)]
         assert re.findall(r"\d\.\d{4}", row) == [f"{0.5 + more:.4f}", f"{0.4 + more:.4f}"]
     assert "validation" not in text
     assert "tiny: two" in text

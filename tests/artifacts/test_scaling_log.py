@@ -1,4 +1,4 @@
-"""The file of a study: nothing that stands in it is lost, and nothing else is taken for a measurement."""
+"""The file of a scaling study: no measurement is lost, and other content is refused."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
     for repeat in range(3):
         scaling_log.append(path, line(repeat))
     assert scaling_log.read(path) == [line(repeat) for repeat in range(3)]
-    assert [found.key[:4] for found in scaling_log.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
+    assert [stored.key[:4] for stored in scaling_log.read(path)] == [("a", "local", 2, repeat) for repeat in range(3)]
 
 
-def test_the_same_turn_on_another_layout_is_another_measurement() -> None:
+def test_the_same_repeat_on_another_layout_is_another_measurement() -> None:
     one, two = (lines.line(layout={**lines.LAYOUT, "ranks_by_host": hosts}) for hosts in ([2], [1, 1]))
     faster = lines.line(layout={**lines.LAYOUT, "ranks_by_host": [2], "processors": ["Q"]})
     assert len({one.key, two.key, faster.key}) == 3
@@ -48,11 +48,11 @@ def test_two_jobs_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     start = [sys.executable, "-c", program, str(path), str(each)]
     jobs = [subprocess.Popen([*start, job, line(0).model_dump_json()]) for job in "ab"]
     assert [job.wait(LIMIT) for job in jobs] == [0, 0]
-    found = sorted((line.job, line.repeat) for line in scaling_log.read(path))
-    assert found == [(job, n) for job in "ab" for n in range(each)]
+    appended = sorted((line.job, line.repeat) for line in scaling_log.read(path))
+    assert appended == [(job, n) for job in "ab" for n in range(each)]
 
 
-def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
+def test_an_incomplete_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     scaling_log.append(path, line(0))
     whole = path.read_bytes()
@@ -64,18 +64,18 @@ def test_half_a_line_of_a_killed_job_is_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (b"not json\n", ":2 is not a measurement of `hpcdd scale`: Expecting value"),
         (b"{}\n", ":2 is not a measurement of `hpcdd scale` of format 1"),
         (b'{"hpcdd_scaling": 1, "series": "a"}\n', "its field 'phase' is missing or of the wrong type"),
     ],
 )
-def test_something_else_is_refused_and_left_alone(tmp_path: Path, text: bytes, words: str) -> None:
+def test_other_files_are_refused_and_not_changed(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "s.jsonl"
     scaling_log.append(path, line(0))
     path.write_bytes(path.read_bytes() + text)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         scaling_log.read(path)
 
 
@@ -95,7 +95,7 @@ def test_what_no_job_has_written_is_refused(tmp_path: Path, name: str, value: ob
         scaling_log.read(path)
 
 
-def test_what_can_not_be_written_is_found_before_and_nothing_is_left(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_refused_before_measuring_and_nothing_is_left_behind(tmp_path: Path) -> None:
     for wrong in (tmp_path, Path("/proc/none/s.jsonl"), tmp_path / ("n" * 300)):
         with pytest.raises(WriteError, match="can't be written"):
             scaling_log.check_writable(wrong)
@@ -112,8 +112,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert scaling_log.read(tmp_path / "s.jsonl", may_be_missing=True) == []
 
 
-def test_a_line_that_knew_fewer_settings_belongs_to_the_series_of_today(tmp_path: Path) -> None:
-    """What is measured already is not measured again because a setting was added since."""
+def test_a_line_with_fewer_settings_belongs_to_the_series_of_today(tmp_path: Path) -> None:
+    """A setting that was added since does not make measurements be repeated."""
     study, config = ScalingStudy(kind="strong").model_dump(mode="json"), Config(seed=4).model_dump(mode="json")
     today = scaling_log.series(study, config)
     del study["warm_up"], config["decomposition"]["uniform"]
@@ -121,6 +121,6 @@ def test_a_line_that_knew_fewer_settings_belongs_to_the_series_of_today(tmp_path
     for recorded in (config, other):
         series = scaling_log.series(study, recorded)
         scaling_log.append(tmp_path / "s.jsonl", lines.line(study=study, config=recorded, series=series))
-    found = [line.series for line in scaling_log.read(tmp_path / "s.jsonl")]
+    series_of_lines = [line.series for line in scaling_log.read(tmp_path / "s.jsonl")]
     assert scaling_log.series(study, config) != today
-    assert found == [today, scaling_log.series(study, other)]
+    assert series_of_lines == [today, scaling_log.series(study, other)]

@@ -186,7 +186,7 @@ COMMAND_LINES = [
         "command line: --rounds: '0' is not a whole number of 1 or more; see `hpcdd bench io --help`",
     ),
     Row(
-        "widths that are none",
+        "widths that are no numbers",
         ("bench", "coherent", "--widths", "16,x"),
         "command line: --widths: '16,x' is not a comma-separated list of whole numbers of 1 or more; see `hpcdd bench "
         "coherent --help`",
@@ -200,7 +200,7 @@ COMMAND_LINES = [
     Row(
         "headline without a folder",
         ("bench", "headline"),
-        "bench headline: name the folder of its results with --output FOLDER",
+        "command line: the following arguments are required: --output; see `hpcdd bench headline --help`",
     ),
     Row(
         "plan for nobody",
@@ -218,7 +218,7 @@ COMMAND_LINES = [
         "command line: --machines is unknown; did you mean --machine?",
     ),
     Row(
-        "plan on a machine that is none",
+        "plan for an invalid machine",
         ("plan", "-n", "2", "--machine", "m.json"),
         "machine file m.json: host.cores: Field required\n"
         "machine file m.json: host.memory_bytes: Field required\n"
@@ -236,7 +236,7 @@ COMMAND_LINES = [
         text(MACHINE, "m.json"),
     ),
     Row(
-        "bench into a file that is none",
+        "bench into a file of another kind",
         ("bench", "step", "--data.file", "good.h5", "--output", "good.h5"),
         "machine file good.h5: content: Invalid JSON: expected value at line 1 column 1\n"
         "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`",

@@ -176,7 +176,7 @@ CONFIGURATIONS = [
         "c.yaml:1: output is '\\ud800': input should be a valid string, unable to parse raw data as a unicode string",
     ),
     of("output: ''\n", "empty name of the output", "c.yaml:1: output is '': string should have at least 1 character"),
-    of("device: gpu\n", "device that is none", "c.yaml:1: device is 'gpu': input should be 'auto', 'cpu' or 'cuda'"),
+    of("device: gpu\n", "unknown device", "c.yaml:1: device is 'gpu': input should be 'auto', 'cpu' or 'cuda'"),
     of("name: ../up\n", "name that leads outside", "c.yaml:1: name is '../up': use letters, digits and . _ + -"),
     of(
         "decomposition: {grid: [2, 0]}\n",

@@ -21,22 +21,22 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 _WORD = re.compile(r"[A-Za-z][a-z]*(['-][a-z]+)*")
 _REPHRASED = 1 / 3
-"""Share of a message's plain words that may be others: enough to put it better, too little for another message."""
+"""Fraction of a message's plain words that may differ: enough to rephrase it, too little for another message."""
 
 
 def check_message(err: str, folder: Path, row: Row) -> None:
     """Standard error says what a row's message says: to the letter its facts, in most of their words the others."""
     said = normalised(err, folder)
     assert all(line.startswith("hpcdd: ") for line in said.splitlines()), said
-    check_text(said.replace("hpcdd: ", ""), row.message, row.words)
+    check_text(said.replace("hpcdd: ", ""), row.message, row.arguments)
 
 
 def check_text(said: str, expected: str, names: Collection[str] = ()) -> None:
     """One message says what another one says, see :func:`facts`."""
-    stated, words = facts(said, names)
+    stated, plain_words = facts(said, names)
     known_facts, known_words = facts(expected, names)
     assert stated == known_facts, said
-    assert len(known_words - words) <= _REPHRASED * len(known_words), said
+    assert len(known_words - plain_words) <= _REPHRASED * len(known_words), said
 
 
 def facts(text: str, names: Collection[str] = ()) -> tuple[list[str], set[str]]:
@@ -48,17 +48,17 @@ def facts(text: str, names: Collection[str] = ()) -> tuple[list[str], set[str]]:
     >>> facts("c.yaml:2: local.epochs is 0, which is too little; use 1 or more")[0]
     ['c.yaml:2', 'local.epochs', '0', ';', '1', '\\n']
     """
-    found, words = [], set()
+    stated, plain_words = [], set()
     for line in text.splitlines():
         for token in line.split():
             bare = token.lstrip("(").rstrip("),.:;")
             if _WORD.fullmatch(bare) and bare not in names:
-                words.add(bare)
+                plain_words.add(bare)
             elif bare:
-                found.append(bare)
-            found += [";"] * token.endswith(";")
-        found.append("\n")
-    return found, words
+                stated.append(bare)
+            stated += [";"] * token.endswith(";")
+        stated.append("\n")
+    return stated, plain_words
 
 
 def normalised(err: str, folder: Path) -> str:

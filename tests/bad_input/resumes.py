@@ -14,7 +14,7 @@ from hpcdd.runs.run_directory import RunDirectory
 
 from ..parsed import parse
 from .row import Row, folder
-from .runs import full, given
+from .runs import full, training
 
 RESUME = ("train", "--resume")
 
@@ -23,7 +23,7 @@ def run(name: str = "run", *, complete: bool = False, begun: str | None = None, 
     """Makes a run directory as an earlier job has left it: its record, and a folder of the phase that has begun."""
 
     def make() -> None:
-        config, _ = parse(given()[1:])
+        config, _ = parse(training()[1:])
         facts = {"dataset": inspect(Path("good.h5")).fingerprint, "blocks": 16, "device": "cpu"}
         directory = RunDirectory(Path(name))
         for path in (directory.logs, directory.heartbeats):
@@ -70,8 +70,8 @@ def complete_with_another_file() -> None:
         file["train/labels"][:3] = [2, 0, 1]
 
 
-def going_on(*words: str) -> tuple[str, ...]:
-    return ("train", "--resume", "--output", "run", *words)
+def going_on(*options: str) -> tuple[str, ...]:
+    return ("train", "--resume", "--output", "run", *options)
 
 
 RESUMES = [
@@ -95,13 +95,13 @@ RESUMES = [
     ),
     Row(
         "output holds a complete run of other settings",
-        given("--output", "run", "--seed", "5"),
+        training("--output", "run", "--seed", "5"),
         "seed was 0 in run and is 5 now; resume a run with the settings it was started with, or name another --output",
         run(complete=True),
     ),
     Row(
         "output holds a complete run of fewer epochs",
-        given("--output", "run", "--local.epochs", "9", "--coherent.epochs", "9"),
+        training("--output", "run", "--local.epochs", "9", "--coherent.epochs", "9"),
         "output is run, which holds a complete run of fewer local.epochs, coherent.epochs; resume it with --resume, or "
         "name another folder",
         run(complete=True),
@@ -186,22 +186,22 @@ RESUMES = [
     ),
     Row(
         "checkpoints at odd times",
-        given("--checkpoint.every", "often"),
+        training("--checkpoint.every", "often"),
         "command line: checkpoint.every is 'often'; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`",
     ),
     Row(
         "checkpoints every half epoch",
-        given("--checkpoint.every", "0.5 epochs"),
+        training("--checkpoint.every", "0.5 epochs"),
         "command line: checkpoint.every is '0.5 epochs'; write `1 epoch`, `5 epochs`, `10 minutes` or `0.5 minutes`",
     ),
     Row(
         "no time to stall",
-        given("--run.stall_timeout", "0"),
+        training("--run.stall_timeout", "0"),
         "command line: run.stall_timeout is 0: input should be greater than 0",
     ),
     Row(
         "survival where it is not offered",
-        given("--run.survive", "true"),
+        training("--run.survive", "true"),
         "run.survive is true, but this job can't survive the loss of a rank; start it with Open MPI 5 as `mpirun "
         "--with-ft ulfm -n N ...`, or set run.survive false",
     ),

@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         name: of the row.
-        words: behind ``hpcdd``. The current folder holds the dataset file ``good.h5``.
+        arguments: behind ``hpcdd``. The current folder holds the dataset file ``good.h5``.
         message: what stderr says (see :func:`.outcome.check_message`), without the program's name in front of each
             line; FOLDER stands for the current folder, and HOST for the host's name.
         make: makes the wrong files in the current folder.
@@ -36,7 +36,7 @@ class Row:
     """
 
     name: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     message: str
     make: Make = field(default=lambda: None)
     variables: Mapping[str, str] = field(default_factory=dict)

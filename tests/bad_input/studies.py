@@ -70,7 +70,7 @@ STUDIES = [
         text(study("{seed: [0]}", "variants: {quick: {rank: 1, ranks: 0}}\n"), "s.yaml"),
     ),
     Row(
-        "statement on what is no strategy",
+        "hypothesis on an unknown strategy",
         STUDY,
         "s.yaml:3: expect: 'dnn > avrage': avrage is not a strategy; use one of local, average, majority, log_pool, "
         "dnn, coherent_transfer, coherent_scratch, global",

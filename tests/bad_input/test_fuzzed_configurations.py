@@ -41,7 +41,7 @@ PLAUSIBLE = st.fixed_dictionaries(
         for name in Config.model_fields
     },
 )
-PIECES = st.sampled_from(
+FRAGMENTS = st.sampled_from(
     [
         *"{}[]()<>:,&*!|>'\"%@`#-?~\t\n\\\0",
         "<<: *a",
@@ -68,11 +68,11 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def check(content: str | bytes, *words: str) -> None:
-    """A configuration that runs again as it stands, or a UserError."""
+def check(content: str | bytes, *arguments: str) -> None:
+    """The content is a configuration that survives a round trip through YAML, or a UserError."""
     Path("c.yaml").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(UserError):
-        config, _ = parse(["c.yaml", *words])
+        config, _ = parse(["c.yaml", *arguments])
         assert from_yaml(to_yaml(config), "config.yaml") == config.model_copy(update={"output": None})
     assert not Path(SENTINEL).exists()
 
@@ -85,34 +85,34 @@ def test_trees(tree: Any) -> None:
 
 
 @settings(FUZZED, max_examples=300)
-@given(content=st.binary(max_size=60) | st.text(max_size=60) | st.lists(PIECES | TEXTS, max_size=12).map("".join))
+@given(content=st.binary(max_size=60) | st.text(max_size=60) | st.lists(FRAGMENTS | TEXTS, max_size=12).map("".join))
 def test_any_content(content: str | bytes) -> None:
     check(content)
 
 
 @settings(FUZZED, max_examples=300)
-@given(at=st.integers(0, 10_000), cut=st.integers(0, 12), piece=PIECES | TEXTS | st.sampled_from(NAMES))
-def test_a_valid_file_mutated(at: int, cut: int, piece: str) -> None:
+@given(at=st.integers(0, 10_000), cut=st.integers(0, 12), fragment=FRAGMENTS | TEXTS | st.sampled_from(NAMES))
+def test_a_valid_file_mutated(at: int, cut: int, fragment: str) -> None:
     text = QUICKSTART.read_text() + to_yaml(Config(output="x")).replace("name:", "title:", 1)
     at %= len(text)
-    check(text[:at] + piece + text[at + cut :])
+    check(text[:at] + fragment + text[at + cut :])
 
 
-WORDS = (
+ARGUMENTS = (
     st.sampled_from([f"--{name}" for name in FIELDS])
     | st.sampled_from([f"--{name}" for name in [*SECTIONS, "print_config", "zyx"]])
     | st.sampled_from(
         ["2,2", "[2", "{a: 1}", "-1", "1e-3", "-.5", "--", "-", "=", "nan", "null", "true", "*a", "9" * 400]
     )
-    | PIECES
+    | FRAGMENTS
     | TEXTS
 )
 
 
 @settings(FUZZED, max_examples=100)
-@given(words=st.lists(WORDS, max_size=6), option=st.sampled_from(FIELDS), value=WORDS)
-def test_any_command_line(words: list[str], option: str, value: str) -> None:
-    check("{}", *(word for word in words if word not in ("-h", "--help")), f"--{option}={value}")
+@given(arguments=st.lists(ARGUMENTS, max_size=6), option=st.sampled_from(FIELDS), value=ARGUMENTS)
+def test_any_command_line(arguments: list[str], option: str, value: str) -> None:
+    check("{}", *(argument for argument in arguments if argument not in ("-h", "--help")), f"--{option}={value}")
     with contextlib.suppress(UserError):
-        parse([word for word in words if word not in ("-h", "--help")])
+        parse([argument for argument in arguments if argument not in ("-h", "--help")])
     assert not Path(SENTINEL).exists()

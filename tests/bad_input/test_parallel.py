@@ -37,17 +37,17 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ranks, folder = request.param, tmp_path_factory.mktemp("rows")
     folders = [folder / str(number) for number in range(len(ROWS))]
     jobs: list[Job] = []
-    for row, place in zip(ROWS, folders, strict=True):
-        place.mkdir()
-        with contextlib.chdir(place):
+    for row, row_folder in zip(ROWS, folders, strict=True):
+        row_folder.mkdir()
+        with contextlib.chdir(row_folder):
             write_good(Path("good.h5"))
             row.make()
-        jobs.append((ranks, list(row.words), None))
-    before = [snapshot(place) for place in folders]
+        jobs.append((ranks, list(row.arguments), None))
+    before = [snapshot(row_folder) for row_folder in folders]
     codes, errors = run_chain(next(iter(find().values())), folder, jobs, ranks, folders)
-    after = [snapshot(place) for place in folders]
-    found = map(Outcome, folders, before, after, codes, errors)
-    return {row.name: outcome for row, outcome in zip(ROWS, found, strict=True)}
+    after = [snapshot(row_folder) for row_folder in folders]
+    names = [row.name for row in ROWS]
+    return dict(zip(names, map(Outcome, folders, before, after, codes, errors), strict=True))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -77,7 +77,7 @@ def check(mpi: Launcher, row: Row, ranks: int, folder: Path, monkeypatch: pytest
     write_good(Path("good.h5"))
     row.make()
     before = snapshot(folder)
-    process = mpi.start(ranks, ["-m", "hpcdd", *row.words], folder, **row.variables)
+    process = mpi.start(ranks, ["-m", "hpcdd", *row.arguments], folder, **row.variables)
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in row.message.splitlines()]
     rest = process.communicate(timeout=LIMIT)[1]  # Open MPI says that a process has ended with another code than 0

@@ -67,7 +67,7 @@ def test_a_wrong_input(
     write_good(Path("good.h5"))
     row.make()
     before, start = snapshot(tmp_path), time.process_time()
-    exit_code = main.main(row.words)
+    exit_code = main.main(row.arguments)
     assert time.process_time() - start < 60  # CPU seconds; the longest takes one
     check_message(capsys.readouterr().err, tmp_path, row)
     assert exit_code == row.exit_code

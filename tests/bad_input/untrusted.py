@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.prepare.importers.sources import tar_bytes, zip_bytes
 from .row import CODE, Row, text
-from .sources import ARRAYS, CIFAR, IMAGES, PNG, files, given, npy
+from .sources import ARRAYS, CIFAR, IMAGES, PNG, files, npy, preparing
 
 
 class Evil:
@@ -36,58 +36,58 @@ def tar_link(kind: bytes, target: str) -> bytes:
 UNTRUSTED = [
     Row(
         "pickle in an array: npy",
-        given("npy"),
+        preparing("npy"),
         "source/labels.npy holds object, not numbers; pickled objects are never loaded, so save it as plain numbers",
         files({**ARRAYS, "labels.npy": npy([Evil()] * 8)}),
     ),
     Row(
         "pickle in an array: npz",
-        given("npz"),
+        preparing("npz"),
         "source: labels.npy holds object, not numbers; pickled objects are never loaded, so save it as plain numbers",
         text(zip_bytes({**ARRAYS, "labels.npy": npy([Evil()] * 8)}), "source"),
     ),
     Row(
         "pickle that runs code",
-        given("cifar10"),
+        preparing("cifar10"),
         "source/batches.meta is not a batch of a CIFAR Python archive: it asks for __builtin__.exec, which a CIFAR "
         "batch does not need; don't trust it",
         files(CIFAR_FILES),
     ),
     Row(
         "pickle that runs code, in an archive",
-        given("cifar10"),
+        preparing("cifar10"),
         "source/batches.meta is not a batch of a CIFAR Python archive: it asks for __builtin__.exec, which a CIFAR "
         "batch does not need; don't trust it",
         text(tar_bytes(CIFAR_FILES), "source"),
     ),
     Row(
         "tar member that leads outside",
-        given("folder"),
+        preparing("folder"),
         "source has a member named '..', which points outside the archive; don't trust it",
         text(tar_bytes({"ran.png": PNG, "../ran": PNG}), "source"),
     ),
     Row(
         "tar member of an absolute path",
-        given("folder"),
+        preparing("folder"),
         "source has a member named '/tmp', which points outside the archive; don't trust it",
         text(tar_bytes({**IMAGES, "/tmp/ran.png": PNG}), "source"),
     ),
     Row(
         "zip member that leads outside",
-        given("folder"),
+        preparing("folder"),
         "source has a member named 'a/../../ran', which points outside the archive; don't trust it",
         text(zip_bytes({**IMAGES, "a/../../ran": PNG}), "source"),
     ),
     Row(
         "symbolic links in a tar",
-        given("folder"),
+        preparing("folder"),
         "source/a/0.png is a symbolic link to ../../good.h5, which points outside the archive; pack it again with "
         "links followed (tar --dereference); repair or remove it, or skip bad files with --skip-bad",
         text(tar_link(tarfile.SYMTYPE, "../../good.h5"), "source"),
     ),
     Row(
         "hard links in a tar",
-        given("folder"),
+        preparing("folder"),
         "source/a/0.png is a hard link to /etc/passwd, which is not in the archive; pack it again with links followed "
         "(tar --dereference); repair or remove it, or skip bad files with --skip-bad",
         text(tar_link(tarfile.LNKTYPE, "/etc/passwd"), "source"),

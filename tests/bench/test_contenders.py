@@ -1,4 +1,4 @@
-"""Contenders of the benchmarks are treated alike."""
+"""Contenders of the benchmarks are treated identically."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def test_the_making_of_networks_counts(
 
     monkeypatch.setattr(contenders, maker, slowly)
     headline.run(communicator.world(), Config.model_validate(content), tmp_path)
-    found = Headline.model_validate_json((tmp_path / "headline.json").read_bytes())
-    assert found.curves[contender][0].seconds > SECONDS  # type: ignore[index]
+    curves = Headline.model_validate_json((tmp_path / "headline.json").read_bytes()).curves
+    assert curves[contender][0].seconds > SECONDS  # type: ignore[index]

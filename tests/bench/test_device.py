@@ -10,6 +10,7 @@ import pytest
 from hpcdd.artifacts import device_file
 from hpcdd.bench import device
 from hpcdd.core.errors import UserError
+from hpcdd.core.files import read_json
 from hpcdd.report import reports
 
 
@@ -21,16 +22,16 @@ def test_one_command_gives_one_file_and_one_page(
     monkeypatch.setattr(device, "CASES", tuple(dataclasses.replace(case, batch=16) for case in device.CASES))
     device.run("cpu", tmp_path / "device", rounds=2, steps=2)
     reports.write([tmp_path / "device"])
-    found = device_file.read(tmp_path / "device")
-    assert (found.kind, found.tests.failed) == ("cpu", 0), found.tests.output
-    assert found.tests.passed > 5
-    ways = {(way.case, way.way, way.cnns) for way in found.measurements}
-    assert {case for case, _, _ in ways} == {case.words for case in device.CASES}
-    assert len(ways) == len(found.measurements)
-    assert all(0 < way.factor[0] <= way.factor[2] for way in found.measurements)
-    assert any("torch.compile" in line for line in found.left_out)
+    report = read_json(tmp_path / "device" / device_file.NAME, device_file.DeviceReport)
+    assert (report.kind, report.tests.failed) == ("cpu", 0), report.tests.output
+    assert report.tests.passed > 5
+    ways = {(way.case, way.way, way.cnns) for way in report.measurements}
+    assert {case for case, _, _ in ways} == {case.label for case in device.CASES}
+    assert len(ways) == len(report.measurements)
+    assert all(0 < way.factor[0] <= way.factor[2] for way in report.measurements)
+    assert any("torch.compile" in line for line in report.left_out)
     page = (tmp_path / "device/report.html").read_text()
-    assert all(case.words in page for case in device.CASES)
+    assert all(case.label in page for case in device.CASES)
     assert "results: " in capsys.readouterr().out
 
 
@@ -43,7 +44,7 @@ def test_nothing_is_overwritten_and_no_gpu_is_made_up(tmp_path: Path, monkeypatc
         device.run("cuda", tmp_path / "new", rounds=1, steps=1)
 
 
-def test_tests_that_fail_or_are_not_there_are_told(tmp_path: Path) -> None:
+def test_tests_that_fail_or_are_not_there_are_reported(tmp_path: Path) -> None:
     assert "is not a checkout" in device.run_tests("cpu", tmp_path).reason
     folder = tmp_path / "tests/device"
     folder.mkdir(parents=True)
@@ -52,7 +53,19 @@ def test_tests_that_fail_or_are_not_there_are_told(tmp_path: Path) -> None:
         "import pytest\npytestmark = pytest.mark.device\ndef test_a(): pass\ndef test_b(): assert 0\n"
         "@pytest.mark.skip\ndef test_c(): pass\n"
     )
-    found = device.run_tests("cpu", tmp_path)
-    assert (found.passed, found.failed, found.skipped) == (1, 1, 1)
+    tests = device.run_tests("cpu", tmp_path)
+    assert (tests.passed, tests.failed, tests.skipped) == (1, 1, 1)
     (folder / "test_it.py").write_text("import nothing_of_that_name\n")
     assert device.run_tests("cpu", tmp_path).failed == 1
+
+
+def test_a_missing_pytest_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python then prints nothing but an error, and exits with 1 as pytest does for tests that fail."""
+    (tmp_path / "tests/device").mkdir(parents=True)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho No module named pytest >&2\nexit 1\n")
+    python.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(python))
+    tests = device.run_tests("cpu", tmp_path)
+    assert (tests.passed, tests.failed) == (0, 1)
+    assert "No module named pytest" in tests.output

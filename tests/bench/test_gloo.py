@@ -41,8 +41,8 @@ def test_the_group_and_its_variable_are_gone_behind_it(before: str | None, monke
         monkeypatch.delenv(VARIABLE, raising=False)
     else:
         monkeypatch.setenv(VARIABLE, before)
-    with torch_group(communicator.world()) as found:
-        assert str(found) == "lo (root: 127.0.0.1)"
+    with torch_group(communicator.world()) as network:
+        assert str(network) == "lo (root: 127.0.0.1)"
         values = torch.ones(3)
         torch.distributed.all_reduce(values)
         assert values.tolist() == [1.0] * 3

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hpcdd.artifacts import headline_file
+from hpcdd.artifacts.documents import write_document
 from hpcdd.artifacts.headline_file import CurvePoint, Headline
 from hpcdd.bench import headline
 from hpcdd.bench.stopwatch import Stopwatch, slowest
@@ -28,7 +29,7 @@ def content(tiny: Path) -> dict[str, Any]:
     return {
         "data": {"file": str(tiny)},
         "decomposition": {"grid": [1, 2], "coarse": True},
-        "augmentation": {"mirror": [1], "shift": 1},
+        "augmentation": {"flip": [1], "translate": 1},
         "model": {"name": "vgg2", "width": 8, "local_width": 8},
         "local": {"epochs": 2, "batch_size": 30},
         "aggregation": {"epochs": EPOCHS["dnn"], "batch_size": 30, "hidden": [16]},
@@ -38,14 +39,14 @@ def content(tiny: Path) -> dict[str, Any]:
 
 
 def test_times_are_read_off_the_curves() -> None:
-    found = made(**{"global": [0.6, 0.72, 0.81, 0.79], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
-    assert found.thresholds == [0.7, 0.75, 0.8]
-    assert found.times() == [
+    measured = made(**{"global": [0.6, 0.72, 0.81, 0.79], "dnn": [0.5, 0.71], "coherent_transfer": [0.69, 0.8]})
+    assert measured.thresholds == [0.7, 0.75, 0.8]
+    assert measured.times() == [
         ["0.70", "20.0", "20.0", "20.0", "1.00"],
         ["0.75", "30.0", "-", "40.0", "0.75"],
         ["0.80", "30.0", "-", "40.0", "0.75"],
     ]
-    assert found.ends()[0] == ["global CNN, DDP", "4", "40.0", "0.7900"]
+    assert measured.ends()[0] == ["global CNN, DDP", "4", "40.0", "0.7900"]
     assert made(**{"global": [0.69], "dnn": [0.1], "coherent_transfer": [0.2]}).times() == []
     seven_of_ten = made(**{"global": [0.699999988], "dnn": [0.1], "coherent_transfer": [0.2]})
     assert seven_of_ten.times() == [["0.70", "10.0", "-", "-", "-"]]
@@ -64,7 +65,7 @@ def test_the_clock_stops_for_evaluations_alone(clock: Clock) -> None:
     hooks = watch.hooks(points)
     with hooks.evaluation():
         clock.wait(2)
-    watch.together()
+    watch.synchronize()
     assert watch.seconds == pytest.approx(0.5)
     assert slowest(world, [CurvePoint(epoch=1, seconds=2, accuracy=0.5)]) == [
         CurvePoint(epoch=1, seconds=2, accuracy=0.5)
@@ -76,19 +77,19 @@ def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_pa
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     done = mpi.hpcdd(2, ["bench", "headline", "c.yaml", "--output", "out"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    found = Headline.model_validate_json((tmp_path / "out" / headline_file.NAME).read_bytes())
-    assert {name: [point.epoch for point in points] for name, points in found.curves.items()} == {
+    written = Headline.model_validate_json((tmp_path / "out" / headline_file.NAME).read_bytes())
+    assert {name: [point.epoch for point in points] for name, points in written.curves.items()} == {
         name: list(range(1, epochs + 1)) for name, epochs in EPOCHS.items()
     }
-    for contender in found.curves:
-        seconds = [point.seconds for point in found.way(contender)]
+    for contender in written.curves:
+        seconds = [point.seconds for point in written.full_curve(contender)]
         assert seconds[0] > 0
         assert seconds == sorted(set(seconds))
     # By guessing 0.33; a test split of noise with stripes is learnt within an epoch or two.
-    assert max(point.accuracy for point in found.curves["global"]) > 0.6
-    assert found.curves["coherent_transfer"][-1].accuracy > 0.8
-    assert [place[3] for place in found.places] == [1, 2]
-    assert found.config["augmentation"].items() >= {"mirror": [1], "shift": 1}.items()
+    assert max(point.accuracy for point in written.curves["global"]) > 0.6
+    assert written.curves["coherent_transfer"][-1].accuracy > 0.8
+    assert [subdomains for *_, subdomains in written.places] == [1, 2]
+    assert written.config["augmentation"].items() >= {"flip": [1], "translate": 1}.items()
     for name in ("local CNNs and DNN", "coherent model, by transfer", "global CNN, DDP"):
         assert name in done.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {headline_file.NAME, "report.html", "figures"}
@@ -96,7 +97,7 @@ def test_curves_of_all_contenders(content: dict[str, Any], mpi: Launcher, tmp_pa
 
 
 def test_a_result_is_not_overwritten(content: dict[str, Any], tmp_path: Path) -> None:
-    headline_file.write(tmp_path, made(**{"global": [0.5], "dnn": [0.5], "coherent_transfer": [0.5]}))
+    write_document(tmp_path / headline_file.NAME, made(**{"global": [0.5], "dnn": [0.5], "coherent_transfer": [0.5]}))
     with pytest.raises(UserError, match=f"{tmp_path} already holds headline.json, which is not overwritten"):
         headline._begin(Config.model_validate(content), tmp_path)
 

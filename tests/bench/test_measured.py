@@ -1,4 +1,4 @@
-"""`bench step` and `bench collectives` as a user runs them, and what `plan` makes of their file beside a run."""
+"""`bench step` and `bench collectives` as a user runs them, and what `plan` makes of their file compared with a run."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outputs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What both benchmarks print; under "file" the path of the machine file that they share."""
     folder = tmp_path_factory.mktemp("machine")
-    found = {"file": str(folder / "machine.json")}
-    for what, words in {"step": ["--steps", "5"], "collectives": []}.items():
+    printed = {"file": str(folder / "machine.json")}
+    for what, options in {"step": ["--steps", "5"], "collectives": []}.items():
         done = next(iter(find().values())).hpcdd(
-            RANKS, ["bench", what, config, "--rounds", "1", *words, "--output", found["file"]], folder
+            RANKS, ["bench", what, config, "--rounds", "1", *options, "--output", printed["file"]], folder
         )
         assert (done.returncode, done.stderr) == (0, "")
-        found[what] = done.stdout
-    return found
+        printed[what] = done.stdout
+    return printed
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def machine(outputs: dict[str, str]) -> Machine:
     return machine_file.load(Path(outputs["file"]))
 
 
-def test_every_piece_of_work_is_measured_alone_and_by_all_ranks(machine: Machine, outputs: dict[str, str]) -> None:
+def test_every_kind_of_work_is_measured_on_one_and_on_all_ranks(machine: Machine, outputs: dict[str, str]) -> None:
     for busy in (1, 2):
-        found = {(step.kind, step.batch, step.summands) for step in machine.steps if step.busy == busy}
-        assert found == {
+        measured = {(step.kind, step.batch, step.summands) for step in machine.steps if step.busy == busy}
+        assert measured == {
             ("cnn", 50, 1), ("cnn", 12, 1), ("evaluation", 50, 1), ("dnn", 50, 1),
             ("head", 50, 1), ("head", 50, 2), ("head", 12, 1),
         }  # fmt: skip
@@ -75,10 +75,10 @@ def test_every_piece_of_work_is_measured_alone_and_by_all_ranks(machine: Machine
     assert whole / part == pytest.approx(50 / 12)
     assert outputs["step"].count("vgg2 of width 16 on 1 x 12 x 6 uint8, 3 classes") == 2 * 3 + 1
     assert outputs["step"].count("plain / hpcdd") == 1
-    assert len(re.findall(r"\n  2 of them together .* one after the other .* ratio ", outputs["step"])) == 1
+    assert len(re.findall(r"\n  2 of them batched .* one after the other .* ratio ", outputs["step"])) == 1
 
 
-def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Machine, outputs: dict[str, str]) -> None:
+def test_every_collective_is_compared_with_a_bare_one_and_fitted(machine: Machine, outputs: dict[str, str]) -> None:
     for name in COLLECTIVES:
         sizes = {point.size for point in machine.collectives if point.collective == name}
         assert sizes >= set(LADDER[:-1])
@@ -86,9 +86,9 @@ def test_every_collective_is_measured_beside_a_bare_one_and_fitted(machine: Mach
         assert fit.points >= len(LADDER) - 1
         assert fit.latency + fit.seconds_per_byte > 0
     message = 8 * (50 * 32 + 1)
-    (own,) = (p for p in machine.collectives if (p.collective, p.size) == ("allreduce", message))
-    assert (own.ranks, own.hosts) == (RANKS, 1)
-    assert min(own.seconds[0], own.bare[0]) > 0
+    (point,) = (p for p in machine.collectives if (p.collective, p.size) == ("allreduce", message))
+    assert (point.ranks, point.hosts) == (RANKS, 1)
+    assert min(point.seconds[0], point.bare[0]) > 0
     assert f"{message:,}" in outputs["collectives"]
     assert "the sum over the subdomains" in outputs["collectives"]
 
@@ -104,7 +104,7 @@ def test_the_plan_is_of_the_size_of_a_run(machine: Machine, config: Path, tmp_pa
     layout = overview.layout_of(settings, workload.problem, machine, RANKS, None, 1)
     assert machine.runtime_bytes is not None
     memories = Memories(workload, RANKS, machine.runtime_bytes)
-    planned = [memories.of(place.subdomains, "memory", is_root=place.rank == 0).total for place in layout.places]
+    planned = [memories.of(p.subdomains, "memory", is_root=p.rank == 0).total for p in layout.placements]
     assert planned == pytest.approx(results["memory"], rel=0.3)
     clock = Clock(machine, workload, 1, overview.most_on_a_host(layout))
     phases = {phase.name: phase for phase in PlannedCosts(clock).phases(RANKS)}

@@ -1,4 +1,4 @@
-"""A local CNN's step beside that of a plain loop: both do the same work, interleaved."""
+"""A local CNN's step compared with that of a plain loop: both do the same work, interleaved."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_turns_are_measured_and_the_parts_add_up(config: Config, monkeypatch: py
     monkeypatch.setattr(plain_loop.PlainLoop, "step", lambda self: (order.append("plain"), theirs(self))[1])
     problem = build_problem(config)
     samples = problem.read(BoxReader(problem.info.path), [1], "cpu")[1]["train"]
-    found = plain_loop.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)
+    comparison = plain_loop.compare(config, problem, 1, samples, "cpu", ROUNDS, STEPS)
     assert order[: 2 * STEPS * (ROUNDS + 1)] == (["hpcdd"] * STEPS + ["plain"] * STEPS) * (ROUNDS + 1)
-    assert len(found.ours) == len(found.plain) == ROUNDS
-    assert min(*found.ours, *found.plain) > 0
-    assert list(found.parts) == [*step_timing.PARTS, "bookkeeping"]
-    assert min(found.parts.values()) > 0
-    assert "plain / hpcdd" in str(found)
+    assert len(comparison.ours) == len(comparison.plain) == ROUNDS
+    assert min(*comparison.ours, *comparison.plain) > 0
+    assert list(comparison.parts) == [*step_timing.PARTS, "bookkeeping"]
+    assert min(comparison.parts.values()) > 0
+    assert "plain / hpcdd" in str(comparison)
 
 
-def test_the_plain_network_starts_alike_with_torchs_layers(config: Config) -> None:
+def test_the_plain_network_starts_identically_with_torchs_layers(config: Config) -> None:
     problem = build_problem(config)
     ours, theirs = (plain_loop._network(config, problem, 0, "cpu", torchs=torchs) for torchs in (False, True))
     kinds = [{type(m) for m in network.modules() if isinstance(m, nn.Dropout)} for network in (ours, theirs)]

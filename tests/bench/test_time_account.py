@@ -33,11 +33,11 @@ def test_entries_exclude_each_other_and_add_up(clock: Clock) -> None:
                 clock.wait(PAUSE)
     whole = account.end()
     assert whole == pytest.approx(sum(account.seconds.values()))
-    found = account.by_category()
-    assert tuple(found) == CATEGORIES
-    assert sum(found.values()) == pytest.approx(whole)
+    by_category = account.by_category()
+    assert tuple(by_category) == CATEGORIES
+    assert sum(by_category.values()) == pytest.approx(whole)
     expected = {"forward": 2, "evaluation": 1, "waiting": 4, "checkpoints": 4, "reading": 1, "bookkeeping": 1}
-    for name, seconds in found.items():
+    for name, seconds in by_category.items():
         assert seconds == pytest.approx(expected.get(name, 0) * PAUSE), name
     assert account.steps_by_phase() == {"local": pytest.approx(6 * PAUSE)}
     assert account.by_phase()["local"] == pytest.approx(account.ends["local"] - account.ends["read"])

@@ -47,13 +47,13 @@ def test_both_sides_learn_the_same_and_nothing_is_left(content: dict[str, Any], 
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
     lines = {line[:22].strip(): _numbers(line[22:]) for line in done.stdout.splitlines()}
     rows = {name: lines[name] for name in ("whole", *whole_run.ROWS, "all else")}
-    for place in (0, 3):  # the medians of hpcdd and of the plain script
-        parts = [found[place] for name, found in rows.items() if name != "whole"]
-        assert 0 < max(parts) < rows["whole"][place] < 60
-        assert sum(parts) == pytest.approx(rows["whole"][place], rel=0.3, abs=0.1)
-    shares = dict(re.findall(r"(\w+) (\d+\.\d)%", done.stdout))
-    assert tuple(shares) == CATEGORIES
-    assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.6)
+    for column in (0, 3):  # the medians of hpcdd and of the plain script
+        parts = [numbers[column] for name, numbers in rows.items() if name != "whole"]
+        assert 0 < max(parts) < rows["whole"][column] < 60
+        assert sum(parts) == pytest.approx(rows["whole"][column], rel=0.3, abs=0.1)
+    fractions = dict(re.findall(r"(\w+) (\d+\.\d)%", done.stdout))
+    assert tuple(fractions) == CATEGORIES
+    assert sum(map(float, fractions.values())) == pytest.approx(100, abs=0.6)
     (over_steps,) = re.findall(r"run / sum of its steps (\d\.\d{3})", done.stdout)
     assert float(over_steps) > 1
     for what in ("DNN", "coherent model"):
@@ -64,18 +64,18 @@ def test_both_sides_learn_the_same_and_nothing_is_left(content: dict[str, Any], 
 
 
 def test_the_sum_over_ranks_has_the_gradient_of_one_model() -> None:
-    own, others = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
-    own.requires_grad_()
+    summand, others = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    summand.requires_grad_()
 
     class Ranks:
         def Allreduce(self, values: npt.NDArray[np.float32], result: npt.NDArray[np.float32]) -> None:  # noqa: N802
             result[...] = values + others.numpy()
 
-    total = plain_script._SumOverRanks.apply(own, Ranks())  # type: ignore[no-untyped-call]
+    total = plain_script._SumOverRanks.apply(summand, Ranks())  # type: ignore[no-untyped-call]
     (total**3).sum().backward()
-    assert torch.equal(total, own + others)
-    assert own.grad is not None
-    assert torch.allclose(own.grad, 3 * (own + others).detach() ** 2)
+    assert torch.equal(total, summand + others)
+    assert summand.grad is not None
+    assert torch.allclose(summand.grad, 3 * (summand + others).detach() ** 2)
 
 
 def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
@@ -92,8 +92,8 @@ def test_it_reads_what_a_run_reads(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"augmentation": {"shift": 1}}, "the plain script does not support augmentation; leave it out"),
-        ({"augmentation": {"mirror": [1]}}, "the plain script does not support augmentation; leave it out"),
+        ({"augmentation": {"translate": 1}}, "the plain script does not support augmentation; leave it out"),
+        ({"augmentation": {"flip": [1]}}, "the plain script does not support augmentation; leave it out"),
         ({"augmentation": {"cutout": 2}}, "the plain script does not support augmentation; leave it out"),
         ({"local": {"early_stopping": 2}}, "the plain script does not support local.early_stopping; leave it out"),
         ({"coherent": {"ema": 0.5}}, "the plain script does not support coherent.ema; leave it out"),
@@ -111,9 +111,9 @@ def test_what_the_script_cannot_do_is_refused(
 ) -> None:
     config = Config.model_validate(content | change)
     if message is None:
-        whole_run._pose(config, 1)
+        whole_run._begin(config, 1)
         with pytest.raises(UserError, match="supports neither replicas nor idle ranks; use at most 1"):
-            whole_run._pose(config, 2)
+            whole_run._begin(config, 2)
     else:
         with pytest.raises(UserError, match=f"^bench train: {message}"):
-            whole_run._pose(config, 1)
+            whole_run._begin(config, 1)

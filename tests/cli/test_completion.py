@@ -39,7 +39,7 @@ def completed(folder: Path, line: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "completions"),
     [
         ("hpcdd ", list(COMMANDS)),
         ("hpcdd ev", ["evaluate"]),
@@ -59,8 +59,8 @@ def completed(folder: Path, line: str) -> list[str]:
         ("mpirun -n 4 hpcdd train --local.ba", ["--local.batch-size"]),
     ],
 )
-def test_bash_completes(folder: Path, line: str, words: list[str]) -> None:
-    assert completed(folder, line) == words
+def test_bash_completes(folder: Path, line: str, completions: list[str]) -> None:
+    assert completed(folder, line) == completions
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")

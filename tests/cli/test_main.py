@@ -22,9 +22,9 @@ from ..waiting import LIMIT
 HELP = [["--help"], ["-h"], *[[word, "--help"] for word in COMMANDS], ["prepare", "nifti", "-h"], ["bench", "io", "-h"]]
 
 
-def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def hpcdd(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "hpcdd", *words],
+        [sys.executable, "-m", "hpcdd", *arguments],
         cwd=cwd,
         env={**os.environ, **variables},
         capture_output=True,
@@ -34,30 +34,30 @@ def hpcdd(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.
     )
 
 
-@pytest.mark.parametrize("words", HELP, ids=" ".join)
-def test_help(words: list[str]) -> None:
-    done = hpcdd(*words)
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
+def test_help(arguments: list[str]) -> None:
+    done = hpcdd(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.match("usage: (mpirun -n N )?hpcdd", done.stdout)
     assert "example" in done.stdout
 
 
 @pytest.mark.bench
-@pytest.mark.parametrize("words", HELP, ids=" ".join)
-def test_help_is_quick(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
+def test_help_is_quick(arguments: list[str]) -> None:
     """By its own CPU time, which is to be half a second: printed, and far from what importing torch takes."""
     seconds = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        hpcdd(*words)
+        hpcdd(*arguments)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    print(f"hpcdd {' '.join(words)}: {min(seconds):.2f} CPU seconds")
+    print(f"hpcdd {' '.join(arguments)}: {min(seconds):.2f} CPU seconds")
     assert min(seconds) < 10
 
 
-@pytest.mark.parametrize("words", [*HELP, ["--version"], ["trian"]], ids=" ".join)
-def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [*HELP, ["--version"], ["trian"]], ids=" ".join)
+def test_commands_without_training_import_neither_torch_nor_mpi(arguments: list[str]) -> None:
     program = (
         "import sys\n"
         "from hpcdd.cli.main import main\n"
@@ -67,7 +67,7 @@ def test_commands_without_training_import_neither_torch_nor_mpi(words: list[str]
         "    pass\n"
         "print('imported:', *sorted({'torch', 'mpi4py', 'hpcdd.cli.main'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "imported: hpcdd.cli.main"
 
 
@@ -92,18 +92,18 @@ def test_a_module_on_the_path_that_hides_another_is_named(tmp_path: Path, name: 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_name_that_the_terminal_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
-    words = ["prepare", "phantom", "x.h5", "--samples", "20", "--size", "8", "8", "8", "--name", "車"]
-    done = hpcdd(*words, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    arguments = ["prepare", "phantom", "x.h5", "--samples", "20", "--size", "8", "8", "8", "--name", "車"]
+    done = hpcdd(*arguments, cwd=tmp_path, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\u8eca" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_its_report_whatever_the_terminal_lacks(tmp_path: Path) -> None:
+def test_a_run_ends_with_its_report_on_a_terminal_of_any_encoding(tmp_path: Path) -> None:
     write_dataset(tmp_path / "x.h5", {"train": make_split(60), "test": make_split(30)}, name="車", class_names="aé車")
-    words = ["--data.file", "x.h5", "--model.name", "vgg1", "--model.width", "4", "--local.epochs", "1"]
-    words += ["--local.batch-size", "16", "--coherent.epochs", "1", "--coherent.batch-size", "16", "--output", "run"]
-    done = hpcdd("train", *words, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    arguments = ["--data.file", "x.h5", "--model.name", "vgg1", "--model.width", "4", "--local.epochs", "1"]
+    arguments += ["--local.batch-size", "16", "--coherent.epochs", "1", "--coherent.batch-size", "16"]
+    done = hpcdd("train", *arguments, "--output", "run", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run/report.html").exists()
 
@@ -115,7 +115,7 @@ def test_version() -> None:
 
 def test_the_help_names_every_command_and_exit_code() -> None:
     text = hpcdd("--help").stdout
-    for words in (
+    for entry in (
         "  train ",
         "  prepare ",
         "  bench ",
@@ -127,13 +127,13 @@ def test_the_help_names_every_command_and_exit_code() -> None:
         "  75   stopped cleanly",
         "  130  Ctrl-C",
     ):
-        assert words in text
+        assert entry in text
 
 
-@pytest.mark.parametrize("words", [*HELP, ["bench", "io"], ["--version"], ["info"], ["zzz"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*HELP, ["bench", "io"], ["--version"], ["info"], ["zzz"]], ids=" ".join)
 @pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD"])
-def test_under_mpirun_one_process_is_enough_for_what_needs_no_mpi(words: list[str], kind: str) -> None:
-    done = hpcdd(*words, **{f"{kind}_RANK": "1", f"{kind}_SIZE": "2"})
+def test_under_mpirun_one_process_is_enough_for_what_needs_no_mpi(arguments: list[str], kind: str) -> None:
+    done = hpcdd(*arguments, **{f"{kind}_RANK": "1", f"{kind}_SIZE": "2"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -213,7 +213,7 @@ def test_without_a_command_options_are_those_of_train(tmp_path: Path) -> None:
     assert done.stderr.startswith("hpcdd: command line: local.epochs is 0")
 
 
-def test_print_config_is_yaml_that_runs_again(tmp_path: Path) -> None:
+def test_print_config_is_yaml_that_can_be_run(tmp_path: Path) -> None:
     done = hpcdd("train", "--print-config", "--local.epochs", "3", "--output", "x", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     config = from_yaml(done.stdout, "stdout")
@@ -232,22 +232,22 @@ def test_bench_io_prints_all_layouts_and_needs_no_mpi(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["bench", "io", "nowhere.yaml"], "configuration nowhere.yaml can't be read"),
         (["bench", "io", "--decomposition.grid", "2,2,2"], "decomposition.grid is [2, 2, 2], with 3 axes"),
     ],
 )
-def test_mistakes_of_bench_io(words: list[str], message: str) -> None:
-    done = hpcdd(*words)
+def test_mistakes_of_bench_io(arguments: list[str], message: str) -> None:
+    done = hpcdd(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plan", "-n", "2"]], ids=["help", "tables"])
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "-n", "2"]], ids=["help", "tables"])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(arguments: list[str]) -> None:
     """As `hpcdd --help | head -1` does."""
-    command = [sys.executable, "-m", "hpcdd", *words]
+    command = [sys.executable, "-m", "hpcdd", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()

@@ -88,7 +88,7 @@ def test_what_all_have_agreed_on_root_reports_once(
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("error", "code", "words"),
+    ("error", "code", "message"),
     [
         (UserError("no such module"), 2, ": no such module\n"),
         (WriteError("full"), 74, ": full\n"),
@@ -97,18 +97,18 @@ def test_what_all_have_agreed_on_root_reports_once(
     ],
     ids=repr,
 )
-def test_a_mistake_that_one_rank_has_met_ends_the_job_with_its_words(
+def test_a_mistake_on_one_rank_ends_the_job_with_its_message(
     job: Callable[[int, BaseException], int],
     rank: int,
     error: BaseException,
     code: int,
-    words: str,
+    message: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert job(rank, error) == -code
     said = capfd.readouterr().err
     assert said.startswith(f"hpcdd: rank {rank} of 2 on ")
-    assert said.endswith(words)
+    assert said.endswith(message)
     assert said.count("\n") == 1
 
 
@@ -135,16 +135,16 @@ def test_what_a_group_of_ranks_has_agreed_on_is_one_ranks_matter_to_the_job(
 def test_the_agreements_say_that_they_are_some() -> None:
     comm = world()
 
-    def wrong() -> None:
+    def fail() -> None:
         raise WriteError("full")
 
     for agreement in (comm.on_root, comm.on_all):
         with pytest.raises(WriteError) as caught:
-            agreement(wrong)
+            agreement(fail)
         assert caught.value.agreed == comm.size == 1
-    found = agreed([None, (UserError, "odd", False), None])
-    assert found is not None
-    assert (found.agreed, str(found)) == (3, "odd (rank 1)")
+    error = agreed([None, (UserError, "odd", False), None])
+    assert error is not None
+    assert (error.agreed, str(error)) == (3, "odd (rank 1)")
     assert UserError("odd").agreed == 0
 
 

@@ -25,8 +25,8 @@ def test_every_field_has_an_option_with_hyphens() -> None:
 @pytest.mark.parametrize("name", [name for name in FIELDS if "_" in name])
 def test_both_spellings_of_a_field_mean_the_same(name: str) -> None:
     section, _, key = name.rpartition(".")
-    for words in ([f"--{name}", "null"], [f"--{name}=null"], [f"--{name.replace('_', '-')}", "null"]):
-        tree = train.request(words).overrides.tree
+    for arguments in ([f"--{name}", "null"], [f"--{name}=null"], [f"--{name.replace('_', '-')}", "null"]):
+        tree = train.request(arguments).overrides.tree
         assert (tree[section] if section else tree) == {key: None}
 
 
@@ -43,7 +43,7 @@ def test_only_the_name_of_an_option_is_respelled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["train", "--outptu", "x"], "--outptu is unknown; did you mean --output?"),
         (["train", "--local.batch_sise", "8"], "--local.batch_sise is unknown; did you mean --local.batch-size?"),
@@ -66,10 +66,14 @@ def test_only_the_name_of_an_option_is_respelled() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_is_mistyped(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("c.yaml").write_text("kind: strong\n" if words[0] == "scale" else "matrix: {seed: [0]}\n")
-    assert main(words) == 2
+    Path("c.yaml").write_text("kind: strong\n" if arguments[0] == "scale" else "matrix: {seed: [0]}\n")
+    assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"hpcdd: command line: {message}")

@@ -32,10 +32,10 @@ def test_the_help_of_a_kind_has_its_options_and_an_example(kind: str, capsys: py
     "command", [example for importer in IMPORTERS.values() for example in importer.EXAMPLES], ids=lambda c: c[14:45]
 )
 def test_examples_are_understood(command: str) -> None:
-    program, first, *words = shlex.split(re.sub(r"   \(.*\)$", "", command))
+    program, first, *arguments = shlex.split(re.sub(r"   \(.*\)$", "", command))
     assert (program, first) == ("hpcdd", "prepare")
-    request = prepare.request(words)
-    assert request.kind == words[0]
+    request = prepare.request(arguments)
+    assert request.kind == arguments[0]
     assert request.out.suffix == ".h5"
 
 
@@ -47,7 +47,7 @@ def test_commands_of_the_documentation_are_understood() -> None:
         assert prepare.request(shlex.split(command)).out.suffix == ".h5"
 
 
-def test_the_options_of_a_kind_are_told_apart() -> None:
+def test_the_options_of_a_kind_are_separated() -> None:
     request = prepare.request(["nifti", "ct", "out.h5", "--window", "-600", "1500", "--size", "4", "5", "6"])
     assert request.options == {"window": [-600.0, 1500.0], "size": [4, 5, 6]}
     assert (request.source, request.out) == (Path("ct"), Path("out.h5"))
@@ -56,7 +56,7 @@ def test_the_options_of_a_kind_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["cifar"], "command line: 'cifar' is not a kind of source; did you mean cifar10?"),
         (["folders", "a", "b"], "'folders' is not a kind of source; did you mean folder?"),
@@ -71,7 +71,7 @@ def test_the_options_of_a_kind_are_told_apart() -> None:
         (["idx", "a", "b.h5", "c.h5"], "'c.h5' is one argument too many"),
     ],
 )
-def test_what_is_mistyped(words: list[str], message: str) -> None:
+def test_what_is_mistyped(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        prepare.request(words)
+        prepare.request(arguments)
     assert message in str(caught.value)

@@ -56,25 +56,25 @@ def test_a_trained_dnn_goes_on_with_what_it_has_seen(aggregation: str, coherent:
 
 def test_a_contradiction_between_sections_stands_at_its_line() -> None:
     text = "aggregation: {features: probabilities}\ncoherent:\n  {epochs: 3,\n  features: logits, dnn_start: trained}"
-    (found,) = mistakes(text)
-    assert found.startswith("c.yaml:4: coherent.")
-    assert "(aggregation.features)" in found
-    assert "'logits'" in found
+    (contradiction,) = mistakes(text)
+    assert contradiction.startswith("c.yaml:4: coherent.")
+    assert "(aggregation.features)" in contradiction
+    assert "'logits'" in contradiction
     text = "model:\n  name: resnet20\ncoherent:\n  epochs: 3\n  dropout_scale: 0.5\n"
     assert mistakes(text) == ["c.yaml:5: coherent.dropout_scale has no effect on 'resnet20', which has no dropout"]
-    (found,) = mistakes("model: {name: resnet20}", "--coherent.dropout_scale", "0.5")
-    assert found.startswith("command line: coherent.dropout_scale has no effect on 'resnet20'")
-    (found,) = mistakes("coherent: {dropout_scale: 0.5}", "--model.name", "resnet20")
-    assert found.startswith("c.yaml:1: coherent.dropout_scale has no effect on 'resnet20'")
+    (contradiction,) = mistakes("model: {name: resnet20}", "--coherent.dropout_scale", "0.5")
+    assert contradiction.startswith("command line: coherent.dropout_scale has no effect on 'resnet20'")
+    (contradiction,) = mistakes("coherent: {dropout_scale: 0.5}", "--model.name", "resnet20")
+    assert contradiction.startswith("c.yaml:1: coherent.dropout_scale has no effect on 'resnet20'")
 
 
 def test_a_mistake_makes_no_contradiction_between_sections() -> None:
-    (found,) = mistakes("aggregation: {features: probs}\ncoherent: {features: probabilities}")
-    assert found == "c.yaml:1: aggregation.features is 'probs': input should be 'logits' or 'probabilities'"
-    (found,) = mistakes("aggregation: {features: probabilities}\ncoherent: {features: logitz}")
-    assert found.startswith("c.yaml:2: coherent.features is 'logitz': input should be 'logits', 'probabilities' or")
-    (found,) = mistakes("model: {name: resnet20}\ncoherent: {dropout_scale: 5}")
-    assert found == "c.yaml:2: coherent.dropout_scale is 5: input should be less than or equal to 1"
+    (mistake,) = mistakes("aggregation: {features: probs}\ncoherent: {features: probabilities}")
+    assert mistake == "c.yaml:1: aggregation.features is 'probs': input should be 'logits' or 'probabilities'"
+    (mistake,) = mistakes("aggregation: {features: probabilities}\ncoherent: {features: logitz}")
+    assert mistake.startswith("c.yaml:2: coherent.features is 'logitz': input should be 'logits', 'probabilities' or")
+    (mistake,) = mistakes("model: {name: resnet20}\ncoherent: {dropout_scale: 5}")
+    assert mistake == "c.yaml:2: coherent.dropout_scale is 5: input should be less than or equal to 1"
     # One that has nothing to do with the mistake is reported beside it.
     mistake, contradiction = mistakes("seed: -1\ncoherent: {features: probabilities, dnn_start: trained}")
     assert mistake.startswith("c.yaml:1: seed is -1")
@@ -86,21 +86,21 @@ def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
     for starts in ("[scratch]", "[]"):
         Path("c.yaml").write_text(f"coherent: {{starts: {starts}, features: probabilities}}")
         assert parse(["c.yaml"])[0].coherent_features == "probabilities"
-    (found,) = mistakes("coherent: {starts: [scrach], features: probabilities}")
-    assert found.startswith("c.yaml:1: coherent.starts[0] is 'scrach'")
-    (found,) = mistakes("coherent: {dnn_start: frseh, features: probabilities}")
-    assert found.startswith("c.yaml:1: coherent.dnn_start is 'frseh': input should be 'trained', 'fresh' or 'pool'")
-    (found,) = mistakes("coherent:\n  epochs: 2\n  features: probabilities")
-    assert found.startswith("c.yaml:3: coherent.features is 'probabilities', but")
-    (found,) = mistakes("aggregation: {features: probabilities}", "--coherent.features", "logits")
-    assert found.startswith("command line: coherent.features is 'logits', but")
+    (mistake,) = mistakes("coherent: {starts: [scrach], features: probabilities}")
+    assert mistake.startswith("c.yaml:1: coherent.starts[0] is 'scrach'")
+    (mistake,) = mistakes("coherent: {dnn_start: frseh, features: probabilities}")
+    assert mistake.startswith("c.yaml:1: coherent.dnn_start is 'frseh': input should be 'trained', 'fresh' or 'pool'")
+    (mistake,) = mistakes("coherent:\n  epochs: 2\n  features: probabilities")
+    assert mistake.startswith("c.yaml:3: coherent.features is 'probabilities', but")
+    (mistake,) = mistakes("aggregation: {features: probabilities}", "--coherent.features", "logits")
+    assert mistake.startswith("command line: coherent.features is 'logits', but")
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("augmentation: {alternate: true}", "augmentation.alternate is true, but has no effect without mirror"),
-        ("augmentation: {test_flip: true}", "augmentation.test_flip is true, but has no effect without mirror"),
+        ("augmentation: {alternate: true}", "augmentation.alternate is true, but has no effect without flip"),
+        ("augmentation: {test_flip: true}", "augmentation.test_flip is true, but has no effect without flip"),
         ("local: {warm_up: 0.1}", "local.warm_up is 0.1, but it has no effect on schedule 'one_cycle'"),
         ("local: {schedule_ends: [1, 0]}", "local.schedule_ends is [1.0, 0.0], but it has no effect on schedule"),
         ("aggregation: {optimizer: muon}", "aggregation.optimizer is 'muon', but the DNN has no filters"),
@@ -117,5 +117,5 @@ def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
     ],
 )
 def test_a_setting_without_effect_is_refused(text: str, told: str) -> None:
-    (found,) = mistakes(text)
-    assert told in found
+    (mistake,) = mistakes(text)
+    assert told in mistake

@@ -58,16 +58,16 @@ def test_a_file_is_utf_8_or_utf_16_with_its_mark(file: File, encoding: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "fragments"),
     [
         ("seed: 1\ndata: {file: größe.h5}".encode("latin-1"), ["c.yaml:2", "0xf6", "'ö'", "iconv -f LATIN1 -t UTF-8"]),
         ("seed: 1\n".encode("utf-16-le"), ["c.yaml", "UTF-16LE", "byte order mark", "iconv -f UTF-16LE -t UTF-8"]),
         ("seed: 1\n".encode("utf-16-be"), ["c.yaml", "UTF-16BE", "byte order mark", "iconv -f UTF-16BE -t UTF-8"]),
     ],
 )
-def test_another_encoding_is_named_with_the_way_to_convert_it(file: File, content: bytes, words: list[str]) -> None:
+def test_another_encoding_is_named_with_the_way_to_convert_it(file: File, content: bytes, fragments: list[str]) -> None:
     (text,) = mistakes(file(content))
-    assert [word for word in words if word not in text] == []
+    assert [fragment for fragment in fragments if fragment not in text] == []
 
 
 @pytest.mark.parametrize("text", ["1e-6", "1E-6", "1.0e-6", "0.000001", "'1e-6'"])
@@ -179,8 +179,8 @@ def test_a_path_is_resolved_as_by_a_shell(file: File, text: str, path: str, monk
 def test_a_path_that_cannot_be_resolved_is_refused(file: File, text: str) -> None:
     (in_file,) = mistakes(file(f"output: {text}"))
     (on_line,) = mistakes("--output", text)
-    for told, place in ((in_file, "c.yaml:1: output"), (on_line, "command line: output")):
-        assert told.startswith(place)
+    for told, prefix in ((in_file, "c.yaml:1: output"), (on_line, "command line: output")):
+        assert told.startswith(prefix)
         assert re.search(r"hpcdd_none", told, re.IGNORECASE)
         assert re.search(r"write (\$\$|\./~)", told)
 
@@ -226,12 +226,12 @@ def test_the_yaml_names_every_field_but_output_and_runs_as_a_file(file: File) ->
     ],
 )
 def test_one_mistake_in_the_file_is_one_line_with_its_place(file: File, text: str | bytes, message: str) -> None:
-    (found,) = mistakes(file(text))
-    assert message in found
+    (mistake,) = mistakes(file(text))
+    assert message in mistake
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--local.epoch=3"], "command line: --local.epoch is unknown; did you mean --local.epochs?"),
         (["--grid", "3"], "command line: --grid is unknown; did you mean --decomposition.grid?"),
@@ -252,9 +252,9 @@ def test_one_mistake_in_the_file_is_one_line_with_its_place(file: File, text: st
         (["--local.optimizer", "adamx", "--local.momentum", "0.5"], "command line: local.optimizer is 'adamx'"),
     ],
 )
-def test_one_mistake_on_the_command_line_is_one_line(file: File, words: list[str], message: str) -> None:
-    (found,) = mistakes(file("{}"), *words)
-    assert found.startswith(message)
+def test_one_mistake_on_the_command_line_is_one_line(file: File, arguments: list[str], message: str) -> None:
+    (mistake,) = mistakes(file("{}"), *arguments)
+    assert mistake.startswith(message)
 
 
 def test_all_mistakes_of_file_and_command_line_are_reported_at_once(file: File) -> None:
@@ -262,7 +262,7 @@ def test_all_mistakes_of_file_and_command_line_are_reported_at_once(file: File) 
         "device: gpu\nseed: -1\nlocal: {epochs: 0, optimizr: sgd, learning_rate: x}\nmodel: {name: vgg9, wdth: 3}\n"
         "decompositon: {grid: [1]}\naggregation: {hidden: [0], momentum: .5}\n"
     )
-    found = mistakes(
+    reported = mistakes(
         file(text), "--local.epohcs", "3", "--data.file", "x", "--local.batch_size", "1", "stray", "--zyx=1"
     )
     expected = [
@@ -271,14 +271,14 @@ def test_all_mistakes_of_file_and_command_line_are_reported_at_once(file: File) 
         "c.yaml:6: aggregation.hidden[0]", "c.yaml:6: aggregation.momentum", "command line: --local.epohcs",
         "command line: local.batch_size", "command line: 'stray'", "command line: --zyx",
     ]  # fmt: skip
-    assert sorted(line.split(" is ")[0].split(" belongs")[0] for line in found) == sorted(expected)
+    assert sorted(line.split(" is ")[0].split(" belongs")[0] for line in reported) == sorted(expected)
 
 
 def test_a_mistake_makes_no_others(file: File) -> None:
-    (found,) = mistakes(file("local: {optimizer: sdg, momentum: 0.5}"))
-    assert found.startswith("c.yaml:1: local.optimizer is 'sdg'")
-    (found,) = mistakes(file("model: {nam: resnet20, dropout: [0.1, 0.2]}\nlocal: {momentum: 0.9}"))
-    assert found.startswith("c.yaml:1: model.nam is unknown; did you mean model.name?")
+    (mistake,) = mistakes(file("local: {optimizer: sdg, momentum: 0.5}"))
+    assert mistake.startswith("c.yaml:1: local.optimizer is 'sdg'")
+    (mistake,) = mistakes(file("model: {nam: resnet20, dropout: [0.1, 0.2]}\nlocal: {momentum: 0.9}"))
+    assert mistake.startswith("c.yaml:1: model.nam is unknown; did you mean model.name?")
 
 
 def test_one_start_needs_no_brackets_and_none_leaves_the_phase_out() -> None:

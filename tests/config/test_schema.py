@@ -77,7 +77,7 @@ def test_sections_are_frozen() -> None:
 )
 def test_model_names_that_are_taken(name: str) -> None:
     model = ModelSettings(name=name)
-    assert model.is_own == (":" in name)
+    assert model.has_user_factory == (":" in name)
     assert model.vgg_dropout == (0.2, 0.5)
 
 
@@ -246,7 +246,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "decomposition.boxes": (BOXES, (((0, 0), (4, 4)), ((4, 4), (8, 8)))),
     "decomposition.coarse": ("true", True),
     "decomposition.uniform": ("true", True),
-    "together": ("true", True),
+    "batched": ("true", True),
     "model.name": ("resnet8", "resnet8"),
     "model.width": ("5", 5),
     "model.local_width": ("3", 3),
@@ -254,8 +254,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "model.options": ('{"a": [1, 2], "b": "c"}', {"a": [1, 2], "b": "c"}),
     **{f"{section}.{name}": value for section in SECTIONS for name, value in TRAINING.items()},
     **{f"{section}.precision": ("bf16", "bf16") for section in ("local", "coherent", "baseline")},
-    "augmentation.mirror": ("1,0", (1, 0)),
-    "augmentation.shift": ("2", 2),
+    "augmentation.flip": ("1,0", (1, 0)),
+    "augmentation.translate": ("2", 2),
     "augmentation.alternate": ("true", True),
     "augmentation.cutout": ("3", 3),
     "augmentation.test_flip": ("true", True),
@@ -278,8 +278,8 @@ COMPANIONS = {
     "model.options": ("model.name", "mine:cnn"),
     "model.channels": ("model.name", "fast3"),
     "coherent.frozen": ("model.name", "fast3"),
-    "augmentation.alternate": ("augmentation.mirror", (1,)),
-    "augmentation.test_flip": ("augmentation.mirror", (1,)),
+    "augmentation.alternate": ("augmentation.flip", (1,)),
+    "augmentation.test_flip": ("augmentation.flip", (1,)),
     **{f"{section}.momentum": (f"{section}.optimizer", "sgd") for section in SECTIONS},
     **{
         f"{section}.{name}": (f"{section}.schedule", "linear")
@@ -326,7 +326,7 @@ def test_every_field_can_be_set_on_the_command_line_and_in_the_file(file: Callab
     text, value = VALUES[path]
     companion = dict([COMPANIONS[path]]) if path in COMPANIONS else {}
     expected = nested({path: value, **companion})
-    options = [word for name, words in companion.items() for word in (f"--{name}", as_option(words))]
+    options = [word for name, setting in companion.items() for word in (f"--{name}", as_option(setting))]
     assert what_is_set(parse([file("{}"), f"--{path}", text, *options])[0]) == expected
     assert what_is_set(parse([file("{}"), f"--{path}={text}", *options])[0]) == expected
     assert what_is_set(parse([file(yaml.safe_dump(nested({path: value, **companion})))])[0]) == expected

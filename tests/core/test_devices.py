@@ -7,6 +7,6 @@ from hpcdd.core.devices import arithmetic_of
 
 
 def test_arithmetic_names_processor_instructions_and_threads() -> None:
-    found = arithmetic_of("cpu", 2)
-    assert found.startswith(environment.processor())
-    assert found.endswith("), 2 threads")
+    arithmetic = arithmetic_of("cpu", 2)
+    assert arithmetic.startswith(environment.processor())
+    assert arithmetic.endswith("), 2 threads")

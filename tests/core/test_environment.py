@@ -142,7 +142,7 @@ def test_the_least_quota_of_the_control_groups_counts(groups: Path, files: dict[
 
 
 def test_age_does_not_follow_the_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    startup = environment.Startup(again=True)
+    startup = environment.Startup(from_now=True)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert 0 <= startup.age < 3600
 

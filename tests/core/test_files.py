@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and seals that break when a bit flips."""
+"""Files that are written atomically, and checksums that fail when a bit flips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpcdd.core.errors import DamagedError
-from hpcdd.core.files import atomic_write, clean_up, read_sealed, write_bytes, write_sealed
+from hpcdd.core.files import atomic_write, clean_up, read_checksummed, write_bytes, write_checksummed
 from hpcdd.core.hdf5 import new_hdf5
 
 CONTENT = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
@@ -36,30 +36,30 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"before")]
 
 
-def test_a_seal_breaks_with_every_bit_that_matters(tmp_path: Path) -> None:
+def test_a_checksum_fails_with_every_bit_that_matters(tmp_path: Path) -> None:
     path = tmp_path / "f.json"
-    write_sealed(path, CONTENT)
-    assert read_sealed(path) == CONTENT
+    write_checksummed(path, CONTENT)
+    assert read_checksummed(path) == CONTENT
     whole = path.read_bytes()
-    for place in range(len(whole)):
+    for offset in range(len(whole)):
         for bit in range(8):
             damaged = bytearray(whole)
-            damaged[place] ^= 1 << bit
+            damaged[offset] ^= 1 << bit
             path.write_bytes(damaged)
             try:
-                assert read_sealed(path) == CONTENT
+                assert read_checksummed(path) == CONTENT
             except DamagedError:
                 continue
     for length in range(len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(DamagedError):
-            read_sealed(path)
+            read_checksummed(path)
     for content in (b"[1]", b"null", b"[" * 100_000, b'{"content": 1}'):
         path.write_bytes(content)
         with pytest.raises(DamagedError):
-            read_sealed(path)
+            read_checksummed(path)
     with pytest.raises(FileNotFoundError):
-        read_sealed(tmp_path / "nowhere")
+        read_checksummed(tmp_path / "nowhere")
 
 
 def test_leftovers_of_killed_writers_go(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_leftovers_of_killed_writers_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails_after", [0, 1, 5, 12])
-def test_hdf5_hears_nothing_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int) -> None:
+def test_a_full_disk_is_hidden_from_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int) -> None:
     write, calls = os.write, [0]
 
     def full(descriptor: int, data: bytes) -> int:

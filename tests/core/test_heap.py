@@ -1,4 +1,4 @@
-"""What is freed stays with the process: the next step touches no new page."""
+"""Freed memory stays with the process: the next step touches no new page."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def test_page_faults_of_a_step(kept: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(kept)], capture_output=True, text=True, check=True, timeout=600
     )
-    if (found := done.stdout.strip()) == "other":
+    if (printed := done.stdout.strip()) == "other":
         pytest.skip("another C library")
-    assert float(found) < 20 if kept == 1 else float(found) > 50
+    assert float(printed) < 20 if kept == 1 else float(printed) > 50

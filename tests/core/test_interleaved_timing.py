@@ -1,4 +1,4 @@
-"""Turns of equal right, and quartiles that are among what was measured."""
+"""A rotation in which everything comes first once, and quartiles within the range of the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hpcdd.core.interleaved_timing import quartiles, rotated
 
 
-def test_everybody_is_first_once() -> None:
+def test_every_item_is_first_once() -> None:
     rounds = [rotated([1, 2, 3], by) for by in range(-1, 2)]
     assert rounds == [[3, 1, 2], [1, 2, 3], [2, 3, 1]]
 

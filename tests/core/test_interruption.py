@@ -40,17 +40,17 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("call", [1, 2, 5])
 def test_an_interruption_while_the_library_writes_is_heard_behind_it(call: int, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", PROGRAM, str(call), str(tmp_path / "a.h5")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", PROGRAM, str(call), str(tmp_path / "a.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("interrupted at")
 
 
-def test_a_point_lets_what_was_received_through_and_handlers_come_back() -> None:
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_point_lets_what_was_received_through_and_handlers_come_back(blocks: int) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     passed = []
 
-    @interruption.deferred()
     def work() -> None:
         interruption.point()
         os.kill(os.getpid(), signal.SIGINT)
@@ -58,6 +58,8 @@ def test_a_point_lets_what_was_received_through_and_handlers_come_back() -> None
         interruption.point()
         passed.append("never")
 
+    for _ in range(blocks):
+        work = interruption.deferred()(work)
     try:
         with pytest.raises(KeyboardInterrupt):
             work()

@@ -43,9 +43,9 @@ TREES = st.recursive(
     ],
 )
 def test_numbers_are_jsons_and_the_rest_is_text(text: str, value: Any) -> None:
-    found = load(text)
-    assert found == value
-    assert type(found) is type(value)
+    loaded = load(text)
+    assert loaded == value
+    assert type(loaded) is type(value)
 
 
 @given(tree=TREES)
@@ -74,7 +74,7 @@ def test_round_trip(tree: Any) -> None:
         ("[" * 3000, "nested too deeply", None),
     ],
 )
-def test_what_is_wrong_is_told(text: str, problem: str, line: int | None) -> None:
+def test_mistakes_are_reported(text: str, problem: str, line: int | None) -> None:
     with pytest.raises(YAMLTextError, match=problem) as caught:
         load(text)
     assert line is None or caught.value.line == line

@@ -1,4 +1,4 @@
-"""A program: changes a dataset file in one place after the other, and tells what reading it comes to.
+"""A program: changes a dataset file in one place after the other, and reports what reading it comes to.
 
 ``python damage.py FILE START STEP BITS`` flips BITS bits, one at a time, of every STEP-th byte from START on, and cuts
 the file short at as many lengths. It prints, as JSON, how often that was refused, and how often it changed nothing;
@@ -25,22 +25,22 @@ from hpcdd.decomposition.boxes import Box
 def content(path: Path) -> list[Any]:
     """All that a training takes from a file."""
     info, reader = inspect(path), BoxReader(path)
-    whole = Box((0,) * len(info.image_shape[1:]), info.image_shape[1:])
-    found: list[Any] = [dataclasses.replace(info, labels={})]
+    image = Box((0,) * len(info.image_shape[1:]), info.image_shape[1:])
+    contents: list[Any] = [dataclasses.replace(info, labels={})]
     for split, labels in info.labels.items():
-        found += [split, labels.tobytes(), reader.read(split, whole).tobytes()]
+        contents += [split, labels.tobytes(), reader.read(split, image).tobytes()]
         if info.coarse is not None:
-            found.append(reader.read(split, whole, info.coarse).tobytes())
-    return found
+            contents.append(reader.read(split, image, info.coarse).tobytes())
+    return contents
 
 
 def damaged(good: bytes, start: int, step: int, bits: int) -> Iterator[tuple[str, bytes]]:
     """What was done, and what the file then holds."""
-    for place in range(start, len(good), step):
+    for offset in range(start, len(good), step):
         for bit in range(bits):
             changed = bytearray(good)
-            changed[place] ^= 1 << (place // step + bit) % 8
-            yield f"bit {(place // step + bit) % 8} of byte {place}", bytes(changed)
+            changed[offset] ^= 1 << (offset // step + bit) % 8
+            yield f"bit {(offset // step + bit) % 8} of byte {offset}", bytes(changed)
     for length in range(start, len(good), step * 16 // bits):
         yield f"cut to {length} bytes", good[:length]
 
@@ -51,14 +51,14 @@ def main(path: Path, start: int, step: int, bits: int) -> None:
         path.write_bytes(changed)
         faulthandler.dump_traceback_later(10, exit=True)
         try:
-            found = content(path)
+            contents = content(path)
         except UserError as error:
             counts["refused" if str(path) in str(error) else f"refused without the file's name: {error}"] += 1
         except BaseException:
             print(what, file=sys.stderr)
             raise
         else:
-            assert found == known, what
+            assert contents == known, what
             assert "cut" not in what, what
             counts["unchanged"] += 1
     faulthandler.cancel_dump_traceback_later()

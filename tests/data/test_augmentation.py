@@ -18,18 +18,18 @@ from hpcdd.data.coarse import average, average_of_tensor
 from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.sample_loading import Where
-from hpcdd.data.samples import ViewSeed
+from hpcdd.data.samples import AugmentationSeed
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition.boxes import Box, Subdomain
 
 N = 40
 CASES = {
-    "mirror": ((3, 12, 9), {"mirror": [1]}, {}),
-    "both mirrors": ((1, 8, 13), {"mirror": [0, 1]}, {}),
-    "shift": ((2, 12, 9), {"shift": 3}, {}),
-    "all, overlap": ((1, 11, 10), {"mirror": [1], "shift": [2, 1]}, {"grid": [2, 3], "overlap": 1}),
-    "more shift than box": ((1, 6, 6), {"shift": 5, "mirror": [0]}, {"grid": [3, 6]}),
-    "3D": ((1, 6, 8, 5), {"mirror": [2, 0], "shift": 2}, {"grid": [2, 2, 1]}),
+    "flip": ((3, 12, 9), {"flip": [1]}, {}),
+    "both flips": ((1, 8, 13), {"flip": [0, 1]}, {}),
+    "translate": ((2, 12, 9), {"translate": 3}, {}),
+    "all, overlap": ((1, 11, 10), {"flip": [1], "translate": [2, 1]}, {"grid": [2, 3], "overlap": 1}),
+    "more translation than box": ((1, 6, 6), {"translate": 5, "flip": [0]}, {"grid": [3, 6]}),
+    "3D": ((1, 6, 8, 5), {"flip": [2, 0], "translate": 2}, {"grid": [2, 2, 1]}),
 }
 
 
@@ -59,7 +59,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def pixels(samples: AugmentedSamples, rows: torch.Tensor | slice = slice(None)) -> np.ndarray[Any, Any]:
-    """The views, as they are stored."""
+    """The pixels, as they are stored."""
     normalised, _ = samples.batch(rows)
     assert samples.mean is not None
     assert samples.std is not None
@@ -67,14 +67,14 @@ def pixels(samples: AugmentedSamples, rows: torch.Tensor | slice = slice(None)) 
 
 
 def reference(images: np.ndarray[Any, Any], augmentation: Augmentation, seed: int) -> np.ndarray[Any, Any]:
-    """The whole images in the views of one epoch, one after the other by numpy alone."""
-    views = augmentation.draw(len(images), ViewSeed(seed))
-    mirror, first = views.mirror, views.first
-    padded = np.pad(images, [(0, 0), (0, 0), *[(p, p) for p in augmentation.shift]], mode="reflect")
+    """The whole images augmented as in one epoch, one after the other by numpy alone."""
+    transforms = augmentation.draw(len(images), AugmentationSeed(seed))
+    flip, first = transforms.flip, transforms.first
+    padded = np.pad(images, [(0, 0), (0, 0), *[(p, p) for p in augmentation.translate]], mode="reflect")
     seen = []
-    for image, number, start in zip(padded, mirror.tolist(), first.tolist(), strict=True):
+    for image, number, start in zip(padded, flip.tolist(), first.tolist(), strict=True):
         window = [slice(a, a + n) for a, n in zip(start, images.shape[2:], strict=True)]
-        seen.append(np.flip(image[:, *window], [1 + axis for axis in augmentation.mirrors[number]]))
+        seen.append(np.flip(image[:, *window], [1 + axis for axis in augmentation.flips[number]]))
     return np.stack(seen)
 
 
@@ -86,31 +86,31 @@ def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, n
     assert problem.augmentation is not None
     assert decomposition.coarse is not None
     _, rows = problem.rows["train"]
-    own = {s: splits["train"] for s, splits in problem.read(reader, range(len(decomposition)), "cpu").items()}
+    by_subdomain = {s: splits["train"] for s, splits in problem.read(reader, range(len(decomposition)), "cpu").items()}
     whole = problem.read_whole(reader, "cpu")["train"]
     for seed in (1, 2):
-        views = reference(images[rows], problem.augmentation, seed)
-        assert not np.array_equal(views, images[rows])
-        seen = [pixels(samples.in_epoch(ViewSeed(seed))) for samples in own.values()]
-        assert np.array_equal(decomposition.assemble(seen[:-1]), views)
-        assert np.array_equal(seen[-1], average(views, decomposition.coarse))
-        assert np.array_equal(pixels(whole.in_epoch(ViewSeed(seed))), views)
+        augmented = reference(images[rows], problem.augmentation, seed)
+        assert not np.array_equal(augmented, images[rows])
+        seen = [pixels(samples.in_epoch(AugmentationSeed(seed))) for samples in by_subdomain.values()]
+        assert np.array_equal(decomposition.assemble(seen[:-1]), augmented)
+        assert np.array_equal(seen[-1], average(augmented, decomposition.coarse))
+        assert np.array_equal(pixels(whole.in_epoch(AugmentationSeed(seed))), augmented)
         for box, part in zip(decomposition.boxes, seen[:-1], strict=True):  # with the overlap, too
-            assert np.array_equal(part, views[:, :, *box.slices])
+            assert np.array_equal(part, augmented[:, :, *box.slices])
 
 
-def test_samples_take_over_the_views_of_another_epoch_in_their_own_memory(
+def test_samples_take_over_the_transforms_of_another_epoch_in_their_own_memory(
     posed: tuple[Problem, np.ndarray[Any, Any]],
 ) -> None:
     problem, _ = posed
     samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"]
-    first, second = samples.in_epoch(ViewSeed(1)), samples.in_epoch(ViewSeed(2))
-    assert first.views is not None
-    kept = first.views.mirror
+    first, second = samples.in_epoch(AugmentationSeed(1)), samples.in_epoch(AugmentationSeed(2))
+    assert first.transforms is not None
+    kept = first.transforms.flip
     assert not np.array_equal(pixels(first), pixels(second))
     first.renew(second)
     assert np.array_equal(pixels(first), pixels(second))
-    assert first.views.mirror is kept
+    assert first.transforms.flip is kept
 
 
 def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
@@ -123,22 +123,22 @@ def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarra
         part = average(part, subdomain.block) if subdomain.is_coarse else part
         assert np.array_equal(pixels(splits["train"]), part[problem.rows["train"][1]])
         assert np.array_equal(pixels(splits["validation"]), part[rows])
-        assert splits["validation"].in_epoch(ViewSeed(5)) is splits["validation"]
+        assert splits["validation"].in_epoch(AugmentationSeed(5)) is splits["validation"]
         assert splits["train"].shape == splits["test"].shape == tuple(part.shape[1:])
 
 
 @pytest.mark.usefixtures("way")
 def test_a_batch_is_rows_of_the_epoch(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     problem, _ = posed
-    samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(ViewSeed(9))
+    samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(AugmentationSeed(9))
     everything, rows = pixels(samples), torch.tensor([7, 0, 30, 7])
     assert np.array_equal(pixels(samples, rows), everything[rows.numpy()])
     assert np.array_equal(pixels(samples, slice(3, 9)), everything[3:9])
     assert torch.equal(samples.batch(rows)[1], samples.labels[rows])
 
 
-def test_mirrored_boxes_that_are_the_same_are_read_once(tmp_path: Path) -> None:
-    """A grid of 1 x 2, mirrored along axis 0: no box leaves its place; along axis 1 each becomes the other."""
+def test_flipped_boxes_that_are_the_same_are_read_once(tmp_path: Path) -> None:
+    """A grid of 1 x 2, flipped along axis 0: no box leaves its place; along axis 1 each becomes the other."""
     split = Split.from_array(np.random.default_rng(0).integers(0, 9, (4, 1, 4, 6)).astype(np.uint8), np.arange(4) % 2)
     write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names="ab")
     for axis, times in ((0, 1), (1, 2)):
@@ -146,7 +146,7 @@ def test_mirrored_boxes_that_are_the_same_are_read_once(tmp_path: Path) -> None:
             {
                 "data": {"file": str(tmp_path / "d.h5")},
                 "decomposition": {"grid": [1, 2]},
-                "augmentation": {"mirror": [axis]},
+                "augmentation": {"flip": [axis]},
             }
         )
         reader = BoxReader(tmp_path / "d.h5")
@@ -154,35 +154,35 @@ def test_mirrored_boxes_that_are_the_same_are_read_once(tmp_path: Path) -> None:
         assert reader.bytes_read == 4 * 12 * (times + 1)  # and once the test split
 
 
-def test_views_are_drawn_evenly_and_anew_in_each_epoch() -> None:
-    augmentation = Augmentation.from_settings(AugmentationSettings(mirror=(0, 1), shift=(1, 2)), (9, 9))
+def test_transforms_are_drawn_evenly_and_anew_in_each_epoch() -> None:
+    augmentation = Augmentation.from_settings(AugmentationSettings(flip=(0, 1), translate=(1, 2)), (9, 9))
     assert augmentation is not None
-    assert augmentation.mirrors == ((), (0,), (1,), (0, 1))
-    views = augmentation.draw(60_000, ViewSeed(3))
-    mirror, first = views.mirror, views.first
+    assert augmentation.flips == ((), (0,), (1,), (0, 1))
+    transforms = augmentation.draw(60_000, AugmentationSeed(3))
+    flip, first = transforms.flip, transforms.first
     counts = np.zeros((4, 3, 5))
-    np.add.at(counts, (mirror.numpy(), *first.T.numpy()), 1)
+    np.add.at(counts, (flip.numpy(), *first.T.numpy()), 1)
     assert counts.min() > 800  # of 1,000 expected, six standard deviations
-    again, other = augmentation.draw(60_000, ViewSeed(3)), augmentation.draw(60_000, ViewSeed(4))
-    assert torch.equal(again.mirror, mirror)
+    again, other = augmentation.draw(60_000, AugmentationSeed(3)), augmentation.draw(60_000, AugmentationSeed(4))
+    assert torch.equal(again.flip, flip)
     assert torch.equal(again.first, first)
-    assert not torch.equal(other.mirror, mirror)
+    assert not torch.equal(other.flip, flip)
 
 
 @pytest.mark.parametrize("axes", [(1,), (0, 1)], ids=str)
-def test_mirror_images_take_turns(axes: tuple[int, ...]) -> None:
-    """Half of the samples begin mirrored; every sample passes through all its mirror images, then begins again."""
-    settings = AugmentationSettings(mirror=axes, alternate=True)
+def test_flips_alternate(axes: tuple[int, ...]) -> None:
+    """Half of the samples begin flipped; every sample passes through all its flips, then begins again."""
+    settings = AugmentationSettings(flip=axes, alternate=True)
     augmentation = Augmentation.from_settings(settings, (9, 9))
     assert augmentation is not None
-    drawn = [augmentation.draw(6_000, ViewSeed(100 + epoch, 7, epoch)).mirror for epoch in range(9)]
+    drawn = [augmentation.draw(6_000, AugmentationSeed(100 + epoch, 7, epoch)).flip for epoch in range(9)]
     images = 2 ** len(axes)
     for first in range(9 - images + 1):
         turns = torch.stack(drawn[first : first + images])
         assert torch.equal(turns.sort(0).values, torch.arange(images).unsqueeze(1).expand(-1, 6_000))
     assert torch.equal(drawn[0], drawn[images])
     assert (torch.bincount(drawn[0]) / 6_000 - 1 / images).abs().max() < 0.03
-    assert not torch.equal(drawn[0], augmentation.draw(6_000, ViewSeed(100, 8, 0)).mirror)  # of another training
+    assert not torch.equal(drawn[0], augmentation.draw(6_000, AugmentationSeed(100, 8, 0)).flip)  # of another training
 
 
 @pytest.mark.usefixtures("way")
@@ -193,19 +193,19 @@ def test_all_subdomains_see_parts_of_one_hole(posed: tuple[Problem, np.ndarray[A
     augmentation = dataclasses.replace(problem.augmentation, cutout=3)
     holed = dataclasses.replace(problem, augmentation=augmentation)
     reader, decomposition = BoxReader(problem.info.path), problem.decomposition
-    whole = [its.read_whole(reader, "cpu")["train"].in_epoch(ViewSeed(4)) for its in (problem, holed)]
+    whole = [variant.read_whole(reader, "cpu")["train"].in_epoch(AugmentationSeed(4)) for variant in (problem, holed)]
     plain, cut = (samples.batch(slice(None))[0] for samples in whole)
-    size, views = plain.shape[2:], whole[1].views
-    assert views is not None
-    assert views.hole is not None
-    for image, with_hole, hole in zip(plain, cut, views.hole.tolist(), strict=True):
+    size, transforms = plain.shape[2:], whole[1].transforms
+    assert transforms is not None
+    assert transforms.hole is not None
+    for image, with_hole, hole in zip(plain, cut, transforms.hole.tolist(), strict=True):
         assert all(0 <= first <= n - 3 for first, n in zip(hole, size, strict=True))
         expected = image.clone()
         expected[:, *[slice(first, first + 3) for first in hole]] = 0
         assert torch.equal(with_hole, expected)
-    own = holed.read(reader, range(len(decomposition)), "cpu")
-    for subdomain, splits in zip(decomposition.subdomains, own.values(), strict=True):
-        seen = splits["train"].in_epoch(ViewSeed(4)).batch(slice(None))[0]
+    by_subdomain = holed.read(reader, range(len(decomposition)), "cpu")
+    for subdomain, splits in zip(decomposition.subdomains, by_subdomain.values(), strict=True):
+        seen = splits["train"].in_epoch(AugmentationSeed(4)).batch(slice(None))[0]
         expected = cut[:, :, *subdomain.box.slices]
         if not subdomain.is_coarse:
             assert torch.equal(seen, expected)
@@ -225,9 +225,7 @@ def problem_batch(problem: Problem, subdomain: Subdomain, reader: BoxReader) -> 
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("where", ["memory", "stream"])
-def test_samples_are_evaluated_in_all_their_mirror_images(
-    posed: tuple[Problem, np.ndarray[Any, Any]], where: Where
-) -> None:
+def test_samples_are_evaluated_in_all_their_flips(posed: tuple[Problem, np.ndarray[Any, Any]], where: Where) -> None:
     problem, images = posed
     assert problem.augmentation is not None
     flipped = dataclasses.replace(problem, augmentation=dataclasses.replace(problem.augmentation, test_flip=True))
@@ -241,8 +239,8 @@ def test_samples_are_evaluated_in_all_their_mirror_images(
                 (alone,) = seen
                 assert torch.equal(alone, samples.batch(slice(None))[0])
                 continue
-            assert len(seen) == len(flipped.augmentation.mirrors)  # type: ignore[union-attr]
-            for axes, view, few in zip(flipped.augmentation.mirrors, seen, some, strict=True):  # type: ignore[union-attr]
+            assert len(seen) == len(flipped.augmentation.flips)  # type: ignore[union-attr]
+            for axes, view, few in zip(flipped.augmentation.flips, seen, some, strict=True):  # type: ignore[union-attr]
                 part = np.flip(images[slice(None) if rows is None else rows], [2 + axis for axis in axes])
                 part = part[:, :, *subdomain.box.slices]
                 part = average(part, subdomain.block) if subdomain.is_coarse else part
@@ -260,35 +258,38 @@ def stored(inputs: torch.Tensor, problem: Problem) -> np.ndarray[Any, Any]:
 
 def test_nothing_to_be_done_is_none() -> None:
     assert Augmentation.from_settings(AugmentationSettings(), (5, 5)) is None
-    assert Augmentation.from_settings(AugmentationSettings(shift=(0, 0)), (5, 5)) is None
+    assert Augmentation.from_settings(AugmentationSettings(translate=(0, 0)), (5, 5)) is None
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shift": 5}, r"shift is 5 pixels along axis 1, but the images have 5; use 0 to 4"),
-        ({"shift": (1, 2, 3)}, r"shift is \[1, 2, 3\], but the images have 2 spatial axes; give one number, or 2"),
-        ({"mirror": (2,)}, r"mirror names axis 2, but the images have 2 spatial axes; use 0 to 1"),
+        ({"translate": 5}, r"translate is 5 pixels along axis 1, but the images have 5; use 0 to 4"),
+        (
+            {"translate": (1, 2, 3)},
+            r"translate is \[1, 2, 3\], but the images have 2 spatial axes; give one number, or 2",
+        ),
+        ({"flip": (2,)}, r"flip names axis 2, but the images have 2 spatial axes; use 0 to 1"),
     ],
 )
 def test_what_does_not_fit_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Augmentation.from_settings(AugmentationSettings(**settings), (9, 5))
-    with pytest.raises(ValueError, match=r"mirror is \[1, 1\]; name each axis once"):
-        AugmentationSettings(mirror=(1, 1))
+    with pytest.raises(ValueError, match=r"flip is \[1, 1\]; name each axis once"):
+        AugmentationSettings(flip=(1, 1))
 
 
 def test_regions_are_boxes_of_the_image() -> None:
-    """Each pixel of a region, read or reflected, is the one that the mirrored and shifted image needs."""
+    """Each pixel of a region, read or reflected, is the one that the flipped and translated image needs."""
     image = (7, 10)
-    augmentation = Augmentation.from_settings(AugmentationSettings(mirror=(1,), shift=2), image)
+    augmentation = Augmentation.from_settings(AugmentationSettings(flip=(1,), translate=2), image)
     assert augmentation is not None
     for corner in itertools.product(range(0, 6, 2), range(0, 9, 3)):
         box = Box(corner, tuple(min(n, c + 4) for c, n in zip(corner, image, strict=True)))
-        for region, mirrored in zip(augmentation.regions(box, image), augmentation.mirrors, strict=True):
+        for region, flipped in zip(augmentation.regions(box, image), augmentation.flips, strict=True):
             for axis, n in enumerate(image):
                 a, b = box.start[axis], box.stop[axis]
-                a, b = (n - b, n - a) if axis in mirrored else (a, b)
+                a, b = (n - b, n - a) if axis in flipped else (a, b)
                 before, after = region.padding[axis]
                 assert (region.box.start[axis] - before, region.box.stop[axis] + after) == (a - 2, b + 2)
                 assert 0 <= region.box.start[axis] < region.box.stop[axis] <= n
@@ -299,8 +300,8 @@ def test_regions_are_boxes_of_the_image() -> None:
 def test_averages_of_tensors_are_those_of_arrays(shape: tuple[int, ...], dtype: str) -> None:
     images = (np.random.default_rng(0).normal(size=(20, *shape)) * 100).astype(dtype)
     for block in itertools.product((1, 2, 4), repeat=len(shape) - 1):
-        found = average_of_tensor(torch.from_numpy(images), block).numpy()
-        assert found.dtype == dtype
+        averages = average_of_tensor(torch.from_numpy(images), block).numpy()
+        assert averages.dtype == dtype
         np.testing.assert_allclose(
-            found, average(images, block), rtol=1e-5 if dtype == "float32" else 0, atol=1e-4 * (dtype == "float32")
+            averages, average(images, block), rtol=1e-5 if dtype == "float32" else 0, atol=1e-4 * (dtype == "float32")
         )

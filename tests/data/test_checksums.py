@@ -39,18 +39,18 @@ def written(path: Path, images: Array, **options: Any) -> Path:
 def test_every_single_bit_counts(size: int) -> None:
     data = noise(size)
     known = checksum(data)
-    for place in range(size):
-        for bit in (place % 8, 7):
-            data[place] ^= 1 << bit
+    for index in range(size):
+        for bit in (index % 8, 7):
+            data[index] ^= 1 << bit
             assert checksum(data) != known
-            data[place] ^= 1 << bit
+            data[index] ^= 1 << bit
     assert checksum(data) == known
 
 
 @pytest.mark.parametrize("fill", [0, 255])
 def test_zeroed_swapped_and_copied_lines_count(fill: int) -> None:
     data = noise(8 * LINE + 100)
-    data[2 * LINE : 4 * LINE] = fill  # two lines that are alike, as in a white margin
+    data[2 * LINE : 4 * LINE] = fill  # two equal lines, as in a white margin
     known = checksum(data)
     changes: list[tuple[int, int, Array | int]] = [
         (0, LINE, 0),
@@ -178,8 +178,8 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:
         {"images": images, "coarse": (2, 2)}, {"images": images, "name": "e"}, {"images": images, "licence": "MIT"},
         {"images": images, "class_names": ["b", "a"]}, {"images": images, "class_names": ["a", "b", "c"]},
     ]  # fmt: skip
-    found = {inspect(written(tmp_path / "d.h5", **options)).fingerprint for options in others}
-    assert len(found - {known}) == len(others)
+    fingerprints = {inspect(written(tmp_path / "d.h5", **options)).fingerprint for options in others}
+    assert len(fingerprints - {known}) == len(others)
 
 
 def plain(path: Path, labels: Array, images: Array) -> str:

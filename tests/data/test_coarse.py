@@ -1,4 +1,4 @@
-"""Averaging in blocks: against a slow reference, exact at the limits of integers, in pieces of bounded size."""
+"""Averaging in blocks: against a slow reference, exact at the limits of integers, in tiles of bounded size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdd.data import coarse
-from hpcdd.data.coarse import average, coarse_shape, misfit, pieces
+from hpcdd.data.coarse import average, average_of_tensor, coarse_shape, misfit, tiles
 
 Array = np.ndarray[Any, Any]
 quickly = settings(deadline=None, max_examples=80)
@@ -23,11 +24,11 @@ quickly = settings(deadline=None, max_examples=80)
 def reference(images: Array, block: tuple[int, ...]) -> Array:
     """Block by block in exact fractions; integers rounded to the nearest, halves up."""
     out = np.empty((*images.shape[:2], *(math.ceil(n / b) for n, b in zip(images.shape[2:], block, strict=True))))
-    for place in np.ndindex(*out.shape):
-        window = [slice(i * b, (i + 1) * b) for i, b in zip(place[2:], block, strict=True)]
-        pixels = images[place[0], place[1], *window].ravel()
+    for index in np.ndindex(*out.shape):
+        window = [slice(i * b, (i + 1) * b) for i, b in zip(index[2:], block, strict=True)]
+        pixels = images[index[0], index[1], *window].ravel()
         mean = sum((Fraction(pixel.item()) for pixel in pixels), Fraction(0)) / pixels.size
-        out[place] = float(mean) if images.dtype.kind == "f" else math.floor(mean + Fraction(1, 2))
+        out[index] = float(mean) if images.dtype.kind == "f" else math.floor(mean + Fraction(1, 2))
     return out.astype(images.dtype)
 
 
@@ -127,7 +128,7 @@ def test_what_is_not_finite_stays_so_without_a_warning() -> None:
     assert finite.tolist() == [False, False, False, True]
 
 
-def test_views_of_an_array_are_averaged_like_copies() -> None:
+def test_strided_arrays_are_averaged_like_copies() -> None:
     images = random_images((6, 3, 9, 8), "int16")[::2, :, ::-1].swapaxes(2, 3)
     assert np.array_equal(average(images, (2, 3)), average(images.copy(), (2, 3)))
 
@@ -135,25 +136,25 @@ def test_views_of_an_array_are_averaged_like_copies() -> None:
 @pytest.mark.parametrize("limit", [1, 5, 12, 40, 1000])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize(("spatial", "block"), CASES, ids=str)
-def test_the_size_of_the_pieces_changes_no_bit(
+def test_the_size_of_the_tiles_changes_no_bit(
     monkeypatch: pytest.MonkeyPatch, spatial: tuple[int, ...], block: tuple[int, ...], dtype: str, limit: int
 ) -> None:
     images = random_images((7, 2, *spatial), dtype)
     whole = average(images, block)
-    monkeypatch.setattr(coarse, "_PIECE", limit)
+    monkeypatch.setattr(coarse, "_TILE_PIXELS", limit)
     assert average(images, block).tobytes() == whole.tobytes()
 
 
 @quickly
 @given(st.data())
-def test_pieces_tile_the_images_in_whole_blocks_and_are_bounded(data: st.DataObject) -> None:
+def test_tiles_cover_the_images_in_whole_blocks_and_are_bounded(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 9), min_size=4, max_size=5))
     block = [data.draw(st.integers(1, n)) for n in shape[2:]]
     chunk = [data.draw(st.integers(1, n)) for n in shape]
     limit = data.draw(st.integers(1, 400))
     seen, made = np.zeros(shape, int), np.zeros((*shape[:2], *coarse_shape(shape[2:], block)), int)
     least = math.prod(-(-c // b) * b for c, b in zip(chunk, (1, 1, *block), strict=True))
-    for fine, averages in pieces(shape, block, chunk, limit):
+    for fine, averages in tiles(shape, block, chunk, limit):
         seen[fine] += 1
         made[averages] += 1
         assert seen[fine].size <= max(limit, least)
@@ -163,13 +164,37 @@ def test_pieces_tile_the_images_in_whole_blocks_and_are_bounded(data: st.DataObj
     assert (made == 1).all()
 
 
-def test_pieces_follow_the_chunks_of_a_file() -> None:
-    found = [fine for fine, _ in pieces((1000, 3, 32, 32), (2, 2), (170, 3, 32, 32), 4 << 20)]
-    assert [(rows.start, rows.stop) for rows, *_ in found] == [(0, 1000)]
-    found = [fine for fine, _ in pieces((1000, 3, 32, 32), (2, 2), (170, 3, 32, 32), 1 << 20)]
-    assert [(rows.start, rows.stop) for rows, *_ in found] == [(0, 340), (340, 680), (680, 1000)]
-    tiles = [fine for fine, _ in pieces((64, 1, 64, 64), (3, 3), (64, 1, 16, 16), 64 * 18 * 72)]
-    assert [(rows.stop, a.start, b.start) for rows, _, a, b in tiles] == [(64, a, 0) for a in (0, 18, 36, 54)]
+def test_tiles_follow_the_chunks_of_a_file() -> None:
+    fine_indices = [fine for fine, _ in tiles((1000, 3, 32, 32), (2, 2), (170, 3, 32, 32), 4 << 20)]
+    assert [(rows.start, rows.stop) for rows, *_ in fine_indices] == [(0, 1000)]
+    fine_indices = [fine for fine, _ in tiles((1000, 3, 32, 32), (2, 2), (170, 3, 32, 32), 1 << 20)]
+    assert [(rows.start, rows.stop) for rows, *_ in fine_indices] == [(0, 340), (340, 680), (680, 1000)]
+    fine_indices = [fine for fine, _ in tiles((64, 1, 64, 64), (3, 3), (64, 1, 16, 16), 64 * 18 * 72)]
+    assert [(rows.stop, a.start, b.start) for rows, _, a, b in fine_indices] == [(64, a, 0) for a in (0, 18, 36, 54)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "block", "values"),
+    [
+        ("uint16", (16, 16), (65534, 65535)),
+        ("uint16", (17, 16), (65534, 65535)),
+        ("int16", (23, 23), (-32768, -32767)),
+        ("uint8", (273, 241), (254, 255)),  # a sum has 24 bits, but not the mean as well
+        ("uint8", (2, 182, 181), (254, 255)),
+    ],
+    ids=str,
+)
+def test_tensors_are_averaged_exactly_at_the_limits(
+    dtype: str, block: tuple[int, ...], values: tuple[int, int]
+) -> None:
+    """Means on both sides of a half, whose sums are beyond the integers of float32 or just below."""
+    size = math.prod(block)
+    counts = np.arange(size // 2 - 2, size // 2 + 4)
+    pixels = np.random.default_rng(0).permuted(np.arange(size) < counts[:, None], axis=1)
+    images = np.where(pixels, values[1], values[0]).astype(dtype).reshape(-1, 1, *block)
+    averages = average_of_tensor(torch.from_numpy(images), block).numpy()
+    assert averages.dtype == dtype
+    assert np.array_equal(averages, average(images, block))
 
 
 def test_memory_is_bounded() -> None:

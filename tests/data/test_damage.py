@@ -39,10 +39,10 @@ def damage_all(folder: Path, step: int, bits: int) -> None:
     jobs = []
     for number, options in enumerate(FILES.values()):
         write(folder / f"{number}.h5", **options)
-        words = [DAMAGE, folder / f"{number}.h5", str(number), str(step), str(bits)]
+        arguments = [DAMAGE, folder / f"{number}.h5", str(number), str(step), str(bits)]
         jobs.append(
             subprocess.Popen(
-                [sys.executable, *words],
+                [sys.executable, *arguments],
                 cwd=DAMAGE.parents[2],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -17,7 +17,7 @@ from .test_format import put, write_good
 def coarse(
     *splits: str, block: object = (2, 3), shape: tuple[int, ...] = (2, 3, 3), dtype: str = "uint8"
 ) -> Callable[[h5py.File], None]:
-    """Adds coarse images of the given shape (C, *coarse), default: right ones."""
+    """Adds coarse images of the given shape (C, *coarse), default: correct ones."""
 
     def change(file: h5py.File) -> None:
         for split in splits or [split for split in ("train", "validation", "test") if split in file]:

@@ -15,7 +15,7 @@ from hpcdd.data.format import inspect
 
 SAMPLES, IMAGE, GRID = 90_000, 384, 8
 BOX_BYTES = SAMPLES * (IMAGE // GRID) ** 2
-SPARE = 300_000_000
+ALLOWANCE = 300_000_000
 
 PROGRAM = """
 import resource, sys
@@ -25,14 +25,14 @@ from hpcdd.runs import pipeline  # everything that a run imports
 from hpcdd.config.schema import Config
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.problem import build_problem
-from hpcdd.data.samples import ViewSeed
+from hpcdd.data.samples import AugmentationSeed
 
 def now(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
 
-path, storage, spare, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+path, storage, allowance, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 torch.zeros(10, requires_grad=True).sum().backward()
-resident, limit = now("VmRSS"), now("VmSize") + spare
+resident, limit = now("VmRSS"), now("VmSize") + allowance
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 assert limit < size, (limit, size)
 config = Config(data={"file": path}, decomposition={"grid": [8, 8]}, model={"name": "vgg1", "local_width": 1},
@@ -40,7 +40,7 @@ config = Config(data={"file": path}, decomposition={"grid": [8, 8]}, model={"nam
 problem, reader = build_problem(config), BoxReader(Path(path))
 samples = problem.read(reader, [9], "cpu", storage)[9]
 assert samples["test"].batch(slice(0, 2))[0].shape == (2, 1, 48, 48)
-with samples["train"].epoch(1, ViewSeed(1)) as (order, seen):
+with samples["train"].epoch(1, AugmentationSeed(1)) as (order, seen):
     for rows in torch.split(order, 4096):
         inputs, labels = seen.batch(rows[:16])
         assert inputs.shape == (len(rows[:16]), 1, 48, 48)
@@ -75,7 +75,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("storage", "boxes"), [("memory", BOX_BYTES), ("stream", 0)])
 def test_a_rank_takes_its_boxes_and_less_than_300_mb_more(large: Path, storage: str, boxes: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, large, storage, str(boxes + SPARE), str(large.stat().st_size)],
+        [sys.executable, "-c", PROGRAM, large, storage, str(boxes + ALLOWANCE), str(large.stat().st_size)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -86,5 +86,5 @@ def test_a_rank_takes_its_boxes_and_less_than_300_mb_more(large: Path, storage: 
     bytes_read, peak = map(int, numbers.split())
     most = BOX_BYTES + 2 * (IMAGE // GRID) ** 2
     assert 0.9 * most < bytes_read <= most  # where the last windows are not asked for they are not read
-    assert peak < boxes + SPARE
+    assert peak < boxes + ALLOWANCE
     assert works == "the limit works"

@@ -18,13 +18,13 @@ from hpcdd.core.errors import UserError
 from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
 from hpcdd.data.problem import (
-    PIECE_BYTES,
+    GATHER_BYTES,
     Problem,
     build_problem,
     bytes_on_root,
     check_images,
     check_memory,
-    check_shares,
+    check_shards,
 )
 from hpcdd.data.reading import BoxReader
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign
@@ -110,7 +110,7 @@ def test_whole_images_by_split(tiny: Path) -> None:
     )
     reader = BoxReader(tiny)
     samples = problem.read_whole(reader, "cpu")
-    assert {split: len(its) for split, its in samples.items()} == problem.samples
+    assert {split: len(part) for split, part in samples.items()} == problem.samples
     with h5py.File(tiny) as file:
         stored = {name: file[f"{name}/images"][:] for name in ("train", "test")}
     for split, (name, rows) in problem.rows.items():
@@ -130,7 +130,7 @@ def test_early_stopping_needs_a_validation_split(tiny: Path, section: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("decomposition", "words"),
+    ("decomposition", "fragments"),
     [
         ({"grid": [2, 13]}, ["decomposition.grid is [2, 13]", "12 pixels", "axis 1"]),
         ({"grid": [2, 2, 2]}, ["3 axes", "2 spatial axes", "12 x 12"]),
@@ -138,10 +138,10 @@ def test_early_stopping_needs_a_validation_split(tiny: Path, section: str) -> No
         ({"boxes": [[[0, 0], [12, 12]], [[0, 0], [12, 13]]]}, ["boxes[1]", "axis 1", "12"]),
     ],
 )
-def test_decompositions_that_do_not_fit_the_images(tiny: Path, decomposition: Any, words: list[str]) -> None:
+def test_decompositions_that_do_not_fit_the_images(tiny: Path, decomposition: Any, fragments: list[str]) -> None:
     with pytest.raises(UserError) as error:
         build_problem(config(tiny, decomposition=decomposition))
-    assert [word for word in words if word not in str(error.value)] == []
+    assert [fragment for fragment in fragments if fragment not in str(error.value)] == []
 
 
 def test_the_finest_grid_that_vgg2_can_have(tiny: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_missing_file_is_named(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_memory_on_root_is_refused_with_both_numbers(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = 4 * (2 + 2) * (300 + 90) * 4 * 3  # float32 logits of 4 subdomains and 3 classes: twice whole, two pieces
+    needed = 4 * (2 + 2) * (300 + 90) * 4 * 3  # float32 logits of 4 subdomains and 3 classes: twice, and two buffers
     monkeypatch.setattr(environment, "available_memory", lambda: needed)
     problem = build_problem(config(tiny))
     assert (problem.root_bytes, problem.root_available) == (needed, needed)
@@ -179,18 +179,19 @@ def test_small_data_sets_take_four_copies_of_the_logits() -> None:
     assert bytes_on_root(100, 4, 10) == 4 * (4 * 100 * 4 * 10)
 
 
-def test_large_data_sets_take_two_copies_and_two_pieces() -> None:
+def test_large_data_sets_take_two_copies_and_two_buffers() -> None:
     logits = 4 * 1_281_167 * 64 * 1000  # ImageNet on 8 x 8 subdomains: 305 GiB of logits
-    assert bytes_on_root(1_281_167, 64, 1000) == 2 * logits + 2 * PIECE_BYTES
+    assert bytes_on_root(1_281_167, 64, 1000) == 2 * logits + 2 * GATHER_BYTES
 
 
-def test_pieces_stop_growing_where_the_logits_fill_one() -> None:
-    fitting = PIECE_BYTES // (4 * 4 * 10)
-    grown = [bytes_on_root(n + 1, 4, 10) - bytes_on_root(n, 4, 10) for n in (1, fitting - 1, fitting + 1, 10 * fitting)]
-    assert grown == [4 * 160, 4 * 160, 2 * 160, 2 * 160]
+def test_buffers_stop_growing_where_the_logits_fill_one() -> None:
+    fitting = GATHER_BYTES // (4 * 4 * 10)
+    samples = (1, fitting - 1, fitting + 1, 10 * fitting)
+    increases = [bytes_on_root(n + 1, 4, 10) - bytes_on_root(n, 4, 10) for n in samples]
+    assert increases == [4 * 160, 4 * 160, 2 * 160, 2 * 160]
 
 
-def test_what_fits_passes_and_what_does_not_is_told_with_both_numbers() -> None:
+def test_what_fits_passes_and_what_does_not_is_reported_with_both_numbers() -> None:
     check_memory(5 << 30, 5 << 30)
     with pytest.raises(UserError, match=r"root needs 611\.0 GiB .* but only 7\.0 GiB are free"):
         check_memory(bytes_on_root(1_281_167, 64, 1000), 7 << 30)
@@ -268,8 +269,8 @@ def test_random_numbers_that_ranks_can_not_share_are_refused(
     tiny: Path, drawing: Callable[..., dict[str, Any]], sections: dict[str, Any]
 ) -> None:
     model, ranks = drawing(function=True), 2 if sections else 4
-    found = refusal(tiny, ranks, model=model, **sections)
-    assert re.search(r"shared_batches is 'exact'.*own_that_draws:CNN.*torch's bernoulli_.*modules.*or.*fast", found)
+    message = refusal(tiny, ranks, model=model, **sections)
+    assert re.search(r"shared_batches is 'exact'.*own_that_draws:CNN.*torch's bernoulli_.*modules.*or.*fast", message)
     assert refusal(tiny, ranks, model=model, shared_batches="fast", **sections) == ""
     assert refusal(tiny, ranks, model=drawing(function=False), **sections) == ""
     assert refusal(tiny, 1, model=model, **sections) == ""
@@ -295,7 +296,7 @@ def refusal(tiny: Path, ranks: int, **sections: Any) -> str:
     chosen = config(tiny, decomposition={"grid": [1, 2]}, **sections)
     problem = build_problem(chosen)
     try:
-        check_shares(chosen, problem, layout_of(problem, ranks))
+        check_shards(chosen, problem, layout_of(problem, ranks))
     except UserError as error:
         return str(error)
     return ""
@@ -306,7 +307,7 @@ def refusal(tiny: Path, ranks: int, **sections: Any) -> str:
     [
         ({"local": {"batch_size": 4}}, 9, 10, 5),  # four replicas of two CNNs and an idle rank; five of each
         ({"coherent": {"batch_size": 4}}, 9, 10, 5),
-        ({"coherent": {"batch_size": 4, "parallelism": "data"}}, 5, 6, 6),  # four ranks that work and a spare one
+        ({"coherent": {"batch_size": 4, "parallelism": "data"}}, 5, 6, 6),  # four ranks that work and an idle one
         ({"baseline": {"batch_size": 4, "enabled": True}}, 5, 6, 6),
     ],
     ids=["local", "coherent", "data", "baseline"],
@@ -363,13 +364,13 @@ def test_penultimate_features_of_an_own_cnn_without_them_are_refused(
     )
     monkeypatch.syspath_prepend(tmp_path)
 
-    def posed(name: str, coherent: dict[str, Any]) -> Problem:
+    def problem_of(name: str, coherent: dict[str, Any]) -> Problem:
         return build_problem(
             config(tiny, model={"name": f"own_penultimate:{name}", "local_width": 1}, coherent=coherent)
         )
 
-    posed("both", {"features": "penultimate"})
-    posed("neither", {"features": "logits"})
-    posed("neither", {"features": "penultimate", "starts": []})
+    problem_of("both", {"features": "penultimate"})
+    problem_of("neither", {"features": "logits"})
+    problem_of("neither", {"features": "penultimate", "starts": []})
     with pytest.raises(UserError, match=r"coherent\.features is 'penultimate'.*'own_penultimate:neither'"):
-        posed("neither", {"features": "penultimate"})
+        problem_of("neither", {"features": "penultimate"})

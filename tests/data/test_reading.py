@@ -1,4 +1,4 @@
-"""Reading boxes: the right pixels, no more bytes than needed, and no bad numbers."""
+"""Reading boxes: the correct pixels, no more bytes than needed, and no bad numbers."""
 
 from __future__ import annotations
 
@@ -188,15 +188,15 @@ def test_a_block_of_ones_averages_nothing(tmp_path: Path) -> None:
     assert np.array_equal(reader.read("train", box, (1, 1)), reader.read("train", box))
 
 
-@pytest.mark.parametrize("piece", [1, 700, 5000, 1 << 30])
+@pytest.mark.parametrize("size", [1, 700, 5000, 1 << 30])
 @pytest.mark.parametrize("chunks", [None, (8, 3, 12, 9), (1, 1, 5, 9), (20, 3, 4, 4)], ids=str)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_pieces_of_the_file_give_the_same_averages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, chunks: tuple[int, ...] | None, piece: int
+def test_tiles_of_the_file_give_the_same_averages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, chunks: tuple[int, ...] | None, size: int
 ) -> None:
     images = (np.random.default_rng(0).normal(size=(20, 3, 12, 9)) * 50).astype(dtype)
     write_images(tmp_path / "d.h5", images, chunks=chunks)
-    monkeypatch.setattr(reading, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(reading, "_READ_BYTES", size)
     reader = BoxReader(tmp_path / "d.h5")
     box = Box((1, 0), (12, 8))
     expected = average(images[:, :, 1:, :8], (2, 3))

@@ -29,9 +29,9 @@ def test_each_sample_once_and_each_block_in_one_window(sizes: list[int], windows
     assert ends == sorted(set(ends))
     of_window = [set(block[part].tolist()) for part in torch.tensor_split(visits, ends[:-1])]
     assert sum(map(len, of_window)) == len(set.union(*of_window)) == len(sizes)
-    again = BlockShuffle(windows, block=block).draw(n, seed)
-    assert torch.equal(visits, again[0])
-    assert ends == again[1]
+    repeated = BlockShuffle(windows, block=block).draw(n, seed)
+    assert torch.equal(visits, repeated[0])
+    assert ends == repeated[1]
 
 
 @pytest.mark.parametrize("n", [1, 2, 1000])
@@ -46,16 +46,16 @@ def test_what_fits_in_one_window_is_shuffled_as_a_whole(n: int) -> None:
 def test_blocks_and_samples_are_mixed_anew_by_each_seed() -> None:
     by_blocks = BlockShuffle(8, block=torch.arange(4000) // 10)
     where = torch.zeros(4000, 8)
-    places = torch.empty(400, 4000)
+    positions = torch.empty(400, 4000)
     for seed in range(400):
         visits, ends = by_blocks.draw(4000, seed)
         window = torch.bucketize(torch.arange(4000), torch.tensor(ends), right=True)
         where[visits, window] += 1
-        places[seed, visits] = torch.arange(4000.0)
+        positions[seed, visits] = torch.arange(4000.0)
     assert where.min() > 20  # of 50 expected: each sample comes into each window, equally often
     assert where.max() < 85
-    assert (places.mean(1) - 1999.5).abs().max() < 1e-3
-    assert (places.mean(0) - 1999.5).abs().max() < 300  # five standard deviations of the mean of 400
+    assert (positions.mean(1) - 1999.5).abs().max() < 1e-3
+    assert (positions.mean(0) - 1999.5).abs().max() < 300  # five standard deviations of the mean of 400
 
 
 @pytest.mark.parametrize(("num_classes", "each", "window"), [(2, 5000, 1000), (10, 5000, 10_000), (100, 500, 2000)])
@@ -64,11 +64,11 @@ def test_a_window_of_a_sorted_file_is_like_the_whole(num_classes: int, each: int
     labels = torch.arange(num_classes).repeat_interleave(each)
     windows, size = len(labels) // window, window // blocks_in_window(num_classes)
     visits, ends = BlockShuffle(windows, block=torch.arange(len(labels)) // size).draw(len(labels), 0)
-    for found in torch.tensor_split(labels[visits], ends[:-1]):
-        counts = torch.bincount(found, minlength=num_classes) * num_classes / len(found)
+    for window_labels in torch.tensor_split(labels[visits], ends[:-1]):
+        counts = torch.bincount(window_labels, minlength=num_classes) * num_classes / len(window_labels)
         assert counts.min() > 0.5
         assert counts.max() < 1.6
-        first = torch.bincount(found[: window // 2], minlength=num_classes) * num_classes / (window // 2)
+        first = torch.bincount(window_labels[: window // 2], minlength=num_classes) * num_classes / (window // 2)
         assert (first - counts).abs().max() < 6 * (num_classes / window) ** 0.5
 
 

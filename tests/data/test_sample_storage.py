@@ -1,4 +1,4 @@
-"""Where samples are kept: by budget, for all ranks together, and told."""
+"""Where samples are kept: by budget, agreed on by all ranks, and reported."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_the_first_for_which_the_budget_is_enough(
 
 def test_what_was_chosen_is_reported() -> None:
     fits, large = Choice("memory", 3 * MIB, 4 * MIB, None), Choice("stream", 6 * MIB, 4 * MIB, None)
-    alike = Storages("auto", (fits, fits, None))
-    assert [alike.of(rank) for rank in range(3)] == ["memory", "memory", "device"]
-    assert alike.lines() == ["samples of all ranks: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB"]
+    equal = Storages("auto", (fits, fits, None))
+    assert [equal.of(rank) for rank in range(3)] == ["memory", "memory", "device"]
+    assert equal.lines() == ["samples of all ranks: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB"]
     mixed = Storages("auto", (large, fits, None))
     assert [mixed.of(rank) for rank in range(2)] == ["stream", "memory"]
     assert mixed.stream
-    assert not alike.stream
+    assert not equal.stream
     assert mixed.lines() == [
         "samples of rank 1: in the host's memory; they are 3.0 MiB of a budget of 4.0 MiB",
         "samples of rank 0: streamed from the file; they are 6.0 MiB of a budget of 4.0 MiB",
@@ -55,7 +55,7 @@ def test_what_was_chosen_is_reported() -> None:
     assert gpu.lines() == ["samples of all ranks: on the device; they are 1.0 MiB, as set by data.storage"]
 
 
-@pytest.mark.parametrize("augmentation", [{}, {"mirror": [1], "shift": 2}], ids=["plain", "augmented"])
+@pytest.mark.parametrize("augmentation", [{}, {"flip": [1], "translate": 2}], ids=["plain", "augmented"])
 def test_the_bytes_are_those_of_what_is_read(tiny: Path, augmentation: dict[str, object]) -> None:
     sections = {"data": {"file": str(tiny), "validation_fraction": 0.2}, "model": {"name": "vgg1", "local_width": 2}}
     config = Config.model_validate(
@@ -64,24 +64,24 @@ def test_the_bytes_are_those_of_what_is_read(tiny: Path, augmentation: dict[str,
     problem = build_problem(config)
 
     def held(samples: dict[str, Samples]) -> int:
-        tensors = {id(t): t for its in samples.values() for t in (its.inputs, *getattr(its, "regions", ()))}
+        tensors = {id(t): t for part in samples.values() for t in (part.inputs, *getattr(part, "regions", ()))}
         return sum(tensor.nbytes for tensor in tensors.values())
 
     for s, samples in problem.read(BoxReader(tiny), range(7), "cpu").items():
         assert held(samples) == problem.bytes_of([s]) > 0  # type: ignore[arg-type]
     assert held(problem.read_whole(BoxReader(tiny), "cpu")) == problem.bytes_of_whole()  # type: ignore[arg-type]
-    own = problem.bytes_of([1, 2])
-    assert bytes_needed(config, problem, [1, 2]) == own
+    needed = problem.bytes_of([1, 2])
+    assert bytes_needed(config, problem, [1, 2]) == needed
     baseline = config.model_copy(update={"baseline": config.baseline.model_copy(update={"enabled": True})})
-    assert bytes_needed(baseline, problem, [1, 2]) == own + problem.bytes_of_whole()
+    assert bytes_needed(baseline, problem, [1, 2]) == needed + problem.bytes_of_whole()
     by_data = config.model_copy(update={"coherent": config.coherent.model_copy(update={"parallelism": "data"})})
     assert bytes_needed(by_data, problem, [1, 2]) == problem.bytes_of(range(7))
 
 
-def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = communicator.world()
 
-    def decided(free: int, **data: object) -> Storages:
+    def chosen(free: int, **data: object) -> Storages:
         config = Config.model_validate(
             {
                 "data": {"file": str(tiny), **data},
@@ -95,12 +95,12 @@ def test_the_decision_of_one_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
             return decide(world, config, problem, rank_layout.build(world, 4, "cpu"))
 
     size = 390 * 144
-    assert decided(2 * size).of(0) == "memory"
-    assert decided(2 * size - 1).of(0) == "stream"
-    assert decided(0, memory=1).of(0) == "memory"
-    assert decided(size, storage="memory").of(0) == "memory"
-    assert decided(size, storage="device").of(0) == "device"
+    assert chosen(2 * size).of(0) == "memory"
+    assert chosen(2 * size - 1).of(0) == "stream"
+    assert chosen(0, memory=1).of(0) == "memory"
+    assert chosen(size, storage="memory").of(0) == "memory"
+    assert chosen(size, storage="device").of(0) == "device"
     for storage in ("memory", "device"):
         with pytest.raises(UserError, match=rf"data\.storage is '{storage}', but the samples take 0\.1 MiB, and 0\.0"):
-            decided(size - 50_000, storage=storage)
-    assert decided(0, storage="stream").of(0) == "stream"
+            chosen(size - 50_000, storage=storage)
+    assert chosen(0, storage="stream").of(0) == "stream"

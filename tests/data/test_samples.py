@@ -61,7 +61,7 @@ def test_batches_lie_channels_last(axes: int) -> None:
 def test_images_turned_in_their_own_memory_give_the_same_batches(
     shape: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PIECE", 200)  # of several images, and of less than one
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 200)  # of several images, and of less than one
     images, labels = random_images(dtype, shape), torch.arange(len(torch.empty(shape))) % 3
     before, memory = images.clone(), images.data_ptr()
     turned = with_channels_last(images)
@@ -70,7 +70,9 @@ def test_images_turned_in_their_own_memory_give_the_same_batches(
     assert turned.is_contiguous(memory_format=channels_last(len(shape) - 2))
     statistics = [1.5] * shape[1], [3.0] * shape[1]
     for rows in (torch.tensor([9, 0, 3, 3])[: len(labels)], slice(2, 7)):
-        one, other = (Samples.of_images(its, labels, *statistics, "cpu").batch(rows)[0] for its in (turned, before))
+        one, other = (
+            Samples.of_images(pixels, labels, *statistics, "cpu").batch(rows)[0] for pixels in (turned, before)
+        )
         assert torch.equal(one, other)
         assert one.stride() == other.stride()
 
@@ -99,13 +101,13 @@ def test_from_the_host_to_a_gpu_pixels_go_through_pinned_memory(monkeypatch: pyt
     pixels = torch.arange(6, dtype=torch.uint8).view(1, 1, 2, 3)
     assert module.onto(pixels, torch.device("cpu")) is pixels
 
-    def pin_memory(own: torch.Tensor) -> torch.Tensor:
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
         done.append("pinned")
-        return own.clone()
+        return tensor.clone()
 
-    def to(own: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
         done.append((device.type, non_blocking))
-        return own
+        return tensor
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
     monkeypatch.setattr(torch.Tensor, "to", to)

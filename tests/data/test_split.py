@@ -1,4 +1,4 @@
-"""The validation split: a partition that takes its share of each class and depends on the seed alone."""
+"""The validation split: a partition that takes a fraction of each class and depends on the seed alone."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ fractions = st.floats(0.001, 0.999)
 
 
 @given(labels=labels_of, fraction=fractions, seed=st.integers(0, 2**63))
-def test_partition_with_a_share_of_each_class(labels: np.ndarray, fraction: float, seed: int) -> None:
+def test_partition_with_a_fraction_of_each_class(labels: np.ndarray, fraction: float, seed: int) -> None:
     stay, aside = stratified(labels, fraction, seed)
     assert sorted([*stay, *aside]) == list(range(len(labels)))
     assert np.array_equal(stay, np.sort(stay))
     assert np.array_equal(aside, np.sort(aside))
     for label in np.unique(labels):
         size = int((labels == label).sum())
-        taken = int((labels[aside] == label).sum())
-        assert size - taken >= 1
-        assert taken >= 1 or size == 1
-        # The nearest count to the share, where at least one can go and one can stay.
-        assert abs(taken - fraction * size) <= 0.5 or taken in (1, size - 1)
+        count = int((labels[aside] == label).sum())
+        assert size - count >= 1
+        assert count >= 1 or size == 1
+        # The nearest count to the fraction, where at least one can go and one can stay.
+        assert abs(count - fraction * size) <= 0.5 or count in (1, size - 1)
 
 
 @given(labels=labels_of, fraction=fractions, seed=st.integers(0, 2**40))

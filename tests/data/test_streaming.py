@@ -17,7 +17,7 @@ from hpcdd.core.errors import UserError
 from hpcdd.data import reading, sample_order
 from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.reading import BoxReader
-from hpcdd.data.samples import AnySamples, SideBySide, ViewSeed
+from hpcdd.data.samples import AnySamples, AugmentationSeed, SideBySide
 from hpcdd.data.streaming import StreamedSamples
 from hpcdd.data.writing import Split, write_dataset
 
@@ -28,14 +28,14 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "augmented": (
         "uint16",
         (2, 8, 6),
-        {"augmentation": {"mirror": [1], "shift": 1}, "decomposition": {"coarse": True}},
+        {"augmentation": {"flip": [1], "translate": 1}, "decomposition": {"coarse": True}},
     ),
     "float": ("float32", (1, 8, 6), {"validation": 0.1}),
-    "3D": ("uint8", (1, 4, 6, 6), {"augmentation": {"mirror": [0, 2]}, "decomposition": {"grid": [1, 2, 1]}}),
+    "3D": ("uint8", (1, 4, 6, 6), {"augmentation": {"flip": [0, 2]}, "decomposition": {"grid": [1, 2, 1]}}),
 }
 
 
-def posed(folder: Path, dtype: str, shape: tuple[int, ...], sections: dict[str, Any], n: int = N) -> Problem:
+def make_problem(folder: Path, dtype: str, shape: tuple[int, ...], sections: dict[str, Any], n: int = N) -> Problem:
     images = (np.random.default_rng(0).normal(size=(n, *shape)) * 20 + 60).astype(dtype)
     split = Split.from_array(images, np.arange(n) % 2)
     write_dataset(folder / "d.h5", {"train": split, "test": split}, name="d", class_names="ab", compression=1)
@@ -50,8 +50,8 @@ def posed(folder: Path, dtype: str, shape: tuple[int, ...], sections: dict[str, 
 def problem(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Problem:
     """Windows of some sixty samples."""
     dtype, shape, sections = CASES[request.param]
-    problem = posed(tmp_path, dtype, shape, dict(sections))
-    regions = len(problem.augmentation.mirrors) if problem.augmentation else 1
+    problem = make_problem(tmp_path, dtype, shape, dict(sections))
+    regions = len(problem.augmentation.flips) if problem.augmentation else 1
     monkeypatch.setattr(sample_order, "WINDOW_BYTES", 60 * regions * int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return problem
 
@@ -80,7 +80,10 @@ def test_epochs_are_those_of_memory_bit_by_bit(problem: Problem, batch_size: int
     for split, stream, memory in both(problem):
         n = problem.samples[split]
         assert len(stream) == n
-        with stream.epoch(3, ViewSeed(4)) as (visits, seen), memory.epoch(3, ViewSeed(4)) as (expected, known):
+        with (
+            stream.epoch(3, AugmentationSeed(4)) as (visits, seen),
+            memory.epoch(3, AugmentationSeed(4)) as (expected, known),
+        ):
             assert torch.equal(visits, expected)
             assert sorted(visits.tolist()) == list(range(n))
             for rows in torch.split(visits, batch_size):
@@ -89,7 +92,7 @@ def test_epochs_are_those_of_memory_bit_by_bit(problem: Problem, batch_size: int
 
 def test_parts_of_batches_as_replicas_take_them(problem: Problem) -> None:
     for _, stream, memory in both(problem):
-        with stream.epoch(3, ViewSeed(4)) as (visits, seen), memory.epoch(3, ViewSeed(4)) as (_, known):
+        with stream.epoch(3, AugmentationSeed(4)) as (visits, seen), memory.epoch(3, AugmentationSeed(4)) as (_, known):
             for batch in torch.split(visits, 50):
                 assert same(seen.batch(batch[17:34]), known.batch(batch[17:34]))
 
@@ -109,28 +112,28 @@ def test_a_window_and_no_more_is_read_ahead(problem: Problem) -> None:
     visits, ends = samples.order.draw(len(samples), 1)
     assert len(ends) > 3
     assert max(np.diff([0, *ends])) < 90
-    with samples.epoch(1, ViewSeed(2)) as (_, seen):
+    with samples.epoch(1, AugmentationSeed(2)) as (_, seen):
         seen.batch(visits[:5])
     ahead, sizes = reader.bytes_read, []
-    for places in torch.tensor_split(visits, ends[:-1])[:2]:
-        samples.load(places.sort().values.numpy())
+    for window in torch.tensor_split(visits, ends[:-1])[:2]:
+        samples.load(window.sort().values.numpy())
         sizes.append(reader.bytes_read - ahead - sum(sizes))
     assert ahead in (sizes[0], sum(sizes))  # the second one may have been called off
 
 
 def test_the_thread_ends_whatever_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_order, "WINDOW_BYTES", 60 * 48)
-    problem, reader = posed(tmp_path, "uint8", (1, 8, 6), {}), BoxReader(tmp_path / "d.h5")
+    problem, reader = make_problem(tmp_path, "uint8", (1, 8, 6), {}), BoxReader(tmp_path / "d.h5")
     samples = problem.read(reader, [0], "cpu", "stream")[0]["train"]
 
     def streaming() -> bool:
         return any(thread.name.startswith("hpcdd-stream") for thread in threading.enumerate())
 
-    with samples.epoch(1, ViewSeed(2)) as (visits, seen):
+    with samples.epoch(1, AugmentationSeed(2)) as (visits, seen):
         seen.batch(visits[:5])
         assert streaming()
     assert not streaming()
-    with pytest.raises(KeyError), samples.epoch(1, ViewSeed(2)) as (visits, seen):  # noqa: PT012
+    with pytest.raises(KeyError), samples.epoch(1, AugmentationSeed(2)) as (visits, seen):  # noqa: PT012
         seen.batch(visits[:5])
         raise KeyError
     assert not streaming()
@@ -140,7 +143,7 @@ def test_the_thread_ends_whatever_ends_the_epoch(tmp_path: Path, monkeypatch: py
 def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    problem = posed(tmp_path, "float32", (1, 32, 32), {})
+    problem = make_problem(tmp_path, "float32", (1, 32, 32), {})
     monkeypatch.setattr(sample_order, "WINDOW_BYTES", 90 * 4096)
     monkeypatch.setattr(reading, "_GAP_BYTES", 0)
     path = tmp_path / "d.h5"
@@ -161,7 +164,7 @@ def test_what_is_wrong_in_the_middle_of_the_file_reaches_the_training(
     assert isinstance(samples, StreamedSamples)
     drawn = {seed: samples.order.draw(N, seed) for seed in range(50)}
     seed = next(seed for seed, (visits, ends) in drawn.items() if 170 in visits[ends[1] :])
-    with pytest.raises(UserError, match=expected), samples.epoch(seed, ViewSeed(2)) as (visits, seen):  # noqa: PT012
+    with pytest.raises(UserError, match=expected), samples.epoch(seed, AugmentationSeed(2)) as (visits, seen):  # noqa: PT012
         for rows in torch.split(visits, 10):
             seen.batch(rows)
             visited += 1

@@ -24,22 +24,22 @@ from hpcdd.data.writing import Split, write_dataset
 
 @given(
     labels=st.lists(st.integers(0, 5), min_size=2, max_size=200).map(lambda values: np.array(values, np.int64)),
-    share=st.floats(0, 1),
+    fraction=st.floats(0, 1),
     seed=st.integers(0, 2**63),
 )
-def test_samples_in_proportion(labels: np.ndarray, share: float, seed: int) -> None:
+def test_samples_in_proportion(labels: np.ndarray, fraction: float, seed: int) -> None:
     classes, sizes = np.unique(labels, return_counts=True)
-    count = max(len(classes), round(share * len(labels)))
+    count = max(len(classes), round(fraction * len(labels)))
     rows = in_proportion(labels, count, seed)
     assert len(rows) == count
     assert np.array_equal(rows, np.unique(rows))
     assert np.array_equal(rows, in_proportion(labels, count, seed))
-    taken = np.array([(labels[rows] == c).sum() for c in classes])
-    assert (taken >= 1).all()
+    counts = np.array([(labels[rows] == c).sum() for c in classes])
+    assert (counts >= 1).all()
     exact = count * sizes / len(labels)
-    assert ((taken <= np.ceil(exact)) | (taken == 1)).all()
+    assert ((counts <= np.ceil(exact)) | (counts == 1)).all()
     if (exact >= 1).all():
-        assert (np.abs(taken - exact) < 1).all()
+        assert (np.abs(counts - exact) < 1).all()
 
 
 def test_subsets_are_random_and_grow() -> None:
@@ -108,12 +108,12 @@ def test_a_class_without_training_samples_is_refused(tiny: Path, tmp_path: Path)
 
 def test_what_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
     info = inspect(tiny)
-    for classes, words in (
+    for classes, message in (
         (["tow", "four"], r"names 'tow', which .*tiny.h5 does not have; did you mean two\?"),
         ([0, 3], r"names 3, .*; use names \(two, three, four\) or numbers from 0 to 2"),
         (["two", 0], r"names class 'two' twice"),
     ):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             with_classes(info, classes)
     images = np.random.default_rng(0).integers(0, 9, (8, 1, 4, 4)).astype(np.uint8)
     splits = {

@@ -14,7 +14,7 @@ import pytest
 from hpcdd.core.errors import UserError
 from hpcdd.data.coarse import average
 from hpcdd.data.format import inspect
-from hpcdd.data.writing import Split, write_dataset
+from hpcdd.data.writing import Indices, LeaveOut, Split, write_dataset
 
 CLASSES = ["a", "b", "c"]
 
@@ -35,7 +35,7 @@ def images_of(dtype: str, n: int = 500, shape: tuple[int, ...] = (3, 9, 11)) -> 
 def in_blocks(images: np.ndarray[Any, Any], rows: int) -> Split:
     labels = np.arange(len(images)) % len(CLASSES)
     blocks = [images[start : start + rows] for start in range(0, len(images), rows)]
-    return Split(labels, images.shape[1:], str(images.dtype), lambda: blocks)
+    return Split(labels, images.shape[1:], str(images.dtype), lambda _rows, _leave_out: blocks)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
@@ -85,7 +85,7 @@ def good() -> dict[str, Split]:
 def breaking_off() -> Split:
     images = images_of("uint8", 60)
 
-    def blocks() -> Iterator[np.ndarray[Any, Any]]:
+    def blocks(_rows: Indices, _leave_out: LeaveOut) -> Iterator[np.ndarray[Any, Any]]:
         yield images[:20]
         raise UserError("image 21 is damaged")
 
@@ -100,12 +100,11 @@ def constant(*channels: int) -> Split:
 
 def emptied() -> Split:
     """As with --skip-bad, where all files of a class are bad."""
-    images, left_out = images_of("uint8", 60), list(range(2, 60, 3))
-    return Split(np.arange(60) % 3, images.shape[1:], "uint8", lambda: [np.delete(images, left_out, axis=0)], left_out)
+    return leaving_out(list(range(2, 60, 3)), 60)
 
 
 def with_labels(labels: np.ndarray[Any, Any]) -> Split:
-    return Split(labels, (3, 9, 11), "uint8", lambda: [images_of("uint8", 60)])
+    return Split(labels, (3, 9, 11), "uint8", lambda _rows, _leave_out: [images_of("uint8", 60)])
 
 
 FAILURES = {
@@ -201,7 +200,7 @@ def test_compression_changes_the_size_and_nothing_else(tmp_path: Path) -> None:
     assert sizes[0] > 2 * images.nbytes > 2 * sizes[1]
 
 
-def test_a_large_mean_does_not_swallow_the_deviation(tmp_path: Path) -> None:
+def test_a_large_mean_does_not_swallow_the_standard_deviation(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     images = (1e4 + 1e-2 * generator.integers(-3, 4, (40, 1, 5, 5))).astype(np.float32)
     split = Split.from_array(images, np.arange(40) % 2)
@@ -297,14 +296,15 @@ def test_chunks_along_boxes_change_nothing_else(
 
 
 def leaving_out(rows: list[int], step: int) -> Split:
-    images, left_out = images_of("uint8", 60), []
+    images = images_of("uint8", 60)
 
-    def blocks() -> Iterator[np.ndarray[Any, Any]]:
-        left_out[:] = rows
+    def blocks(_rows: Indices, leave_out: LeaveOut) -> Iterator[np.ndarray[Any, Any]]:
+        for row in rows:
+            leave_out(row)
         kept = np.delete(images, rows, axis=0)
         yield from (kept[start : start + step] for start in range(0, len(kept), step))
 
-    return Split(np.arange(60) % 3, images.shape[1:], "uint8", blocks, left_out)
+    return Split(np.arange(60) % 3, images.shape[1:], "uint8", blocks)
 
 
 @pytest.mark.parametrize("step", [1, 13, 60])

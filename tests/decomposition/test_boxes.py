@@ -1,4 +1,4 @@
-"""Boxes: they tile the image, overlap as asked, and bad ones are named with axis and numbers."""
+"""Boxes: they tile the image, overlap as configured, and bad ones are named with axis and numbers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_core_sizes_along_an_axis_differ_by_at_most_one(case: Grid) -> None:
 
 @quickly
 @given(grids())
-def test_each_box_is_its_core_grown_by_the_overlap_and_cut_at_the_border(case: Grid) -> None:
+def test_each_box_is_its_core_enlarged_by_the_overlap_and_cut_at_the_border(case: Grid) -> None:
     image, grid, overlap = case
     decomposition = Decomposition.grid(image, grid, overlap)
     for core, box in zip(decomposition.cores, decomposition.boxes, strict=True):
@@ -82,11 +82,11 @@ def test_decompose_then_assemble_gives_the_image_back(case: Grid, leading: list[
 
 
 @given(st.integers(1, 1000), st.data())
-def test_split_evenly_is_a_partition_with_the_larger_pieces_first(length: int, data: st.DataObject) -> None:
+def test_split_evenly_is_a_partition_with_the_larger_intervals_first(length: int, data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, length))
-    pieces = split_evenly(length, parts)
-    assert [i for start, stop in pieces for i in range(start, stop)] == list(range(length))
-    sizes = [stop - start for start, stop in pieces]
+    intervals = split_evenly(length, parts)
+    assert [i for start, stop in intervals for i in range(start, stop)] == list(range(length))
+    sizes = [stop - start for start, stop in intervals]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] - sizes[-1] <= 1
 
@@ -103,7 +103,7 @@ def test_overlap_may_be_given_per_axis() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "grid", "overlap", "words"),
+    ("image", "grid", "overlap", "expected_texts"),
     [
         ((28, 28), (2, 29), 0, ["decomposition.grid is [2, 29]", "28 pixels", "axis 1", "1 to 28"]),
         ((28, 28), (2,), 0, ["decomposition.grid is [2]", "1 axes", "2 spatial axes", "28 x 28"]),
@@ -116,14 +116,14 @@ def test_overlap_may_be_given_per_axis() -> None:
     ],
 )
 def test_errors_name_axis_and_numbers(
-    image: tuple[int, ...], grid: tuple[int, ...], overlap: int | tuple[int, ...], words: list[str]
+    image: tuple[int, ...], grid: tuple[int, ...], overlap: int | tuple[int, ...], expected_texts: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="decomposition") as error:
         Decomposition.grid(image, grid, overlap)
-    assert [word for word in words if word not in str(error.value)] == []
+    assert [text for text in expected_texts if text not in str(error.value)] == []
 
 
-def test_explicit_boxes_are_taken_as_they_are() -> None:
+def test_explicit_boxes_are_used_as_they_are() -> None:
     decomposition = Decomposition.from_boxes((8, 8), [((0, 0), (8, 4)), ((2, 3), (5, 8))])
     assert decomposition.parts is None
     assert decomposition.cores == decomposition.boxes == (Box((0, 0), (8, 4)), Box((2, 3), (5, 8)))
@@ -140,11 +140,11 @@ def test_each_bad_box_is_named_and_no_good_one() -> None:
     ]
     with pytest.raises(ValueError, match="boxes") as error:
         Decomposition.from_boxes((8, 8), boxes)
-    found = str(error.value).split("; decomposition")
-    assert [text.split("boxes[")[1][0] for text in found] == ["1", "2", "3", "4", "5", "5"]
-    assert ["axis 0" in text for text in found] == [True, True, False, False, True, False]
-    assert "[[0, 5], [4, 2]]" in found[2]
-    assert "2 spatial axes" in found[3]
+    messages = str(error.value).split("; decomposition")
+    assert [text.split("boxes[")[1][0] for text in messages] == ["1", "2", "3", "4", "5", "5"]
+    assert ["axis 0" in text for text in messages] == [True, True, False, False, True, False]
+    assert "[[0, 5], [4, 2]]" in messages[2]
+    assert "2 spatial axes" in messages[3]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_each_bad_box_is_named_and_no_good_one() -> None:
         ([((0, 0), (8, 5)), ((0, 4), (8, 8))], 1.0),  # column 4 twice
     ],
 )
-def test_boxes_with_gaps_or_meeting_twice_cannot_be_assembled(boxes: list[object], coverage: float) -> None:
+def test_boxes_with_gaps_or_overlap_cannot_be_assembled(boxes: list[object], coverage: float) -> None:
     decomposition = Decomposition.from_boxes((8, 8), boxes)  # type: ignore[arg-type]
     assert decomposition.coverage() == pytest.approx(coverage)
     with pytest.raises(ValueError, match="do not tile"):

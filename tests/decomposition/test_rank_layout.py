@@ -1,4 +1,4 @@
-"""Who does what: pure functions of ranks, masks and GPUs."""
+"""Which rank owns what: pure functions of ranks, masks and GPUs."""
 
 from __future__ import annotations
 
@@ -44,23 +44,25 @@ def test_assign_with_more_ranks_gives_each_subdomain_as_many_neighbours(subdomai
     assert all(not block and replica == 0 for block, replica in idle)  # idle ranks last
 
 
-def place(rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0) -> RankPlacement:
+def placement(
+    rank: int, *subdomains: int, host: str = "node1", gpu: str | None = None, replica: int = 0
+) -> RankPlacement:
     return RankPlacement(rank, host, "cpu" if gpu is None else "cuda:0", gpu or "cpu", 1, subdomains, replica)
 
 
 @given(st.integers(1, 40), st.integers(1, 200))
-def test_a_mesh_of_what_was_assigned(subdomains: int, ranks: int) -> None:
+def test_a_layout_of_what_was_assigned(subdomains: int, ranks: int) -> None:
     assigned = assign(subdomains, ranks)
     layout = RankLayout(
-        subdomains, tuple(place(r, *block, replica=replica) for r, (block, replica) in enumerate(assigned))
+        subdomains, tuple(placement(r, *block, replica=replica) for r, (block, replica) in enumerate(assigned))
     )
     assert layout.replicas == max(1, ranks // subdomains)
     assert [s for owned in layout.owned for s in owned] == list(range(subdomains)), "in rank order, each once"
     for s in range(subdomains):
         owner = layout.owner(s)
         assert s in layout.owned[owner]
-        assert layout.places[owner].replica == 0
-        assert all(s not in one.subdomains for one in layout.places[:owner])
+        assert layout.placements[owner].replica == 0
+        assert all(s not in one.subdomains for one in layout.placements[:owner])
     assert layout.owner(0) == 0, "root works"
     named = [warning for warning in layout.warnings() if " idle; " in warning]
     assert len(named) == (ranks > subdomains and ranks % subdomains > 0)
@@ -100,7 +102,7 @@ def test_ranks_with_one_mask_never_take_more_threads_than_cores(cores: int, rank
 
 
 @pytest.mark.parametrize(("value", "threads"), [("3", 3), ("2,1", 2), (" 7 ", 7), ("64", 64), ("", 4), (",2", 4)])
-def test_omp_num_threads_wins(value: str, threads: int) -> None:
+def test_omp_num_threads_takes_precedence(value: str, threads: int) -> None:
     assert threads_of(range(4), [range(4)], {"OMP_NUM_THREADS": value}) == threads
 
 
@@ -117,7 +119,7 @@ def test_gpus_are_dealt_out_by_position_on_the_host() -> None:
     assert choose_device("cuda", 5, ["GPU-x"]) == ("cuda:0", "GPU-x")
 
 
-def test_cpu_is_taken_where_it_is_asked_for_or_nothing_else_is_there() -> None:
+def test_cpu_is_used_if_configured_or_without_a_gpu() -> None:
     assert choose_device("cpu", 0, ["GPU-a"]) == ("cpu", "cpu")
     assert choose_device("auto", 3, []) == ("cpu", "cpu")
 
@@ -128,7 +130,9 @@ def test_cuda_without_a_gpu_is_an_error_with_advice() -> None:
 
 
 def test_owner_and_hosts() -> None:
-    layout = RankLayout(5, (place(0, 0, 1), place(1, 2, 3), place(2, 4, host="node2"), place(3, host="node2")))
+    layout = RankLayout(
+        5, (placement(0, 0, 1), placement(1, 2, 3), placement(2, 4, host="node2"), placement(3, host="node2"))
+    )
     assert [layout.owner(s) for s in range(5)] == [0, 0, 1, 1, 2]
     assert layout.hosts == 2
     assert layout.as_list()[1]["subdomains"] == (2, 3)
@@ -137,8 +141,8 @@ def test_owner_and_hosts() -> None:
 
 
 def test_replicas_of_two_subdomains() -> None:
-    replicas = [place(2 * s + r, s, replica=r, host=f"node{r}") for s in range(2) for r in range(2)]
-    layout = RankLayout(2, (*replicas, place(4)))
+    replicas = [placement(2 * s + r, s, replica=r, host=f"node{r}") for s in range(2) for r in range(2)]
+    layout = RankLayout(2, (*replicas, placement(4)))
     assert [layout.owner(s) for s in range(2)] == [0, 2]
     assert layout.owned == [(0,), (), (1,), (), ()]
     assert layout.replicas == 2
@@ -150,36 +154,38 @@ def test_replicas_of_two_subdomains() -> None:
 
 
 def test_nothing_to_warn_of() -> None:
-    assert RankLayout(3, (place(0, 0), place(1, 1), place(2, 2))).warnings() == []
-    one_each = (place(0, 0, gpu="a"), place(1, 1, gpu="b"), place(2, 2, gpu="a", host="node2"))
+    assert RankLayout(3, (placement(0, 0), placement(1, 1), placement(2, 2))).warnings() == []
+    one_each = (placement(0, 0, gpu="a"), placement(1, 1, gpu="b"), placement(2, 2, gpu="a", host="node2"))
     assert RankLayout(3, one_each).warnings() == []
 
 
-def test_spare_ranks_are_named() -> None:
-    (warning,) = RankLayout(2, (place(0, 0), place(1, 1), place(2), place(3))).warnings()
+def test_idle_ranks_are_named() -> None:
+    (warning,) = RankLayout(2, (placement(0, 0), placement(1, 1), placement(2), placement(3))).warnings()
     assert "4 ranks for 2 subdomains" in warning
     assert "rank 2, 3 are idle; use a multiple of 2 ranks" in warning
-    (warning,) = RankLayout(1, (place(0, 0), place(1))).warnings()
+    (warning,) = RankLayout(1, (placement(0, 0), placement(1))).warnings()
     assert "rank 1 is idle" in warning
 
 
-def test_ranks_that_share_a_gpu_are_named_and_spare_ones_are_not() -> None:
-    places = (place(0, 0, gpu="a"), place(1, 1, gpu="b"), place(2, 2, gpu="a"), place(3, gpu="b"))
-    idle, shared = RankLayout(3, places).warnings()
+def test_ranks_that_share_a_gpu_are_named_and_idle_ones_are_not() -> None:
+    placements = (placement(0, 0, gpu="a"), placement(1, 1, gpu="b"), placement(2, 2, gpu="a"), placement(3, gpu="b"))
+    idle, shared = RankLayout(3, placements).warnings()
     assert "rank 3" in idle
     assert "ranks 0, 2 share one GPU (node1, a)" in shared
 
 
 def test_replicas_that_share_a_gpu_are_named() -> None:
-    places = tuple(place(2 * s + r, s, replica=r, gpu="ab"[r]) for s in range(2) for r in range(2))
-    assert [warning[:30] for warning in RankLayout(2, places).warnings()] == [
+    placements = tuple(placement(2 * s + r, s, replica=r, gpu="ab"[r]) for s in range(2) for r in range(2))
+    assert [warning[:30] for warning in RankLayout(2, placements).warnings()] == [
         "ranks 0, 2 share one GPU (node",
         "ranks 1, 3 share one GPU (node",
     ]
 
 
 def test_gpus_on_some_ranks_only_are_refused_with_the_ranks_and_the_remedy() -> None:
-    mixed = RankLayout(3, (place(0, 0, gpu="a"), place(1, 1, host="node2"), place(2, 2, gpu="b"), place(3)))
+    mixed = RankLayout(
+        3, (placement(0, 0, gpu="a"), placement(1, 1, host="node2"), placement(2, 2, gpu="b"), placement(3))
+    )
     with pytest.raises(UserError) as error:
         mixed.check_devices()
     assert "rank 0, 2 would work on a GPU, but rank 1 (node2) on the CPU" in str(error.value)
@@ -187,33 +193,33 @@ def test_gpus_on_some_ranks_only_are_refused_with_the_ranks_and_the_remedy() -> 
 
 
 @pytest.mark.parametrize("gpu", [None, "a"])
-def test_one_kind_of_device_is_fine_and_spare_ranks_do_not_count(gpu: str | None) -> None:
-    RankLayout(2, (place(0, 0, gpu=gpu), place(1, 1, gpu=gpu), place(2))).check_devices()
+def test_one_kind_of_device_is_fine_and_idle_ranks_do_not_count(gpu: str | None) -> None:
+    RankLayout(2, (placement(0, 0, gpu=gpu), placement(1, 1, gpu=gpu), placement(2))).check_devices()
 
 
-def test_processors_that_compute_unlike_are_named() -> None:
+def test_processors_whose_results_differ_are_named() -> None:
     kinds = ["old, 1 thread", "old, 1 thread", "new, 1 thread", ""]
-    places = [replace(place(r, *([r] if r < 3 else [])), arithmetic=kind) for r, kind in enumerate(kinds)]
-    warnings = RankLayout(3, tuple(places)).warnings()
+    placements = [replace(placement(r, *([r] if r < 3 else [])), arithmetic=kind) for r, kind in enumerate(kinds)]
+    warnings = RankLayout(3, tuple(placements)).warnings()
     assert "rank 0, 1 on old, 1 thread; rank 2 on new, 1 thread" in warnings[-1]
-    assert not [text for text in RankLayout(2, tuple(places[:2])).warnings() if "last bits" in text]
+    assert not [text for text in RankLayout(2, tuple(placements[:2])).warnings() if "last bits" in text]
 
 
 def test_a_rank_without_a_gpu_among_others_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     world = communicator.world()
-    other = place(1, 1, gpu="a")
+    other = placement(1, 1, gpu="a")
     monkeypatch.setattr(
-        world, "allgather_object", lambda own: [own, other] if isinstance(own, RankPlacement) else [own]
+        world, "allgather_object", lambda sent: [sent, other] if isinstance(sent, RankPlacement) else [sent]
     )
     with pytest.raises(UserError, match="rank 1 would work on a GPU, but rank 0"):
         build(world, 2, "auto")
 
 
-def test_a_mesh_of_one_process() -> None:
+def test_the_layout_of_one_process() -> None:
     world = communicator.world()
-    assert world.oversubscribed, "until it is known, nobody spins"
+    assert world.oversubscribed, "no rank spins before the layout is known"
     layout = build(world, 3, "cpu")
-    (only,) = layout.places
+    (only,) = layout.placements
     assert (only.subdomains, only.replica, layout.replicas) == ((0, 1, 2), 0, 1)
     assert layout.num_subdomains == 3
     assert not world.oversubscribed
@@ -221,31 +227,31 @@ def test_a_mesh_of_one_process() -> None:
     assert layout.warnings() == []
 
 
-def test_more_threads_than_cores_crowd_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_threads_than_cores_oversubscribe_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     for threads, oversubscribed in ((cores, False), (cores + 1, True)):
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         world = communicator.world()
-        assert build(world, 3, "cpu").places[0].threads == threads
+        assert build(world, 3, "cpu").placements[0].threads == threads
         assert world.oversubscribed == oversubscribed
 
 
-def test_ranks_of_other_groups_on_a_host_have_their_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_of_other_groups_on_a_host_use_some_of_its_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     world, cores = communicator.world(), frozenset({0, 1, 2, 3})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(rank_layout, "visible_gpus", lambda: ["a", "b", "c", "d"])
-    taken: list[str] = []
-    monkeypatch.setattr(rank_layout, "use_device", taken.append)
+    used: list[str] = []
+    monkeypatch.setattr(rank_layout, "use_device", used.append)
     monkeypatch.setattr(rank_layout, "arithmetic_of", lambda device, _: device)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    (alone,) = build(world, 3, "auto").places
-    assert (alone.threads, alone.device) == (4, "cuda:0")
+    (single,) = build(world, 3, "auto").placements
+    assert (single.threads, single.device) == (4, "cuda:0")
     assert not world.oversubscribed
     world.colocated = ColocatedRanks((cores, cores, frozenset({7})), before=2)
-    (one_of_three,) = build(world, 3, "auto").places
+    (one_of_three,) = build(world, 3, "auto").placements
     assert (one_of_three.threads, one_of_three.device) == (1, "cuda:2")
     assert not world.oversubscribed
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     build(world, 3, "auto")
     assert world.oversubscribed  # eight threads on five cores
-    assert taken == ["cuda:0", "cuda:2", "cuda:2"]  # the process's own from then on
+    assert used == ["cuda:0", "cuda:2", "cuda:2"]  # the process's own from then on

@@ -32,7 +32,7 @@ KIND = DEVICE.partition(":")[0]
 def posed(tiny: Path, **more: Any) -> tuple[Config, Problem]:
     content = {
         "data": {"file": str(tiny), "validation_fraction": 0.2},
-        "augmentation": {"mirror": [1], "shift": 1},
+        "augmentation": {"flip": [1], "translate": 1},
         "model": {"name": "vgg1", "width": 8},
         "local": {"epochs": 3, "batch_size": 50, "learning_rate": 1e-3, **more.pop("local", {})},
     }
@@ -43,17 +43,17 @@ def posed(tiny: Path, **more: Any) -> tuple[Config, Problem]:
 def trained(
     config: Config, problem: Problem, hooks: Hooks | None = None, where: Where = "device"
 ) -> dict[int, LocalResult]:
-    place = RankPlacement(0, "here", DEVICE, DEVICE, 1, (0, 1, 2, 3))
-    samples = problem.read(BoxReader(problem.info.path), place.subdomains, DEVICE, where)
+    placement = RankPlacement(0, "here", DEVICE, DEVICE, 1, (0, 1, 2, 3))
+    samples = problem.read(BoxReader(problem.info.path), placement.subdomains, DEVICE, where)
     width = problem.widths.local_width
-    return train_local_cnns(config, place, samples, problem.info.num_classes, width, hooks or Hooks())
+    return train_local_cnns(config, placement, samples, problem.info.num_classes, width, hooks or Hooks())
 
 
 def losses(config: Config, problem: Problem, where: Where = "device") -> dict[tuple[int, int], float]:
     """By subdomain and epoch."""
-    found: list[Status] = []
-    trained(config, problem, Hooks(epoch=found.append), where)
-    return {(status.subdomain, status.epoch): status.loss for status in found}
+    statuses: list[Status] = []
+    trained(config, problem, Hooks(epoch=statuses.append), where)
+    return {(status.subdomain, status.epoch): status.loss for status in statuses}
 
 
 def test_messages_go_through_pinned_memory_and_back() -> None:
@@ -72,16 +72,16 @@ def test_messages_go_through_pinned_memory_and_back() -> None:
 def test_cnns_together_become_what_each_becomes_alone(tiny: Path, family: str) -> None:
     """On a GPU in recorded steps, compared with steps that are not."""
     model = {"name": family, "width": 8}
-    found = [losses(*posed(tiny, together=together, model=model)) for together in (True, False)]
-    assert found[0].keys() == found[1].keys()
-    for place, loss in found[0].items():
-        assert loss == pytest.approx(found[1][place], rel=2e-3), place
+    together, alone = (losses(*posed(tiny, batched=setting, model=model)) for setting in (True, False))
+    assert together.keys() == alone.keys()
+    for subdomain_and_epoch, loss in together.items():
+        assert loss == pytest.approx(alone[subdomain_and_epoch], rel=2e-3), subdomain_and_epoch
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_a_training_is_repeated(tiny: Path, together: bool) -> None:
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_training_is_repeated(tiny: Path, batched: bool) -> None:
     """Bit by bit on a processor; kernels of a GPU may add in another order."""
-    config, problem = posed(tiny, together=together)
+    config, problem = posed(tiny, batched=batched)
     one, other = losses(config, problem), losses(config, problem)
     assert other == (one if KIND == "cpu" else pytest.approx(one, rel=1e-3))
 
@@ -109,15 +109,15 @@ def test_a_stop_is_heard(tiny: Path) -> None:
 
 def test_ranks_share_the_device_and_a_run_is_resumed(tiny: Path, tmp_path: Path) -> None:
     """Two ranks on one device, stopped in the coherent phase, end where one rank does."""
-    words: list[str | Path] = [
+    arguments: list[str | Path] = [
         *("train", "--data.file", tiny, "--data.validation_fraction", "0.2", "--device", KIND, "--progress", "off"),
         *("--model.name", "vgg1", "--model.width", "8", "--run.report", "false", "--local.epochs", "2"),
         *("--coherent.epochs", "2", "--coherent.batch_size", "50", "--local.batch_size", "50", "--output"),
     ]
     jobs: list[Job] = [
-        (1, [*words, "one"], None),
-        (2, [*words, "two"], ("coherent", 0, "SIGTERM@5")),
-        (2, [*words, "two"], None),
+        (1, [*arguments, "one"], None),
+        (2, [*arguments, "two"], ("coherent", 0, "SIGTERM@5")),
+        (2, [*arguments, "two"], None),
     ]
     codes, errors = run_chain(next(iter(find().values())), tmp_path, jobs, ranks=2)
     assert codes == [0, 75, 0], errors

@@ -1,4 +1,4 @@
-"""What stands in the documentation: its pages, and the commands in them."""
+"""The documentation: its pages, and the commands in them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def page(name: str) -> str:
 
 def blocks(text: str, marker: str) -> list[tuple[str, str]]:
     """Fenced blocks behind a comment that begins so: the rest of the comment, and the block's lines."""
-    found = re.findall(rf"<!-- {marker}:? ?(.*?) ?-->\n```\w*\n(.*?)```", text, re.DOTALL)
-    return [(rest, body.rstrip("\n")) for rest, body in found]
+    matches = re.findall(rf"<!-- {marker}:? ?(.*?) ?-->\n```\w*\n(.*?)```", text, re.DOTALL)
+    return [(rest, body.rstrip("\n")) for rest, body in matches]
 
 
 _AROUND = re.compile(

@@ -15,7 +15,7 @@ from hpcdd.config.schema import Config
 from hpcdd.data.problem import Problem, build_problem
 from hpcdd.data.writing import write_dataset
 from hpcdd.decomposition.rank_layout import assign
-from hpcdd.phases.attribution import EXAMINED, examined_rows
+from hpcdd.phases.attribution import ATTRIBUTION_SPLIT, attribution_rows
 from hpcdd.plan import fake_networks
 
 from ..conftest import make_split
@@ -48,15 +48,15 @@ def formula(cell: str, letters: dict[str, int]) -> int:
 
 def messages(phase: str, what: str, letters: dict[str, int]) -> Traffic:
     """One row of the table, for letters that are known."""
-    found = [row for row in rows() if len(row) == 5 and f"`{phase}`" in row[0] and row[1].startswith(what)]
-    ((_, _, _, calls, size),) = found
+    matches = [row for row in rows() if len(row) == 5 and f"`{phase}`" in row[0] and row[1].startswith(what)]
+    ((_, _, _, calls, size),) = matches
     most = formula(size, letters)
     return formula(calls, letters), 1 if size.startswith("at most") else most, most
 
 
 def documented(config: Config, problem: Problem, ranks: int) -> dict[str, Traffic]:
     """What the page says of a run on at most S ranks."""
-    found: dict[str, list[Traffic]] = {}
+    traffic: dict[str, list[Traffic]] = {}
     subdomains, splits = len(problem.decomposition), problem.samples
     common = {
         "S": subdomains,
@@ -65,15 +65,15 @@ def documented(config: Config, problem: Problem, ranks: int) -> dict[str, Traffi
         "s": len(assign(subdomains, ranks)[0][0]),
         "w": 8 if config.reduction == "ordered" else 4,
         "v": splits.get("validation", 0),
-        "a": len(examined_rows(config, splits[EXAMINED], subdomains, problem.info.num_classes)),
+        "a": len(attribution_rows(config, splits[ATTRIBUTION_SPLIT], subdomains, problem.info.num_classes)),
         "P": sum(p.numel() for p in fake_networks.dnn(config, problem).parameters()),
     }
 
     def count(phase: str, what: str, times: int = 1, counted: str = "", **more: int) -> None:
         calls, least, most = messages(phase, what, common | more)
-        found.setdefault(counted or phase, []).append((times * calls, times * least, times * most))
+        traffic.setdefault(counted or phase, []).append((times * calls, times * least, times * most))
 
-    def model(settings: Config, phase: str, *, hidden: int, trained_together: bool, voting: bool) -> None:
+    def model(settings: Config, phase: str, *, hidden: int, trained_by_all_ranks: bool, voting: bool) -> None:
         training = settings.aggregation if phase == "dnn" else settings.coherent
         for m in splits.values():
             count("evaluation", "the sum over the subdomains", m=m, H=hidden)
@@ -82,11 +82,11 @@ def documented(config: Config, problem: Problem, ranks: int) -> dict[str, Traffi
                 count("evaluation", "the accuracies", m=m)
         count("examination", "the sum over", H=hidden)
         count("examination", "the two forms")
-        if trained_together:
+        if trained_by_all_ranks:
             b, train = training.batch_of(splits["train"]), splits["train"]
             steps = training.epochs * training.steps_per_epoch(train)
-            words = "nothing; with" if phase == "dnn" else "the sum over"
-            count(phase, words, steps, b=b, H=hidden)
+            what = "nothing; with" if phase == "dnn" else "the sum over"
+            count(phase, what, steps, b=b, H=hidden)
             count("evaluation", "the same in a training", training.epochs, e=min(b, 512), H=hidden)
             count("evaluation", "what the ranks agree on", training.epochs)
 
@@ -98,15 +98,15 @@ def documented(config: Config, problem: Problem, ranks: int) -> dict[str, Traffi
         count("evaluation", "the DNN, from root")
         for m in splits.values():
             count("gather", "the outputs", m=m)
-        found["dnn"] = [(0, 0, 0)]
-    model(config, "dnn", hidden=config.aggregation.hidden[0], trained_together=distributed, voting=True)
+        traffic["dnn"] = [(0, 0, 0)]
+    model(config, "dnn", hidden=config.aggregation.hidden[0], trained_by_all_ranks=distributed, voting=True)
     hidden = [*config.coherent_dnn.hidden, problem.info.num_classes][0]
     for start in config.coherent.starts:
         voting = config.coherent_features != "penultimate"
-        model(config, f"coherent_{start}", hidden=hidden, trained_together=True, voting=voting)
+        model(config, f"coherent_{start}", hidden=hidden, trained_by_all_ranks=True, voting=voting)
     return {
-        phase: (sum(c for c, _, _ in its), sum(a for _, a, _ in its), sum(z for _, _, z in its))
-        for phase, its in found.items()
+        phase: (sum(c for c, _, _ in of_phase), sum(a for _, a, _ in of_phase), sum(z for _, _, z in of_phase))
+        for phase, of_phase in traffic.items()
     }
 
 
@@ -119,7 +119,7 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One run in each form, in one job: three subdomains on two ranks, and splits of more than one piece of 1,024."""
+    """One run in each form, in one job: three subdomains on two ranks, and splits of more than one chunk of 1,024."""
     folder = tmp_path_factory.mktemp("costs")
     splits = {"train": make_split(1300), "test": make_split(1100, seed=1)}
     write_dataset(folder / "small.h5", splits, name="small", class_names=["two", "three", "four"])
@@ -134,8 +134,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(content))
     jobs: list[Job] = [
-        (RANKS, ["train", "small.yaml", "--output", str(number), *words.split()], None)
-        for number, words in enumerate(FORMS.values())
+        (RANKS, ["train", "small.yaml", "--output", str(number), *options.split()], None)
+        for number, options in enumerate(FORMS.values())
     ]
     codes, errors = run_chain(next(iter(find().values())), folder, jobs, ranks=RANKS)
     assert codes == [0] * len(FORMS), errors

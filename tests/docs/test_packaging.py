@@ -36,9 +36,9 @@ def test_versions_agree() -> None:
 
 def test_the_conda_recipe_has_the_dependencies() -> None:
     run = yaml.safe_load(page("packaging/conda/recipe.yaml"))["requirements"]["run"]
-    found = dict(line.split(" ", 1) for line in run)
-    assert found.pop("python") == PROJECT["requires-python"]
-    assert {ELSEWHERE.get(name, name): version for name, version in found.items()} == NEEDED
+    requirements = dict(line.split(" ", 1) for line in run)
+    assert requirements.pop("python") == PROJECT["requires-python"]
+    assert {ELSEWHERE.get(name, name): version for name, version in requirements.items()} == NEEDED
 
 
 def test_the_spack_package_has_the_dependencies() -> None:
@@ -46,9 +46,9 @@ def test_the_spack_package_has_the_dependencies() -> None:
     pairs = [node.elts for node in ast.walk(tree) if isinstance(node, ast.Tuple) and len(node.elts) == 2]
     specs = {a.value: b.value for a, b in pairs if isinstance(a, ast.Constant) and str(b.value).startswith("@")}  # type: ignore[attr-defined]
     names = {name: name.removeprefix("py-") for name in specs}
-    found = {ELSEWHERE.get(name, name): specs[spack] for spack, name in names.items()}
-    assert found.keys() == NEEDED.keys()
-    for name, spec in found.items():
+    requirements = {ELSEWHERE.get(name, name): specs[spack] for spack, name in names.items()}
+    assert requirements.keys() == NEEDED.keys()
+    for name, spec in requirements.items():
         assert spec[1:].split(":")[0] in NEEDED[name], name
 
 
@@ -68,9 +68,9 @@ def test_the_changelog_has_its_sections() -> None:
 def test_the_container_receives_what_the_package_is_built_from(tmp_path: Path) -> None:
     section = page("jobs/hpcdd.def").partition("%files\n")[2].partition("%post")[0]
     for source, target in (line.split() for line in section.splitlines() if line.strip()):
-        place = tmp_path / target.lstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
+        destination = tmp_path / target.lstrip("/")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, destination)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, tmp_path / "opt/hpcdd"]
     subprocess.run(command, check=True, timeout=600)
     (wheel,) = tmp_path.glob("hpcdd-*.whl")

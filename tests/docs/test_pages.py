@@ -1,4 +1,4 @@
-"""Pages as a reader meets them: short enough, links that lead somewhere, commands that are understood."""
+"""Pages as readers see them: short enough, links that lead somewhere, commands that are understood."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_commands_are_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     for command in commands(page(name)):
         if re.search(r"\[|\||\.\.\.|\b[A-Z]{4,}\b|\$", command):
             continue  # a pattern, in which words stand for others
-        words = shlex.split(command)
-        words = words if words and words[0] in COMMANDS else ["train", *words]
+        arguments = shlex.split(command)
+        arguments = arguments if arguments and arguments[0] in COMMANDS else ["train", *arguments]
         try:
-            parser().read(words)
+            parser().read(arguments)
         except UserError as error:
             pytest.fail(f"{name}: hpcdd {command}: {error}")
 

@@ -39,8 +39,8 @@ def test_a_setting_on_the_command_line(mpi: Launcher, folder: Path) -> None:
 
 def test_what_is_installed(tmp_path: Path) -> None:
     (command,) = re.findall(r"`(python -m hpcdd info)`", page("README.md"))
-    told = {line.split("  ")[0] for line in run(command, tmp_path).splitlines()}
-    assert {"hpcdd", "torch", "MPI library", "MPI launcher"} <= told
+    reported = {line.split("  ")[0] for line in run(command, tmp_path).splitlines()}
+    assert {"hpcdd", "torch", "MPI library", "MPI launcher"} <= reported
 
 
 def test_the_same_from_python(folder: Path) -> None:
@@ -59,7 +59,7 @@ FIGURES = {
 
 
 def stand_in(path: Path, samples: int, shape: tuple[int, int, int], classes: int) -> None:
-    """In the place of a data set that is not part of the repository; a fifth of the samples are for the test."""
+    """Writes a substitute for a data set that is not in the repository; a fifth of the samples are for the test."""
     rest = samples // 5
     parts = {"train": (samples - rest, 0), "test": (rest, 1)}
     splits = {split: make_split(n, shape=shape, classes=classes, seed=seed) for split, (n, seed) in parts.items()}

@@ -44,22 +44,22 @@ def test_the_tutorial(mpi: Launcher, tmp_path: Path) -> None:
     assert "coherent model, by transfer" in printed["hpcdd evaluate runs/photos"]
     assert (tmp_path / "photos.onnx").stat().st_size > 10_000
     lines = printed["hpcdd predict runs/photos photos/Sneaker"].splitlines()
-    right = sum(line.split()[1] == "Sneaker" for line in lines if line.startswith("photos/Sneaker/"))
-    assert right > 60, "of 120 pictures"
+    correct = sum(line.split()[1] == "Sneaker" for line in lines if line.startswith("photos/Sneaker/"))
+    assert correct > 60, "of 120 pictures"
 
 
 def test_a_dataset_file_of_ones_own(mpi: Launcher, tmp_path: Path) -> None:
     run(f"python {ROOT}/docs/examples/write_dataset.py stripes.h5", tmp_path)
-    words = "--data.file stripes.h5 --model.name vgg1 --model.width 8 --output run"
+    options = "--data.file stripes.h5 --model.name vgg1 --model.width 8 --output run"
     epochs = "--local.epochs 2 --aggregation.epochs 3 --coherent.epochs 1"
-    done = mpi.hpcdd(2, shlex.split(f"{words} {epochs}"), tmp_path)
+    done = mpi.hpcdd(2, shlex.split(f"{options} {epochs}"), tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/results.json").read_text())["dataset"]["name"] == "stripes"
 
 
 def test_a_cnn_of_ones_own_and_the_notebook(mpi: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "docs/examples/own_cnn.py", tmp_path)
-    words = [
+    options = [
         "--model.name",
         "own_cnn:make",
         "--model.options",
@@ -69,9 +69,9 @@ def test_a_cnn_of_ones_own_and_the_notebook(mpi: Launcher, tmp_path: Path, monke
         "--data.subset",
         "200",
     ]
-    words += ["--local.epochs", "1", "--aggregation.epochs", "1", "--coherent.epochs", "1"]
-    words += ["--coherent.features", "penultimate", "--coherent.dropout-scale", "1"]
-    done = mpi.hpcdd(1, [*words, "--output", "runs/quickstart-001"], tmp_path)
+    options += ["--local.epochs", "1", "--aggregation.epochs", "1", "--coherent.epochs", "1"]
+    options += ["--coherent.features", "penultimate", "--coherent.dropout-scale", "1"]
+    done = mpi.hpcdd(1, [*options, "--output", "runs/quickstart-001"], tmp_path)
     assert done.returncode == 0, done.stderr
     cells = json.loads(page("docs/examples/load.ipynb"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

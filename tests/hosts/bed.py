@@ -80,8 +80,8 @@ class VirtualHosts:
         for name in self.names:
             for space, device in ((name, "eth0"), ("switch", name)):
                 if rule or self._limited:
-                    words = f"qdisc {'replace' if rule else 'del'} dev {device} root {rule}"
-                    _run(["tc", "-n", self.space(space), *words.split()])
+                    command = f"qdisc {'replace' if rule else 'del'} dev {device} root {rule}"
+                    _run(["tc", "-n", self.space(space), *command.split()])
         self._limited = bool(rule)
 
     def sent(self) -> dict[str, int]:
@@ -125,8 +125,8 @@ class VirtualHosts:
             # The kernel's table of learnt neighbours is one for all namespaces, and too small for 64 hosts.
             node += [f"neigh add {address[o]} lladdr {hardware[o]} dev eth0 nud permanent" for o in others]
             _batch(node, self.space(name))
-            own = [f"{OWN_NAME} {name}", f"{address[name]} {name}-eth0"]
-            lines = own if name in self.names else [f"{address[name]} {name}"]
+            host_lines = [f"{OWN_NAME} {name}", f"{address[name]} {name}-eth0"]
+            lines = host_lines if name in self.names else [f"{address[name]} {name}"]
             folder = FILES / self.space(name)
             folder.mkdir(parents=True)
             known = ["127.0.0.1 localhost", *lines, *(f"{address[other]} {other}" for other in others), ""]

@@ -32,7 +32,7 @@ def main() -> None:
     of_gpus = {"visible_gpus": gpus, "use_device": mock.DEFAULT, "arithmetic_of": lambda *_: "a GPU"}
     with mock.patch.multiple(rank_layout, **of_gpus):
         places = rank_layout.build(everyone, int(subdomains), "auto").as_list()
-    found = gloo.find_network(everyone)
+    network = gloo.find_network(everyone)
     refused = ""
     with mock.patch.dict(os.environ, {gloo.VARIABLE: "docker0"}):
         try:
@@ -48,8 +48,8 @@ def main() -> None:
     if everyone.is_root:
         content = {
             "places": places,
-            "address": found.address,
-            "interfaces": found.interfaces,
+            "address": network.address,
+            "interfaces": network.interfaces,
             "refused": refused,
             "seconds": min(seconds),
         }

@@ -108,12 +108,12 @@ def test_what_a_killed_bed_leaves_behind_is_removed(tmp_path: Path) -> None:
 
 def _running(spaces: str, program: str) -> list[int]:
     """The processes of a program in the namespaces of that prefix."""
-    found = []
+    pids = []
     for pid in processes(spaces):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
             first = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
-            found += [pid] if Path(first.decode()).name == program else []
-    return found
+            pids += [pid] if Path(first.decode()).name == program else []
+    return pids
 
 
 # -- who is where ------------------------------------------------------------------------------------------------------
@@ -131,16 +131,16 @@ def _running(spaces: str, program: str) -> list[int]:
 def test_devices_and_threads_by_the_place_on_the_host(
     hosts: VirtualHosts, tmp_path: Path, slots: int, count: int, where: list[tuple[str, int]]
 ) -> None:
-    found = places(hosts.launcher(slots, hosts.names[:count]), tmp_path, 4, OMP_NUM_THREADS="")
+    report = places(hosts.launcher(slots, hosts.names[:count]), tmp_path, 4, OMP_NUM_THREADS="")
     threads = max(1, len(os.sched_getaffinity(0)) * count // 4)
-    for place, (host, gpu) in zip(found["places"], where, strict=True):
-        assert place["host"] == host
-        assert (place["device"], place["device_id"]) == (f"cuda:{gpu}", f"{host}-gpu{gpu}")
-        assert place["threads"] == threads
-    assert found["address"] == "10.77.0.1"
-    assert found["interfaces"] == ["eth0"] * 4
+    for placement, (host, gpu) in zip(report["places"], where, strict=True):
+        assert placement["host"] == host
+        assert (placement["device"], placement["device_id"]) == (f"cuda:{gpu}", f"{host}-gpu{gpu}")
+        assert placement["threads"] == threads
+    assert report["address"] == "10.77.0.1"
+    assert report["interfaces"] == ["eth0"] * 4
     others = ", ".join(sorted({host for host, _ in where[1:]} - {"host1"}))
-    assert f"to root's host, host1 (172.17.0.1); {others} can reach none of these addresses" in found["refused"]
+    assert f"to root's host, host1 (172.17.0.1); {others} can reach none of these addresses" in report["refused"]
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_a_run_stopped_on_two_hosts_ends_on_four_as_on_one(
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert (results["ranks"], results["hosts"]) == (4, 4)
     environment = json.loads((tmp_path / "run/environment.json").read_text())
-    assert [place["host"] for place in environment["places"]] == hosts.names
+    assert [placement["host"] for placement in environment["places"]] == hosts.names
     for rank, jobs in enumerate([("host1", "host1"), ("host2", "host2"), ("host1", "host3"), ("host4",)]):
         log = (tmp_path / f"run/logs/rank-{rank:04d}.log").read_text()
         assert [line.split("host='")[1].split("'")[0] for line in log.splitlines() if "host='" in line] == list(jobs)
@@ -189,8 +189,8 @@ def test_the_lock_of_a_job_on_another_host_and_the_end_of_its_ranks(
 
 
 def test_bench_coherent_over_two_hosts(hosts: VirtualHosts, config: Path, tmp_path: Path) -> None:
-    words = ["bench", "coherent", config, "--widths", "4", "--rounds", "1", "--steps", "2"]
-    done = hosts.launcher(hosts=TWO).hpcdd(2, words, tmp_path)
+    arguments = ["bench", "coherent", config, "--widths", "4", "--rounds", "1", "--steps", "2"]
+    done = hosts.launcher(hosts=TWO).hpcdd(2, arguments, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 ranks on 2 hosts, cpu, 1 thread each; 1 round; gloo over eth0 (root: 10.77.0.1)" in done.stdout
     assert "DDP (gloo)" in done.stdout

@@ -1,4 +1,4 @@
-"""One small trained run, and its test images as files, shared by all tests of what is done with trained models."""
+"""One small trained run, and its test images as files, shared by all tests of trained models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every strategy, a coarse subdomain and boxes that overlap; right seldom to nearly always."""
+    """Every strategy, a coarse subdomain and boxes that overlap; accuracies from low to nearly 1."""
     folder = tmp_path_factory.mktemp("inference")
     config = {
         "name": "tiny",

@@ -35,28 +35,30 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def evaluated(folder: Path, *words: object) -> dict[str, Any]:
-    """Evaluates in this process, alone."""
-    command.run(communicator.world(), [*map(str, words), "--output", str(folder)])
+def evaluated(folder: Path, *arguments: object) -> dict[str, Any]:
+    """Evaluates in this process."""
+    command.run(communicator.world(), [*map(str, arguments), "--output", str(folder)])
     content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return content
 
 
-def test_alone_it_finds_what_the_run_has_found(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluated(tmp_path / "e", run.path)
-    assert found["accuracy"] == run.accuracy
-    assert set(found["metrics"]) == set(STRATEGIES)
-    assert {name: values["accuracy"] for name, values in found["metrics"].items()} == {
+def test_one_process_gets_the_accuracies_of_the_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = evaluated(tmp_path / "e", run.path)
+    assert evaluation["accuracy"] == run.accuracy
+    assert set(evaluation["metrics"]) == set(STRATEGIES)
+    assert {name: values["accuracy"] for name, values in evaluation["metrics"].items()} == {
         name: run.accuracy[name] for name in STRATEGIES
     }
     printed = capsys.readouterr().out
     assert "tiny: test, 90 samples" in printed
     assert f"{run.accuracy['coherent_transfer']:.4f}" in printed
-    assert f"{found['metrics']['dnn']['log_loss']:.4f}" in printed
+    assert f"{evaluation['metrics']['dnn']['log_loss']:.4f}" in printed
     assert "coarse CNN 4" in printed
 
 
-def test_the_decisions_of_the_run_are_those_of_the_evaluation(run: Run, tmp_path: Path) -> None:
+def test_the_predictions_of_the_evaluation_are_those_of_the_run(run: Run, tmp_path: Path) -> None:
     evaluated(tmp_path / "e", run.path)
     before, after = (predictions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
     assert before.is_whole
@@ -66,20 +68,20 @@ def test_the_decisions_of_the_run_are_those_of_the_evaluation(run: Run, tmp_path
         one, other = getattr(before, kind), getattr(after, kind)
         assert list(one) == list(other)
         for name, values in one.items():
-            # The baseline shares its batches between the ranks.
+            # The ranks share the batches of the baseline.
             np.testing.assert_allclose(values, other[name], rtol=0, atol=1e-6 if name == "global" else 0)
 
 
-def test_decisions_are_those_of_results_and_of_the_loaded_model(run: Run) -> None:
-    found = predictions.read(run.path / "decisions.h5")
+def test_predictions_are_those_of_results_and_of_the_loaded_model(run: Run) -> None:
+    written = predictions.read(run.path / "decisions.h5")
     for name in STRATEGIES:
-        assert metrics.accuracy(found.decided(name), found.labels) == run.accuracy[name]
-    local = [metrics.accuracy(found.local[:, s], found.labels) for s in range(5)]
+        assert metrics.accuracy(written.predicted(name), written.labels) == run.accuracy[name]
+    local = [metrics.accuracy(written.local[:, s], written.labels) for s in range(5)]
     assert local == run.accuracy["local"]
     images, labels = run.test_split()
-    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(written.labels, labels)
     for name in ("average", "majority", "log_pool", "dnn", "coherent_transfer"):
-        np.testing.assert_allclose(load(run.path, name).predict_proba(images), found.strategies[name], atol=1e-5)
+        np.testing.assert_allclose(load(run.path, name).predict_proba(images), written.strategies[name], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -96,45 +98,45 @@ def check_on_ranks(mpi: Launcher, ranks: int, run: Run, tmp_path: Path) -> None:
     done = mpi.hpcdd(ranks, ["evaluate", run.path, "--output", "e"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "e/evaluation.json").read_text())["accuracy"] == run.accuracy
-    found, before = (predictions.read(folder / "decisions.h5") for folder in (tmp_path / "e", run.path))
+    after, before = (predictions.read(folder / "decisions.h5") for folder in (tmp_path / "e", run.path))
     for kind in ("strategies", "ablation", "gradient"):
         for name, values in getattr(before, kind).items():
             if name != "global":
-                np.testing.assert_array_equal(values, getattr(found, kind)[name])
+                np.testing.assert_array_equal(values, getattr(after, kind)[name])
 
 
 def test_the_training_split_is_that_of_the_run(run: Run, tmp_path: Path) -> None:
-    found = evaluated(tmp_path / "e", run.path, "--split", "train")
-    assert (found["split"], found["samples"]) == ("train", 240)
+    evaluation = evaluated(tmp_path / "e", run.path, "--split", "train")
+    assert (evaluation["split"], evaluation["samples"]) == ("train", 240)
     results = json.loads((run.path / "results.json").read_text())
-    assert found["accuracy"] == results["accuracy"]["train"]
+    assert evaluation["accuracy"] == results["accuracy"]["train"]
 
 
 def test_another_data_set_is_normalised_as_the_training_was(run: Run, tmp_path: Path) -> None:
-    """Its own mean and deviation are others; the same test images give the same decisions."""
+    """Its own mean and standard deviation differ; the same test images give the same predictions."""
     bright = np.random.default_rng(5).integers(100, 256, (90, 1, 12, 12)).astype(np.uint8)
     train = Split.from_array(bright, np.arange(90) % 3)
     splits = {"train": train, "validation": make_split(30, seed=6), "test": make_split(90, seed=1)}
     write_dataset(tmp_path / "f.h5", splits, name="other", class_names=["two", "three", "four"])
     assert inspect(tmp_path / "f.h5").mean != inspect(run.data).mean
-    found = evaluated(tmp_path / "e", run.path / "model.h5", "--data", tmp_path / "f.h5")
-    assert found["dataset"] == "other"
+    evaluation = evaluated(tmp_path / "e", run.path / "model.h5", "--data", tmp_path / "f.h5")
+    assert evaluation["dataset"] == "other"
     before, after = (predictions.read(folder / "decisions.h5") for folder in (run.path, tmp_path / "e"))
     np.testing.assert_array_equal(before.strategies["coherent_transfer"], after.strategies["coherent_transfer"])
-    assert found["accuracy"] == run.accuracy
-    whole = evaluated(tmp_path / "v", run.path, "--data", tmp_path / "f.h5", "--split", "validation")
-    assert whole["samples"] == 30
+    assert evaluation["accuracy"] == run.accuracy
+    validation = evaluated(tmp_path / "v", run.path, "--data", tmp_path / "f.h5", "--split", "validation")
+    assert validation["samples"] == 30
 
 
-def test_where_root_has_no_room_some_samples_are_drawn_and_accuracies_are_of_all(
+def test_without_memory_on_root_samples_are_drawn_and_accuracies_are_those_of_all(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    examined = evaluate.examined_rows
-    monkeypatch.setattr(evaluate, "examined_rows", lambda *given, **_: examined(*given, most_rows=40))
-    found = evaluated(tmp_path / "e", run.path)
-    assert (found["samples"], found["examined"]) == (90, 40)
-    assert found["accuracy"] == run.accuracy
-    assert found["metrics"]["dnn"]["accuracy"] == run.accuracy["dnn"]
+    original = evaluate.attribution_rows
+    monkeypatch.setattr(evaluate, "attribution_rows", lambda *arguments, **_: original(*arguments, most_rows=40))
+    evaluation = evaluated(tmp_path / "e", run.path)
+    assert (evaluation["samples"], evaluation["examined"]) == (90, 40)
+    assert evaluation["accuracy"] == run.accuracy
+    assert evaluation["metrics"]["dnn"]["accuracy"] == run.accuracy["dnn"]
     assert "everything but the accuracies is measured on 40 samples" in capsys.readouterr().out
 
 
@@ -145,9 +147,9 @@ def _data(folder: Path, **change: Any) -> Path:
     return folder / "bad.h5"
 
 
-def refused(*words: object) -> str:
+def refused(*arguments: object) -> str:
     with pytest.raises(UserError) as error:
-        command.run(communicator.world(), list(map(str, words)))
+        command.run(communicator.world(), list(map(str, arguments)))
     return str(error.value)
 
 
@@ -171,11 +173,11 @@ def test_a_data_set_that_is_not_there(run: Run, tmp_path: Path) -> None:
     assert "is not there" in text
 
 
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
     assert "folder without model.h5" in refused(tmp_path)
 
 
-def test_the_runs_own_directory_is_no_place_for_an_evaluation(run: Run) -> None:
+def test_an_evaluation_is_not_written_into_the_directory_of_a_run(run: Run) -> None:
     assert "which is a run directory; name another folder" in refused(run.path, "--output", run.path)
 
 
@@ -203,7 +205,7 @@ def test_a_damaged_model_file(moved: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "required: RUN"),
         (["run", "--spilt", "test"], "--spilt is unknown; did you mean --split"),
@@ -211,9 +213,9 @@ def test_a_damaged_model_file(moved: Path, run: Run) -> None:
         (["run", "more"], "'more' is one argument too many"),
     ],
 )
-def test_wrong_words(words: list[str], message: str) -> None:
+def test_wrong_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        command.request(words)
+        command.request(arguments)
 
 
 def test_the_help_says_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:

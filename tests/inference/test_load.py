@@ -1,4 +1,4 @@
-"""hpcdd.load: what it decides is what the run has stated, and it is a torch module like any other."""
+"""hpcdd.load: its accuracies are those of the run, and it is a torch module like any other."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_local_accuracies_are_those_of_the_run(run: Run) -> None:
     assert [int((local[:, s].argmax(1) == labels).sum()) / 90 for s in range(5)] == run.accuracy["local"]
 
 
-def test_what_it_says_of_itself(run: Run) -> None:
+def test_attributes(run: Run) -> None:
     model = hpcdd.load(str(run.path / "model.h5"))
     assert model.classes == ("two", "three", "four")
     assert model.strategies == STRATEGIES
@@ -146,23 +146,23 @@ FLIPPED = Config.model_validate(
     {
         "model": {"name": "fast2", "width": 4},
         "decomposition": {"grid": [2, 2], "coarse": True},
-        "augmentation": {"mirror": [1], "test_flip": True},
+        "augmentation": {"flip": [1], "test_flip": True},
         "coherent": {"starts": ["transfer"], "features": "penultimate", "dnn_start": "pool"},
     }
 )
 
 
 @pytest.mark.parametrize("strategy", ["average", "dnn", "coherent_transfer"])
-def test_an_image_and_its_mirror_image_are_decided_alike(tmp_path: Path, tiny: Path, strategy: str) -> None:
+def test_an_image_and_its_flip_get_the_same_prediction(tmp_path: Path, tiny: Path, strategy: str) -> None:
     """With test-time flips; without them they are not."""
     info = inspect(tiny)
     images = BoxReader(tiny).read("test", Box((0, 0), info.image_shape[1:]))
-    found = []
+    differences = []
     for flip in (True, False):
         augmentation = FLIPPED.augmentation.model_copy(update={"test_flip": flip})
         written(tmp_path / f"{flip}.h5", info, FLIPPED.model_copy(update={"augmentation": augmentation}))
         model = hpcdd.load(tmp_path / f"{flip}.h5", strategy)
-        one, other = (model.predict_proba(np.ascontiguousarray(its)) for its in (images, images[..., ::-1]))
-        found.append(float(np.abs(one - other).max()))
+        one, other = (model.predict_proba(np.ascontiguousarray(view)) for view in (images, images[..., ::-1]))
+        differences.append(float(np.abs(one - other).max()))
         assert float(one.std(0).min()) > 0
-    assert found[0] < 1e-6 < found[1]
+    assert differences[0] < 1e-6 < differences[1]

@@ -1,4 +1,4 @@
-"""``hpcdd predict``: from files to classes, with the accuracies that the run has stated."""
+"""``hpcdd predict``: from files to classes, with the accuracies of the run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .conftest import STRATEGIES, Run
 def test_the_accuracy_of_the_test_folder_is_that_of_the_run(
     run: Run, strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(run.path), str(run.folder), "--strategy", strategy, "--format", "json"]
-    assert main.main(["predict", *words, "--output", str(tmp_path / "p.json")]) == 0
-    found = json.loads((tmp_path / "p.json").read_text())
+    arguments = [str(run.path), str(run.folder), "--strategy", strategy, "--format", "json"]
+    assert main.main(["predict", *arguments, "--output", str(tmp_path / "p.json")]) == 0
+    predictions = json.loads((tmp_path / "p.json").read_text())
     accuracy = run.accuracy[strategy]
-    assert found["accuracy"] == accuracy
-    assert found["known"] == len(found["predictions"]) == 90
-    assert found["strategy"] == strategy
+    assert predictions["accuracy"] == accuracy
+    assert predictions["known"] == len(predictions["predictions"]) == 90
+    assert predictions["strategy"] == strategy
     assert capsys.readouterr().out == (
         f"accuracy: {accuracy:.4f}, {round(90 * accuracy)} of 90 images with a known class\n"
         f"predictions: {tmp_path / 'p.json'}\n"
@@ -47,37 +47,37 @@ def test_the_accuracy_of_the_dataset_file_is_that_of_the_run(
     run: Run, strategy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["predict", str(run.path), str(run.data), "--strategy", strategy, "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["accuracy"] == run.accuracy[strategy]
-    assert [image["image"] for image in found["predictions"][:2]] == ["tiny.h5:test[0]", "tiny.h5:test[1]"]
+    predictions = json.loads(capsys.readouterr().out)
+    assert predictions["accuracy"] == run.accuracy[strategy]
+    assert [image["image"] for image in predictions["predictions"][:2]] == ["tiny.h5:test[0]", "tiny.h5:test[1]"]
 
 
-def test_what_is_told_of_an_image(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_prediction_of_an_image(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     image, _ = (values[:1] for values in run.test_split())
     model = hpcdd.load(run.path)
     probabilities, local = model.decide(image)
-    decided, votes = probabilities.argmax(), [model.classes[vote] for vote in local[0].argmax(1)]
+    predicted, votes = probabilities.argmax(), [model.classes[vote] for vote in local[0].argmax(1)]
     path = str(run.folder / "two/000.png")
     assert main.main(["predict", str(run.path), path, "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     (row,) = csv.DictReader(io.StringIO(out))
     assert row == {
         "image": path,
-        "class": model.classes[decided],
+        "class": model.classes[predicted],
         "probability": str(probabilities.max()),
         "truth": "two",
         **{f"vote_{s}": vote for s, vote in enumerate(votes)},
     }
-    right = int(decided == 0)
-    told = f"accuracy: {right:.4f}, {right} of 1 images with a known class\n"
-    assert err == told
+    correct = int(predicted == 0)
+    accuracy = f"accuracy: {correct:.4f}, {correct} of 1 images with a known class\n"
+    assert err == accuracy
     assert main.main(["predict", path.replace("/two/000.png", "/../run"), path]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["image", "class", "probability", "truth", "votes", "of", "the", "local", "CNNs"]
     assert lines[1].split(maxsplit=4) == [
-        path, model.classes[decided], f"{probabilities.max():.4f}", "two", ", ".join(votes)
+        path, model.classes[predicted], f"{probabilities.max():.4f}", "two", ", ".join(votes)
     ]  # fmt: skip
-    assert lines[2:] == [told.rstrip()]
+    assert lines[2:] == [accuracy.rstrip()]
 
 
 def test_several_batches_and_sources(
@@ -97,7 +97,7 @@ def test_several_batches_and_sources(
     assert rows[92]["class"] == rows[0]["class"]
 
 
-def test_other_sizes_and_colours_are_told_where_the_data_set_was_of_one_size(
+def test_other_sizes_and_colours_are_refused_where_the_data_set_was_of_one_size(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (12, 12)).save(tmp_path / "rgb.jpg")  # becomes grey, as the model takes it
@@ -123,15 +123,15 @@ def test_bad_files(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (folder / "b.png").write_text("no image")
     bad = f"{folder}/b.png can't be read as an image: it is damaged, or in none of the formats "
     bad += ", ".join(FORMATS)
-    words = ["predict", str(run.path), str(folder), "--output", str(tmp_path / "out.csv"), "--format", "csv"]
-    assert main.main(words) == 2
+    arguments = ["predict", str(run.path), str(folder), "--output", str(tmp_path / "out.csv"), "--format", "csv"]
+    assert main.main(arguments) == 2
     assert capsys.readouterr() == ("", f"hpcdd: {bad}; repair or remove it, or skip bad files with --skip-bad\n")
     assert not (tmp_path / "out.csv").exists()
-    assert main.main([*words, "--skip-bad"]) == 0
+    assert main.main([*arguments, "--skip-bad"]) == 0
     assert f"skipped 1 bad files: {bad}\n" in capsys.readouterr().out
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
     (folder / "a.png").unlink()
-    assert main.main([*words, "--skip-bad"]) == 2
+    assert main.main([*arguments, "--skip-bad"]) == 2
     check_text(capsys.readouterr().err, f"hpcdd: none of the images can be read; skipped 1 bad files: {bad}\n")
 
 
@@ -150,8 +150,8 @@ def test_one_process_without_mpi(run: Run) -> None:
         "import sys; from hpcdd.cli import main as cli; code = cli.main(sys.argv[1:]); "
         "print('mpi4py' in sys.modules, file=sys.stderr); sys.exit(code)"
     )
-    words = ["predict", run.path, run.folder / "two", "--format", "csv"]
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    arguments = ["predict", run.path, run.folder / "two", "--format", "csv"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "False"
 
 

@@ -18,10 +18,10 @@ from hpcdd.data.format import inspect
 from ..artifacts.test_model_file import CASES, written
 
 
-def predicted(*words: Path | str) -> list[Any]:
+def predicted(*arguments: Path | str) -> list[Any]:
     """Class, probability and votes of each image."""
-    out = Path(words[0]).parent / "p.json"
-    assert main.main(["predict", *map(str, words), "--format", "json", "--output", str(out)]) == 0
+    out = Path(arguments[0]).parent / "p.json"
+    assert main.main(["predict", *map(str, arguments), "--format", "json", "--output", str(out)]) == 0
     rows = json.loads(out.read_text())["predictions"]
     return [(row["truth"], row["class"], pytest.approx(row["probability"], abs=1e-6), row["votes"]) for row in rows]
 
@@ -53,8 +53,8 @@ def volumes(folder: Path) -> None:
 @pytest.mark.parametrize("fit", ["resize", "crop", "pad"])
 def test_a_raw_jpeg_just_works(tmp_path: Path, fit: str) -> None:
     pictures(tmp_path / "source")
-    words = ["prepare", "folder", tmp_path / "source", tmp_path / "d.h5", "--size", "12", "12", "--fit", fit, "--rgb"]
-    assert main.main(list(map(str, words))) == 0
+    command = ["prepare", "folder", tmp_path / "source", tmp_path / "d.h5", "--size", "12", "12", "--fit", fit, "--rgb"]
+    assert main.main(list(map(str, command))) == 0
     written(tmp_path / "model.h5", inspect(tmp_path / "d.h5"), CASES["vgg"])
     (tmp_path / "d.h5").rename(tmp_path / "moved.h5")
     stored = predicted(tmp_path / "model.h5", tmp_path / "moved.h5")
@@ -64,7 +64,7 @@ def test_a_raw_jpeg_just_works(tmp_path: Path, fit: str) -> None:
 
 def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     volumes(tmp_path / "source")
-    words = [
+    command = [
         "prepare",
         "nifti",
         tmp_path / "source",
@@ -77,7 +77,7 @@ def test_a_raw_volume_just_works(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "-900",
         "300",
     ]
-    assert main.main(list(map(str, words))) == 0
+    assert main.main(list(map(str, command))) == 0
     config = Config(
         model=ModelSettings(name="vgg1"),
         decomposition=DecompositionSettings(grid=(1, 2, 2)),

@@ -49,7 +49,7 @@ def test_a_training_is_warned_before_its_time_is_over(name: str) -> None:
 
 
 @pytest.mark.parametrize("script", sorted(JOBS.glob("*.sbatch")), ids=lambda path: path.name)
-def test_what_is_requeued_appends_to_its_log(script: Path) -> None:
+def test_a_requeued_job_appends_to_its_log(script: Path) -> None:
     text = script.read_text()
     if "\n#SBATCH --no-requeue\n" not in text:
         assert "\n#SBATCH --requeue\n" in text
@@ -62,8 +62,8 @@ def test_the_lines_of_the_example_study_are_configurations_that_run() -> None:
     lines = [line for line in (JOBS / "study.txt").read_text().splitlines() if not line.startswith("#")]
     assert len(lines) == 3
     for line in lines:
-        config, *words = shlex.split(line)
-        parse([str(JOBS.parent / config), *words])
+        config, *arguments = shlex.split(line)
+        parse([str(JOBS.parent / config), *arguments])
 
 
 # The program takes the warning, as hpcdd does; mpirun has to pass it on. What it waits for is there before the warning
@@ -114,8 +114,8 @@ def start(script: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
 def check_warned(job: subprocess.Popen[str]) -> None:
     out, _ = job.communicate(timeout=LIMIT)
     assert job.returncode == 75, out
-    words = ["1", "train", "x.yaml", "--name", "a  b", "--coherent.starts", "[]"]
-    assert [line.rstrip("|").split("|") for line in out.splitlines() if "|" in line] == [words] * 2
+    printed = ["1", "train", "x.yaml", "--name", "a  b", "--coherent.starts", "[]"]
+    assert [line.rstrip("|").split("|") for line in out.splitlines() if "|" in line] == [printed] * 2
 
 
 def test_pbs_by_its_variables(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every CNN family must do, whatever it is built of."""
+"""Checks that every CNN family must pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hpcdd.data.samples import channels_last
 
 
 def check_logits_and_gradients(network: nn.Module, shape: tuple[int, ...], num_classes: int) -> None:
-    """Logits of the right shape, a gradient for every parameter, and the same answer in channels-last memory."""
+    """Logits of the right shape, a gradient for every parameter, and the same logits in channels-last memory."""
     images = torch.randn(3, *shape)
     logits = network(images)
     assert logits.shape == (3, num_classes)

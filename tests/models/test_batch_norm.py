@@ -1,4 +1,4 @@
-"""Batch norm against float64: statistics, outputs and gradients, whatever the size and the memory format."""
+"""Batch norm against float64: statistics, outputs and gradients, of many sizes and memory formats."""
 
 from __future__ import annotations
 
@@ -51,27 +51,32 @@ def results(norm: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> dict[str, tor
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = norm(x)
     y.backward(dy)
-    found = {"mean": norm.running_mean, "variance": norm.running_var, "output": y.detach(), "input's gradient": x.grad}
-    return found | {f"{name}'s gradient": p.grad for name, p in norm.named_parameters()}
+    tensors = {
+        "mean": norm.running_mean,
+        "variance": norm.running_var,
+        "output": y.detach(),
+        "input's gradient": x.grad,
+    }
+    return tensors | {f"{name}'s gradient": p.grad for name, p in norm.named_parameters()}
 
 
 def errors(norm: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> dict[str, float]:
     """Relative errors: the greatest of statistics, of norms of the rest."""
     exact = results(copy.deepcopy(norm).double(), x.double(), dy.double())
-    found = {}
+    relative_errors = {}
     for name, values in results(norm, x, dy).items():
         difference, size = values.double() - exact[name], exact[name]
         each = (difference / size).abs().max() if name in {"mean", "variance"} else difference.norm() / size.norm()
-        found[name] = float(each)
-    return found
+        relative_errors[name] = float(each)
+    return relative_errors
 
 
 def check(norm: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> None:
-    """To 1e-6; all but the mean to as many times that as the mean is standard deviations, where it is more than one."""
-    found = errors(norm, x, dy)
+    """To 1e-6 times the ratio of mean to standard deviation, where that is more than one; the mean to 1e-6."""
+    relative_errors = errors(norm, x, dy)
     condition = max(1.0, float(x.mean() / x.std()))
-    allowed = {name: 1e-6 if name == "mean" else condition * 1e-6 for name in found}
-    assert all(error < allowed[name] for name, error in found.items()), found
+    allowed = {name: 1e-6 if name == "mean" else condition * 1e-6 for name in relative_errors}
+    assert all(error < allowed[name] for name, error in relative_errors.items()), relative_errors
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -142,8 +147,8 @@ def test_other_settings(settings: dict[str, bool]) -> None:
     expected.backward(dy.double())
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
-    for mine, its in zip(norm.buffers(), reference.buffers(), strict=True):
-        torch.testing.assert_close(mine.double(), its.double(), rtol=1e-6, atol=0)
+    for mine, exact_buffer in zip(norm.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(mine.double(), exact_buffer.double(), rtol=1e-6, atol=0)
 
 
 def test_a_cumulative_average_of_the_statistics() -> None:
@@ -153,8 +158,8 @@ def test_a_cumulative_average_of_the_statistics() -> None:
         x = laid_out(torch.randn(8, 4, 8, 8))
         norm(x)
         theirs(x)
-    for mine, its in zip(norm.buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(mine, its)
+    for mine, expected in zip(norm.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, expected)
 
 
 def test_bfloat16_is_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,11 +167,12 @@ def test_bfloat16_is_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = SHAPES["images"]
     x, dy = laid_out(torch.randn(shape) + 3).bfloat16(), laid_out(torch.randn(shape)).bfloat16()
     rounded = {"output", "input's gradient"}
-    found = errors(norm_of(shape), x, dy)  # few: by PyTorch's kernels, far below the rounding of what they normalise
-    assert all(error < (4e-3 if name in rounded else 2e-4) for name, error in found.items()), found
+    # Few: by PyTorch's kernels, far below the rounding of what they normalise.
+    relative_errors = errors(norm_of(shape), x, dy)
+    assert all(error < (4e-3 if name in rounded else 2e-4) for name, error in relative_errors.items()), relative_errors
     monkeypatch.setattr(batch_norm, "_FEW", 0)
-    found = errors(norm_of(shape), x, dy)
-    assert all(error < (4e-3 if name in rounded else 1e-6) for name, error in found.items()), found
+    relative_errors = errors(norm_of(shape), x, dy)
+    assert all(error < (4e-3 if name in rounded else 1e-6) for name, error in relative_errors.items()), relative_errors
 
 
 def test_evaluation_mode_is_pytorchs() -> None:
@@ -176,7 +182,7 @@ def test_evaluation_mode_is_pytorchs() -> None:
     assert torch.equal(norm.eval()(x), theirs.eval()(x))
 
 
-def test_what_follows_may_work_in_place() -> None:
+def test_the_next_layer_may_work_in_place() -> None:
     norm = norm_of((32, 8, 8, 8))
     x = laid_out(torch.randn(32, 8, 8, 8)).requires_grad_()
     torch.relu_(norm(x)).sum().backward()
@@ -235,8 +241,8 @@ def test_batched_networks_have_accurate_statistics(shape: tuple[int, ...]) -> No
     norms = [accurate(NORMS[len(shape) + 1](shape[0], momentum=1.0)).to(memory_format=form) for _ in range(3)]
     stack = BatchedNetworks(dict(enumerate(norms))).train()
     images = torch.randn(3, 64, *shape) + torch.arange(1, 4).view(3, *[1] * (len(shape) + 1))
-    stack(torch.stack([its.contiguous(memory_format=form) for its in images]).requires_grad_()).sum().backward()
+    stack(torch.stack([batch.contiguous(memory_format=form) for batch in images]).requires_grad_()).sum().backward()
     axes = [0, *range(2, len(shape) + 1)]
-    for norm, its in zip(norms, images.double(), strict=True):
-        torch.testing.assert_close(norm.running_mean.double(), its.mean(axes), rtol=1e-6, atol=0)
-        torch.testing.assert_close(norm.running_var.double(), its.var(axes), rtol=1e-6, atol=0)
+    for norm, batch in zip(norms, images.double(), strict=True):
+        torch.testing.assert_close(norm.running_mean.double(), batch.mean(axes), rtol=1e-6, atol=0)
+        torch.testing.assert_close(norm.running_var.double(), batch.var(axes), rtol=1e-6, atol=0)

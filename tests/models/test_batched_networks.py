@@ -1,4 +1,4 @@
-"""A stack of CNNs computes what each of them computes: outputs, gradients, running statistics, random numbers."""
+"""Batched CNNs compute what each of them computes: outputs, gradients, running statistics, random numbers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def cnns(kind: str, number: int = 3) -> tuple[list[nn.Module], tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("kind", CNNS)
-def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
+def test_batched_cnns_compute_what_each_would(kind: str) -> None:
     stacked, shape = cnns(kind)
-    alone = copy.deepcopy(stacked)
+    unstacked = copy.deepcopy(stacked)
     stack = BatchedNetworks(dict(enumerate(stacked))).train()
     form = channels_last(len(shape) - 1)
     images = [torch.randn(32, *shape).to(memory_format=form) for _ in stacked]
@@ -42,12 +42,12 @@ def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
     logits = stack(torch.stack(images))
     losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(3, 32).mean(1)
     losses.sum().backward()
-    for number, cnn in enumerate(alone):
+    for number, cnn in enumerate(unstacked):
         torch.manual_seed(7 + number)
-        own = cnn.train()(images[number])
-        functional.cross_entropy(own, labels[number]).backward()
+        logits_unstacked = cnn.train()(images[number])
+        functional.cross_entropy(logits_unstacked, labels[number]).backward()
         assert torch.equal(torch.get_rng_state(), stack.generators[number].get_state())
-        torch.testing.assert_close(logits[number], own, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits[number], logits_unstacked, rtol=1e-4, atol=1e-4)
         for (name, parameter), leaf in zip(cnn.named_parameters(), stack.leaves, strict=True):
             assert leaf.grad is not None
             assert parameter.grad is not None
@@ -56,7 +56,7 @@ def test_a_stack_computes_what_its_cnns_would(kind: str) -> None:
             torch.testing.assert_close(ours, theirs, msg=name)
 
 
-def test_to_train_the_stack_trains_its_cnns_and_to_load_one_loads_into_the_stack() -> None:
+def test_training_the_stack_trains_its_cnns_and_loading_one_loads_into_the_stack() -> None:
     members, _ = cnns("vgg2 2D")
     before = [copy.deepcopy(cnn.state_dict()) for cnn in members]
     stack = BatchedNetworks(dict(enumerate(members)))
@@ -73,8 +73,8 @@ def test_to_train_the_stack_trains_its_cnns_and_to_load_one_loads_into_the_stack
     members[1].load_state_dict(before[1])
     for number, change in ((1, 0), (2, 1)):
         for name, parameter in members[number].named_parameters():
-            leaf, place = stack.where[parameter]
-            assert place == number
+            leaf, index = stack.where[parameter]
+            assert index == number
             assert torch.equal(leaf[number], before[number][name] + change)
 
 
@@ -82,5 +82,5 @@ def test_dropout_is_off_in_evaluation_mode() -> None:
     members, shape = cnns("vgg2 2D")
     stack = BatchedNetworks(dict(enumerate(members))).eval()
     images = torch.randn(3, 5, *shape)
-    each = [cnn.eval()(its) for cnn, its in zip(members, images, strict=True)]
+    each = [cnn.eval()(batch) for cnn, batch in zip(members, images, strict=True)]
     torch.testing.assert_close(stack(images), torch.stack(each), rtol=1e-4, atol=1e-5)

@@ -33,7 +33,7 @@ def test_without_hidden_layers_it_is_linear() -> None:
     torch.testing.assert_close(dnn(x + y) + dnn(torch.zeros(5, 6)), dnn(x) + dnn(y))
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_only_in_training() -> None:
     dnn, features = create_dnn(AggregationSettings(dropout=0.5), [10] * 4, 10, seed=0), torch.randn(3, 40)
     assert not torch.equal(dnn(features), dnn(features))
     dnn.eval()
@@ -52,7 +52,7 @@ def test_blocks_are_views_of_neighbouring_columns(widths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), (9, 4)], ids=str)
-def test_the_whole_is_put_together_from_what_any_rank_draws(hidden: tuple[int, ...]) -> None:
+def test_the_dnn_is_assembled_from_what_any_rank_draws(hidden: tuple[int, ...]) -> None:
     settings, widths = AggregationSettings(hidden=hidden), [3, 1, 5]
     dnn = create_dnn(settings, widths, 4, seed=11)
     units = [*hidden, 4]
@@ -68,7 +68,7 @@ def test_the_whole_is_put_together_from_what_any_rank_draws(hidden: tuple[int, .
     assert all(torch.equal(a, b) for a, b in zip(dnn.rest.parameters(), rest.parameters(), strict=True))
 
 
-def test_initial_parameters_depend_on_seed_and_subdomain_alone() -> None:
+def test_initial_parameters_depend_only_on_seed_and_subdomain() -> None:
     settings = AggregationSettings(hidden=(6,))
 
     def parameters(seed: int) -> torch.Tensor:
@@ -87,10 +87,10 @@ def test_initial_parameters_are_spread_as_torchs() -> None:
     torch.manual_seed(0)
     settings, widths = AggregationSettings(hidden=(512, 256)), [300, 100]
     ours, torchs = create_dnn(settings, widths, 10, seed=0), DNN(widths, settings.hidden, 10, 0.0)
-    for (name, mine), its in zip(ours.named_parameters(), torchs.parameters(), strict=True):
+    for (name, mine), theirs in zip(ours.named_parameters(), torchs.parameters(), strict=True):
         inputs = {"first": 400, "rest.2": 512, "rest.5": 256}[name.rpartition(".")[0]]
         bound = 1 / math.sqrt(inputs)
-        for parameter in (mine.detach(), its.detach()):
+        for parameter in (mine.detach(), theirs.detach()):
             n = parameter.numel()
             assert bound * (1 - 10 / n) <= parameter.abs().max() <= bound * (1 + 1e-6), name
             assert abs(float(parameter.mean())) < 5 * bound / math.sqrt(3 * n), name  # five standard errors
@@ -100,11 +100,11 @@ def test_initial_parameters_are_spread_as_torchs() -> None:
 @pytest.mark.parametrize("features", ["logits", "probabilities", "penultimate"])
 def test_features_of_logits(features: str) -> None:
     logits = torch.randn(6, 3, 4)
-    found = features_of(logits, features)
-    assert found.shape == (6, 3, 4)
+    seen = features_of(logits, features)
+    assert seen.shape == (6, 3, 4)
     if features != "probabilities":
-        assert torch.equal(found, logits)
+        assert torch.equal(seen, logits)
         return
-    torch.testing.assert_close(found.sum(-1), torch.ones(6, 3))
-    torch.testing.assert_close(found.log() - found.log()[..., :1], logits - logits[..., :1])
-    torch.testing.assert_close(features_of(logits[:, 1], features), found[:, 1])  # of one subdomain, or of all at once
+    torch.testing.assert_close(seen.sum(-1), torch.ones(6, 3))
+    torch.testing.assert_close(seen.log() - seen.log()[..., :1], logits - logits[..., :1])
+    torch.testing.assert_close(features_of(logits[:, 1], features), seen[:, 1])  # of one subdomain, or of all at once

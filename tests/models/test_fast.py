@@ -24,7 +24,7 @@ def test_logits_and_gradients(channels: tuple[int, ...], shape: tuple[int, ...])
     torch.manual_seed(0)
     network = Fast(shape, 5, 3, channels)
     images = torch.randn(6, *shape)
-    network.take_data(images)
+    network.init_whitening(images)
     logits = network(images)
     assert logits.shape == (6, 5)
     logits.square().sum().backward()
@@ -47,7 +47,7 @@ def test_fewer_than_four_pixels_are_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("name", "channels"), [("fast3", None), ("fast3", (1, 2, 4)), ("fast1", None)])
 def test_parameters_by_hand(name: str, channels: tuple[int, ...] | None) -> None:
     settings, width = ModelSettings(name=name, channels=channels), 32
-    filters, expected = 2 * 3 * 4, 24  # of the whitening, whose bias alone is trained
+    filters, expected = 2 * 3 * 4, 24  # of the whitening, of which only the bias is trained
     for multiple in channels or (1, 4, 4)[: int(name[-1])]:
         expected += 9 * filters * multiple * width + 9 * (multiple * width) ** 2 + 2 * multiple * width
         filters = multiple * width
@@ -70,22 +70,22 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(shape: tuple[int, .
     torch.manual_seed(0)
     images = torch.randn(400, *shape).cumsum(-1) / 3  # neighbours are correlated
     network = Fast(shape, 2, 2, (1,))
-    network.take_data(images)
+    network.init_whitening(images)
     with torch.no_grad():
         network.whitening.bias.zero_()
-        found = network.whitening(images).movedim(1, -1).flatten(0, -2)
-    half = found.shape[1] // 2
-    torch.testing.assert_close(found[:, half:], -found[:, :half], rtol=1e-4, atol=1e-4)
-    covariance = (found[:, :half].T @ found[:, :half] / len(found)).double()
+        whitened = network.whitening(images).movedim(1, -1).flatten(0, -2)
+    half = whitened.shape[1] // 2
+    torch.testing.assert_close(whitened[:, half:], -whitened[:, :half], rtol=1e-4, atol=1e-4)
+    covariance = (whitened[:, :half].T @ whitened[:, :half] / len(whitened)).double()
     torch.testing.assert_close(covariance, torch.eye(half).double(), rtol=0, atol=0.02)  # the constant shrinks a little
 
 
 def test_the_whitening_does_not_depend_on_how_many_images_are_added_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     images, network = torch.randn(50, 2, 6, 6), Fast((2, 6, 6), 2, 2, (1,))
-    network.take_data(images)
+    network.init_whitening(images)
     whole = network.whitening.weight.clone()
     monkeypatch.setattr("hpcdd.models.fast._ENTRIES", 7 * 2 * 36 * 4)
-    network.take_data(images)
+    network.init_whitening(images)
     torch.testing.assert_close(network.whitening.weight, whole, rtol=1e-3, atol=1e-4)
 
 
@@ -114,13 +114,13 @@ def test_frozen_stages_keep_their_numbers(stages: int) -> None:
         assert any(name.startswith(part) for name in changed) == (number >= stages)
 
 
-def test_networks_together_are_those_alone() -> None:
+def test_batched_networks_compute_what_each_would() -> None:
     torch.manual_seed(0)
     settings = ModelSettings(name="fast2")
     cnns = {s: create(settings, (2, 9, 8), 3, 4).train() for s in range(3)}
     images = torch.randn(3, 7, 2, 9, 8)
-    for cnn, its in zip(cnns.values(), images, strict=True):
-        cnn.take_data(its)  # type: ignore[operator]
-    alone = torch.stack([cnn(its) for cnn, its in zip(cnns.values(), images, strict=True)])
-    together = BatchedNetworks(cnns).train()(images)
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    for cnn, batch in zip(cnns.values(), images, strict=True):
+        cnn.init_whitening(batch)  # type: ignore[operator]
+    unstacked = torch.stack([cnn(batch) for cnn, batch in zip(cnns.values(), images, strict=True)])
+    batched = BatchedNetworks(cnns).train()(images)
+    torch.testing.assert_close(batched, unstacked, rtol=1e-4, atol=1e-5)

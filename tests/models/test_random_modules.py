@@ -1,4 +1,4 @@
-"""Random numbers of a CNN: which draw outside of the modules whose numbers ranks can share."""
+"""Random numbers of a CNN that are drawn outside of the modules whose numbers ranks can share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES = torch.zeros(7, 3, 8, 8)
 
 
 class Doing(nn.Module):
-    """A CNN whose forward pass does something besides."""
+    """A CNN whose forward pass calls another function, too."""
 
     def __init__(self, what: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Doing(nn.Module):
         (lambda x: functional.dropout2d(x, 0.5), "torch's bernoulli_"),
         (lambda x: functional.alpha_dropout(x, 0.5, training=True), "torch's bernoulli_"),
         (lambda x: functional.rrelu(x, training=True), "torch's rrelu_with_noise"),
-        (nn.RReLU(), "torch's rrelu_with_noise"),  # it draws for numbers below zero alone: as many as there are
+        (nn.RReLU(), "torch's rrelu_with_noise"),  # it draws only for numbers below zero
         (lambda x: x * torch.rand(len(x), 1, 1, 1), "torch's rand"),
         (lambda x: x + torch.randn_like(x), "torch's randn_like"),
         (lambda x: torch.normal(x, 1.0), "torch's normal"),
@@ -61,7 +61,7 @@ def test_functions_that_draw_are_named(what: Callable[[torch.Tensor], torch.Tens
     ],
     ids=["vgg", "resnet", "modules", "off"],
 )
-def test_networks_that_draw_in_known_modules_alone(network: nn.Module) -> None:
+def test_networks_that_draw_only_in_known_modules(network: nn.Module) -> None:
     assert foreign_draws(network, IMAGES) == []
 
 

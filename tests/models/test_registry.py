@@ -1,4 +1,4 @@
-"""From a name to a CNN, hpcdd's own or the user's."""
+"""From a name to a CNN, of an hpcdd family or of a user's factory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ import torch
 
 from hpcdd.config.sections import ModelSettings
 from hpcdd.core.errors import UserError
-from hpcdd.models.registry import MODULES, check_admitted, check_consent, check_own, count_parameters, create
+from hpcdd.models.registry import (
+    MODULES,
+    check_allowed,
+    check_consent,
+    check_user_factory,
+    count_parameters,
+    create,
+    draws_of_user_factory,
+)
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 
-OWN = '''
+USER_MODULE = '''
 import math
 from torch import nn
 
@@ -42,17 +50,17 @@ def half_frozen(input_shape, num_classes, width):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module of the user's, of a new name each time because Python remembers modules."""
-    name = "own_" + re.sub(r"\W", "_", str(tmp_path))
-    (tmp_path / f"{name}.py").write_text(OWN)
+    name = "user_" + re.sub(r"\W", "_", str(tmp_path))
+    (tmp_path / f"{name}.py").write_text(USER_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     return name
 
 
 @pytest.mark.parametrize(("name", "kind"), [("vgg1", VGG), ("vgg5", VGG), ("resnet8", ResNet), ("resnet20", ResNet)])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 4, 4)], ids=["2D", "3D"])
-def test_own_families(name: str, kind: type, shape: tuple[int, ...]) -> None:
+def test_families(name: str, kind: type, shape: tuple[int, ...]) -> None:
     settings = ModelSettings(name=name)
     network = create(settings, shape, 7, 3)
     assert isinstance(network, kind)
@@ -82,54 +90,54 @@ def test_parameters_follow_torchs_seed() -> None:
     assert not torch.equal(drawn(1), drawn(2))
 
 
-def test_the_users_factory_gets_shape_classes_width_and_options(own: str) -> None:
-    settings = ModelSettings(name=f"{own}:good", options={"bias": False})
+def test_the_users_factory_gets_shape_classes_width_and_options(user_module: str) -> None:
+    settings = ModelSettings(name=f"{user_module}:good", options={"bias": False})
     network = create(settings, (2, 3, 4), 5, 6)
     assert type(network).__name__ == "Flat"
     assert [tuple(p.shape) for p in network.parameters()] == [(6, 24), (5, 6)]
     assert count_parameters(settings, (2, 3, 4), 5, 6) == 6 * 24 + 5 * 6
-    check_own(settings, [(2, 3, 4), (2, 4, 4)], 5, 6)
+    check_user_factory(settings, [(2, 3, 4), (2, 4, 4)], 5, 6)
 
 
-def test_frozen_parameters_are_not_counted(own: str) -> None:
-    assert count_parameters(ModelSettings(name=f"{own}:half_frozen"), (2, 3, 4), 5, 6) == 5 * 6 + 5
+def test_frozen_parameters_are_not_counted(user_module: str) -> None:
+    assert count_parameters(ModelSettings(name=f"{user_module}:half_frozen"), (2, 3, 4), 5, 6) == 5 * 6 + 5
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("{own}:no_such", {}, "py has no 'no_such'; check the name"),
+        ("{user_module}:no_such", {}, "py has no 'no_such'; check the name"),
         (
             "no_such_module_anywhere:good",
             {},
             "can't be imported .*No module named .*put its folder on PYTHONPATH",
         ),
-        ("{own}.below:good", {}, "can't be imported"),
-        ("{own}:positional", {}, "calling it with input_shape .*, num_classes, width .*fails: "),
-        ("{own}:good", {"depth": 3}, "calling it with .*'depth': 3.* fails: .*depth"),
-        ("{own}:no_module", {}, "which returns a str, not a torch.nn.Module"),
-        ("{own}:math", {}, "is a module; it must be a function"),
+        ("{user_module}.below:good", {}, "can't be imported"),
+        ("{user_module}:positional", {}, "calling it with input_shape .*, num_classes, width .*fails: "),
+        ("{user_module}:good", {"depth": 3}, "calling it with .*'depth': 3.* fails: .*depth"),
+        ("{user_module}:no_module", {}, "which returns a str, not a torch.nn.Module"),
+        ("{user_module}:math", {}, "is a module; it must be a function"),
     ],
 )
-def test_a_factory_that_does_not_work(own: str, name: str, options: dict[str, int], message: str) -> None:
-    settings = ModelSettings(name=name.format(own=own), options=options)
+def test_a_factory_that_does_not_work(user_module: str, name: str, options: dict[str, int], message: str) -> None:
+    settings = ModelSettings(name=name.format(user_module=user_module), options=options)
     with pytest.raises(UserError, match=message) as caught:
         create(settings, (1, 4, 4), 3, 2)
     assert settings.name in str(caught.value)
 
 
-def test_logits_of_a_wrong_shape(own: str) -> None:
-    settings = ModelSettings(name=f"{own}:one_too_few")
+def test_logits_of_a_wrong_shape(user_module: str) -> None:
+    settings = ModelSettings(name=f"{user_module}:one_too_few")
     with pytest.raises(
         UserError,
         match=r"maps a batch of shape \(2, 1, 4, 4\) to \(2, 2\); it must return "
         r"logits of shape \(2, 3\)",
     ):
-        check_own(settings, [(1, 4, 4)], 3, 2)
+        check_user_factory(settings, [(1, 4, 4)], 3, 2)
 
 
-def test_hpcdds_own_families_need_no_check() -> None:
-    check_own(ModelSettings(), [(1, 10**6, 10**6)], 3, 2)  # would take terabytes
+def test_families_of_hpcdd_need_no_check() -> None:
+    check_user_factory(ModelSettings(), [(1, 10**6, 10**6)], 3, 2)  # would take terabytes
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,23 @@ def test_a_forward_that_does_not_work(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=message.replace(r"\d", str(len(body)))):
-        check_own(ModelSettings(name=f"{module}:Net"), [(1, 4, 4)], 3, 2)
+        check_user_factory(ModelSettings(name=f"{module}:Net"), [(1, 4, 4)], 3, 2)
+
+
+def test_a_forward_that_fails_in_training_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fails_in_training.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, num_classes, **_): super().__init__(4, num_classes)\n"
+        "    def forward(self, images):\n"
+        "        assert not self.training, 'oh'\n"
+        "        return super().forward(images.flatten(1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ModelSettings(name="fails_in_training:Net")
+    check_user_factory(settings, [(1, 2, 2)], 3, 2)
+    with pytest.raises(UserError, match=r"training mode .*\(7, 1, 2, 2\): AssertionError: oh; .*training\.py:5"):
+        draws_of_user_factory(settings, [(1, 2, 2)], 3, 2)
 
 
 def test_a_module_that_can_not_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +185,7 @@ def test_a_module_that_can_not_be_parsed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("listed", "own", "trains", "looks"),
+    ("listed", "user_factory", "trains", "looks"),
     [
         (None, None, True, False),
         (None, "net.deep:make", True, True),
@@ -173,7 +197,7 @@ def test_a_module_that_can_not_be_parsed(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_whose_code_runs(
-    listed: str | None, own: str | None, trains: bool, looks: bool, monkeypatch: pytest.MonkeyPatch
+    listed: str | None, user_factory: str | None, trains: bool, looks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the variable, by the name that the user gives, in commands that train and in those that look."""
     if listed is not None:
@@ -182,9 +206,9 @@ def test_whose_code_runs(
 
     expected = pytest.raises(UserError, match=f"net.deep:make.*{MODULES}")
     with contextlib.nullcontext() if trains else expected:
-        check_admitted(settings)
+        check_allowed(settings)
     with contextlib.nullcontext() if looks else expected:
-        check_consent(settings, own)
+        check_consent(settings, user_factory)
 
 
 def test_families_of_hpcdd_need_no_consent(monkeypatch: pytest.MonkeyPatch) -> None:

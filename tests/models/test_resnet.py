@@ -45,7 +45,7 @@ def test_shortcuts_subsample_and_pad_with_zeros(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     blocks = list(ResNet(2, shape, 3, 4).eval().features)[3:]
     for block in blocks:
-        nn.init.zeros_(block.norm2.weight)  # the shortcut alone is left
+        nn.init.zeros_(block.norm2.weight)  # only the shortcut is left
     axes = len(shape) - 1
     images = torch.randn(2, 4, *shape[1:]).relu()
     assert torch.equal(blocks[0](images), images)  # same channels, stride 1: the identity

@@ -74,7 +74,7 @@ def test_one_subdomain_that_is_the_image_gets_the_global_cnn(name: str, width: i
 
 
 @pytest.mark.parametrize("local_width", [1, 5, 64])
-def test_an_explicit_width_is_taken_even_over_budget(local_width: int) -> None:
+def test_an_explicit_width_is_used_even_over_budget(local_width: int) -> None:
     settings = ModelSettings(width=8, local_width=local_width)
     widths = match_widths(settings, (1, 16, 16), [(1, 8, 8)] * 4, 3)
     assert widths.local_width == local_width
@@ -91,7 +91,7 @@ def test_a_budget_that_nothing_fits() -> None:
 
 
 def test_the_users_factory_is_matched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_for_width.py").write_text(
+    (tmp_path / "user_for_width.py").write_text(
         "import math\nfrom torch import nn\n"
         "def make(input_shape, num_classes, width):\n"
         "    inputs = math.prod(input_shape)\n"
@@ -99,13 +99,13 @@ def test_the_users_factory_is_matched_too(tmp_path: Path, monkeypatch: pytest.Mo
         "    return nn.Sequential(nn.Flatten(), *dense)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ModelSettings(name="own_for_width:make", width=10)
+    settings = ModelSettings(name="user_for_width:make", width=10)
     widths = match_widths(settings, (1, 8, 8), [(1, 4, 4)] * 4, 6)
     assert widths.global_parameters == 10 * (64 + 6)
     assert widths.local_width == 700 // (4 * (16 + 6)) == 7
 
 
-def test_a_factory_that_does_not_heed_the_width_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_factory_that_ignores_the_width_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fixed_width.py").write_text(
         "import math, torch\n"
         "def linear(*, input_shape, num_classes, width):\n"

@@ -44,17 +44,17 @@ def largest_message(size: int) -> Iterator[None]:
         communicator._LARGEST_MESSAGE = before
 
 
-def test_to_root_in_pieces(comm: Comm) -> None:
+def test_to_root_in_chunks(comm: Comm) -> None:
     source = comm.size - 1
     array = np.arange(10_007, dtype=np.int64) if comm.rank == source else np.zeros(10_007, np.int64)
-    with largest_message(4096):  # many pieces, the last one odd
+    with largest_message(4096):  # many chunks, the last one odd
         comm.to_root(array, source)
     if comm.is_root:
         assert np.array_equal(array, np.arange(10_007))
 
 
-def test_gather_and_scatter_in_pieces(comm: Comm) -> None:
-    """No call has more bytes than that, whatever one rank or all together have."""
+def test_gather_and_scatter_in_chunks(comm: Comm) -> None:
+    """No call has more bytes than that, however many one rank or all ranks have."""
     for base in (0, 1, 10, 1000):
         counts = [base * (rank % 3) for rank in range(comm.size)]
         whole = np.arange(sum(counts), dtype=np.int32)
@@ -104,11 +104,11 @@ def test_on_all_names_the_rank_with_the_error(comm: Comm) -> None:
 
 
 def test_on_all_says_once_what_all_ranks_say(comm: Comm) -> None:
-    def wrong_alike() -> None:
+    def wrong_on_all() -> None:
         raise UserError("no GPU")
 
     ranks = ", ".join(map(str, range(comm.size)))
-    for work in (wrong_alike, lambda: comm.on_all(wrong_alike)):
+    for work in (wrong_on_all, lambda: comm.on_all(wrong_on_all)):
         with pytest.raises(UserError, match=rf"^no GPU \(rank {ranks}\)$"):
             comm.on_all(work)
 
@@ -123,7 +123,7 @@ def test_traffic_is_counted_by_phase(comm: Comm) -> None:
     assert comm.traffic["silent"].calls == 0
 
 
-def test_who_waits_for_a_rank_that_works_long_sleeps(comm: Comm) -> None:
+def test_a_rank_that_waits_long_does_not_spin(comm: Comm) -> None:
     """It uses little of the time that it waits as CPU time, and polls: root works for a second behind that."""
     signs = 0
 

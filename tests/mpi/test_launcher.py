@@ -85,8 +85,8 @@ def test_mpirun_inside_a_slurm_job_is_what_counts(kind: str, variables: dict[str
 )
 def test_the_place_on_the_host(variables: dict[str, str], local: tuple[int, int]) -> None:
     slurm = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8"} if "SLURM_LOCALID" in variables else {}
-    found = from_environment(slurm | variables)
-    assert (found.local_rank, found.local_size) == local
+    launch = from_environment(slurm | variables)
+    assert (launch.local_rank, launch.local_size) == local
 
 
 def container(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -199,7 +199,7 @@ def test_mpirun_of_another_installation_is_refused(kind: str, library: str) -> N
         (Launch("slurm", 0, 2), OPENMPI, {}, {}),
     ],
 )
-def test_under_srun_an_mpich_that_has_both_takes_libfabric_unless_told(
+def test_under_srun_an_mpich_that_has_both_uses_libfabric_unless_another_is_chosen(
     launch: Launch, library: str, environment: dict[str, str], after: dict[str, str]
 ) -> None:
     choose_network(launch, library, environment)

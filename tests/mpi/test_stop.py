@@ -11,7 +11,7 @@ from hpcdd.mpi.stop import signal_reason
 
 
 @pytest.mark.parametrize(
-    ("signum", "left", "words"),
+    ("signum", "left", "reason"),
     [
         (signal.SIGTERM, 30, "time-out with 30 s left of the job's time"),
         (signal.SIGUSR1, 120, "time-out with 120 s left of the job's time"),
@@ -24,9 +24,9 @@ from hpcdd.mpi.stop import signal_reason
         (signal.SIGINT, None, "interrupted"),
     ],
 )
-def test_a_time_out_is_told_from_a_preemption(signum: int, left: int | None, words: str) -> None:
+def test_a_time_out_is_distinguished_from_a_preemption(signum: int, left: int | None, reason: str) -> None:
     environment = {} if left is None else {"SLURM_JOB_END_TIME": str(1_000_000 + left)}
-    assert signal_reason(signum, environment, now=1_000_000) == words
+    assert signal_reason(signum, environment, now=1_000_000) == reason
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])

@@ -36,7 +36,7 @@ def test_a_phase_without_a_call_stands_at_zero() -> None:
     assert ledger.traffic == {"local": Traffic(0, 0)}
 
 
-def test_a_phase_that_comes_again_goes_on_counting() -> None:
+def test_a_repeated_phase_continues_counting() -> None:
     ledger = Ledger(0)
     for _ in range(3):
         with ledger.phase("evaluation"), ledger.counted("Gatherv", 5):
@@ -44,7 +44,7 @@ def test_a_phase_that_comes_again_goes_on_counting() -> None:
     assert ledger.traffic["evaluation"] == Traffic(3, 15)
 
 
-def test_the_phase_before_is_on_again_afterwards() -> None:
+def test_the_outer_phase_is_restored_afterwards() -> None:
     ledger = Ledger(0)
     assert ledger.phase_name == "start"
     with ledger.phase("local"):

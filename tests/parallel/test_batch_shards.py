@@ -22,17 +22,17 @@ from ..thread_ranks import ThreadComm, on_ranks
 @pytest.mark.parametrize("one_rank", [False, True], ids=["alone", "one rank"])
 def test_who_shares_with_nobody_has_everything_and_sends_nothing(one_rank: bool) -> None:
     world = comm.world()
-    share = BatchSharing(world if one_rank else None)
-    assert share.comm is None
-    assert share.part_of(7) == slice(0, 7)
+    sharing = BatchSharing(world if one_rank else None)
+    assert sharing.comm is None
+    assert sharing.part_of(7) == slice(0, 7)
     batch = torch.tensor([4, 2, 9])
-    shard = share.shard(batch)
+    shard = sharing.shard(batch)
     assert torch.equal(shard.samples, batch)
     assert (shard.total, shard.rows, shard.weight) == (3, slice(0, 3), 1.0)
     values = torch.tensor([1.5, 2.5], dtype=torch.float64)
-    assert torch.equal(share.sum(values), values)
+    assert torch.equal(sharing.sum(values), values)
     part = torch.randn(7, 3)
-    assert share.all_gather(part, 7) is part
+    assert sharing.all_gather(part, 7) is part
     network = nn.BatchNorm1d(3)
     BatchSharing(world, exact=False).average_buffers(network)
     assert torch.equal(network.running_var, torch.ones(3))
@@ -44,8 +44,8 @@ def test_of_an_empty_batch_the_weight_is_zero() -> None:
 
 
 def test_a_shard_is_not_changed_by_the_next_one() -> None:
-    share = BatchSharing(fake_comm(1, 2))
-    first, second = share.shard(torch.arange(7)), share.shard(torch.arange(10, 14))
+    sharing = BatchSharing(fake_comm(1, 2))
+    first, second = sharing.shard(torch.arange(7)), sharing.shard(torch.arange(10, 14))
     assert (first.samples.tolist(), first.rows, first.total) == ([4, 5, 6], slice(4, 7), 7)
     assert (second.samples.tolist(), second.rows, second.total) == ([12, 13], slice(2, 4), 4)
     with pytest.raises(FrozenInstanceError):
@@ -54,9 +54,9 @@ def test_a_shard_is_not_changed_by_the_next_one() -> None:
 
 @given(st.integers(1, 6), st.integers(0, 30))
 def test_parts_are_balanced_and_in_order(ranks: int, n: int) -> None:
-    shares = [BatchSharing(fake_comm(rank, ranks)) for rank in range(ranks)]
+    sharings = [BatchSharing(fake_comm(rank, ranks)) for rank in range(ranks)]
     batch = torch.arange(100, 100 + n)
-    shards = [share.shard(batch) for share in shares]
+    shards = [sharing.shard(batch) for sharing in sharings]
     assert torch.equal(torch.cat([shard.samples for shard in shards]), batch)
     sizes = [len(shard.samples) for shard in shards]
     assert sizes == sorted(sizes, reverse=True)
@@ -64,7 +64,7 @@ def test_parts_are_balanced_and_in_order(ranks: int, n: int) -> None:
     for shard in shards:
         assert shard.total == n
         assert torch.equal(batch[shard.rows], shard.samples)
-    assert [share.part_of(n) for share in shares] == [shard.rows for shard in shards]
+    assert [sharing.part_of(n) for sharing in sharings] == [shard.rows for shard in shards]
     if n:
         assert sum(shard.weight for shard in shards) == pytest.approx(1.0)
 
@@ -87,8 +87,8 @@ def test_the_shares_weighted_mean_losses_add_up_to_the_batchs_mean_loss() -> Non
 def test_sums_are_the_same_on_every_rank(direct: bool) -> None:
     def work(comm: ThreadComm) -> list[torch.Tensor]:
         values = torch.tensor([[comm.rank + 1.0, 10.0], [0.5, 0.0]], dtype=torch.float64).t()  # not contiguous
-        share = BatchSharing(comm, direct=direct)
-        return [share.sum(values.requires_grad_()), share.sum(2 * values)]  # the second leaves the first alone
+        sharing = BatchSharing(comm, direct=direct)
+        return [sharing.sum(values.requires_grad_()), sharing.sum(2 * values)]  # the second leaves the first alone
 
     expected = torch.tensor([[6.0, 1.5], [30.0, 0.0]], dtype=torch.float64)
     for first, second in on_ranks(3, work):
@@ -100,8 +100,8 @@ def test_sums_are_the_same_on_every_rank(direct: bool) -> None:
 @pytest.mark.parametrize("direct", [False, True], ids=["arrays", "tensors"])
 def test_every_rank_gets_what_all_have(direct: bool) -> None:
     def work(comm: ThreadComm) -> list[torch.Tensor]:
-        own, share = torch.tensor([comm.rank, 7.0], dtype=torch.float64), BatchSharing(comm, direct=direct)
-        return [share.gather(own), share.gather(-own)]
+        values, sharing = torch.tensor([comm.rank, 7.0], dtype=torch.float64), BatchSharing(comm, direct=direct)
+        return [sharing.gather(values), sharing.gather(-values)]
 
     expected = torch.tensor([[0.0, 7.0], [1.0, 7.0], [2.0, 7.0]], dtype=torch.float64)
     for first, second in on_ranks(3, work):
@@ -115,18 +115,18 @@ def test_rows_are_joined_in_their_order(ranks: int, n: int) -> None:
     whole = torch.randn(n, 2, 3)
 
     def work(comm: ThreadComm) -> torch.Tensor:
-        share = BatchSharing(comm)
-        return share.all_gather(whole[share.part_of(n)], n)
+        sharing = BatchSharing(comm)
+        return sharing.all_gather(whole[sharing.part_of(n)], n)
 
-    for found in on_ranks(ranks, work):
-        assert torch.equal(found, whole)
+    for gathered in on_ranks(ranks, work):
+        assert torch.equal(gathered, whole)
 
 
 def test_joined_rows_are_float32_on_the_cpu() -> None:
     def work(comm: ThreadComm) -> torch.Tensor:
         return BatchSharing(comm).all_gather(torch.full((2, 1), 0.5, dtype=torch.bfloat16), 4)
 
-    assert [found.dtype for found in on_ranks(2, work)] == [torch.float32] * 2
+    assert [gathered.dtype for gathered in on_ranks(2, work)] == [torch.float32] * 2
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -139,8 +139,8 @@ def test_running_statistics_become_their_mean_where_each_rank_took_its_own(exact
         return norm, comm.calls
 
     for rank, (norm, calls) in enumerate(on_ranks(3, work)):
-        own = torch.tensor([1.0, 4.0]) * rank
-        assert torch.equal(norm.running_mean, own if exact else torch.tensor([1.0, 4.0]))
+        rank_mean = torch.tensor([1.0, 4.0]) * rank
+        assert torch.equal(norm.running_mean, rank_mean if exact else torch.tensor([1.0, 4.0]))
         assert int(norm.num_batches_tracked) == 9
         assert (calls == 0) == exact
 
@@ -155,15 +155,15 @@ def test_roots_state_is_broadcast() -> None:
     networks[0][1].num_batches_tracked.fill_(17)
     expected = copy.deepcopy(networks[0].state_dict())
     on_ranks(3, lambda comm: broadcast_state(comm, networks[comm.rank]))
-    for found in networks:
-        assert all(torch.equal(found.state_dict()[name], expected[name]) for name in expected)
+    for replica in networks:
+        assert all(torch.equal(replica.state_dict()[name], expected[name]) for name in expected)
 
 
 def test_another_state_than_the_networks_own_is_broadcast() -> None:
     networks, state = [network(rank) for rank in range(2)], network(9).state_dict()
     on_ranks(2, lambda comm: broadcast_state(comm, networks[comm.rank], state if comm.is_root else {}))
-    for found in networks:
-        assert all(torch.equal(found.state_dict()[name], state[name]) for name in state)
+    for replica in networks:
+        assert all(torch.equal(replica.state_dict()[name], state[name]) for name in state)
 
 
 def test_a_flag_is_set_anew_at_every_step() -> None:

@@ -34,20 +34,20 @@ sizes = st.lists(st.one_of(st.integers(1, 100), st.integers(1000, 300_000), st.i
 @given(sizes)
 def test_groups_hold_every_parameter_once_in_order(sizes: list[int]) -> None:
     parameters = list(Bare(sizes).parameters())
-    found = groups(parameters)
-    assert [id(p) for group in found for p in group] == [id(p) for p in parameters]
-    assert all(found)
+    grouped = groups(parameters)
+    assert [id(p) for group in grouped for p in group] == [id(p) for p in parameters]
+    assert all(grouped)
 
 
 @given(sizes)
 def test_groups_are_balanced(sizes: list[int]) -> None:
     """None is larger than it should be, but for a single large parameter; no two neighbours could be one."""
-    found = [[p.numel() for p in group] for group in groups(Bare(sizes).parameters())]
+    group_sizes = [[p.numel() for p in group] for group in groups(Bare(sizes).parameters())]
     size = min(gradient_averaging._LARGEST, max(gradient_averaging._SMALLEST, sum(sizes) // BUCKETS))
-    assert all(sum(group) <= size or len(group) == 1 for group in found)
-    assert all(sum(one) + other[0] > size for one, other in itertools.pairwise(found))
+    assert all(sum(group) <= size or len(group) == 1 for group in group_sizes)
+    assert all(sum(one) + other[0] > size for one, other in itertools.pairwise(group_sizes))
     if sum(sizes) <= BUCKETS * gradient_averaging._LARGEST:
-        assert len(found) <= 2 * BUCKETS + 1
+        assert len(group_sizes) <= 2 * BUCKETS + 1
 
 
 def test_a_small_network_is_one_group() -> None:
@@ -56,11 +56,11 @@ def test_a_small_network_is_one_group() -> None:
 
 def test_where_nobody_shares_nothing_happens() -> None:
     world = comm.world()
-    for share in (BatchSharing(), BatchSharing(world)):
+    for sharing in (BatchSharing(), BatchSharing(world)):
         network = nn.Linear(3, 2)
         network(torch.ones(4, 3)).sum().backward()
         before = copy.deepcopy([p.grad for p in network.parameters()])
-        with GradientAverage(network, share, [network.bias]) as average:
+        with GradientAverage(network, sharing, [network.bias]) as average:
             network.zero_grad()
             network(torch.ones(4, 3)).sum().backward()
             average.finish()
@@ -91,8 +91,8 @@ def network() -> Network:
     return Network().double()
 
 
-def step(network: nn.Module, share: BatchSharing, average: GradientAverage) -> None:
-    shard = share.shard(torch.arange(7))
+def step(network: nn.Module, sharing: BatchSharing, average: GradientAverage) -> None:
+    shard = sharing.shard(torch.arange(7))
     rows = shard.samples
     network.zero_grad(set_to_none=True)
     (functional.cross_entropy(network(INPUTS[rows]), LABELS[rows]) * shard.weight).backward()
@@ -111,15 +111,15 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
     assert expected["idle.weight"] is None
 
     def work(comm: ThreadComm) -> tuple[nn.Module, int]:
-        own, share = copy.deepcopy(network), BatchSharing(comm, direct=direct)
-        with GradientAverage(own, share, own.last.parameters() if replicated else ()) as average:
+        replica, sharing = copy.deepcopy(network), BatchSharing(comm, direct=direct)
+        with GradientAverage(replica, sharing, replica.last.parameters() if replicated else ()) as average:
             for _ in range(2):  # buckets are used again
-                step(own, share, average)
-        return own, comm.calls
+                step(replica, sharing, average)
+        return replica, comm.calls
 
     results = on_ranks(3, work)
-    for own, calls in results:
-        for name, parameter in own.named_parameters():
+    for replica, calls in results:
+        for name, parameter in replica.named_parameters():
             if name.startswith(("idle", "frozen")):
                 assert parameter.grad is None, name
             else:
@@ -128,19 +128,19 @@ def test_shares_of_a_batch_give_the_whole_batchs_gradients(
             assert calls == 2 * (1 + replicated)
         else:
             assert calls > 2 * (1 + replicated)
-    first, *others = [own for own, _ in results]
-    for own in others:
-        for one, other in zip(first.parameters(), own.parameters(), strict=True):
+    first, *others = [replica for replica, _ in results]
+    for replica in others:
+        for one, other in zip(first.parameters(), replica.parameters(), strict=True):
             assert one.grad is None or torch.equal(one.grad, other.grad)
 
 
 def test_afterwards_the_hooks_are_gone(network: Network) -> None:
     def work(comm: ThreadComm) -> tuple[int, int]:
-        own, share = copy.deepcopy(network), BatchSharing(comm)
-        with GradientAverage(own, share) as average:
-            step(own, share, average)
+        replica, sharing = copy.deepcopy(network), BatchSharing(comm)
+        with GradientAverage(replica, sharing) as average:
+            step(replica, sharing, average)
         calls = comm.calls
-        own(INPUTS).sum().backward()
+        replica(INPUTS).sum().backward()
         return calls, comm.calls
 
     assert on_ranks(2, work) == [(1, 1), (1, 1)]
@@ -155,12 +155,12 @@ def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
 
     def work(comm: ThreadComm) -> list[float]:
         wishes, values = iter([False, comm.rank == 2, False]), []
-        own, flag = copy.deepcopy(network), Flag(lambda: next(wishes))
-        share = BatchSharing(comm, flag, direct=direct)
-        with GradientAverage(own, share) as average:
+        replica, flag = copy.deepcopy(network), Flag(lambda: next(wishes))
+        sharing = BatchSharing(comm, flag, direct=direct)
+        with GradientAverage(replica, sharing) as average:
             for _ in range(3):
                 flag.piggybacked()
-                step(own, share, average)
+                step(replica, sharing, average)
                 values.append(flag.value)
         return values
 
@@ -171,12 +171,12 @@ def test_a_wish_that_the_forward_pass_has_brought_is_passed_on(network: Network)
     """The flag rides in the reduction's message first; what it says then must not be lost."""
 
     def work(comm: ThreadComm) -> float:
-        own, flag = copy.deepcopy(network), Flag()
-        share = BatchSharing(comm, flag)
-        with GradientAverage(own, share) as average:
+        replica, flag = copy.deepcopy(network), Flag()
+        sharing = BatchSharing(comm, flag)
+        with GradientAverage(replica, sharing) as average:
             flag.piggybacked()
             flag.value += comm.rank == 0  # a reduction among other ranks
-            step(own, share, average)
+            step(replica, sharing, average)
         return flag.value
 
     assert on_ranks(2, work) == [1, 1]

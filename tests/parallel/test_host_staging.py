@@ -52,22 +52,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_pinned_buffers_are_given_out_again_and_a_gpu_is_waited_for() -> None:
-    its = Staging()
-    first, again = its.pair(5, torch.int64, GPU), its.pair(5, torch.int64, GPU)
+    buffers = Staging()
+    first, again = buffers.pair(5, torch.int64, GPU), buffers.pair(5, torch.int64, GPU)
     assert all(a is b for a, b in zip(first, again, strict=True))
     assert first[0] is not first[1]
-    assert its.pair(6, torch.int64, GPU)[0] is not first[0]
-    assert its.pair(5, torch.float32, GPU)[0].dtype == torch.float32
-    its.ready(CPU)
+    assert buffers.pair(6, torch.int64, GPU)[0] is not first[0]
+    assert buffers.pair(5, torch.float32, GPU)[0].dtype == torch.float32
+    buffers.ready(CPU)
     assert Stream.waited == 0
-    its.ready(GPU)
+    buffers.ready(GPU)
     assert Stream.waited == 1
 
 
 def test_on_a_cpu_every_message_has_its_own_memory() -> None:
     """What a step has received may still be read when the next one is sent."""
-    its = Staging()
-    assert its.pair(5, torch.int64, CPU)[1] is not its.pair(5, torch.int64, CPU)[1]
+    buffers = Staging()
+    assert buffers.pair(5, torch.int64, CPU)[1] is not buffers.pair(5, torch.int64, CPU)[1]
 
 
 @pytest.mark.usefixtures("gpu")
@@ -138,9 +138,9 @@ def test_gradients_are_averaged_from_where_they_are(direct: bool) -> None:
             return lambda values, result: (taken.append(type(values)), call(values, result))[1]
 
     def step(comm: ThreadComm) -> None:
-        share, network = BatchSharing(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
-        with GradientAverage(network, share) as gradients:
-            weight = share.shard(torch.arange(4)).weight
+        sharing, network = BatchSharing(Recording(comm), Flag(), direct=direct), networks[comm.rank]  # type: ignore[arg-type]
+        with GradientAverage(network, sharing) as gradients:
+            weight = sharing.shard(torch.arange(4)).weight
             (network(torch.full((2, 3), float(comm.rank))).sum() * weight).backward()
             gradients.finish()
 
@@ -173,11 +173,11 @@ class BlockingCalls:
 def test_tensors_are_sent_by_blocking_calls_on_crowded_hosts_too() -> None:
     """MPI libraries know no others for a reduction in a GPU's memory; on arrays they would sleep."""
     comm = Comm(BlockingCalls(), oversubscribed=True)  # type: ignore[arg-type]
-    found = torch.empty(3)
-    comm.sum(torch.ones(3), found)
-    assert found.tolist() == [1.0, 1.0, 1.0]
-    comm.allgather(torch.zeros(3), found)
-    assert found.tolist() == [0.0, 0.0, 0.0]
+    received = torch.empty(3)
+    comm.sum(torch.ones(3), received)
+    assert received.tolist() == [1.0, 1.0, 1.0]
+    comm.allgather(torch.zeros(3), received)
+    assert received.tolist() == [0.0, 0.0, 0.0]
     with pytest.raises(AttributeError, match="Iallreduce"):
         comm.sum(np.ones(3), np.empty(3))
     with pytest.raises(AttributeError, match="Iallgather"):
@@ -187,19 +187,19 @@ def test_tensors_are_sent_by_blocking_calls_on_crowded_hosts_too() -> None:
 def test_ranks_with_cores_of_their_own_do_not_sleep_in_a_step() -> None:
     """Their collectives are blocking calls, which this communicator alone has."""
     comm = Comm(BlockingCalls(), oversubscribed=False)  # type: ignore[arg-type]
-    found = torch.empty(3)
-    comm.allgather(torch.zeros(3).numpy(), found.numpy())
-    comm.sum(torch.ones(3).numpy(), found.numpy())
+    received = torch.empty(3)
+    comm.allgather(torch.zeros(3).numpy(), received.numpy())
+    comm.sum(torch.ones(3).numpy(), received.numpy())
 
 
 @pytest.mark.usefixtures("gpu")
 def test_batch_norm_of_shared_batches_waits_for_a_gpu_once_for_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = Staging.ready
     monkeypatch.setattr(Staging, "ready", lambda self, _device: ready(self, GPU))
-    share = BatchSharing()
-    share.comm = world()  # one rank, as if there were more
+    sharing = BatchSharing()
+    sharing.comm = world()  # one rank, as if there were more
     norm = nn.BatchNorm1d(3)
-    with shared_layers(norm, share) as context, context.of(share.shard(torch.arange(4))):
+    with shared_layers(norm, sharing) as context, context.of(sharing.shard(torch.arange(4))):
         norm(torch.randn(4, 3, requires_grad=True)).sum().backward()
     assert Stream.waited == 2
 

@@ -44,8 +44,8 @@ def dnn_of(widths: list[int], hidden: tuple[int, ...] = (7, 5)) -> DNN:
     return DNN(widths, hidden, 3, 0.0).double()
 
 
-def close(found: torch.Tensor | None, expected: torch.Tensor | None) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+def close(actual: torch.Tensor | None, expected: torch.Tensor | None) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("hidden", [(), (6,), (7, 5)], ids=str)
@@ -54,14 +54,14 @@ def test_a_part_of_all_subdomains_computes_what_the_dnn_does(widths: list[int], 
     dnn, generator = dnn_of(widths, hidden), torch.Generator().manual_seed(1)
     part = take_part(dnn, range(len(widths)), reduction())
     outputs = [torch.randn(6, width, dtype=torch.float64, generator=generator) for width in widths]
-    mine, its = ([output.clone().requires_grad_() for output in outputs] for _ in range(2))
-    logits, expected = part(mine), dnn(torch.cat(its, dim=1))
+    mine, theirs = ([output.clone().requires_grad_() for output in outputs] for _ in range(2))
+    logits, expected = part(mine), dnn(torch.cat(theirs, dim=1))
     close(logits, expected)
     labels = torch.arange(6) % 3
     functional.cross_entropy(logits, labels).backward()
     functional.cross_entropy(expected, labels).backward()
     columns = dnn.first.weight.grad.split(widths, dim=1)
-    for s, (one, other) in enumerate(zip(mine, its, strict=True)):
+    for s, (one, other) in enumerate(zip(mine, theirs, strict=True)):
         close(one.grad, other.grad)
         close(part.blocks[str(s)].grad, columns[s])
     close(part.bias.grad, dnn.first.bias.grad)
@@ -124,10 +124,10 @@ def test_a_dnn_on_logits_becomes_one_on_penultimate_features(hidden: tuple[int, 
     before = copy.deepcopy(part.state_dict())
     moved = onto_penultimate(part, cnns, reduction())
     assert [tuple(block.shape) for block in moved.blocks.values()] == [(7 if hidden else 3, n) for n in (4, 8, 6)]
-    found = function_of(moved, cnns, images, "penultimate")
-    close(found, function_of(part, cnns, images, "logits"))
+    logits = function_of(moved, cnns, images, "penultimate")
+    close(logits, function_of(part, cnns, images, "logits"))
     # Of a DNN on probabilities it is not the same function: they are not linear in the features.
-    assert (found - function_of(part, cnns, images, "probabilities")).abs().max() > 1e-3
+    assert (logits - function_of(part, cnns, images, "probabilities")).abs().max() > 1e-3
 
     for parameter in moved.parameters():
         nn.init.zeros_(parameter)
@@ -166,21 +166,21 @@ def test_spread_and_collected_a_dnn_has_the_same_bits(widths: list[int], hidden:
     part = spread_dnn(team, dnn, template, team.reduction())
     assert list(part.blocks) == [str(s) for s in range(len(widths))]
     assert all(torch.equal(part.blocks[str(s)], dnn.block(s)) for s in range(len(widths)))
-    found = collect_dnn(team, part, template)
-    assert found is not None
-    assert not found.training
-    assert found.widths == dnn.widths
-    assert found.state_dict().keys() == dnn.state_dict().keys()
-    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in dnn.state_dict().items())
+    collected = collect_dnn(team, part, template)
+    assert collected is not None
+    assert not collected.training
+    assert collected.widths == dnn.widths
+    assert collected.state_dict().keys() == dnn.state_dict().keys()
+    assert all(torch.equal(collected.state_dict()[name], tensor) for name, tensor in dnn.state_dict().items())
     assert all(parameter.is_meta for parameter in template.parameters())
 
 
 def test_the_team_of_one_rank() -> None:
     team = team_of_one_rank(3)
-    assert team.place.subdomains == (0, 1, 2)
+    assert team.placement.subdomains == (0, 1, 2)
     assert [comm.size for comm in (team.workers, team.across, team.replicas)] == [1, 1, 1]
-    assert team.share_of_replicas().comm is team.share_of_workers().comm is None
-    assert team.share_of_workers().flag is team.flag
+    assert team.sharing_of_replicas().comm is team.sharing_of_workers().comm is None
+    assert team.sharing_of_workers().flag is team.flag
 
 
 def test_a_checksum_tells_bits_order_and_nothing_else() -> None:
@@ -202,11 +202,11 @@ def test_the_pool_starts_as_the_mean_of_the_local_logits(features: str) -> None:
     torch.manual_seed(0)
     images = [torch.randn(5, 1, 6, 6) for _ in range(3)]
     cnns = {s: Fast((1, 6, 6), 4, 3, (1, 2)).eval() for s in range(3)}
-    expected = torch.stack([cnn(its) for cnn, its in zip(cnns.values(), images, strict=True)]).mean(0)
+    expected = torch.stack([cnn(x) for cnn, x in zip(cnns.values(), images, strict=True)]).mean(0)
     parts = {s: prepare_cnn(cnn, features, 1.0) for s, cnn in cnns.items()}
     dnn = pool(parts, 3, 4, reduction())
     if features == "penultimate":
         dnn = onto_penultimate(dnn, {s: c for s, c in parts.items() if isinstance(c, Penultimate)}, reduction())
-    found = ShardedCoherentModel(parts, dnn, features).eval()(images)
-    torch.testing.assert_close(found, expected)
+    logits = ShardedCoherentModel(parts, dnn, features).eval()(images)
+    torch.testing.assert_close(logits, expected)
     assert all(p.requires_grad for p in dnn.parameters())

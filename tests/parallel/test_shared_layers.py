@@ -39,19 +39,19 @@ def batch(shape: tuple[int, ...], seed: int, offset: float = 0.0) -> torch.Tenso
     return offset + torch.randn(shape, dtype=torch.float64, generator=generator)
 
 
-def close(found: torch.Tensor | None, expected: torch.Tensor | None, tolerance: float = 1e-12) -> None:
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+def close(actual: torch.Tensor | None, expected: torch.Tensor | None, tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def passes(
-    norm: nn.Module, share: BatchSharing, batches: list[torch.Tensor], slopes: list[torch.Tensor]
+    norm: nn.Module, sharing: BatchSharing, batches: list[torch.Tensor], slopes: list[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Outputs and gradients of this rank's rows for some batches; the parameters' gradients add up in ``norm``."""
     outputs, gradients = [], []
     for whole, slope in zip(batches, slopes, strict=True):
-        shard = share.shard(torch.arange(len(whole)))
+        shard = sharing.shard(torch.arange(len(whole)))
         x = whole[shard.rows].requires_grad_()
-        with shared_layers(norm, share) as context, context.of(shard):
+        with shared_layers(norm, sharing) as context, context.of(shard):
             y = norm(x)
             y.backward(slope[shard.rows])
         outputs.append(y.detach())
@@ -66,22 +66,23 @@ def check_norm(
     expected, expected_gradients = passes(reference, BatchSharing(), batches, slopes)
 
     def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor], int]:
-        share = BatchSharing(comm)
-        own = copy.deepcopy(norm)
-        return (own, *passes(own, share, batches, slopes), comm.calls)
+        sharing = BatchSharing(comm)
+        replica = copy.deepcopy(norm)
+        return (replica, *passes(replica, sharing, batches, slopes), comm.calls)
 
     results = on_ranks(ranks, work)
     for step in range(len(batches)):
         close(torch.cat([outputs[step] for _, outputs, _, _ in results]), expected[step], tolerance)
         close(torch.cat([gradients[step] for _, _, gradients, _ in results]), expected_gradients[step], tolerance)
-    for mine, its in zip(zip(*[own.parameters() for own, *_ in results], strict=True), reference.parameters()):  # noqa: B905
-        close(sum(p.grad for p in mine), its.grad, tolerance)  # the ranks' rows' parts of it
-    for own, _, _, calls in results:
-        assert own.state_dict().keys() == reference.state_dict().keys()
+    of_ranks = zip(*[replica.parameters() for replica, *_ in results], strict=True)
+    for mine, theirs in zip(of_ranks, reference.parameters(), strict=True):
+        close(sum(p.grad for p in mine), theirs.grad, tolerance)  # the ranks' rows' parts of it
+    for replica, _, _, calls in results:
+        assert replica.state_dict().keys() == reference.state_dict().keys()
         for name, buffer in reference.named_buffers():
-            close(own.get_buffer(name), buffer, tolerance)
+            close(replica.get_buffer(name), buffer, tolerance)
         assert calls == 2 * len(batches)  # one forward, one backward
-        close(own.eval()(batches[0]), copy.deepcopy(reference).eval()(batches[0]), tolerance)
+        close(replica.eval()(batches[0]), copy.deepcopy(reference).eval()(batches[0]), tolerance)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 7], ids=lambda n: f"{n} ranks")
@@ -107,13 +108,13 @@ def test_batch_norm_has_the_same_bits_where_messages_are_sent_from_where_the_num
     norm, x, slope = norm_of(shape), batch(shape, 0), batch(shape, 1)
 
     def work(direct: bool, comm: ThreadComm) -> list[torch.Tensor]:
-        share = BatchSharing(comm, direct=direct)
-        own = copy.deepcopy(norm)
-        outputs, gradients = passes(own, share, [x], [slope])
-        return [*outputs, *gradients, *own.buffers()]
+        sharing = BatchSharing(comm, direct=direct)
+        replica = copy.deepcopy(norm)
+        outputs, gradients = passes(replica, sharing, [x], [slope])
+        return [*outputs, *gradients, *replica.buffers()]
 
-    for found, expected in zip(*[on_ranks(3, partial(work, direct)) for direct in (True, False)], strict=True):
-        assert all(torch.equal(mine, its) for mine, its in zip(found, expected, strict=True))
+    for actual, expected in zip(*[on_ranks(3, partial(work, direct)) for direct in (True, False)], strict=True):
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(actual, expected, strict=True))
 
 
 def test_batch_norm_of_images_that_lie_channels_last() -> None:
@@ -138,15 +139,15 @@ def test_batch_norm_in_float32_is_as_good_as_torchs() -> None:
     copy.deepcopy(norm)(exact).backward(slope)
 
     def work(comm: ThreadComm) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        share = BatchSharing(comm)
-        own = copy.deepcopy(norm).float()
-        return passes(own, share, [exact.detach().float()], [slope.float()])
+        sharing = BatchSharing(comm)
+        replica = copy.deepcopy(norm).float()
+        return passes(replica, sharing, [exact.detach().float()], [slope.float()])
 
     results = on_ranks(2, work)
-    found = torch.cat([outputs[0] for outputs, _ in results]), torch.cat([gradients[0] for _, gradients in results])
-    assert {tensor.dtype for tensor in found} == {torch.float32}
-    close(found[0].double(), norm(exact), 1e-5)
-    close(found[1].double(), exact.grad, 1e-5)
+    output, gradient = (torch.cat([tensors[0] for tensors in of_ranks]) for of_ranks in zip(*results, strict=True))
+    assert output.dtype == gradient.dtype == torch.float32
+    close(output.double(), norm(exact), 1e-5)
+    close(gradient.double(), exact.grad, 1e-5)
 
 
 @pytest.mark.parametrize("absent", [["bias"], ["weight", "bias"]], ids=str)
@@ -166,17 +167,17 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
     (expected,), (expected_gradient,) = passes(reference, BatchSharing(), [x], [slope])
 
     def work(comm: ThreadComm) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor]]:
-        share = BatchSharing(comm)
-        own = copy.deepcopy(norm)
-        return (own, *passes(own, share, [x], [slope]))
+        sharing = BatchSharing(comm)
+        replica = copy.deepcopy(norm)
+        return (replica, *passes(replica, sharing, [x], [slope]))
 
     results = on_ranks(2, work)
     close(torch.cat([outputs[0] for _, outputs, _ in results]), expected, 1e-2)
     close(torch.cat([gradients[0] for _, _, gradients in results]), expected_gradient, 1e-2)
-    for own, outputs, gradients in results:
+    for replica, outputs, gradients in results:
         assert {tensor.dtype for tensor in (*outputs, *gradients)} == {torch.bfloat16}
-        close(own.running_mean, reference.running_mean, 1e-5)
-        close(own.running_var, reference.running_var, 1e-5)
+        close(replica.running_mean, reference.running_mean, 1e-5)
+        close(replica.running_var, reference.running_var, 1e-5)
 
 
 KINDS = [Dropout, nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout]
@@ -200,27 +201,27 @@ def test_dropout_masks_are_rows_of_the_whole_batchs(
     x, slope = batch(shape, 0).float().to(memory_format=memory), batch(shape, 1).float()
 
     def dropped(layer: nn.Module, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        own = x[rows].clone(memory_format=torch.preserve_format).requires_grad_()
+        inputs = x[rows].clone(memory_format=torch.preserve_format).requires_grad_()
         torch.manual_seed(5)
-        first, second = layer(own), layer(own)
+        first, second = layer(inputs), layer(inputs)
         (first + second).backward(slope[rows])
-        return first.detach(), second.detach(), own.grad
+        return first.detach(), second.detach(), inputs.grad
 
     expected = dropped(kind(p), torch.arange(7))
     for rank in range(ranks):
-        context, share = BatchContext(), BatchSharing(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]
-        shard = share.shard(torch.arange(7))
+        context, sharing = BatchContext(), BatchSharing(ThreadComm(rank, ranks, None, []))  # type: ignore[arg-type]
+        shard = sharing.shard(torch.arange(7))
         rows = shard.samples
         with context.of(shard):
-            found = dropped(SharedDropout(kind(p), context), rows)
-        assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(found, expected, strict=True))
+            actual = dropped(SharedDropout(kind(p), context), rows)
+        assert all(torch.equal(mine, whole[rows]) for mine, whole in zip(actual, expected, strict=True))
     if p:
         assert not torch.equal(expected[0], expected[1])
 
 
 def test_dropout_in_place_changes_its_input() -> None:
-    context, share = BatchContext(), BatchSharing(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
-    shard = share.shard(torch.arange(7))
+    context, sharing = BatchContext(), BatchSharing(ThreadComm(1, 2, None, []))  # type: ignore[arg-type]
+    shard = sharing.shard(torch.arange(7))
     x = batch((7, 300), 0)[shard.rows]
     with context.of(shard):
         y = SharedDropout(nn.Dropout(0.5, inplace=True), context)(x)
@@ -311,36 +312,36 @@ def test_a_layer_that_stands_in_two_places_is_shared_in_both() -> None:
 def test_after_a_step_layers_know_nothing_of_its_batch() -> None:
     """Between steps they compute as they do alone, also after a step that failed."""
     network = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
-    share = BatchSharing(ThreadComm(0, 2, None, []))  # type: ignore[arg-type]  # it would fail to send
-    with shared_layers(network, share) as context:
-        with contextlib.suppress(RuntimeError), context.of(share.shard(torch.arange(7))):
+    sharing = BatchSharing(ThreadComm(0, 2, None, []))  # type: ignore[arg-type]  # it would fail to send
+    with shared_layers(network, sharing) as context:
+        with contextlib.suppress(RuntimeError), context.of(sharing.shard(torch.arange(7))):
             assert context.shard is not None
             raise RuntimeError
         assert context.shard is None
         torch.manual_seed(0)
-        found = network(batch((7, 3), 0).float())
+        output = network(batch((7, 3), 0).float())
     torch.manual_seed(0)
-    assert torch.equal(found, network(batch((7, 3), 0).float()))
-    with contextlib.suppress(RuntimeError), shared_layers(network, share):
+    assert torch.equal(output, network(batch((7, 3), 0).float()))
+    with contextlib.suppress(RuntimeError), shared_layers(network, sharing):
         raise RuntimeError
     assert isinstance(network[1], nn.Dropout)
 
 
-def trained(network: nn.Module, share: BatchSharing, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
+def trained(network: nn.Module, sharing: BatchSharing, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
     """Six steps on the ranks' shares of some batches; the network and its losses."""
     optimizer, losses = torch.optim.SGD(network.parameters(), lr=1.0), []
-    with shared_layers(network, share) as context:
+    with shared_layers(network, sharing) as context:
         for batch in images:
-            shard = share.shard(torch.arange(len(batch)))
+            shard = sharing.shard(torch.arange(len(batch)))
             rows = shard.samples
             optimizer.zero_grad()
             with context.of(shard):
                 loss = functional.cross_entropy(network(batch[rows]), rows % 2) * shard.weight
                 loss.backward()
             for parameter in network.parameters():
-                parameter.grad = share.sum(parameter.grad)
+                parameter.grad = sharing.sum(parameter.grad)
             optimizer.step()
-            losses.append(float(share.sum(loss.detach().double())))
+            losses.append(float(sharing.sum(loss.detach().double())))
     return network, losses
 
 
@@ -356,7 +357,9 @@ def test_ranks_that_share_batches_of_volumes_become_what_one_rank_does_to_roundi
     network.to(memory_format=torch.channels_last_3d)
     images = [(torch.randn(4, 2, 64, 64, 64) + 3).to(memory_format=torch.channels_last_3d) for _ in range(6)]
     expected, losses = trained(copy.deepcopy(network), BatchSharing(), images)
-    for found, its in on_ranks(ranks, lambda comm: trained(copy.deepcopy(network), BatchSharing(comm), images)):
-        assert its == pytest.approx(losses, rel=1e-6)
+    for replica, replica_losses in on_ranks(
+        ranks, lambda comm: trained(copy.deepcopy(network), BatchSharing(comm), images)
+    ):
+        assert replica_losses == pytest.approx(losses, rel=1e-6)
         for name, value in expected.state_dict().items():
-            torch.testing.assert_close(found.state_dict()[name], value, rtol=2e-6, atol=2e-6, msg=name)
+            torch.testing.assert_close(replica.state_dict()[name], value, rtol=2e-6, atol=2e-6, msg=name)

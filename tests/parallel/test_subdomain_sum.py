@@ -39,8 +39,8 @@ def tensors(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> list
 def test_an_ordered_sum_is_exact_but_for_half_a_unit_of_each_summand(
     comm: communicator.Comm, rows: list[list[float]]
 ) -> None:
-    found = SubdomainSum(comm, "ordered")(tensors(rows)).tolist()
-    for number, column in zip(found, zip(*rows, strict=True), strict=True):
+    totals = SubdomainSum(comm, "ordered")(tensors(rows)).tolist()
+    for number, column in zip(totals, zip(*rows, strict=True), strict=True):
         exact = sum(map(Fraction, column), Fraction(0))
         assert abs(Fraction(number) - exact) <= len(rows) * Fraction(UNIT) / 2
 
@@ -48,8 +48,8 @@ def test_an_ordered_sum_is_exact_but_for_half_a_unit_of_each_summand(
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12))
 @quickly
 def test_an_ordered_sum_of_whole_units_is_exact(comm: communicator.Comm, units: list[int]) -> None:
-    found = SubdomainSum(comm, "ordered")(tensors([[unit * UNIT] for unit in units]))
-    assert float(found) == sum(units) * UNIT == math.fsum(unit * UNIT for unit in units)
+    total = SubdomainSum(comm, "ordered")(tensors([[unit * UNIT] for unit in units]))
+    assert float(total) == sum(units) * UNIT == math.fsum(unit * UNIT for unit in units)
 
 
 def test_a_float_sum_would_not_be(comm: communicator.Comm) -> None:
@@ -73,16 +73,16 @@ def test_the_bits_depend_neither_on_the_order_nor_on_who_has_which_summand(
     summands = tensors(data.draw(st.permutations(rows)), torch.float32)
     ends = sorted(data.draw(st.sets(st.integers(1, len(rows) - 1), max_size=3))) if len(rows) > 1 else []
     groups = [summands[a:b] for a, b in zip([0, *ends], [*ends, len(rows)], strict=True)]
-    for found in on_ranks(len(groups), lambda comm: SubdomainSum(comm, "ordered")(groups[comm.rank])):
-        assert torch.equal(found, expected)
+    for total in on_ranks(len(groups), lambda comm: SubdomainSum(comm, "ordered")(groups[comm.rank])):
+        assert torch.equal(total, expected)
 
 
 def test_a_fast_sum_on_ranks_is_equal_to_rounding() -> None:
     summands = list(torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0)))
     groups = [summands[:2], summands[2:3], summands[3:]]
-    for found in on_ranks(3, lambda comm: SubdomainSum(comm, "fast")(groups[comm.rank])):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, torch.stack(summands).sum(0))
+    for total in on_ranks(3, lambda comm: SubdomainSum(comm, "fast")(groups[comm.rank])):
+        assert total.dtype == torch.float32
+        torch.testing.assert_close(total, torch.stack(summands).sum(0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,9 +95,9 @@ def test_shape_and_dtype_are_kept(
         lying = [torch.randn(shape[::-1], dtype=dtype) for _ in range(count)]
         summands = [summand.permute(*reversed(range(len(shape)))) for summand in lying]  # not contiguous
         before = [summand.clone() for summand in summands]
-        found = SubdomainSum(comm, kind)(summands)
-        assert (found.shape, found.dtype) == (shape, dtype)
-        torch.testing.assert_close(found, torch.stack(before).sum(0))
+        total = SubdomainSum(comm, kind)(summands)
+        assert (total.shape, total.dtype) == (shape, dtype)
+        torch.testing.assert_close(total, torch.stack(before).sum(0))
         assert all(torch.equal(now, then) for now, then in zip(summands, before, strict=True))
 
 
@@ -134,8 +134,8 @@ def test_all_ranks_hear_of_a_summand_that_can_not_be_added() -> None:
             SubdomainSum(comm, "ordered")([summand])
         return str(caught.value)
 
-    other, own, _ = on_ranks(3, add)
-    assert "a summand of the DNN's first layer is inf;" in own
+    other, of_faulty_rank, _ = on_ranks(3, add)
+    assert "a summand of the DNN's first layer is inf;" in of_faulty_rank
     assert "another rank has a summand that is not finite;" in other
 
 
@@ -146,11 +146,11 @@ def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
         flag = Flag()
         with flag.in_training(lambda: False):
             flag.piggybacked()
-            found = SubdomainSum(comm, "ordered", flag)([torch.full((3,), math.inf if comm.rank == 1 else 1.0)])
+            total = SubdomainSum(comm, "ordered", flag)([torch.full((3,), math.inf if comm.rank == 1 else 1.0)])
             with pytest.raises(DivergedError) as caught:
                 flag.check_divergence()
         assert (flag.value, flag.reason) == (0.0, None)
-        return bool(found.isnan().all()), caught.value.heard
+        return bool(total.isnan().all()), caught.value.heard
 
     assert on_ranks(3, add) == [(True, True), (True, False), (True, True)]
 
@@ -159,8 +159,8 @@ def test_in_a_training_all_ranks_hear_of_it_behind_the_step() -> None:
 def test_the_largest_numbers_that_are_taken_do_not_overflow(comm: communicator.Comm, count: int) -> None:
     limit = 2.0**22 / count
     just_below = torch.tensor([math.nextafter(limit, 0), -math.nextafter(limit, 0)], dtype=torch.float64)
-    found = SubdomainSum(comm, "ordered")([just_below] * count)
-    torch.testing.assert_close(found, count * just_below, rtol=1e-15, atol=0)
+    total = SubdomainSum(comm, "ordered")([just_below] * count)
+    torch.testing.assert_close(total, count * just_below, rtol=1e-15, atol=0)
     with pytest.raises(DivergedError):
         SubdomainSum(comm, "ordered")([torch.tensor([limit], dtype=torch.float64)] * count)
 
@@ -177,9 +177,9 @@ def test_ranks_have_their_part_of_the_range_each() -> None:
 
 
 def test_a_fast_sum_takes_any_number(comm: communicator.Comm) -> None:
-    found = SubdomainSum(comm, "fast")([torch.tensor([math.nan, math.inf, 3e38])])
-    assert found[0].isnan()
-    assert found[1:].tolist() == torch.tensor([math.inf, 3e38]).tolist()
+    total = SubdomainSum(comm, "fast")([torch.tensor([math.nan, math.inf, 3e38])])
+    assert total[0].isnan()
+    assert total[1:].tolist() == torch.tensor([math.inf, 3e38]).tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,8 +190,8 @@ def test_the_flag_rides(kind: str) -> None:
         add = SubdomainSum(comm, kind, flag)
         for _ in range(3):
             flag.piggybacked()
-            found = add([torch.full((2,), 0.5)])
-            assert found.tolist() == [0.5 * comm.size] * 2
+            total = add([torch.full((2,), 0.5)])
+            assert total.tolist() == [0.5 * comm.size] * 2
             seen.append(flag.value)
         return seen
 

@@ -1,4 +1,4 @@
-"""Aggregation: the DNN learns whom to trust, on root or where the decisions lie."""
+"""Aggregation: the DNN learns whom to trust, on root or distributed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from hpcdd.config.schema import AggregationSettings, Config
 from hpcdd.models.dnn import create_dnn, features_of
 from hpcdd.parallel.sharded_coherent import take_part
-from hpcdd.phases.aggregation import fresh_dnn, train_dnn, train_dnn_together
+from hpcdd.phases.aggregation import fresh_dnn, train_distributed_dnn, train_dnn
 from hpcdd.phases.evaluation import dnn_accuracy, rule_accuracies
 from hpcdd.training.status import Hooks, Status
 
@@ -28,8 +28,8 @@ def test_the_dnn_learns_whom_to_trust(features: str, placement: str) -> None:
         part = take_part(dnn, range(3), team.reduction())
         assert not dnn.training
     else:
-        own = {s: {"train": values} for s, values in by_subdomain(logits).items()}
-        part = train_dnn_together(config, team, own, {"train": labels}, 4, Hooks())
+        local_logits = {s: {"train": values} for s, values in by_subdomain(logits).items()}
+        part = train_distributed_dnn(config, team, local_logits, {"train": labels}, 4, Hooks())
         assert not part.training
     rules = rule_accuracies(team, by_subdomain(test_logits), test_labels)
     assert rules["local"][1] > 0.9
@@ -40,22 +40,22 @@ def test_the_dnn_learns_whom_to_trust(features: str, placement: str) -> None:
 
 
 @pytest.mark.parametrize("features", ["logits", "probabilities"])
-def test_trained_together_it_is_the_same_dnn_as_on_root(features: str) -> None:
+def test_trained_distributed_it_is_the_same_dnn_as_on_root(features: str) -> None:
     """The same initial parameters, batches and dropout; what is left is the rounding of the first layer's sum."""
     settings = {"features": features, "dropout": 0.3, "optimizer": "sgd", "epochs": 2, "learning_rate": 0.1}
     config = Config(aggregation={**QUICK.model_dump(), **settings})
     (logits, labels), (other, other_labels) = one_knows(300), one_knows(100, seed=1)
     labels_of = {"train": labels, "validation": other_labels}
-    ends: dict[str, list[Status]] = {"root": [], "together": []}
+    ends: dict[str, list[Status]] = {"root": [], "distributed": []}
     whole = train_dnn(config, {"train": logits, "validation": other}, labels_of, Hooks(epoch=ends["root"].append))
     team = team_of_one(3, config)
-    own = {s: {"train": logits[:, s], "validation": other[:, s]} for s in range(3)}
-    part = train_dnn_together(config, team, own, labels_of, 4, Hooks(epoch=ends["together"].append))
+    local_logits = {s: {"train": logits[:, s], "validation": other[:, s]} for s in range(3)}
+    part = train_distributed_dnn(config, team, local_logits, labels_of, 4, Hooks(epoch=ends["distributed"].append))
     expected = take_part(whole, range(3), team.reduction())
-    for found, wanted in zip(part.parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for parameter, wanted in zip(part.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(parameter, wanted, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(part.blocks["0"], fresh_dnn(config, team, [4] * 3, 4).blocks["0"], atol=1e-3)
-    for one, both in zip(ends["root"], ends["together"], strict=True):
+    for one, both in zip(ends["root"], ends["distributed"], strict=True):
         assert (one.phase, one.subdomain, one.epoch) == (both.phase, both.subdomain, both.epoch)
         assert one.loss == pytest.approx(both.loss, rel=1e-4)
         assert one.validation_loss == pytest.approx(both.validation_loss, rel=1e-4)
@@ -72,7 +72,7 @@ def test_a_fresh_part_is_that_of_the_whole_dnn_and_needs_no_message() -> None:
     assert all(torch.equal(part.state_dict()[name], tensor) for name, tensor in expected.state_dict().items())
 
 
-def test_the_dnn_depends_on_the_seed_alone() -> None:
+def test_the_dnn_depends_on_the_seed_only() -> None:
     logits, labels = one_knows(200)
 
     def weights(seed: int, drawn_before: int) -> torch.Tensor:
@@ -95,8 +95,8 @@ def test_the_validation_split_is_watched_and_test_is_not_touched(placement: str)
     if placement == "root":
         train_dnn(config, splits, labels_of, hooks)
     else:
-        own = {s: {split: values[:, s] for split, values in splits.items()} for s in range(3)}
-        train_dnn_together(config, team_of_one(3, config), own, labels_of, 4, hooks)
+        local_logits = {s: {split: values[:, s] for split, values in splits.items()} for s in range(3)}
+        train_distributed_dnn(config, team_of_one(3, config), local_logits, labels_of, 4, hooks)
     assert len(statuses) == 6
     assert {(status.phase, status.subdomain) for status in statuses} == {("dnn", -1)}
     assert statuses[-1].validation_accuracy > statuses[0].validation_accuracy

@@ -1,4 +1,4 @@
-"""Accuracies from decisions that stay where they were made, against direct computation on all of them."""
+"""Accuracies from logits that stay on their ranks, against direct computation on all of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_accuracies_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rows", [evaluation.ROWS, 1000, 2001, 7])
-def test_accuracies_in_pieces_are_those_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracies_in_chunks_are_those_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "ROWS", rows)
     logits, labels = one_knows(2001)
     dnn = create_dnn(AggregationSettings(hidden=(16,)), [4, 4, 4], 4, seed=0).eval()
@@ -66,18 +66,18 @@ def test_accuracies_in_pieces_are_those_of_the_whole(rows: int, monkeypatch: pyt
 
     team = team_of_one(3)
     with team.workers.phase("rules"):
-        found = rule_accuracies(team, by_subdomain(logits), labels)
-    assert list(found) == ["local", *RULES]
+        accuracies = rule_accuracies(team, by_subdomain(logits), labels)
+    assert list(accuracies) == ["local", *RULES]
     for name, rule in RULES.items():
-        assert found[name] == int((scores(rule, logits).argmax(1) == labels).sum()) / 2001
-    assert found["local"] == [int((logits[:, s].argmax(1) == labels).sum()) / 2001 for s in range(3)]
+        assert accuracies[name] == int((scores(rule, logits).argmax(1) == labels).sum()) / 2001
+    assert accuracies["local"] == [int((logits[:, s].argmax(1) == labels).sum()) / 2001 for s in range(3)]
     with team.workers.phase("metadata"):
         team.across.allgather_object({0: 0.5})
     traffic = team.workers.traffic
-    assert traffic["rules"].calls == traffic["metadata"].calls + -(-2001 // rows), "one sum for each piece"
+    assert traffic["rules"].calls == traffic["metadata"].calls + -(-2001 // rows), "one sum for each chunk"
 
 
-def test_the_dnn_decides_in_evaluation_mode() -> None:
+def test_the_dnn_predicts_in_evaluation_mode() -> None:
     logits, labels = one_knows(500)
     dnn = create_dnn(AggregationSettings(hidden=(16,), dropout=0.9), [4, 4, 4], 4, seed=0)
     assert dnn.training
@@ -94,9 +94,9 @@ def test_many_subdomains_come_in_their_order() -> None:
     logits = torch.randn(400, 12, 4, generator=generator)
     for s in range(12):  # the last ones know most
         logits[torch.arange(400), s, labels] += s / 4
-    found = rule_accuracies(team_of_one(12), by_subdomain(logits), labels)
-    assert found["local"] == [int((logits[:, s].argmax(1) == labels).sum()) / 400 for s in range(12)]
+    accuracies = rule_accuracies(team_of_one(12), by_subdomain(logits), labels)
+    assert accuracies["local"] == [int((logits[:, s].argmax(1) == labels).sum()) / 400 for s in range(12)]
     dnn = create_dnn(AggregationSettings(), [4] * 12, 4, seed=0).eval()
     with torch.no_grad():
-        decisions = dnn(logits.flatten(1)).argmax(1)
-    assert dnn_accuracy_of(dnn, logits, labels) == int((decisions == labels).sum()) / 400
+        predictions = dnn(logits.flatten(1)).argmax(1)
+    assert dnn_accuracy_of(dnn, logits, labels) == int((predictions == labels).sum()) / 400

@@ -18,20 +18,20 @@ from hpcdd.training.status import Hooks
 
 def run(tiny: Path, subdomains: tuple[int, ...], **local: object) -> dict[int, LocalResult]:
     config = Config(data={"file": str(tiny)}, model={"name": "vgg1", "width": 8}, local={"batch_size": 100, **local})
-    problem, place = build_problem(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
+    problem, placement = build_problem(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
     samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu")
-    return train_local_cnns(config, place, samples, 3, problem.widths.local_width, Hooks())
+    return train_local_cnns(config, placement, samples, 3, problem.widths.local_width, Hooks())
 
 
 def test_a_subdomain_does_not_depend_on_what_else_its_rank_owns(tiny: Path) -> None:
-    together, alone = run(tiny, (1, 2), epochs=1), run(tiny, (2,), epochs=1)
-    assert list(together) == [1, 2]
+    both, single = run(tiny, (1, 2), epochs=1), run(tiny, (2,), epochs=1)
+    assert list(both) == [1, 2]
     assert all(
         torch.equal(a, b)
-        for a, b in zip(together[2].network.state_dict().values(), alone[2].network.state_dict().values(), strict=True)
+        for a, b in zip(both[2].network.state_dict().values(), single[2].network.state_dict().values(), strict=True)
     )
-    assert torch.equal(together[2].logits["test"], alone[2].logits["test"])
-    assert not torch.equal(together[1].logits["test"], alone[2].logits["test"])
+    assert torch.equal(both[2].logits["test"], single[2].logits["test"])
+    assert not torch.equal(both[1].logits["test"], single[2].logits["test"])
 
 
 def test_initial_parameters_differ_between_subdomains_and_seeds_only() -> None:

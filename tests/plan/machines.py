@@ -1,4 +1,4 @@
-"""Machines that nobody has: what is measured on them is as the tests want it."""
+"""Made-up machines, whose measurements are as the tests need them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FIT = {"between_hosts": False, "oversubscribed": False, "latency": 1e-5, "secon
 
 
 def step(seconds: float, **more: Any) -> dict[str, Any]:
-    """A measured piece of work."""
+    """A measured unit of work."""
     return {**_STEP, "seconds": [seconds] * 3, **more}
 
 
 def machine(
     *, steps: list[dict[str, Any]] | None = None, fits: list[dict[str, Any]] | None = None, cores: int = 4
 ) -> Machine:
-    """By default one on which every piece of work takes a nanosecond for each operation."""
+    """By default one on which every unit of work takes a nanosecond for each operation."""
     if steps is None:
         steps = [step(1e-3, kind=kind) for kind in ("cnn", "evaluation", "dnn", "head")]
     if fits is None:

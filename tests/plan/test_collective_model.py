@@ -10,8 +10,8 @@ from hpcdd.plan.collective_model import COLLECTIVES, fit, fit_all, seconds, term
 from hpcdd.plan.machine import Collective, FittedCollective, MeasuredCollective
 
 
-def point(size: int, ranks: int, taken: float, collective: Collective = "send", **more: Any) -> MeasuredCollective:
-    times, where = (taken, taken, taken), {"hosts": 1, "oversubscribed": False} | more
+def point(size: int, ranks: int, duration: float, collective: Collective = "send", **more: Any) -> MeasuredCollective:
+    times, where = (duration, duration, duration), {"hosts": 1, "oversubscribed": False} | more
     return MeasuredCollective(
         collective=collective, ranks=ranks, size=size, seconds=times, bare=times, date="2026-11-26", **where
     )
@@ -50,24 +50,24 @@ def test_latency_counts_once_for_each_doubling(ranks: int, stages: int) -> None:
 @pytest.mark.parametrize("collective", COLLECTIVES)
 def test_a_fit_finds_what_made_the_times(collective: Collective) -> None:
     true = model(collective, 2e-6, 1e-10)
-    found = fit(
+    fitted = fit(
         [
             point(size, ranks, seconds(true, size, ranks), collective)
             for ranks in (2, 3, 8)
             for size in (8, 1 << 10, 1 << 16, 1 << 24)
         ]
     )
-    assert found.latency == pytest.approx(2e-6)
-    assert found.seconds_per_byte == pytest.approx(1e-10)
-    assert found.largest_error == pytest.approx(0, abs=1e-9)
-    assert found.points == 12
+    assert fitted.latency == pytest.approx(2e-6)
+    assert fitted.seconds_per_byte == pytest.approx(1e-10)
+    assert fitted.largest_error == pytest.approx(0, abs=1e-9)
+    assert fitted.points == 12
 
 
 def test_relative_errors_count_so_that_small_messages_do() -> None:
     """One large message that is 20% off would move the latency of an absolute fit by far more than all small ones."""
-    found = fit([point(8, 2, 1e-6), point(64, 2, 1e-6), point(1 << 26, 2, 1.2e-2), point(1 << 20, 2, 1e-4)])
-    assert found.latency == pytest.approx(1e-6, rel=0.1)
-    assert 0.02 < found.largest_error < 0.4
+    fitted = fit([point(8, 2, 1e-6), point(64, 2, 1e-6), point(1 << 26, 2, 1.2e-2), point(1 << 20, 2, 1e-4)])
+    assert fitted.latency == pytest.approx(1e-6, rel=0.1)
+    assert 0.02 < fitted.largest_error < 0.4
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,25 @@ def test_relative_errors_count_so_that_small_messages_do() -> None:
     ],
 )
 def test_no_negative_latency_or_bandwidth(points: list[MeasuredCollective], alpha: bool, beta: bool) -> None:
-    found = fit(points)
-    assert (found.latency > 0, found.seconds_per_byte > 0) == (alpha, beta)
+    fitted = fit(points)
+    assert (fitted.latency > 0, fitted.seconds_per_byte > 0) == (alpha, beta)
 
 
-def test_what_differs_in_its_conditions_is_fitted_apart() -> None:
+def test_each_set_of_conditions_has_its_own_fit() -> None:
     points = [
         point(8, 2, 1e-6),
         point(8, 2, 5e-6, hosts=2),
         point(8, 4, 9e-6, oversubscribed=True),
         point(8, 2, 1e-6, "gather"),
     ]
-    found = fit_all(points)
-    assert set(found) == {
+    fits = fit_all(points)
+    assert set(fits) == {
         ("send", False, False),
         ("send", True, False),
         ("send", False, True),
         ("gather", False, False),
     }
-    assert seconds(found["send", True, False], 8, 2) == pytest.approx(5e-6)
+    assert seconds(fits["send", True, False], 8, 2) == pytest.approx(5e-6)
 
 
 def test_one_rank_sends_nothing() -> None:

@@ -38,25 +38,23 @@ def memories(tiny: Path, ranks: int, **more: Any) -> tuple[Memories, Problem]:
 )
 def test_one_cnn_that_is_trained_after_the_other(tiny: Path, settings: dict[str, Any], states: int) -> None:
     made, problem = memories(tiny, 2, local=settings)
-    found = made.of([2, 3], "memory", is_root=False)
+    memory = made.of([2, 3], "memory", is_root=False)
     parameters = 4 * problem.widths.local_parameters[2]
     state = sum(tensor.nbytes for tensor in fake_networks.local_cnn(problem, 2).state_dict().values())
-    assert found.moment == "local"
-    assert found.runtime == LIBRARIES
-    assert found.samples == 2 * 6 * 6 * (300 + 90)
-    assert found.weights == 2 * state
-    assert (found.gradients, found.optimizer) == (parameters, states * parameters)
-    assert found.outputs == 2 * 4 * 3 * (300 + 90)
-    assert found.activations > 0
-    assert found.total == LIBRARIES + found.samples + found.weights + (1 + states) * parameters + (
-        found.outputs + found.activations
+    assert memory.moment == "local"
+    assert memory.runtime == LIBRARIES
+    assert memory.samples == 2 * 6 * 6 * (300 + 90)
+    assert memory.weights == 2 * state
+    assert (memory.gradients, memory.optimizer) == (parameters, states * parameters)
+    assert memory.outputs == 2 * 4 * 3 * (300 + 90)
+    assert memory.activations > 0
+    assert memory.total == LIBRARIES + memory.samples + memory.weights + (1 + states) * parameters + (
+        memory.outputs + memory.activations
     )
 
 
-def test_cnns_that_are_trained_together_have_gradients_and_moments_at_once(tiny: Path) -> None:
-    one, two = (
-        memories(tiny, 2, together=together)[0].of([2, 3], "memory", is_root=False) for together in (False, True)
-    )
+def test_batched_cnns_have_gradients_and_moments_at_the_same_time(tiny: Path) -> None:
+    one, two = (memories(tiny, 2, batched=batched)[0].of([2, 3], "memory", is_root=False) for batched in (False, True))
     assert two.moment == "local"
     assert (two.gradients, two.optimizer) == (2 * one.gradients, 2 * one.optimizer)
     assert two.activations > one.activations
@@ -64,13 +62,13 @@ def test_cnns_that_are_trained_together_have_gradients_and_moments_at_once(tiny:
 
 
 def test_cnns_that_are_batched_in_the_coherent_phase_go_backward_at_once(tiny: Path) -> None:
-    def coherent(together: bool) -> Memory:
-        workload = memories(tiny, 1, together=together, local={"batch_size": 4}, coherent={"batch_size": 200})
+    def coherent(batched: bool) -> Memory:
+        workload = memories(tiny, 1, batched=batched, local={"batch_size": 4}, coherent={"batch_size": 200})
         return workload[0].of([0, 1, 2, 3], "memory", is_root=True)
 
-    alone, batched = coherent(False), coherent(True)
-    assert alone.moment == batched.moment == "coherent"
-    assert batched.activations > alone.activations
+    separate, batched = coherent(False), coherent(True)
+    assert separate.moment == batched.moment == "coherent"
+    assert batched.activations > separate.activations
 
 
 def test_early_stopping_keeps_one_more(tiny: Path) -> None:
@@ -84,9 +82,9 @@ def test_early_stopping_keeps_one_more(tiny: Path) -> None:
 def test_the_coherent_step_has_all_cnns_of_a_rank_at_once_and_data_parallel_those_of_all(tiny: Path) -> None:
     def coherent(ranks: int, block: list[int], form: str) -> Memory:
         made, _ = memories(tiny, ranks, coherent={"starts": ["transfer"], "parallelism": form, "batch_size": 256})
-        found = made.of(block, "memory", is_root=False)
-        assert found.moment == "coherent"
-        return found
+        memory = made.of(block, "memory", is_root=False)
+        assert memory.moment == "coherent"
+        return memory
 
     one, two, data = coherent(4, [1], "model"), coherent(2, [2, 3], "model"), coherent(4, [1], "data")
     # What a backward pass needs beyond what was saved is there once.
@@ -95,7 +93,7 @@ def test_the_coherent_step_has_all_cnns_of_a_rank_at_once_and_data_parallel_thos
     assert 2.2 * one.gradients < data.gradients < 4 * one.gradients
 
 
-def test_root_gathers_and_a_spare_rank_has_nothing(tiny: Path) -> None:
+def test_root_gathers_and_an_idle_rank_has_only_the_libraries(tiny: Path) -> None:
     made, problem = memories(tiny, 5, aggregation={"hidden": [512, 512]})
     root = made.of([0], "memory", is_root=True)
     assert root.moment == "dnn"
@@ -104,9 +102,9 @@ def test_root_gathers_and_a_spare_rank_has_nothing(tiny: Path) -> None:
 
 
 def test_on_a_gpu() -> None:
-    found = Memory("local", 1, 20, 300, 4000, 50_000, 600_000, 7_000_000)
-    assert found.on_gpu("device") == 654_320
-    assert found.on_gpu("memory") == 654_300
+    memory = Memory("local", 1, 20, 300, 4000, 50_000, 600_000, 7_000_000)
+    assert memory.on_gpu("device") == 654_320
+    assert memory.on_gpu("memory") == 654_300
 
 
 @pytest.mark.parametrize("batch_size", [2, 16, 1000])
@@ -121,5 +119,5 @@ def test_an_evaluation_needs_no_more_than_a_training_step(
     with fake_networks.fake():
         network = create(ModelSettings(name=name), shape, 10, width)
     step = training_step(network, images(shape, batch_size, "uint8"), batch_size)
-    decided = evaluation(network, images(shape, settings.evaluation_batch, "uint8"))
-    assert decided.peak_bytes <= step.peak_bytes
+    evaluated = evaluation(network, images(shape, settings.evaluation_batch, "uint8"))
+    assert evaluated.peak_bytes <= step.peak_bytes

@@ -1,4 +1,4 @@
-"""Messages that no run of the tests counts by themselves; the others are compared with runs in
+"""Messages that no run of the tests counts separately; the others are compared with runs in
 ``tests/ranks/test_coherent_runs.py``."""
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def config(tiny: Path, **more: object) -> Config:
 
 
 @pytest.mark.parametrize("ranks", range(1, 12))
-def test_the_layout_is_that_of_the_mesh(ranks: int) -> None:
-    places = assign(3, ranks)
-    found = SimulatedLayout.of(3, ranks)
-    assert found.workers == sum(1 for block, _ in places if block)
-    assert found.replicas == 1 + max(replica for _, replica in places)
+def test_the_layout_is_that_of_the_assignment(ranks: int) -> None:
+    assigned = assign(3, ranks)
+    layout = SimulatedLayout.of(3, ranks)
+    assert layout.workers == sum(1 for block, _ in assigned if block)
+    assert layout.replicas == 1 + max(replica for _, replica in assigned)
 
 
 @pytest.mark.parametrize("grid", [[1, 2], [3, 3], [6, 6]])
@@ -45,5 +45,5 @@ def test_the_dnn_goes_out_in_columns(tiny: Path) -> None:
 
 @pytest.mark.parametrize(("ranks", "away"), [(1, 0), (2, 2), (3, 2), (6, 2)])
 def test_roots_own_cnns_do_not_travel(tiny: Path, ranks: int, away: int) -> None:
-    found = messages.collect(build_problem(config(tiny)), ranks)
-    assert sum(message.number for message in found) == away
+    collected = messages.collect(build_problem(config(tiny)), ranks)
+    assert sum(message.number for message in collected) == away

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hpcdd.artifacts.documents import write_document
 from hpcdd.cli import plan as command
 from hpcdd.core.errors import UserError
 from hpcdd.plan import machine_file
@@ -17,12 +18,12 @@ from hpcdd.plan.machine import Machine
 
 from .machines import machine, step
 
-WORDS = ("--decomposition.grid", "1,2", "--model.name", "vgg2", "--model.width", "8", "--local.batch_size", "32")
+ARGUMENTS = ("--decomposition.grid", "1,2", "--model.name", "vgg2", "--model.width", "8", "--local.batch_size", "32")
 
 
-def plan(tiny: Path, *words: str) -> str:
+def plan(tiny: Path, *arguments: str) -> str:
     out = io.StringIO()
-    command.run_alone([*words, "--data.file", str(tiny), *WORDS], out)
+    command.run_without_mpi([*arguments, "--data.file", str(tiny), *ARGUMENTS], out)
     return out.getvalue()
 
 
@@ -30,12 +31,12 @@ def row(text: str, title: str, first: str) -> list[str]:
     """The cells of a table's row."""
     lines = iter(text.splitlines())
     next(line for line in lines if line.startswith(title))
-    found = next(line for line in lines if line.startswith(f"│ {first} "))
-    return [cell.strip() for cell in found.strip("│").split("│")]
+    cells = next(line for line in lines if line.startswith(f"│ {first} ")).strip("│").split("│")
+    return [cell.strip() for cell in cells]
 
 
 def measured(path: Path, *, seconds: float = 1e-2, latency: float = 1e-5, cores: int = 4) -> Path:
-    """A machine file in which every piece of work takes so long for each million of its operations."""
+    """A machine file in which every unit of work takes ``seconds`` for each million of its operations."""
     steps = [step(seconds, kind=kind) for kind in ("cnn", "evaluation", "dnn", "head")]
     names = ("allreduce", "gather", "broadcast", "scatter", "allgather")
     fits = [{"collective": name, "latency": latency} for name in names]
@@ -63,20 +64,20 @@ def test_times_and_efficiency_follow_the_machine_file(tiny: Path, tmp_path: Path
         return float(row(text, "expected time", "local")[2].replace(",", ""))
 
     assert local(one) == pytest.approx(2 * local(two), rel=0.01)
-    crowded = ("-n", "2", "--threads", "1", "--ranks-per-host", "2")
-    on_one_core = plan(tiny, *crowded, "--machine", str(measured(tmp_path / "c.json", seconds=3e-2, cores=1)))
+    on_one_host = ("-n", "2", "--threads", "1", "--ranks-per-host", "2")
+    on_one_core = plan(tiny, *on_one_host, "--machine", str(measured(tmp_path / "c.json", seconds=3e-2, cores=1)))
     assert local(on_one_core) == pytest.approx(6 * local(two), rel=0.01)
     efficiencies = [row(two, "expected efficiency", ranks) for ranks in ("1", "2", "100,000")]
     assert efficiencies[0][5] == efficiencies[0][7] == "1.00"
     assert 0.5 < float(efficiencies[1][7]) <= 1
     assert float(efficiencies[2][7]) < float(efficiencies[1][7])
-    slow_wire = plan(tiny, *crowded, "--machine", str(measured(tmp_path / "w.json", latency=1.0)))
+    slow_wire = plan(tiny, *on_one_host, "--machine", str(measured(tmp_path / "w.json", latency=1.0)))
     assert float(row(slow_wire, "expected efficiency", "2")[7]) < float(efficiencies[1][7])
 
 
 def test_each_of_many_ranks_has_its_box() -> None:
     out = io.StringIO()
-    command.run_alone(
+    command.run_without_mpi(
         [
             "-n",
             "49",
@@ -94,15 +95,15 @@ def test_each_of_many_ranks_has_its_box() -> None:
     assert row(out.getvalue(), "boxes and their owners", "48")[1:4] == ["24:28 x 24:28", "4 x 4", "48"]
 
 
-def test_a_machine_file_is_read_back_and_wrong_ones_are_told(tmp_path: Path) -> None:
+def test_a_machine_file_is_read_back_and_mistakes_are_reported(tmp_path: Path) -> None:
     path = measured(tmp_path / "m.json")
     loaded = machine_file.load(path)
-    machine_file.save(loaded, tmp_path / "copy.json")
+    write_document(tmp_path / "copy.json", loaded)
     assert machine_file.load(tmp_path / "copy.json") == loaded
     earlier = (tmp_path / "copy.json").read_text().replace('"oversubscribed"', '"crowded"')
     assert '"crowded"' in earlier
     (tmp_path / "copy.json").write_text(earlier)
-    assert machine_file.load(tmp_path / "copy.json") == loaded, "of a revision that called it so"
+    assert machine_file.load(tmp_path / "copy.json") == loaded, "of a revision that wrote this name"
     path.write_text(path.read_text().replace('"threads":1', '"threads":0', 1))
     with pytest.raises(UserError, match=r"machine file .*m.json: steps.0.threads: Input should be greater than 0"):
         machine_file.load(path)
@@ -126,8 +127,8 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def test_code_that_a_configuration_names_does_not_run(foreign: Path) -> None:
-    words = [sys.executable, "-m", "hpcdd", "plan", "c.yaml", "-n", "1"]
-    done = subprocess.run(words, cwd=foreign, capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-m", "hpcdd", "plan", "c.yaml", "-n", "1"]
+    done = subprocess.run(argv, cwd=foreign, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--own foreign:make" in done.stderr
     assert not (foreign / "ran").exists()
@@ -137,8 +138,8 @@ def test_code_that_a_configuration_names_does_not_run(foreign: Path) -> None:
     "program", [["-m", "hpcdd"], [str(Path(sys.executable).with_name("hpcdd"))]], ids=["m", "script"]
 )
 def test_it_is_found_in_the_working_folder_once_it_is_admitted(foreign: Path, program: list[str]) -> None:
-    words = [sys.executable, *program, "plan", "c.yaml", "-n", "1", "--own", "foreign:make"]
-    done = subprocess.run(words, cwd=foreign, capture_output=True, text=True, check=False)
+    argv = [sys.executable, *program, "plan", "c.yaml", "-n", "1", "--own", "foreign:make"]
+    done = subprocess.run(argv, cwd=foreign, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "7,850" in done.stdout  # parameters of the linear global CNN
     assert (foreign / "ran").exists()
@@ -150,6 +151,6 @@ def test_no_mpi_is_needed(tiny: Path) -> None:
         "import sys; from hpcdd.cli.main import main; code = main(sys.argv[1:]); "
         "print('mpi4py' in sys.modules); sys.exit(code)"
     )
-    words = [sys.executable, "-c", program, "plan", "-n", "3", "--data.file", str(tiny), *WORDS]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    argv = [sys.executable, "-c", program, "plan", "-n", "3", "--data.file", str(tiny), *ARGUMENTS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"

@@ -45,22 +45,22 @@ CASES: dict[str, tuple[int, tuple[int, ...] | None, str, int]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_near_what_is_measured(mpi: Launcher, tmp_path: Path, case: str) -> None:
     ranks, shape, more, batch = CASES[case]
-    words = [*more.split(), *(f"--{s}.batch_size={batch}" for s in ("local", "aggregation", "coherent"))]
+    arguments = [*more.split(), *(f"--{s}.batch_size={batch}" for s in ("local", "aggregation", "coherent"))]
     if shape is not None and len(shape) == 5:  # in bf16 convolutions of volumes work on copies in float32
-        words += [f"--{s}.precision=fp32" for s in ("local", "coherent", "baseline")]
+        arguments += [f"--{s}.precision=fp32" for s in ("local", "coherent", "baseline")]
     if shape is not None:
         n, *image = shape
         splits = {"train": make_split(n, shape=tuple(image)), "test": make_split(max(9, n // 5), shape=tuple(image))}
         write_dataset(tmp_path / "data.h5", splits, name="d", class_names="abc")
-        words += ["--data.file", "data.h5", "--decomposition.grid", ",".join("2" * len(image[1:]))]
-    command = [sys.executable, "-m", "hpcdd", "plan", *words, "-n", str(ranks)]
+        arguments += ["--data.file", "data.h5", "--decomposition.grid", ",".join("2" * len(image[1:]))]
+    command = [sys.executable, "-m", "hpcdd", "plan", *arguments, "-n", str(ranks)]
     threads = {"OMP_NUM_THREADS": "1"}
     plan = subprocess.run(
         command, cwd=tmp_path, env=os.environ | threads, capture_output=True, text=True, check=True, timeout=300
     )
     totals = re.findall(r"│ +([\d,.]+) │ (?:the coherent )?training\b.*│$", plan.stdout, re.MULTILINE)
     planned = max(float(total.replace(",", "")) for total in totals)
-    done = mpi.hpcdd(ranks, ["train", *words, *EPOCHS, "--output", "run"], tmp_path, timeout=900, **threads)
+    done = mpi.hpcdd(ranks, ["train", *arguments, *EPOCHS, "--output", "run"], tmp_path, timeout=900, **threads)
     assert done.returncode == 0, done.stderr
     measured = max(json.loads((tmp_path / "run/results.json").read_text())["memory"]) / 2**20
     print(f"\n| {case}, batches of {batch} | {ranks} | {planned:,.0f} | {measured:,.0f} | {planned / measured:.2f} |")

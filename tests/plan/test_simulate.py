@@ -13,12 +13,12 @@ from hpcdd.plan import fake_networks, simulate
 def test_a_dense_layer_by_hand() -> None:
     with fake_networks.fake():
         network = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 3))
-    found = simulate.training_step(network, lambda: torch.zeros(10, 100), 10)
+    step = simulate.training_step(network, lambda: torch.zeros(10, 100), 10)
     forward = 2 * 10 * (100 * 50 + 50 * 3)
     backward = forward + 2 * 10 * 50 * 3  # of both weights, and of the second layer's inputs
-    assert found.flops == forward + backward
+    assert step.flops == forward + backward
     inputs, gradients = 4 * (10 * 100 + 10 * 50 + 10 * 3), 4 * (100 * 50 + 50 + 50 * 3 + 3)
-    assert inputs < found.peak_bytes < 2 * inputs + gradients
+    assert inputs < step.peak_bytes < 2 * inputs + gradients
     assert all(parameter.grad is None for parameter in network.parameters())
     assert simulate.evaluation(network, lambda: torch.zeros(10, 100)).flops == forward
 
@@ -36,7 +36,7 @@ def test_an_evaluation_keeps_no_activations_and_a_convolution_that_is_trained_wo
     assert 11 * layer < trained.kept_bytes < 13 * layer  # the loss keeps the logarithms of the softmax as well
 
 
-def test_a_network_that_needs_values_is_told() -> None:
+def test_a_network_that_needs_values_is_reported() -> None:
     class Moody(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if float(x.sum()) > 0 else -x

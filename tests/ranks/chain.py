@@ -1,6 +1,6 @@
 """``mpirun -n N python chain.py JOBS.json``: many jobs of hpcdd one after the other in one, each on some of its ranks.
 
-JOBS.json is a list of ``{"ranks": n, "words": [...], "fault": [phase, rank, what] | null, "folder": PATH}``, see
+JOBS.json is a list of ``{"ranks": n, "arguments": [...], "fault": [phase, rank, what] | null, "folder": PATH}``, see
 :mod:`.faulty` for faults that let their process live; FOLDER is the job's current folder. To start N processes takes
 longer than a small job. The exit codes are written to ``codes.json``, and what the ranks have printed on standard
 error, in rank order, to ``errors.json``.
@@ -39,9 +39,9 @@ def main() -> None:
                 stack.enter_context(contextlib.chdir(job["folder"]))
                 stack.enter_context(mock.patch.object(sys, "path", [job["folder"], *sys.path]))  # as `python -m` does
                 if job["fault"] is not None:
-                    phase, rank, words = job["fault"]
-                    stack.enter_context(planted(phase, words, part.rank, chosen=part.rank == rank))
-                code = cli.main(without_report(job["words"]))
+                    phase, rank, specification = job["fault"]
+                    stack.enter_context(planted(phase, specification, part.rank, chosen=part.rank == rank))
+                code = cli.main(without_report(job["arguments"]))
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append("".join(everyone.allgather_object(error.getvalue())))
     library._END.clear()  # the jobs had other ranks than this one has

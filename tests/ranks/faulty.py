@@ -67,21 +67,21 @@ def counted_signals() -> Iterator[list[int]]:
     for signum in handlers:
         signal.signal(signum, handler)
     yield come
-    for signum, own in handlers.items():
-        signal.signal(signum, own)
+    for signum, original in handlers.items():
+        signal.signal(signum, original)
 
 
 @contextlib.contextmanager
-def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None]:
+def planted(phase: str, specification: str, here: int, *, chosen: bool) -> Iterator[None]:
     """Inside the ``with`` block the fault waits for its moment.
 
     Args:
         phase: see above.
-        words: WHAT or WHAT@STEP.
+        specification: WHAT or WHAT@STEP.
         here: number of this rank.
         chosen: whether it is this rank that has the fault.
     """
-    what, _, at = words.partition("@")
+    what, _, at = specification.partition("@")
     steps = 0
 
     def fault(network: torch.nn.Module | None = None) -> None:
@@ -134,16 +134,16 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
 
         return work
 
-    own = (lambda *_: "another processor") if what == "unlike" and chosen else arithmetic_of
+    arithmetic = (lambda *_: "another processor") if what == "unlike" and chosen else arithmetic_of
     if phase in TRAININGS:
         room = TRAININGS[phase]
         names = [name for name in ("train", "train_batched") if hasattr(room, name)]
         trainings = {name: in_the_middle(getattr(room, name)) for name in names}
-        with mock.patch.multiple(room, **trainings), mock.patch.object(rank_layout, "arithmetic_of", own):
+        with mock.patch.multiple(room, **trainings), mock.patch.object(rank_layout, "arithmetic_of", arithmetic):
             yield
     elif chosen:
-        place, name = OTHERS[phase]
-        other = pkgutil.resolve_name(place)
+        location, name = OTHERS[phase]
+        other = pkgutil.resolve_name(location)
         with mock.patch.object(other, name, at_the_start(getattr(other, name))):
             yield
     else:
@@ -153,14 +153,14 @@ def planted(phase: str, words: str, here: int, *, chosen: bool) -> Iterator[None
 def _exception(what: str) -> type[BaseException] | None:
     if what == "raise":
         return RuntimeError
-    found = getattr(errors, what, getattr(builtins, what, None))
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+    candidate = getattr(errors, what, getattr(builtins, what, None))
+    return candidate if isinstance(candidate, type) and issubclass(candidate, BaseException) else None
 
 
 def main() -> int:
-    phase, rank, words, *arguments = sys.argv[1:]
+    phase, rank, specification, *arguments = sys.argv[1:]
     here = launcher.from_environment().rank
-    with planted(phase, words, here, chosen=here == int(rank)):
+    with planted(phase, specification, here, chosen=here == int(rank)):
         return cli.main(arguments)
 
 

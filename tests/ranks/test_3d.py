@@ -37,15 +37,15 @@ def test_a_nifti_folder(mpi: Launcher, tmp_path: Path, model: str, grid: str, su
         voxels = generator.normal(-600 + 500 * (number % 2), 200, shape).astype(np.int16)
         files[f"{'bright' if number % 2 else 'dark'}/study_{number:04d}.nii.gz"] = nii(voxels)
     source = write_files(tmp_path / "studies", files)
-    prepare.run_alone(["nifti", str(source), str(tmp_path / "ct.h5"), "--size", "9", "8", "10", "--grid", grid])
-    words = [
+    prepare.run_without_mpi(["nifti", str(source), str(tmp_path / "ct.h5"), "--size", "9", "8", "10", "--grid", grid])
+    arguments = [
         "train", "--data.file", "ct.h5", "--decomposition.grid", grid, "--decomposition.coarse", "true",
         "--model.name", model, "--model.width", "8", "--model.local_width", "4", "--output", "run",
-        "--augmentation.mirror", "2", "--augmentation.shift", "1", "--data.validation_fraction", "0",
+        "--augmentation.flip", "2", "--augmentation.translate", "1", "--data.validation_fraction", "0",
     ]  # fmt: skip
     for section in ("local", "aggregation", "coherent"):
-        words += [f"--{section}.batch_size", "8", f"--{section}.epochs", "8"]
-    done = mpi.hpcdd(3, [*words, "--coherent.dropout_scale", "1", "--aggregation.hidden", "8"], tmp_path)
+        arguments += [f"--{section}.batch_size", "8", f"--{section}.epochs", "8"]
+    done = mpi.hpcdd(3, [*arguments, "--coherent.dropout_scale", "1", "--aggregation.hidden", "8"], tmp_path)
     assert done.returncode == 0, done.stderr
     results = results_of(tmp_path / "run")
     assert len(results["accuracy"]["test"]["local"]) == subdomains + 1
@@ -56,7 +56,7 @@ def test_a_nifti_folder(mpi: Launcher, tmp_path: Path, model: str, grid: str, su
 
 @pytest.mark.figures
 def test_the_phantom_as_the_readme_states(mpi: Launcher, tmp_path: Path) -> None:
-    prepare.run_alone(["phantom", str(tmp_path / "phantom.h5"), "--grid", "2,2,2"])
+    prepare.run_without_mpi(["phantom", str(tmp_path / "phantom.h5"), "--grid", "2,2,2"])
     done = mpi.hpcdd(4, ["train", CONFIG, "--output", "run"], tmp_path, timeout=6 * LIMIT)
     assert done.returncode == 0, done.stderr
     accuracy = results_of(tmp_path / "run")["accuracy"]["test"]

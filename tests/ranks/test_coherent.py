@@ -68,8 +68,8 @@ def _one_model(config: Config, problem: Problem) -> CoherentModel:
 
 
 def _part_of(whole: CoherentModel, team: Team) -> ShardedCoherentModel:
-    cnns = {s: copy.deepcopy(whole.cnns[s]) for s in team.place.subdomains}
-    return ShardedCoherentModel(cnns, take_part(whole.dnn, team.place.subdomains, team.reduction()), whole.features)
+    cnns = {s: copy.deepcopy(whole.cnns[s]) for s in team.placement.subdomains}
+    return ShardedCoherentModel(cnns, take_part(whole.dnn, team.placement.subdomains, team.reduction()), whole.features)
 
 
 def _batch(problem: Problem, subdomains: range | tuple[int, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -78,11 +78,11 @@ def _batch(problem: Problem, subdomains: range | tuple[int, ...]) -> tuple[list[
     return [images.double() for images in inputs], labels
 
 
-def _compare(name: str, found: torch.Tensor | None, expected: torch.Tensor | None) -> None:
-    assert (found is None) == (expected is None), name
-    if found is not None and expected is not None:
+def _compare(name: str, actual: torch.Tensor | None, expected: torch.Tensor | None) -> None:
+    assert (actual is None) == (expected is None), name
+    if actual is not None and expected is not None:
         scale = float(expected.detach().abs().max())
-        assert float((found - expected).detach().abs().max()) <= 1e-10 * max(scale, 1e-3), name
+        assert float((actual - expected).detach().abs().max()) <= 1e-10 * max(scale, 1e-3), name
 
 
 def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, reduction: str, *, coarse: bool) -> None:
@@ -97,16 +97,16 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
     loss = functional.cross_entropy(logits, labels)
     loss.backward()
 
-    own, share = [inputs[s] for s in team.place.subdomains], team.share_of_replicas()
+    part_inputs, sharing = [inputs[s] for s in team.placement.subdomains], team.sharing_of_replicas()
     with (
-        shared_layers(part, share) as context,
-        GradientAverage(part, share, part.dnn.replicated()) as gradients,
+        shared_layers(part, sharing) as context,
+        GradientAverage(part, sharing, part.dnn.replicated()) as gradients,
         comm.phase("step"),
     ):
-        shard = share.shard(torch.arange(ROWS))
+        shard = sharing.shard(torch.arange(ROWS))
         rows = shard.samples
         with context.of(shard):
-            part_logits = part([images[rows] for images in own])
+            part_logits = part([images[rows] for images in part_inputs])
         (functional.cross_entropy(part_logits, labels[rows]) * shard.weight).backward()
         gradients.finish()
     _compare("logits", part_logits, logits[rows])
@@ -156,8 +156,8 @@ def test_gradients_by_the_fast_sum(comm: Comm, tiny: Path) -> None:
 def test_the_sum_and_its_gradient_are_adjoint(comm: Comm) -> None:
     """<F x, y> = <x, F* y>: x lies in pieces on the ranks; F x and y are identical on all of them, and count once."""
     generator = torch.Generator().manual_seed(comm.rank)
-    own = 1 + comm.rank % 2  # summands of this rank
-    summands = [torch.randn(6, 5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(own)]
+    count = 1 + comm.rank % 2  # summands of this rank
+    summands = [torch.randn(6, 5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(count)]
     y = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
     for kind in ("ordered", "fast"):
         total = SumOverSubdomains.apply(SubdomainSum(comm, kind), *summands)
@@ -178,7 +178,7 @@ def test_a_step_is_one_message(comm: Comm, tiny: Path) -> None:
             if team is None:
                 continue
             part = _part_of(_one_model(config, problem).float(), team).train()
-            inputs, labels = _batch(problem, team.place.subdomains)
+            inputs, labels = _batch(problem, team.placement.subdomains)
             with comm.phase(f"{features} {reduction}"):
                 loss = functional.cross_entropy(part([images.float() for images in inputs]), labels)
                 forward = copy.copy(comm.traffic[f"{features} {reduction}"])
@@ -193,7 +193,7 @@ def test_the_wish_to_stop_is_seen_by_all_in_the_same_step(comm: Comm) -> None:
     wanted = [False]
     flag = Flag(lambda: wanted[0])
     for kind in ("ordered", "fast"):
-        reduction, share = SubdomainSum(comm, kind, flag), BatchSharing(comm, flag)
+        reduction, sharing = SubdomainSum(comm, kind, flag), BatchSharing(comm, flag)
         network = nn.Linear(3, 2)
         for step in range(3):
             wanted[0] = step == 1 and comm.rank == comm.size - 1
@@ -201,7 +201,7 @@ def test_the_wish_to_stop_is_seen_by_all_in_the_same_step(comm: Comm) -> None:
             reduction([torch.ones(2, 2)])
             assert (flag.value > 0) == (step == 1)
             flag.piggybacked()
-            with GradientAverage(network, share) as gradients:
+            with GradientAverage(network, sharing) as gradients:
                 network(torch.ones(1, 3)).sum().backward()
                 gradients.finish()
             assert (flag.value > 0) == (step == 1)
@@ -220,9 +220,9 @@ def test_the_state_goes_to_the_ranks_and_back(comm: Comm, tiny: Path) -> None:
         with torch.device("meta"):
             template = DNN(whole.dnn.widths, config.aggregation.hidden, problem.info.num_classes, 0.0)
         dnn = spread_dnn(team, whole.dnn if comm.is_root else None, template, team.reduction())
-        for s in team.place.subdomains:
+        for s in team.placement.subdomains:
             assert torch.equal(dnn.blocks[str(s)], whole.dnn.block(s))
-        part = ShardedCoherentModel({s: whole.cnns[s] for s in team.place.subdomains}, dnn, features)
+        part = ShardedCoherentModel({s: whole.cnns[s] for s in team.placement.subdomains}, dnn, features)
 
         back = collect_dnn(team, dnn, template)
         assert (back is not None) == comm.is_root
@@ -234,8 +234,8 @@ def test_the_state_goes_to_the_ranks_and_back(comm: Comm, tiny: Path) -> None:
         images = [image.float() for image in inputs]
         expected = whole.eval()(images)
         assert torch.equal(again.eval()(images), expected)
-        found = part.eval()([images[s] for s in team.place.subdomains])
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        logits = part.eval()([images[s] for s in team.placement.subdomains])
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def _same_state(one: nn.Module, other: nn.Module) -> None:
@@ -258,17 +258,17 @@ def test_transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
         for parameter in local[s].parameters():
             nn.init.normal_(parameter, std=0.3)
     on_logits = create_dnn(config.aggregation, [num_classes] * len(local), num_classes, seed=3)
-    own = {s: local[s].eval() for s in team.place.subdomains}
+    rank_cnns = {s: local[s].eval() for s in team.placement.subdomains}
     inputs, _ = _batch(problem, range(len(local)))
     images = [image.float() for image in inputs]
     expected = CoherentModel(list(local.values()), on_logits, "logits").eval()(images)
-    dnn = take_part(on_logits, team.place.subdomains, team.reduction())
+    dnn = take_part(on_logits, team.placement.subdomains, team.reduction())
     for features in ("logits", "penultimate"):
         settings = config.coherent.model_copy(update={"features": features})
         object.__setattr__(team, "config", config.model_copy(update={"coherent": settings}))
-        part = initial_part(team, problem, "transfer", own, dnn).eval()
-        found = part([images[s] for s in team.place.subdomains])
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        part = initial_part(team, problem, "transfer", rank_cnns, dnn).eval()
+        logits = part([images[s] for s in team.placement.subdomains])
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_accuracies(comm: Comm, tiny: Path) -> None:
@@ -279,16 +279,16 @@ def test_accuracies(comm: Comm, tiny: Path) -> None:
     labels = problem.labels("train")
     logits = torch.randn(count, len(labels), num_classes, generator=torch.Generator().manual_seed(1))
     logits = (logits * 2).round() / 2  # many ties
-    own = {s: logits[s] for s in team.place.subdomains}
-    found = rule_accuracies(team, own, labels)
+    rank_logits = {s: logits[s] for s in team.placement.subdomains}
+    accuracies = rule_accuracies(team, rank_logits, labels)
     dnn = create_dnn(team.config.aggregation, [num_classes] * count, num_classes, seed=0)
-    part = take_part(dnn, team.place.subdomains, team.reduction())
-    found["dnn"] = dnn_accuracy(part, list(own.values()), labels)
-    assert all(other == found for other in team.workers.allgather_object(found))
+    part = take_part(dnn, team.placement.subdomains, team.reduction())
+    accuracies["dnn"] = dnn_accuracy(part, list(rank_logits.values()), labels)
+    assert all(other == accuracies for other in team.workers.allgather_object(accuracies))
     alone = [float((logits[s].argmax(1) == labels).double().mean()) for s in range(count)]
-    assert found["local"] == alone
+    assert accuracies["local"] == alone
     probabilities = logits.double().softmax(2)
-    assert found["average"] == float((probabilities.mean(0).argmax(1) == labels).double().mean())
+    assert accuracies["average"] == float((probabilities.mean(0).argmax(1) == labels).double().mean())
     votes = functional.one_hot(logits.argmax(2), num_classes).sum(0) + probabilities.mean(0) / 2
-    assert found["majority"] == float((votes.argmax(1) == labels).double().mean())
-    assert found["dnn"] == float((dnn(logits.transpose(0, 1).flatten(1)).argmax(1) == labels).double().mean())
+    assert accuracies["majority"] == float((votes.argmax(1) == labels).double().mean())
+    assert accuracies["dnn"] == float((dnn(logits.transpose(0, 1).flatten(1)).argmax(1) == labels).double().mean())

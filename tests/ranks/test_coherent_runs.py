@@ -34,7 +34,7 @@ FAULTY = Path(__file__).parent / "faulty.py"
 
 @pytest.fixture(scope="module")
 def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that random numbers and statistics can spoil is there: views, dropout, batch norm, uneven shares.
+    """Everything that random numbers and statistics can spoil is there: augmentation, dropout, batch norm, shards.
 
     The learning rates are small: with larger ones these trainings amplify rounding more than a comparison can bear.
     """
@@ -42,7 +42,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = {
         "data": {"file": str(tiny), "validation_fraction": 0.1},
         "decomposition": {"grid": [1, 2], "overlap": 1, "coarse": True},
-        "augmentation": {"mirror": [1], "shift": 1},
+        "augmentation": {"flip": [1], "translate": 1},
         "model": {"name": "vgg2", "width": 8},
         "local": {"epochs": 1, "batch_size": 15, "learning_rate": 1e-3},
         "aggregation": {"epochs": 2, "batch_size": 15, "dropout": 0.2},
@@ -54,7 +54,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FORMS = {
     "ordered": (1, []),
-    "together": (2, ["--together", "true"]),
+    "batched": (2, ["--batched", "true"]),
     "fast": (3, ["--reduction", "fast"]),
     "data": (2, ["--coherent.parallelism", "data"]),
     "data on one rank": (1, ["--coherent.parallelism", "data"]),
@@ -69,8 +69,8 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     """The same run in its forms."""
     folder = tmp_path_factory.mktemp("forms")
     mpi = next(iter(find().values()))
-    for form, (ranks, words) in FORMS.items():
-        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / form, *words], folder)
+    for form, (ranks, options) in FORMS.items():
+        done = mpi.hpcdd(ranks, ["train", config, "--output", folder / form, *options], folder)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     return {form: folder / form for form in FORMS}
@@ -83,11 +83,11 @@ def results_of(run: Path) -> dict[str, Any]:
 
 def losses(run: Path, phase: str) -> list[float]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = sorted((line for line in lines if line["phase"] == phase), key=lambda line: line["subdomain"] or 0)
-    return [value for line in found for value in (line["loss"], line["validation_loss"])]
+    phase_lines = sorted((line for line in lines if line["phase"] == phase), key=lambda line: line["subdomain"] or 0)
+    return [value for line in phase_lines for value in (line["loss"], line["validation_loss"])]
 
 
-@pytest.mark.parametrize("form", ["together", "fast", "data", "data on one rank", "replicas", "distributed"])
+@pytest.mark.parametrize("form", ["batched", "fast", "data", "data on one rank", "replicas", "distributed"])
 def test_all_forms_have_the_same_losses_to_rounding(runs: dict[str, Path], form: str) -> None:
     """Dropout and batch norm included; single precision over 36 steps of Adam leaves that much."""
     for phase in ("local", "dnn", "coherent_transfer"):
@@ -122,8 +122,8 @@ def test_replicas_talk_among_themselves_in_the_local_phase(runs: dict[str, Path]
 @pytest.fixture(scope="module")
 def libraries() -> int:
     """Bytes of a process that is ready to train: a fresh one, unlike this."""
-    words = [sys.executable, "-c", "from hpcdd.plan.memory import ready_bytes; print(ready_bytes('cpu'))"]
-    return int(subprocess.run(words, capture_output=True, check=True, timeout=LIMIT).stdout)
+    command = [sys.executable, "-c", "from hpcdd.plan.memory import ready_bytes; print(ready_bytes('cpu'))"]
+    return int(subprocess.run(command, capture_output=True, check=True, timeout=LIMIT).stdout)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -159,8 +159,8 @@ def test_the_whole_model_is_in_the_file(runs: dict[str, Path], tiny: Path) -> No
     images, labels = BoxReader(tiny).read("test", Box((0, 0), (12, 12))), inspect(tiny).labels["test"]
     for form in ("data", "replicas", "distributed"):
         stated = results_of(runs[form])["accuracy"]["test"]["coherent_transfer"]
-        found = hpcdd.load(runs[form], "coherent_transfer").predict_proba(images).argmax(1)
-        assert float((found == labels).mean()) == stated, form
+        predicted = hpcdd.load(runs[form], "coherent_transfer").predict_proba(images).argmax(1)
+        assert float((predicted == labels).mean()) == stated, form
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +204,8 @@ def test_loaded_models_of_volumes_are_as_accurate_as_stated(on_volumes: Path) ->
     labels = inspect(on_volumes / "volumes.h5").labels["test"]
     accuracy = results_of(on_volumes / "run")["accuracy"]["test"]
     for strategy in hpcdd.load(on_volumes / "run").strategies:
-        found = hpcdd.load(on_volumes / "run", strategy).predict_proba(images).argmax(1)
-        assert float((found == labels).mean()) == accuracy[strategy], strategy
+        predicted = hpcdd.load(on_volumes / "run", strategy).predict_proba(images).argmax(1)
+        assert float((predicted == labels).mean()) == accuracy[strategy], strategy
 
 
 # -- what ends it early ------------------------------------------------------------------------------------------------
@@ -215,8 +215,8 @@ def test_loaded_models_of_volumes_are_as_accurate_as_stated(on_volumes: Path) ->
 def test_an_exception_on_one_rank_ends_the_job(
     mpi: Launcher, config: Path, tmp_path: Path, ranks: int, rank: int
 ) -> None:
-    words = [FAULTY, "coherent", str(rank), "raise", "train", config, "--coherent.epochs", "100000"]
-    done = mpi.run(ranks, words, tmp_path)
+    arguments = [FAULTY, "coherent", str(rank), "raise", "train", config, "--coherent.epochs", "100000"]
+    done = mpi.run(ranks, arguments, tmp_path)
     assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == 1, done.stderr
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
@@ -225,14 +225,14 @@ def test_an_exception_on_one_rank_ends_the_job(
 
 
 @pytest.mark.parametrize(
-    ("ranks", "words"), [(3, []), (2, ["--coherent.parallelism", "data"]), (4, ["--reduction", "fast"])]
+    ("ranks", "options"), [(3, []), (2, ["--coherent.parallelism", "data"]), (4, ["--reduction", "fast"])]
 )
 def test_a_stop_request_on_one_rank_stops_all_at_the_same_step(
-    mpi: Launcher, config: Path, tmp_path: Path, ranks: int, words: list[str]
+    mpi: Launcher, config: Path, tmp_path: Path, ranks: int, options: list[str]
 ) -> None:
     workers = ranks if ranks < 3 else ranks // 3 * 3  # there are 3 subdomains; the other ranks are idle
-    words = [FAULTY, "coherent", str(workers - 1), "SIGUSR1", "train", config, "--coherent.epochs", "100000", *words]
-    done = mpi.run(ranks, words, tmp_path)
+    arguments = [FAULTY, "coherent", str(workers - 1), "SIGUSR1", "train", config, "--coherent.epochs", "100000"]
+    done = mpi.run(ranks, [*arguments, *options], tmp_path)
     assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == 75, done.stderr
     assert done.stderr.count("hpcdd: asked to stop by SIGUSR1 in phase coherent_transfer; the run is not complete") == 1
@@ -270,16 +270,16 @@ def test_copies_that_drift_apart_are_an_error(mpi: Launcher, config: Path, tmp_p
 
 
 def test_a_batch_too_small_to_be_shared_is_refused(mpi: Launcher, config: Path, tmp_path: Path) -> None:
-    words = ["train", config, "--coherent.batch_size", "2", "--coherent.parallelism", "data"]
-    done = mpi.hpcdd(3, words, tmp_path)
+    arguments = ["train", config, "--coherent.batch_size", "2", "--coherent.parallelism", "data"]
+    done = mpi.hpcdd(3, arguments, tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("coherent.batch_size is 2, but 3 ranks share each batch; use 3 or more") == 1
 
 
 @pytest.mark.bench
 def test_the_benchmark_prints_all_contenders(mpi: Launcher, config: Path, tmp_path: Path) -> None:
-    words = ["bench", "coherent", config, "--widths", "8,12", "--rounds", "2", "--steps", "2"]
-    done = mpi.hpcdd(2, words, tmp_path)
+    arguments = ["bench", "coherent", config, "--widths", "8,12", "--rounds", "2", "--steps", "2"]
+    done = mpi.hpcdd(2, arguments, tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("model-parallel, ordered", "model-parallel, fast", "data-parallel, exact", "DDP (gloo)"):
         assert done.stdout.count(f"\n{name}") == 2

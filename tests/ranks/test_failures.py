@@ -65,8 +65,8 @@ def test_so_with_every_mpi(every_mpi: Launcher, config: Path, tmp_path: Path, ph
 
 def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: str, rank: int) -> None:
     # In the local phase the others would train for ever; in the others they sleep.
-    words = EPOCHS_WITHOUT_END if phase == "local" else []
-    done = mpi.run(ranks, [FAULTY, phase, str(rank), "raise", "train", config, *words], folder)
+    options = EPOCHS_WITHOUT_END if phase == "local" else []
+    done = mpi.run(ranks, [FAULTY, phase, str(rank), "raise", "train", config, *options], folder)
     assert since_fault(folder) < PROMPTLY
     assert done.returncode == 1, done.stderr
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
@@ -106,10 +106,10 @@ def test_whatever_one_rank_meets_alone_ends_the_job_in_its_words(
     mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int, kind: str
 ) -> None:
     """Nobody watches for ranks that hang."""
-    words = [*(EPOCHS_WITHOUT_END if phase == "local" else []), "--run.stall_timeout", "null", "--progress", "off"]
-    words += ["--baseline.enabled", "true", "--baseline.epochs", "1"] if phase == "baseline" else []
-    words += ["--run.report", "true"] if phase == "report" else []
-    done = mpi.run(2, [FAULTY, phase, str(rank), kind, "train", config, *words], tmp_path)
+    options = [*(EPOCHS_WITHOUT_END if phase == "local" else []), "--run.stall_timeout", "null", "--progress", "off"]
+    options += ["--baseline.enabled", "true", "--baseline.epochs", "1"] if phase == "baseline" else []
+    options += ["--run.report", "true"] if phase == "report" else []
+    done = mpi.run(2, [FAULTY, phase, str(rank), kind, "train", config, *options], tmp_path)
     check_words(done, phase, rank, kind.partition("@")[0])
 
 
@@ -122,14 +122,14 @@ def test_so_it_does_in_the_other_commands(mpi: Launcher, config: Path, tmp_path:
     study, point = tmp_path / "study.yaml", tmp_path / "point.yaml"
     study.write_text(yaml.safe_dump({**of_config, "matrix": {"seed": [0]}}))
     point.write_text(yaml.safe_dump({**of_config, "kind": "strong", "steps": 2, "repeats": 1, "phases": ["local"]}))
-    words: dict[str, list[str | Path]] = {
+    arguments: dict[str, list[str | Path]] = {
         "evaluate": ["evaluate", "run"],
         "study": ["study", study, "--output", "study"],
         "scale": ["scale", point, "--output", "scale.jsonl"],
         "bench": ["bench", "collectives", config],
     }
     phase = "coherent" if command == "study" else command
-    done = mpi.run(2, [FAULTY, phase, "1", "UserError", *words[command]], tmp_path)
+    done = mpi.run(2, [FAULTY, phase, "1", "UserError", *arguments[command]], tmp_path)
     check_words(done, phase, 1, "UserError")
 
 
@@ -166,8 +166,8 @@ def test_a_cnn_that_one_rank_can_not_import_is_found_before_any_work(
         "if launcher.from_environment().rank == 0:\n    sys.path.append('modules')\n"
         "sys.exit(cli.main())\n"
     )
-    own = ["--model.name", "mycnn:make", "--model.local_width", "4", "--output", "run"]
-    done = mpi.run(2, ["start.py", "train", config, *own], tmp_path)
+    options = ["--model.name", "mycnn:make", "--model.local_width", "4", "--output", "run"]
+    done = mpi.run(2, ["start.py", "train", config, *options], tmp_path)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpcdd: ")]
     assert "model.name is 'mycnn:make', but it can't be imported (ModuleNotFoundError: " in line
@@ -195,8 +195,8 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_says_what_to_try(
 )
 def test_a_signal_to_one_rank_stops_all(mpi: Launcher, config: Path, tmp_path: Path, name: str) -> None:
     rank = 2 if name == "SIGTERM" else 0
-    words = [FAULTY, "local", str(rank), name, "train", config, *EPOCHS_WITHOUT_END]
-    done = mpi.run(3, words, tmp_path)
+    arguments = [FAULTY, "local", str(rank), name, "train", config, *EPOCHS_WITHOUT_END]
+    done = mpi.run(3, arguments, tmp_path)
     assert since_fault(tmp_path) < PROMPTLY
     assert done.returncode == (130 if name == "SIGINT" else 75)
     assert done.stderr.count(f"hpcdd: asked to stop by {name} in phase local; the run is not complete") == 1
@@ -226,8 +226,8 @@ def test_sigterm_to_mpirun_stops_all_in_good_order(every_mpi: Launcher, config: 
 def test_a_signal_after_the_last_phase_leaves_a_complete_run_complete(
     mpi: Launcher, config: Path, tmp_path: Path
 ) -> None:
-    words = ["train", config, "--output", "run", "--run.report", "true"]
-    process = mpi.start(2, [FAULTY, "report", "0", "pause", *words], tmp_path)
+    arguments = ["train", config, "--output", "run", "--run.report", "true"]
+    process = mpi.start(2, [FAULTY, "report", "0", "pause", *arguments], tmp_path)
     wait_until((tmp_path / "fault").exists)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=LIMIT)

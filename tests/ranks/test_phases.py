@@ -23,10 +23,10 @@ from hpcdd.training.status import Hooks
 pytestmark = pytest.mark.ranks(3, 7)
 
 
-def _train(config: Config, problem: Problem, place: RankPlacement) -> dict[int, LocalResult]:
+def _train(config: Config, problem: Problem, placement: RankPlacement) -> dict[int, LocalResult]:
     torch.set_num_threads(1)
-    samples = problem.read(BoxReader(problem.info.path), place.subdomains, "cpu")
-    return train_local_cnns(config, place, samples, problem.info.num_classes, problem.widths.local_width, Hooks())
+    samples = problem.read(BoxReader(problem.info.path), placement.subdomains, "cpu")
+    return train_local_cnns(config, placement, samples, problem.info.num_classes, problem.widths.local_width, Hooks())
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Trained:
     config: Config
     problem: Problem
     layout: RankLayout
-    place: RankPlacement
+    placement: RankPlacement
     results: dict[int, LocalResult]
     calls: int
 
@@ -53,50 +53,54 @@ def trained(data: Path) -> Trained:
     )
     problem = build_problem(config)
     the_mesh = layout.build(comm, len(problem.decomposition), "cpu")
-    place = the_mesh.places[comm.rank]
+    placement = the_mesh.placements[comm.rank]
     with comm.phase("local"):
-        results = _train(config, problem, place)
-    return Trained(config, problem, the_mesh, place, results, comm.traffic["local"].calls)
+        results = _train(config, problem, placement)
+    return Trained(config, problem, the_mesh, placement, results, comm.traffic["local"].calls)
 
 
 @functools.cache
 def on_one_rank(data: Path) -> dict[int, LocalResult]:
-    found = trained(data)
-    return _train(found.config, found.problem, RankPlacement(0, "here", "cpu", "cpu", 1, tuple(range(6))))
+    local_phase = trained(data)
+    return _train(local_phase.config, local_phase.problem, RankPlacement(0, "here", "cpu", "cpu", 1, tuple(range(6))))
 
 
 def test_the_local_phase_needs_no_message(comm: Comm, tiny: Path) -> None:
-    assert trained(tiny).place.threads == 1
+    assert trained(tiny).placement.threads == 1
     assert trained(tiny).calls == 0
 
 
 def test_logits_in_pieces_are_bit_identical_to_those_of_one_rank(
     comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = trained(tiny)
-    monkeypatch.setattr(gather, "PIECE_BYTES", 1000)  # many pieces, the last one smaller
-    own = [result.logits for result in found.results.values()]
+    local_phase = trained(tiny)
+    monkeypatch.setattr(gather, "GATHER_BYTES", 1000)  # many pieces, the last one smaller
+    rank_logits = [result.logits for result in local_phase.results.values()]
     with comm.phase("gather"):
-        logits = gather.gather_logits(comm, found.layout, own, found.problem.samples, found.problem.info.num_classes)
+        logits = gather.gather_logits(
+            comm, local_phase.layout, rank_logits, local_phase.problem.samples, local_phase.problem.info.num_classes
+        )
     if not comm.is_root:
         assert logits is None
         return
     assert logits is not None
     assert comm.traffic["gather"].calls > 3
-    for split, n in found.problem.samples.items():
+    for split, n in local_phase.problem.samples.items():
         assert logits[split].shape == (n, 6, 3)
         for s, result in on_one_rank(tiny).items():
             assert torch.equal(logits[split][:, s], result.logits[split]), f"logits of subdomain {s}, {split}"
 
 
 def test_parameters_are_bit_identical_to_those_of_one_rank(comm: Comm, tiny: Path) -> None:
-    found = trained(tiny)
+    local_phase = trained(tiny)
     templates = (
-        create_local_cnn(found.config, s, found.problem.subimage_shape(s), 3, found.problem.widths.local_width)
-        for s in range(len(found.problem.decomposition))
+        create_local_cnn(
+            local_phase.config, s, local_phase.problem.subimage_shape(s), 3, local_phase.problem.widths.local_width
+        )
+        for s in range(len(local_phase.problem.decomposition))
     )
-    networks = {s: result.network for s, result in found.results.items()}
-    states = [dict(state) for state in gather.gather_parameters(comm, found.layout, networks, templates)]
+    networks = {s: result.network for s, result in local_phase.results.items()}
+    states = [dict(state) for state in gather.gather_parameters(comm, local_phase.layout, networks, templates)]
     if not comm.is_root:
         assert not any(states)
         return

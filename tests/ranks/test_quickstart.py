@@ -11,10 +11,10 @@ from ..launchers import Launcher
 
 
 def test_quick_start_on_a_part_of_its_images(mpi: Launcher, tmp_path: Path) -> None:
-    words = ["--data.subset", "600"]
+    options = ["--data.subset", "600"]
     for section in ("local", "aggregation", "coherent"):
-        words += [f"--{section}.epochs", "1"]
-    done = mpi.hpcdd(4, words, tmp_path)
+        options += [f"--{section}.epochs", "1"]
+    done = mpi.hpcdd(4, options, tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "quickstart-001"
     assert done.stdout.endswith(f"report: {run.relative_to(tmp_path)}/report.html\n")
@@ -28,10 +28,10 @@ def test_quick_start_on_a_part_of_its_images(mpi: Launcher, tmp_path: Path) -> N
 @pytest.mark.parametrize("seed", [0, *[pytest.param(seed, marks=pytest.mark.figures) for seed in (1, 2)]])
 def test_quick_start(mpi: Launcher, tmp_path: Path, seed: int) -> None:
     # The whole of it once; what the other seeds show does not need its last phase.
-    words = [] if seed == 0 else ["--seed", str(seed), "--coherent.starts", "[]"]
-    done = mpi.hpcdd(4, words, tmp_path)
+    options = [] if seed == 0 else ["--seed", str(seed), "--coherent.starts", "[]"]
+    done = mpi.hpcdd(4, options, tmp_path)
     assert done.returncode == 0, done.stderr
-    if not words:
+    if not options:
         report = tmp_path / "runs" / "quickstart-001" / "report.html"
         assert done.stdout.endswith(f"report: {report.relative_to(tmp_path)}\n")
         assert "quickstart" in report.read_text()

@@ -24,7 +24,7 @@ _TRAINING = {
 RECIPE = {
     "name": "recipe",
     "decomposition": {"grid": [1, 2], "coarse": True},
-    "augmentation": {"mirror": [1], "shift": 1, "alternate": True, "cutout": 2, "test_flip": True},
+    "augmentation": {"flip": [1], "translate": 1, "alternate": True, "cutout": 2, "test_flip": True},
     "model": {"name": "fast2", "width": 4},
     "local": {**_TRAINING, "epochs": 3, "learning_rate": 0.2, "dense_learning_rate": 0.5},
     "aggregation": {"epochs": 3, "batch_size": 16, "label_smoothing": 0.1, "ema": 0.5},
@@ -50,13 +50,13 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_same_bits_on_any_number_of_ranks_and_after_stops(config: Path, tmp_path: Path) -> None:
     """Of the local CNNs, the coherent models and every decision; on three ranks the global CNN is trained by shares."""
-    words: list[str | Path] = ["train", config, "--progress", "off", "--baseline.enabled", "false", "--output"]
+    arguments: list[str | Path] = ["train", config, "--progress", "off", "--baseline.enabled", "false", "--output"]
     jobs: list[Job] = [
-        (1, [*words, "whole"], None),
-        (3, [*words, "three"], None),
-        (2, [*words, "stopped"], ("local", 1, "SIGTERM@20")),
-        (3, [*words, "stopped"], ("coherent", 0, "SIGTERM@9")),
-        (1, [*words, "stopped"], None),
+        (1, [*arguments, "whole"], None),
+        (3, [*arguments, "three"], None),
+        (2, [*arguments, "stopped"], ("local", 1, "SIGTERM@20")),
+        (3, [*arguments, "stopped"], ("coherent", 0, "SIGTERM@9")),
+        (1, [*arguments, "stopped"], None),
     ]
     codes, errors = run_chain(next(iter(find().values())), tmp_path, jobs, ranks=3)
     assert codes == [0, 0, 75, 75, 0], errors
@@ -69,10 +69,10 @@ def test_the_same_bits_on_any_number_of_ranks_and_after_stops(config: Path, tmp_
 @pytest.mark.slow
 def test_what_runs_beside_it(config: Path, tmp_path: Path) -> None:
     """Data parallelism, the distributed DNN, CNNs together, streaming, the global CNN."""
-    words: list[str | Path] = ["train", config, "--progress", "off", "--output"]
+    arguments: list[str | Path] = ["train", config, "--progress", "off", "--output"]
     jobs: list[Job] = [
-        (2, [*words, "a", "--coherent.parallelism", "data", "--aggregation.placement", "distributed"], None),
-        (2, [*words, "b", "--together", "true", "--data.storage", "stream", "--coherent.starts", "transfer"], None),
+        (2, [*arguments, "a", "--coherent.parallelism", "data", "--aggregation.placement", "distributed"], None),
+        (2, [*arguments, "b", "--batched", "true", "--data.storage", "stream", "--coherent.starts", "transfer"], None),
     ]
     codes, errors = run_chain(next(iter(find().values())), tmp_path, jobs, ranks=2)
     assert codes == [0, 0], errors

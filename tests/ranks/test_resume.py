@@ -52,10 +52,10 @@ def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parameters_of(run: Path) -> dict[str, np.ndarray[Any, Any]]:
-    found: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
     with h5py.File(run / "model.h5") as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
 
 
 def figures_of(run: Path) -> list[dict[str, Any]]:
@@ -92,15 +92,15 @@ Job = tuple[int, list[str | Path], tuple[str, int, str] | None]
 def run_chain(
     mpi: Launcher, folder: Path, jobs: Sequence[Job], ranks: int = 5, folders: Sequence[Path] | None = None
 ) -> tuple[list[int], list[str]]:
-    """Runs jobs (ranks, words, fault) one after the other in one mpirun, each in ``folder`` or in one of its own.
+    """Runs jobs (ranks, arguments, fault) one after the other in one mpirun, each in ``folder`` or in one of its own.
 
     Returns:
         Their exit codes, and what they complained; the rest is in files in ``folder``, see ``chain.py``.
     """
-    places = [folder] * len(jobs) if folders is None else folders
+    job_folders = [folder] * len(jobs) if folders is None else folders
     content = [
-        {"ranks": n, "words": [str(word) for word in words], "fault": fault, "folder": str(place)}
-        for (n, words, fault), place in zip(jobs, places, strict=True)
+        {"ranks": n, "arguments": [str(word) for word in arguments], "fault": fault, "folder": str(job_folder)}
+        for (n, arguments, fault), job_folder in zip(jobs, job_folders, strict=True)
     ]
     (folder / "jobs.json").write_text(json.dumps(content))
     done = mpi.run(ranks, [CHAIN, "jobs.json"], folder)
@@ -112,12 +112,12 @@ def test_a_run_that_is_stopped_in_two_phases_ends_as_an_undisturbed_one(
     mpi: Launcher, config: Path, tmp_path: Path
 ) -> None:
     """Each of its jobs on another number of ranks."""
-    words = ["train", config, "--progress", "off", "--output"]
+    arguments = ["train", config, "--progress", "off", "--output"]
     jobs: list[Job] = [
-        (3, [*words, "whole"], None),
-        (2, [*words, "run"], ("local", 1, "SIGTERM@7")),
-        (3, [*words, "run"], ("coherent", 0, "SIGUSR1@24")),
-        (1, [*words, "run"], None),
+        (3, [*arguments, "whole"], None),
+        (2, [*arguments, "run"], ("local", 1, "SIGTERM@7")),
+        (3, [*arguments, "run"], ("coherent", 0, "SIGUSR1@24")),
+        (1, [*arguments, "run"], None),
     ]
     codes, errors = run_chain(mpi, tmp_path, jobs, ranks=3)
     assert codes == [0, 75, 75, 0], errors
@@ -143,10 +143,10 @@ STOPS = [
 def test_cnns_that_are_trained_together_go_on_as_well(config: Path, tmp_path: Path) -> None:
     """To the bit on as many ranks, in the local and in the coherent phase."""
     stops = [("local", 1, 7), ("coherent", 0, 24)]
-    words: list[str | Path] = ["train", config, "--progress", "off", "--together", "true", "--output"]
-    jobs: list[Job] = [(2, [*words, "whole"], None)]
+    arguments: list[str | Path] = ["train", config, "--progress", "off", "--batched", "true", "--output"]
+    jobs: list[Job] = [(2, [*arguments, "whole"], None)]
     for phase, rank, step in stops:
-        jobs += [(2, [*words, phase], (phase, rank, f"SIGTERM@{step}")), (2, [*words, phase, "--resume"], None)]
+        jobs += [(2, [*arguments, phase], (phase, rank, f"SIGTERM@{step}")), (2, [*arguments, phase, "--resume"], None)]
     codes, errors = run_chain(next(iter(find().values())), tmp_path, jobs)
     assert codes == [0, 75, 0, 75, 0], errors
     for phase, _, _ in stops:
@@ -160,8 +160,8 @@ def test_a_job_of_four_is_gone_on_with_on_any_number(
     stops = STOPS if every_mpi.kind == "mpich" else STOPS[::3]
     jobs: list[Job] = []
     for number, (phase, rank, step, what, ranks) in enumerate(stops):
-        words = ["train", config, "--progress", "off", "--output", f"run-{number}"]
-        jobs += [(4, words, (phase, rank, f"{what}@{step}")), (ranks, [*words, "--resume"], None)]
+        arguments = ["train", config, "--progress", "off", "--output", f"run-{number}"]
+        jobs += [(4, arguments, (phase, rank, f"{what}@{step}")), (ranks, [*arguments, "--resume"], None)]
     codes, errors = run_chain(every_mpi, tmp_path, jobs)
     for number, (phase, _, _, what, _) in enumerate(stops):
         assert codes[2 * number : 2 * number + 2] == [130 if what == "SIGINT" else 75, 0], errors[2 * number :]
@@ -176,10 +176,10 @@ def test_every_job_of_a_run_on_another_number_of_ranks(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """Without --resume: an unfinished run in --output is resumed."""
-    words = ["train", config, "--progress", "off", "--output", "run"]
+    arguments = ["train", config, "--progress", "off", "--output", "run"]
     stops = [(4, "local", 7), (1, "local", 40), (3, "coherent", 4), (5, "coherent", 9), (2, "coherent", 18)]
-    jobs: list[Job] = [(ranks, words, (phase, 0, f"SIGTERM@{step}")) for ranks, phase, step in stops]
-    codes, errors = run_chain(mpi, tmp_path, [*jobs, (4, words, None)])
+    jobs: list[Job] = [(ranks, arguments, (phase, 0, f"SIGTERM@{step}")) for ranks, phase, step in stops]
+    codes, errors = run_chain(mpi, tmp_path, [*jobs, (4, arguments, None)])
     assert codes == [75] * 5 + [0], errors
     check_same(tmp_path / "run", undisturbed)
 
@@ -195,7 +195,7 @@ FORMS = [
         (4,),
         {"baseline.enabled": "true", "coherent.starts": "[]", "baseline.epochs": "2", "baseline.batch_size": "16"},
     ),
-    ((4,), {"data.storage": "stream", "augmentation.mirror": "1"}),
+    ((4,), {"data.storage": "stream", "augmentation.flip": "1"}),
 ]
 
 
@@ -206,24 +206,24 @@ def test_so_in_the_other_forms(mpi: Launcher, config: Path, tmp_path: Path) -> N
     expected: list[int] = []
     for number, (resumed_on, options) in enumerate(FORMS):
         more = [word for name, value in options.items() for word in (f"--{name}", value)]
-        words = ["train", config, "--progress", "off", "--coherent.starts", '["transfer"]', *more, "--output"]
+        arguments = ["train", config, "--progress", "off", "--coherent.starts", '["transfer"]', *more, "--output"]
         phase = "baseline" if "baseline.enabled" in options else "coherent"
-        jobs.append((4, [*words, f"straight-{number}"], None))
+        jobs.append((4, [*arguments, f"straight-{number}"], None))
         for ranks in resumed_on:
             faults = [("local", 0, "SIGTERM@12"), (phase, 1, "SIGTERM@21"), None]
-            jobs += [(4 if fault else ranks, [*words, f"on-{ranks}-{number}"], fault) for fault in faults]
+            jobs += [(4 if fault else ranks, [*arguments, f"on-{ranks}-{number}"], fault) for fault in faults]
         expected += [0, *[75, 75, 0] * len(resumed_on)]
     codes, errors = run_chain(mpi, tmp_path, jobs, ranks=4)
     assert codes == expected, errors
     for number, (resumed_on, options) in enumerate(FORMS):
         straight = parameters_of(tmp_path / f"straight-{number}")
         for ranks in resumed_on:
-            found = parameters_of(tmp_path / f"on-{ranks}-{number}")
+            parameters = parameters_of(tmp_path / f"on-{ranks}-{number}")
             for name, values in straight.items():
                 if ranks == 4:
-                    assert np.array_equal(found[name], values), (options, name)
+                    assert np.array_equal(parameters[name], values), (options, name)
                 elif not name.endswith("num_batches_tracked"):
-                    far = np.abs(found[name] - values) > 2e-2 * np.abs(values) + 2e-2
+                    far = np.abs(parameters[name] - values) > 2e-2 * np.abs(values) + 2e-2
                     assert far.mean() < 0.01, (options, name)
 
 
@@ -234,8 +234,8 @@ def test_so_in_the_other_forms(mpi: Launcher, config: Path, tmp_path: Path) -> N
 def test_a_killed_rank_costs_what_came_after_its_last_checkpoint(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, step: int, ranks: int
 ) -> None:
-    words = ["train", config, "--output", "run", "--checkpoint.every", "1 epoch"]
-    killed = mpi.run(4, [FAULTY, phase, str(rank), f"SIGKILL@{step}", *words], tmp_path)
+    arguments = ["train", config, "--output", "run", "--checkpoint.every", "1 epoch"]
+    killed = mpi.run(4, [FAULTY, phase, str(rank), f"SIGKILL@{step}", *arguments], tmp_path)
     assert (tmp_path / "fault").exists(), killed.stderr
     assert killed.returncode != 0
     done = mpi.hpcdd(ranks, ["train", "--resume", "--output", "run"], tmp_path)
@@ -246,10 +246,10 @@ def test_a_killed_rank_costs_what_came_after_its_last_checkpoint(
 
 @pytest.mark.slow
 def test_complete_phases_are_not_repeated(mpi: Launcher, config: Path, tmp_path: Path) -> None:
-    words = ["train", config, "--progress", "off", "--output", "run"]
+    arguments = ["train", config, "--progress", "off", "--output", "run"]
     resumed: list[str | Path] = ["train", "--resume", "--output", "run"]
     codes, errors = run_chain(
-        mpi, tmp_path, [(2, words, ("coherent", 0, "SIGTERM@5")), (2, resumed, None), (2, resumed, None)], ranks=2
+        mpi, tmp_path, [(2, arguments, ("coherent", 0, "SIGTERM@5")), (2, resumed, None), (2, resumed, None)], ranks=2
     )
     assert codes == [75, 0, 0], errors
     log = (tmp_path / "run/logs/rank-0000.log").read_text()
@@ -266,12 +266,12 @@ def test_complete_phases_are_not_repeated(mpi: Launcher, config: Path, tmp_path:
 def test_a_damaged_cnn_behind_the_aggregation_is_trained_on_and_evaluated_again(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    words = ["train", config, "--progress", "off", "--output", "run", "--checkpoint.every", "1 epoch"]
-    codes, errors = run_chain(mpi, tmp_path, [(2, words, ("coherent", 0, "SIGTERM@5"))], ranks=2)
+    arguments = ["train", config, "--progress", "off", "--output", "run", "--checkpoint.every", "1 epoch"]
+    codes, errors = run_chain(mpi, tmp_path, [(2, arguments, ("coherent", 0, "SIGTERM@5"))], ranks=2)
     assert codes == [75], errors
     newest = max((tmp_path / "run/checkpoints/local/0002").glob("e*.h5"))
     newest.write_bytes(newest.read_bytes()[:-1])
-    codes, errors = run_chain(mpi, tmp_path, [(2, words, None)], ranks=2)
+    codes, errors = run_chain(mpi, tmp_path, [(2, arguments, None)], ranks=2)
     assert codes == [0], errors
     log = (tmp_path / "run/logs/rank-0001.log").read_text()  # of its owner
     assert "phase local resumes from epoch 1 and 0 steps" in log
@@ -294,8 +294,8 @@ def test_more_epochs_go_on_where_the_run_ended(mpi: Launcher, config: Path, tmp_
     assert "local.epochs was 2 in run and is 3 now; it can only be increased until phase dnn has started" in errors[1]
     one, other = parameters_of(tmp_path / "run"), parameters_of(tmp_path / "straight")
     assert [name for name in one if not np.array_equal(one[name], other[name])] == []
-    found, expected = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("run", "straight"))
-    assert found["accuracy"] == expected["accuracy"]
+    resumed, expected = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("run", "straight"))
+    assert resumed["accuracy"] == expected["accuracy"]
 
 
 @pytest.mark.slow
@@ -317,8 +317,8 @@ def test_a_second_job_is_refused_while_the_first_one_runs(mpi: Launcher, config:
 @pytest.mark.slow
 def test_a_second_signal_forces_the_end(mpi: Launcher, config: Path, tmp_path: Path) -> None:
     """A rank that does not come to the end of its step (it sleeps in it) is ended by the second one."""
-    words = [FAULTY, "local", "0", "hang@5", "train", config, "--output", "run"]
-    process = mpi.start(1, words, tmp_path)
+    arguments = [FAULTY, "local", "0", "hang@5", "train", config, "--output", "run"]
+    process = mpi.start(1, arguments, tmp_path)
     wait_until((tmp_path / "fault").exists)
     sent = 0
     while process.poll() is None and sent < LIMIT / 2:
@@ -335,8 +335,8 @@ def test_a_second_signal_forces_the_end(mpi: Launcher, config: Path, tmp_path: P
 def test_a_rank_that_hangs_is_named_and_the_job_ends(
     mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, what: str
 ) -> None:
-    words = [FAULTY, phase, str(rank), f"{what}@10", "train", config, "--output", "run"]
-    ended = mpi.run(3, [*words, "--run.stall_timeout", "8", "--checkpoint.every", "1 epoch"], tmp_path)
+    arguments = [FAULTY, phase, str(rank), f"{what}@10", "train", config, "--output", "run"]
+    ended = mpi.run(3, [*arguments, "--run.stall_timeout", "8", "--checkpoint.every", "1 epoch"], tmp_path)
     assert ended.returncode != 0
     # A stopped process is named as it was at its last sign, which may be a moment older.
     name = {"local": "(start|read|local|evaluation)", "coherent": "coherent_transfer"}[phase]

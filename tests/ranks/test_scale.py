@@ -26,7 +26,7 @@ def study(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "small",
         "data": {"file": str(tiny)},
         "decomposition": {"grid": [1, 2]},
-        "augmentation": {"mirror": [1]},
+        "augmentation": {"flip": [1]},
         "model": {"name": "vgg2", "width": 8},
         "local": {"batch_size": 20},
         "aggregation": {"hidden": [16]},
@@ -56,14 +56,14 @@ class Measured:
 @pytest.fixture(scope="module")
 def measured(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder, mpi = tmp_path_factory.mktemp("measured"), next(iter(find().values()))
-    words = ["scale", study, "--ranks", ",".join(map(str, RANKS))]
-    done = mpi.hpcdd(3, [*words, "--repeats", "1"], folder)
+    arguments = ["scale", study, "--ranks", ",".join(map(str, RANKS))]
+    done = mpi.hpcdd(3, [*arguments, "--repeats", "1"], folder)
     assert (done.returncode, done.stderr) == (0, "")
     path = folder / "weak.jsonl"
     first = scaling_log.read(path)
     with path.open("ab") as file:
         file.write(b'{"hpcdd_scaling": 1, "ser')  # a job was killed
-    done = mpi.hpcdd(3, words, folder)
+    done = mpi.hpcdd(3, arguments, folder)
     assert (done.returncode, done.stderr) == (0, "")
     return Measured(folder, first, scaling_log.read(path))
 
@@ -78,7 +78,7 @@ def test_points_are_measured_once(measured: Measured) -> None:
 
 def test_a_line_says_where_its_ranks_were(measured: Measured) -> None:
     for line in measured.lines:
-        assert line.subdomains == 2 * line.ranks == sum(place[3] for place in line.places)
+        assert line.subdomains == 2 * line.ranks == sum(placement[3] for placement in line.places)
         assert line.layout.ranks_by_host == [line.ranks]
 
 
@@ -91,8 +91,8 @@ def test_every_step_is_there(measured: Measured) -> None:
 
 def test_the_messages_of_a_step_are_counted(measured: Measured) -> None:
     message = {"local": (0, 0), "alone": (0, 0), "dnn": (0, 0), "coherent": (1, 2 * 8 * (20 * 16 + 1))}
-    found = {line.phase: (line.calls_per_step, line.bytes_per_step) for line in measured.lines if line.phase in message}
-    assert found == message
+    sent = {line.phase: (line.calls_per_step, line.bytes_per_step) for line in measured.lines if line.phase in message}
+    assert sent == message
 
 
 def test_a_job_that_finds_all_points_says_so(mpi: Launcher, study: Path, measured: Measured) -> None:
@@ -110,8 +110,8 @@ def test_a_study_for_more_ranks_than_there_are(mpi: Launcher, study: Path, tmp_p
 
 def test_a_point_that_can_not_be_ends_the_whole_job(mpi: Launcher, study: Path, tmp_path: Path) -> None:
     """Two ranks would share a batch of three samples; the third rank is in no point."""
-    words = ["--coherent.parallelism", "data", "--shared_batches", "fast", "--coherent.batch_size", "3"]
-    done = mpi.hpcdd(3, ["scale", study, "--ranks", "1,2", *words], tmp_path)
+    options = ["--coherent.parallelism", "data", "--shared_batches", "fast", "--coherent.batch_size", "3"]
+    done = mpi.hpcdd(3, ["scale", study, "--ranks", "1,2", *options], tmp_path)
     assert done.returncode == 2
     message = "hpcdd: coherent.batch_size is 3, but 2 ranks share each batch; use 4 or more (rank 0, 1)\n"
     check_text(done.stderr, message)

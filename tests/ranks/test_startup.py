@@ -48,9 +48,10 @@ def test_a_start(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_profile_leaves_traces_of_every_training_phase_and_rank(mpi: Launcher, tiny: Path, tmp_path: Path) -> None:
-    words = ["--data.file", tiny, "--decomposition.grid", "1,2", "--model.local_width", "2", "--local.batch_size", "50"]
-    epochs = ["--local.epochs", "3", "--aggregation.epochs", "1", "--coherent.epochs", "1"]
-    done = mpi.hpcdd(2, ["train", *words, *epochs, "--output", "run", "--profile"], tmp_path)
+    options = ["--data.file", tiny, "--decomposition.grid", "1,2", "--model.local_width", "2"]
+    options += ["--local.batch_size", "50", "--local.epochs", "3"]
+    options += ["--aggregation.epochs", "1", "--coherent.epochs", "1"]
+    done = mpi.hpcdd(2, ["train", *options, "--output", "run", "--profile"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     traces = sorted(path.name for path in (tmp_path / "run/profile").iterdir())
     # The DNN (two batches) and the coherent model (as many) have fewer steps than are let pass.

@@ -25,7 +25,7 @@ SMALL_WINDOWS = Path(__file__).parent / "small_windows.py"
 
 @pytest.fixture(scope="module")
 def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six windows an epoch; views, a coarse subdomain, two of three classes, a baseline whose batches are shared."""
+    """Six windows an epoch; augmentation, a coarse subdomain, two of three classes, a baseline with shared batches."""
     folder = tmp_path_factory.mktemp("config")
     shutil.copy(tiny, folder / "chunked.h5")
     with h5py.File(folder / "chunked.h5", "r+") as file:
@@ -38,7 +38,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "classes": ["two", "four"], "subset": 180,
         },
         "decomposition": {"grid": [1, 2], "coarse": True},
-        "augmentation": {"mirror": [1]},
+        "augmentation": {"flip": [1]},
         "model": {"name": "vgg1", "width": 4},
         "local": {"epochs": 2, "batch_size": 16},
         "aggregation": {"epochs": 1, "batch_size": 16},
@@ -53,9 +53,9 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folder, mpi = tmp_path_factory.mktemp("runs"), next(iter(find().values()))
     for ranks, storage, told in ((1, "stream", "streamed from the file"), (3, "memory", "in the host's memory")):
-        words = [SMALL_WINDOWS, 2 * 27 * 144, "train", config, "--output", folder / str(ranks)]
-        words += ["--data.storage", storage]
-        done = mpi.run(ranks, words, folder)
+        arguments = [SMALL_WINDOWS, 2 * 27 * 144, "train", config, "--output", folder / str(ranks)]
+        arguments += ["--data.storage", storage]
+        done = mpi.run(ranks, arguments, folder)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert f"samples of all ranks: {told}; they are 0.1 MiB" in done.stdout
@@ -88,8 +88,8 @@ def test_a_flipped_bit_ends_the_job_with_a_message(mpi: Launcher, tmp_path: Path
     content = bytearray((tmp_path / "flipped.h5").read_bytes())
     content[offset] ^= 1
     (tmp_path / "flipped.h5").write_bytes(content)
-    words = ["train", "--data.file", "flipped.h5", "--data.storage", storage, "--model.name", "vgg1"]
-    done = mpi.hpcdd(2, words, tmp_path)
+    arguments = ["train", "--data.file", "flipped.h5", "--data.storage", storage, "--model.name", "vgg1"]
+    done = mpi.hpcdd(2, arguments, tmp_path)
     assert done.returncode == 2, done.stderr
     message = "flipped.h5 can't be read: train/images[0] to [299] are damaged (wrong checksum)"
     assert done.stderr.count(message) in ((1,) if storage == "memory" else (1, 2))  # ranks that stream meet it each
@@ -108,8 +108,8 @@ def test_damage_that_one_rank_meets_ends_the_job_with_a_message(
     content = bytearray((tmp_path / "damaged.h5").read_bytes())
     content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
     (tmp_path / "damaged.h5").write_bytes(content)
-    words = [SMALL_WINDOWS, 2 * 27 * 144, "train", config, "--data.file", "damaged.h5"]
-    done = mpi.run(ranks, words, tmp_path)
+    arguments = [SMALL_WINDOWS, 2 * 27 * 144, "train", config, "--data.file", "damaged.h5"]
+    done = mpi.run(ranks, arguments, tmp_path)
     assert done.returncode == 2, done.stderr
     assert "damaged.h5 can't be read" in done.stderr
     assert "Traceback" not in done.stderr

@@ -58,9 +58,9 @@ def kill(mpi: Launcher, study: Path, folder: Path) -> None:
     assert process.stdout is not None
     lines = iter(process.stdout.readline, "")
     assert sum(" begins on " in line for line, _ in zip(lines, range(4), strict=False)) == 2
-    for own in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+    for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):  # mpirun ends with its ranks
-            own.kill()
+            victim.kill()
     process.communicate()
 
 
@@ -134,7 +134,7 @@ def test_what_runs_share_is_trained_once_and_the_bits_are_those_of_a_run_alone(
         assert second["reused"] == {"local": source}
         # What the training has cost is reported by both; the receiver's own decisions come on top.
         pairs = zip(first["seconds"]["local"], second["seconds"]["local"], strict=True)
-        assert all(own > 0.5 * sources for sources, own in pairs)
+        assert all(receivers > 0.5 * sources for sources, receivers in pairs)
         assert second["core_seconds"]["local"] > 0.5 * first["core_seconds"]["local"]
 
 
@@ -173,9 +173,9 @@ def test_a_run_that_fails_does_not_stop_the_others(done: tuple[Path, list[int], 
 @pytest.mark.slow
 def test_an_exception_in_the_local_phase_ends_its_run_alone(done: tuple[Path, list[int], list[str]]) -> None:
     folder = done[0] / "exception"
-    found = conditions(folder)
-    assert sorted(found.values()) == ["complete", "failed"]
-    failed = next(run for run, condition in found.items() if condition == "failed")
+    run_conditions = conditions(folder)
+    assert sorted(run_conditions.values()) == ["complete", "failed"]
+    failed = next(run for run, condition in run_conditions.items() if condition == "failed")
     text = json.loads((folder / f"failed/{failed}.json").read_text())
     assert text["exit_code"] == 1
     assert text["error"].startswith("rank 1 of 2 on ")
@@ -207,7 +207,7 @@ def make(*, input_shape, num_classes, width):
 def test_what_only_some_replicas_can_not_add_ends_the_run_and_not_the_job(mpi: Launcher, tmp_path: Path) -> None:
     """One training sample makes the coherent model's sum too large, on the replicas whose rows it is among."""
     train = make_split(64)
-    (images,) = (block.copy() for block in train.blocks())
+    (images,) = train.rows(np.arange(64), lambda _: None)
     images[5] = 255
     path = tmp_path / "white.h5"
     splits = {"train": Split.from_array(images, train.labels), "test": make_split(30, seed=1)}

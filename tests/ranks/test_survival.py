@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..launchers import Launcher, find_tolerant
+from ..launchers import Launcher, find_ulfm
 from .test_resume import FAULTY, check_same
 from .test_resume import config as config  # noqa: PLC0414 - a fixture
 from .test_resume import undisturbed as undisturbed  # noqa: PLC0414 - a fixture
@@ -16,8 +16,8 @@ SURVIVE = ["--run.survive", "true", "--checkpoint.every", "1 epoch", "--progress
 
 
 @pytest.fixture
-def tolerant() -> Launcher:
-    mpi = find_tolerant()
+def ulfm_mpi() -> Launcher:
+    mpi = find_ulfm()
     if mpi is None:
         pytest.skip("HPCDD_TEST_ULFM names no Open MPI 5 (see CONTRIBUTING.md)")
     return mpi
@@ -29,10 +29,10 @@ def tolerant() -> Launcher:
     ids=["local", "root", "coherent"],
 )
 def test_three_of_four_finish_what_the_fourth_has_begun(
-    tolerant: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, step: int
+    ulfm_mpi: Launcher, config: Path, undisturbed: Path, tmp_path: Path, phase: str, rank: int, step: int
 ) -> None:
-    words = [FAULTY, phase, str(rank), f"SIGKILL@{step}", "train", config, "--output", "run", *SURVIVE]
-    done = tolerant.run(4, words, tmp_path)
+    arguments = [FAULTY, phase, str(rank), f"SIGKILL@{step}", "train", config, "--output", "run", *SURVIVE]
+    done = ulfm_mpi.run(4, arguments, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fault").exists()
     assert done.stderr.count(f"hpcdd: warning: rank {rank} of 4 is lost; the other 3 continue") == 1
@@ -43,10 +43,10 @@ def test_three_of_four_finish_what_the_fourth_has_begun(
     assert log.count("rank 1 of 3") == 1
 
 
-def test_a_defect_still_ends_the_whole_job(tolerant: Launcher, config: Path, tmp_path: Path) -> None:
+def test_a_defect_still_ends_the_whole_job(ulfm_mpi: Launcher, config: Path, tmp_path: Path) -> None:
     """There MPI_Abort would end one rank only."""
-    words = [FAULTY, "local", "1", "raise", "train", config, "--local.epochs", "100000", *SURVIVE]
-    done = tolerant.run(3, words, tmp_path)
+    arguments = [FAULTY, "local", "1", "raise", "train", config, "--local.epochs", "100000", *SURVIVE]
+    done = ulfm_mpi.run(3, arguments, tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("RuntimeError: planted in phase local") == 1
 

@@ -86,8 +86,8 @@ def test_the_same_parameters_bit_by_bit_on_any_number_of_ranks(runs: dict[int, P
                 assert torch.equal(tensor, other.state_dict()[name]), f"{name} of subdomain {s} on {ranks} ranks"
         for start, coherent in first.coherent.items():
             for name, tensor in coherent.state_dict().items():
-                found = model.coherent[start].state_dict()[name]
-                assert torch.equal(tensor, found), f"{name} of the coherent model ({start}) on {ranks} ranks"
+                counterpart = model.coherent[start].state_dict()[name]
+                assert torch.equal(tensor, counterpart), f"{name} of the coherent model ({start}) on {ranks} ranks"
 
 
 def test_the_same_losses_bit_by_bit_on_any_number_of_ranks(runs: dict[int, Path]) -> None:
@@ -103,14 +103,14 @@ def test_the_same_decisions_bit_by_bit_and_the_accuracies_of_results(
     first = predictions.read(runs[1] / "decisions.h5")
     assert {"dnn", "coherent_transfer", "coherent_scratch"} < first.ablation.keys()
     for ranks, run in runs.items():
-        found, stated = predictions.read(run / "decisions.h5"), results_of(run)["accuracy"]["test"]
-        for name in found.strategies:
-            assert metrics.accuracy(found.decided(name), found.labels) == stated[name], (ranks, name)
-        assert [metrics.accuracy(of_one, found.labels) for of_one in found.local.T] == stated["local"]
+        decisions, stated = predictions.read(run / "decisions.h5"), results_of(run)["accuracy"]["test"]
+        for name in decisions.strategies:
+            assert metrics.accuracy(decisions.predicted(name), decisions.labels) == stated[name], (ranks, name)
+        assert [metrics.accuracy(of_one, decisions.labels) for of_one in decisions.local.T] == stated["local"]
         for kind in ("strategies", "ablation", "gradient"):
             for name, values in getattr(first, kind).items():
-                assert values.tobytes() == getattr(found, kind)[name].tobytes(), (ranks, kind, name)
-        assert (found.shown.tolist(), found.reasons) == (first.shown.tolist(), first.reasons)
+                assert values.tobytes() == getattr(decisions, kind)[name].tobytes(), (ranks, kind, name)
+        assert (decisions.shown.tolist(), decisions.reasons) == (first.shown.tolist(), first.reasons)
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_the_places_of_all_ranks_are_recorded(runs: dict[int, Path]) -> None:
         results = results_of(run)
         assert (results["ranks"], results["hosts"], results["threads_per_rank"]) == (ranks, 1, 1)
         environment = json.loads((run / "environment.json").read_text())
-        assert [place["rank"] for place in environment["places"]] == list(range(ranks))
+        assert [placement["rank"] for placement in environment["places"]] == list(range(ranks))
         assert environment["mpi_library"]
         assert len(list((run / "logs").iterdir())) == ranks
 
@@ -254,7 +254,7 @@ def test_a_users_own_network_on_explicit_boxes_of_volumes(mpi: Launcher, volumes
 
 @pytest.mark.slow
 def test_a_residual_network_on_explicit_boxes_of_volumes(mpi: Launcher, volumes: Path) -> None:
-    words = ["--model.name", "resnet8", "--model.options", "{}", "--coherent.starts", "[]"]
-    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "3d", *words], volumes)
+    options = ["--model.name", "resnet8", "--model.options", "{}", "--coherent.starts", "[]"]
+    done = mpi.hpcdd(2, ["train", "own.yaml", "--output", "3d", *options], volumes)
     assert done.returncode == 0, done.stderr
     assert len(results_of(volumes / "3d")["accuracy"]["test"]["local"]) == 3

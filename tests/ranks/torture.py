@@ -31,7 +31,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import hpcdd.run  # noqa: F401 - forked jobs need not import it
+import hpcdd.runs.pipeline  # noqa: F401 - forked jobs need not import it
 import numpy as np
 import psutil
 import yaml
@@ -115,9 +115,9 @@ class Torture:
         """One job of one rank, forked from this process; whether the run is complete."""
         assert disturbed
         fault = self.random.choice(FORKED_FAULTS if self.small is not None else FORKED_FAULTS[:-1])
-        words = ["train", str(self.folder / "config.yaml"), "--output", str(run)]
+        arguments = ["train", str(self.folder / "config.yaml"), "--output", str(run)]
         if (run / "checkpoints" / "run.json").exists():
-            words.append("--resume")
+            arguments.append("--resume")
         child = os.fork()
         if child == 0:
             output = os.open(self.folder / "forked.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -125,7 +125,7 @@ class Torture:
             os.dup2(output, 2)
             code = 1
             with contextlib.suppress(SystemExit):
-                code = cli.main(without_report(words))
+                code = cli.main(without_report(arguments))
             sys.stdout.flush()
             os._exit(code)
         start = time.monotonic()
@@ -169,10 +169,10 @@ class Torture:
     def job(self, run: Path, number: int, *, disturbed: bool) -> bool:
         """One job; whether the run is complete."""
         ranks = self.random.randint(1, 5)
-        words = ["-m", "hpcdd", "train", self.folder / "config.yaml", "--output", run]
+        arguments = ["-m", "hpcdd", "train", self.folder / "config.yaml", "--output", run]
         if (run / "checkpoints" / "run.json").exists():  # a run that was killed behind its end is complete
-            words.append("--resume")
-        process = self.mpi.start(ranks, words, self.folder)
+            arguments.append("--resume")
+        process = self.mpi.start(ranks, arguments, self.folder)
         fault = self.random.choice(FAULTS) if disturbed else "none"
         if fault == "fill the disk" and self.small is None:
             fault = "kill all"
@@ -265,12 +265,12 @@ class Torture:
 
     def wait_for_orphans(self, run: Path) -> str:
         """Ranks that outlive a killed mpirun: the lock keeps the next job out, a batch system takes them away."""
-        own = [
+        orphans = [
             process
             for process in psutil.process_iter(["cmdline"])
             if str(run) in (process.info["cmdline"] or []) and process.pid != os.getpid()
         ]
-        _, alive = psutil.wait_procs(own, timeout=15)
+        _, alive = psutil.wait_procs(orphans, timeout=15)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

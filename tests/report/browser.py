@@ -1,4 +1,4 @@
-"""Pages in a headless Chromium, as people see them: on a phone and on a wide screen, light and dark."""
+"""Checks of pages in a headless Chromium: on a phone and on a wide screen, light and dark."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ if TYPE_CHECKING:
 WIDTHS = (400, 1000, 1600)
 SCHEMES = ("light", "dark")
 
-_FINDINGS = """() => {
-  const found = [], root = document.documentElement;
+_LAYOUT = """() => {
+  const faults = [], root = document.documentElement;
   const inner = text => {  // without the room above and below its letters
     const { left, right, top, bottom } = text.getBoundingClientRect(), rest = (bottom - top) / 8;
     return { left: left + 1, right: right - 1, top: top + rest, bottom: bottom - rest };
   };
   document.querySelectorAll('details').forEach(part => part.open = true);
-  if (root.scrollWidth > window.innerWidth) found.push(`the page is ${root.scrollWidth} pixels wide`);
+  if (root.scrollWidth > window.innerWidth) faults.push(`the page is ${root.scrollWidth} pixels wide`);
   for (const part of document.querySelectorAll('body *:not(svg *)')) {
     const scrolls = part.parentElement.closest('.wide, pre');
     const place = part.getBoundingClientRect();
     if (!scrolls && (place.left < 0 || place.right > window.innerWidth + 0.5))
-      found.push(`leaves the page: ${part.textContent.slice(0, 60)}`);
+      faults.push(`leaves the page: ${part.textContent.slice(0, 60)}`);
     const hidden = ['hidden', 'clip'].includes(getComputedStyle(part).overflowX);
     if (hidden && part.scrollWidth > part.clientWidth && part.tagName !== 'svg')
-      found.push(`cut: ${part.textContent.slice(0, 60)}`);
+      faults.push(`cut: ${part.textContent.slice(0, 60)}`);
   }
   const links = [...document.querySelectorAll('nav a')].map(link => link.hash.slice(1));
-  for (const link of links) if (!document.getElementById(link)) found.push(`a link to nothing: ${link}`);
+  for (const link of links) if (!document.getElementById(link)) faults.push(`a link to nothing: ${link}`);
   for (const heading of document.querySelectorAll('h2, h3'))
-    if (!links.includes(heading.id)) found.push(`not in the contents: ${heading.textContent}`);
+    if (!links.includes(heading.id)) faults.push(`not in the contents: ${heading.textContent}`);
   if (window.innerWidth >= 1000) {
     for (const row of document.querySelectorAll('.figures')) {
       const frame = row.getBoundingClientRect(), parts = [...row.querySelectorAll('figure')];
       const filled = parts.reduce((sum, part) => sum + part.offsetWidth * part.offsetHeight, 0);
-      if (filled < frame.width * frame.height / 2) found.push(`half empty: ${row.textContent.slice(0, 60)}`);
+      if (filled < frame.width * frame.height / 2) faults.push(`half empty: ${row.textContent.slice(0, 60)}`);
     }
     for (const table of document.querySelectorAll('.wide'))
       if (table.scrollWidth > table.clientWidth + 1 && table.clientWidth < document.body.clientWidth * 0.9)
-        found.push(`room for a table that is cut: ${table.textContent.slice(0, 60)}`);
+        faults.push(`room for a table that is cut: ${table.textContent.slice(0, 60)}`);
   }
   for (const svg of document.querySelectorAll('svg')) {
     const frame = svg.getBoundingClientRect();
-    if (frame.width < 200 || frame.height < 60) found.push(`a figure of ${frame.width} x ${frame.height} pixels`);
+    if (frame.width < 200 || frame.height < 60) faults.push(`a figure of ${frame.width} x ${frame.height} pixels`);
     const texts = [...svg.querySelectorAll('text')].map(text => [text.textContent, text, inner(text)]);
-    for (const [words, text, place] of texts) {
+    for (const [content, text, place] of texts) {
       if (place.left < frame.left - 1 || place.right > frame.right + 1 ||
           place.top < frame.top - 1 || place.bottom > frame.bottom + 1)
-        found.push(`text leaves its figure: ${words}`);
+        faults.push(`text leaves its figure: ${content}`);
       const size = parseFloat(getComputedStyle(text).fontSize) * frame.width / svg.viewBox.baseVal.width;
-      if (size < 8.5) found.push(`text of ${size} pixels: ${words}`);
+      if (size < 8.5) faults.push(`text of ${size} pixels: ${content}`);
     }
-    texts.forEach(([words, , one], n) => texts.slice(n + 1).forEach(([others, , other]) => {
+    texts.forEach(([content, , one], n) => texts.slice(n + 1).forEach(([others, , other]) => {
       if (one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom)
-        found.push(`texts over each other: ${words} and ${others}`);
+        faults.push(`texts over each other: ${content} and ${others}`);
     }));
   }
-  return found;
+  return faults;
 }"""
 """Of a page what is cut, too wide, too small, half empty or not in its contents; what is folded is unfolded first."""
 
@@ -74,7 +74,7 @@ _CONTRAST = """() => {
     const [red, green, blue, alpha = 1] = colour.match(/[\\d.]+/g).map(Number);
     return [red, green, blue, alpha];
   };
-  const over = (upper, lower, share) => [0, 1, 2].map(i => share * upper[i] + (1 - share) * lower[i]);
+  const over = (upper, lower, opacity) => [0, 1, 2].map(i => opacity * upper[i] + (1 - opacity) * lower[i]);
   const luminance = colour => [0, 1, 2].map(i => colour[i] / 255)
     .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
@@ -96,19 +96,19 @@ _CONTRAST = """() => {
     const ground = below.filter(other => !(other instanceof SVGTextContentElement)).reverse()
       .reduce((sum, other) => over(painted(other), sum, painted(other)[3]), paper);
     const ink = parts(drawn ? style.fill : style.color);
-    const share = ink[3] * (drawn ? style.fillOpacity * style.opacity : 1);
-    const [one, other] = [luminance(over(ink, ground, share)), luminance(ground)].sort((a, b) => b - a);
+    const opacity = ink[3] * (drawn ? style.fillOpacity * style.opacity : 1);
+    const [one, other] = [luminance(over(ink, ground, opacity)), luminance(ground)].sort((a, b) => b - a);
     const contrast = (one + 0.05) / (other + 0.05);
     if (contrast < 4.5) pale.push(`contrast ${contrast.toFixed(1)}: ${part.textContent.slice(0, 60)}`);
   }
   return pale;
 }"""
-"""Texts that are hardly to be told from what is painted below them, by the measure of the W3C (WCAG 2, level AA)."""
+"""Texts with too little contrast to what is painted below them, by the measure of the W3C (WCAG 2, level AA)."""
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser; where there is none, the test is skipped (see HPCDD_TEST_REQUIRE_MPI in CONTRIBUTING.md)."""
+    """A browser; without one, the test is skipped (see HPCDD_TEST_REQUIRE_MPI in CONTRIBUTING.md)."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no Chromium on PATH")
@@ -120,21 +120,21 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def findings(browser: Browser, page: Path) -> list[str]:
-    """What is wrong with a page, at all widths, light and dark: errors, requests to elsewhere, what can't be read."""
-    found = []
+def faults(browser: Browser, page: Path) -> list[str]:
+    """The faults of a page at all widths, light and dark: errors, requests to other hosts, text that can't be read."""
+    problems = []
     for width in WIDTHS:
         for scheme in SCHEMES:
             opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            said: list[str] = []
-            opened.on("console", lambda message, said=said: said.append(message.text))
-            opened.on("pageerror", lambda error, said=said: said.append(str(error)))
-            opened.on("request", lambda request, said=said: said.append(request.url))
+            messages: list[str] = []
+            opened.on("console", lambda message, messages=messages: messages.append(message.text))
+            opened.on("pageerror", lambda error, messages=messages: messages.append(str(error)))
+            opened.on("request", lambda request, messages=messages: messages.append(request.url))
             opened.goto(page.as_uri())
-            said.remove(page.as_uri())
-            wrong = opened.evaluate(_FINDINGS)
+            messages.remove(page.as_uri())
+            layout = opened.evaluate(_LAYOUT)
             tall = opened.evaluate("document.documentElement.scrollHeight")
             opened.set_viewport_size({"width": width, "height": tall})  # what is out of sight has nothing below it
-            found += [f"{width}, {scheme}: {text}" for text in [*said, *wrong, *opened.evaluate(_CONTRAST)]]
+            problems += [f"{width}, {scheme}: {text}" for text in [*messages, *layout, *opened.evaluate(_CONTRAST)]]
             opened.close()
-    return found
+    return problems

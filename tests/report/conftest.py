@@ -12,6 +12,6 @@ from . import browser
 
 @pytest.fixture(scope="package")
 def opened() -> Iterator[Any]:
-    """A Chromium; where there is none, who asks for it is skipped."""
+    """A Chromium; without one, tests that use it are skipped."""
     with browser.chromium() as started:
         yield started

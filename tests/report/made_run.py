@@ -1,4 +1,4 @@
-"""A run directory as `hpcdd train` leaves it, as far as its page reads it, with decisions that nothing has trained."""
+"""A run directory as `hpcdd train` writes it, as far as its page reads it, with random predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from hpcdd.config.loading import to_yaml
 from hpcdd.config.schema import Config
 
-from ..artificial import decisions
+from ..artificial import make_predictions
 
 
 def run(
@@ -38,8 +38,10 @@ def run(
         boxes *= n
     subdomains = boxes + coarse
     names = ["average", "majority", "log_pool", "dnn", *(f"coherent_{start}" for start in starts)]
-    found = decisions(120, subdomains, num_classes, strategies=names, image_shape=image_shape, dataset=dataset)
-    found.write(folder / "decisions.h5")
+    split_predictions = make_predictions(
+        120, subdomains, num_classes, strategies=names, image_shape=image_shape, dataset=dataset
+    )
+    split_predictions.write(folder / "decisions.h5")
     phases = ["dnn", *names[4:]]
     seconds = dict.fromkeys(phases, 2.0)
     results = {
@@ -66,10 +68,10 @@ def run(
     lines = []
     for phase, subdomain in [*(("local", s) for s in range(subdomains)), *((phase, None) for phase in phases)]:
         for epoch in range(1, 4):
-            watched = 1 - 0.4 / epoch if validation else None
+            validation_value = 1 - 0.4 / epoch if validation else None
             lines.append({
                 "phase": phase, "subdomain": subdomain, "epoch": epoch, "loss": 1 / epoch, "accuracy": 1 - 0.5 / epoch,
-                "validation_loss": watched, "validation_accuracy": watched, "learning_rate": 0.1,
+                "validation_loss": validation_value, "validation_accuracy": validation_value, "learning_rate": 0.1,
                 "seconds": float(epoch), "samples_per_second": 100.0,
             })  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

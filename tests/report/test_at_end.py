@@ -18,7 +18,7 @@ from . import made_run
 
 
 @pytest.mark.parametrize("error", [UserError("there is no room"), RuntimeError("a defect")], ids=["room", "defect"])
-def test_a_run_without_its_report_is_complete_all_the_same(
+def test_a_run_without_its_report_is_complete(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
@@ -26,15 +26,15 @@ def test_a_run_without_its_report_is_complete_all_the_same(
 
     monkeypatch.setattr(reports, "write", fail)
     at_end.write(Path("runs/x"))
-    told = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
+    reason = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
     printed = capsys.readouterr()
     assert printed.out == ""
     check_text(
-        printed.err, f"hpcdd: warning: the report was not written ({told}); run `hpcdd report runs/x` to write it\n"
+        printed.err, f"hpcdd: warning: the report was not written ({reason}); run `hpcdd report runs/x` to write it\n"
     )
 
 
-def test_so_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -50,7 +50,7 @@ def test_so_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.slow
-def test_so_without_matplotlib() -> None:
+def test_without_matplotlib() -> None:
     program = (
         "import sys; from pathlib import Path; sys.modules['matplotlib'] = None\n"
         "from hpcdd.report import at_end; at_end.write(Path('runs/x'))"

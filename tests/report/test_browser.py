@@ -1,4 +1,4 @@
-"""What the tests of pages look for is found where it is there."""
+"""The checks of pages find each fault that they look for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULTS = {
     "text of 7 pixels: tiny": SVG % '<text x="9" y="50" style="font-size: 7px">tiny</text>',
     "texts over each other: three and four": SVG % '<text x="9" y="50">three</text><text x="15" y="58">four</text>',
     "a link to nothing: none": '<nav><a href="#none">none</a></nav>',
-    "not in the contents: apart": '<h3 id="apart">apart</h3>',
+    "not in the contents: unlisted": '<h3 id="unlisted">unlisted</h3>',
     "half empty: one": '<div class="figures"><figure style="margin: 0; width: 200px; height: 99px">one</figure></div>',
     "room for a table": '<div class="wide" style="width: 9em; overflow-x: auto"><p style="width: 99em">a</p></div>',
     "contrast 1.7: pale": '<p style="color: #777; background: #555">pale</p>',
@@ -35,7 +35,7 @@ FAULTS = {
 def test_every_fault_of_a_page_is_found(opened: Any, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(HEAD + GOOD)
-    assert browser.findings(opened, page) == []
+    assert browser.faults(opened, page) == []
     page.write_text(HEAD + GOOD + "".join(FAULTS.values()))
-    found = "; ".join(browser.findings(opened, page))
-    assert [fault for fault in FAULTS if fault not in found] == []
+    faults = "; ".join(browser.faults(opened, page))
+    assert [fault for fault in FAULTS if fault not in faults] == []

@@ -24,7 +24,7 @@ from hpcdd.report.drawing import Figure, columns
 from hpcdd.report.run_data import read
 from hpcdd.studies.hypotheses import holm
 
-from ..artificial import decisions
+from ..artificial import make_predictions
 from . import browser, made_run
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -39,17 +39,17 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def page(folder: Path, output: Path | None = None) -> str:
     out = StringIO()
-    report.run_alone([str(folder), *([] if output is None else ["--output", str(output)])], out)
+    report.run_without_mpi([str(folder), *([] if output is None else ["--output", str(output)])], out)
     path = (output or folder) / "report.html"
     assert out.getvalue().endswith(f"report: {path}\n")
     return path.read_text()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_people_can_read_it(kind: dict[str, Any], opened: Any, tmp_path: Path) -> None:
+def test_the_page_can_be_read(kind: dict[str, Any], opened: Any, tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run", **kind)
     text = page(folder)
-    assert browser.findings(opened, folder / "report.html") == []
+    assert browser.faults(opened, folder / "report.html") == []
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
     assert text.count("<svg ") == len(names)
@@ -60,19 +60,19 @@ def test_people_can_read_it(kind: dict[str, Any], opened: Any, tmp_path: Path) -
     assert ("confusion" in names) == (kind.get("num_classes", 3) <= 100)
 
 
-def test_it_says_what_the_files_say(tmp_path: Path) -> None:
+def test_the_page_shows_the_content_of_the_files(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run")
     text = re.sub(r"<svg .*?</svg>", "", page(folder), flags=re.DOTALL)
-    found = predictions.read(folder / "decisions.h5")
-    for name, probabilities in found.strategies.items():
-        accuracy = float((probabilities.argmax(1) == found.labels).mean())
+    split_predictions = predictions.read(folder / "decisions.h5")
+    for name, probabilities in split_predictions.strategies.items():
+        accuracy = float((probabilities.argmax(1) == split_predictions.labels).mean())
         assert f"{accuracy:.4f} (" in text, name
     assert "4 ranks on 1 host" in text
     assert "http" not in text.replace("http://www.w3.org", "")
     assert "900" in text
 
 
-def test_it_is_made_of_the_run_directory_alone_wherever_that_is(tmp_path: Path) -> None:
+def test_the_page_needs_only_the_run_directory_in_any_place(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run")
     taken = tmp_path / "laptop"
     taken.mkdir()
@@ -85,7 +85,7 @@ def test_it_is_made_of_the_run_directory_alone_wherever_that_is(tmp_path: Path) 
     )
 
 
-def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
+def test_texts_are_escaped(tmp_path: Path) -> None:
     text = page(made_run.run(tmp_path / "run", dataset='<script>alert("1")</script> & $x_1$'))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
@@ -103,7 +103,7 @@ def test_nasty_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert "\x1b" not in text
     figures = list((folder / "figures").glob("*.svg"))
     drawn = [" ".join(ElementTree.parse(figure).getroot().itertext()) for figure in figures]
-    assert any(printable(NASTY[0]) in words for words in drawn)
+    assert any(printable(NASTY[0]) in drawing for drawing in drawn)
     inline = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(inline) == len(figures)
     assert all("currentColor" in svg for svg in inline)
@@ -123,7 +123,7 @@ def test_long_class_names_stand_in_full_below_the_matrix(tmp_path: Path) -> None
         (lambda folder: (folder / "decisions.h5").write_bytes(b"no"), "decisions.h5"),
         (lambda folder: (folder / "metrics.jsonl").write_text('{"phase": 1}\n'), "metrics.jsonl:1 is damaged"),
         (lambda folder: (folder / "results.json").write_text("{}"), "results.json is damaged"),
-        (lambda folder: made_run.decisions(9, 3).write(folder / "decisions.h5"), "is of another run"),
+        (lambda folder: made_run.make_predictions(9, 3).write(folder / "decisions.h5"), "is of another run"),
         (shutil.rmtree, "run"),
     ],
     ids=["unfinished", "no HDF5", "a bad line", "no results", "another run's decisions", "nothing"],
@@ -138,7 +138,7 @@ def test_mistakes(spoil: Any, message: str, tmp_path: Path) -> None:
 
 def test_a_large_confusion_matrix_has_numbers_that_the_caption_explains(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run", num_classes=38)
-    names = read(folder).decisions.class_names
+    names = read(folder).predictions.class_names
     assert f"By number: 0 {names[0]}, 1 {names[1]}, " in page(folder)
     assert f"37 {names[37]}.</figcaption>" in page(folder)
 
@@ -147,7 +147,7 @@ def test_votes_are_numbers_that_the_page_explains(tmp_path: Path) -> None:
     folder = made_run.run(tmp_path / "run")
     text = page(folder)
     run = read(folder)
-    for number, name in enumerate(run.decisions.class_names):
+    for number, name in enumerate(run.predictions.class_names):
         assert f" {number}&nbsp;{escape(name)}" in text
 
 
@@ -182,7 +182,7 @@ def test_a_coherent_model_that_starts_as_the_pool_is_compared_with_the_pool(tmp_
     assert "dnn_start: trained" in text
     (folder / "config.yaml").write_text(text.replace("dnn_start: trained", "dnn_start: pool"))
     run = read(folder)
-    assert run_facts.chain(run) == ("log_pool", "coherent_transfer")
+    assert run_facts.transfer_sequence(run) == ("log_pool", "coherent_transfer")
     assert "is level with the log-opinion pool. The DNN is" in run_facts.gained(run)
     assert "log_pool" in [name for name, *_ in run_facts.spent(run)]
 
@@ -191,11 +191,11 @@ def test_a_coherent_model_that_starts_as_the_pool_is_compared_with_the_pool(tmp_
     ("hits", "n", "interval"), [(5, 10, (0.23659, 0.76341)), (0, 4, (0.0, 0.48990)), (4, 4, (0.51010, 1.0))]
 )
 def test_accuracies_have_wilsons_interval(hits: int, n: int, interval: tuple[float, float]) -> None:
-    found = decisions(n, 2, 2, strategies=["dnn"])
-    labels = found.decided("dnn") ^ (np.arange(n) >= hits)
-    (share,) = run_facts.shares(dataclasses.replace(found, labels=labels))
-    assert share.accuracy == hits / n
-    assert (share.low, share.high) == pytest.approx(interval, abs=1e-5)
+    split_predictions = make_predictions(n, 2, 2, strategies=["dnn"])
+    labels = split_predictions.predicted("dnn") ^ (np.arange(n) >= hits)
+    (entry,) = run_facts.accuracy_intervals(dataclasses.replace(split_predictions, labels=labels))
+    assert entry.accuracy == hits / n
+    assert (entry.low, entry.high) == pytest.approx(interval, abs=1e-5)
 
 
 def two_sided_binomial(gains: int, losses: int) -> float:
@@ -205,9 +205,9 @@ def two_sided_binomial(gains: int, losses: int) -> float:
 
 
 def test_mcnemars_test_and_confusions(tmp_path: Path) -> None:
-    found = predictions.read(made_run.run(tmp_path / "run") / "decisions.h5")
-    rows = run_facts.pairs(found)
-    assert len(rows) == len(found.strategies) - 1
+    split_predictions = predictions.read(made_run.run(tmp_path / "run") / "decisions.h5")
+    rows = run_facts.pairs(split_predictions)
+    assert len(rows) == len(split_predictions.strategies) - 1
     assert all(int(row[2]) >= int(row[3]) for row in rows)
     exact = [two_sided_binomial(int(row[2]), int(row[3])) for row in rows]
     assert [row[4] for row in rows] == ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in holm(exact)]
@@ -218,12 +218,11 @@ def test_mcnemars_test_and_confusions(tmp_path: Path) -> None:
 
 
 def test_attribution_by_class() -> None:
-    values, decided = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]), np.array([0, 0, 2])
-    found = run_facts.mean_attribution(values, decided, 3)
-    assert found.overall.tolist() == [3.0, 2.0]
-    assert found.by_class[0].tolist() == [2.0, 3.0]
-    assert np.isnan(found.by_class[1]).all()
-    assert found.by_class[2].tolist() == [5.0, 0.0]
+    values, predicted = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]), np.array([0, 0, 2])
+    by_class = run_facts.attribution_by_class(values, predicted, 3)
+    assert by_class[0].tolist() == [2.0, 3.0]
+    assert np.isnan(by_class[1]).all()
+    assert by_class[2].tolist() == [5.0, 0.0]
 
 
 def test_curves_go_by_phase_and_subdomain(tmp_path: Path) -> None:

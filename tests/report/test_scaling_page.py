@@ -60,17 +60,17 @@ def write(path: Path, items: list[ScalingLine]) -> None:
 
 @pytest.mark.parametrize("kind", ["strong", "weak"])
 def test_efficiency_speed_up_and_the_whole_run(kind: str) -> None:
-    (found,) = analyse([known(kind)])
-    assert (found.ranks, found.phases, found.base) == ([1, 2, 4], list(PHASES), 1)
-    of_local, of_coherent = found.efficiency["local"], found.efficiency["coherent"]
+    (scaling,) = analyse([known(kind)])
+    assert (scaling.ranks, scaling.phases, scaling.base) == ([1, 2, 4], list(PHASES), 1)
+    of_local, of_coherent = scaling.efficiency["local"], scaling.efficiency["coherent"]
     assert [of_local[n].median for n in (1, 2, 4)] == pytest.approx([1, 1, 1])
     assert [of_coherent[n].median for n in (1, 2, 4)] == pytest.approx([1, 0.8, 0.5])
     assert [of_coherent[n].low for n in (1, 2, 4)] == pytest.approx([1, 0.8, 0.5])  # pairs of one repeat
-    assert [found.speed_up("coherent")[n].median for n in (1, 2, 4)] == pytest.approx([1, 1.6, 2])
-    assert found.run_seconds[1]["coherent"] == pytest.approx(200 * 1.2)
-    grown = 4 if kind == "weak" else 1
-    run = [(80 + 0.1 + 1 + 160), (20 + 0.1 + 1 + 80) * grown]
-    assert found.efficiency["run"][4].median == pytest.approx(run[0] / run[1] / (1 if kind == "weak" else 4))
+    assert [scaling.speed_up("coherent")[n].median for n in (1, 2, 4)] == pytest.approx([1, 1.6, 2])
+    assert scaling.run_seconds[1]["coherent"] == pytest.approx(200 * 1.2)
+    factor = 4 if kind == "weak" else 1
+    run = [(80 + 0.1 + 1 + 160), (20 + 0.1 + 1 + 80) * factor]
+    assert scaling.efficiency["run"][4].median == pytest.approx(run[0] / run[1] / (1 if kind == "weak" else 4))
 
 
 @pytest.mark.parametrize("values", [[1.0, 3.0], [0.1, 2.0], [0.9, 1.0, 1.4]])
@@ -81,15 +81,15 @@ def test_quartiles_lie_within_the_data(values: list[float]) -> None:
 
 def test_what_is_missing_is_left_out() -> None:
     some = [item for item in known() if (item.phase, item.ranks) != ("dnn", 2) and item.ranks > 1]
-    (found,) = analyse([some])
-    assert found.base == 2
-    assert list(found.run_seconds) == [4]
-    assert found.efficiency["coherent"][4].median == pytest.approx(0.5 * 0.5 / 0.4)
-    assert 2 not in found.efficiency["run"]
-    assert any("relative to it" in note for note in scaling_page.notes(found))
+    (scaling,) = analyse([some])
+    assert scaling.base == 2
+    assert list(scaling.run_seconds) == [4]
+    assert scaling.efficiency["coherent"][4].median == pytest.approx(0.5 * 0.5 / 0.4)
+    assert 2 not in scaling.efficiency["run"]
+    assert any("relative to it" in note for note in scaling_page.notes(scaling))
 
 
-def test_series_do_not_mix_and_machines_are_told() -> None:
+def test_series_do_not_mix_and_machines_are_reported() -> None:
     other = [changed(item, series="other", name="second") for item in known("weak")]
     first, second = analyse([[*known(), *other]])
     assert (first.name, second.name) == ("known", "second")
@@ -99,8 +99,8 @@ def test_series_do_not_mix_and_machines_are_told() -> None:
         cores = max(1, item.ranks // 2)
         machine = {**item.machine.model_dump(), "cores": cores, "cores_in_affinity_mask": cores}
         mixed.append(changed(item, machine=machine, threads=2, places=[["a", "cpu", 2, 1]] * item.ranks))
-    (found,) = analyse([mixed])
-    notes = scaling_page.notes(found)
+    (mixed_scaling,) = analyse([mixed])
+    notes = scaling_page.notes(mixed_scaling)
     assert "different machines" in notes[0].lower()
     assert notes[1] == "On 1, 2, 4 ranks, there were more threads than cores."
 
@@ -126,7 +126,7 @@ def test_the_report_is_one_page_and_four_figures_for_each_series(opened: Any, tm
     evil = [changed(item, layout=layout, series="weak1") for item in known("weak")]
     write(path, [*known(), *evil])
     out = io.StringIO()
-    report.run_alone([str(path)], out)
+    report.run_without_mpi([str(path)], out)
     folder = tmp_path / "s-report"
     assert out.getvalue().splitlines()[-1] == f"report: {folder / 'report.html'}"
     stems = {"known-strong-abc", "known-weak-weak1"}
@@ -145,9 +145,9 @@ def test_the_report_is_one_page_and_four_figures_for_each_series(opened: Any, tm
     assert "0.800 (0.800 to 0.800)" in page.cells
     assert "1,000" in page.cells
     before = {p.name: p.read_bytes() for p in folder.rglob("*.*")}
-    report.run_alone([str(path)], out)
+    report.run_without_mpi([str(path)], out)
     assert {p.name: p.read_bytes() for p in folder.rglob("*.*")} == before
-    assert browser.findings(opened, folder / "report.html") == []
+    assert browser.faults(opened, folder / "report.html") == []
 
 
 def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
     for path in paths:
         write(path, known())
     out = io.StringIO()
-    report.run_alone([*map(str, paths), "--output", str(tmp_path / "both")], out)
+    report.run_without_mpi([*map(str, paths), "--output", str(tmp_path / "both")], out)
     shown = [line.replace("│", " ").split() for line in out.getvalue().splitlines()]
     assert ["known:", "strong", "scaling"] in shown
     assert [cells[2:4] for cells in shown if cells[:2] == ["local", "step"]] == [
@@ -165,48 +165,48 @@ def test_repeats_of_several_files_all_count(tmp_path: Path) -> None:
     ]
 
 
-def test_points_of_several_jobs_are_compared_by_the_median_and_that_is_told() -> None:
+def test_points_of_several_jobs_are_compared_by_the_median_with_a_note() -> None:
     """One file and one job for each number of ranks."""
     files = [[changed(item, job=f"j{n}") for item in known() if item.ranks == n] for n in (1, 2, 4)]
-    (found,) = analyse(files)
+    (scaling,) = analyse(files)
     base = 0.8 * 1.5  # median of one and two times 0.8
     expected = [base / 0.5 / 2, base / 1.0 / 2]
-    assert (found.efficiency["coherent"][2].low, found.efficiency["coherent"][2].high) == pytest.approx(
+    assert (scaling.efficiency["coherent"][2].low, scaling.efficiency["coherent"][2].high) == pytest.approx(
         (min(expected) + 0.25 * abs(expected[0] - expected[1]), max(expected) - 0.25 * abs(expected[0] - expected[1]))
     )
-    assert found.apart == [2, 4]
-    assert any("No job has measured 2, 4 ranks together with 1" in note for note in scaling_page.notes(found))
-    (together,) = analyse([known()])
-    assert together.apart == []
+    assert scaling.unpaired == [2, 4]
+    assert any("No job has measured 2, 4 ranks together with 1" in note for note in scaling_page.notes(scaling))
+    (paired,) = analyse([known()])
+    assert paired.unpaired == []
 
 
 def test_a_study_of_one_phase_and_one_repeat_has_a_report(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     write(path, [item for item in known() if item.phase == "coherent" and item.repeat == 0 and item.ranks == 2])
-    report.run_alone([str(path)], io.StringIO())
+    report.run_without_mpi([str(path)], io.StringIO())
     write(path, [changed(item, phase="alone") for item in known() if item.phase == "local"])
     out = io.StringIO()
-    report.run_alone([str(path)], out)
+    report.run_without_mpi([str(path)], out)
     assert "whole run" not in out.getvalue()
 
 
-def test_repeats_are_counted_by_phase_and_idle_ranks_are_told() -> None:
+def test_repeats_are_counted_by_phase_and_idle_ranks_are_reported() -> None:
     some = [item for item in known() if item.phase == "local" or item.repeat == 0]
     places = [["a", "cpu", 1, 1]] * 3 + [["a", "cpu", 1, 0]]
-    (found,) = analyse([[changed(item, places=places) if item.ranks == 4 else item for item in some]])
-    assert (found.repeats["local"][4], found.repeats["coherent"][4]) == (2, 1)
-    assert "On 4 ranks, some were idle; efficiency counts them as well." in scaling_page.notes(found)
+    (scaling,) = analyse([[changed(item, places=places) if item.ranks == 4 else item for item in some]])
+    assert (scaling.repeats["local"][4], scaling.repeats["coherent"][4]) == (2, 1)
+    assert "On 4 ranks, some were idle; efficiency counts them as well." in scaling_page.notes(scaling)
 
 
-def test_layouts_that_mix_are_told() -> None:
+def test_mixed_layouts_are_reported() -> None:
     both = [*known(), *(changed(item, layout={**lines.LAYOUT, "ranks_by_host": [1, 1]}) for item in known()[2:4])]
-    (found,) = analyse([both])
-    assert "On 2 ranks, several layouts or machines were measured; the figures mix them." in scaling_page.notes(found)
+    (scaling,) = analyse([both])
+    assert "On 2 ranks, several layouts or machines were measured; the figures mix them." in scaling_page.notes(scaling)
 
 
 def test_an_empty_file_has_no_report(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text("")
     with pytest.raises(UserError, match="it contains no measurements yet"):
-        report.run_alone([str(path)])
+        report.run_without_mpi([str(path)])
     assert [p.name for p in tmp_path.iterdir()] == ["s.jsonl"]

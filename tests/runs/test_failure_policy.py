@@ -22,16 +22,16 @@ def never() -> None:
 
 
 @pytest.mark.parametrize("study", [False, True])
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, apart: bool) -> None:
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, independent: bool) -> None:
     policy = FailurePolicy(world(), study=study)
-    with policy.kept(apart=apart):
+    with policy.kept(independent=independent):
         raise STOP
     policy.agree(never)
 
 
 @pytest.mark.parametrize(
-    ("error", "study", "apart"),
+    ("error", "study", "independent"),
     [
         (DIVERGED, False, True),
         (UserError("a typo"), False, True),
@@ -41,15 +41,15 @@ def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, apart: bo
     ],
     ids=repr,
 )
-def test_what_others_may_wait_for_ends_the_job_at_once(error: BaseException, study: bool, apart: bool) -> None:
+def test_what_others_may_wait_for_ends_the_job_at_once(error: BaseException, study: bool, independent: bool) -> None:
     policy = FailurePolicy(world(), study=study)
-    with pytest.raises(type(error)), policy.kept(apart=apart):
+    with pytest.raises(type(error)), policy.kept(independent=independent):
         raise error
     policy.agree(never)
 
 
 @pytest.mark.parametrize(
-    ("error", "apart", "text", "code"),
+    ("error", "independent", "text", "code"),
     [
         (DIVERGED, False, r"^phase local: the loss is nan$", DIVERGED.exit_code),
         (UserError("a typo"), True, r"^rank 0 of 1 on \S+: a typo$", UserError("").exit_code),
@@ -62,26 +62,26 @@ def test_what_others_may_wait_for_ends_the_job_at_once(error: BaseException, stu
     ],
     ids=repr,
 )
-def test_in_a_study_a_failure_ends_its_run_only(error: Exception, apart: bool, text: str, code: int) -> None:
+def test_in_a_study_a_failure_ends_its_run_only(error: Exception, independent: bool, text: str, code: int) -> None:
     policy = FailurePolicy(world(), study=True)
-    with policy.kept(apart=apart):
+    with policy.kept(independent=independent):
         raise error
-    with pytest.raises(RunError, match=text) as found:
+    with pytest.raises(RunError, match=text) as raised:
         policy.agree(never)
-    assert found.value.agreed == 1
-    assert found.value.exit_code == code
+    assert raised.value.agreed == 1
+    assert raised.value.exit_code == code
 
 
-def test_all_ranks_hear_what_one_has_met() -> None:
+def test_all_ranks_raise_the_exception_of_one() -> None:
     def rank(comm: ThreadComm) -> str:
         policy = FailurePolicy(comm, study=True)  # type: ignore[arg-type]
-        with policy.kept(apart=True):
+        with policy.kept(independent=True):
             if comm.rank == 1:
                 raise DIVERGED
-        with pytest.raises(RunError) as found:
+        with pytest.raises(RunError) as raised:
             policy.agree(never)
-        assert found.value.agreed == comm.size
-        return str(found.value)
+        assert raised.value.agreed == comm.size
+        return str(raised.value)
 
-    heard: list[Any] = on_ranks(3, rank)
-    assert heard == [str(DIVERGED)] * 3
+    messages: list[Any] = on_ranks(3, rank)
+    assert messages == [str(DIVERGED)] * 3

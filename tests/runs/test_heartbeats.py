@@ -74,9 +74,9 @@ def test_a_main_thread_that_is_stuck_is_named_with_phase_and_step(tmp_path: Path
 
 def test_stopped_processes_are_all_named_by_one(tmp_path: Path) -> None:
     said: list[str] = []
-    words = [sys.executable, "-c", RANK, tmp_path]
+    command = [sys.executable, "-c", RANK, tmp_path]
     others = [
-        subprocess.Popen([*words, str(rank), str(SIZE), "60"], stdout=subprocess.PIPE, text=True) for rank in (1, 2)
+        subprocess.Popen([*command, str(rank), str(SIZE), "60"], stdout=subprocess.PIPE, text=True) for rank in (1, 2)
     ]
     try:
         for other in others:
@@ -98,7 +98,7 @@ def test_stopped_processes_are_all_named_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_comes_to_life_again_is_not_named(tmp_path: Path) -> None:
+def test_a_rank_that_responds_after_a_pause_is_not_named(tmp_path: Path) -> None:
     """Suspended for a while: by the time that the watchdog looks closer it writes again."""
     said: list[str] = []
     other = subprocess.Popen(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hpcdd.core.errors import UserError, WriteError
-from hpcdd.runs.lock import PATIENCE, Lock
+from hpcdd.runs.lock import STALE_BEATS, Lock
 
 from ..waiting import LIMIT, wait_until
 
@@ -57,9 +57,9 @@ def test_it_is_there_while_it_is_held_and_gone_then(path: Path) -> None:
         Lock(path).acquire()
     lock.release()
     assert not path.exists()
-    again = Lock(path)
-    assert again.acquire() is None
-    again.release()
+    second = Lock(path)
+    assert second.acquire() is None
+    second.release()
 
 
 def test_a_killed_holder_holds_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_another_hosts_lock_counts_while_its_number_moves(path: Path, elsewhere:
     lock = Lock(path, beat=beat)
     start = time.monotonic()
     assert lock.acquire() is not None  # it stands still
-    assert time.monotonic() - start > PATIENCE * beat
+    assert time.monotonic() - start > STALE_BEATS * beat
     lock.release()
 
 
@@ -116,19 +116,19 @@ def test_the_holder_moves_its_number(path: Path) -> None:
     lock.release()
 
 
-def test_a_holder_that_was_suspended_and_lost_it_is_told(path: Path) -> None:
-    told = threading.Event()
-    lock = Lock(path, beat=0.05, lost=told.set)
+def test_a_holder_that_was_suspended_and_lost_it_is_notified(path: Path) -> None:
+    notified = threading.Event()
+    lock = Lock(path, beat=0.05, lost=notified.set)
     lock.acquire()
     path.unlink()
     left_behind(path)
-    assert told.wait(LIMIT)
+    assert notified.wait(LIMIT)
     content = path.read_text()
     lock.release()
     assert path.read_text() == content  # it is the other one's
 
 
-def test_a_dead_process_that_nobody_has_taken_notice_of_holds_nothing(path: Path) -> None:
+def test_a_dead_process_that_is_not_yet_reaped_holds_nothing(path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     wait_until(lambda: Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z")
     left_behind(path, pid=child.pid)
@@ -159,7 +159,7 @@ def test_of_many_that_come_at_once_one_gets_it(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="can't be written: No such file"):
         Lock(tmp_path / "nowhere" / "lock").acquire()
 

@@ -11,7 +11,7 @@ from hpcdd.runs.phase_timer import PhaseTimer
 from ..waiting import Clock
 
 
-def test_a_phase_that_comes_again_is_added_to(clock: Clock) -> None:
+def test_a_repeated_phase_is_added_to(clock: Clock) -> None:
     timer = PhaseTimer(3.0, 2.0)
     for seconds in (5.0, 7.0):
         with timer.phase("evaluation"):

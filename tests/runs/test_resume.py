@@ -28,9 +28,9 @@ SETTINGS = [
 FACTS = {"dataset": "f", "blocks": 40, "device": "cpu", "replicas": 1, "workers": 4}
 
 
-def resolve(words: Sequence[str]) -> resume.Job:
-    """As ``hpcdd train`` with these words."""
-    return resume.resolve(train.request(words))
+def resolve(arguments: Sequence[str]) -> resume.Job:
+    """As ``hpcdd train`` with these arguments."""
+    return resume.resolve(train.request(arguments))
 
 
 def begun(folder: Path, without: str | None = None, **more: Any) -> RunDirectory:
@@ -59,16 +59,16 @@ def test_a_run_is_resumed_that_began_before_a_setting_existed(setting: str, tmp_
 
 
 def test_a_setting_that_was_added_means_what_was_done_before_it(tmp_path: Path) -> None:
-    """CNNs were trained one after the other on GPUs, too, before `together` was there; its default is another thing."""
-    begun(tmp_path / "run", without="together")
+    """CNNs were trained one after the other on GPUs, too, before `batched` was there; its default is another thing."""
+    begun(tmp_path / "run", without="batched")
     (tmp_path / "c.yaml").write_text("{seed: 5}")
-    words = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
-    assert resolve(words).config.together is False
-    with pytest.raises(UserError, match=r"together was False in \S+run and is 'auto' now; "):
-        resolve([*words, "--together", "auto"])
+    arguments = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
+    assert resolve(arguments).config.batched is False
+    with pytest.raises(UserError, match=r"batched was False in \S+run and is 'auto' now; "):
+        resolve([*arguments, "--batched", "auto"])
     # The next job finds it recorded.
-    RunDirectory(tmp_path / "run").write_record(resume.record_of(resolve(words).config, "1234", **FACTS))
-    assert resolve(words).config.together is False
+    RunDirectory(tmp_path / "run").write_record(resume.record_of(resolve(arguments).config, "1234", **FACTS))
+    assert resolve(arguments).config.batched is False
 
 
 @pytest.mark.parametrize(("by_blocks", "blocks"), [(False, 0), (True, 16)])
@@ -78,9 +78,9 @@ def test_a_run_is_resumed_in_the_order_in_which_it_was_begun(by_blocks: bool, bl
     del record["blocks"]
     (tmp_path / "run").mkdir()
     RunDirectory(tmp_path / "run").write_record(record)
-    found = resolve(["--resume", "--output", str(tmp_path / "run")]).record
-    assert found is not None
-    assert found["blocks"] == blocks
+    resumed = resolve(["--resume", "--output", str(tmp_path / "run")]).record
+    assert resumed is not None
+    assert resumed["blocks"] == blocks
 
 
 def test_a_default_that_has_changed_since_is_named_as_such(tmp_path: Path) -> None:
@@ -112,14 +112,14 @@ def test_the_result_of_a_run_is_another_runs_though_it_knew_fewer_settings(tmp_p
 
 
 def test_a_configuration_file_of_a_run_is_read_though_it_knew_fewer_settings() -> None:
-    text = "".join(line for line in loading.to_yaml(Config(seed=3)).splitlines(keepends=True) if "together" not in line)
-    assert loading.from_yaml(text, "config.yaml") == Config(seed=3, together=False)
+    text = "".join(line for line in loading.to_yaml(Config(seed=3)).splitlines(keepends=True) if "batched" not in line)
+    assert loading.from_yaml(text, "config.yaml") == Config(seed=3, batched=False)
     with pytest.raises(UserError, match=r"model\.h5 holds a configuration of another revision .* magic is unknown"):
         loading.from_yaml(f"{text}\nmagic: 3", "model.h5")
 
 
-def test_the_settings_of_a_model_file_are_told_apart_from_damage(model: Path) -> None:
-    """A name that this revision does not know is no damage."""
+def test_unknown_settings_of_a_model_file_are_distinguished_from_damage(model: Path) -> None:
+    """A name that this revision does not know is not damage."""
     import h5py
 
     with h5py.File(model, "r+") as file:

@@ -26,7 +26,7 @@ def test_runs_are_numbered_by_name() -> None:
     assert make(None, "b").path == Path("runs/b-001")
 
 
-def test_a_free_number_is_taken_again_and_a_file_counts_as_taken() -> None:
+def test_a_free_number_is_reused_and_a_file_counts_as_taken() -> None:
     Path("runs").mkdir()
     Path("runs/a-001").write_text("")
     Path("runs/a-003").mkdir()
@@ -70,7 +70,7 @@ def condition(folder: str) -> str:
     return RunDirectory(Path(folder)).condition()
 
 
-def test_what_is_in_a_folder_is_told() -> None:
+def test_the_condition_of_a_folder() -> None:
     assert condition("a/b") == "empty"
     assert list(Path().iterdir()) == []  # to ask makes nothing
     Path("full").mkdir()
@@ -96,7 +96,7 @@ def test_a_file_is_refused() -> None:
         make(None, "a")
 
 
-def test_one_damaged_record_is_replaced_by_its_copy_and_two_are_told() -> None:
+def test_one_damaged_record_is_replaced_by_its_copy_and_two_are_reported() -> None:
     run = make("run", "a")
     run.write_record({"complete": False, "run": "x"})
     records = sorted(run.checkpoints.glob("run*.json"))
@@ -123,8 +123,34 @@ def test_the_newest_run_of_a_name() -> None:
     assert newest("a") == Path("runs/a-010")
 
 
+def damage(run: RunDirectory) -> None:
+    for record in run.checkpoints.glob("run*.json"):
+        record.write_bytes(b"{")
+
+
+def test_files_and_damaged_older_runs_are_no_obstacle_to_the_newest() -> None:
+    runs = [make(None, "a") for _ in range(3)]
+    for run in runs:
+        run.write_record({"complete": False})
+    damage(runs[0])
+    Path("runs/a-004").write_text("mine")
+    assert newest("a") == runs[2].path
+    runs[2].write_record({"complete": True})
+    damage(runs[1])
+    assert newest("a") == runs[2].path
+
+
+def test_a_damaged_newest_run_is_reported() -> None:
+    make(None, "a").write_record({"complete": False})
+    run = make(None, "a")
+    run.write_record({"complete": False})
+    damage(run)
+    with pytest.raises(UserError, match=r"a-002/checkpoints/run.json is damaged.*--output"):
+        resume.resolve(train.request(["--resume", "--name", "a"]))
+
+
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["--seed", "3", "--output", "runs/quickstart-001"],
         ["--output", "runs/quickstart-001"],
@@ -133,26 +159,26 @@ def test_the_newest_run_of_a_name() -> None:
     ],
     ids=" ".join,
 )
-def test_nothing_is_left_to_do_on_a_complete_run(words: list[str]) -> None:
+def test_nothing_is_left_to_do_on_a_complete_run(arguments: list[str]) -> None:
     config = parse(["--seed", "3"])[0]
     facts = {"dataset": "", "blocks": 16, "device": "cpu", "replicas": 1, "workers": 1}
     record = {**resume.record_of(config, "1234", **facts), "complete": True}
     make("runs/quickstart-001", "quickstart").write_record(record)
-    job = resume.resolve(train.request(words))
+    job = resume.resolve(train.request(arguments))
     assert job.done
     assert job.config.output == "runs/quickstart-001"
 
 
-@pytest.mark.parametrize("words", [["--output", "$HPCDD_TEST/run"], ["c.yaml"]], ids=["command line", "file"])
-def test_the_folder_that_a_variable_names_is_resumed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [["--output", "$HPCDD_TEST/run"], ["c.yaml"]], ids=["command line", "file"])
+def test_the_folder_that_a_variable_names_is_resumed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPCDD_TEST", f"{Path.cwd()}/$ a")
     Path("c.yaml").write_text("output: $HPCDD_TEST/run\n")
     run = make("$ a/run", "a")
     run.write_record(resume.record_of(Config(data=DataSettings(file="/x/$$y.h5")), "id", blocks=16, device="cpu"))
-    job = resume.resolve(train.request([*words, "--resume", "--seed", "0"]))
+    job = resume.resolve(train.request([*arguments, "--resume", "--seed", "0"]))
     assert job.config.output == str(run.path.absolute())
     assert job.record is not None
-    assert job.config.data.file == ("embedded" if words == ["c.yaml"] else "/x/$y.h5")
+    assert job.config.data.file == ("embedded" if arguments == ["c.yaml"] else "/x/$y.h5")
 
 
 def test_a_folder_of_a_variable_that_is_not_set_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The log of each rank: appended to, closed at its end, and what the user hears besides."""
+"""The log of each rank: appended to, closed at its end, and the warnings that are printed besides."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_warning_goes_to_the_user_and_to_the_log(tmp_path: Path, capsys: pytes
     path = tmp_path / "rank-0000.log"
     with rank_log(world(), path) as logger:
         warn(logger, "the disk is full\x1b[2J")
-    heard = capsys.readouterr().err
-    assert heard.startswith("hpcdd: warning: the disk is full")
-    assert "\x1b" not in heard + path.read_text()
+    printed = capsys.readouterr().err
+    assert printed.startswith("hpcdd: warning: the disk is full")
+    assert "\x1b" not in printed + path.read_text()
     assert "the disk is full" in path.read_text()

@@ -54,7 +54,7 @@ PartitionName=urgent Nodes=ALL PriorityTier=2
 
 
 def missing() -> str:
-    """What keeps a Slurm from being started here; empty where nothing does."""
+    """Why Slurm can't be started here; empty if it can."""
     absent = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(name, path=_path()) is None]
     if absent:
         return f"there is no {', '.join(absent)}; `apt-get install slurm-wlm munge` brings them"
@@ -71,10 +71,10 @@ class Cluster:
 
     environment: dict[str, str]
 
-    def call(self, *words: str | Path, cwd: Path | None = None, **variables: str) -> str:
+    def call(self, *command: str | Path, cwd: Path | None = None, **variables: str) -> str:
         """Calls one of Slurm's commands; its output."""
         done = subprocess.run(
-            [str(word) for word in words],
+            [str(argument) for argument in command],
             cwd=cwd,
             env={**self.environment, **variables},
             capture_output=True,
@@ -85,10 +85,10 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def submit(self, cwd: Path, *words: str | Path, **variables: str) -> str:
-        """``sbatch WORDS`` in the folder ``cwd``; the number of the job."""
+    def submit(self, cwd: Path, *arguments: str | Path, **variables: str) -> str:
+        """``sbatch ARGUMENTS`` in the folder ``cwd``; the number of the job."""
         started["slurm"] += 1
-        return self.call("sbatch", "--parsable", *words, cwd=cwd, **variables).strip()
+        return self.call("sbatch", "--parsable", *arguments, cwd=cwd, **variables).strip()
 
     def about(self, job: str) -> dict[str, str]:
         """What Slurm knows of a job: JobState, ExitCode, Restarts, Dependency and so on."""
@@ -153,8 +153,8 @@ def running() -> Iterator[Cluster]:
 
 
 def _idle(environment: dict[str, str]) -> int:
-    words = ["sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+    command = ["sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
     return len(done.stdout.split())
 
 
@@ -164,9 +164,9 @@ def _end_jobs(cluster: Cluster) -> None:
     cluster.wait(lambda: not cluster.call("squeue", "-h"))
 
 
-def _daemon(stack: ExitStack, words: Sequence[str], environment: dict[str, str], log: Path) -> None:
+def _daemon(stack: ExitStack, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
     output = stack.enter_context(log.open("w"))
-    process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def end() -> None:
         process.terminate()
@@ -180,7 +180,7 @@ def _daemon(stack: ExitStack, words: Sequence[str], environment: dict[str, str],
 
 
 def _path() -> str:
-    """Daemons lie where root finds them; a test is not always started with root's PATH."""
+    """PATH with the folders of the daemons, which only root's PATH may contain."""
     return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 

@@ -1,4 +1,4 @@
-"""The two-node Slurm, and what stands for `python -m hpcdd` in its jobs."""
+"""The two-node Slurm, and the stub of `python -m hpcdd` in its jobs."""
 
 from __future__ import annotations
 

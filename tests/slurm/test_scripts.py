@@ -1,4 +1,4 @@
-"""What the scripts in jobs/ give to srun, hpcdd and Slurm, on a real Slurm; a stand-in takes the place of hpcdd."""
+"""What the scripts in jobs/ give to srun, hpcdd and Slurm, on a real Slurm; a stub replaces hpcdd."""
 
 from __future__ import annotations
 
@@ -22,20 +22,18 @@ def lines_of(folder: Path, pattern: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("script", "command", "name"), [("train", "train", "hpcdd"), ("runs", "study", "runs")])
-def test_options_go_to_sbatch_and_words_to_hpcdd(
+def test_options_go_to_sbatch_and_arguments_to_hpcdd(
     cluster: Cluster, tmp_path: Path, script: str, command: str, name: str
 ) -> None:
     options = ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=2")
-    words = ("configs/x.yaml", "--local.epochs", "5", "--coherent.starts", "[]", "--name", "a  b")
-    job = cluster.submit(tmp_path, *options, JOBS / f"{script}.sbatch", *words, HPCDD_VENV=stand_in(tmp_path, SHOW))
+    arguments = ("configs/x.yaml", "--local.epochs", "5", "--coherent.starts", "[]", "--name", "a  b")
+    job = cluster.submit(tmp_path, *options, JOBS / f"{script}.sbatch", *arguments, HPCDD_VENV=stand_in(tmp_path, SHOW))
     assert cluster.exit_code(job) == 0
-    found = lines_of(tmp_path, f"{name}-{job}.out")
-    assert found == [[node, "2", "", command, *words] for node in ("n1", "n1", "n2", "n2")]
+    printed = lines_of(tmp_path, f"{name}-{job}.out")
+    assert printed == [[node, "2", "", command, *arguments] for node in ("n1", "n1", "n2", "n2")]
 
 
-def test_tasks_get_what_the_script_sets_though_nothing_comes_from_where_it_is_submitted(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_tasks_get_what_the_script_sets_without_the_environment_of_sbatch(cluster: Cluster, tmp_path: Path) -> None:
     head, line, rest = (JOBS / "train.sbatch").read_text().partition("\nexport PATH=")
     script = tmp_path / "train.sbatch"
     script.write_text(f"{head}\nHPCDD_VENV={stand_in(tmp_path, SHOW)}{line}{rest}")
@@ -76,8 +74,8 @@ def test_requeues_are_counted_down_and_only_for_code_75(cluster: Cluster, tmp_pa
     for code, folder in folders.items():
         folder.mkdir()
         venv = stand_in(folder, f"{SHOW}; exit {code}")
-        words = ("--ntasks-per-node=1", JOBS / "train_preemptible.sbatch", "x.yaml")
-        jobs[code] = cluster.submit(folder, *words, HPCDD_VENV=venv, HPCDD_REQUEUES="1")
+        arguments = ("--ntasks-per-node=1", JOBS / "train_preemptible.sbatch", "x.yaml")
+        jobs[code] = cluster.submit(folder, *arguments, HPCDD_VENV=venv, HPCDD_REQUEUES="1")
     assert {code: cluster.exit_code(job) for code, job in jobs.items()} == {code: code for code in jobs}
     restarts = {code: int(cluster.about(job)["Restarts"]) for code, job in jobs.items()}
     assert restarts == {0: 0, 1: 0, 2: 0, 3: 0, 75: 1}
@@ -95,19 +93,19 @@ def test_an_array_without_a_number_or_a_line_says_so(cluster: Cluster, tmp_path:
     script, venv = JOBS / "study.sbatch", stand_in(tmp_path, SHOW)
     options = ("--ntasks-per-node=1", "--output=%a.out")
     job = cluster.submit(tmp_path, "--array=1-2", *options, script, "lines.txt", "--seed", "1", HPCDD_VENV=venv)
-    alone = cluster.submit(tmp_path, *options[:1], "--output=alone.out", script, "lines.txt", HPCDD_VENV=venv)
+    no_array = cluster.submit(tmp_path, *options[:1], "--output=no_array.out", script, "lines.txt", HPCDD_VENV=venv)
     none = cluster.submit(tmp_path, "--array=7", *options, script, "nothing.txt", HPCDD_VENV=venv)
     assert [cluster.exit_code(number) for number in (f"{job}_1", f"{job}_2", f"{none}_7")] == [0, 2, 2]
-    assert cluster.exit_code(alone) != 0
+    assert cluster.exit_code(no_array) != 0
     assert lines_of(tmp_path, "1.out") == [
         ["n1", "1", "", "train", "x.yaml", "--name", "a  b", "--output", "out", "--seed", "1"]
     ]
     assert "lines.txt has 1 lines, none for task 2" in (tmp_path / "2.out").read_text()
-    assert "submit with --array=1-N" in (tmp_path / "alone.out").read_text()
+    assert "submit with --array=1-N" in (tmp_path / "no_array.out").read_text()
     assert "no line in 'nothing.txt'" in (tmp_path / "7.out").read_text()
 
 
-def test_scaling_submits_a_chain_that_goes_on_behind_a_failure(cluster: Cluster, tmp_path: Path) -> None:
+def test_scaling_submits_a_chain_that_continues_after_a_failure(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "strong.yaml").touch()
     environment = {**cluster.environment, "HPCDD_VENV": stand_in(tmp_path, f"{SHOW}; [[ $SLURM_NNODES != 2 ]]")}
     command = [JOBS / "scaling.sh", "strong.yaml", "2", "1", "--ntasks-per-node=2", "--hold"]
@@ -119,9 +117,9 @@ def test_scaling_submits_a_chain_that_goes_on_behind_a_failure(cluster: Cluster,
     assert [what for _, _, what in numbers] == ["nodes 2", "nodes 1"]
     assert report[2] == "report of strong.jsonl"
     jobs = [job for job, _, _ in (*numbers, report)]
-    found = [cluster.about(job) for job in jobs]
-    assert [about["NumNodes"].partition("-")[0] for about in found] == ["2", "1", "1"]
-    waits = [about["Dependency"].partition("(unfulfilled)")[0] for about in found]
+    descriptions = [cluster.about(job) for job in jobs]
+    assert [about["NumNodes"].partition("-")[0] for about in descriptions] == ["2", "1", "1"]
+    waits = [about["Dependency"].partition("(unfulfilled)")[0] for about in descriptions]
     assert waits == ["(null)", f"afterany:{jobs[0]}", f"afterany:{jobs[1]}"]
     cluster.call("scontrol", "release", *jobs)
     assert [cluster.exit_code(job) for job in jobs] == [1, 0, 0]
@@ -133,13 +131,13 @@ def test_scaling_submits_a_chain_that_goes_on_behind_a_failure(cluster: Cluster,
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("arguments", "complaint"),
     [([], "name a study"), (["gone.yaml", "1"], "no file 'gone.yaml'"), (["lines.yaml", "x"], "name numbers of nodes")],
 )
-def test_scaling_says_what_it_lacks(tmp_path: Path, words: list[str], complaint: str) -> None:
+def test_scaling_says_what_it_lacks(tmp_path: Path, arguments: list[str], complaint: str) -> None:
     (tmp_path / "lines.yaml").touch()
     done = subprocess.run(
-        [JOBS / "scaling.sh", *words],
+        [JOBS / "scaling.sh", *arguments],
         cwd=tmp_path,
         env=os.environ,
         capture_output=True,

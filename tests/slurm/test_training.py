@@ -23,7 +23,7 @@ QUIET = ("--progress", "off", "--run.report", "false")
 
 @pytest.fixture(scope="module")
 def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A job of a minute, the least that Slurm knows: begun before the others, so that nobody has to wait for it."""
+    """A job of a minute, Slurm's minimum: started before the others, so that no test has to wait for it."""
     folder = tmp_path_factory.mktemp("short")
     script = """
         [[ ! -e stopped ]] || exit 0
@@ -43,8 +43,8 @@ def undisturbed(
 ) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     write_config(folder / "tiny.yaml", tiny)
-    words = ("tiny.yaml", *QUIET, "--output", "run")
-    job = cluster.submit(folder, *ON_BOTH, JOBS / "train.sbatch", *words, HPCDD_VENV=hpcdd(folder))
+    arguments = ("tiny.yaml", *QUIET, "--output", "run")
+    job = cluster.submit(folder, *ON_BOTH, JOBS / "train.sbatch", *arguments, HPCDD_VENV=hpcdd(folder))
     assert cluster.exit_code(job) == 0, (folder / f"hpcdd-{job}.out").read_text()
     return folder
 
@@ -54,7 +54,7 @@ def test_a_training_over_two_nodes(undisturbed: Path) -> None:
     assert "rank 1 of 2" in (undisturbed / "run/logs/rank-0001.log").read_text()
 
 
-def test_jobs_that_are_stopped_requeued_and_preempted_end_as_if_nothing_had_been(
+def test_jobs_that_are_stopped_requeued_and_preempted_end_like_an_undisturbed_one(
     cluster: Cluster, undisturbed: Path, tiny: Path, tmp_path: Path
 ) -> None:
     """Two jobs side by side: the one starts while the other waits in the queue, as requeued jobs do."""
@@ -92,7 +92,7 @@ def test_jobs_that_are_stopped_requeued_and_preempted_end_as_if_nothing_had_been
     urgent = cluster.submit(tmp_path, "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true")
     assert cluster.exit_code(urgent) == 0
     assert cluster.exit_code(jobs["other"]) == 0
-    # Slurm forgets a preemption at the requeue: the part that follows is not taken for preempted again.
+    # Slurm forgets a preemption at the requeue, so the part that follows does not count as preempted.
     assert cluster.about(jobs["other"]).get("PreemptTime", "None") == "None"
 
     one, other = ((folders[name] / f"hpcdd-{jobs[name]}.out").read_text() for name in folders)
@@ -107,7 +107,7 @@ def test_jobs_that_are_stopped_requeued_and_preempted_end_as_if_nothing_had_been
         check_same(folder / f"runs/hpcdd-{jobs[name]}", undisturbed / "run")
 
 
-def test_ranks_meet_whatever_lies_in_memory(cluster: Cluster, tmp_path: Path) -> None:
+def test_ranks_connect_with_any_content_of_unused_memory(cluster: Cluster, tmp_path: Path) -> None:
     """MALLOC_PERTURB_ fills memory that is not in use, which MPICH's UCX sends along with its address."""
     program = tmp_path / "meet.py"
     program.write_text("from hpcdd.mpi.communicator import world\n\nprint(world().size)\n")
@@ -115,7 +115,7 @@ def test_ranks_meet_whatever_lies_in_memory(cluster: Cluster, tmp_path: Path) ->
     assert output.split() == ["2", "2"]
 
 
-def test_ranks_that_can_not_meet_are_refused_with_the_fix(cluster: Cluster, tiny: Path, tmp_path: Path) -> None:
+def test_ranks_that_can_not_connect_are_refused_with_the_fix(cluster: Cluster, tiny: Path, tmp_path: Path) -> None:
     write_config(tmp_path / "tiny.yaml", tiny)
     job = cluster.submit(
         tmp_path, *ON_BOTH, JOBS / "train.sbatch", "tiny.yaml", HPCDD_VENV=hpcdd(tmp_path), SLURM_MPI_TYPE="none"
@@ -158,8 +158,8 @@ def test_an_array_trains_once_per_line(cluster: Cluster, tiny: Path, tmp_path: P
         "# two ways to cut\ntiny.yaml --decomposition.grid 2,1\ntiny.yaml --decomposition.grid 1,2\n"
     )
     options = ("--array=1-2", "--nodes=1", "--ntasks-per-node=1")
-    words = ("lines.txt", *QUIET, "--local.epochs", "1", "--coherent.starts", "[]")
-    job = cluster.submit(tmp_path, *options, JOBS / "study.sbatch", *words, HPCDD_VENV=hpcdd(tmp_path))
+    arguments = ("lines.txt", *QUIET, "--local.epochs", "1", "--coherent.starts", "[]")
+    job = cluster.submit(tmp_path, *options, JOBS / "study.sbatch", *arguments, HPCDD_VENV=hpcdd(tmp_path))
     for task, grid in ((1, [2, 1]), (2, [1, 2])):
         log = tmp_path / f"study-{job}_{task}.out"
         assert cluster.exit_code(f"{job}_{task}") == 0, log.read_text()

@@ -26,8 +26,8 @@ def test_the_tutorials_job(cluster: Cluster, tmp_path: Path) -> None:
     for _, command in blocks(text, "run")[:2]:
         run(command, tmp_path)
     ((_, command),) = blocks(text, "slurm")
-    program, *words = shlex.split(command)
+    program, *arguments = shlex.split(command)
     assert program == "sbatch"
-    job = cluster.submit(tmp_path, *words, HPCDD_VENV=hpcdd(tmp_path))
+    job = cluster.submit(tmp_path, *arguments, HPCDD_VENV=hpcdd(tmp_path))
     assert cluster.exit_code(job) == 0, (tmp_path / f"hpcdd-{job}.out").read_text()
     assert json.loads((tmp_path / "runs/slurm/results.json").read_text())["ranks"] == 4

@@ -47,8 +47,8 @@ _FIELDS = {
 
 def fields(**more: Any) -> dict[str, Any]:
     """The fields of a line, as JSON has them."""
-    found = {**_FIELDS, **more}
-    return {"places": [["a", "cpu", 1, 1]] * found["ranks"], **found}
+    line_fields = {**_FIELDS, **more}
+    return {"places": [["a", "cpu", 1, 1]] * line_fields["ranks"], **line_fields}
 
 
 def line(**more: Any) -> ScalingLine:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdd.artifacts import study_index
+from hpcdd.artifacts.documents import write_document
 from hpcdd.artifacts.study_index import StudyEntry, StudyIndex, TableOf
 from hpcdd.studies.study_results import FAILED, RUNS
 
@@ -70,17 +71,17 @@ def study(
         labels = {axis: "x".join(map(str, v)) if isinstance(v, list) else str(v) for axis, v in fields.items()}
         name = ",".join(f"{axis.rsplit('.', 1)[-1]}={label}" for axis, label in labels.items()).replace("/", "-")
         entries.append(StudyEntry(id=name, fields=fields, labels=labels))
-        found = measured(labels, int(fields.get("seed", 0)))
-        if isinstance(found, str):
-            write(folder / FAILED / f"{name}.json", {"error": found, "exit_code": 3})
-        elif found is not None:
-            write(folder / RUNS / name / "results.json", results(found, core_seconds=cost(labels)))
+        outcome = measured(labels, int(fields.get("seed", 0)))
+        if isinstance(outcome, str):
+            write(folder / FAILED / f"{name}.json", {"error": outcome, "exit_code": 3})
+        elif outcome is not None:
+            write(folder / RUNS / name / "results.json", results(outcome, core_seconds=cost(labels)))
     folder.mkdir(parents=True, exist_ok=True)
     table = TableOf.model_validate({"columns": columns})
     made = StudyIndex(
         name="made", title=title, matrix=dict(matrix), expect=tuple(expect), table=table, runs=tuple(entries)
     )
-    study_index.write(folder, made)
+    write_document(folder / study_index.NAME, made)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Statements and their tests, against values that were worked out by hand."""
+"""Hypotheses and their tests, against values that were worked out by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hpcdd.core.errors import UserError
-from hpcdd.studies.hypotheses import Hypothesis, Measured, holm, judge
+from hpcdd.studies.hypotheses import Hypothesis, Measured, evaluate_hypotheses, holm
 
 
 def rows(*differences: list[float]) -> list[list[Measured]]:
@@ -20,9 +20,9 @@ def rows(*differences: list[float]) -> list[list[Measured]]:
 
 
 def of(text: str, *differences: list[float]):  # type: ignore[no-untyped-def]
-    """The judgement of one statement."""
-    (found,) = judge([Hypothesis.parse(text)], rows(*differences))
-    return found
+    """The test result of one hypothesis."""
+    (result,) = evaluate_hypotheses([Hypothesis.parse(text)], rows(*differences))
+    return result
 
 
 def one_sided_of_two_degrees(t: float) -> float:
@@ -33,7 +33,7 @@ def one_sided_of_two_degrees(t: float) -> float:
 def test_the_paired_test_is_that_of_the_textbook() -> None:
     (row,) = of("dnn > average", [0.01, 0.02, 0.03]).rows
     assert row.mean == pytest.approx(0.02)
-    assert row.deviation == pytest.approx(0.01)
+    assert row.std == pytest.approx(0.01)
     t = 0.02 / (0.01 / math.sqrt(3))
     assert row.t == pytest.approx(t)
     assert row.p == pytest.approx(one_sided_of_two_degrees(t))
@@ -61,15 +61,15 @@ def test_the_paired_test_is_that_of_the_textbook() -> None:
     ],
 )
 def test_verdicts(text: str, differences: list[float], verdict: str) -> None:
-    found = of(text, differences)
-    assert found.rows[0].verdict == verdict
-    assert found.pooled.verdict == verdict
+    result = of(text, differences)
+    assert result.rows[0].verdict == verdict
+    assert result.pooled.verdict == verdict
 
 
-def test_there_is_no_test_without_an_estimate_of_the_deviation() -> None:
+def test_there_is_no_test_without_an_estimate_of_the_standard_deviation() -> None:
     single, equal, nothing = of("dnn > average", [0.02], [0.1, 0.1, 0.1], []).rows
     assert [c.p for c in (single, equal, nothing)] == [None, None, None]
-    assert (single.deviation, equal.deviation) == (None, pytest.approx(0))
+    assert (single.std, equal.std) == (None, pytest.approx(0))
     assert (nothing.mean, nothing.n) == (None, 0)
 
 
@@ -78,20 +78,20 @@ def test_pooled_is_over_all_pairs_and_rows_may_differ() -> None:
     # Squared distances from the means of the rows: 2 times 0.01^2, 0, 2 times 0.01^2; two degrees of freedom.
     assert (whole.n, whole.freedom) == (5, 2)
     assert whole.mean == pytest.approx(0.098)
-    assert whole.deviation == pytest.approx(math.sqrt(4e-4 / 2))
-    assert whole.p == pytest.approx(one_sided_of_two_degrees(0.098 / (whole.deviation / math.sqrt(5))))
+    assert whole.std == pytest.approx(math.sqrt(4e-4 / 2))
+    assert whole.p == pytest.approx(one_sided_of_two_degrees(0.098 / (whole.std / math.sqrt(5))))
     assert whole.verdict == "as expected"
     assert of("dnn > average", [0.01], [0.02], [0.03]).pooled.p is None  # no row has two seeds
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=9))
 def test_in_one_row_it_is_scipys(differences: list[float]) -> None:
-    found = of("dnn >= average", differences)
-    row = found.rows[0]
-    assume(row.p is not None and row.deviation is not None and row.deviation > 1e-6)
+    result = of("dnn >= average", differences)
+    row = result.rows[0]
+    assume(row.p is not None and row.std is not None and row.std > 1e-6)
     expected = stats.ttest_rel([0.5 + d for d in differences], [0.5] * len(differences), alternative="less")
     assert row.p == pytest.approx(expected.pvalue, abs=1e-6)
-    assert found.pooled.p == row.p
+    assert result.pooled.p == row.p
 
 
 def test_what_runs_have_in_common_counts_once_when_pooled() -> None:
@@ -100,7 +100,7 @@ def test_what_runs_have_in_common_counts_once_when_pooled() -> None:
         [Measured({"average": 0.6, "majority": 0.5 + s, "dnn": 0.7 + f + s}, origin=s) for s in (0.01, 0.02)]
         for f in (0, 0.1)
     ]
-    rules, dnn = judge([Hypothesis.parse("average > majority"), Hypothesis.parse("dnn > average")], twice)
+    rules, dnn = evaluate_hypotheses([Hypothesis.parse("average > majority"), Hypothesis.parse("dnn > average")], twice)
     assert (rules.pooled.n, dnn.pooled.n) == (2, 4)
     assert [c.n for c in rules.rows] == [2, 2]
 
@@ -111,7 +111,7 @@ def test_a_test_that_rows_have_in_common_counts_once_in_holms_family() -> None:
         [Measured({"average": 0.6 + s, "majority": 0.5, "dnn": 0.7 + f * s}, origin=s) for s in (0.01, 0.02, 0.04)]
         for f in (2, 3)
     ]
-    rules, dnn = judge([Hypothesis.parse("average > majority"), Hypothesis.parse("dnn > average")], runs)
+    rules, dnn = evaluate_hypotheses([Hypothesis.parse("average > majority"), Hypothesis.parse("dnn > average")], runs)
     distinct = [rules.rows[0].p, dnn.rows[0].p, dnn.rows[1].p]
     assert rules.rows[1].p == distinct[0]
     expected = holm([p for p in distinct if p is not None])
@@ -121,12 +121,12 @@ def test_a_test_that_rows_have_in_common_counts_once_in_holms_family() -> None:
 
 def test_rows_of_other_local_cnns_have_tests_of_their_own() -> None:
     """Of equal accuracies, though."""
-    (found,) = judge([Hypothesis.parse("dnn > average")], rows([0.01, 0.02, 0.04], [0.01, 0.02, 0.04]))
-    assert [c.corrected for c in found.rows] == [2 * c.p for c in found.rows if c.p is not None]
+    (result,) = evaluate_hypotheses([Hypothesis.parse("dnn > average")], rows([0.01, 0.02, 0.04], [0.01, 0.02, 0.04]))
+    assert [c.corrected for c in result.rows] == [2 * c.p for c in result.rows if c.p is not None]
 
 
-def test_a_statement_and_its_reverse_are_one_test() -> None:
-    above, below = judge(
+def test_a_hypothesis_and_its_reverse_are_one_test() -> None:
+    above, below = evaluate_hypotheses(
         [Hypothesis.parse("dnn > average"), Hypothesis.parse("average >= dnn")], rows([0.01, 0.02, 0.04])
     )
     assert above.rows[0].p == pytest.approx(below.rows[0].p)
@@ -143,10 +143,10 @@ def test_holms_method_is_the_closed_test_of_bonferronis(p: list[float]) -> None:
 
 
 def test_a_run_that_lacks_a_strategy_makes_no_pair() -> None:
-    (found,) = judge(
+    (result,) = evaluate_hypotheses(
         [Hypothesis.parse("dnn > average")], [[Measured({"dnn": 0.6}), Measured({"dnn": 0.7, "average": 0.5})]]
     )
-    assert found.rows[0].differences == (0.2,)
+    assert result.rows[0].differences == (0.2,)
 
 
 def test_holm_by_hand() -> None:
@@ -157,9 +157,9 @@ def test_holm_by_hand() -> None:
 
 
 def test_families_of_corrections() -> None:
-    """Rows are corrected over rows and statements, pooled tests over statements."""
-    statements = [Hypothesis.parse("dnn > average"), Hypothesis.parse("dnn >= average")]
-    first, second = judge(statements, rows([0.01, 0.02, 0.03], [0.01, 0.02, 0.04]))
+    """Rows are corrected over rows and hypotheses, pooled tests over hypotheses."""
+    hypotheses = [Hypothesis.parse("dnn > average"), Hypothesis.parse("dnn >= average")]
+    first, second = evaluate_hypotheses(hypotheses, rows([0.01, 0.02, 0.03], [0.01, 0.02, 0.04]))
     p = [c.p for c in (*first.rows, *second.rows)]
     assert [c.corrected for c in (*first.rows, *second.rows)] == holm([x for x in p if x is not None])
     assert [first.pooled.corrected, second.pooled.corrected] == holm([first.pooled.p, second.pooled.p])
@@ -169,9 +169,9 @@ def test_families_of_corrections() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dnn", "is not a statement"),
-        ("dnn < average", "is not a statement"),
-        ("dnn > average > majority", "is not a statement"),
+        ("dnn", "is not a hypothesis"),
+        ("dnn < average", "is not a hypothesis"),
+        ("dnn > average > majority", "is not a hypothesis"),
         ("dnm > average", "dnm is not a strategy"),
         ("dnn > dnn", "with itself"),
     ],
@@ -181,5 +181,5 @@ def test_mistakes(text: str, message: str) -> None:
         Hypothesis.parse(text)
 
 
-def test_a_statement_is_read_as_it_is_written() -> None:
+def test_a_hypothesis_is_read_as_it_is_written() -> None:
     assert str(Hypothesis.parse(" coherent_transfer>=dnn ")) == "coherent_transfer >= dnn"

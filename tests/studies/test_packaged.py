@@ -1,4 +1,4 @@
-"""The packaged studies: every run's configuration is valid, and can be posed on data of the shape that it is for."""
+"""The packaged studies: every run's configuration is valid, and its problem can be built on data of its shape."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_every_run_is_valid_and_can_show_what_is_expected(path: Path) -> None:
     for wanted in orders(path):
         columns = set(wanted.description.table.columns or ())
         assert wanted.description.expect
-        for statement in map(Hypothesis.parse, wanted.description.expect):
-            assert {statement.left, statement.right} <= columns, "what is compared stands in the table"
+        for hypothesis in map(Hypothesis.parse, wanted.description.expect):
+            assert {hypothesis.left, hypothesis.right} <= columns, "what is compared stands in the table"
         for run in wanted.runs:
             assert run.config.baseline.enabled == ("global" in columns)
             for start in ("transfer", "scratch"):
@@ -73,7 +73,7 @@ def test_as_published_and_quick(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_head_tells_how_to_launch_it(path: Path) -> None:
+def test_the_head_has_the_launch_lines(path: Path) -> None:
     text = path.read_text()
     head = [line for line in text[: text.index("title:")].splitlines() if "hpcdd study" in line]
     assert len(head) >= 1 + (path.stem != "quick")
@@ -81,7 +81,7 @@ def test_the_head_tells_how_to_launch_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_problems_can_be_posed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_can_be_built(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes fit into the images, and local CNNs can be as small as they have to be."""
     monkeypatch.chdir(tmp_path)
     for wanted in orders(path, "--data.subset", "null"):  # of the few images that are made here
@@ -92,9 +92,9 @@ def test_problems_can_be_posed(path: Path, tmp_path: Path, monkeypatch: pytest.M
             images[classes:] = 1
             some = Split.from_array(images, np.arange(2 * classes) % classes)
             write_dataset(Path(name), {"train": some, "test": some}, name=name, class_names=[*map(str, range(classes))])
-        found = [entry for entry, _ in plan_runs(wanted.runs, wanted.ranks, None)]
-        assert {entry.subdomains for entry in found} == {
-            int(np.prod(entry.run.config.decomposition.grid or ())) for entry in found
+        entries = [entry for entry, _ in plan_runs(wanted.runs, wanted.ranks, None)]
+        assert {entry.subdomains for entry in entries} == {
+            int(np.prod(entry.run.config.decomposition.grid or ())) for entry in entries
         }
         if wanted.ranks is None:
-            assert all(entry.ranks == entry.subdomains for entry in found)
+            assert all(entry.ranks == entry.subdomains for entry in entries)

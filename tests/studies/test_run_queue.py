@@ -52,12 +52,12 @@ def test_every_run_is_taken_once(tmp_path: Path) -> None:
     entries = [entry(name) for name in "abc"]
     directory = StudyDirectory(tmp_path)
     one, other = (Queue(directory, "job", entries, entries) for _ in range(2))
-    found = [one.take(), other.take(), one.take(), other.take(), one.take()]
-    assert [taken.entry.run.id if taken else None for taken in found] == ["a", "b", "c", None, None]
+    claims = [one.take(), other.take(), one.take(), other.take(), one.take()]
+    assert [claim.entry.run.id if claim else None for claim in claims] == ["a", "b", "c", None, None]
     assert not one.left
-    again = Queue(directory, "another job", entries, entries).take()
-    assert again is not None
-    assert again.entry.run.id == "a"
+    other_job = Queue(directory, "another job", entries, entries).take()
+    assert other_job is not None
+    assert other_job.entry.run.id == "a"
 
 
 def test_who_needs_a_result_that_is_being_trained_does_something_else(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_who_needs_a_result_that_is_being_trained_does_something_else(tmp_path: 
     assert not other.left
 
 
-def test_claims_are_taken_away_at_the_end(tmp_path: Path) -> None:
+def test_claims_are_removed_at_the_end(tmp_path: Path) -> None:
     directory = StudyDirectory(tmp_path)
     for job in ("a", "b"):
         Queue(directory, job, [], [])
@@ -124,7 +124,7 @@ def changed(field: str, value: object) -> dict[str, Any]:
         ("data.subset", 100, ("local", "global")),
         ("data.file", "elsewhere.h5", ()),
         ("data.storage", "memory", ()),
-        ("augmentation.shift", 1, ("local", "global")),
+        ("augmentation.translate", 1, ("local", "global")),
         ("model.width", 8, ("local", "global")),
         ("model.local_width", 8, ("local",)),
         ("decomposition.overlap", 1, ("local",)),
@@ -135,21 +135,21 @@ def changed(field: str, value: object) -> dict[str, Any]:
         ("replicas", 2, ("local",)),
         ("workers", 2, ("global",)),
         ("shared_batches", "fast", ("global",)),  # four workers share its batches; a local CNN has one rank
-        ("together", True, ("local",)),
-        ("together", False, ()),  # on a CPU, as auto has it
+        ("batched", True, ("local",)),
+        ("batched", False, ()),  # on a CPU, as auto has it
         ("reduction", "fast", ()),
         ("name", "other", ()),
     ],
 )
-def test_a_result_is_what_decides_it(field: str, value: object, phases: tuple[str, ...]) -> None:
+def test_the_identity_of_a_result_is_what_it_depends_on(field: str, value: object, phases: tuple[str, ...]) -> None:
     other = changed(field, value)
-    found = [phase for phase in ("local", "global") if identity(phase, other) != identity(phase, RECORD)]
-    assert found == list(phases)
+    changed_phases = [phase for phase in ("local", "global") if identity(phase, other) != identity(phase, RECORD)]
+    assert changed_phases == list(phases)
 
 
-@pytest.mark.parametrize(("together", "device"), [(True, "cpu"), ("auto", "cuda")])
-def test_of_cnns_that_are_trained_together_it_counts_which_ones(together: object, device: str) -> None:
-    first = {**changed("together", together), "device": device}
+@pytest.mark.parametrize(("setting", "device"), [(True, "cpu"), ("auto", "cuda")])
+def test_of_cnns_that_are_trained_together_it_counts_which_ones(setting: object, device: str) -> None:
+    first = {**changed("batched", setting), "device": device}
     assert identity("local", {**first, "workers": 2}) != identity("local", first)
     assert identity("global", {**first, "device": "cpu"}) == identity("global", {**RECORD, "device": "cpu"})
 
@@ -159,6 +159,6 @@ def test_only_what_several_runs_need_is_shared() -> None:
         return StudyRun(Combination(name, {}, {}), Config.model_validate({"data": {"subset": 100}, **changes}))
 
     runs = [run("a"), run("b", coherent={"epochs": 1}), run("c", seed=1), run("d", baseline={"enabled": True})]
-    found = {entry.run.id: (entry.ranks, dict(entry.results)) for entry, _ in plan_runs(runs, None, 3)}
-    (local,) = {results["local"] for name, (_, results) in found.items() if name != "c"}
-    assert found == {"a": (3, {"local": local}), "b": (3, {"local": local}), "c": (3, {}), "d": (3, {"local": local})}
+    planned = {entry.run.id: (entry.ranks, dict(entry.results)) for entry, _ in plan_runs(runs, None, 3)}
+    (local,) = {results["local"] for name, (_, results) in planned.items() if name != "c"}
+    assert planned == {"a": (3, {"local": local}), "b": (3, {"local": local}), "c": (3, {}), "d": (3, {"local": local})}

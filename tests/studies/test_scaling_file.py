@@ -44,7 +44,7 @@ def test_the_packaged_studies_are_valid(name: str) -> None:
     assert scale.request([str(CONFIGS / f"{name}.yaml")]).study.kind == name.removeprefix("scaling_")
 
 
-def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_with_its_place(tmp_path: Path) -> None:
     text = "kind: stronger\nrepeat: 3\nsteps: 0\nphases: [local, local]\nconfig:\n  local:\n    epoch: 3\n  sed: 1\n"
     study = write(tmp_path / "s.yaml", text)
     with pytest.raises(UserError) as caught:

@@ -15,7 +15,7 @@ from hpcdd.studies import dry_run
 from hpcdd.studies.study_directory import StudyDirectory, index_of
 from hpcdd.studies.study_request import StudyRequest
 
-from ..plan.machines import machine
+from ..plan.machines import machine, step
 
 TEXT = """
 title: A trial
@@ -49,22 +49,22 @@ def study(tmp_path: Path) -> str:
     return str(path)
 
 
-def ordered(*words: str) -> StudyRequest:
-    return command.request(words)
+def ordered(*arguments: str) -> StudyRequest:
+    return command.request(arguments)
 
 
 def test_a_study(study: str) -> None:
-    found = ordered(study, "--local.epochs", "3", "--only", "*grid=2x2*seed=1")
-    assert (found.name, found.output, found.ranks, found.retry) == ("a-trial", Path("studies/a-trial"), None, False)
-    assert len(found.runs) == 8
-    assert [run.id for run in found.chosen] == [
+    order = ordered(study, "--local.epochs", "3", "--only", "*grid=2x2*seed=1")
+    assert (order.name, order.output, order.ranks, order.retry) == ("a-trial", Path("studies/a-trial"), None, False)
+    assert len(order.runs) == 8
+    assert [run.id for run in order.chosen] == [
         "grid=2x2,dropout_scale=1.0,seed=1",
         "grid=2x2,dropout_scale=0.5,seed=1",
     ]
-    config = found.chosen[1].config
+    config = order.chosen[1].config
     assert (config.name, config.seed, config.local.epochs, config.coherent.dropout_scale) == ("a-trial", 1, 3, 0.5)
     assert config.model.width == 8
-    content = index_of(found)
+    content = index_of(order)
     assert (content.title, content.variant, content.expect) == ("A trial", None, ("dnn > average",))
     assert content.config["local"] == {"epochs": 3}
     assert content.axes == ["decomposition.grid", "coherent.dropout_scale"]
@@ -72,29 +72,29 @@ def test_a_study(study: str) -> None:
 
 
 def test_a_variant_changes_what_it_names(study: str) -> None:
-    found = ordered(study, "--variant", "quick", "--output", "x", "--retry")
-    assert (found.output, found.ranks, found.retry, found.variant) == (Path("x"), 2, True, "quick")
+    order = ordered(study, "--variant", "quick", "--output", "x", "--retry")
+    assert (order.output, order.ranks, order.retry, order.variant) == (Path("x"), 2, True, "quick")
     assert ordered(study, "--variant", "quick", "--ranks", "3").ranks == 3
-    assert [run.id for run in found.runs] == [
+    assert [run.id for run in order.runs] == [
         f"grid={grid},features={features},seed=3" for grid in ("2x2", "1x2") for features in ("logits", "probabilities")
     ]
-    assert (found.runs[0].config.local.epochs, found.runs[0].config.local.batch_size) == (2, 64)
-    content = index_of(found)
+    assert (order.runs[0].config.local.epochs, order.runs[0].config.local.batch_size) == (2, 64)
+    content = index_of(order)
     assert (content.title, content.expect) == ("A short trial", ("dnn > average",))
     assert content.table.columns == ("average", "dnn")
 
 
 def test_paths_of_the_command_line_are_resolved(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPCDD_TEST", str(Path(study).parent))
-    words = ["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"]
-    found, options = command.request(words), parse("study", command.declare, words).given
-    assert (found.output, options.machine) == (Path(study).parent / "o", Path.home() / "m")
-    for words in (["$HPCDD_NONE.yaml"], [study, "--output", "$HPCDD_NONE"]):
+    arguments = ["$HPCDD_TEST/a trial.yaml", "--output", "$HPCDD_TEST/o", "--dry-run", "--machine", "~/m"]
+    order, options = command.request(arguments), parse("study", command.declare, arguments).given
+    assert (order.output, options.machine) == (Path(study).parent / "o", Path.home() / "m")
+    for arguments in (["$HPCDD_NONE.yaml"], [study, "--output", "$HPCDD_NONE"]):
         with pytest.raises(UserError, match="'HPCDD_NONE' is not set"):
-            command.request(words)
+            command.request(arguments)
 
 
-def test_every_mistake_is_told_once_with_its_runs(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_once_with_its_runs(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("config:\n  local: {epoch: 1}\nmatrix:\n  seed: [0, -1]\n  local.batch_size: [8, 1]\n")
     with pytest.raises(UserError) as caught:
@@ -124,7 +124,7 @@ def test_a_dry_run_counts_what_is_shared_once(study: str) -> None:
     assert f"{46 + 30 + 38 + 30} training steps in total" in out.getvalue()
 
 
-def test_a_dry_run_tells_hours_with_a_machine(study: str, tmp_path: Path) -> None:
+def test_a_dry_run_gives_hours_with_a_machine(study: str, tmp_path: Path) -> None:
     path, out = tmp_path / "machine.json", io.StringIO()
     path.write_text(machine().model_dump_json())
     dry_run.run(ordered(study, "--data.subset", "256", "--only", "*1x2*seed=0"), path, out)
@@ -137,11 +137,58 @@ def test_a_dry_run_tells_hours_with_a_machine(study: str, tmp_path: Path) -> Non
     assert float(last[1]) == pytest.approx(2 * (first + second) / 3600, abs=0.006)
 
 
-def test_runs_of_another_study_are_not_gone_on_with(study: str, tmp_path: Path) -> None:
+def test_a_dry_run_plans_bf16_where_the_machine_has_it(study: str, tmp_path: Path) -> None:
+    steps = [step(1e-3, kind="cnn", precision="bf16"), *(step(1e-3, kind=kind) for kind in ("evaluation", "dnn"))]
+    path, asked = tmp_path / "machine.json", ["--data.subset", "256", "--coherent.starts", "[]", "--only", "*1x2*1.0*0"]
+    path.write_text(machine(steps=steps).model_dump_json())
+    out = io.StringIO()
+    dry_run.run(ordered(study, "--local.precision", "auto", *asked), path, out)
+    assert "hours" in out.getvalue()
+    with pytest.raises(UserError, match="fp32"):
+        dry_run.run(ordered(study, *asked), path, io.StringIO())
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("{expect: [dnn foo average]}", r":11: variants\.wrong\.expect: 'dnn foo average'"),
+        ("{matrix: {seed: null}}", r":11: variants\.wrong\.matrix"),
+    ],
+)
+def test_what_a_variant_makes_wrong_is_reported_with_its_line(variant: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"""
+title: A study
+config:
+  model: {{name: vgg1}}
+matrix:
+  seed: [0, 1]
+expect: [dnn > average]
+variants:
+  right:
+    ranks: 2
+  wrong: {variant}
+""")
+    assert ordered(str(path), "--variant", "right").ranks == 2
+    with pytest.raises(UserError, match=message):
+        ordered(str(path), "--variant", "wrong")
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[1]", "{"])
+def test_a_damaged_record_of_a_failure_is_reported(study: str, tmp_path: Path, content: str) -> None:
+    directory = StudyDirectory(tmp_path)
+    directory.fail("a", "a reason", 3)
+    (tmp_path / "failed/a.json").write_text(content)
+    failure = directory.failure("a")
+    assert failure is not None
+    assert "failed/a.json is damaged" in failure["error"]
+
+
+def test_runs_of_another_study_are_not_resumed(study: str, tmp_path: Path) -> None:
     first = ordered(study, "--output", str(tmp_path / "out"))
     directory = StudyDirectory(first.output)
     directory.begin(first)
-    directory.begin(first)  # it goes on
+    directory.begin(first)  # it is resumed
     assert {directory.condition(run) for run in first.runs} == {"not begun"}
     run = first.runs[0]
     directory.fail(run.id, "a reason", 3)
@@ -174,5 +221,5 @@ def test_a_dry_run_runs_no_code_of_the_study(study: str, tmp_path: Path, monkeyp
         dry_run.run(of_study, None)
     assert not Path("ran").exists()
     with pytest.raises(UserError, match="no 'make'"):
-        dry_run.run(of_study, None, own="foreign_of_a_study:make")
+        dry_run.run(of_study, None, user_factory="foreign_of_a_study:make")
     assert Path("ran").exists()

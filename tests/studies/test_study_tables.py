@@ -25,17 +25,17 @@ def table(folder: Path, measured: Any = plain, **more: Any) -> StudyTable:
     return tabulate(study_results.read(made.study(folder, measured, **more)))
 
 
-def test_mean_and_deviation_over_the_seeds(tmp_path: Path) -> None:
-    found = table(tmp_path)
-    assert (found.axes, found.columns, found.seeds) == (
+def test_mean_and_standard_deviation_over_the_seeds(tmp_path: Path) -> None:
+    study_table = table(tmp_path)
+    assert (study_table.axes, study_table.columns, study_table.seeds) == (
         ["decomposition.grid"],
         ["local", "average", "majority", "dnn"],
         [0, 1, 2],
     )
-    assert [row.name for row in found.rows] == ["2x2", "4x4"]
-    first, second = found.rows
+    assert [row.name for row in study_table.rows] == ["2x2", "4x4"]
+    first, second = study_table.rows
     assert first.accuracy["average"].mean == pytest.approx(0.61)
-    assert first.accuracy["average"].deviation == pytest.approx(0.01)  # of 0.60, 0.61, 0.62
+    assert first.accuracy["average"].std == pytest.approx(0.01)  # of 0.60, 0.61, 0.62
     assert first.accuracy["local"].mean == pytest.approx(0.51)
     assert first.local_range == pytest.approx((0.4, 0.62))
     assert second.accuracy["dnn"].mean == pytest.approx(0.611)
@@ -77,30 +77,30 @@ def test_runs_that_failed_or_are_missing_stay_in_their_rows(tmp_path: Path) -> N
 
     folder = made.study(tmp_path, some)
     (folder / "runs" / "grid=2x2,seed=2" / "logs").mkdir(parents=True)
-    found = tabulate(study_results.read(folder))
-    assert [run.condition for run in found.rows[0].runs] == ["complete", "failed", "unfinished"]
-    assert found.rows[0].runs[1].error == "the loss is NaN"
-    assert (found.rows[0].accuracy["dnn"].n, found.rows[0].accuracy["dnn"].deviation) == (1, None)
-    assert [row.p is None for row in found.judgements[0].rows] == [True, False]
-    assert len(found.outcome.missing) == 2
+    study_table = tabulate(study_results.read(folder))
+    assert [run.condition for run in study_table.rows[0].runs] == ["complete", "failed", "unfinished"]
+    assert study_table.rows[0].runs[1].error == "the loss is NaN"
+    assert (study_table.rows[0].accuracy["dnn"].n, study_table.rows[0].accuracy["dnn"].std) == (1, None)
+    assert [row.p is None for row in study_table.test_results[0].rows] == [True, False]
+    assert len(study_table.outcome.missing) == 2
 
 
 def test_a_row_without_any_run(tmp_path: Path) -> None:
-    found = table(tmp_path, lambda labels, s: None if labels["decomposition.grid"] == "4x4" else plain(labels, s))
-    assert found.rows[1].complete == 0
-    assert found.rows[1].accuracy["dnn"].mean is None
-    assert found.judgements[0].rows[1].verdict == "not measured"
+    study_table = table(tmp_path, lambda labels, s: None if labels["decomposition.grid"] == "4x4" else plain(labels, s))
+    assert study_table.rows[1].complete == 0
+    assert study_table.rows[1].accuracy["dnn"].mean is None
+    assert study_table.test_results[0].rows[1].verdict == "not measured"
 
 
 def test_a_study_of_seeds_alone_has_one_row(tmp_path: Path) -> None:
-    found = table(tmp_path, matrix={"seed": [3, 4]}, columns=["dnn", "coherent_scratch"])
-    assert [row.name for row in found.rows] == [""]
-    assert (found.seeds, found.columns) == ([3, 4], ["dnn", "coherent_scratch"])
-    assert found.rows[0].accuracy["coherent_scratch"].n == 0
+    study_table = table(tmp_path, matrix={"seed": [3, 4]}, columns=["dnn", "coherent_scratch"])
+    assert [row.name for row in study_table.rows] == [""]
+    assert (study_table.seeds, study_table.columns) == ([3, 4], ["dnn", "coherent_scratch"])
+    assert study_table.rows[0].accuracy["coherent_scratch"].n == 0
 
 
-def test_statements_are_judged(tmp_path: Path) -> None:
-    above, equal = table(tmp_path, expect=["dnn > majority", "majority >= average"]).judgements
+def test_hypotheses_are_tested(tmp_path: Path) -> None:
+    above, equal = table(tmp_path, expect=["dnn > majority", "majority >= average"]).test_results
     assert above.pooled.mean == pytest.approx(0.111)
     assert above.pooled.verdict == "as expected"
     assert (equal.pooled.n, equal.pooled.mean, equal.pooled.p) == (6, -0.01, None)  # all differences are equal

@@ -19,10 +19,10 @@ from hpcdd.studies.weak_scaling import RepeatedReader, factors, grow
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 12, 64, 97, 1000])
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (1, 2, 2)])
 def test_factors_multiply_to_the_ranks_and_keep_images_compact(ranks: int, grid: tuple[int, ...]) -> None:
-    found = factors(ranks, grid)
-    assert math.prod(found) == ranks
+    growth = factors(ranks, grid)
+    assert math.prod(growth) == ranks
     if ranks in (64, 1000):
-        extents = [g * f for g, f in zip(grid, found, strict=True)]
+        extents = [g * f for g, f in zip(grid, growth, strict=True)]
         assert max(extents) <= 6 * min(extents)
 
 
@@ -54,10 +54,10 @@ def test_a_repeated_image_has_the_pixels_of_the_image(tiny: Path) -> None:
 
 
 def test_what_can_not_be_repeated_is_refused(tiny: Path) -> None:
-    for decomposition, words in (
+    for decomposition, message in (
         ({"coarse": True}, "coarse is true"),
         ({"boxes": [[[0, 0], [6, 6]]]}, "boxes are set"),
     ):
         config = settings(tiny, **decomposition)
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             grow(config, build_problem(config), 2)

@@ -21,7 +21,7 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.data.sample_loading import Where
 from hpcdd.decomposition.rank_layout import RankPlacement
 from hpcdd.mpi.traffic import Ledger
-from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_together
+from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_batched
 from hpcdd.training import cuda_graphs
 from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, NullCheckpointManager, TrainingCosts
 from hpcdd.training.status import Hooks, Status
@@ -40,10 +40,10 @@ class Run:
         tiny: Path,
         folder: Path | None = None,
         *,
-        together: bool = True,
+        batched: bool = True,
         step: Callable[[], None] = lambda: None,
         subdomains: tuple[int, ...] = ALL,
-        journal: CheckpointStats | None = None,
+        stats: CheckpointStats | None = None,
         every: str = "1000 epochs",
         more: Mapping[str, Any] | None = None,
         **local: Any,
@@ -53,14 +53,14 @@ class Run:
             "data": {"file": str(tiny), "validation_fraction": 0.2},
             "model": {"name": "vgg1", "width": 8},
             "local": settings,
-            "together": together,
+            "batched": batched,
             **(more or {}),
         }
         config = Config.model_validate(content)
-        problem, place = build_problem(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
+        problem, placement = build_problem(config), RankPlacement(0, "here", "cpu", "cpu", 1, subdomains)
         where: Where = "stream" if config.data.storage == "stream" else "device"
         samples = problem.read(BoxReader(problem.info.path), subdomains, "cpu", where)
-        self.journal = journal or CheckpointStats(print)
+        self.stats = stats or CheckpointStats(print)
         self.statuses: dict[int, list[Status]] = {}
         self.order: list[tuple[int, int]] = []
 
@@ -71,7 +71,7 @@ class Run:
                 folder / str(subdomain),
                 "a run",
                 CheckpointSettings(every=every),
-                self.journal,
+                self.stats,
                 phase="local",
                 ledger=Ledger(0),
                 comm=None,
@@ -84,13 +84,15 @@ class Run:
             self.statuses.setdefault(status.subdomain, []).append(status)
             self.order.append((status.subdomain, status.epoch))
 
-        def history(found: object) -> None:
-            for status in found:  # type: ignore[attr-defined]
+        def history(statuses: object) -> None:
+            for status in statuses:  # type: ignore[attr-defined]
                 self.statuses.setdefault(status.subdomain, []).append(status)
 
         hooks = Hooks(step=step, epoch=take, history=history)
         self.results: dict[int, LocalResult] = {}
-        self.results = train_local_cnns(config, place, samples, 3, problem.widths.local_width, hooks, managers=manager)
+        self.results = train_local_cnns(
+            config, placement, samples, 3, problem.widths.local_width, hooks, managers=manager
+        )
 
     def close_to(self, other: Run) -> None:
         assert list(self.results) == list(other.results)
@@ -120,7 +122,7 @@ class Run:
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "learning_rate": 1e-2, "schedule": "cosine"}])
 def test_each_cnn_becomes_what_it_would_alone(tiny: Path, settings: dict[str, Any]) -> None:
-    together, alone = Run(tiny, **settings), Run(tiny, together=False, **settings)
+    together, alone = Run(tiny, **settings), Run(tiny, batched=False, **settings)
     together.close_to(alone)
     assert together.order == [(s, epoch) for epoch in (1, 2) for s in ALL]
     assert alone.order == [(s, epoch) for s in ALL for epoch in (1, 2)]
@@ -130,14 +132,14 @@ def test_each_cnn_becomes_what_it_would_alone(tiny: Path, settings: dict[str, An
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bf16")
 def test_in_mixed_precision(tiny: Path) -> None:
     """Closer to mixed precision alone than that is to single precision."""
-    runs = [Run(tiny, precision="bf16"), Run(tiny, precision="bf16", together=False), Run(tiny, together=False)]
+    runs = [Run(tiny, precision="bf16"), Run(tiny, precision="bf16", batched=False), Run(tiny, batched=False)]
     together, alone, single = ([run.statuses[s][-1].loss for s in ALL] for run in runs)
     assert together == pytest.approx(alone, rel=0.02)
     assert alone != single
 
 
 def test_who_trains_with_it_changes_a_cnn_by_rounding_only(tiny: Path) -> None:
-    Run(tiny, subdomains=(1, 3)).close_to(Run(tiny, subdomains=(1, 3), together=False))
+    Run(tiny, subdomains=(1, 3)).close_to(Run(tiny, subdomains=(1, 3), batched=False))
 
 
 @pytest.mark.parametrize("step", [1, 5, 9])
@@ -146,8 +148,8 @@ def test_a_stopped_training_goes_on_in_either_way(
     tiny: Path, tmp_path: Path, step: int, first: bool, then: bool
 ) -> None:
     with pytest.raises(StopRequest):
-        Run(tiny, tmp_path, together=first, step=stop_at(step))
-    on, whole = Run(tiny, tmp_path, together=then), Run(tiny)
+        Run(tiny, tmp_path, batched=first, step=stop_at(step))
+    on, whole = Run(tiny, tmp_path, batched=then), Run(tiny)
     on.close_to(whole)
     if first and then:
         on.same_as(whole)
@@ -174,7 +176,7 @@ def test_cnns_at_different_places_go_on_in_groups(tiny: Path, tmp_path: Path) ->
         with pytest.raises(StopRequest):
             Run(tiny, tmp_path, subdomains=subdomains, step=stop_at(step))
     on = Run(tiny, tmp_path)
-    on.close_to(Run(tiny, together=False))
+    on.close_to(Run(tiny, batched=False))
     assert [s for s, epoch in on.order if epoch == 2] == [3, 0, 1, 2]
 
 
@@ -183,7 +185,7 @@ def test_who_stops_early_at_one_place_leaves_those_at_another_as_they_are(tiny: 
     for subdomains, step in (((0, 1, 2), 3), ((3,), 6)):
         with pytest.raises(StopRequest):
             Run(tiny, tmp_path, subdomains=subdomains, step=stop_at(step), **settings)
-    on, alone = Run(tiny, tmp_path, **settings), Run(tiny, together=False, **settings)
+    on, alone = Run(tiny, tmp_path, **settings), Run(tiny, batched=False, **settings)
     epochs = {s: len(on.statuses[s]) for s in ALL}
     assert len({epochs[s] for s in (0, 1, 2)}) > 1, "nobody leaves the others"
     assert epochs == {s: len(alone.statuses[s]) for s in ALL}
@@ -193,7 +195,7 @@ def test_who_stops_early_at_one_place_leaves_those_at_another_as_they_are(tiny: 
 
 def test_who_stops_early_leaves_and_the_others_go_on(tiny: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"epochs": 8, "early_stopping": 1, "learning_rate": 3e-3}
-    together, alone = Run(tiny, tmp_path, **settings), Run(tiny, together=False, **settings)
+    together, alone = Run(tiny, tmp_path, **settings), Run(tiny, batched=False, **settings)
     ends = {s: statuses[-1].epoch for s, statuses in alone.statuses.items()}
     assert len(set(ends.values())) > 1, "choose settings with which they end at different epochs"
     together.close_to(alone)
@@ -208,9 +210,9 @@ def test_each_has_its_part_of_the_costs(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(StopRequest):
         Run(tiny, tmp_path, step=stop_at(4))
     wall = time.perf_counter() - start
-    journal = CheckpointStats(print)
-    Run(tiny, tmp_path, journal=journal)
-    costs = [journal.earlier["local", s] for s in ALL]
+    stats = CheckpointStats(print)
+    Run(tiny, tmp_path, stats=stats)
+    costs = [stats.earlier["local", s] for s in ALL]
     assert {cost.steps for cost in costs} == {3}
     assert sum((cost for cost in costs), TrainingCosts()).seconds < wall
 
@@ -235,14 +237,14 @@ class OnPaper:
         return replay
 
 
-VIEWS = {"augmentation": {"mirror": [1], "shift": 1}}
+AUGMENTED = {"augmentation": {"flip": [1], "translate": 1}}
 
 
-@pytest.mark.parametrize("more", [{}, VIEWS], ids=["plain", "views"])
+@pytest.mark.parametrize("more", [{}, AUGMENTED], ids=["plain", "augmented"])
 def test_steps_are_recorded_once_and_replayed_over_all_epochs(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
-    """The same views, batches and sums of every epoch, though a record knows the tensors of the first one only."""
+    """The same augmentation, batches and sums of every epoch, though a record knows only the tensors of the first."""
     plain, recorders = Run(tiny, more=more, epochs=3), []
 
     def recorder_of(device: torch.device, generators: Sequence[torch.Generator]) -> OnPaper:
@@ -273,7 +275,7 @@ def test_a_step_that_can_not_be_recorded_names_the_way_round(tiny: Path, monkeyp
     monkeypatch.setattr(cuda_graphs, "recorder_of", lambda *_: Refusing())
     with pytest.raises(RuntimeError, match="not permitted") as error:
         Run(tiny)
-    assert "`together: false`" in error.value.__notes__[0]
+    assert "`batched: false`" in error.value.__notes__[0]
 
 
 class NeverWaiting(TorchDispatchMode):
@@ -304,12 +306,12 @@ def test_no_step_waits_for_the_device(tiny: Path, monkeypatch: pytest.MonkeyPatc
         torch.ones(3)[torch.tensor([True, False, True])].sum().item()
     monkeypatch.setattr(BatchedSteps, "_gradients", watched)
     monkeypatch.setattr(AugmentedSamples, "_cut", AugmentedSamples._gathered)
-    run = Run(tiny, more=VIEWS)
+    run = Run(tiny, more=AUGMENTED)
     assert steps == run.results[0].steps > 0
     monkeypatch.undo()
     monkeypatch.setattr(BatchedSteps, "_gradients", watched)
     with pytest.raises(AssertionError, match="waits for the device"):
-        Run(tiny, more=VIEWS)  # a CPU's way to cut views
+        Run(tiny, more=AUGMENTED)  # a CPU's way to cut images
 
 
 def test_a_divergence_names_its_cnn(tiny: Path) -> None:
@@ -320,8 +322,8 @@ def test_a_divergence_names_its_cnn(tiny: Path) -> None:
 def test_cnns_of_one_shape_are_a_group(tiny: Path) -> None:
     shapes = {0: (1, 4, 4), 1: (1, 4, 3), 4: (1, 4, 4), 9: (1, 4, 3)}
 
-    assert groups(shapes, together=True) == [[0, 4], [1, 9]]
-    assert groups(shapes, together=False) == [[0], [1], [4], [9]]
+    assert groups(shapes, batched=True) == [[0, 4], [1, 9]]
+    assert groups(shapes, batched=False) == [[0], [1], [4], [9]]
 
 
 @pytest.mark.parametrize(
@@ -336,4 +338,4 @@ def test_cnns_of_one_shape_are_a_group(tiny: Path) -> None:
     ],
 )
 def test_who_trains_together(setting: Any, device: str, replicas: int, name: str, expected: bool) -> None:
-    assert trains_together(Config(together=setting, model={"name": name}), device, replicas) is expected
+    assert trains_batched(Config(batched=setting, model={"name": name}), device, replicas) is expected

@@ -34,9 +34,9 @@ def with_gradients(network: nn.Module, seed: int) -> nn.Module:
 @pytest.mark.parametrize("shape", [(8, 72), (72, 8), (3, 5, 40), (1, 1)], ids=str)
 def test_singular_values_come_near_to_one(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    found = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
-    assert found.min() > 0.3
-    assert found.max() < 1.3
+    singular_values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert singular_values.min() > 0.3
+    assert singular_values.max() < 1.3
 
 
 def test_singular_vectors_stay() -> None:
@@ -72,8 +72,8 @@ def test_all_else_takes_steps_of_sgd() -> None:
         with_gradients(theirs, seed)
         muon.step()
         sgd.step()
-    for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(mine, its) == (mine.ndim < 4)
+    for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, reference) == (mine.ndim < 4)
 
 
 def test_stacked_networks_take_the_steps_that_each_would_alone() -> None:
@@ -92,8 +92,8 @@ def test_stacked_networks_take_the_steps_that_each_would_alone() -> None:
         for one in optimizers:
             one.step()
         optimizer.step()
-    for network, its in zip(alone, together, strict=True):
-        for (name, value), other in zip(network.named_parameters(), its.parameters(), strict=True):
+    for network, member in zip(alone, together, strict=True):
+        for (name, value), other in zip(network.named_parameters(), member.parameters(), strict=True):
             torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-5, msg=name)
 
 
@@ -103,11 +103,11 @@ def test_each_kind_of_parameter_has_its_rate(optimizer: str) -> None:
     rates = {"learning_rate": 0.1, "bias_learning_rate": 0.2, "dense_learning_rate": 0.3, "dnn_learning_rate": 0.4}
     model = CoherentModel([cnn()], DNN([3], [4], 3, 0.0), "logits")
     groups = make_optimizer(model, CoherentSettings(optimizer=optimizer, **rates)).param_groups
-    found = {p: group["lr"] for group in groups for p in group["params"]}
-    assert set(found) == set(model.parameters())
+    rate_of = {p: group["lr"] for group in groups for p in group["params"]}
+    assert set(rate_of) == set(model.parameters())
     for name, p in model.named_parameters():
         kind = 0.4 if name.startswith("dnn") else {4: 0.1, 2: 0.3, 1: 0.2}[p.ndim]
-        assert found[p] == kind, name
+        assert rate_of[p] == kind, name
     assert groups[0]["lr"] == 0.1  # that of the record
 
 

@@ -120,13 +120,13 @@ def test_steps_are_those_of_torch_bit_by_bit(kind: type[torch.optim.Optimizer]) 
     """Through hooks, a schedule and a state that is given back in between."""
     seen: list[type] = []
     ends = []
-    for own in (True, False):
+    for without_compiler in (True, False):
         torch.manual_seed(0)
         network, samples = small(), ring(32)
         options = {"lr": 0.05, "weight_decay": 0.1, "fused": True}
         if kind is torch.optim.SGD:
             options |= {"momentum": 0.9, "nesterov": True}
-        optimizer = (eager(kind) if own else kind)(network.parameters(), **options)
+        optimizer = (eager(kind) if without_compiler else kind)(network.parameters(), **options)
         optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(type(optimizer)))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=8, cycle_momentum=False)
         for step in range(8):

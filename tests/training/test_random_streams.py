@@ -36,8 +36,8 @@ def test_what_a_network_draws_depends_neither_on_the_others_nor_on_their_order()
     together = drawn(dropouts(0, 1, 2, WHOLE), [0, 1, 2, WHOLE])
     torch.manual_seed(2)
     for subdomains in ([2, WHOLE, 0, 1], [1], [WHOLE, 1], [2, 0]):
-        found = drawn(dropouts(*subdomains), subdomains)
-        assert all(torch.equal(found[s], together[s]) for s in subdomains)
+        draws = drawn(dropouts(*subdomains), subdomains)
+        assert all(torch.equal(draws[s], together[s]) for s in subdomains)
     assert not torch.equal(together[0], together[1])
     assert not torch.equal(together[0], together[WHOLE])
     assert not torch.equal(together[0][0], together[0][1]), "steps go on in the stream"

@@ -22,8 +22,10 @@ def copies(value: float = 1.0) -> list[torch.Tensor]:
     return [torch.zeros(3), torch.tensor([2.0, value])]
 
 
-def agree(comm: ThreadComm, own: dict[str, list[torch.Tensor]], ending: Ending = ENDING, kind: str = "") -> Ending:
-    return checked(Hooks(), comm, own, kind).agree(ending)
+def agree(
+    comm: ThreadComm, named_copies: dict[str, list[torch.Tensor]], ending: Ending = ENDING, kind: str = ""
+) -> Ending:
+    return checked(Hooks(), comm, named_copies, kind).agree(ending)
 
 
 def test_like_copies_pass_after_one_exchange() -> None:
@@ -68,8 +70,8 @@ def test_on_unlike_processors_all_take_over_the_first_copy() -> None:
 
     def work(comm: ThreadComm) -> tuple[float, float]:
         dnn, cnn = copies(1.0 + comm.rank * 2**-23), copies(3.0 + comm.rank * 2**-20)
-        own = {"the DNN": dnn, **({"CNN 1": cnn} if comm.rank else {})}
-        agree(comm, own, kind="new" if comm.rank == 2 else "old")
+        named_copies = {"the DNN": dnn, **({"CNN 1": cnn} if comm.rank else {})}
+        agree(comm, named_copies, kind="new" if comm.rank == 2 else "old")
         return float(dnn[1][1]), float(cnn[1][1])
 
     taken = 3.0 + 2**-20
@@ -92,9 +94,9 @@ def test_like_ranks_are_held_to_their_bits_beside_unlike_ones() -> None:
     """Rank 1 is of another kind than all others, but has no copy of what differs."""
 
     def work(comm: ThreadComm) -> None:
-        own = {} if comm.rank == 1 else {"CNN 0": copies(1.0 if comm.rank == 0 else ROUNDED)}
+        named_copies = {} if comm.rank == 1 else {"CNN 0": copies(1.0 if comm.rank == 0 else ROUNDED)}
         with pytest.raises(DriftError, match="CNN 0 differ between ranks .checksums: rank 0 .*, rank 2"):
-            agree(comm, own, kind="other" if comm.rank == 1 else "same")
+            agree(comm, named_copies, kind="other" if comm.rank == 1 else "same")
 
     on_ranks(3, work)
 
@@ -107,17 +109,17 @@ def test_the_first_rank_decides_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "found",
+    "bad_ending",
     [replace(ENDING, diverged="subdomain 2: nan"), replace(ENDING, sums=(math.nan, 1.0, 40.0))],
     ids=["told", "summed"],
 )
-def test_what_one_rank_can_not_go_on_with_all_hear_of(found: Ending) -> None:
+def test_what_one_rank_can_not_go_on_with_all_hear_of(bad_ending: Ending) -> None:
     """Copies of it are not compared: they are no numbers any more."""
 
     def work(comm: ThreadComm) -> Ending:
-        return agree(comm, {"the DNN": copies(comm.rank)}, found if comm.rank == 1 else ENDING)
+        return agree(comm, {"the DNN": copies(comm.rank)}, bad_ending if comm.rank == 1 else ENDING)
 
-    assert [repr(ending) for ending in on_ranks(3, work)] == [repr(found)] * 3
+    assert [repr(ending) for ending in on_ranks(3, work)] == [repr(bad_ending)] * 3
 
 
 def test_other_hooks_are_left_as_they_are() -> None:

@@ -100,7 +100,7 @@ def test_nan_names_subdomain_and_epoch(good_batches: int, epoch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "words"),
+    ("phase", "description"),
     [
         ("local", r"the local CNN is nan .*local\.learning_rate.*or local\.precision fp32$"),
         ("dnn", r"the DNN is nan .*aggregation\.learning_rate, the one_cycle schedule \(it starts low\)$"),
@@ -109,8 +109,8 @@ def test_nan_names_subdomain_and_epoch(good_batches: int, epoch: int) -> None:
         ("global", r"the global CNN is nan .*baseline\.learning_rate.*baseline\.precision"),
     ],
 )
-def test_nan_names_what_is_trained_and_the_settings_of_its_phase(phase: str, words: str) -> None:
-    with pytest.raises(DivergedError, match=f"^phase {phase}: the training loss of {words}"):
+def test_nan_names_what_is_trained_and_the_settings_of_its_phase(phase: str, description: str) -> None:
+    with pytest.raises(DivergedError, match=f"^phase {phase}: the training loss of {description}"):
         train(Breaks(0), ring(20), None, TrainingSettings(batch_size=10), seed=0, phase=phase)
 
 

@@ -31,13 +31,13 @@ SETTINGS = TrainingSettings(epochs=3, batch_size=30)
 LAST = 3 * (100 // 30)
 
 
-def manager(folder: Path, every: str = "1000 epochs", journal: CheckpointStats | None = None) -> CheckpointManager:
-    journal = journal or CheckpointStats(print)
+def manager(folder: Path, every: str = "1000 epochs", stats: CheckpointStats | None = None) -> CheckpointManager:
+    stats = stats or CheckpointStats(print)
     return CheckpointManager(
         folder,
         "a run",
         CheckpointSettings(every=every),
-        journal,
+        stats,
         phase="local",
         ledger=Ledger(0),
         comm=None,
@@ -64,10 +64,10 @@ def run(
 ) -> tuple[nn.Module, list[Status], int]:
     network, statuses, earlier = network_of(kind), [], []
     hooks = Hooks(step=step, epoch=statuses.append, history=earlier.extend)
-    its = None if folder is None else manager(folder, every)
+    checkpoints = None if folder is None else manager(folder, every)
     validation = ring(30, seed=1)
     steps = train(
-        network, ring(100), validation, settings, seed=3, phase="local", subdomain=2, hooks=hooks, manager=its
+        network, ring(100), validation, settings, seed=3, phase="local", subdomain=2, hooks=hooks, manager=checkpoints
     )
     return network, [*earlier, *statuses], steps
 
@@ -108,9 +108,9 @@ def test_it_may_be_stopped_at_every_step_once(tmp_path: Path, kind: str, setting
             break
         except StopRequest:
             stops += 1
-        network, found, _ = run(folder, chosen, kind=kind)
+        network, resumed, _ = run(folder, chosen, kind=kind)
         assert all(torch.equal(a, b) for a, b in zip(bits(network), bits(expected), strict=True)), stop
-        assert figures(found) == figures(statuses), stop
+        assert figures(resumed) == figures(statuses), stop
     assert stops > steps
 
 
@@ -120,7 +120,7 @@ def test_it_may_be_stopped_at_every_step_of_one_run(tmp_path: Path) -> None:
     done, stopped = 0, True
     while stopped:
         try:
-            network, found, last = run(tmp_path, step=stop_at(2))
+            network, resumed, last = run(tmp_path, step=stop_at(2))
             stopped = False
         except StopRequest:
             done += 1
@@ -128,7 +128,7 @@ def test_it_may_be_stopped_at_every_step_of_one_run(tmp_path: Path) -> None:
     assert last <= 1
     assert done >= steps - 1
     assert all(torch.equal(a, b) for a, b in zip(bits(network), bits(expected), strict=True))
-    assert figures(found) == figures(statuses)
+    assert figures(resumed) == figures(statuses)
 
 
 def test_a_crash_costs_what_came_after_the_last_checkpoint(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_a_crash_costs_what_came_after_the_last_checkpoint(tmp_path: Path) -> No
         run(
             tmp_path, step=crash_at(8), every="1 epoch"
         )  # a step of the second epoch: an epoch has three, and evaluates
-    network, found, did = run(tmp_path)
+    network, resumed, did = run(tmp_path)
     assert did == steps - 3
     assert all(torch.equal(a, b) for a, b in zip(bits(network), bits(expected), strict=True))
-    assert figures(found) == figures(statuses)
+    assert figures(resumed) == figures(statuses)
 
 
 def test_minutes_are_counted(tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_minutes_are_counted(tmp_path: Path) -> None:
 def test_a_finished_training_is_not_repeated_and_may_grow(tmp_path: Path) -> None:
     expected, statuses, _ = run(tmp_path)
     assert finished(network_of("plain"), SETTINGS, manager(tmp_path / "nowhere")) is None
-    network, found, steps = run(tmp_path)
+    network, resumed, steps = run(tmp_path)
     assert steps == 0
     assert all(torch.equal(a, b) for a, b in zip(bits(network), bits(expected), strict=True))
-    assert figures(found) == figures(statuses)
+    assert figures(resumed) == figures(statuses)
     restored = network_of("plain")
     history = finished(restored, SETTINGS, manager(tmp_path))
     assert history is not None
@@ -185,9 +185,9 @@ def test_a_finished_training_is_not_repeated_and_may_grow(tmp_path: Path) -> Non
 def test_costs_add_up_over_jobs(tmp_path: Path) -> None:
     with pytest.raises(StopRequest):
         run(tmp_path, step=stop_at(5))
-    journal = CheckpointStats(print)
-    assert manager(tmp_path, journal=journal).load() is not None
-    ((key, costs),) = journal.earlier.items()
+    stats = CheckpointStats(print)
+    assert manager(tmp_path, stats=stats).load() is not None
+    ((key, costs),) = stats.earlier.items()
     assert key == ("local", 2)
     assert isinstance(costs, TrainingCosts)
     assert costs.steps == 3  # the fifth call comes within the first epoch's evaluation or behind its steps
@@ -202,9 +202,11 @@ def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monk
     def trained(folder: Path | None, step: Callable[[], None] = lambda: None) -> nn.Module:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Dropout(0.1))
-        its = None if folder is None else manager(folder)
+        checkpoints = None if folder is None else manager(folder)
         settings = TrainingSettings(epochs=2, batch_size=30)
-        train(network, splits["train"], None, settings, seed=0, phase="local", hooks=Hooks(step=step), manager=its)
+        train(
+            network, splits["train"], None, settings, seed=0, phase="local", hooks=Hooks(step=step), manager=checkpoints
+        )
         return network
 
     expected = trained(None)
@@ -217,13 +219,13 @@ def test_streamed_samples_go_on_within_a_window(file: Path, tmp_path: Path, monk
 def test_a_share_of_the_clocks_is_what_a_training_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    its = manager(tmp_path)
-    for seconds, share in ((8.0, 0.5), (4.0, 0.0), (7.0, 0.25), (12.0, 1.0)):
+    checkpoints = manager(tmp_path)
+    for seconds, fraction in ((8.0, 0.5), (4.0, 0.0), (7.0, 0.25), (12.0, 1.0)):
         clock[0] += seconds
-        its.count(share)
+        checkpoints.count(fraction)
     clock[0] += 1.0
-    its.save(lambda: Snapshot(Position(1, 0)), steps=5)
-    journal = CheckpointStats(print)
-    manager(tmp_path, journal=journal).load()
-    cost = journal.earlier["local", 2]
+    checkpoints.save(lambda: Snapshot(Position(1, 0)), steps=5)
+    stats = CheckpointStats(print)
+    manager(tmp_path, stats=stats).load()
+    cost = stats.earlier["local", 2]
     assert (cost.seconds, cost.steps) == (8 + 0.5 * 4 + 0 * 7 + 0.25 * 12 + 1, 5)

@@ -14,7 +14,7 @@ from torch import nn
 from hpcdd.config.schema import TrainingSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.core.seeding import seed_of
-from hpcdd.data.samples import Samples, ViewSeed
+from hpcdd.data.samples import AugmentationSeed, Samples
 from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.sharded_coherent import ShardedDNN
 from hpcdd.parallel.subdomain_sum import SubdomainSum
@@ -38,27 +38,27 @@ def doubled(samples: Samples) -> Samples:
     return Samples(samples.inputs.double(), samples.labels)
 
 
-class Views(Samples):
+class Transforms(Samples):
     """Samples that move from epoch to epoch, as augmented ones do."""
 
-    def in_epoch(self, seed: ViewSeed) -> Views:
+    def in_epoch(self, seed: AugmentationSeed) -> Transforms:
         moved = 0.1 * torch.randn(
             self.inputs.shape, generator=torch.Generator().manual_seed(seed.of_epoch), dtype=torch.float64
         )
-        return Views(self.inputs + moved, self.labels)
+        return Transforms(self.inputs + moved, self.labels)
 
 
-@pytest.mark.parametrize("kind", [Samples, Views])
+@pytest.mark.parametrize("kind", [Samples, Transforms])
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_that_share_batches_train_the_same_network_as_one(ranks: int, kind: type[Samples]) -> None:
     """Batches of 25 rows are shared unevenly, 110 samples for validation too."""
     training, validation = kind(doubled(ring(100)).inputs, ring(100).labels), doubled(ring(110, seed=1))
     settings = TrainingSettings(epochs=3, batch_size=25, early_stopping=3, optimizer="sgd", learning_rate=0.05)
 
-    def trained_on(share: BatchSharing) -> tuple[nn.Module, list[Status], int]:
+    def trained_on(sharing: BatchSharing) -> tuple[nn.Module, list[Status], int]:
         network, statuses = copy.deepcopy(initial), []
         hooks = Hooks(epoch=statuses.append)
-        steps = train(network, training, validation, settings, seed=0, phase="local", share=share, hooks=hooks)
+        steps = train(network, training, validation, settings, seed=0, phase="local", sharing=sharing, hooks=hooks)
         return network, statuses, steps
 
     initial = with_batch_norm()
@@ -68,10 +68,10 @@ def test_ranks_that_share_batches_train_the_same_network_as_one(ranks: int, kind
         assert number == steps
         for name, tensor in alone.state_dict().items():
             torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-9, atol=1e-9)
-        for mine, its in zip(statuses, expected, strict=True):
-            assert mine.loss == pytest.approx(its.loss, rel=1e-9)
-            assert (mine.accuracy, mine.validation_accuracy) == (its.accuracy, its.validation_accuracy)
-            assert mine.validation_loss == pytest.approx(its.validation_loss, rel=1e-6)
+        for mine, reference in zip(statuses, expected, strict=True):
+            assert mine.loss == pytest.approx(reference.loss, rel=1e-9)
+            assert (mine.accuracy, mine.validation_accuracy) == (reference.accuracy, reference.validation_accuracy)
+            assert mine.validation_loss == pytest.approx(reference.validation_loss, rel=1e-6)
 
 
 @pytest.mark.parametrize(("exact", "streams"), [(True, 1), (False, 2)])
@@ -93,7 +93,7 @@ def test_ranks_that_do_not_share_masks_draw_their_own(
             settings,
             seed=0,
             phase="local",
-            share=BatchSharing(comm, exact=exact),
+            sharing=BatchSharing(comm, exact=exact),
         )
 
     initial = small()
@@ -106,9 +106,9 @@ def test_without_shared_layers_running_statistics_are_averaged() -> None:
     initial = with_batch_norm()
 
     def work(comm: ThreadComm) -> nn.Module:
-        network, share = copy.deepcopy(initial), BatchSharing(comm, exact=False)
+        network, sharing = copy.deepcopy(initial), BatchSharing(comm, exact=False)
         settings = TrainingSettings(epochs=1, batch_size=100, optimizer="sgd")
-        train(network, doubled(ring(100)), None, settings, seed=0, phase="local", share=share)
+        train(network, doubled(ring(100)), None, settings, seed=0, phase="local", sharing=sharing)
         return network
 
     one, other = on_ranks(2, work)
@@ -130,7 +130,7 @@ def test_one_ranks_wish_stops_all_that_share_before_the_step_is_taken(wishing: i
         hooks = Hooks(step=lambda: next(steps))
         with pytest.raises(StopRequest, match="in phase local"):
             train(
-                network, ring(100), None, settings, seed=0, phase="local", share=BatchSharing(comm, flag), hooks=hooks
+                network, ring(100), None, settings, seed=0, phase="local", sharing=BatchSharing(comm, flag), hooks=hooks
             )
         return next(steps), parameters(network)
 
@@ -157,7 +157,7 @@ def test_logits_of_a_shared_split_are_those_of_one_rank(ranks: int) -> None:
 
 def test_logits_of_fewer_samples_than_ranks() -> None:
     samples, network = ring(2), small().eval()
-    for logits in on_ranks(3, lambda comm: logits_of(network, samples, 1, share=BatchSharing(comm))):
+    for logits in on_ranks(3, lambda comm: logits_of(network, samples, 1, sharing=BatchSharing(comm))):
         torch.testing.assert_close(logits, logits_of(network, samples, 1))
 
 
@@ -208,18 +208,18 @@ def test_all_ranks_leave_at_the_step_at_which_one_replica_diverges(where: str) -
             network = Part(world.rank // 2, SubdomainSum(across, "ordered", flag))
         settings = TrainingSettings(epochs=3, batch_size=40, schedule="constant", optimizer="sgd")
         hooks = checked(Hooks(step=lambda: next(steps)), world, {})
-        share = BatchSharing(replicas, flag)
+        sharing = BatchSharing(replicas, flag)
         with pytest.raises(DivergedError) as caught:
-            train(network, training, validation, settings, seed=0, phase="local", share=share, hooks=hooks)
+            train(network, training, validation, settings, seed=0, phase="local", sharing=sharing, hooks=hooks)
         assert caught.value.heard or "a summand of the DNN's first layer is " in str(caught.value)
         return next(steps), caught.value.heard, parameters(network)
 
     grid = two_by_two()
-    found = on_ranks(4, work)
-    assert {steps for steps, _, _ in found} == {1 if where == "training" else found[0][0]}
-    assert all(bool(torch.isfinite(values).all()) for _, _, values in found)
+    outcomes = on_ranks(4, work)
+    assert {steps for steps, _, _ in outcomes} == {1 if where == "training" else outcomes[0][0]}
+    assert all(bool(torch.isfinite(values).all()) for _, _, values in outcomes)
     if where == "training":
-        heard = [heard for _, heard, _ in found]
+        heard = [heard for _, heard, _ in outcomes]
         assert heard[:2] == heard[2:]
         assert sorted(heard[:2]) == [False, True]
 
@@ -235,7 +235,7 @@ def test_a_loss_that_only_one_rank_looks_at_ends_the_training_on_all() -> None:
         network = copy.deepcopy(initial)
         with pytest.raises(DivergedError) as caught:
             train(
-                network, samples, None, settings, seed=0, phase="local", share=BatchSharing(comm, Flag()), hooks=hooks
+                network, samples, None, settings, seed=0, phase="local", sharing=BatchSharing(comm, Flag()), hooks=hooks
             )
         assert caught.value.heard == (comm.rank == 1)
         return next(steps)
@@ -270,7 +270,7 @@ def on_unlike_processors(kinds: list[str], nudge: float) -> list[tuple[int, torc
         hooks = Hooks(step=step, epoch=lambda _: next(epochs))
         hooks = checked(hooks, comm, {"the network": list(network.parameters())}, kinds[comm.rank])
         settings = TrainingSettings(epochs=12, batch_size=20, early_stopping=2, learning_rate=0.05)
-        args: dict[str, Any] = {"seed": 0, "phase": "local", "share": BatchSharing(comm), "hooks": hooks}
+        args: dict[str, Any] = {"seed": 0, "phase": "local", "sharing": BatchSharing(comm), "hooks": hooks}
         train(network, ring(200), validation, settings, **args)
         return next(epochs), parameters(network)
 

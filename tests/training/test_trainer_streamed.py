@@ -69,16 +69,16 @@ def test_the_bits_do_not_depend_on_where_the_samples_are(file: Path, blocks: int
 
 def test_the_bits_do_not_depend_on_how_busy_the_node_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"data": {"file": str(file)}, "model": {"name": "vgg1"}, "aggregation": {"placement": "distributed"}}
-    config, world, found = Config.model_validate(settings), communicator.world(), {}
+    config, world, statuses_by_storage = Config.model_validate(settings), communicator.world(), {}
     problem = build_problem(config)
     for free in (1 << 30, 1 << 16):
         monkeypatch.setattr(environment, "available_memory", lambda free=free: free)
         where = sample_storage.decide(world, config, problem, rank_layout.build(world, 4, "cpu")).of(0)
         splits: dict[str, AnySamples] = {**problem.read_whole(BoxReader(file), "cpu", where)}
         splits["validation"] = splits["test"]
-        found[where] = trained(splits, 1)[1]
-    assert found.keys() == {"memory", "stream"}
-    one, other = found.values()
+        statuses_by_storage[where] = trained(splits, 1)[1]
+    assert statuses_by_storage.keys() == {"memory", "stream"}
+    one, other = statuses_by_storage.values()
     assert [(s.loss, s.validation_loss) for s in one] == [(s.loss, s.validation_loss) for s in other]
 
 

@@ -38,16 +38,16 @@ def test_what_is_evaluated_and_kept_is_the_average() -> None:
     """Of a network that jumps about, the average is steadier."""
     statuses: dict[float, list[Status]] = {}
     for ema in (0.0, 0.95):
-        network, found = small(), list[Status]()
+        network, ends = small(), list[Status]()
         settings = TrainingSettings(
             optimizer="sgd", learning_rate=0.5, schedule="constant", epochs=8, batch_size=20, ema=ema
         )
-        train(network, ring(400), ring(400, seed=1), settings, seed=0, phase="local", hooks=Hooks(epoch=found.append))
-        assert evaluate(network, ring(400, seed=1), 100)[1] == pytest.approx(found[-1].validation_accuracy)
-        statuses[ema] = found
+        train(network, ring(400), ring(400, seed=1), settings, seed=0, phase="local", hooks=Hooks(epoch=ends.append))
+        assert evaluate(network, ring(400, seed=1), 100)[1] == pytest.approx(ends[-1].validation_accuracy)
+        statuses[ema] = ends
 
-    def jumps(its: list[Status]) -> float:
-        losses = [status.validation_loss or 0.0 for status in its[2:]]
+    def jumps(ends: list[Status]) -> float:
+        losses = [status.validation_loss or 0.0 for status in ends[2:]]
         return max(losses) - min(losses)
 
     assert jumps(statuses[0.95]) < jumps(statuses[0.0])

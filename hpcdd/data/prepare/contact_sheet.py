@@ -60,7 +60,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
 
 
 def of_one(info: DatasetInfo, decomposition: Decomposition, owners: Sequence[int], title: str) -> Image:
-    """A sheet of the first training image alone, enlarged.
+    """A sheet of the first training image only, enlarged.
 
     Args:
         info: of the dataset file.

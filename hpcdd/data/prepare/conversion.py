@@ -20,12 +20,12 @@ from ...decomposition.boxes import Decomposition, by
 from ..chunks import chunk_shape
 from ..coarse import misfit
 from ..format import DatasetInfo
-from ..writing import check_out, write_dataset
+from ..writing import Split, check_out, write_dataset
 from . import contact_sheet
 from .importers import IMPORTERS
 from .importers.decode_pool import DecodePool
 from .importers.file_tree import stem
-from .importers.image_source import Collection, ImageSource
+from .importers.image_source import ImageSource
 from .request import PrepareRequest
 from .selection import balanced, divided
 
@@ -87,10 +87,10 @@ def _run(request: PrepareRequest) -> DatasetInfo:
     grid = None if request.grid is None else _numbers("grid", request.grid)
     overlap = (0,) if request.overlap is None else _numbers("overlap", request.overlap, least=0)
     _check(request)
-    work = DecodePool(request.skip_bad, seed=request.seed)
+    pool = DecodePool(request.skip_bad, seed=request.seed)
     if request.threads is not None:
-        work.threads = request.threads
-    imported = IMPORTERS[request.kind].read(source, work, **request.options)
+        pool.threads = request.threads
+    imported = IMPORTERS[request.kind].read(source, pool, **request.options)
     splits = divided(imported.splits, request.test_fraction, request.validation_fraction, request.seed)
     for split, wanted in (("train", request.train_samples), ("test", request.test_samples)):
         if wanted is not None:
@@ -109,7 +109,7 @@ def _run(request: PrepareRequest) -> DatasetInfo:
     with _progress(sum(len(part.labels) for part in splits.values())) as advance:
         info = write_dataset(
             out,
-            {split: part.to_split(advance) for split, part in splits.items()},
+            splits,
             name=_name(request, imported),
             class_names=names,
             source=_origin(request, imported),
@@ -120,10 +120,11 @@ def _run(request: PrepareRequest) -> DatasetInfo:
             coarse=block,
             chunk=chunk,
             report=seen.append,
+            progress=advance,
         )
     sheet = out.with_suffix(".png")
     contact_sheet.write(sheet, info, decomposition, synthetic=imported.synthetic)
-    _summarize(out, info, chunk, [*imported.notes, *filter(None, [named]), *seen, *work.notes()])
+    _summarize(out, info, chunk, [*imported.notes, *filter(None, [named]), *seen, *pool.notes()])
     print(f"  samples of each class: {printable(readable(str(sheet)))}")
     return info
 
@@ -205,8 +206,8 @@ def _origin(request: PrepareRequest, imported: ImageSource) -> str:
 
 
 def _classes(
-    request: PrepareRequest, imported: ImageSource, splits: Mapping[str, Collection]
-) -> tuple[tuple[str, ...], dict[str, Collection], str]:
+    request: PrepareRequest, imported: ImageSource, splits: Mapping[str, Split]
+) -> tuple[tuple[str, ...], dict[str, Split], str]:
     """Names of the classes, splits whose labels count these from 0, and what a user should know of it.
 
     Raises:
@@ -220,14 +221,14 @@ def _classes(
                 f"{request.source} holds the label {numbers[0]}; labels must be class numbers of 0 or more, so leave "
                 "out samples without a class"
             )
-    found = imported.class_names or tuple(map(str, numbers))
-    names, order = found, list(range(len(found)))
+    source_names = imported.class_names or tuple(map(str, numbers))
+    names, order = source_names, list(range(len(source_names)))
     if request.class_names is not None:
-        given = [name.strip() for name in request.class_names.split(",")]
-        named = _numbered_names(given, numbers) if numbers else _ordered_names(given, found)
+        listed = [name.strip() for name in request.class_names.split(",")]
+        named = _numbered_names(listed, numbers) if numbers else _ordered_names(listed, source_names)
         names, order = tuple(name for name, _ in named), [label for _, label in named]
     # From the labels of the source to the position of their class among the names.
-    source_labels, positions = np.asarray(numbers or range(len(found))), np.argsort(order)
+    source_labels, positions = np.asarray(numbers or range(len(source_names))), np.argsort(order)
     renumbered = {
         split: dataclasses.replace(part, labels=positions[np.searchsorted(source_labels, part.labels)])
         for split, part in splits.items()
@@ -247,27 +248,27 @@ def _some(values: Sequence[object]) -> str:
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
 
 
-def _numbered_names(given: Sequence[str], numbers: Sequence[int]) -> list[tuple[str, int]]:
-    """Of classes that the source numbers, in ascending order: name, position."""
-    _check_names(given, given)
-    if len(given) != len(numbers):
+def _numbered_names(listed: Sequence[str], numbers: Sequence[int]) -> list[tuple[str, int]]:
+    """(name, position) of the classes of a source that numbers them, in ascending order."""
+    _check_names(listed, listed)
+    if len(listed) != len(numbers):
         raise UserError(
-            f"--class-names lists {len(given)} names, but the source has {len(numbers)} labels ({_some(numbers)}); "
+            f"--class-names lists {len(listed)} names, but the source has {len(numbers)} labels ({_some(numbers)}); "
             "name one for each label"
         )
-    return [(name, position) for position, name in enumerate(given)]
+    return [(name, position) for position, name in enumerate(listed)]
 
 
-def _ordered_names(given: Sequence[str], found: Sequence[str]) -> list[tuple[str, int]]:
-    """Of classes that the source names, in the order given, each as NAME or OLD=NEW: name, position in the source."""
+def _ordered_names(listed: Sequence[str], source_names: Sequence[str]) -> list[tuple[str, int]]:
+    """(name, position in the source) of the classes of a source that names them, each listed as NAME or OLD=NEW."""
     pairs = []
-    for word in given:
-        old, equals, new = (word, "", "") if word in found else word.partition("=")
+    for entry in listed:
+        old, equals, new = (entry, "", "") if entry in source_names else entry.partition("=")
         pairs.append((old.strip(), new.strip() if equals else old.strip()))
-    _check_names([old for old, _ in pairs], given)
-    _check_names([new for _, new in pairs], given)
-    unknown = [old for old, _ in pairs if old not in found]
-    missing = [name for name in found if name not in dict(pairs)]
+    _check_names([old for old, _ in pairs], listed)
+    _check_names([new for _, new in pairs], listed)
+    unknown = [old for old, _ in pairs if old not in source_names]
+    missing = [name for name in source_names if name not in dict(pairs)]
     if unknown or missing:
         faults = [
             f"{', '.join(names)} {what}"
@@ -275,15 +276,15 @@ def _ordered_names(given: Sequence[str], found: Sequence[str]) -> list[tuple[str
             if names
         ]
         raise UserError(
-            f"--class-names: {' and '.join(faults)}; the source has {', '.join(found[:20])}; list each of these once, "
-            "in the order the classes should have, as NAME or OLD=NEW"
+            f"--class-names: {' and '.join(faults)}; the source has {', '.join(source_names[:20])}; list each of these "
+            "once, in the order the classes should have, as NAME or OLD=NEW"
         )
-    return [(new, found.index(old)) for old, new in pairs]
+    return [(new, source_names.index(old)) for old, new in pairs]
 
 
-def _check_names(names: Sequence[str], given: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], listed: Sequence[str]) -> None:
     if "" in names:
-        raise UserError(f"--class-names is {','.join(given)!r}, which holds an empty name; write A,B,C")
+        raise UserError(f"--class-names is {','.join(listed)!r}, which holds an empty name; write A,B,C")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"--class-names lists {twice!r} twice; each class needs its own name")
@@ -291,7 +292,7 @@ def _check_names(names: Sequence[str], given: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _progress(samples: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; gives a function that hears of the number of samples read."""
+    """A bar on stderr where that is a terminal; gives a function to be called with the number of samples read."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

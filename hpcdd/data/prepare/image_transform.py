@@ -1,4 +1,4 @@
-"""How a file of one image became an image of a data set, in a form that travels with the data set and its models."""
+"""How a file of one image became an image of a data set, in a form that is stored with the data set and its models."""
 
 from __future__ import annotations
 

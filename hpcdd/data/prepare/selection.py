@@ -7,28 +7,28 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...core.errors import UserError
-from .importers.image_source import Collection
+from ...core.seeding import seed_of
+from ..split import stratified
+from ..writing import Split
 
 TEST_FRACTION = 0.2
 """Of a source that has no test split."""
 
 
-def divided(
-    splits: Mapping[str, Collection], test: float | None, validation: float, seed: int
-) -> dict[str, Collection]:
+def divided(splits: Mapping[str, Split], test: float | None, validation: float, seed: int) -> dict[str, Split]:
     """Sets the splits aside that a source lacks, class by class.
 
     Args:
         splits: of the source, ``train`` among them.
-        test, validation: shares of the source's training images; test None: :data:`TEST_FRACTION` if there is no such
-            split, validation 0: none.
+        test, validation: fractions of the source's training images; test None: :data:`TEST_FRACTION` if there is no
+            such split, validation 0: none.
         seed: of what is drawn.
 
     Returns:
         ``train``, ``validation`` if wanted or there, and ``test``.
 
     Raises:
-        UserError: a share that is none, one of a split that the source has, or that leaves too few samples.
+        UserError: a fraction that is not between 0 and 1, is of a split that the source has, or leaves too few samples.
     """
     for name, fraction in (("test", test), ("validation", validation or None)):
         if fraction is None:
@@ -48,7 +48,9 @@ def divided(
     left = 1.0
     for name, fraction in (("test", test), ("validation", validation or None)):
         if fraction is not None:
-            made["train"], made[name] = made["train"].divided(fraction / left, seed, name)
+            train = made["train"]
+            stays, aside = stratified(train.labels, fraction / left, seed_of(seed, name))
+            made["train"], made[name] = train.select(stays), train.select(aside)
             left -= fraction
             if len(made[name].labels) < 2:
                 raise UserError(
@@ -58,7 +60,7 @@ def divided(
     return {name: made[name] for name in ("train", "validation", "test") if name in made}
 
 
-def balanced(part: Collection, name: str, wanted: int) -> Collection:
+def balanced(part: Split, name: str, wanted: int) -> Split:
     """The first samples of a split, in their order, such that each class has ``wanted / K`` of them.
 
     Raises:
@@ -72,4 +74,5 @@ def balanced(part: Collection, name: str, wanted: int) -> Collection:
         raise UserError(
             f"--{name}-samples is {wanted}, {each} per class, but one class has only {fewest} in the source"
         )
-    return part.balanced(each)
+    rows = [np.flatnonzero(part.labels == label)[:each] for label in classes]
+    return part.select(np.sort(np.concatenate(rows)))

@@ -1,7 +1,7 @@
 """Live curves for TensorBoard: scalars at the end of every epoch, one TensorBoard run for each network.
 
-So that a chart shows all subdomains and phases together, each network has a folder (``local/0000``, ``dnn``,
-``coherent_transfer`` ...) and all have the same tags. A file is opened for each point and closed again: any number of
+So that one chart shows all subdomains and phases, each network has a folder (``local/0000``, ``dnn``,
+``coherent_transfer`` ...) and all have the same tags. A file is opened and closed for each point: any number of
 subdomains needs neither handles nor threads, and a job that is killed loses nothing.
 """
 
@@ -39,7 +39,7 @@ def check() -> None:
 class Board:
     """The folder that ``tensorboard --logdir`` shows; on root.
 
-    It is begun anew: a run that is resumed tells what happened before from its checkpoints.
+    An existing one is replaced: a resumed run writes the earlier epochs from its checkpoints.
 
     Args:
         folder: may be there already.

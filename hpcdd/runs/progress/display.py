@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, TextIO
+from typing import Literal, TextIO
 
 from ...artifacts.names import TRAININGS
 from ...core.errors import UserError
@@ -16,67 +16,44 @@ from .terminal import find_terminal
 ProgressSetting = Literal["auto", "live", "lines", "off"]
 
 
-class Display(Protocol):
-    """Shows statuses; on root.
+class Display:
+    """Shows statuses, on root; this one shows nothing.
 
     Attributes:
         interval: seconds between two statuses of one rank that it can make use of; ``inf``: ends of epochs suffice.
     """
 
-    interval: float
+    interval = math.inf
 
     def begin(self, phase: str, subdomains: Sequence[int]) -> None:
         """Announces whose statuses of a phase will come."""
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
-        """Takes one status in."""
+        """Shows one status."""
 
     def close(self) -> None:
         """Leaves the last state visible and frees the terminal."""
 
 
-class NoDisplay:
-    """Shows nothing."""
-
-    interval = math.inf
-
-    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
-        """Does nothing."""
-
-    def show(self, status: Status, end_of_epoch: bool) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-class LineDisplay:
+class LineDisplay(Display):
     """Prints a line at the end of every epoch."""
-
-    interval = math.inf
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-
-    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
-        """Does nothing."""
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
         """Prints ends of epochs; what happens within an epoch is not shown."""
         if not end_of_epoch:
             return
-        words = [
+        fields = [
             f"{row_name(status.phase, status.subdomain):<29} epoch {status.epoch:>2}/{status.epochs}",
             f"loss {status.loss:.4f}",
             f"accuracy {status.accuracy:.4f}",
         ]
         if status.validation_accuracy is not None:
-            words.append(f"validation {status.validation_accuracy:.4f}")
-        words += [f"{status.samples_per_second:,.0f} samples/s", f"{time_left(status)} left"]
-        print("  ".join(words), file=self._out, flush=True)
-
-    def close(self) -> None:
-        """Does nothing."""
+            fields.append(f"validation {status.validation_accuracy:.4f}")
+        fields += [f"{status.samples_per_second:,.0f} samples/s", f"{time_left(status)} left"]
+        print("  ".join(fields), file=self._out, flush=True)
 
 
 def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Display:
@@ -86,12 +63,12 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
         UserError: ``live`` where root can reach no terminal.
     """
     if setting == "off":
-        return NoDisplay()
+        return Display()
     terminal = find_terminal(launch, out) if setting in ("auto", "live") else None
     if terminal is not None:
         from .live import LiveDisplay
 
-        return LiveDisplay(terminal, own=terminal is out)
+        return LiveDisplay(terminal, keep_open=terminal is out)
     if setting == "live":
         raise UserError(
             "progress is 'live', but root has no terminal (output is redirected, the job is in the background, or root "

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ...training.status import Status
-from .display import row_name, time_left
+from .display import Display, row_name, time_left
 
 
 class _TerminalConsole(Console):
@@ -26,13 +26,13 @@ class _TerminalConsole(Console):
         return False
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """Redraws one row per subdomain on a terminal."""
 
     interval = 0.5
 
-    def __init__(self, terminal: TextIO, own: bool) -> None:
-        self._terminal, self._own = terminal, own
+    def __init__(self, terminal: TextIO, keep_open: bool) -> None:
+        self._terminal, self._keep_open = terminal, keep_open
         self._rows: dict[tuple[str, int], TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -65,5 +65,5 @@ class LiveDisplay:
     def close(self) -> None:
         """Draws the last state and gives the terminal back."""
         self._progress.stop()
-        if not self._own:
+        if not self._keep_open:
             self._terminal.close()

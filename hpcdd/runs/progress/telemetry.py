@@ -1,8 +1,8 @@
-"""Statuses on their way to root: small messages on the side channel that no one waits for while he trains.
+"""Statuses on their way to root: small messages on the side channel that no rank waits for while it trains.
 
 A rank has at most one message on its way. What is due meanwhile is either dropped (a status: the next one says
-more) or kept until the way is free (the end of an epoch: it belongs into metrics.jsonl). The traffic is counted
-under ``telemetry``, apart from that of the phases.
+more) or queued until the message has arrived (the end of an epoch: it belongs into metrics.jsonl). The traffic is
+counted under ``telemetry``, separately from that of the phases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,27 +25,19 @@ if TYPE_CHECKING:
 
 _TAG = 1
 _RANKS_PER_SECOND = 400
-"""Messages per second that root takes in at most; with more ranks each of them reports less often."""
+"""Messages per second that root receives at most; with more ranks each of them reports less often."""
+
+
+Moment = Literal["within epoch", "end of epoch", "earlier job"]
+"""When a status was measured; ``earlier job``: at the end of an epoch there."""
+Sink = Callable[[Status, Moment], None]
+"""On root, receives every status of any rank."""
 
 
 @dataclass(frozen=True)
 class _Message:
-    earlier: tuple[Status, ...]
-    epochs: tuple[Status, ...]
-    status: Status | None
+    statuses: tuple[tuple[Status, Moment], ...]
     last: bool
-
-
-class Sink(Protocol):
-    """On root, takes every status in."""
-
-    def __call__(self, status: Status, *, end_of_epoch: bool, earlier: bool = False) -> None:
-        """Args.
-
-        status: of any rank.
-        end_of_epoch: whether it belongs into metrics.jsonl.
-        earlier: whether that epoch lies in an earlier job.
-        """
 
 
 class Telemetry:
@@ -54,7 +46,7 @@ class Telemetry:
     Args:
         comm: all ranks.
         channel: a communicator of the same ranks, from :meth:`Comm.side_channel`.
-        sink: see there.
+        sink: called on root.
         interval: seconds between two statuses of one rank; ``inf`` if nobody looks at them. Ends of epochs are sent
             all the same.
     """
@@ -64,9 +56,8 @@ class Telemetry:
         self._channel = channel
         self._sink = sink
         self._interval = max(interval, comm.size / _RANKS_PER_SECOND)
-        self._next = time.monotonic() + interval
-        self._earlier: list[Status] = []
-        self._epochs: list[Status] = []
+        self._next = time.monotonic() + self._interval
+        self._queue: list[tuple[Status, Moment]] = []
         self._request: MPI.Request | None = None
         self._buffer: object = None  # must live as long as the request
         self._unfinished = comm.size - 1
@@ -80,37 +71,35 @@ class Telemetry:
         """Passes a status on, or drops it if the one before is still on its way."""
         self._next = time.monotonic() + self._interval
         if self._comm.is_root:
-            self._sink(status, end_of_epoch=False)
-        elif self._way_is_free():
-            self._send(status)
-
-    def epoch(self, status: Status) -> None:
-        """Passes the end of an epoch on, at the latest with :meth:`finish`."""
-        if self._comm.is_root:
-            self._sink(status, end_of_epoch=True)
-            return
-        self._epochs.append(status)
-        if self._way_is_free():
+            self._sink(status, "within epoch")
+        elif self._can_send():
+            self._queue.append((status, "within epoch"))
             self._send()
 
-    def history(self, statuses: Sequence[Status]) -> None:
-        """Passes the ends of epochs of earlier jobs on; likewise."""
+    def epochs(self, statuses: Sequence[Status], *, earlier: bool = False) -> None:
+        """Passes the ends of epochs on, at the latest with :meth:`finish`.
+
+        Args:
+            statuses: of these epochs.
+            earlier: whether they lie in earlier jobs.
+        """
+        moment: Moment = "earlier job" if earlier else "end of epoch"
         if self._comm.is_root:
             for status in statuses:
-                self._sink(status, end_of_epoch=True, earlier=True)
+                self._sink(status, moment)
             return
-        self._earlier += statuses
-        if self._way_is_free():
+        self._queue += [(status, moment) for status in statuses]
+        if self._can_send():
             self._send()
 
     def poll(self) -> None:
-        """On root, takes in what has arrived; elsewhere does nothing."""
+        """On root, receives what has arrived; elsewhere does nothing."""
         if self._comm.is_root:
             while self._unfinished and self._channel.Iprobe(tag=_TAG):
                 self._receive()
 
     def finish(self, poll: Callable[[], None]) -> None:
-        """Collective, at the end of a phase: root has everything when it returns. Ranks that wait sleep.
+        """Collective, at the end of a phase: root has everything when it returns. Ranks wait without spinning.
 
         Args:
             poll: called now and then while this rank waits.
@@ -133,27 +122,21 @@ class Telemetry:
                 sleep_until(self._request.Test, poll)
             self._request = None
 
-    def _way_is_free(self) -> bool:
+    def _can_send(self) -> bool:
         if self._request is not None and self._request.Test():
             self._request = None
         return self._request is None
 
-    def _send(self, status: Status | None = None, *, last: bool = False) -> None:
-        message = _Message(tuple(self._earlier), tuple(self._epochs), status, last)
-        buffer = np.frombuffer(pickle.dumps(message), np.uint8)
+    def _send(self, *, last: bool = False) -> None:
+        buffer = np.frombuffer(pickle.dumps(_Message(tuple(self._queue), last)), np.uint8)
         with self._comm.phase("telemetry"), self._comm.counted("Isend", buffer.nbytes):
             self._request, self._buffer = self._channel.Isend(buffer, dest=ROOT, tag=_TAG), buffer
-        self._earlier.clear()
-        self._epochs.clear()
+        self._queue.clear()
 
     def _receive(self) -> None:
         with self._comm.phase("telemetry"):
             buffer = self._comm.receive_bytes(self._channel, _TAG)
         message: _Message = pickle.loads(buffer.tobytes())
-        for status in message.earlier:
-            self._sink(status, end_of_epoch=True, earlier=True)
-        for status in message.epochs:
-            self._sink(status, end_of_epoch=True)
-        if message.status is not None:
-            self._sink(message.status, end_of_epoch=False)
+        for status, moment in message.statuses:
+            self._sink(status, moment)
         self._unfinished -= message.last

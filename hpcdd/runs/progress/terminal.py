@@ -16,28 +16,28 @@ _LAUNCHERS = frozenset(
 )
 
 
-def find_terminal(launch: Launch, own: TextIO) -> TextIO | None:
+def find_terminal(launch: Launch, stdout: TextIO) -> TextIO | None:
     """A terminal that a live view may be drawn on, or None.
 
-    A launched process is not judged by its own standard output: that is a pipe (MPICH) or a pseudo-terminal that the
+    The standard output of a launched process says nothing: it is a pipe (MPICH) or a pseudo-terminal that the
     launcher copies to wherever its own output goes (Open MPI). So the launcher's standard output counts,
-    if it is a terminal in whose foreground the launcher runs. On another host than the launcher's there is none.
+    if it is a terminal in whose foreground the launcher runs. On another host than the launcher's it can't be reached.
 
     Args:
         launch: how this process was started.
-        own: this process's standard output.
+        stdout: this process's standard output.
 
     Returns:
-        ``own`` itself, or a newly opened file.
+        ``stdout`` itself, or a newly opened file.
     """
     if launch.kind == "none":
-        return own if own.isatty() and _in_foreground(os.getpid()) else None
+        return stdout if stdout.isatty() and _in_foreground(os.getpid()) else None
     for ancestor in psutil.Process().parents():
         try:
             if _is_launcher(ancestor.cmdline()):
                 target = os.readlink(f"/proc/{ancestor.pid}/fd/1")
                 if target.startswith(("/dev/pts/", "/dev/tty")) and _in_foreground(ancestor.pid):
-                    return open(target, "w", encoding=own.encoding, errors=own.errors)
+                    return open(target, "w", encoding=stdout.encoding, errors=stdout.errors)
                 return None
         except (OSError, psutil.Error):  # another user's process, or one that has ended
             return None

@@ -14,7 +14,7 @@ from ...core.seeding import WHOLE
 from ...mpi.communicator import Comm
 from ...mpi.traffic import Ledger, Traffic
 from .snapshot import Position, Snapshot
-from .store import CheckpointStore, PieceEntry
+from .store import CheckpointStore, PartEntry
 
 
 @dataclass
@@ -77,7 +77,7 @@ class NullCheckpointManager:
         """Never."""
         return False
 
-    def count(self, share: float) -> None:
+    def count(self, fraction: float) -> None:
         """Does nothing."""
 
     def save(self, snapshot: Callable[[], Snapshot], steps: int) -> None:
@@ -91,13 +91,13 @@ class CheckpointManager(NullCheckpointManager):
         folder: of its checkpoints.
         run: identity of the run.
         settings: how often.
-        journal: of this rank.
+        stats: of this rank.
         phase: name of the training's phase.
         ledger: of this rank's messages.
         comm: ranks that have parts of the network, or copies of it, whose root writes the manifest; None for a
             training without messages. :meth:`load` and :meth:`save` are collective over them.
-        subdomain_of: tells to which subdomain a tensor belongs, by its name.
-        writes: subdomains whose pieces this rank writes, ``WHOLE`` for what belongs to all.
+        subdomain_of: the subdomain to which a tensor belongs, by its name.
+        writes: subdomains whose parts this rank writes, ``WHOLE`` for what belongs to all.
         reads: those that it needs to go on; the first one's facts count.
     """
 
@@ -106,7 +106,7 @@ class CheckpointManager(NullCheckpointManager):
         folder: Path,
         run: str,
         settings: CheckpointSettings,
-        journal: CheckpointStats,
+        stats: CheckpointStats,
         *,
         phase: str,
         ledger: Ledger,
@@ -115,7 +115,7 @@ class CheckpointManager(NullCheckpointManager):
         writes: Sequence[int] = (WHOLE,),
         reads: Sequence[int] = (WHOLE,),
     ) -> None:
-        self._store, self._settings, self._journal = CheckpointStore(folder, run), settings, journal
+        self._store, self._settings, self._stats = CheckpointStore(folder, run), settings, stats
         self._phase, self._ledger = phase, ledger
         self._comm = comm if comm is not None and comm.size > 1 else None
         self._subdomain_of, self._writes, self._reads = subdomain_of, writes, reads
@@ -123,7 +123,7 @@ class CheckpointManager(NullCheckpointManager):
         self._whole: Position | None = None
         self._last_time = time.monotonic()
         self._earlier = self._spent = TrainingCosts()
-        self._share, self._begin = 1.0, self._now()
+        self._fraction, self._begin = 1.0, self._now()
 
     @property
     def leads(self) -> bool:
@@ -144,9 +144,9 @@ class CheckpointManager(NullCheckpointManager):
         """Whether a checkpoint is due at the end of that many epochs; the same on all ranks."""
         return self._settings.epochs is not None and epochs % self._settings.epochs == 0
 
-    def count(self, share: float) -> None:
-        """From now on ``share`` of what this rank's clocks show is spent on this training; 1 to begin with."""
-        self._spent, self._begin, self._share = self._so_far(), self._now(), share
+    def count(self, fraction: float) -> None:
+        """From now on ``fraction`` of what this rank's clocks show is spent on this training; 1 to begin with."""
+        self._spent, self._begin, self._fraction = self._so_far(), self._now(), fraction
 
     def load(self) -> Snapshot | None:
         """The newest snapshot that is whole on all ranks; what is damaged is reported, and the one before taken.
@@ -156,16 +156,16 @@ class CheckpointManager(NullCheckpointManager):
         """
         with self._measured():
             problems: list[str] = []
-            found = None
+            snapshot = None
             for position in self._agreed(self._store.positions()):
-                found = self._read(position, problems)
-                if found is not None:
+                snapshot = self._read(position, problems)
+                if snapshot is not None:
                     break
             if problems and self.leads:
-                then = "is trained from the beginning" if found is None else f"resumes from {_words(found.position)}"
-                self._journal.warn(f"{'; '.join(problems)}: phase {self._phase} {then}")
-            self._last = self._whole = None if found is None else found.position
-        return found
+                then = f"resumes from {_words(snapshot.position)}" if snapshot else "is trained from the beginning"
+                self._stats.warn(f"{'; '.join(problems)}: phase {self._phase} {then}")
+            self._last = self._whole = None if snapshot is None else snapshot.position
+        return snapshot
 
     def save(self, snapshot: Callable[[], Snapshot], steps: int) -> None:
         """Writes the present state, unless the last checkpoint is of the same position.
@@ -181,7 +181,7 @@ class CheckpointManager(NullCheckpointManager):
             if present.position != self._last:
                 self._last = present.position
                 if problem := self._write(present, replace(self._so_far(), steps=steps)):
-                    self._journal.warn(f"a checkpoint in {self._store.folder} can't be written: {problem}")
+                    self._stats.warn(f"a checkpoint in {self._store.folder} can't be written: {problem}")
         self._last_time = time.monotonic()
 
     @contextlib.contextmanager
@@ -189,7 +189,7 @@ class CheckpointManager(NullCheckpointManager):
         start = time.perf_counter()
         with self._ledger.phase("checkpoint"):
             yield
-        self._journal.seconds += time.perf_counter() - start
+        self._stats.seconds += time.perf_counter() - start
 
     def _now(self) -> TrainingCosts:
         """The clocks and counters of this rank, as costs."""
@@ -199,7 +199,7 @@ class CheckpointManager(NullCheckpointManager):
     def _so_far(self) -> TrainingCosts:
         """What this training has cost in this job."""
         more = self._now() - self._begin
-        seconds, worked = self._share * more.seconds, self._share * more.core_seconds
+        seconds, worked = self._fraction * more.seconds, self._fraction * more.core_seconds
         return self._spent + replace(more, seconds=seconds, core_seconds=worked)
 
     def _agreed(self, positions: list[Position]) -> list[Position]:
@@ -207,10 +207,10 @@ class CheckpointManager(NullCheckpointManager):
         return positions if self._comm is None else self._comm.broadcast_object(positions)
 
     def _read(self, position: Position, problems: list[str]) -> Snapshot | None:
-        found, problem, costs = None, None, TrainingCosts()
+        snapshot, problem, costs = None, None, TrainingCosts()
         try:
             manifest = self._store.manifest(position)
-            found, costs = Snapshot.join(self._store.read(manifest, self._reads)), TrainingCosts(**manifest["costs"])
+            snapshot, costs = Snapshot.join(self._store.read(manifest, self._reads)), TrainingCosts(**manifest["costs"])
         except DamagedError as error:
             problem = str(error)
         everyone = [problem] if self._comm is None else self._comm.allgather_object(problem)
@@ -219,25 +219,25 @@ class CheckpointManager(NullCheckpointManager):
             return None
         self._earlier = costs
         if self.leads:
-            self._journal.earlier[self._phase, min(self._reads)] = costs
-        return found
+            self._stats.earlier[self._phase, min(self._reads)] = costs
+        return snapshot
 
     def _write(self, snapshot: Snapshot, spent: TrainingCosts) -> str | None:
-        """Writes this rank's pieces, and on the leader the manifest; what went wrong, on the leader."""
-        entries: dict[str, PieceEntry] = {}
+        """Writes this rank's parts, and on the leader the manifest; what went wrong, on the leader."""
+        entries: dict[str, PartEntry] = {}
         problem = None
         try:
             for subdomain in self._writes:
-                piece = snapshot.piece(subdomain, self._subdomain_of)
-                entries |= self._store.write(snapshot.position, subdomain, piece)
+                part = snapshot.part(subdomain, self._subdomain_of)
+                entries |= self._store.write(snapshot.position, subdomain, part)
         except OSError as error:
             problem = str(error)
-        own = (entries, problem, spent)
-        everyone = [own] if self._comm is None else self._comm.gather_object(own)
+        outcome = (entries, problem, spent)
+        everyone = [outcome] if self._comm is None else self._comm.gather_object(outcome)
         if everyone is None or not self.leads:
             return None
         costs = self._earlier + TrainingCosts(
-            seconds=own[2].seconds,
+            seconds=spent.seconds,
             core_seconds=sum(c.core_seconds for _, _, c in everyone),
             calls=max(c.calls for _, _, c in everyone),
             bytes=max(c.bytes for _, _, c in everyone),

@@ -1,4 +1,4 @@
-"""The state of a training between two steps, and its pieces: one for each subdomain, one for what belongs to all."""
+"""The state of a training between two steps, and its parts: one for each subdomain, one for what belongs to all."""
 
 from __future__ import annotations
 
@@ -41,38 +41,38 @@ class Snapshot:
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def piece(self, subdomain: int, subdomain_of: Callable[[str], int]) -> bytes:
-        """What belongs to one subdomain (or :data:`WHOLE`), as the bytes of an HDF5 file; facts stand in each piece.
+    def part(self, subdomain: int, subdomain_of: Callable[[str], int]) -> bytes:
+        """What belongs to one subdomain (or :data:`WHOLE`), as the bytes of an HDF5 file; facts stand in each part.
 
         Args:
             subdomain: which.
             subdomain_of: of a NAME the subdomain.
         """
-        own = {key: value for key, value in self.tensors.items() if subdomain_of(key.partition("/")[2]) == subdomain}
-        return _encode(own, {**self.facts, "position": list(self.position)})
+        tensors = {key: t for key, t in self.tensors.items() if subdomain_of(key.partition("/")[2]) == subdomain}
+        return _encode(tensors, {**self.facts, "position": list(self.position)})
 
     @classmethod
-    def join(cls, pieces: Iterable[bytes]) -> Snapshot:
-        """Puts pieces together; the facts are those of the first.
+    def join(cls, parts: Iterable[bytes]) -> Snapshot:
+        """Puts parts together; the facts are those of the first.
 
         Raises:
-            DamagedError: not pieces of a snapshot.
+            DamagedError: not parts of a snapshot.
         """
         tensors: dict[str, torch.Tensor] = {}
         facts: dict[str, Any] = {}
-        for piece in pieces:
-            more, its_facts = _decode(piece)
+        for part in parts:
+            more, part_facts = _decode(part)
             tensors |= more
-            facts = facts or its_facts
+            facts = facts or part_facts
         return cls(Position(*facts.pop("position")), tensors, facts)
 
 
 def by_number(name: str) -> int:
     """The subdomain of a NAME in a part of the DNN or of the coherent model: ``cnns.S.*``, ``*blocks.S``, or ``S``."""
-    words = name.split(".")
-    for before, word in zip(["", *words], words, strict=False):
-        if before in ("", "cnns", "blocks") and word.lstrip("-").isdecimal():
-            return int(word)
+    parts = name.split(".")
+    for before, part in zip(["", *parts], parts, strict=False):
+        if before in ("", "cnns", "blocks") and part.lstrip("-").isdecimal():
+            return int(part)
     return WHOLE
 
 

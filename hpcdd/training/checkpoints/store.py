@@ -1,10 +1,10 @@
-"""The checkpoints of one training in a folder: pieces, and a manifest for each position, written last.
+"""The checkpoints of one training in a folder: parts, and a manifest for each position, written last.
 
 ::
 
-    e00003-s0000120.0002.h5     piece of subdomain 2 after three epochs and 120 steps of the fourth
+    e00003-s0000120.0002.h5     part of subdomain 2 after three epochs and 120 steps of the fourth
     e00003-s0000120.whole.h5    what belongs to all subdomains
-    e00003-s0000120.json        manifest: names the pieces that belong together, with sizes and SHA-256
+    e00003-s0000120.json        manifest: names the parts that belong together, with sizes and SHA-256
 
 A position without a manifest was not finished and is not looked at.
 """
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import DamagedError
-from ...core.files import digest, read_sealed, write_bytes, write_sealed
+from ...core.files import digest, read_checksummed, write_bytes, write_checksummed
 from ...core.seeding import WHOLE
 from .snapshot import Position
 
 _NAME = re.compile(r"e(\d{5,})-s(\d{7,})\.")
-PieceEntry = dict[str, Any]
+PartEntry = dict[str, Any]
 
 
 class CheckpointStore:
-    """Checkpoints of one training. Knows nothing of MPI: who writes which piece, and when, its user decides.
+    """Checkpoints of one training. Knows nothing of MPI: who writes which part, and when, its user decides.
 
     Args:
         folder: made when something is written.
@@ -50,24 +50,24 @@ class CheckpointStore:
         return self._read_manifest(self.folder / f"{_stem(position)}.json")
 
     def read(self, manifest: Mapping[str, Any], subdomains: Collection[int]) -> list[bytes]:
-        """The pieces of some subdomains, verified.
+        """The parts of some subdomains, verified.
 
         Raises:
-            DamagedError: a piece is missing, or is not what was written.
+            DamagedError: a part is missing, or is not what was written.
         """
-        return [self._read_piece(manifest["pieces"], subdomain) for subdomain in subdomains]
+        return [self._read_part(manifest["pieces"], subdomain) for subdomain in subdomains]
 
     def verify(self, manifest: Mapping[str, Any]) -> None:
-        """Reads all pieces of a checkpoint.
+        """Reads all parts of a checkpoint.
 
         Raises:
             DamagedError: as for :meth:`read`.
         """
         for key in manifest["pieces"]:
-            self._read_piece(manifest["pieces"], WHOLE if key == _key(WHOLE) else int(key))
+            self._read_part(manifest["pieces"], WHOLE if key == _key(WHOLE) else int(key))
 
-    def write(self, position: Position, subdomain: int, piece: bytes) -> dict[str, PieceEntry]:
-        """Writes one piece.
+    def write(self, position: Position, subdomain: int, part: bytes) -> dict[str, PartEntry]:
+        """Writes one part.
 
         Returns:
             Its entry for the manifest, by its key.
@@ -77,21 +77,21 @@ class CheckpointStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{_stem(position)}.{_key(subdomain)}.h5"
-        write_bytes(self.folder / name, piece)
-        return {_key(subdomain): {"file": name, "bytes": len(piece), "sha256": digest(piece)}}
+        write_bytes(self.folder / name, part)
+        return {_key(subdomain): {"file": name, "bytes": len(part), "sha256": digest(part)}}
 
     def publish(
         self,
         position: Position,
-        pieces: Mapping[str, PieceEntry],
+        parts: Mapping[str, PartEntry],
         costs: Mapping[str, float],
         before: Position | None,
     ) -> None:
-        """Writes the manifest, after all pieces; then removes what is no longer kept.
+        """Writes the manifest, after all parts; then removes what is no longer kept.
 
         Args:
-            position: of the pieces.
-            pieces: all entries.
+            position: of the parts.
+            parts: all entries.
             costs: of the training so far.
             before: the last position that is known to be whole; it is kept, too.
 
@@ -103,9 +103,9 @@ class CheckpointStore:
             "epoch": position.epoch,
             "steps": position.steps,
             "costs": dict(costs),
-            "pieces": dict(pieces),
+            "pieces": dict(parts),
         }
-        write_sealed(self.folder / f"{_stem(position)}.json", content)
+        write_checksummed(self.folder / f"{_stem(position)}.json", content)
         gone = [path for path in self._files() if _position(path) not in (position, before)]
         for path in sorted(gone, key=lambda path: path.suffix != ".json"):  # manifests first
             if _position(path) < position:  # what lies ahead may just be written, or was found damaged
@@ -116,26 +116,26 @@ class CheckpointStore:
 
     def _read_manifest(self, path: Path) -> dict[str, Any]:
         try:
-            content: dict[str, Any] = read_sealed(path)
+            content: dict[str, Any] = read_checksummed(path)
         except FileNotFoundError as error:
             raise DamagedError(f"{path} is not there") from error
         if content.get("run") != self._run:
             raise DamagedError(f"{path} belongs to another run")
         return content
 
-    def _read_piece(self, entries: Mapping[str, PieceEntry], subdomain: int) -> bytes:
+    def _read_part(self, entries: Mapping[str, PartEntry], subdomain: int) -> bytes:
         entry = entries[_key(subdomain)]
         path = self.folder / str(entry["file"])
         try:
             size = path.stat().st_size
             if size != entry["bytes"]:
                 raise DamagedError(f"{path} has {size:,} bytes instead of {entry['bytes']:,}")
-            piece: bytes = path.read_bytes()
+            part: bytes = path.read_bytes()
         except OSError as error:
             raise DamagedError(f"{path} can't be read ({error.strerror})") from error
-        if digest(piece) != entry["sha256"]:
+        if digest(part) != entry["sha256"]:
             raise DamagedError(f"{path} is damaged (its SHA-256 does not match the manifest)")
-        return piece
+        return part
 
 
 def _key(subdomain: int) -> str:
@@ -147,6 +147,6 @@ def _stem(position: Position) -> str:
 
 
 def _position(path: Path) -> Position:
-    found = _NAME.match(path.name)
-    assert found is not None, path
-    return Position(int(found[1]), int(found[2]))
+    match = _NAME.match(path.name)
+    assert match is not None, path
+    return Position(int(match[1]), int(match[2]))

@@ -73,8 +73,8 @@ def test_what_is_synthetic_says_so(tmp_path: Path) -> None:
 def test_many_classes_and_other_dtypes(tmp_path: Path) -> None:
     pixels = sheet(tmp_path, dataset(tmp_path, (1, 4, 4), classes=101, dtype="float32"))
     assert pixels.shape[0] < 40 * 130
-    again = sheet(tmp_path, dataset(tmp_path, (1, 4, 4), classes=101, dtype="float32"))
-    assert np.array_equal(pixels, again)
+    repeated = sheet(tmp_path, dataset(tmp_path, (1, 4, 4), classes=101, dtype="float32"))
+    assert np.array_equal(pixels, repeated)
 
 
 def test_names_that_no_font_has(tmp_path: Path) -> None:

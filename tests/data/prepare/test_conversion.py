@@ -117,9 +117,9 @@ def test_names_that_are_not_those_of_the_classes(
 def numbered(folder: Path, labels: list[int], test: list[int] | None = None) -> str:
     """Arrays of one pixel value for each label; 24 images of each label for training, and for the test unless given."""
     arrays = {}
-    for split, found in (("train", labels), ("test", labels if test is None else test)):
-        arrays[f"{split}_labels"] = np.repeat(found, 24)
-        noise = np.random.default_rng(0).integers(0, 10, (24 * len(found), 4, 4))
+    for split, split_labels in (("train", labels), ("test", labels if test is None else test)):
+        arrays[f"{split}_labels"] = np.repeat(split_labels, 24)
+        noise = np.random.default_rng(0).integers(0, 10, (24 * len(split_labels), 4, 4))
         arrays[f"{split}_images"] = (noise + 10 * arrays[f"{split}_labels"][:, None, None]).astype(np.uint8)
     np.savez(folder / "source.npz", **arrays)
     return str(folder / "source.npz")

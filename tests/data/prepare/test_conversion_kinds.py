@@ -60,10 +60,10 @@ def write_source(kind: str, root: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "idx", "folder", "faces", "nifti", "npz", "npy", "phantom"])
 def test_every_kind_twice(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = write_source(kind, tmp_path)
+    arguments = write_source(kind, tmp_path)
     out, sheet = tmp_path / "out" / "d.h5", tmp_path / "out" / "d.png"
-    command = ["prepare", kind, *(words if kind != "phantom" else []), str(out), "--grid", "2", "--overlap", "1"]
-    command += words if kind == "phantom" else []
+    command = ["prepare", kind, *(arguments if kind != "phantom" else []), str(out), "--grid", "2", "--overlap", "1"]
+    command += arguments if kind == "phantom" else []
     made = []
     for _ in range(2):
         assert main(command) == 0, capsys.readouterr().err
@@ -87,9 +87,9 @@ def test_every_kind_twice(tmp_path: Path, kind: str, capsys: pytest.CaptureFixtu
 
 
 def test_splits_are_drawn_where_there_are_none(tmp_path: Path) -> None:
-    words = write_source("nifti", tmp_path)
+    arguments = write_source("nifti", tmp_path)
     options = ["--test-fraction", "0.25", "--validation-fraction", "0.25", "--class-names", "CT-0=mild,CT-1=severe"]
-    assert main(["prepare", "nifti", *words, str(tmp_path / "d.h5"), *options]) == 0
+    assert main(["prepare", "nifti", *arguments, str(tmp_path / "d.h5"), *options]) == 0
     info = inspect(tmp_path / "d.h5")
     assert info.samples == {"train": 4, "validation": 2, "test": 2}
     assert info.class_names == ("mild", "severe")
@@ -97,9 +97,9 @@ def test_splits_are_drawn_where_there_are_none(tmp_path: Path) -> None:
 
 
 def test_no_option_hides_what_is_synthetic(tmp_path: Path) -> None:
-    words = write_source("phantom", tmp_path)
+    arguments = write_source("phantom", tmp_path)
     options = ["--name", "chests", "--source-note", "for a talk"]
-    assert main(["prepare", "phantom", str(tmp_path / "d.h5"), *words, *options]) == 0
+    assert main(["prepare", "phantom", str(tmp_path / "d.h5"), *arguments, *options]) == 0
     info = inspect(tmp_path / "d.h5")
     assert info.name == "chests (synthetic)"
     assert info.source == "synthetic, computed by hpcdd prepare phantom with seed 0; no patient's data; for a talk"
@@ -140,7 +140,7 @@ def test_bad_files_are_skipped_and_counted(tmp_path: Path, threads: str, capsys:
             assert (images == images[:, :, :1, :1]).all()
 
 
-def test_all_bad_is_told_even_if_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_bad_is_reported_even_if_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = bad_folder(tmp_path, tuple(f"{name}/{i}.png" for name in "ab" for i in range(6)))
     assert main(["prepare", "folder", str(source), str(tmp_path / "d.h5"), "--skip-bad"]) == 2
     assert "none of 12 files can be read" in capsys.readouterr().err
@@ -244,6 +244,8 @@ def test_what_is_shown_comes_from_the_file(tmp_path: Path, monkeypatch: pytest.M
         seen.append((path.name, info.path.name, [box.shape for box in decomposition.boxes], synthetic))
 
     monkeypatch.setattr(contact_sheet, "write", write)
-    words = write_source("phantom", tmp_path)
-    assert main(["prepare", "phantom", str(tmp_path / "d.h5"), *words, "--grid", "2,1,1", "--overlap", "1,0,0"]) == 0
+    arguments = write_source("phantom", tmp_path)
+    assert (
+        main(["prepare", "phantom", str(tmp_path / "d.h5"), *arguments, "--grid", "2,1,1", "--overlap", "1,0,0"]) == 0
+    )
     assert seen == [("d.png", "d.h5", [(5, 8, 8), (5, 8, 8)], True)]

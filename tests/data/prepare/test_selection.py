@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from hpcdd.core.errors import UserError
-from hpcdd.data.prepare.importers.image_source import Collection
 from hpcdd.data.prepare.selection import balanced, divided
+from hpcdd.data.writing import Split
 
 from .importers.sources import pixels_of
 
 
-def collection(*counts: int) -> Collection:
-    """Images (1, 1, 2) that hold their own numbers; so many of each class, mixed."""
+def collection(*counts: int) -> Split:
+    """Images (1, 1, 2) that hold their own numbers, ``counts`` of each class, mixed."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
-    return Collection.from_array(np.arange(2 * len(labels), dtype=np.uint16).reshape(-1, 1, 1, 2), labels)
+    return Split.from_array(np.arange(2 * len(labels), dtype=np.uint16).reshape(-1, 1, 1, 2), labels)
 
 
-def test_shares_of_every_class() -> None:
+def test_fractions_of_every_class() -> None:
     source = collection(40, 20, 10)
     splits = divided({"train": source}, 0.2, 0.1, seed=1)
     assert list(splits) == ["train", "validation", "test"]
@@ -31,9 +31,9 @@ def test_shares_of_every_class() -> None:
         assert (np.diff(rows[name].astype(int)) > 0).all()  # in the order of the source
 
 
-def test_the_seed_decides() -> None:
-    first, again, other = (divided({"train": collection(30, 30)}, 0.5, 0.0, seed) for seed in (1, 1, 2))
-    assert np.array_equal(pixels_of(first["test"]), pixels_of(again["test"]))
+def test_the_seed_fixes_the_splits() -> None:
+    first, same, other = (divided({"train": collection(30, 30)}, 0.5, 0.0, seed) for seed in (1, 1, 2))
+    assert np.array_equal(pixels_of(first["test"]), pixels_of(same["test"]))
     assert not np.array_equal(pixels_of(first["test"]), pixels_of(other["test"]))
 
 
@@ -54,7 +54,7 @@ def test_a_test_split_is_made_by_default_where_there_is_none() -> None:
         (None, float("nan"), r"--validation-fraction is nan; use a number between"),
     ],
 )
-def test_wrong_shares(test: float | None, validation: float, message: str) -> None:
+def test_wrong_fractions(test: float | None, validation: float, message: str) -> None:
     with pytest.raises(UserError, match=message):
         divided({"train": collection(9, 9), "test": collection(3, 3)}, test, validation, 0)
 

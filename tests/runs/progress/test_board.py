@@ -36,10 +36,10 @@ def test_each_network_has_its_curves(tmp_path: Path) -> None:
         for s in (0, 1):
             shown.add(status("local", s, epoch, s + 0.5 / epoch, 0.25))
     shown.add(status("dnn", WHOLE, 1, math.nan))
-    found = curves(tmp_path / "t/local/0001")
-    assert found["loss/training"] == [(1, 1.5), (2, 1.25)]
-    assert found["loss/validation"] == found["accuracy/validation"] == [(1, 0.25), (2, 0.25)]
-    assert found["learning rate"] == [(epoch, pytest.approx(1e-3)) for epoch in (1, 2)]
+    points = curves(tmp_path / "t/local/0001")
+    assert points["loss/training"] == [(1, 1.5), (2, 1.25)]
+    assert points["loss/validation"] == points["accuracy/validation"] == [(1, 0.25), (2, 0.25)]
+    assert points["learning rate"] == [(epoch, pytest.approx(1e-3)) for epoch in (1, 2)]
     assert set(curves(tmp_path / "t/dnn")) == {"accuracy/training", "learning rate"}, "no NaN, and what is not known"
     Board(tmp_path / "t")
     assert list((tmp_path / "t").iterdir()) == []
@@ -74,10 +74,10 @@ def test_without_the_package_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_shows_what_its_metrics_say_also_when_it_is_asked_later(
     mpi: Launcher, tiny: Path, tmp_path: Path
 ) -> None:
-    words = ["train", "--data.file", str(tiny), "--model.name", "vgg1", "--model.width", "8", "--output", "run"]
+    arguments = ["train", "--data.file", str(tiny), "--model.name", "vgg1", "--model.width", "8", "--output", "run"]
     few = ["--local.epochs", "2", "--aggregation.epochs", "1", "--progress", "off"]
     none = ["--coherent.epochs", "1", "--coherent.learning_rate", "1e-9"]
-    done = mpi.hpcdd(2, [*words, *few, *none], tmp_path)
+    done = mpi.hpcdd(2, [*arguments, *few, *none], tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run/tensorboard").exists()
     more = ["train", "--resume", "--output", "run", "--coherent.epochs", "2", "--run.tensorboard", "true"]

@@ -19,13 +19,13 @@ import pytest
 from hpcdd.core.errors import UserError
 from hpcdd.core.seeding import WHOLE
 from hpcdd.mpi.launcher import Launch
-from hpcdd.runs.progress.display import LineDisplay, NoDisplay, make_display
+from hpcdd.runs.progress.display import LineDisplay, make_display
 from hpcdd.runs.progress.live import LiveDisplay
 from hpcdd.training.status import Status
 
 from ...waiting import LIMIT
 
-ALONE = Launch("none", 0, 1)
+NOT_LAUNCHED = Launch("none", 0, 1)
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -46,8 +46,8 @@ def line(shown: Status, *, end_of_epoch: bool = True) -> str:
 
 def test_a_line_holds_all_that_one_wants_to_know() -> None:
     text = line(status())
-    for words in ("local", "subdomain 3", "2/8", "loss 0.7543", "accuracy 0.6124", "validation 0.5871"):
-        assert words in text
+    for part in ("local", "subdomain 3", "2/8", "loss 0.7543", "accuracy 0.6124", "validation 0.5871"):
+        assert part in text
     assert "12,346 samples/s" in text
     assert "1:30 left" in text  # 30 s for a quarter
     assert text.endswith("\n")
@@ -96,26 +96,26 @@ def test_lines_are_printed_at_ends_of_epochs_only() -> None:
 
 
 def test_off_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    display = make_display("off", ALONE, io.StringIO())
-    assert isinstance(display, NoDisplay)
+    out = io.StringIO()
+    display = make_display("off", NOT_LAUNCHED, out)
     assert display.interval == math.inf
     display.begin("local", [3])
     display.show(status(), True)
     display.close()
-    assert capfd.readouterr() == ("", "")
+    assert (*capfd.readouterr(), out.getvalue()) == ("", "", "")
 
 
 @pytest.mark.parametrize("setting", ["auto", "lines"])
 def test_without_a_terminal_there_are_lines(setting: Literal["auto", "lines"]) -> None:
     out = io.StringIO()
-    display = make_display(setting, ALONE, out)
+    display = make_display(setting, NOT_LAUNCHED, out)
     assert isinstance(display, LineDisplay)
     assert display.interval == math.inf, "statuses within an epoch need not be sent"
     display.show(status(), True)
     assert "subdomain 3" in out.getvalue()
 
 
-@pytest.mark.parametrize("launch", [ALONE, Launch("mpich", 0, 2), Launch("slurm", 0, 2)])
+@pytest.mark.parametrize("launch", [NOT_LAUNCHED, Launch("mpich", 0, 2), Launch("slurm", 0, 2)])
 def test_live_without_a_terminal_is_the_users_error(launch: Launch) -> None:
     with pytest.raises(UserError, match=r"has no terminal.*--progress lines"):
         make_display("live", launch, io.StringIO())
@@ -166,10 +166,10 @@ def run_both_phases(display: LiveDisplay) -> None:
 
 
 def test_live_shows_every_subdomain_and_both_phases(terminal: Terminal) -> None:
-    own = terminal.open()
-    run_both_phases(LiveDisplay(own, own=True))
-    assert not own.closed
-    own.close()
+    opened = terminal.open()
+    run_both_phases(LiveDisplay(opened, keep_open=True))
+    assert not opened.closed
+    opened.close()
     drawn = terminal.drawn()
     assert "\x1b[1A\x1b[2K" in drawn, "rows are redrawn in place"
     last = ESCAPE.sub("", drawn.rpartition("\x1b[1A\x1b[2K")[2]).splitlines()
@@ -185,9 +185,9 @@ def test_live_shows_every_subdomain_and_both_phases(terminal: Terminal) -> None:
 
 
 def test_live_leaves_the_cursor_visible_and_the_line_free(terminal: Terminal) -> None:
-    own = terminal.open()
-    run_both_phases(LiveDisplay(own, own=True))
-    own.close()
+    opened = terminal.open()
+    run_both_phases(LiveDisplay(opened, keep_open=True))
+    opened.close()
     drawn = terminal.drawn()
     assert "\x1b[?25l" not in drawn, "a job that is killed could not bring a hidden cursor back"
     assert ESCAPE.sub("", drawn).endswith("\n")
@@ -195,14 +195,14 @@ def test_live_leaves_the_cursor_visible_and_the_line_free(terminal: Terminal) ->
 
 def test_live_closes_a_terminal_that_was_opened_for_it(terminal: Terminal) -> None:
     opened = terminal.open()
-    run_both_phases(LiveDisplay(opened, own=False))
+    run_both_phases(LiveDisplay(opened, keep_open=False))
     assert opened.closed
     assert re.search(r"^DNN ", ESCAPE.sub("", terminal.drawn()), re.MULTILINE)
 
 
 def test_live_that_never_began_can_be_closed(terminal: Terminal) -> None:
     opened = terminal.open()
-    LiveDisplay(opened, own=False).close()
+    LiveDisplay(opened, keep_open=False).close()
     assert opened.closed
     assert "subdomain" not in terminal.drawn()
 
@@ -211,7 +211,7 @@ def test_live_fits_into_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "xterm-256color")
     narrow = Terminal(10, 40)
     opened = narrow.open()
-    run_both_phases(LiveDisplay(opened, own=False))
+    run_both_phases(LiveDisplay(opened, keep_open=False))
     rows = ESCAPE.sub("", narrow.drawn()).replace("\r", "\n").splitlines()
     assert max(len(row) for row in rows) <= 40
     assert any(row.startswith("DNN") for row in rows)

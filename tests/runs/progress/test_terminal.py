@@ -23,9 +23,9 @@ if "background" in sys.argv:
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.setpgid(0, 0)
 launch = Launch(sys.argv[1], 0, 1) if sys.argv[1] != "environment" else from_environment()
-found = find_terminal(launch, sys.stdout)
+terminal = find_terminal(launch, sys.stdout)
 if launch.rank == 0:
-    print("own" if found is sys.stdout else found)
+    print("own" if terminal is sys.stdout else terminal)
 """
 
 
@@ -48,10 +48,9 @@ def test_behind_an_mpirun_whose_output_is_a_pipe_there_is_none(every_mpi: Launch
     assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
 
 
-def on_a_terminal(*words: str) -> str:
-    child = pexpect.spawn(
-        sys.executable, ["-c", PROGRAM, *words], env=os.environ, timeout=LIMIT, encoding="utf-8", dimensions=(24, 80)
-    )
+def on_a_terminal(*arguments: str) -> str:
+    command = ["-c", PROGRAM, *arguments]
+    child = pexpect.spawn(sys.executable, command, env=os.environ, timeout=LIMIT, encoding="utf-8", dimensions=(24, 80))
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0, child.before
@@ -66,6 +65,6 @@ def test_a_process_in_the_background_does_not_draw() -> None:
     assert on_a_terminal("none", "background") == "None"
 
 
-def test_a_launched_process_is_not_judged_by_its_own_output() -> None:
+def test_the_standard_output_of_a_launched_process_does_not_count() -> None:
     """No mpirun is among its ancestors here: it runs on another host than its launcher."""
     assert on_a_terminal("openmpi") == "None"

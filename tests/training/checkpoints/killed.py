@@ -48,7 +48,7 @@ def deadly(number: int, *, within: bool) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     save(folder / "before", 1, 2)
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     said: list[str] = []
     for within in (False, True):
         number, alive = 0, False
@@ -65,10 +65,10 @@ def main() -> None:
             alive = os.waitpid(child, 0)[1] == 0
             newest = manager(work, said).load()
             kind = next((str(epoch) for epoch in (2, 3) if same(newest, snapshot(epoch))), "wrong")
-            found[kind] += 1
+            outcomes[kind] += 1
             save(work, 4)  # what is left half written is no obstacle
-            found["next"] += same(manager(work, said).load(), snapshot(4))
-    print(json.dumps({"found": found, "said": said}))
+            outcomes["next"] += same(manager(work, said).load(), snapshot(4))
+    print(json.dumps({"outcomes": outcomes, "said": said}))
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ def manager(folder: Path, said: list[str]) -> CheckpointManager:
 
 
 def save(folder: Path, *epochs: int, said: list[str] | None = None) -> None:
-    its = manager(folder, [] if said is None else said)
+    checkpoints = manager(folder, [] if said is None else said)
     for epoch in epochs:
-        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
+        checkpoints.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
 
 
 def same(one: Snapshot | None, other: Snapshot) -> bool:
@@ -75,8 +75,8 @@ def test_a_snapshot_comes_back_from_its_pieces(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {
         "e00003-s0000000.0002.h5", "e00003-s0000000.0010.h5", "e00003-s0000000.whole.h5", "e00003-s0000000.json",
     }  # fmt: skip
-    piece = snapshot(3).piece(2, by_number)
-    assert set(Snapshot.join([piece]).tensors) == {
+    part = snapshot(3).part(2, by_number)
+    assert set(Snapshot.join([part]).tensors) == {
         "network/cnns.2.0.num_batches_tracked", "exp_avg/dnn.blocks.2", "stream/2",
     }  # fmt: skip
 
@@ -99,9 +99,9 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_step_within_an_epoch_lies_between_its_ends(tmp_path: Path) -> None:
-    its = manager(tmp_path, [])
+    checkpoints = manager(tmp_path, [])
     for position in [(1, 0), (1, 12), (1, 13)]:
-        its.save(lambda position=position: snapshot(*position), steps=0)
+        checkpoints.save(lambda position=position: snapshot(*position), steps=0)
     loaded = manager(tmp_path, []).load()
     assert loaded is not None
     assert loaded.position == (1, 13)
@@ -110,15 +110,15 @@ def test_a_step_within_an_epoch_lies_between_its_ends(tmp_path: Path) -> None:
 def test_the_same_position_is_not_written_twice(tmp_path: Path) -> None:
     save(tmp_path, 1)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    its = manager(tmp_path, [])
-    its.load()
-    its.save(lambda: snapshot(1), steps=0)
+    checkpoints = manager(tmp_path, [])
+    checkpoints.load()
+    checkpoints.save(lambda: snapshot(1), steps=0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 def test_what_was_not_finished_is_not_looked_at(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    CheckpointStore(tmp_path, "this run").write(Position(2, 0), 2, snapshot(2).piece(2, by_number))
+    CheckpointStore(tmp_path, "this run").write(Position(2, 0), 2, snapshot(2).part(2, by_number))
     (tmp_path / ".e00002-s0000000.json.123.tmp").write_text("{")
     said: list[str] = []
     assert same(manager(tmp_path, said).load(), snapshot(1))
@@ -163,17 +163,17 @@ def test_what_is_written_behind_damaged_ones_is_kept(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.0010.h5"):
         path.write_bytes(b"")
     said: list[str] = []
-    its = manager(tmp_path, said)
-    assert its.load() is None
+    checkpoints = manager(tmp_path, said)
+    assert checkpoints.load() is None
     for epoch in (1, 2, 3):
-        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
+        checkpoints.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
     assert same(manager(tmp_path, said).load(), snapshot(3))
     (tmp_path / "e00003-s0000000.0002.h5").unlink()
     assert same(manager(tmp_path, said).load(), snapshot(2))
-    its = manager(tmp_path, said)
-    its.load()
+    checkpoints = manager(tmp_path, said)
+    checkpoints.load()
     for epoch in (4, 5, 6, 7):
-        its.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
+        checkpoints.save(lambda epoch=epoch: snapshot(epoch), steps=epoch)
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["e00006-s0000000.json", "e00007-s0000000.json"]
 
 
@@ -181,8 +181,8 @@ def test_a_piece_of_another_size_is_not_read(tmp_path: Path) -> None:
     """A terabyte that takes no room on the disk."""
     store = CheckpointStore(tmp_path, "run")
     store.publish(Position(1, 0), store.write(Position(1, 0), 0, b"piece"), {}, None)
-    (piece,) = tmp_path.glob("*.h5")
-    with piece.open("rb+") as file:
+    (part,) = tmp_path.glob("*.h5")
+    with part.open("rb+") as file:
         file.truncate(1 << 40)
     with pytest.raises(DamagedError, match="has 1,099,511,627,776 bytes instead of 5"):
         store.read(store.manifest(Position(1, 0)), [0])
@@ -195,22 +195,22 @@ def test_checkpoints_of_another_run_are_not_taken(tmp_path: Path) -> None:
 
 
 def test_no_flipped_bit_stays_unseen(tmp_path: Path) -> None:
-    """Every byte of a manifest and of a piece: either the same content, or seen to be damaged."""
+    """Every byte of a manifest and of a part: either the same content, or seen to be damaged."""
     save(tmp_path, 1)
     store, position = CheckpointStore(tmp_path, "this run"), Position(1, 0)
     manifest = store.manifest(position)
-    piece = store.read(manifest, [2])
+    part = store.read(manifest, [2])
     seen = 0
     for name in ("e00001-s0000000.json", "e00001-s0000000.0002.h5"):
         path = tmp_path / name
         whole = path.read_bytes()
-        for place in range(0, len(whole), 1 if name.endswith("json") else 7):
+        for offset in range(0, len(whole), 1 if name.endswith("json") else 7):
             damaged = bytearray(whole)
-            damaged[place] ^= 1 << (place % 8)
+            damaged[offset] ^= 1 << (offset % 8)
             path.write_bytes(damaged)
             try:
                 assert store.manifest(position) == manifest
-                assert store.read(manifest, [2]) == piece
+                assert store.read(manifest, [2]) == part
             except DamagedError:
                 seen += 1
         for length in range(0, len(whole), 97):
@@ -257,7 +257,10 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_kill_at_any_system_call_of_a_save_loses_nothing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, KILLED, tmp_path], capture_output=True, text=True, timeout=LIMIT, check=True)
     report = json.loads(done.stdout)
-    deaths = report["found"]["2"] + report["found"]["3"]
-    assert report == {"found": {"2": report["found"]["2"], "3": report["found"]["3"], "next": deaths}, "said": []}
-    assert report["found"]["2"] > 30
-    assert report["found"]["3"] > 10
+    deaths = report["outcomes"]["2"] + report["outcomes"]["3"]
+    assert report == {
+        "outcomes": {"2": report["outcomes"]["2"], "3": report["outcomes"]["3"], "next": deaths},
+        "said": [],
+    }
+    assert report["outcomes"]["2"] > 30
+    assert report["outcomes"]["3"] > 10

@@ -1,7 +1,7 @@
 """Readers of data sets as their publishers ship them: one file a kind, each from a path to labelled images.
 
 The module of a kind holds ``SUMMARY`` (what it reads), ``EXAMPLES`` (commands), ``add_arguments(parser)`` (declares the
-options of this kind) and ``read(source, work, **options)``, which gives an :class:`collection.ImageSource` or raises
+options of this kind) and ``read(source, pool, **options)``, which gives an :class:`image_source.ImageSource` or raises
 UserError where the source is not what it should be.
 """
 

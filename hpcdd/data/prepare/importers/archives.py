@@ -7,7 +7,6 @@ absurdly large. A tar archive whose end is not there, or that continues beyond i
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import lzma
 import os
@@ -25,24 +24,24 @@ from typing import IO, Any, Literal, NamedTuple
 
 from ....core.errors import UserError
 from ....core.files import decoded, readable
-from .file_tree import READ_ERRORS, ArchiveReader, Entry, FolderTree, Read, check_size
+from .file_tree import READ_ERRORS, ArchiveReader, Entry, FolderTree, check_size
 
 _MOST_HEADER = 1 << 20
 _MOST_LINKS = 40
 """Links behind each other, as of Linux."""
 _MOST_TARGET = 4096
 _BLOCK = tarfile.BLOCKSIZE
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""How members of zip archives may be compressed: Python unpacks these in pieces, so that none outgrows its size."""
+"""How members of zip archives may be compressed: Python unpacks these in chunks, so that none outgrows its size."""
 
 
 def open_tree(path: Path) -> ArchiveReader:
-    """The tree of a folder or an archive, told by its content.
+    """The tree of a folder or an archive, recognised by its content.
 
     Raises:
-        UserError: not there, neither of both, damaged, or an archive that names a path outside of itself or a member
+        UserError: missing, neither of the two, damaged, or an archive that names a path outside of itself or a member
             of absurd size.
     """
     if path.is_dir():
@@ -69,12 +68,12 @@ class _Member(NamedTuple):
 
     Attributes:
         kind: ``other`` is a device, a pipe, or nothing that this reader knows.
-        place: where its content is.
+        location: where its content is.
         target: of a link.
     """
 
     kind: Literal["file", "folder", "symbolic link", "hard link", "other"]
-    place: Any = None
+    location: Any = None
     target: str = ""
 
 
@@ -126,7 +125,7 @@ class _Archive(ArchiveReader):
             else:
                 yield Entry(
                     last,
-                    self._members[real].place,
+                    self._members[real].location,
                     fault="is neither a file nor a folder nor a link" * (self._members[real].kind == "other"),
                 )
 
@@ -178,45 +177,39 @@ class _Zip(_Archive):
     _follow = "pack it again with links followed (zip -r does)"
 
     def _read_members(self) -> Iterator[tuple[str, _Member]]:
-        with zipfile.ZipFile(self.path) as archive:
-            seen: set[str] = set()
-            for member in archive.infolist():
-                # The separator is "/" by the format, and "\" by some programs on Windows.
-                name = self._checked_name(_name(member).replace("\\", "/").split("\0")[0])
-                check_size(member.file_size, self.where(name))
-                if member.compress_type not in _PLAIN:
-                    raise UserError(f"{self.where(name)} is not compressed by deflate; pack the archive again")
-                if member.flag_bits & 1:
-                    raise UserError(f"{self.where(name)} is encrypted; unpack the archive and name its folder")
-                if not name:
-                    continue
-                if member.filename.endswith(("/", "\\")):
-                    yield name, _FOLDER
-                    continue
-                if name in seen:
-                    raise UserError(f"{self.path} contains {name} twice, which is ambiguous; pack it again")
-                seen.add(name)
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    with archive.open(member) as stream:
-                        yield name, _Member("symbolic link", target=decoded(stream.read(_MOST_TARGET)))
-                else:
-                    yield name, _Member("file", member)
+        self._archive = zipfile.ZipFile(self.path)  # which locks its file for each read, so that threads can share it
+        weakref.finalize(self, self._archive.close)
+        seen: set[str] = set()
+        for member in self._archive.infolist():
+            # The separator is "/" by the format, and "\" by some programs on Windows.
+            name = self._checked_name(_name(member).replace("\\", "/").split("\0")[0])
+            check_size(member.file_size, self.where(name))
+            if member.compress_type not in _PLAIN:
+                raise UserError(f"{self.where(name)} is not compressed by deflate; pack the archive again")
+            if member.flag_bits & 1:
+                raise UserError(f"{self.where(name)} is encrypted; unpack the archive and name its folder")
+            if not name:
+                continue
+            if member.filename.endswith(("/", "\\")):
+                yield name, _FOLDER
+                continue
+            if name in seen:
+                raise UserError(f"{self.path} contains {name} twice, which is ambiguous; pack it again")
+            seen.add(name)
+            if stat.S_ISLNK(member.external_attr >> 16):
+                with self._archive.open(member) as stream:
+                    yield name, _Member("symbolic link", target=decoded(stream.read(_MOST_TARGET)))
+            else:
+                yield name, _Member("file", member)
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Read]:
-        with zipfile.ZipFile(self.path) as archive:
-
-            def read(name: str) -> bytes:
-                member = self._keys[name]
-                try:
-                    with archive.open(member) as stream:
-                        # In one piece, archive.read would unpack more than the size that was checked.
-                        content = stream.read(member.file_size + 1)
-                except READ_ERRORS as error:
-                    raise UserError(f"{self.where(name)} is damaged: {error}") from error
-                return content
-
-            yield read
+    def _content(self, name: str) -> bytes:
+        member = self._keys[name]
+        try:
+            with self._archive.open(member) as stream:
+                # Without a size, or by ZipFile.read, more would be unpacked than the size that was checked.
+                return stream.read(member.file_size + 1)
+        except READ_ERRORS as error:
+            raise UserError(f"{self.where(name)} is damaged: {error}") from error
 
 
 def _name(member: zipfile.ZipInfo) -> str:
@@ -244,15 +237,15 @@ class _Tar(_Archive):
         try:
             with tempfile.TemporaryFile() as copy:
                 most, size = shutil.disk_usage(tempfile.gettempdir()).free // 2, 0
-                for piece in self._pieces(opener):
-                    size += len(piece)
+                for chunk in self._chunks(opener):
+                    size += len(chunk)
                     if size > most:
                         raise UserError(
                             f"{self.path} unpacks to more than {most:,} bytes, half of the free space in "
                             f"{tempfile.gettempdir()}; set TMPDIR to a larger folder, or unpack the archive and name "
                             "its folder"
                         )
-                    copy.write(piece)
+                    copy.write(chunk)
                 copy.flush()
                 return os.dup(copy.fileno())
         except OSError as error:
@@ -261,11 +254,11 @@ class _Tar(_Archive):
                 "unpack the archive and name its folder"
             ) from error
 
-    def _pieces(self, opener: Callable[[Path], Any]) -> Iterator[bytes]:
+    def _chunks(self, opener: Callable[[Path], Any]) -> Iterator[bytes]:
         try:
             with opener(self.path) as stream:
-                while piece := stream.read(_PIECE):
-                    yield piece
+                while chunk := stream.read(_CHUNK_BYTES):
+                    yield chunk
         except READ_ERRORS as error:
             raise UserError(f"{self.path} is damaged or not a tar archive: {error}; download it again") from error
 
@@ -294,33 +287,29 @@ class _Tar(_Archive):
             raise UserError(
                 f"{self.path} is damaged: at byte {offset:,}, after {last}, there is no header; download it again"
             )
-        while piece := stream.read(_PIECE):
-            for start in range(0, len(piece), _BLOCK):
-                if _is_header(piece[start : start + _BLOCK]):
+        while chunk := stream.read(_CHUNK_BYTES):
+            for start in range(0, len(chunk), _BLOCK):
+                if _is_header(chunk[start : start + _BLOCK]):
                     raise UserError(
                         f"{self.path} continues beyond its end at byte {offset:,}, after {last}: it is damaged, or "
                         "holds two archives; download it again, or pack it as one archive"
                     )
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Read]:
-        yield self._content
-
     def _content(self, name: str) -> bytes:
-        size, pieces = self._keys[name]
+        size, extents = self._keys[name]
         content = bytearray()
-        for place, start, length in pieces:
+        for offset, start, length in extents:
             content += bytes(start - len(content))
             while len(content) < start + length:
-                piece = os.pread(self._descriptor, start + length - len(content), place + len(content) - start)
-                if not piece:
+                chunk = os.pread(self._descriptor, start + length - len(content), offset + len(content) - start)
+                if not chunk:
                     raise UserError(f"{self.where(name)} is truncated: {len(content)} of {size} bytes")
-                content += piece
+                content += chunk
         return bytes(content) + bytes(size - len(content))
 
 
 def _tar_member(member: tarfile.TarInfo) -> _Member:
-    """Of a file the place is its size, and where its pieces are: (in the archive, in the file, length)."""
+    """The location of a file is its size, and its extents: (offset in the archive, offset in the file, length)."""
     if member.isdir():
         return _FOLDER
     if member.issym() or member.islnk():
@@ -328,16 +317,16 @@ def _tar_member(member: tarfile.TarInfo) -> _Member:
         return _Member(kind, target=readable(member.linkname))
     if not member.isreg():
         return _Member("other")
-    pieces, place, end = [], member.offset_data, 0
-    parts: Any = member.sparse if member.issparse() else [(0, member.size)]
-    for start, length in parts:
+    extents, offset, end = [], member.offset_data, 0
+    sparse: Any = member.sparse if member.issparse() else [(0, member.size)]
+    for start, length in sparse:
         if not length:  # the end of a file that ends in a hole, or padding of the list
             continue
         if not end <= start <= start + length <= member.size:
-            raise tarfile.ReadError(f"{member.name} is sparse, and its pieces are not in order")
-        pieces.append((place, start, length))
-        place, end = place + length, start + length
-    return _Member("file", (member.size, pieces))
+            raise tarfile.ReadError(f"{member.name} is sparse, and its blocks are not in order")
+        extents.append((offset, start, length))
+        offset, end = offset + length, start + length
+    return _Member("file", (member.size, extents))
 
 
 def _is_header(block: bytes) -> bool:
@@ -345,7 +334,7 @@ def _is_header(block: bytes) -> bool:
 
 
 class _Headers:
-    """A stream of which headers are read, never as much as a header that lies may ask for."""
+    """A stream of which headers are read, never as much as a false header may ask for."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

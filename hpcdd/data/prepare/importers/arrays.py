@@ -18,8 +18,9 @@ from ....core.errors import UserError
 from ....decomposition.boxes import by
 from ...split import Indices
 from ...structure import DTYPES
+from ...writing import Split
 from .file_tree import MOST_BYTES, READ_ERRORS
-from .image_source import Collection, ImageSource
+from .image_source import ImageSource
 from .row_stream import StreamedArray
 from .splits import by_split
 
@@ -56,15 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_arrays(
-    source: Path, found: Mapping[str, StreamedArray], images: str | None, labels: str | None, layout: str | None
+    source: Path, arrays: Mapping[str, StreamedArray], images: str | None, labels: str | None, layout: str | None
 ) -> ImageSource:
     """Splits from arrays by name.
 
     Args:
         source: for messages.
-        found: the arrays that are there.
+        arrays: those that are there.
         images, labels: patterns of names; default: the first usual pair that is there.
-        layout: one of :data:`LAYOUTS`; default: told by the lengths of the axes.
+        layout: one of :data:`LAYOUTS`; default: inferred from the lengths of the axes.
 
     Returns:
         Images (n, C, *spatial) of the stored dtype; float64 and float16 become float32, bool becomes uint8.
@@ -76,49 +77,49 @@ def read_arrays(
         raise UserError("give both --images and --labels, or neither")
     pairs = _PAIRS if images is None or labels is None else ((images, labels),)
     for pair in pairs:
-        if names := dict(_present(pair, found, source)):
+        if names := dict(_present(pair, arrays, source)):
             break
     else:
         wanted = " nor ".join(f"{a} and {b}" for a, b in pairs)
-        have = ", ".join(sorted(found)) or "none"
+        have = ", ".join(sorted(arrays)) or "none"
         raise UserError(f"{source} holds neither {wanted}; its arrays are {have}: use --images NAME --labels NAME")
     if "train" not in names:
         raise UserError(f"{source} holds the splits {', '.join(names)}, but no training split")
-    splits = {split: _collection(found[a], found[b], layout) for split, (a, b) in names.items()}
+    splits = {split: _split(arrays[a], arrays[b], layout) for split, (a, b) in names.items()}
     kinds = {(part.image_shape, part.dtype) for part in splits.values()}
     if len(kinds) > 1:
         raise UserError(f"{source}: images differ between splits: {', '.join(map(str, sorted(kinds)))}")
-    notes = [_understood(found[names["train"][0]], layout, splits["train"].image_shape)]
-    if unused := sorted(found.keys() - {name for pair in names.values() for name in pair}):
+    notes = [_note_on_axes(arrays[names["train"][0]], layout, splits["train"].image_shape)]
+    if unused := sorted(arrays.keys() - {name for pair in names.values() for name in pair}):
         notes.append(f"not used: arrays {', '.join(unused)}")
     return ImageSource(splits, (), notes=notes)
 
 
-def _understood(images: StreamedArray, layout: str | None, image_shape: tuple[int, ...]) -> str:
-    """How the axes were read, and how they are read otherwise where that was a guess."""
+def _note_on_axes(images: StreamedArray, layout: str | None, image_shape: tuple[int, ...]) -> str:
+    """How the axes were read, and the alternatives where that was a guess."""
     channels, *spatial = image_shape
     kind = "images" if len(spatial) == 2 else "volumes"
-    told = f"array {images.shape} read as {layout or _layout(images)}: {kind} of {by(spatial)}, channels: {channels}"
+    note = f"array {images.shape} read as {layout or _layout(images)}: {kind} of {by(spatial)}, channels: {channels}"
     if layout is None and len(spatial) == 3 and images.shape[-1] not in (1, 3) and images.shape[1] not in (1, 3):
         other = "NHWC or NCHW" if len(images.shape) == 4 else "NDHWC"
-        told += f"; if one of these axes holds the channels, use --layout {other}"
-    return told
+        note += f"; if one of these axes holds the channels, use --layout {other}"
+    return note
 
 
-def _present(pair: tuple[str, str], found: Mapping[str, StreamedArray], source: Path) -> Iterator[_Named]:
+def _present(pair: tuple[str, str], arrays: Mapping[str, StreamedArray], source: Path) -> Iterator[_Named]:
     images, labels = pair
     if "{split}" not in images + labels:
-        if images in found and labels in found:
+        if images in arrays and labels in arrays:
             yield "train", pair
         return
     if "{split}" not in images or "{split}" not in labels:
         raise UserError(f"--images {images} and --labels {labels}: write {{split}} in both, or in neither")
     named = re.compile("(.*)".join(map(re.escape, images.split("{split}", 1))))
-    words = [
-        match[1] for match in map(named.fullmatch, found) if match and labels.replace("{split}", match[1]) in found
+    spellings = [
+        match[1] for match in map(named.fullmatch, arrays) if match and labels.replace("{split}", match[1]) in arrays
     ]
-    for split, word in by_split(words, str(source)).items():
-        yield split, (images.replace("{split}", word), labels.replace("{split}", word))
+    for split, spelling in by_split(spellings, str(source)).items():
+        yield split, (images.replace("{split}", spelling), labels.replace("{split}", spelling))
 
 
 def _layout(images: StreamedArray) -> str:
@@ -135,7 +136,7 @@ def _layout(images: StreamedArray) -> str:
     raise UserError(f"{images.where} has the shape {shape}; images have three to five axes, see --layout")
 
 
-def _collection(images: StreamedArray, labels: StreamedArray, layout: str | None) -> Collection:
+def _split(images: StreamedArray, labels: StreamedArray, layout: str | None) -> Split:
     axes = layout or _layout(images)
     if len(axes) != len(images.shape):
         raise UserError(f"--layout is {axes}, but {images.where} has the shape {images.shape}")
@@ -163,7 +164,7 @@ def _collection(images: StreamedArray, labels: StreamedArray, layout: str | None
 
     spatial = [n for axis, n in zip(axes, images.shape, strict=True) if axis not in "NC"]
     shape = (1 if channel < 0 else images.shape[channel], *spatial)
-    return Collection(labels.whole().reshape(-1).astype(np.int64), shape, dtype, rows)
+    return Split(labels.read_all().reshape(-1).astype(np.int64), shape, dtype, rows)
 
 
 def open_npz(source: Path) -> dict[str, StreamedArray]:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from ....core.errors import UserError
 from ...split import Indices
+from ...writing import LeaveOut, Split
 from . import cifar_pickle
 from .archives import open_tree
 from .file_tree import ArchiveReader
-from .image_source import Collection, ImageSource, LeaveOut
+from .image_source import ImageSource
 
 Array = npt.NDArray[Any]
 _SHAPE = (3, 32, 32)
@@ -90,25 +91,23 @@ def _names(tree: ArchiveReader, file: str, release: Release) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _split(tree: ArchiveReader, batches: Sequence[str], release: Release, num_classes: int) -> Collection:
+def _split(tree: ArchiveReader, batches: Sequence[str], release: Release, num_classes: int) -> Split:
     def parse(content: bytes, where: str) -> tuple[Array, Array]:
         images, labels = (_python if isinstance(release.labels, str) else _binary)(content, where, release)
         if (top := int(labels.max())) >= num_classes or labels.min() < 0:
             raise UserError(f"{where} is damaged: it holds the label {top}, but there are {num_classes} classes")
         return images, labels
 
-    with tree.reader() as read:
-        labels = [parse(read(file), tree.where(file))[1] for file in batches]
+    labels = [parse(tree.read(file), tree.where(file))[1] for file in batches]
     starts = np.cumsum([0, *map(len, labels)])
 
     def rows(indices: Indices, _: LeaveOut) -> Iterator[Array]:
-        with tree.reader() as read:
-            for file, first, end in zip(batches, starts[:-1], starts[1:], strict=True):
-                inside = indices[np.searchsorted(indices, first) : np.searchsorted(indices, end)]
-                if inside.size:
-                    yield parse(read(file), tree.where(file))[0][inside - first]
+        for file, first, end in zip(batches, starts[:-1], starts[1:], strict=True):
+            inside = indices[np.searchsorted(indices, first) : np.searchsorted(indices, end)]
+            if inside.size:
+                yield parse(tree.read(file), tree.where(file))[0][inside - first]
 
-    return Collection(np.concatenate(labels), _SHAPE, "uint8", rows)
+    return Split(np.concatenate(labels), _SHAPE, "uint8", rows)
 
 
 def _binary(content: bytes, where: str, release: Release) -> tuple[Array, Array]:

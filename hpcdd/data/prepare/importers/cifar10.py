@@ -24,6 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of this kind: none."""
 
 
-def read(source: Path, _work: DecodePool) -> ImageSource:
+def read(source: Path, _pool: DecodePool) -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.cifar.read`."""
     return cifar.read(source, "CIFAR-10", _RELEASES)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(source: Path, _work: DecodePool, *, labels: str = "fine") -> ImageSource:
+def read(source: Path, _pool: DecodePool, *, labels: str = "fine") -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.cifar.read`; ``labels`` is one of :data:`LABELS`."""
     which = ("coarse", "fine").index(labels)  # the order of the two bytes in a record
     releases = (

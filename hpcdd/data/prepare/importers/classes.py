@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ....core.errors import UserError
+from ...writing import Split
 from .decode_pool import DecodePool, Decoder
 from .file_tree import ArchiveReader
-from .image_source import Collection, ImageSource
+from .image_source import ImageSource
 from .splits import by_split, split_of
 from .unused_files import suffix_of
 
@@ -20,7 +21,7 @@ _ALSO_CLASSES = ("train", "valid")
 """Names of splits by which classes are called as well: of vehicles, or next to ``invalid``."""
 
 
-def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decoder, work: DecodePool) -> ImageSource:
+def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decoder, pool: DecodePool) -> ImageSource:
     """Reads ``SPLIT/CLASS/**/FILE`` or ``CLASS/**/FILE``, also where all of it lies in further folders.
 
     A class is a folder with all that is below it. Splits are folders named as
@@ -30,7 +31,7 @@ def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decode
         tree: the source.
         suffixes: of the files that are meant, in lower case; others are counted and not used.
         what: these files are, in messages.
-        decode, work: see :meth:`DecodePool.collect`.
+        decode, pool: see :meth:`DecodePool.collect`.
 
     Returns:
         The splits that are there, the classes in alphabetical order, and a note of all that is not used.
@@ -48,18 +49,19 @@ def read(tree: ArchiveReader, suffixes: Iterable[str], what: str, decode: Decode
         raise UserError(
             "; ".join([f"{tree.path} holds no {what} ({', '.join(sorted(endings))})", *tree.unused.lines()])
         )
-    found = {split: _without("", folders) for split, folders in _arranged(tree, what, samples, others).items()}
-    used = {name for folders in found.values() for names in folders.values() for name in names}
+    arranged = _arranged(tree, what, samples, others)
+    folders_by_split = {split: _without("", folders) for split, folders in arranged.items()}
+    used = {name for folders in folders_by_split.values() for names in folders.values() for name in names}
     for name in samples:
         if name not in used:
             tree.unused.add(name, "in no folder of a class")
-    names = sorted(found.get("train", {}))
-    _check(tree, what, found, names)
-    splits: dict[str, Collection] = {}
-    for split, folders in found.items():
+    names = sorted(folders_by_split.get("train", {}))
+    _check(tree, what, folders_by_split, names)
+    splits: dict[str, Split] = {}
+    for split, folders in folders_by_split.items():
         files = [name for label in names for name in folders[label]]
         labels = [number for number, label in enumerate(names) for _ in folders[label]]
-        splits[split] = work.collect(tree, files, labels, decode)
+        splits[split] = pool.collect(tree, files, labels, decode)
     shapes = {key: part.image_shape for key, part in splits.items()}
     if len(set(shapes.values())) > 1:
         raise UserError(f"{tree.path}: {what} differ between splits: {shapes} (channels first); set one with --size")
@@ -91,7 +93,7 @@ def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Se
         below = _grouped(lone[child], f"{around}{child}/")
         if split_of(child) or below.keys() == {""}:
             break
-        _check_beside(tree, what, around, lone, others, classes=False)
+        _check_siblings(tree, what, around, lone, others, classes=False)
         around, inside = f"{around}{child}/", below
     splits = by_split(_without("", inside), tree.where(around))
     if len(splits) == 1 and len(folders := _without("", inside)) > 1:
@@ -103,12 +105,12 @@ def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Se
                 "elsewhere, or name one of the folders as the source"
             )
         splits = {}
-    _check_beside(tree, what, around, _without("", inside), others, classes=not splits)
+    _check_siblings(tree, what, around, _without("", inside), others, classes=not splits)
     if not splits:
         _check_no_splits_inside(tree, around, inside)
         return {"train": inside}
-    found = {split: _grouped(inside[name], f"{around}{name}/") for split, name in splits.items()}
-    if flat := [splits[split] for split, folders in found.items() if folders.keys() == {""}]:
+    folders_by_split = {split: _grouped(inside[name], f"{around}{name}/") for split, name in splits.items()}
+    if flat := [splits[split] for split, folders in folders_by_split.items() if folders.keys() == {""}]:
         remedy = (
             "" if splits.get("train", flat[0]) in flat else f", or name {tree.where(around + splits['train'])} alone"
         )
@@ -117,12 +119,12 @@ def _arranged(tree: ArchiveReader, what: str, samples: Sequence[str], others: Se
             f"folders of classes ({flat[0]}/CLASS/FILE); tables of labels are not read, so sort the {what} into one "
             f"folder per class{remedy}"
         )
-    for split, folders in found.items():
-        _check_beside(tree, what, f"{around}{splits[split]}/", folders, others, classes=True)
-    return found
+    for split, folders in folders_by_split.items():
+        _check_siblings(tree, what, f"{around}{splits[split]}/", folders, others, classes=True)
+    return folders_by_split
 
 
-def _check_beside(
+def _check_siblings(
     tree: ArchiveReader, what: str, around: str, used: _Folders, others: Sequence[str], *, classes: bool
 ) -> None:
     """Refuses a folder without a single sample that looks as if it should have some.
@@ -158,12 +160,12 @@ def _check_no_splits_inside(tree: ArchiveReader, around: str, folders: _Folders)
             )
 
 
-def _check(tree: ArchiveReader, what: str, found: dict[str, _Folders], names: Sequence[str]) -> None:
+def _check(tree: ArchiveReader, what: str, folders_by_split: dict[str, _Folders], names: Sequence[str]) -> None:
     if len(names) < 2:
         raise UserError(
             f"{tree.path} holds {what} of {len(names)} classes ({', '.join(names) or 'none'}); it must hold one folder "
             "per class for at least two classes, or folders train and test with such folders"
         )
-    for key, folders in found.items():
+    for key, folders in folders_by_split.items():
         if (classes := sorted(folders)) != names:
             raise UserError(f"{tree.path}: {key} has the classes {classes}, but train has {names}")

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ....core.errors import UserError
-from .file_tree import ArchiveReader, Read
-from .image_source import Collection, LeaveOut
+from ...writing import LeaveOut, Split
+from .file_tree import ArchiveReader
 
 Array = npt.NDArray[Any]
 Decoder = Callable[[bytes, str], Array]
@@ -31,11 +31,11 @@ class DecodePool:
     """How a source is read.
 
     Attributes:
-        skip_bad: whether bad files are left out and counted; else the first one ends the work.
+        skip_bad: whether bad files are left out and counted; else the first one is an error.
         threads: that decode.
         seed: of what is drawn, where a kind draws its images.
         bad: what was wrong with each bad file so far.
-        reports: give what is to be said of the images when all have been read; empty for nothing.
+        reports: give notes on the images when all have been read; empty for none.
     """
 
     skip_bad: bool = False
@@ -44,7 +44,7 @@ class DecodePool:
     bad: list[str] = field(default_factory=list)
     reports: list[Callable[[], str]] = field(default_factory=list)
 
-    def collect(self, tree: ArchiveReader, files: Sequence[str], labels: Sequence[int], decode: Decoder) -> Collection:
+    def collect(self, tree: ArchiveReader, files: Sequence[str], labels: Sequence[int], decode: Decoder) -> Split:
         """Images of one shape from files; all but the first are decoded when they are asked for.
 
         Args:
@@ -84,7 +84,7 @@ class DecodePool:
             if block:
                 yield np.stack(block)
 
-        return Collection(np.asarray(labels, np.int64), shape, str(dtype), rows)
+        return Split(np.asarray(labels, np.int64), shape, str(dtype), rows)
 
     def notes(self) -> list[str]:
         """What is to be said when all has been read."""
@@ -100,16 +100,15 @@ class DecodePool:
     def _first(
         self, tree: ArchiveReader, files: Sequence[str], decode: Decoder
     ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        with tree.reader() as read:
-            for name in files:
-                image = self._image(tree, read, name, decode)
-                if not isinstance(image, UserError):
-                    return image.shape, image.dtype
+        for name in files:
+            image = self._image(tree, name, decode)
+            if not isinstance(image, UserError):
+                return image.shape, image.dtype
         raise UserError(f"{tree.path}: none of {len(files)} files can be read; the last error: {image}")
 
-    def _image(self, tree: ArchiveReader, read: Read, name: str, decode: Decoder) -> Array | UserError:
+    def _image(self, tree: ArchiveReader, name: str, decode: Decoder) -> Array | UserError:
         try:
-            return decode(read(name), tree.where(name))
+            return decode(tree.read(name), tree.where(name))
         except UserError as error:
             if self.skip_bad:
                 return error
@@ -134,10 +133,10 @@ class DecodePool:
         """
         group = max(1, min(_GROUP, _GROUP_BYTES // size))
         waiting: deque[Future[list[Array | UserError]]] = deque()
-        with tree.reader() as read, ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
 
             def task(names: Sequence[str]) -> list[Array | UserError]:
-                return [self._image(tree, read, name, decode) for name in names]
+                return [self._image(tree, name, decode) for name in names]
 
             try:
                 for start in range(0, len(files), group):

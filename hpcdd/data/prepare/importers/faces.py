@@ -1,4 +1,4 @@
-"""The extended Yale face database B: PGM files whose names tell the subject."""
+"""The extended Yale face database B: PGM files whose names give the subject."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ....core.errors import UserError
 from .archives import open_tree
 from .decode_pool import DecodePool
-from .image_files import add_size_arguments, form
+from .image_files import add_size_arguments, transform_from_options
 from .image_source import ImageSource
 
 SUMMARY = "the extended Yale face database B: yaleB01/yaleB01_P00A+000E+00.pgm and so on"
@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_size_arguments(parser)
 
 
-def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | None) -> ImageSource:
+def read(source: Path, pool: DecodePool, *, size: list[int] | None, fit: str | None) -> ImageSource:
     """Reads all faces, of any folder; ambient light, and what the publisher calls ``.bad``, is counted and left out.
 
     Args:
         source: the folder, or a tar or zip archive of it.
-        work: how files are read.
+        pool: how files are read.
         size, fit: see :class:`hpcdd.data.prepare.importers.image_files.ImageTransform`.
 
     Returns:
@@ -36,7 +36,7 @@ def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | N
     Raises:
         UserError: there are no such files, or they show one subject only.
     """
-    made = form(size, fit, "L")
+    transform = transform_from_options(size, fit, "L")
     tree = open_tree(source)
     faces = []
     for name in tree.files:
@@ -56,8 +56,8 @@ def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | N
             "files such as yaleB01_P00A+000E+00.pgm"
         )
     labels = [subjects.index(subject) for subject, _ in faces]
-    images = work.collect(tree, [name for _, name in faces], labels, made.decode)
-    preparation = made.preparation(images.image_shape)
+    images = pool.collect(tree, [name for _, name in faces], labels, transform.decode)
+    preparation = transform.preparation(images.image_shape)
     return ImageSource(
         {"train": images}, tuple(subjects), "extended Yale B", notes=tree.unused.lines(), preparation=preparation
     )

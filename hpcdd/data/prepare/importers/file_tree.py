@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +58,6 @@ _LITTER = frozenset(
 """Folders that file servers and systems make, in lower case."""
 _DATASETS = (".h5", ".hdf5")
 
-Read = Callable[[str], bytes]
-"""From the name of a file to its content; raises UserError."""
-
-
 _Parts = tuple[str, ...]
 
 
@@ -102,35 +98,24 @@ class ArchiveReader(ABC):
     def __init__(self, path: Path, root: Entry) -> None:
         self.path = path
         self.unused = Unused()
-        found, folders = self._survey(root)
-        self._keys = {"/".join(parts): entry.key for parts, entry in found}
-        self._faults = {"/".join(parts): entry.fault for parts, entry in found if entry.fault}
-        self.files = tuple("/".join(parts) for parts, _ in found)
+        files, folders = self._survey(root)
+        self._keys = {"/".join(parts): entry.key for parts, entry in files}
+        self._faults = {"/".join(parts): entry.fault for parts, entry in files if entry.fault}
+        self.files = tuple("/".join(parts) for parts, _ in files)
         self.folders = tuple(map("/".join, folders))
         for before, name in itertools.pairwise(self.files):
             if before == name:
                 raise UserError(f"{self.where(name)} is the name of two files, one of them not in UTF-8; rename one")
 
-    @contextlib.contextmanager
-    def reader(self) -> Iterator[Read]:
-        """Opens the tree; gives a function from the name of a file to its content, for any thread."""
-        with self._opened() as content:
-
-            def read(name: str) -> bytes:
-                if name in self._faults:
-                    raise UserError(f"{self.where(name)} {self._faults[name]}")
-                return content(name)
-
-            yield read
-
     def read(self, name: str) -> bytes:
-        """The content of one file.
+        """The content of one file; several threads may read at once.
 
         Raises:
             UserError: it can't be read, or is absurdly large.
         """
-        with self.reader() as read:
-            return read(name)
+        if name in self._faults:
+            raise UserError(f"{self.where(name)} {self._faults[name]}")
+        return self._content(name)
 
     def where(self, name: str) -> str:
         """The file in messages."""
@@ -141,7 +126,8 @@ class ArchiveReader(ABC):
         return {name.rpartition("/")[2]: name for name in reversed(self.files)}
 
     @abstractmethod
-    def _opened(self) -> contextlib.AbstractContextManager[Read]: ...
+    def _content(self, name: str) -> bytes:
+        """The content of a file that has no fault."""
 
     @abstractmethod
     def _entries(self, key: Any) -> Iterable[Entry]:
@@ -149,7 +135,7 @@ class ArchiveReader(ABC):
 
     def _survey(self, root: Entry) -> tuple[list[tuple[_Parts, Entry]], list[_Parts]]:
         """All files and all folders by the parts of their names, sorted."""
-        found: list[tuple[_Parts, Entry]] = []
+        files: list[tuple[_Parts, Entry]] = []
         folders: list[_Parts] = []
         waiting: list[tuple[_Parts, Any, tuple[Hashable, ...]]] = [((), root.key, (root.folder,))]
         linked = 0
@@ -168,7 +154,7 @@ class ArchiveReader(ABC):
                 elif entry.name in sheets:
                     self.unused.add(name, "contact sheet of a dataset file")
                 elif entry.folder is None:
-                    found.append((here, entry))
+                    files.append((here, entry))
                     if entry.linked and not suffix_of(name):  # it may have been one
                         folders.append(here)
                 else:
@@ -182,7 +168,7 @@ class ArchiveReader(ABC):
                         )
                     folders.append(here)
                     waiting.append((here, entry.key, (*above, entry.folder)))
-        return sorted(found, key=lambda file: file[0]), sorted(folders)
+        return sorted(files, key=lambda file: file[0]), sorted(folders)
 
     def _leave_out(self, name: str, entry: Entry, reason: str) -> None:
         """Counts a file, or the files of a folder."""
@@ -239,10 +225,6 @@ class FolderTree(ArchiveReader):
                 else:
                     fault = "" if item.is_file() else "is neither a file nor a folder but a device or a pipe"
                     yield Entry(name, item.path, fault=fault)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Read]:
-        yield self._content
 
     def _content(self, name: str) -> bytes:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import classes
 from .archives import open_tree
 from .decode_pool import DecodePool
-from .image_files import SUFFIXES, add_size_arguments, form
+from .image_files import SUFFIXES, add_size_arguments, transform_from_options
 from .image_source import ImageSource
 
 SUMMARY = "images in folders named after their classes: CLASS/FILE, or train/CLASS/FILE and test/CLASS/FILE"
@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | None, mode: str | None) -> ImageSource:
+def read(source: Path, pool: DecodePool, *, size: list[int] | None, fit: str | None, mode: str | None) -> ImageSource:
     """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.prepare.importers.classes.read`.
 
     Args:
         source: the folder, or a tar or zip archive of it.
-        work: how files are read.
+        pool: how files are read.
         size, fit, mode: see :class:`hpcdd.data.prepare.importers.image_files.ImageTransform`.
 
     Returns:
@@ -48,6 +48,6 @@ def read(source: Path, work: DecodePool, *, size: list[int] | None, fit: str | N
         UserError: splits or classes are missing or differ; here or on decoding, an image that is damaged or of
             another size than the first.
     """
-    made = form(size, fit, mode)
-    imported = classes.read(open_tree(source), SUFFIXES, "images", made.decode, work)
-    return replace(imported, preparation=made.preparation(imported.splits["train"].image_shape))
+    transform = transform_from_options(size, fit, mode)
+    imported = classes.read(open_tree(source), SUFFIXES, "images", transform.decode, pool)
+    return replace(imported, preparation=transform.preparation(imported.splits["train"].image_shape))

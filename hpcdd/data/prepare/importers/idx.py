@@ -12,9 +12,10 @@ import numpy as np
 
 from ....core.errors import UserError
 from ....decomposition.boxes import by
+from ...writing import Split
 from .decode_pool import DecodePool
 from .file_tree import READ_ERRORS
-from .image_source import Collection, ImageSource
+from .image_source import ImageSource
 from .row_stream import StreamedArray
 
 SUMMARY = "a folder with the four IDX files of the MNIST family, gzip or not"
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of this kind: none."""
 
 
-def read(source: Path, _work: DecodePool) -> ImageSource:
+def read(source: Path, _pool: DecodePool) -> ImageSource:
     """Reads ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`` from a folder.
 
     Args:
@@ -57,12 +58,12 @@ def read(source: Path, _work: DecodePool) -> ImageSource:
             raise UserError(
                 f"{images_path} holds {images.shape[0]} images, but {labels_path} holds {labels.shape[0]} labels"
             )
-        splits[split] = _collection(images, labels.whole())
+        splits[split] = _split(images, labels.read_all())
     return ImageSource(splits, ())
 
 
-def _collection(images: StreamedArray, labels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Collection:
-    return Collection(
+def _split(images: StreamedArray, labels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Split:
+    return Split(
         labels.astype(np.int64),
         (1, *images.shape[1:]),
         "uint8",

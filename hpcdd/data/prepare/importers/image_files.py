@@ -37,7 +37,7 @@ _BOUND = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What every image is made to be.
+    """The size and channels to which every image is brought.
 
     Attributes:
         size: (H, W) in pixels; None: as it is.
@@ -51,7 +51,7 @@ class ImageTransform:
 
     @classmethod
     def of(cls, preparation: PicturePreparation) -> ImageTransform:
-        """The form that the images of a data set were given."""
+        """The transform that gave the images of a data set their form."""
         if preparation.fit is None:
             return cls(mode=preparation.mode)
         return cls(preparation.size, preparation.fit, preparation.mode)
@@ -93,7 +93,7 @@ class ImageTransform:
             raise UserError(
                 f"{where} can't be read as an image: it is damaged, or in none of the formats {', '.join(FORMATS)}"
             ) from error
-        except Exception as error:  # its many decoders raise whatever a damaged file makes them stumble over
+        except Exception as error:  # its many decoders raise any exception for a damaged file
             raise UserError(f"{where} can't be read as an image: {error}") from error
         return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -174,8 +174,8 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def form(size: list[int] | None, fit: str | None, mode: str | None = None) -> ImageTransform:
-    """The form behind the options.
+def transform_from_options(size: list[int] | None, fit: str | None, mode: str | None = None) -> ImageTransform:
+    """The transform that the options describe.
 
     Raises:
         UserError: a size that is not positive or absurd, or ``--fit`` without ``--size``.

@@ -1,4 +1,4 @@
-"""NIfTI volumes in folders named after their classes (MosMedData and alike)."""
+"""NIfTI volumes in folders named after their classes (MosMedData and similar data sets)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from ....core.environment import no_room
 from ....core.errors import UserError
 from ....decomposition.boxes import by
 from ...split import Indices
+from ...writing import LeaveOut, Split
 from ..image_transform import MOST_VOXELS, VolumePreparation
 from . import classes
 from .archives import open_tree
 from .decode_pool import DecodePool
 from .file_tree import READ_ERRORS, check_size
-from .image_source import Collection, ImageSource, LeaveOut
+from .image_source import ImageSource
 from .resample import resample
 
 SUMMARY = "NIfTI volumes (.nii, .nii.gz) in folders named after their classes"
@@ -36,7 +37,7 @@ WINDOW = (-1000.0, 400.0)
 """The default window in Hounsfield units: from air to soft tissue, in which lungs are looked at."""
 _HEADER = 544
 """Bytes of the longest header of a NIfTI file, and of what says whether anything follows it."""
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 """Bytes of what follows the voxels that are read at once."""
 _FLOATS = 4
 """Copies of a volume in float32 that are in memory at once: as read, turned, cut to the window, at another size."""
@@ -66,12 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(source: Path, work: DecodePool, *, window: Sequence[float] | None, size: list[int] | None) -> ImageSource:
+def read(source: Path, pool: DecodePool, *, window: Sequence[float] | None, size: list[int] | None) -> ImageSource:
     """Reads ``CLASS/**/FILE`` or ``SPLIT/CLASS/**/FILE``, see :func:`hpcdd.data.prepare.importers.classes.read`.
 
     Args:
         source: the folder, or a tar or zip archive of it.
-        work: how files are read.
+        pool: how files are read.
         window: intensities that become 0 and 255; default: :data:`WINDOW`, for volumes that it suits.
         size: (D, H, W) of every volume; default: as they are.
 
@@ -92,7 +93,7 @@ def read(source: Path, work: DecodePool, *, window: Sequence[float] | None, size
         )
     intensities = Intensities((low, high))
     decoder = partial(decode, window=(low, high), size=size, intensities=intensities)
-    imported = classes.read(open_tree(source), SUFFIXES, "volumes", decoder, work)
+    imported = classes.read(open_tree(source), SUFFIXES, "volumes", decoder, pool)
 
     def check() -> None:
         if window is None and (fault := intensities.fault()):
@@ -101,7 +102,7 @@ def read(source: Path, work: DecodePool, *, window: Sequence[float] | None, size
                 f"a window, such as --window {intensities.proposal()}, or --window {low:g} {high:g} if this is right"
             )
 
-    def checked(part: Collection) -> Collection:
+    def checked(part: Split) -> Split:
         def rows(indices: Indices, leave_out: LeaveOut) -> Iterator[Array]:
             yield from part.rows(indices, leave_out)
             check()
@@ -110,7 +111,7 @@ def read(source: Path, work: DecodePool, *, window: Sequence[float] | None, size
 
     check()  # of the first volume of each split
     intensities.clear()
-    work.reports.append(lambda: str(intensities))
+    pool.reports.append(lambda: str(intensities))
     splits = {split: checked(part) for split, part in imported.splits.items()}
     _, depth, height, width = imported.splits["train"].image_shape
     shape = (depth, height, width)
@@ -204,7 +205,7 @@ def decode(
         volume = _voxels(content, where)
     except UserError:
         raise
-    except Exception as error:  # nibabel raises whatever a damaged header makes it stumble over
+    except Exception as error:  # nibabel raises any exception for a damaged header
         raise UserError(f"{where} can't be read as a NIfTI volume: {error}") from error
     if not np.isfinite(volume).all():
         raise UserError(f"{where} holds voxels that are NaN or infinite")
@@ -249,7 +250,7 @@ def _voxels(content: bytes, where: str) -> Array:
                 f"{offset}, but the file has {len(content)} bytes"
             )
         follows = 0
-        while packed and (more := len(_read(stream, _PIECE, where))):  # to the end, where the checksum is
+        while packed and (more := len(_read(stream, _CHUNK_BYTES, where))):  # to the end, where the checksum is
             check_size(needed + (follows := follows + more), where)
     stored = np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
     slope, intercept = header.get_slope_inter()
@@ -263,7 +264,7 @@ def _voxels(content: bytes, where: str) -> Array:
 
 
 def _read(stream: gzip.GzipFile | io.BytesIO, size: int, where: str) -> bytes:
-    """As many bytes, or those that there are."""
+    """Up to ``size`` bytes."""
     try:
         return stream.read(max(0, size))
     except READ_ERRORS as error:

@@ -14,6 +14,6 @@ SUMMARY = "arrays by name in a folder of .npy files"
 EXAMPLES = ("hpcdd prepare npy scans scans.h5 --images volumes --labels grades --layout NDHW --test-fraction 0.25",)
 
 
-def read(source: Path, _work: DecodePool, *, images: str | None, labels: str | None, layout: str | None) -> ImageSource:
+def read(source: Path, _pool: DecodePool, *, images: str | None, labels: str | None, layout: str | None) -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.arrays.read_arrays`."""
     return read_arrays(source, open_npy(source), images, labels, layout)

@@ -17,6 +17,6 @@ EXAMPLES = (
 )
 
 
-def read(source: Path, _work: DecodePool, *, images: str | None, labels: str | None, layout: str | None) -> ImageSource:
+def read(source: Path, _pool: DecodePool, *, images: str | None, labels: str | None, layout: str | None) -> ImageSource:
     """See :func:`hpcdd.data.prepare.importers.arrays.read_arrays`."""
     return read_arrays(source, open_npz(source), images, labels, layout)

@@ -1,6 +1,6 @@
 """Volumes like chest CT, computed: healthy ones, and ones with a few lesions like ground glass. No patient's data.
 
-For tests, demonstrations and benchmarks of the way of 3D data. Positions are in units of half an edge, from -1 to 1
+For tests, demonstrations and benchmarks of 3D data. Positions are in units of half an edge, from -1 to 1
 along each axis: D from feet to head, H from front to back, W from side to side; intensities in Hounsfield units.
 """
 
@@ -18,8 +18,9 @@ import numpy.typing as npt
 from ....core.errors import UserError
 from ....core.seeding import seed_of
 from ...split import Indices
+from ...writing import LeaveOut, Split
 from .decode_pool import DecodePool
-from .image_source import Collection, ImageSource, LeaveOut
+from .image_source import ImageSource
 from .nifti import WINDOW
 
 SUMMARY = "synthetic volumes like chest CT, healthy or with a few lesions, computed: no source is needed"
@@ -50,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(_source: Path | None, work: DecodePool, *, samples: int, size: list[int]) -> ImageSource:
-    """Volumes that are computed when they are asked for, healthy and ill in turn.
+def read(_source: Path | None, pool: DecodePool, *, samples: int, size: list[int]) -> ImageSource:
+    """Volumes that are computed when they are asked for, alternately healthy and ill.
 
     Args:
-        work: how; volume i depends on (seed, i, size) alone.
+        pool: gives the seed; volume i depends only on (seed, i, size).
         samples: how many.
         size: (D, H, W).
 
@@ -67,15 +68,17 @@ def read(_source: Path | None, work: DecodePool, *, samples: int, size: list[int
     if samples < 8:
         raise UserError(f"--samples is {samples}; use 8 or more, so each split has volumes of both classes")
     if min(size) < _SMALLEST or math.prod(size) > _LARGEST:
-        found = " ".join(map(str, size))
-        raise UserError(f"--size is {found}; use {_SMALLEST} or more along each axis, and at most {_LARGEST:,} voxels")
+        raise UserError(
+            f"--size is {' '.join(map(str, size))}; use {_SMALLEST} or more along each axis, and at most {_LARGEST:,} "
+            "voxels"
+        )
 
     def rows(indices: Indices, _: LeaveOut) -> Iterator[Array]:
         for index in indices:
-            yield volume(size, work.seed, int(index), ill=bool(index % 2))[np.newaxis]
+            yield volume(size, pool.seed, int(index), ill=bool(index % 2))[np.newaxis]
 
-    images = Collection(np.arange(samples) % 2, (1, *size), "uint8", rows)
-    source = f"synthetic, computed by hpcdd prepare phantom with seed {work.seed}; no patient's data"
+    images = Split(np.arange(samples) % 2, (1, *size), "uint8", rows)
+    source = f"synthetic, computed by hpcdd prepare phantom with seed {pool.seed}; no patient's data"
     return ImageSource({"train": images}, CLASSES, "chest phantom (synthetic)", source, synthetic=True)
 
 
@@ -86,15 +89,15 @@ def volume(size: Sequence[int], seed: int, index: int, *, ill: bool) -> Array:
     grid: Grid = (d[:, None, None], h[None, :, None], w[None, None, :])
     voxel = 2 / min(size)
     body = _inside(np.hypot(grid[1] / generator.uniform(0.66, 0.76), grid[2] / generator.uniform(0.86, 0.96)), voxel)
-    lungs, places = _lungs(grid, generator, voxel)
+    lungs, ellipsoids = _lungs(grid, generator, voxel)
     heart = _ellipsoid(grid, (-0.35, -0.2, 0.12), (0.4, 0.3, 0.3), voxel)
     lungs = lungs * (1 - heart)
     image = np.broadcast_to(_AIR + body * (_TISSUE - _AIR), tuple(size)).copy()
     image += lungs * (_LUNG + generator.normal(0, 25) - image)
-    image += _vessels(grid, generator, places, voxel) * lungs * (_TISSUE - image)
+    image += _vessels(grid, generator, ellipsoids, voxel) * lungs * (_TISSUE - image)
     image += generator.normal(0, 60, size).astype(np.float32)
     if ill:  # last, so that the rest does not depend on it
-        image += _lesions(grid, generator, places) * lungs
+        image += _lesions(grid, generator, ellipsoids) * lungs
     low, high = WINDOW
     scaled = (np.clip(image, low, high) - low) * (255 / (high - low))
     return np.asarray(np.rint(scaled), np.uint8)[np.newaxis]
@@ -116,30 +119,30 @@ def _ellipsoid(grid: Grid, centre: Position, radii: Position, voxel: float) -> A
 
 def _lungs(grid: Grid, generator: np.random.Generator, voxel: float) -> tuple[Array, list[tuple[Array, Array]]]:
     """Where lung is, (D, H, W) from 0 to 1; centre and radii of both."""
-    places = []
+    ellipsoids = []
     for side in (-1, 1):
         centre = np.array([0.0, 0.0, 0.43 * side]) + generator.uniform(-0.03, 0.03, 3)
         radii = np.array([0.85, 0.48, 0.32]) * generator.uniform(0.92, 1.05, 3)
-        places.append((centre, radii))
-    return np.maximum(*(_ellipsoid(grid, *place, voxel) for place in places)), places
+        ellipsoids.append((centre, radii))
+    return np.maximum(*(_ellipsoid(grid, centre, radii, voxel) for centre, radii in ellipsoids)), ellipsoids
 
 
-def _vessels(grid: Grid, generator: np.random.Generator, places: list[tuple[Array, Array]], voxel: float) -> Array:
+def _vessels(grid: Grid, generator: np.random.Generator, ellipsoids: list[tuple[Array, Array]], voxel: float) -> Array:
     """Where vessels are, (D, H, W) from 0 to 1: trees that start at the inner side of each lung."""
-    found = np.zeros(tuple(x.size for x in grid), np.float32)
-    for centre, radii in places:
+    vessels = np.zeros(tuple(x.size for x in grid), np.float32)
+    for centre, radii in ellipsoids:
         root = centre * (1, 1, 0.4)
         for _ in range(5):
             middle = centre + radii * _in_ball(generator, 0.6)
             width = generator.uniform(0.025, 0.045)
-            _draw_tube(found, grid, root, middle, width, voxel)
+            _draw_tube(vessels, grid, root, middle, width, voxel)
             for _ in range(2):
-                _draw_tube(found, grid, middle, centre + radii * _in_ball(generator, 0.95), 0.6 * width, voxel)
-    return found
+                _draw_tube(vessels, grid, middle, centre + radii * _in_ball(generator, 0.95), 0.6 * width, voxel)
+    return vessels
 
 
-def _draw_tube(found: Array, grid: Grid, start: Array, stop: Array, width: float, voxel: float) -> None:
-    """Raises ``found`` (D, H, W) to 1 along a line; only voxels near it are looked at."""
+def _draw_tube(mask: Array, grid: Grid, start: Array, stop: Array, width: float, voxel: float) -> None:
+    """Raises ``mask`` (D, H, W) to 1 along a line; only voxels near it are looked at."""
     margin = width + voxel
     window = []
     for x, a, b in zip(grid, start, stop, strict=True):
@@ -153,16 +156,16 @@ def _draw_tube(found: Array, grid: Grid, start: Array, stop: Array, width: float
     ]
     line = (stop - start).astype(np.float32)
     along = np.clip(sum(o * t for o, t in zip(offsets, line, strict=True)) / np.float32(line @ line), 0, 1)
-    apart = np.sqrt(sum((o - along * t) ** 2 for o, t in zip(offsets, line, strict=True)))
-    part = found[tuple(window)]
-    np.maximum(part, np.clip((width - apart) / voxel + 0.5, 0, 1), out=part)
+    distance = np.sqrt(sum((o - along * t) ** 2 for o, t in zip(offsets, line, strict=True)))
+    part = mask[tuple(window)]
+    np.maximum(part, np.clip((width - distance) / voxel + 0.5, 0, 1), out=part)
 
 
-def _lesions(grid: Grid, generator: np.random.Generator, places: list[tuple[Array, Array]]) -> Array:
+def _lesions(grid: Grid, generator: np.random.Generator, ellipsoids: list[tuple[Array, Array]]) -> Array:
     """Hounsfield units that one to three lesions add, float32 (D, H, W): hazy spots of uneven density."""
     added = np.zeros(tuple(x.size for x in grid), np.float32)
     for _ in range(generator.integers(1, 4)):
-        centre, radii = places[generator.integers(2)]
+        centre, radii = ellipsoids[generator.integers(2)]
         middle = centre + radii * _in_ball(generator, 0.7)
         size = generator.uniform(0.14, 0.24) * generator.uniform(0.8, 1.25, 3)
         haze = np.exp(-(_distance(grid, middle, size) ** 4))

@@ -32,9 +32,9 @@ def resample(volume: Array, size: Sequence[int]) -> Array:
 def _weights(n: int, m: int) -> Array:
     """Float32 (m, n): how much each of n old voxels along an axis adds to each of m new ones; rows add up to 1."""
     edges = np.arange(m + 1) * (n / m)
-    if m < n:  # the share of each old voxel that lies in a new one
+    if m < n:  # the fraction of each old voxel that lies in a new one
         old = np.arange(n)
-        shares = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-        return np.asarray(np.maximum(shares, 0) * (m / n), np.float32)
+        fractions = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
+        return np.asarray(np.maximum(fractions, 0) * (m / n), np.float32)
     centres = np.clip((edges[1:] + edges[:-1]) / 2 - 0.5, 0, n - 1)
     return np.asarray(np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(n))), np.float32)

@@ -16,7 +16,6 @@ from ....core.errors import UserError
 from ....decomposition.boxes import by
 from ...split import Indices
 from .file_tree import MOST_BYTES, READ_ERRORS
-from .image_source import LeaveOut
 
 Array = npt.NDArray[Any]
 _BLOCK_BYTES = 1 << 23
@@ -55,8 +54,8 @@ class StreamedArray:
         """Bytes of one row."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
-    def rows(self, indices: Indices, leave_out: LeaveOut | None = None) -> Iterator[Array]:
-        """Blocks (some rows, ...) of the rows at ascending ``indices``; nothing is ever left out.
+    def rows(self, indices: Indices) -> Iterator[Array]:
+        """Blocks (some rows, ...) of the rows at ascending ``indices``.
 
         Raises:
             UserError: the file is damaged, or ends before them.
@@ -79,7 +78,7 @@ class StreamedArray:
                 raise
             raise UserError(f"{self.where} is damaged: {error}") from error
 
-    def whole(self) -> Array:
+    def read_all(self) -> Array:
         """All of an array of labels.
 
         Raises:
@@ -92,15 +91,15 @@ class StreamedArray:
         return np.concatenate(list(self.rows(np.arange(self.shape[0]))))
 
     def _read(self, stream: IO[bytes], size: int) -> bytes:
-        """As many bytes, in pieces: what a header that lies asks for is not set aside at once."""
-        pieces, missing = [], size
+        """``size`` bytes, read in chunks: what a false header asks for is not allocated at once."""
+        chunks, missing = [], size
         while missing:
-            piece = stream.read(min(missing, 1 << 24))
-            if not piece:
+            chunk = stream.read(min(missing, 1 << 24))
+            if not chunk:
                 raise UserError(
                     f"{self.where} is damaged: its header claims {by(self.shape)} numbers of {self.dtype.itemsize} "
                     "bytes, but it ends before them"
                 )
-            pieces.append(piece)
-            missing -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            chunks.append(chunk)
+            missing -= len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -12,7 +12,7 @@ SPELLINGS = {
     "test": ("test", "testing"),
 }
 """In lower case; any case is understood."""
-_SPLITS = {word: split for split, words in SPELLINGS.items() for word in words}
+_SPLITS = {spelling: split for split, spellings in SPELLINGS.items() for spelling in spellings}
 
 
 def split_of(name: str) -> str | None:
@@ -34,15 +34,15 @@ def by_split(names: Iterable[str], where: str) -> dict[str, str]:
     Raises:
         UserError: two of them mean the same split.
     """
-    found: dict[str, str] = {}
+    names_by_split: dict[str, str] = {}
     for name in sorted(set(names)):
         split = split_of(name)
         if split is None:
             continue
-        if split in found:
+        if split in names_by_split:
             raise UserError(
-                f"{where} holds both {found[split]} and {name}, which both name the same split; rename or move one of "
-                "them"
+                f"{where} holds both {names_by_split[split]} and {name}, which both name the same split; rename or "
+                "move one of them"
             )
-        found[split] = name
-    return {split: found[split] for split in SPELLINGS if split in found}
+        names_by_split[split] = name
+    return {split: names_by_split[split] for split in SPELLINGS if split in names_by_split}

@@ -1,4 +1,4 @@
-"""What the tests of several importers share: reading a source whole, and archives of a folder."""
+"""Helpers for the tests of several importers: reading all of a source, and archives of a folder."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from typing import Any
 import numpy as np
 
 from hpcdd.data.prepare.importers.decode_pool import DecodePool
-from hpcdd.data.prepare.importers.image_source import Collection, ImageSource
+from hpcdd.data.prepare.importers.image_source import ImageSource
 from hpcdd.data.writing import Split
 
 
-def pixels_of(part: Collection) -> np.ndarray[Any, Any]:
+def pixels_of(part: Split) -> np.ndarray[Any, Any]:
     """All images of a split (n, C, *spatial)."""
     return np.concatenate(list(part.rows(np.arange(len(part.labels)), lambda _: None)))
 
 
-def splits_of(imported: ImageSource) -> dict[str, Split]:
-    """All splits, for the writer."""
-    return {name: part.to_split(lambda _: None) for name, part in imported.splits.items()}
-
-
-def read(kind: ModuleType, source: Path, work: DecodePool | None = None, **options: Any) -> ImageSource:
+def read(kind: ModuleType, source: Path, pool: DecodePool | None = None, **options: Any) -> ImageSource:
     """Reads with the options' defaults but for those given."""
     parser = argparse.ArgumentParser()
     kind.add_arguments(parser)
-    return kind.read(source, work or DecodePool(threads=2), **{**vars(parser.parse_args([])), **options})
+    return kind.read(source, pool or DecodePool(threads=2), **{**vars(parser.parse_args([])), **options})
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:

@@ -10,6 +10,8 @@ import stat
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,21 @@ FILES = {"all/1": b"one" * 300, "all/2": b"two", "b/3": b"three"}
 
 def contents(path: Path) -> dict[str, bytes]:
     tree = open_tree(path)
-    with tree.reader() as read:
-        return {name: read(name) for name in tree.files}
+    return {name: tree.read(name) for name in tree.files}
+
+
+@pytest.mark.parametrize("pack", [zip_bytes, tar_bytes])
+def test_threads_read_at_once_from_one_open_file(tmp_path: Path, pack: Callable[..., bytes]) -> None:
+    files = {f"{n}": bytes([n]) * (1000 + n) for n in range(50)}
+    (tmp_path / "source").write_bytes(pack(files))
+    before = os.listdir("/proc/self/fd")
+    tree = open_tree(tmp_path / "source")
+    with ThreadPoolExecutor(8) as pool:
+        names = list(files) * 20
+        assert list(pool.map(tree.read, names)) == [files[name] for name in names]
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    del tree
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 @pytest.fixture
@@ -159,13 +174,6 @@ def test_what_fills_the_temporary_folder_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="t unpacks to more than 5 bytes, half of the free space in .*; set TMPDIR"):
         open_tree(tmp_path / "t")
-
-
-def test_descriptors_are_closed_with_the_tree(tmp_path: Path) -> None:
-    (tmp_path / "t").write_bytes(tar_bytes(FILES))
-    before = os.listdir("/proc/self/fd")
-    assert contents(tmp_path / "t") == FILES
-    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_zip_made_on_windows(tmp_path: Path) -> None:

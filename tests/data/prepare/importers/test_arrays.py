@@ -105,7 +105,7 @@ def test_other_names_versions_and_dtypes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "layout", "told"),
+    ("shape", "layout", "note"),
     [
         ((6, 5), None, "array (6, 6, 5) read as NHW: images of 6 x 5, channels: 1"),
         ((5, 7, 3), None, "array (6, 5, 7, 3) read as NHWC: images of 5 x 7, channels: 3"),
@@ -124,9 +124,9 @@ def test_other_names_versions_and_dtypes(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_how_the_axes_were_read_is_told(tmp_path: Path, shape: Any, layout: str | None, told: str) -> None:
+def test_how_the_axes_were_read_is_reported(tmp_path: Path, shape: Any, layout: str | None, note: str) -> None:
     files = {"images.npy": npy_bytes(images(6, *shape)), "labels.npy": npy_bytes(labels(6))}
-    assert read(npy, write_files(tmp_path, files), layout=layout).notes == [told]
+    assert read(npy, write_files(tmp_path, files), layout=layout).notes == [note]
 
 
 def test_a_folder_of_npy_files_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_folder_of_npy_files_in_blocks(tmp_path: Path, monkeypatch: pytest.Mon
     assert train.image_shape == (1, 3, 4, 5)
     assert [len(block) for block in train.rows(np.arange(10), lambda _: None)] == [3, 3, 3, 1]
     some = np.array([1, 2, 9])
-    assert np.array_equal(pixels_of(train.take(some))[:, 0], x[some])
+    assert np.array_equal(pixels_of(train.select(some))[:, 0], x[some])
 
 
 class Evil:

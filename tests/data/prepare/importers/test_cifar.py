@@ -133,7 +133,7 @@ def test_cifar10(tmp_path: Path, files: dict[str, bytes], kind: str) -> None:
     assert np.array_equal(pixels_of(train), np.concatenate([pixels(n) for n in range(1, 6)]).reshape(-1, 3, 32, 32))
     assert np.array_equal(pixels_of(test), pixels(6).reshape(-1, 3, 32, 32))
     some = np.array([0, 3, 9])
-    assert np.array_equal(pixels_of(train.take(some)), pixels_of(train)[some])
+    assert np.array_equal(pixels_of(train.select(some)), pixels_of(train)[some])
     if kind != "folder":
         assert list(tmp_path.iterdir()) == [source]  # nothing was extracted
 
@@ -184,7 +184,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("files", "message"), BAD.values(), ids=BAD.keys())
-def test_a_bad_archive_is_told(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+def test_a_bad_archive_is_reported(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     source = tmp_path / "cifar.tar"
     source.write_bytes(tar_bytes(files, ""))
     with pytest.raises(UserError, match=message) as caught:

@@ -61,13 +61,13 @@ def test_a_damaged_face_stops_or_is_skipped(tmp_path: Path) -> None:
     ) as caught:
         pixels_of(read(faces, tmp_path).splits["train"])
     assert str(tmp_path / bad) in str(caught.value)
-    work, left_out = DecodePool(skip_bad=True, threads=2), []
-    train = read(faces, tmp_path, work).splits["train"]
+    pool, left_out = DecodePool(skip_bad=True, threads=2), []
+    train = read(faces, tmp_path, pool).splits["train"]
     images = np.concatenate(list(train.rows(np.arange(9), left_out.append)))
     assert images[:, 0, 0, 0].tolist() == [0, 2, 1, 50, 51, 100, 102, 101]
     assert left_out == [4]
-    assert work.report().startswith("skipped 1 bad files: ")
-    assert bad in work.report()
+    assert pool.report().startswith("skipped 1 bad files: ")
+    assert bad in pool.report()
 
 
 def test_no_faces(tmp_path: Path) -> None:

@@ -31,9 +31,8 @@ def test_the_same_files_from_everything(tmp_path: Path, kind: str) -> None:
         source.write_bytes(zip_bytes(FILES) if kind == "zip" else tar_bytes(FILES, kind))
     tree = open_tree(source)
     assert set(tree.files) == SHOWN
-    with tree.reader() as get:
-        for name in (*tree.files, *reversed(tree.files)):
-            assert get(name) == FILES[name]
+    for name in (*tree.files, *reversed(tree.files)):
+        assert tree.read(name) == FILES[name]
 
 
 def test_folders_are_sorted_part_by_part(tmp_path: Path) -> None:
@@ -227,9 +226,8 @@ def test_fuzzed_archives(
     path.write_bytes(content[:kept])
     try:
         tree = open_tree(path)
-        with tree.reader() as get:
-            for name in tree.files:
-                get(name)
+        for name in tree.files:
+            tree.read(name)
     except UserError as error:
         assert "fuzzed" in str(error)  # noqa: PT017 - what comes out is either files or this
 

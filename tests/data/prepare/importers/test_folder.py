@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -14,17 +15,17 @@ from hpcdd.data.prepare.importers import decode_pool, folder
 from hpcdd.data.prepare.importers.image_files import ImageTransform
 from hpcdd.data.writing import Split, write_dataset
 
+from .sources import pixels_of
 from .sources import read as read_source
-from .sources import splits_of
 
 
 def pixels(seed: int, *, colour: bool, size: tuple[int, int] = (6, 5)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3) if colour else size).astype(np.uint8)
 
 
-def read(root: Path, **options: object) -> tuple[dict[str, Split], tuple[str, ...]]:
+def read(root: Path, **options: object) -> tuple[Mapping[str, Split], tuple[str, ...]]:
     imported = read_source(folder, root, **options)
-    return splits_of(imported), imported.class_names
+    return imported.splits, imported.class_names
 
 
 def decode(path: Path) -> np.ndarray:
@@ -50,7 +51,7 @@ def test_pixels_labels_and_order(tmp_path: Path, colour: bool) -> None:
     for number, split in enumerate(splits):
         assert splits[split].labels.tolist() == [0, 0, 1, 1, 2, 2]
         assert splits[split].dtype == "uint8"
-        got = np.concatenate(list(splits[split].blocks()))
+        got = pixels_of(splits[split])
         order = [100 * number + 10 * label + i for label in (1, 2, 0) for i in (0, 1)]
         expected = np.stack([pixels(seed, colour=colour) for seed in order])
         expected = expected.transpose(0, 3, 1, 2) if colour else expected[:, None]
@@ -63,7 +64,7 @@ def test_many_files_come_in_several_blocks_in_order(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(decode_pool, "_GROUP", 3)
     write_folders(tmp_path)
     splits, _ = read(tmp_path)
-    blocks = list(splits["train"].blocks())
+    blocks = list(splits["train"].rows(np.arange(6), lambda _: None))
     assert [len(block) for block in blocks] == [4, 2]
     expected = [pixels(10 * label + i, colour=False) for label in (1, 2, 0) for i in (0, 1)]
     assert np.array_equal(np.concatenate(blocks)[:, 0], expected)
@@ -74,7 +75,7 @@ def test_files_are_sorted_whatever_their_order_in_the_folder(tmp_path: Path) -> 
     for i in np.random.default_rng(0).permutation(40):
         Image.fromarray(np.full((6, 5), i, np.uint8)).save(tmp_path / "train" / "ant" / f"more{i:02d}.png")
     splits, _ = read(tmp_path)
-    assert next(iter(splits["train"].blocks()))[2:42, 0, 0, 0].tolist() == list(range(40))
+    assert pixels_of(splits["train"])[2:42, 0, 0, 0].tolist() == list(range(40))
 
 
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
@@ -122,10 +123,10 @@ def test_colour_among_grey_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["empty", "cut", "text"])
-@pytest.mark.parametrize("place", ["train/ant/0.png", "test/bee/1.png"], ids=["first", "later"])
-def test_a_damaged_file_is_named(tmp_path: Path, place: str, content: str) -> None:
+@pytest.mark.parametrize("relative_path", ["train/ant/0.png", "test/bee/1.png"], ids=["first", "later"])
+def test_a_damaged_file_is_named(tmp_path: Path, relative_path: str, content: str) -> None:
     write_folders(tmp_path)
-    culprit = tmp_path / place
+    culprit = tmp_path / relative_path
     whole = culprit.read_bytes()
     culprit.write_bytes({"empty": b"", "cut": whole[:-30], "text": b"GIF? no"}[content])
 

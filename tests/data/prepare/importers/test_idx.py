@@ -117,7 +117,7 @@ def check(path: Path, content: bytes) -> None:
     """Either a user error, or an array of exactly the bytes after the header."""
     path.write_bytes(content)
     try:
-        array = idx.open_array(path, 3).whole()
+        array = idx.open_array(path, 3).read_all()
     except UserError:
         return
     plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

@@ -240,7 +240,7 @@ def test_flowers_of_odd_sizes_from_an_archive(tmp_path: Path) -> None:
             pixels_of(read(folder, source).splits["train"])
 
 
-def test_splits_of_other_sizes_are_told(tmp_path: Path) -> None:
+def test_splits_of_other_sizes_are_reported(tmp_path: Path) -> None:
     files = {f"{split}/{name}/0.png": png(n, 4) for split, n in (("train", 4), ("test", 5)) for name in "ab"}
     with pytest.raises(UserError, match="images differ between splits: .* set one with --size"):
         read(folder, write_files(tmp_path, files))

@@ -96,7 +96,7 @@ def test_slope_and_intercept() -> None:
     assert np.array_equal(unscaled, expected(ramp()))
 
 
-def test_volumes_are_turned_alike_whatever_their_axes_are() -> None:
+def test_volumes_are_turned_identically_whatever_their_axes_are() -> None:
     voxels = ramp()
     turned = voxels[::-1].transpose(2, 0, 1)  # stored axes: head, left, front
     rows = ((0, -1, 0, 3), (0, 0, 1, 0), (1, 0, 0, 0))
@@ -191,10 +191,10 @@ def test_a_volume_that_memory_has_no_room_for(monkeypatch: pytest.MonkeyPatch, p
 
 def test_bad_volumes_are_skipped_if_wanted(tmp_path: Path) -> None:
     files = {f"{name}/{i}.nii": nii(ramp()) for name in ("a", "b") for i in range(3)} | {"a/1.nii": GOOD[:-1]}
-    work = DecodePool(skip_bad=True, threads=2)
-    train = read(nifti, write_files(tmp_path, files), work).splits["train"]
+    pool = DecodePool(skip_bad=True, threads=2)
+    train = read(nifti, write_files(tmp_path, files), pool).splits["train"]
     assert len(pixels_of(train)) == 5
-    assert "skipped 1 bad files" in work.report()
+    assert "skipped 1 bad files" in pool.report()
 
 
 @settings(max_examples=100)
@@ -223,16 +223,16 @@ UNSUITED = {
 }
 
 
-@pytest.mark.parametrize(("volume", "fault", "found"), UNSUITED.values(), ids=UNSUITED.keys())
+@pytest.mark.parametrize(("volume", "fault", "intensities"), UNSUITED.values(), ids=UNSUITED.keys())
 def test_volumes_that_the_default_window_does_not_suit(
-    tmp_path: Path, volume: np.ndarray[Any, Any], fault: str, found: str
+    tmp_path: Path, volume: np.ndarray[Any, Any], fault: str, intensities: str
 ) -> None:
     source = write_scans(tmp_path, volume)
-    with pytest.raises(UserError, match=f"scans: {fault} with the default window.*intensities {found}") as caught:
+    with pytest.raises(UserError, match=f"scans: {fault} with the default window.*intensities {intensities}") as caught:
         read(nifti, source)
-    words = re.search(r"such as --window (\S+) (\S+), or --window -1000 400 if", str(caught.value))
-    assert words is not None
-    images = pixels_of(read(nifti, source, window=[float(word) for word in words.groups()]).splits["train"])
+    proposal = re.search(r"such as --window (\S+) (\S+), or --window -1000 400 if", str(caught.value))
+    assert proposal is not None
+    images = pixels_of(read(nifti, source, window=[float(number) for number in proposal.groups()]).splits["train"])
     assert 0.005 < (images == 255).mean() < 0.02
     assert len(np.unique(images)) > 200
     assert len(pixels_of(read(nifti, source, window=[-1000.0, 400.0]).splits["train"])) == 6  # as the user wishes
@@ -248,9 +248,9 @@ def test_air_is_no_reason_to_refuse_the_default_window(tmp_path: Path) -> None:
     """Around a body there is air, a little below -1000, and what scanners pad with."""
     volume = scan(-1000, 1000)
     volume.reshape(-1)[: int(0.7 * volume.size)] = -3024
-    work = DecodePool(threads=2)
-    pixels_of(read(nifti, write_scans(tmp_path, volume), work).splits["train"])
-    (note,) = work.notes()
+    pool = DecodePool(threads=2)
+    pixels_of(read(nifti, write_scans(tmp_path, volume), pool).splits["train"])
+    (note,) = pool.notes()
     assert note.startswith("intensities from -3024 to 99")
     assert re.search(r"70\.0% below and 9\.\d% above the window -1000 to 400$", note)
 

@@ -17,7 +17,7 @@ SIZE = [16, 20, 24]
 
 
 def test_volumes_depend_on_seed_and_number_alone() -> None:
-    first, again, other = (
+    first, same, other = (
         read(phantom, Path(), DecodePool(seed=seed), samples=samples, size=SIZE)
         for seed, samples in ((3, 12), (3, 8), (4, 8))
     )
@@ -25,8 +25,8 @@ def test_volumes_depend_on_seed_and_number_alone() -> None:
     assert train.labels.tolist() == [0, 1] * 6
     assert (train.image_shape, train.dtype, first.class_names) == ((1, *SIZE), "uint8", ("healthy", "lesions"))
     images = pixels_of(train)
-    assert np.array_equal(images[:8], pixels_of(again.splits["train"]))
-    assert np.array_equal(images[[1, 6]], pixels_of(train.take(np.array([1, 6]))))
+    assert np.array_equal(images[:8], pixels_of(same.splits["train"]))
+    assert np.array_equal(images[[1, 6]], pixels_of(train.select(np.array([1, 6]))))
     assert not np.array_equal(images[:8], pixels_of(other.splits["train"]))
     assert len(np.unique(images.reshape(12, -1), axis=0)) == 12
 
