@@ -11,7 +11,7 @@ of the undisturbed one. Faults:
 * a full disk (with --small FOLDER, a small file system such as a tmpfs of 2 MiB, that is filled up for a while);
 * between two jobs a flipped bit, a cut or a loss in one file of the checkpoints.
 
-Of the jobs a share (``--forked``) has one rank, and is forked from this process, which has imported everything: to
+A fraction of the jobs (``--forked``) have one rank and are forked from this process, which has imported everything: to
 start a job under mpirun takes longer than to torture it. A line is printed for each job, and at the end how often each
 fault came. Any difference ends it with an AssertionError.
 """
@@ -31,11 +31,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import hpcdd.runs.pipeline  # noqa: F401 - forked jobs need not import it
 import numpy as np
 import psutil
 import yaml
 
+import hpcdd.runs.pipeline  # noqa: F401 - forked jobs need not import it
 from hpcdd.cli import main as cli
 from hpcdd.data.writing import write_dataset
 
@@ -56,7 +56,7 @@ class Torture:
         folder: for everything.
         small: a small file system for the runs; None for ``folder``.
         seed: of the moments.
-        forked: share of the jobs that are forked.
+        forked: fraction of the jobs that are forked.
     """
 
     def __init__(self, mpi: Launcher, folder: Path, small: Path | None, seed: int, forked: float) -> None:
