@@ -72,7 +72,7 @@ class Muon(torch.optim.Optimizer):
             gradient = gradient.add(buffer, alpha=momentum)
         matrices = gradient.flatten(axes + 1).float()
         norms = p.flatten(axes).norm(dim=-1).view(*p.shape[:axes], *[1] * (p.ndim - axes))
-        p.mul_(p.shape[axes] ** 0.5 / norms)
+        p.mul_(p.shape[axes] ** 0.5 / torch.where(norms == 0, 1, norms))  # parameters that are 0 have no direction
         p.add_(orthogonal(matrices).view(gradient.shape).to(p.dtype), alpha=-group["lr"])
 
 

@@ -181,7 +181,8 @@ class BatchedSteps:
         """Takes an epoch's samples for the steps that come."""
         fixed = [samples for samples in seen if isinstance(samples, Samples) and samples.fixed]
         if self._recorder is None or len(fixed) < len(seen) or step_timing.measured():
-            self._seen, self._compute = seen, self._gradients
+            # A record is of the gradients' memory, too, which such a step replaces.
+            self._seen, self._compute, self._replayed = seen, self._gradients, None
         elif self._replayed is None:
             self._seen, self._compute = seen, cuda_graphs.Replayed(self._gradients, self._recorder)
             self._replayed = fixed

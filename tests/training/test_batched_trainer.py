@@ -22,7 +22,7 @@ from hpcdd.data.sample_loading import Where
 from hpcdd.decomposition.rank_layout import RankPlacement
 from hpcdd.mpi.traffic import Ledger
 from hpcdd.phases.local import LocalResult, groups, train_local_cnns, trains_batched
-from hpcdd.training import cuda_graphs
+from hpcdd.training import cuda_graphs, step_timing
 from hpcdd.training.checkpoints.manager import CheckpointManager, CheckpointStats, NullCheckpointManager, TrainingCosts
 from hpcdd.training.status import Hooks, Status
 from hpcdd.training.steps import BatchedSteps
@@ -257,6 +257,19 @@ def test_steps_are_recorded_once_and_replayed_over_all_epochs(
     replayed.same_as(plain)
     steps = replayed.results[0].steps
     assert [(r.warm, r.recorded, r.replayed) for r in recorders if r.warm] == [(3, 1, steps - 3)]
+
+
+def test_an_epoch_whose_steps_are_measured_does_not_spoil_the_record(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --profile, an epoch's steps are not replayed; those of the next ones are, on their own samples."""
+    plain, recorder, measured = Run(tiny, more=AUGMENTED, epochs=4), OnPaper(), iter([False, True, False, False])
+    monkeypatch.setattr(cuda_graphs, "recorder_of", lambda *_: recorder)
+    monkeypatch.setattr(step_timing, "measured", lambda: next(measured))
+    replayed = Run(tiny, more=AUGMENTED, epochs=4)
+    replayed.same_as(plain)
+    steps = replayed.results[0].steps // 4
+    assert (recorder.warm, recorder.recorded, recorder.replayed) == (6, 2, 3 * steps - 6)
 
 
 def test_what_is_streamed_is_not_recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

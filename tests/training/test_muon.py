@@ -114,3 +114,11 @@ def test_each_kind_of_parameter_has_its_rate(optimizer: str) -> None:
 def test_without_rates_of_their_own_there_is_one_group() -> None:
     assert len(make_optimizer(cnn(), TrainingSettings()).param_groups) == 1
     assert copy.deepcopy(SETTINGS) == SETTINGS
+
+
+def test_filters_that_start_at_zero_take_the_step() -> None:
+    network = with_gradients(nn.Conv2d(3, 4, 3, bias=False), 1)
+    nn.init.zeros_(network.weight)
+    gradient = network.weight.grad.clone()
+    make_optimizer(network, SETTINGS.model_copy(update={"momentum": 0.0})).step()
+    torch.testing.assert_close(network.weight.detach().flatten(1), -0.1 * orthogonal(gradient.flatten(1)))
