@@ -105,10 +105,11 @@ class Headline(Document):
 
     def ends(self) -> list[list[str]]:
         """Rows of a table: contender, epochs, seconds, accuracy after the last epoch."""
-        return [
-            [label, str(len(points)), f"{points[-1].seconds:,.1f}", f"{points[-1].accuracy:.4f}"]
-            for label, points in ((label, self.curves[contender]) for contender, label in LABELS.items())
-        ]
+        rows = []
+        for contender, label in LABELS.items():
+            points = self.curves[contender]
+            rows.append([label, str(len(points)), f"{points[-1].seconds:,.1f}", f"{points[-1].accuracy:.4f}"])
+        return rows
 
     def times(self) -> list[list[str]]:
         """Rows of a table: accuracy, seconds of each contender, and the reference's over the coherent model's."""

@@ -145,7 +145,7 @@ def _config(parsed: Parsed) -> Config:
 
 
 def _coherent(parser: Parser) -> None:
-    _describe(parser, _COHERENT, "mpirun -n 2 {} configs/cifar10_vgg3.yaml --widths 16,32,64", "--widths W,W,...")
+    _describe(parser, _COHERENT, "mpirun -n 2 {} configs/cifar10_vgg3.yaml --widths 16,32,64", "[--widths W,W,...]")
     parser.add_argument(
         "--widths",
         type=_widths,
@@ -159,7 +159,7 @@ def _coherent(parser: Parser) -> None:
 
 
 def _collectives(parser: Parser) -> None:
-    _describe(parser, _COLLECTIVES, "mpirun -n 4 {} configs/quickstart.yaml --output machine.json", "--output FILE")
+    _describe(parser, _COLLECTIVES, "mpirun -n 4 {} configs/quickstart.yaml --output machine.json", "[--output FILE]")
     _add_rounds(parser, 5)
     parser.add_argument("--output", type=file_path, metavar="FILE", help=_OUTPUT)
     parser.add_fields()
@@ -179,8 +179,7 @@ def _device(parser: Parser) -> None:
 
 
 def _headline(parser: Parser) -> None:
-    usage = f"mpirun -n N {parser.prog} [CONFIG] --output FOLDER [--section.key VALUE ...]"
-    parser.describe(_HEADLINE, f"mpirun -n 2 {parser.prog} configs/cifar10_fast.yaml --output headline", usage=usage)
+    _describe(parser, _HEADLINE, "mpirun -n 2 {} configs/cifar10_fast.yaml --output headline", "--output FOLDER")
     parser.add_argument(
         "--output", type=file_path, metavar="FOLDER", required=True, help="folder for the results; required"
     )
@@ -199,7 +198,7 @@ def _io(parser: Parser) -> None:
 
 
 def _step(parser: Parser) -> None:
-    _describe(parser, _STEP, "mpirun -n 4 {} configs/quickstart.yaml --output machine.json", "--output FILE")
+    _describe(parser, _STEP, "mpirun -n 4 {} configs/quickstart.yaml --output machine.json", "[--output FILE]")
     _add_rounds(parser, 7)
     _add_steps(parser, 10)
     parser.add_argument("--output", type=file_path, metavar="FILE", help=_OUTPUT)
@@ -207,7 +206,7 @@ def _step(parser: Parser) -> None:
 
 
 def _train(parser: Parser) -> None:
-    _describe(parser, _TRAIN, "mpirun -n 2 {} configs/quickstart_vgg3.yaml --rounds 5", "--rounds R")
+    _describe(parser, _TRAIN, "mpirun -n 2 {} configs/quickstart_vgg3.yaml --rounds 5", "[--rounds R]")
     _add_rounds(parser, 3)
     parser.add_fields()
 
@@ -224,7 +223,7 @@ _BENCHMARKS: dict[str, tuple[str, Declare]] = {
 
 
 def _describe(parser: Parser, text: str, example: str, option: str) -> None:
-    usage = f"mpirun -n N {parser.prog} [CONFIG] [{option}] [--section.key VALUE ...]"
+    usage = f"mpirun -n N {parser.prog} [CONFIG] {option} [--section.key VALUE ...]"
     parser.describe(text, example.format(parser.prog), usage=usage)
 
 

@@ -21,7 +21,7 @@ from ..core.errors import UserError
 from ..core.files import expanded
 from ..core.yaml_text import KeyPath
 from .options import Overrides, Tree, is_section, nearest
-from .renamed import current, in_current_names, notify
+from .renamed import current, in_current_names
 from .schema import CNNTrainingSettings, Config
 from .sections import is_fast
 
@@ -228,8 +228,7 @@ def read(path: Path) -> Source:
 
 def _in_current_names(source: Source) -> Source:
     """A file in the present names of its settings, with a warning for each former name."""
-    tree, former = in_current_names(source.tree)
-    notify(former, str(source.path))
+    tree, former = in_current_names(source.tree, str(source.path))
     present: dict[KeyPath, KeyPath] = {tuple(name.split(".")): tuple(current(name).split(".")) for name in former}
     return Source(tree, {present.get(path, path): line for path, line in source.lines.items()}, source.path)
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ..core import yaml_text
 from ..core.texts import hint
-from .renamed import RENAMED, current, in_current_names, notify
+from .renamed import RENAMED, current, in_current_names
 from .schema import Config
 
 Tree = dict[str, Any]
@@ -47,9 +47,7 @@ class Overrides:
                 inner[name] = {**inner.get(name, {}), **value}
             else:
                 inner[last] = value
-        tree, former = in_current_names(tree)
-        notify(former, "overrides")
-        return cls(tree, origin="overrides")
+        return cls(in_current_names(tree, "overrides")[0], origin="overrides")
 
 
 def add_to(parser: argparse.ArgumentParser) -> list[argparse._ArgumentGroup]:
@@ -89,9 +87,7 @@ def given(namespace: argparse.Namespace) -> Overrides:
             problems.append(f"command line: {name} is {text!r}, which can't be parsed; write lists as 2,3 or [2,3]")
         else:
             (tree.setdefault(section, {}) if section else tree)[key] = value
-    tree, former = in_current_names(tree)
-    notify(former, "command line")
-    return Overrides(tree, tuple(problems))
+    return Overrides(in_current_names(tree, "command line")[0], tuple(problems))
 
 
 def nearest(name: str) -> str:

@@ -19,10 +19,14 @@ def current(name: str) -> str:
     return RENAMED.get(name, name)
 
 
-def in_current_names(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def in_current_names(tree: dict[str, Any], where: str = "") -> tuple[dict[str, Any], list[str]]:
     """A configuration, nested as in a file, with the present names of its settings; and the former names in it.
 
     A former name stays where the present one is given as well, so that it is reported as unknown.
+
+    Args:
+        tree: the configuration.
+        where: it stands, for :func:`notify`; empty: without a warning.
     """
     result, former = dict(tree), []
     for old, new in RENAMED.items():
@@ -34,10 +38,14 @@ def in_current_names(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         renamed = {new_key if key == old_key else key: value for key, value in settings.items()}
         result = {**result, section: renamed} if section else renamed
         former.append(old)
+    if where:
+        notify(former, where)
     return result, former
 
 
-def notify(former: Iterable[str], where: str) -> None:
-    """Warns of each former name that is used in ``where``."""
-    for name in former:
-        warnings.warn(f"{where}: {name} is now {RENAMED[name]}; the former name still works", FutureWarning, 2)
+def notify(names: Iterable[str], where: str) -> None:
+    """Warns of each former name in ``where``; by default Python shows the same warning once."""
+    for name in names:
+        if name in RENAMED:
+            text = f"{where}: {name} is now {RENAMED[name]}; the former name still works"
+            warnings.warn(text, FutureWarning, stacklevel=1)

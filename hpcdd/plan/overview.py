@@ -59,7 +59,7 @@ def run(
     """
     measured = None if machine is None else machine_file.load(machine)
     check_consent(config.model, user_factory)
-    config = resolved(config, native_bf16("cpu") if measured is None else measured.bf16)
+    config = resolved_for(config, measured)
     problem = build_problem(config)
     layout = layout_of(config, problem, measured, ranks, ranks_per_host, threads)
     check_shards(config, problem, layout)
@@ -93,6 +93,11 @@ def run(
         draw(problem, layout, picture)
         print(f"\nboxes on a sample image: {picture}", file=out)
     out.flush()
+
+
+def resolved_for(config: Config, machine: Machine | None) -> Config:
+    """The configuration with the precisions of a machine, or of this one, in the place of ``auto``."""
+    return resolved(config, native_bf16("cpu") if machine is None else machine.bf16)
 
 
 def layout_of(

@@ -22,9 +22,8 @@ from ..plan.clock import Clock
 from ..plan.cost import Phase, PlannedCosts, total
 from ..plan.machine import Machine
 from ..plan.memory import runtime_bytes
-from ..plan.overview import layout_of, memories_of, most_on_a_host
+from ..plan.overview import layout_of, memories_of, most_on_a_host, resolved_for
 from ..plan.workload import Workload
-from ..training.precision import native_bf16, resolved
 from .planned_runs import PlannedRun, cost_key, plan_runs
 from .study_request import StudyRequest
 
@@ -97,7 +96,7 @@ def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | Non
     Raises:
         UserError: the machine file lacks something.
     """
-    config = resolved(config, native_bf16("cpu") if machine is None else machine.bf16)
+    config = resolved_for(config, machine)
     layout, workload = layout_of(config, problem, machine, ranks, None, None), Workload(config, problem)
     placement = layout.placements[0]
     phases: tuple[Phase, ...] = ()

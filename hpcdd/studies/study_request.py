@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..config import loading
 from ..config.loading import Source
 from ..config.options import Overrides, Tree
-from ..config.renamed import current, in_current_names
+from ..config.renamed import current, in_current_names, notify
 from ..config.schema import Config
 from ..config.sections import Settings
 from ..core.errors import UserError
@@ -106,13 +106,14 @@ def study_request(
     name = re.sub(r"[^\w.+-]+", "-", path.stem, flags=re.ASCII)
     if variant is not None:
         description = _varied(source, description, variant)
-    base = loading.merged(_sections({"name": name, **description.config}), overrides.tree)
+    base = loading.merged(_sections({"name": name, **description.config}, path), overrides.tree)
     problems += list(_misplaced(source, base, description, overrides.tree))
     try:
         combinations = expand(description.matrix)
     except ValueError as error:
         problems.append(f"{source.where(('matrix',))}: {error}")
         combinations = []
+    notify(sorted({field for combination in combinations for field in combination.fields}), str(path))
     runs, more = _configured(source, base, combinations, overrides.tree)
     if problems or more:
         raise UserError("\n".join(dict.fromkeys([*problems, *more])))
@@ -151,7 +152,7 @@ def _varied(source: Source, description: StudyFile, variant: str) -> StudyFile:
     tree = {
         **description.model_dump(),
         **{name: value for name, value in replaced.items() if value is not None},
-        "config": loading.merged(_sections(description.config), _sections(chosen.config)),
+        "config": loading.merged(*(_sections(tree, source.path) for tree in (description.config, chosen.config))),
         "matrix": matrix,
     }
     return _validated(tree, lambda key_path: f"{source.where(('variants', variant, *key_path))}: variants.{variant}.")
@@ -213,9 +214,9 @@ def _of_runs(text: str, ids: Sequence[str], number: int) -> str:
     return f"{text} (run {' and '.join(ids[:2]) if not more else ', '.join(ids[:2])}{more})"
 
 
-def _sections(tree: Mapping[str, object]) -> Tree:
+def _sections(tree: Mapping[str, object], path: Path) -> Tree:
     """Without sections whose fields are all commented out; in the present names of settings."""
-    return in_current_names({key: value for key, value in tree.items() if value is not None})[0]
+    return in_current_names({key: value for key, value in tree.items() if value is not None}, str(path))[0]
 
 
 def _field(location: KeyPath) -> KeyPath:

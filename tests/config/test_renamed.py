@@ -85,9 +85,14 @@ def test_in_a_study_with_the_names_of_its_folders(tmp_path: Path) -> None:
     path.write_text(
         "title: A\nconfig: {augmentation: {mirror: [1]}}\nmatrix: {augmentation.shift: [1, 2], seed: [0]}\n"
     )
-    with pytest.warns(FutureWarning):
+    with pytest.warns(FutureWarning) as notices:
         request = study.request([str(path), "--together", "true"])
     assert [run.id for run in request.runs] == ["shift=1,seed=0", "shift=2,seed=0"]
+    assert {str(notice.message).split(" is now")[0] for notice in notices} == {
+        "command line: together",
+        f"{path}: augmentation.mirror",
+        f"{path}: augmentation.shift",
+    }
     configs = [run.config for run in request.runs]
     assert [(c.augmentation.flip, c.augmentation.translate, c.batched) for c in configs] == [
         ((1,), n, True) for n in (1, 2)
