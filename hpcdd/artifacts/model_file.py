@@ -53,8 +53,9 @@ from ..data.format import DatasetInfo
 from ..data.prepare.image_transform import Preparation, from_json
 from ..decomposition.boxes import Box, Decomposition, Subdomain
 from ..models.aggregators import RULES
-from ..models.coherent_model import CoherentModel, Penultimate, prepare_cnn
+from ..models.coherent_model import CoherentModel, prepare_cnn
 from ..models.dnn import DNN
+from ..models.penultimate import feature_widths
 from ..models.registry import check_consent, template
 from ..models.serialization import State, filled, write_state
 from .names import CLASSIFIERS
@@ -227,12 +228,15 @@ def read_model(path: Path, user_factory: str | None = None) -> Model:
     """
     with open_model(path, user_factory) as file:
         config, every = file.config, range(len(file.subdomains))
-        num_classes = len(file.class_names)
+        shapes = [(file.image_shape[0], *subdomain.shape) for subdomain in file.subdomains]
+
+        def widths(features: str) -> list[int]:
+            return feature_widths(config.model, shapes, len(file.class_names), file.local_width, features)
+
         coherent: dict[str, CoherentModel] = {}
         for start in config.coherent.starts:
             cnns = [file.coherent_cnn(start, s) for s in every]
-            widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in cnns]
-            dnn = file.dnn(f"coherent_{start}/dnn", widths)
+            dnn = file.dnn(f"coherent_{start}/dnn", widths(config.coherent_features))
             coherent[start] = CoherentModel(cnns, dnn, config.coherent_features).eval()
         return Model(
             config,
@@ -244,7 +248,7 @@ def read_model(path: Path, user_factory: str | None = None) -> Model:
             file.mean,
             file.std,
             tuple(file.local_cnn(s) for s in every),
-            file.dnn("dnn", [num_classes] * len(every)),
+            file.dnn("dnn", widths(config.aggregation.features)),
             coherent,
             file.global_cnn() if config.baseline.enabled else None,
         )

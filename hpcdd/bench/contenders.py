@@ -24,9 +24,9 @@ from ..parallel.sharded_coherent import spread_dnn
 from ..parallel.team import Team
 from ..phases.aggregation import train_dnn
 from ..phases.coherent import train_coherent
-from ..phases.gather import gather_logits
+from ..phases.gather import gather_features
 from ..phases.global_cnn import create_global_cnn
-from ..phases.local import split_logits, train_local_cnns, with_data
+from ..phases.local import local_outputs, train_local_cnns, with_data
 from ..runs.finalize import dnn_template
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.split_evaluation import evaluate
@@ -115,22 +115,22 @@ def decomposed(
     sharing, labels = team.sharing_of_replicas(), {split: problem.labels(split) for split in problem.samples}
     unwatched = {s: {"train": splits["train"]} for s, splits in samples.items()}
     watch = Stopwatch(comm, placement.device)
-    width = problem.widths.local_width
+    width, widths = problem.widths.local_width, problem.feature_widths(config.aggregation.features)
     local = train_local_cnns(config, placement, unwatched, num_classes, width, Hooks(), sharing, evaluate=False)
 
     def gathered(split: str) -> dict[str, torch.Tensor]:
         outputs = [
-            {split: split_logits(config, local[s].network, split, samples[s][split], lambda: None, sharing)}
-            for s in samples
+            local_outputs(config, local[s].network, split, samples[s][split], lambda: None, sharing) for s in samples
         ]
-        return gather_logits(comm, team.layout, outputs, {split: problem.samples[split]}, num_classes) or {}
+        seen = [{split: features} for _, features in outputs]
+        return gather_features(comm, team.layout, seen, {split: problem.samples[split]}, widths) or {}
 
-    logits = gathered("train")  # what the DNN learns from
+    features = gathered("train")  # what the DNN learns from
     with watch.stopped():
-        logits |= gathered("validation")
+        features |= gathered("validation")
     watch.synchronize()
     points: list[CurvePoint] = []
-    dnn = train_dnn(config, logits, labels, watch.hooks(points)) if comm.is_root else None
+    dnn = train_dnn(config, features, labels, widths, num_classes, watch.hooks(points)) if comm.is_root else None
     watch.synchronize()
     part = spread_dnn(team, dnn, dnn_template(config, problem), team.reduction())
     more: list[CurvePoint] = []

@@ -47,11 +47,11 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
 
 
 def dnn_on_root(team: Team, problem: Problem) -> Step:
-    """One step of the DNN on random logits, as root trains it; no messages. To be used on root."""
-    settings, num_classes = team.config.aggregation, problem.info.num_classes
-    num_subdomains, labels = team.layout.num_subdomains, problem.labels("train")
-    network = create_dnn(settings, [num_classes] * num_subdomains, num_classes, team.config.seed).train()
-    features = torch.randn(len(labels), num_subdomains * num_classes, generator=torch.Generator().manual_seed(0))
+    """One step of the DNN on random features, as root trains it; no messages. To be used on root."""
+    settings, labels = team.config.aggregation, problem.labels("train")
+    widths = problem.feature_widths(settings.features)
+    network = create_dnn(settings, widths, problem.info.num_classes, team.config.seed).train()
+    features = torch.randn(len(labels), sum(widths), generator=torch.Generator().manual_seed(0))
     samples = Samples(features, labels)
     steps = PlainSteps(network, make_optimizer(network, settings), BatchSharing(), settings)
     return functools.partial(steps.step, samples)

@@ -31,7 +31,6 @@ from ..mpi.library import sleep_until
 from ..parallel.batch_shards import BatchSharing, Flag
 from ..parallel.team import Team, form_team
 from ..phases.aggregation import fresh_dnn
-from ..phases.coherent import feature_widths
 from ..phases.global_cnn import create_global_cnn
 from ..phases.local import create_local_cnn
 from ..plan.machine import MeasuredStep
@@ -175,7 +174,7 @@ def make_timed_work(
         most = min(len(problem.decomposition), _MOST_SUMMANDS)
         both = sizes(config.coherent)
         for summands, size in sorted({(1, both[-1]), (most, both[-1]), (1, both[0])}):
-            add(workload.head(summands, size), _head(_owning(team, range(summands)), problem))
+            add(workload.head(summands, size, coherent=True), _head(_owning(team, range(summands)), problem))
     return timed
 
 
@@ -208,7 +207,7 @@ def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.E
 
 def _head(team: Team, problem: Problem) -> single_steps.Step:
     """On random features; the part of the DNN that belongs to the team's subdomains."""
-    widths, labels = feature_widths(problem, team.config.coherent_features), problem.labels("train")
+    widths, labels = problem.feature_widths(team.config.coherent_features), problem.labels("train")
     network = fresh_dnn(team.config, team, widths, problem.info.num_classes).to(team.placement.device).train()
     rows = min(len(labels), _ROWS)
     features = [torch.randn(rows, widths[s]).to(team.placement.device) for s in team.placement.subdomains]

@@ -126,6 +126,7 @@ def _of_config(config: Config) -> list[str]:
         "aggregation.placement distributed": config.aggregation.placement != "root",
         "aggregation.dropout": config.aggregation.dropout > 0,
         "coherent.parallelism data": config.coherent.parallelism != "model",
+        "aggregation.features penultimate": config.aggregation.features == "penultimate",
         "coherent.features penultimate": config.coherent_features == "penultimate",
         f"coherent.dnn_start {config.coherent.dnn_start}": config.coherent.dnn_start != "trained",
         "whitening": config.model.name.startswith("fast"),

@@ -28,6 +28,8 @@ from .sections import (
 
 Rate = Annotated[float, Field(gt=0)]
 Portion = Annotated[float, Field(ge=0.0, le=1.0)]
+Features = Literal["logits", "probabilities", "penultimate"]
+"""What a DNN sees of a local CNN."""
 Kind = Literal["filter", "bias", "dense", "dnn"]
 """Of parameters: filters of convolutions, biases (and batch norm's), those of dense layers, those of the DNN."""
 
@@ -150,8 +152,9 @@ class AggregationSettings(TrainingSettings):
     epochs: PositiveInt = 10
     """Passes over the training split."""
 
-    features: Literal["logits", "probabilities"] = "logits"
-    """Input of the DNN from each local CNN: its logits, or their softmax (as in the papers)."""
+    features: Features = "logits"
+    """Input of the DNN from each local CNN: its logits, their softmax (as in the papers), or `penultimate`, the input
+    of its last layer, of which there are more."""
 
     hidden: tuple[PositiveInt, ...] = (128, 64)
     """Units of the DNN's hidden layers."""
@@ -186,7 +189,7 @@ class CoherentSettings(CNNTrainingSettings):
     """Initial parameters of the local CNNs: `transfer`, from the local phase; `scratch`, untrained. With both, two
     models are trained, one after the other; [] skips the phase."""
 
-    features: Literal["logits", "probabilities", "penultimate"] | None = None
+    features: Features | None = None
     """Input of the DNN from each local CNN: its logits, their softmax, or the input of its last layer. Default: the
     same as aggregation.features."""
 
@@ -320,7 +323,7 @@ class Config(Settings):
         return load(path, Overrides.of(overrides or {}))
 
     @property
-    def coherent_features(self) -> Literal["logits", "probabilities", "penultimate"]:
+    def coherent_features(self) -> Features:
         """Input of the DNN in the coherent phase, with the default resolved."""
         return self.coherent.features or self.aggregation.features
 

@@ -15,7 +15,7 @@ from ..core import environment
 from ..core.errors import UserError
 from ..decomposition.boxes import Box, Decomposition, Subdomain
 from ..decomposition.rank_layout import RankLayout, RankPlacement
-from ..models.coherent_model import check_features
+from ..models.penultimate import check_features, feature_widths
 from ..models.registry import check_allowed, check_user_factory, create, draws_of_user_factory
 from ..models.width import Widths, match_widths
 from .augmentation import Augmentation
@@ -31,10 +31,10 @@ GATHER_BYTES = 64 << 20
 """Bytes of outputs that root gathers at once; at least those of one sample of all subdomains."""
 
 
-def bytes_on_root(samples: int, num_subdomains: int, num_classes: int) -> int:
-    """Memory that gather and aggregation take on root: all logits, a copy as the DNN's features, two buffers."""
-    logits = 4 * samples * num_subdomains * num_classes
-    return 2 * logits + 2 * min(logits, GATHER_BYTES)
+def bytes_on_root(samples: int, inputs: int) -> int:
+    """Memory that gather and aggregation take on root: the DNN's inputs from all subdomains, and two buffers."""
+    features = 4 * samples * inputs
+    return features + 2 * min(features, GATHER_BYTES)
 
 
 def check_memory(needed: int, available: int) -> None:
@@ -66,13 +66,20 @@ def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | Non
         )
 
 
-def check_parameters(config: Config, widths: Widths, num_subdomains: int, num_classes: int, available: int) -> None:
-    """Refuses networks that have more parameters than memory, before one is made; each is made in the host's memory.
+def check_parameters(config: Config, widths: Widths, inputs: int, num_classes: int, available: int) -> None:
+    """Refuses networks that have more parameters than memory; each is made in the host's memory.
+
+    Args:
+        config: of the run.
+        widths: of its CNNs.
+        inputs: of its DNN, the one with most.
+        num_classes: K.
+        available: bytes.
 
     Raises:
         UserError: naming the network, both numbers, and the setting.
     """
-    units = [num_subdomains * num_classes, *config.aggregation.hidden, num_classes]
+    units = [inputs, *config.aggregation.hidden, num_classes]
     networks = [
         ("a local CNN", max(widths.local_parameters), "model.local_width or model.width"),
         ("the DNN", sum((a + 1) * b for a, b in itertools.pairwise(units)), "aggregation.hidden"),
@@ -160,6 +167,20 @@ class Problem:
         """(C, *spatial) of one subdomain's subimages."""
         return (self.info.image_shape[0], *self.decomposition.subdomains[subdomain].shape)
 
+    @property
+    def subimage_shapes(self) -> list[tuple[int, ...]]:
+        """:meth:`subimage_shape` of all S subdomains."""
+        return [self.subimage_shape(s) for s in range(len(self.decomposition))]
+
+    def feature_widths(self, features: str) -> list[int]:
+        """Features that the DNN sees of every local CNN, S numbers.
+
+        Args:
+            features: ``logits``, ``probabilities`` or ``penultimate``.
+        """
+        width = self.widths.local_width
+        return feature_widths(self.model, self.subimage_shapes, self.info.num_classes, width, features)
+
     def read(
         self, reader: BoxReader, subdomains: Iterable[int], device: str, where: Where = "device"
     ) -> dict[int, dict[str, Subimages]]:
@@ -232,13 +253,21 @@ def build_problem(config: Config) -> Problem:
     shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
     widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
     available = environment.available_memory()
-    check_parameters(config, widths, len(decomposition), info.num_classes, available)
     check_user_factory(config.model, shapes, info.num_classes, widths.local_width)
+    settings_of_features = {"aggregation.features": config.aggregation.features}
+    if config.coherent.starts:
+        settings_of_features["coherent.features"] = config.coherent_features
     if config.model.has_user_factory:
         cnn = create(config.model, shapes[0], info.num_classes, widths.local_width)
-        if config.coherent.starts and config.coherent_features == "penultimate":
-            check_features(cnn, config.model.name)
+        for setting, features in settings_of_features.items():
+            if features == "penultimate":
+                check_features(cnn, config.model.name, setting)
         check_filters(config, cnn)
+    inputs = {
+        features: sum(feature_widths(config.model, shapes, info.num_classes, widths.local_width, features))
+        for features in set(settings_of_features.values())
+    }
+    check_parameters(config, widths, max(inputs.values()), info.num_classes, available)
     check_images(config, info.image_shape, shapes, available)
     draws = draws_of_user_factory(config.model, shapes, info.num_classes, widths.local_width)
     if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
@@ -249,7 +278,7 @@ def build_problem(config: Config) -> Problem:
         )
     samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
-    needed = bytes_on_root(samples, len(decomposition), info.num_classes) if gathered else 0
+    needed = bytes_on_root(samples, inputs[config.aggregation.features]) if gathered else 0
     check_memory(needed, available)
     blocks = blocks_in_window(info.num_classes)
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks, draws)

@@ -20,7 +20,7 @@ from ..data.samples import bits_of, normalised
 from ..decomposition.boxes import Subdomain
 from ..models.aggregators import RULES, distribution, scores
 from ..models.coherent_model import CoherentModel
-from ..models.dnn import features_of
+from ..models.penultimate import logits_and_features, with_features
 
 Images = TypeVar("Images", torch.Tensor, npt.NDArray[Any])
 _BATCH_PIXELS = 1 << 21
@@ -55,6 +55,11 @@ def _flipped(images: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
     bits = bits_of(images)
     flipped = bits.flip([2 + axis for axis in axes])
     return flipped if bits is images else flipped.view(images.dtype)
+
+
+def _distributions(outputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Probabilities of S local CNNs, float64 (n, S, K), from their logits and features."""
+    return torch.stack([logits for logits, _ in outputs], dim=1).double().softmax(-1)
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -131,7 +136,7 @@ class Classifier(nn.Module):
         """
         self._check(images)
         if self.combines:
-            return self._combined(self._local_logits(images))
+            return self._combined(self._local_outputs(images))
         if isinstance(self.network, CoherentModel):
             outputs = zip(
                 *[self.network.outputs(self.subimages(flipped)) for flipped in self._with_flips(images)], strict=True
@@ -159,36 +164,38 @@ class Classifier(nn.Module):
 
     def local_probabilities(self, images: Images) -> Images:
         """Probabilities of each local CNN on its own, float64 (n, S, K); otherwise as :meth:`predict_proba`."""
-        return self._in_batches(lambda batch: (self._local_logits(batch).double().softmax(-1),), images)[0]
+        return self._in_batches(lambda batch: (_distributions(self._local_outputs(batch)),), images)[0]
 
     def decide(self, images: Images) -> tuple[Images, Images]:
         """The results of :meth:`predict_proba` and :meth:`local_probabilities`; the local CNNs are evaluated once."""
 
         def both(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            logits = self._local_logits(batch)
-            return self._combined(logits) if self.combines else self(batch), logits.double().softmax(-1)
+            outputs = self._local_outputs(batch)
+            return self._combined(outputs) if self.combines else self(batch), _distributions(outputs)
 
         probabilities, local = self._in_batches(both, images)
         return probabilities, local
 
-    def _local_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Float32 (n, S, K)."""
+    def _local_outputs(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each local CNN its logits and what the DNN sees of it, float32 (n, K) and (n, F)."""
         self._check(images)
-        logits = []
+        outputs = []
         for flipped in self._with_flips(images):
             pairs = zip(self.local, self.subimages(flipped), strict=True)
-            logits.append(torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1))
-        return _mean(logits)
+            outputs.append([with_features(cnn, self.features)(subimages) for cnn, subimages in pairs])
+        means = [_mean(of_cnn) for of_cnn in zip(*outputs, strict=True)]
+        return [logits_and_features(cnn, mean, self.features) for cnn, mean in zip(self.local, means, strict=True)]
 
     def _with_flips(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The images, and with ``test_flip`` their flips."""
         return [_flipped(images, axes) if axes else images for axes in self._flips]
 
-    def _combined(self, logits: torch.Tensor) -> torch.Tensor:
+    def _combined(self, outputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         if self.strategy in RULES:
+            logits = torch.stack([logits for logits, _ in outputs], dim=1)
             return distribution(self.strategy, scores(RULES[self.strategy], logits))
         assert self.network is not None
-        output: torch.Tensor = self.network(features_of(logits, self.features).flatten(1))
+        output: torch.Tensor = self.network(torch.cat([features for _, features in outputs], dim=1))
         return output.double().softmax(-1)
 
     def _check(self, images: torch.Tensor) -> None:

@@ -37,7 +37,7 @@ from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..data.samples import channels_last
 from ..decomposition import rank_layout
-from ..models.dnn import DNN, features_of
+from ..models.dnn import DNN
 from ..models.serialization import on_host
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
@@ -45,10 +45,10 @@ from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
 from ..parallel.team import Team, form_team
 from ..phases.attribution import Attribution, attribution_rows
 from ..phases.attribution_examples import predictions_of
-from ..phases.coherent import evaluate_coherent, feature_widths
+from ..phases.coherent import evaluate_coherent
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
 from ..phases.global_cnn import global_accuracies
-from ..phases.local import split_logits
+from ..phases.local import local_outputs
 from ..runs.training_run import ranks_of
 from .evaluate_request import EvaluateRequest
 from .evaluation_problem import build_evaluation_problem, check_output
@@ -135,11 +135,11 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     arrays: Arrays = {}
     if team is not None and parts is not None:
         labels, attribution, sharing = problem.labels(split), Attribution(team, task.rows), team.sharing_of_replicas()
-        logits = {
-            s: split_logits(config, cnn, split, samples[s][split], lambda: None, sharing)
+        outputs = {
+            s: local_outputs(config, cnn, split, samples[s][split], lambda: None, sharing)
             for s, cnn in parts.local.items()
         }
-        seen = [features_of(values, config.aggregation.features) for values in logits.values()]
+        logits, seen = {s: values for s, (values, _) in outputs.items()}, [features for _, features in outputs.values()]
         accuracy |= rule_accuracies(team, logits, labels) | {"dnn": dnn_accuracy(parts.dnn, seen, labels)}
         arrays |= attribution.rules(logits) | attribution.dnn("dnn", parts.dnn, seen)
         for name, model in parts.coherent.items():
@@ -185,11 +185,11 @@ def _read(task: _Task, team: Team) -> _Parts:
         coherent = {}
         for start in config.coherent.starts:
             cnns = {s: ready(model.coherent_cnn(start, s)) for s in subdomains}
-            dnn = _sharded_dnn(model, f"coherent_{start}/dnn", feature_widths(problem, config.coherent_features), team)
+            dnn = _sharded_dnn(model, f"coherent_{start}/dnn", problem.feature_widths(config.coherent_features), team)
             coherent[f"coherent_{start}"] = ShardedCoherentModel(cnns, dnn, config.coherent_features).eval()
         return _Parts(
             {s: ready(model.local_cnn(s)) for s in subdomains},
-            _sharded_dnn(model, "dnn", feature_widths(problem, "logits"), team),
+            _sharded_dnn(model, "dnn", problem.feature_widths(config.aggregation.features), team),
             coherent,
             ready(model.global_cnn()) if config.baseline.enabled else None,
         )

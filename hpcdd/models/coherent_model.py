@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..core.errors import UserError
 from .dnn import DNN, features_of
 from .fast import Fast
+from .penultimate import Penultimate
 from .random_modules import scale_dropout
 
 
@@ -53,29 +53,6 @@ def output_of(cnn: nn.Module, images: torch.Tensor, features: str) -> torch.Tens
     return features_of(cnn(images), features)
 
 
-class Penultimate(nn.Module):
-    """A local CNN without its last layer, whose parameters are kept as they are.
-
-    Args:
-        cnn: a CNN that passes :func:`check_features`.
-    """
-
-    def __init__(self, cnn: nn.Module) -> None:
-        super().__init__()
-        self.cnn = cnn
-        self.classifier.requires_grad_(False)
-
-    @property
-    def classifier(self) -> nn.Linear:
-        """The last layer."""
-        return self.cnn.classifier  # type: ignore[return-value]  # see check_features
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Float (n, C, *spatial) -> input of the last layer, (n, F)."""
-        output: torch.Tensor = self.cnn.penultimate(images)  # type: ignore[operator]  # see check_features
-        return output
-
-
 def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float, frozen: int = 0) -> nn.Module:
     """Makes a local CNN a part of the coherent model: with or without its last layer, its first stages frozen or not.
 
@@ -89,16 +66,3 @@ def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float, frozen: int
     if isinstance(cnn, Fast):
         cnn.freeze(frozen)
     return Penultimate(cnn) if features == "penultimate" else cnn
-
-
-def check_features(cnn: nn.Module, name: str) -> None:
-    """Refuses ``penultimate`` features of a CNN that does not offer them.
-
-    Raises:
-        UserError: a user's CNN lacks ``penultimate`` or ``classifier``.
-    """
-    if not callable(getattr(cnn, "penultimate", None)) or not isinstance(getattr(cnn, "classifier", None), nn.Linear):
-        raise UserError(
-            f"coherent.features is 'penultimate', but the CNN of {name!r} does not provide them; give it a method "
-            "penultimate(images) -> (n, F) and a torch.nn.Linear `classifier` that maps its result to the logits"
-        )

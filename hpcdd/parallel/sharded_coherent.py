@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from ..decomposition.rank_layout import RankLayout
 from ..models.batched_networks import BatchedNetworks
-from ..models.coherent_model import Penultimate, output_of
+from ..models.coherent_model import output_of
 from ..models.dnn import DNN, features_of
+from ..models.penultimate import Penultimate
 from ..models.serialization import on_host, pack, unpack
 from .subdomain_sum import SubdomainSum, SumOverSubdomains
 from .team import Team

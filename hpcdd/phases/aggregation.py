@@ -2,19 +2,20 @@
 
 arXiv 2302.06564 trains a dense network (DNN) that takes the local CNNs' probability distributions and gives the
 global prediction, and compares it with average probability and majority vote (:mod:`hpcdd.models.aggregators`).
-Root trains it on the gathered logits while the others wait; or all ranks train it distributed, where the logits are,
-for problems whose logits don't fit on one rank.
+Here, it may see logits or penultimate features instead of probabilities. Root trains it on the gathered outputs while
+the others wait; or all ranks train it distributed, where the outputs are, for problems whose outputs don't fit on one
+rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ..config.schema import Config
 from ..data.samples import Samples, SideBySide
-from ..models.dnn import DNN, create_dnn, features_of, initial_block, initial_rest
+from ..models.dnn import DNN, create_dnn, initial_block, initial_rest
 from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..parallel.sharded_coherent import ShardedDNN
 from ..parallel.team import Team
@@ -27,14 +28,22 @@ Splits = Mapping[str, torch.Tensor]
 
 
 def train_dnn(
-    config: Config, logits: Splits, labels: Splits, hooks: Hooks, manager: NullCheckpointManager | None = None
+    config: Config,
+    features: Splits,
+    labels: Splits,
+    widths: Sequence[int],
+    num_classes: int,
+    hooks: Hooks,
+    manager: NullCheckpointManager | None = None,
 ) -> DNN:
     """Trains the DNN on root's processor; no messages.
 
     Args:
         config: the run's configuration.
-        logits: by split, float32 (n, S, K).
+        features: what it sees by split, float32 (n, sum of widths).
         labels: by split, int64 (n,).
+        widths: features of every subdomain, S numbers.
+        num_classes: K.
         hooks: called while it trains.
         manager: of its checkpoints.
 
@@ -45,17 +54,11 @@ def train_dnn(
         DivergedError: the loss is NaN or infinite.
         StopRequest: from ``hooks.step``.
     """
-    _, num_subdomains, num_classes = logits["train"].shape
-    dnn = create_dnn(config.aggregation, [num_classes] * num_subdomains, num_classes, config.seed)
-
-    def samples(split: str) -> Samples:
-        return Samples(features_of(logits[split], config.aggregation.features).flatten(1), labels[split])
-
-    validation = samples("validation") if "validation" in logits else None
+    dnn = create_dnn(config.aggregation, widths, num_classes, config.seed)
     train(
         dnn,
-        samples("train"),
-        validation,
+        Samples(features["train"], labels["train"]),
+        Samples(features["validation"], labels["validation"]) if "validation" in features else None,
         config.aggregation,
         seed=config.seed,
         phase="dnn",
@@ -68,8 +71,9 @@ def train_dnn(
 def train_distributed_dnn(
     config: Config,
     team: Team,
-    logits: Mapping[int, Splits],
+    features: Mapping[int, Splits],
     labels: Splits,
+    widths: Sequence[int],
     num_classes: int,
     hooks: Hooks,
     manager: NullCheckpointManager | None = None,
@@ -81,8 +85,9 @@ def train_distributed_dnn(
     Args:
         config: the run's configuration.
         team: of this rank.
-        logits: by subdomain of this rank and split, float32 (n, K).
+        features: what the DNN sees by subdomain of this rank and split, float32 (n, F).
         labels: by split, int64 (n,).
+        widths: F of every subdomain, S numbers.
         num_classes: K.
         hooks: called while it trains.
         manager: of its checkpoints.
@@ -94,15 +99,10 @@ def train_distributed_dnn(
         DivergedError: the loss is NaN or infinite.
         StopRequest: on all ranks at the same step.
     """
-    dnn = fresh_dnn(config, team, [num_classes] * team.layout.num_subdomains, num_classes)
+    dnn = fresh_dnn(config, team, widths, num_classes)
 
     def samples(split: str) -> SideBySide:
-        return SideBySide(
-            [
-                Samples(features_of(splits[split], config.aggregation.features), labels[split])
-                for splits in logits.values()
-            ]
-        )
+        return SideBySide([Samples(splits[split], labels[split]) for splits in features.values()])
 
     train(
         dnn,
@@ -127,7 +127,7 @@ def broadcast_dnn(team: Team, dnn: ShardedDNN) -> None:
         broadcast_state(team.replicas, dnn)
 
 
-def fresh_dnn(config: Config, team: Team, widths: list[int], num_classes: int) -> ShardedDNN:
+def fresh_dnn(config: Config, team: Team, widths: Sequence[int], num_classes: int) -> ShardedDNN:
     """This rank's part of a DNN with initial parameters; no message.
 
     Args:

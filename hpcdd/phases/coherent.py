@@ -18,9 +18,9 @@ from ..config.schema import Config
 from ..core.seeding import WHOLE
 from ..data.problem import Problem
 from ..data.samples import SideBySide, Subimages
-from ..models.coherent_model import CoherentModel, Penultimate, prepare_cnn
+from ..models.coherent_model import CoherentModel, prepare_cnn
 from ..models.dnn import DNN, features_of
-from ..models.registry import template
+from ..models.penultimate import Penultimate, classifiers
 from ..parallel.batch_shards import broadcast_state
 from ..parallel.sharded_coherent import (
     ShardedCoherentModel,
@@ -151,7 +151,7 @@ def initial_part(
     elif start == "scratch" or settings.dnn_start == "fresh":
         dnn = None
     if dnn is None:
-        first = fresh_dnn(config, team, feature_widths(problem, features), num_classes)
+        first = fresh_dnn(config, team, problem.feature_widths(features), num_classes)
     elif features == "penultimate" and on_logits:
         first = onto_penultimate(dnn, {s: c for s, c in cnns.items() if isinstance(c, Penultimate)}, team.reduction())
     else:
@@ -159,30 +159,15 @@ def initial_part(
     return ShardedCoherentModel(cnns, first, features)
 
 
-def feature_widths(problem: Problem, features: str) -> list[int]:
-    """Features that the DNN sees of every subdomain's CNN, S numbers."""
-    if features != "penultimate":
-        return [problem.info.num_classes] * len(problem.decomposition)
-    return [last.in_features for last in _classifiers(problem)]
-
-
-def _classifiers(problem: Problem) -> list[nn.Linear]:
-    """The last layer of every subdomain's CNN, without its parameters."""
-    shapes = [problem.subimage_shape(s) for s in range(len(problem.decomposition))]
-    width, classes = problem.widths.local_width, problem.info.num_classes
-    known = {shape: Penultimate(template(problem.model, shape, classes, width)).classifier for shape in set(shapes)}
-    return [known[shape] for shape in shapes]
-
-
 def coherent_parameters(problem: Problem, config: Config) -> int:
     """Trainable parameters of the coherent model."""
-    features, num_classes = config.coherent_features, problem.info.num_classes
-    widths, settings = feature_widths(problem, features), config.coherent_dnn
+    features, num_classes, settings = config.coherent_features, problem.info.num_classes, config.coherent_dnn
     with torch.device("meta"):
-        dnn = DNN(widths, settings.hidden, num_classes, settings.dropout)
+        dnn = DNN(problem.feature_widths(features), settings.hidden, num_classes, settings.dropout)
     last_layers = 0
     if features == "penultimate":
-        last_layers = sum(p.numel() for last in _classifiers(problem) for p in last.parameters())
+        replaced = classifiers(problem.model, problem.subimage_shapes, num_classes, problem.widths.local_width)
+        last_layers = sum(p.numel() for last in replaced for p in last.parameters())
     return sum(problem.widths.local_parameters) - last_layers + sum(p.numel() for p in dnn.parameters())
 
 
@@ -209,7 +194,7 @@ def assemble(team: Team, problem: Problem, part: ShardedCoherentModel, frozen: i
     rank_cnns = {int(s): cnn for s, cnn in part.cnns.items()}
     for cnn, state in zip(cnns, gather_parameters(comm, team.layout, rank_cnns, iter(cnns)), strict=True):
         broadcast_state(comm, cnn, state)
-    widths = feature_widths(problem, part.features)
+    widths = problem.feature_widths(part.features)
     dnn = DNN(widths, config.coherent_dnn.hidden, num_classes, config.coherent_dnn.dropout)
     on_root = collect_dnn(team, part.dnn, dnn)
     broadcast_state(comm, dnn, None if on_root is None else on_root.state_dict())

@@ -1,6 +1,7 @@
 """Gather: the local outputs of all splits come to root, and at the end the parameters of the local CNNs.
 
-arXiv 2408.14442: the DNN is trained on the local CNNs' outputs, so root needs K numbers per subdomain and sample.
+arXiv 2408.14442: the DNN is trained on the local CNNs' outputs, so root needs K numbers per subdomain and sample (or
+F, of penultimate features).
 They come in chunks of bounded size, so that neither a message nor root's buffers grow with the data set.
 """
 
@@ -18,42 +19,44 @@ from ..models.serialization import pack, unpack
 from ..mpi.communicator import Comm
 
 
-def gather_logits(
+def gather_features(
     comm: Comm,
     layout: RankLayout,
-    local_logits: Sequence[Mapping[str, torch.Tensor]],
+    features: Sequence[Mapping[str, torch.Tensor]],
     splits: Mapping[str, int],
-    num_classes: int,
+    widths: Sequence[int],
 ) -> dict[str, torch.Tensor] | None:
-    """Collective: brings the logits of all splits to root.
+    """Collective: brings what the DNN sees of all splits to root.
 
     Args:
         comm: all ranks.
         layout: who owns which subdomain.
-        local_logits: for each of this rank's subdomains, ascending, its logits by split, float32 (n, K); empty on an
+        features: for each of this rank's subdomains, ascending, its features by split, float32 (n, F); empty on an
             idle rank.
         splits: number n of samples of each split, the same on every rank.
-        num_classes: K.
+        widths: F of every subdomain, S numbers.
 
     Returns:
-        On root float32 (n, S, K) by split; None elsewhere.
+        On root float32 (n, sum of widths) by split; None elsewhere.
     """
-    owned = [len(subdomains) for subdomains in layout.owned]
-    local_logits = local_logits[: owned[comm.rank]]  # of several replicas the first sends
-    rows = max(1, GATHER_BYTES // (4 * layout.num_subdomains * num_classes))
+    numbers = [sum(widths[s] for s in subdomains) for subdomains in layout.owned]
+    features = features[: len(layout.owned[comm.rank])]  # of several replicas the first sends
+    total = sum(widths)
+    rows = max(1, GATHER_BYTES // (4 * total))
     gathered = {}
     for split, n in splits.items():
-        whole = torch.empty(n, layout.num_subdomains, num_classes) if comm.is_root else None
+        whole = torch.empty(n, total) if comm.is_root else None
         for start in range(0, n, rows):
             count = min(rows, n - start)
-            part = np.empty((len(local_logits), count, num_classes), np.float32)
-            for index, logits in enumerate(local_logits):
-                part[index] = logits[split][start : start + count].numpy()
-            chunk = comm.gather(part, [subdomains * count * num_classes for subdomains in owned])
+            blocks = [of_split[split][start : start + count].flatten() for of_split in features]
+            part = torch.cat(blocks).numpy() if blocks else np.empty(0, np.float32)
+            chunk = comm.gather(part, [count * of_rank for of_rank in numbers])
             if chunk is not None and whole is not None:
-                # Blocks of subdomains lie in rank order, so that the chunk is (S, count, K).
-                blocks = torch.from_numpy(chunk).view(layout.num_subdomains, count, num_classes)
-                whole[start : start + count] = blocks.transpose(0, 1)
+                # Blocks (count, F) of the subdomains lie in rank order.
+                of_subdomains = torch.split(torch.from_numpy(chunk).view(-1), [count * width for width in widths])
+                columns = torch.split(whole[start : start + count], list(widths), dim=1)
+                for block, column in zip(of_subdomains, columns, strict=True):
+                    column.copy_(block.view(count, -1))
         if whole is not None:
             gathered[split] = whole
     return gathered if comm.is_root else None

@@ -21,6 +21,7 @@ from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, AugmentationSeed, Subimages, channels_last
 from ..decomposition.rank_layout import RankPlacement
 from ..models.fast import Fast
+from ..models.penultimate import logits_and_features, with_features
 from ..models.registry import create
 from ..parallel.batch_shards import BatchSharing, broadcast_state
 from ..training.checkpoints.manager import NullCheckpointManager
@@ -40,12 +41,14 @@ class LocalResult:
     Attributes:
         network: the CNN, on its rank's device, in evaluation mode.
         logits: its logits by split, float32 (n, K) on the CPU; empty where they are not wanted.
+        features: what the DNN sees of it by split, float32 (n, F) on the CPU.
         seconds: for training and evaluation, in this job; of a batched training, an equal part.
         steps: of the training in this job.
     """
 
     network: nn.Module
     logits: dict[str, torch.Tensor]
+    features: dict[str, torch.Tensor]
     seconds: float
     steps: int
 
@@ -72,7 +75,7 @@ def train_local_cnns(
         hooks: called while it trains.
         sharing: with the replicas of this rank's CNN.
         managers: makes the manager of a subdomain's checkpoints.
-        evaluate: whether the logits of the trained CNNs are computed.
+        evaluate: whether the logits and features of the trained CNNs are computed.
 
     Returns:
         One result for each subdomain of this rank, ascending.
@@ -107,8 +110,8 @@ def train_local_cnns(
         seconds = (time.perf_counter() - start) / len(group)
         for member in members:
             start, s, network = time.perf_counter(), member.subdomain, member.network.eval()
-            logits = _logits_by_split(config, network, s, samples[s] if evaluate else {}, sharing, hooks)
-            results[s] = LocalResult(network, logits, seconds + time.perf_counter() - start, steps[s])
+            logits, features = _outputs_by_split(config, network, s, samples[s] if evaluate else {}, sharing, hooks)
+            results[s] = LocalResult(network, logits, features, seconds + time.perf_counter() - start, steps[s])
     return {s: results[s] for s in placement.subdomains}
 
 
@@ -174,27 +177,27 @@ def _train_one(config: Config, member: Member, sharing: BatchSharing, hooks: Hoo
     )
 
 
-def _logits_by_split(
+def _outputs_by_split(
     config: Config,
     network: nn.Module,
     subdomain: int,
     samples: Mapping[str, Subimages],
     sharing: BatchSharing,
     hooks: Hooks,
-) -> dict[str, torch.Tensor]:
-    """A trained CNN's logits by split."""
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A trained CNN's logits, and what the DNN sees of it, by split."""
+    logits: dict[str, torch.Tensor] = {}
+    features: dict[str, torch.Tensor] = {}
     with hooks.evaluation():
-        logits = {
-            split: split_logits(config, network, split, subimages, hooks.step, sharing)
-            for split, subimages in samples.items()
-        }
+        for split, subimages in samples.items():
+            logits[split], features[split] = local_outputs(config, network, split, subimages, hooks.step, sharing)
     if not all(bool(torch.isfinite(values).all()) for values in logits.values()):
         # The last step may have broken what the losses up to it do not show.
         raise DivergedError(
             f"phase local: the trained CNN of subdomain {subdomain} gives logits that are not finite; "
             "try a smaller local.learning_rate or local.precision fp32"
         )
-    return logits
+    return logits, features
 
 
 def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: int = WHOLE) -> nn.Module:
@@ -216,16 +219,24 @@ def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: in
     return network
 
 
-def split_logits(
-    config: Config, network: nn.Module, split: str, samples: Subimages, step: Callable[[], None], sharing: BatchSharing
-) -> torch.Tensor:
-    """A local CNN's logits on one split, see :func:`hpcdd.training.split_evaluation.logits_of`.
+def local_outputs(
+    config: Config, cnn: nn.Module, split: str, samples: Subimages, step: Callable[[], None], sharing: BatchSharing
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A local CNN's logits on one split, and what the DNN sees of it: float32 (n, K) and (n, F), on the CPU.
 
     In bf16 on the training split if the CNN was trained in it: what the DNN learns from need not be more exact than
     what the CNN has learned from.
+
+    Args:
+        config: of the run.
+        cnn: the trained CNN.
+        split, samples: a split and its subimages, on the CNN's device.
+        step, sharing: see :func:`hpcdd.training.split_evaluation.logits_of`.
     """
+    features, batch = config.aggregation.features, config.local.evaluation_batch
     with torch.autocast(samples.labels.device.type, torch.bfloat16, enabled=split == "train" and config.local.bf16):
-        return logits_of(network, samples, config.local.evaluation_batch, step, sharing)
+        outputs = logits_of(with_features(cnn, features), samples, batch, step, sharing)
+    return logits_and_features(cnn, outputs, features)
 
 
 def create_local_cnn(

@@ -3,7 +3,7 @@
 A phase takes
 
     local     max over ranks of  sum over the rank's CNNs of  epochs (steps t(CNN) + v e(CNN)) + n e(CNN)
-    gather    the messages that bring n S K numbers to root
+    gather    the messages that bring what the DNN sees, such as n S K logits, to root
     dnn       epochs steps t(DNN) on root; or distributed epochs steps (t(head) + messages)
     coherent  epochs (steps (max over ranks of sum of t(CNN) + t(head) + messages) + v e(CNNs))
     global    epochs (steps (t(CNN) + messages) + v e(CNN))
@@ -117,7 +117,8 @@ class PlannedCosts:
         total, busy, owned = ranks * per_rank, min(ranks, self.clock.ranks_per_host), [range(per_rank)]
         phases, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
         if not distributed:
-            size = 4 * total * problem.info.num_classes * sum(problem.samples.values())
+            inputs = sum(problem.feature_widths(config.aggregation.features)[:per_rank])
+            size = 4 * ranks * inputs * sum(problem.samples.values())
             phases.append(self._gather([Message("gather", size, ranks, size, "local outputs")], ranks))
         rows = self._rows(config.aggregation, 1)
         sent = [messages.sum_over_subdomains(config, config.aggregation, problem, rows, ranks)] if distributed else []
@@ -150,7 +151,7 @@ class PlannedCosts:
         if settings.placement == "root":
             compute = self.clock.work(self._workload.dnn(rows, subdomains), 1)
         else:
-            compute = self.clock.work(self._workload.head(per_rank, rows), busy)
+            compute = self.clock.work(self._workload.head(per_rank, rows, coherent=False), busy)
         sending = self.clock.messages(sent, ranks)
         return Phase("dnn", self._steps(settings), compute, sending, 0.0)
 
@@ -162,7 +163,7 @@ class PlannedCosts:
         compute, evaluating = max(
             (
                 self._cnns(block, rows, settings.computed_in, busy)
-                + self.clock.work(self._workload.head(len(block), rows), busy),
+                + self.clock.work(self._workload.head(len(block), rows, coherent=True), busy),
                 seen / shards * self._evaluation(block, settings, busy),
             )
             for block in owned

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from ..config.schema import Config
+from ..config.schema import AggregationSettings, Config
 from ..data.problem import Problem
 from ..models.coherent_model import CoherentModel, prepare_cnn
 from ..models.dnn import DNN, rest_of
 from ..models.registry import create
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
 from ..parallel.subdomain_sum import from_fixed, to_fixed
-from ..phases.coherent import feature_widths
 
 
 @functools.cache
@@ -70,22 +69,24 @@ def global_cnn(problem: Problem) -> nn.Module:
 
 
 def dnn(config: Config, problem: Problem, *, coherent: bool = False, widths: Sequence[int] | None = None) -> DNN:
-    """The DNN on the logits of all subdomains, or the DNN of the coherent model on its features.
+    """The DNN on the local outputs, or the DNN of the coherent model.
 
     Args:
         config, problem: of the run.
         coherent: the DNN of the coherent model.
         widths: inputs from each subdomain; default: as the problem has them.
     """
-    settings, features = (config.coherent_dnn, config.coherent_features) if coherent else (config.aggregation, "logits")
+    settings, of_problem = dnn_settings(config, problem, coherent=coherent)
     with fake():
-        inputs = widths or feature_widths(problem, features)
+        inputs = widths or of_problem
         return DNN(inputs, settings.hidden, problem.info.num_classes, settings.dropout)
 
 
-def head(config: Config, problem: Problem, subdomains: Sequence[int], features: str) -> ShardedDNN:
-    """The DNN of a rank that owns some subdomains: their columns of the first layer, and the layers after it."""
-    settings, widths = config.coherent_dnn, feature_widths(problem, features)
+def head(config: Config, problem: Problem, subdomains: Sequence[int], *, coherent: bool) -> ShardedDNN:
+    """The part of :func:`dnn` of a rank that owns some subdomains: their columns of the first layer, and the layers
+    after it.
+    """
+    settings, widths = dnn_settings(config, problem, coherent=coherent)
     units = [*settings.hidden, problem.info.num_classes]
     with fake():
         blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
@@ -98,13 +99,20 @@ def part_of_coherent(config: Config, problem: Problem, subdomains: Sequence[int]
     """The part of the coherent model that a rank trains, model-parallel."""
     features = config.coherent_features
     cnns = {s: _part(config, problem, s) for s in subdomains}
-    return ShardedCoherentModel(cnns, head(config, problem, subdomains, features), features)
+    return ShardedCoherentModel(cnns, head(config, problem, subdomains, coherent=True), features)
 
 
 def coherent(config: Config, problem: Problem) -> CoherentModel:
     """The whole coherent model, of which every rank trains a copy, data-parallel."""
     cnns = [_part(config, problem, s) for s in range(len(problem.decomposition))]
     return CoherentModel(cnns, dnn(config, problem, coherent=True), config.coherent_features)
+
+
+def dnn_settings(config: Config, problem: Problem, *, coherent: bool) -> tuple[AggregationSettings, list[int]]:
+    """The settings of a DNN, and its inputs from each subdomain."""
+    if coherent:
+        return config.coherent_dnn, problem.feature_widths(config.coherent_features)
+    return config.aggregation, problem.feature_widths(config.aggregation.features)
 
 
 def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:

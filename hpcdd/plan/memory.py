@@ -13,7 +13,8 @@ The moments are those of :data:`MOMENTS`. Of what a rank trains at that moment, 
                  forward passes of all CNNs keep, the most that one backward pass takes besides (of batched CNNs: the
                  sum), and the DNN's part. In addition half of the largest CNN's, for the heap keeps what they leave
                  (:mod:`hpcdd.core.heap`)
-    outputs      4 n K for each of its CNNs; on root what gather and DNN take as well
+    outputs      4 n K for each of its CNNs, and 4 n F for what the DNN sees if it is not the logits; on root what
+                 gather and DNN take as well
 
 Interpreter and libraries are measured (:func:`ready_bytes`). Not seen: scratch memory inside of kernels other than
 convolutions.
@@ -146,8 +147,8 @@ class Memories:
         settings = self._config.aggregation
         rows = self._rows(settings, 1)
         if settings.placement == "distributed":
-            head = fake_networks.head(self._config, self._problem, list(cnns), "logits")
-            step = self._peak(self.workload.head(len(cnns), rows))
+            head = fake_networks.head(self._config, self._problem, list(cnns), coherent=False)
+            step = self._peak(self.workload.head(len(cnns), rows, coherent=False))
             memory = self._moment("dnn", cnns, where, settings, head, step, _bytes(head))
         elif is_root:
             dnn = fake_networks.dnn(self._config, self._problem)
@@ -167,7 +168,7 @@ class Memories:
             trained, subdomains = fake_networks.coherent(config, problem), list(range(len(problem.decomposition)))
             shards, copies, batched = self._layout.workers, copies + _bytes(trained), False
         rows = self._rows(settings, shards)
-        head = self._peak(self.workload.head(len(subdomains), rows))
+        head = self._peak(self.workload.head(len(subdomains), rows, coherent=True))
         grouped = groups({s: problem.subimage_shape(s) for s in subdomains}, batched=batched)
         largest = max(self._peak_of(s, rows, settings.computed_in) for s in subdomains)
         step = self._forward_and_backward(grouped, rows, settings.computed_in) + largest // 2 + head
@@ -221,7 +222,11 @@ class Memories:
         # A checkpoint is an HDF5 file in memory, and its bytes.
         activations = max(step, evaluating, 2 * (state + copy), gradients) - gradients
         problem = self._problem
-        outputs = 4 * len(cnns) * sum(problem.samples.values()) * problem.info.num_classes
+        features = self._config.aggregation.features
+        kept = len(cnns) * problem.info.num_classes  # logits, and the features where those are not the same
+        if features != "logits":
+            kept += sum(problem.feature_widths(features)[s] for s in cnns)
+        outputs = 4 * sum(problem.samples.values()) * kept
         samples = self._samples(list(cnns), where)
         return Memory(name, self.runtime, samples, held, gradients, state, activations, outputs)
 

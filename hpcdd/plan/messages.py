@@ -113,9 +113,9 @@ def gather(config: Config, problem: Problem, ranks: int) -> list[Message]:
     """Of the whole gather of the local outputs to root; none where the DNN is trained where they lie."""
     if config.aggregation.placement == "distributed":
         return []
-    num_subdomains = len(problem.decomposition)
-    of_sample = 4 * num_subdomains * problem.info.num_classes
-    away = 1 - len(assign(num_subdomains, ranks)[0][0]) / num_subdomains
+    widths = problem.feature_widths(config.aggregation.features)
+    of_sample = 4 * sum(widths)
+    away = 1 - sum(widths[s] for s in assign(len(widths), ranks)[0][0]) / sum(widths)
     rows, messages = max(1, GATHER_BYTES // of_sample), []
     for n in problem.samples.values():
         for count, number in ((rows, n // rows), (n % rows, 1)):

@@ -16,7 +16,6 @@ import torch
 from ..config.schema import AggregationSettings, Config
 from ..data.problem import Problem
 from ..decomposition.boxes import by
-from ..phases.coherent import feature_widths
 from . import fake_networks, simulate
 from .simulate import Simulated
 
@@ -72,8 +71,9 @@ class Workload:
         return self._cnn("evaluation", None, batch, "fp32")
 
     def dnn(self, batch: int, subdomains: int | None = None) -> Work:
-        """A training step of the DNN as root trains it, on the outputs of all local CNNs, or of that many."""
-        inputs = (subdomains or len(self.problem.decomposition)) * self.problem.info.num_classes
+        """A training step of the DNN as root trains it, on the outputs of all local CNNs, or of that many like them."""
+        widths = self.problem.feature_widths(self.config.aggregation.features)
+        inputs = sum(widths) if subdomains is None else sum(widths) * subdomains // len(widths)
 
         def simulated() -> Simulated:
             network = fake_networks.dnn(self.config, self.problem, widths=[inputs])
@@ -81,12 +81,15 @@ class Workload:
 
         return self._known(Work("dnn", self._describe_dnn(inputs, self.config.aggregation), batch), simulated)
 
-    def head(self, summands: int, batch: int) -> Work:
-        """A training step of the DNN's part of a rank that owns that many subdomains, each as wide as the widest."""
-        config, widths = self.config, feature_widths(self.problem, self.config.coherent_features)
+    def head(self, summands: int, batch: int, *, coherent: bool) -> Work:
+        """A training step of the part of a DNN (``coherent``: of the coherent model's) of a rank that owns that many
+        subdomains, each as wide as the widest.
+        """
+        config = self.config
+        settings, widths = fake_networks.dnn_settings(config, self.problem, coherent=coherent)
 
         def of(number: int) -> Simulated:
-            network = fake_networks.head(config, self.problem, range(number), config.coherent_features)
+            network = fake_networks.head(config, self.problem, range(number), coherent=coherent)
             return simulate.training_step(
                 network, lambda: [torch.zeros(batch, widths[s]) for s in range(number)], batch
             )
@@ -99,7 +102,7 @@ class Workload:
             flops = one.flops + (summands - 1) * of_each
             return Simulated(flops, one.peak_bytes * summands, one.kept_bytes * summands)
 
-        description = f"{self._describe_dnn(max(widths), config.coherent_dnn)}, {config.reduction}"
+        description = f"{self._describe_dnn(max(widths), settings)}, {config.reduction}"
         return self._known(Work("head", description, batch, summands), simulated)
 
     def simulated(self, work: Work) -> Simulated:

@@ -27,7 +27,7 @@ from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN, collec
 from ..parallel.team import Team
 from ..phases.attribution import ATTRIBUTION_SPLIT
 from ..phases.attribution_examples import predictions_of
-from ..phases.coherent import coherent_parameters, feature_widths
+from ..phases.coherent import coherent_parameters
 from ..phases.gather import gather_parameters
 from ..phases.local import LocalResult, create_local_cnn
 from ..training.checkpoints.manager import TrainingCosts
@@ -57,10 +57,11 @@ class Trained:
 
 
 def dnn_template(config: Config, problem: Problem, *, coherent: bool = False) -> DNN:
-    """The DNN on the local CNNs' logits, or (``coherent``) that of the coherent model, without parameters in memory."""
-    settings, features = (config.coherent_dnn, config.coherent_features) if coherent else (config.aggregation, "logits")
+    """The DNN on the local outputs, or (``coherent``) that of the coherent model, without parameters in memory."""
+    settings = config.coherent_dnn if coherent else config.aggregation
+    features = config.coherent_features if coherent else config.aggregation.features
     with torch.device("meta"):
-        return DNN(feature_widths(problem, features), settings.hidden, problem.info.num_classes, settings.dropout)
+        return DNN(problem.feature_widths(features), settings.hidden, problem.info.num_classes, settings.dropout)
 
 
 def record(session: RunSession, trained: Trained) -> None:

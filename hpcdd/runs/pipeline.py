@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,7 +11,6 @@ import torch
 from ..artifacts.evaluation_cache import Arrays
 from ..core.seeding import WHOLE
 from ..data.samples import Subimages
-from ..models.dnn import features_of
 from ..models.serialization import on_host
 from ..mpi import fault_tolerance
 from ..mpi.communicator import Comm
@@ -20,9 +19,9 @@ from ..mpi.stop import Stop
 from ..parallel.sharded_coherent import spread_dnn
 from ..phases.aggregation import broadcast_dnn, fresh_dnn, train_distributed_dnn, train_dnn
 from ..phases.attribution import ATTRIBUTION_SPLIT, Attribution
-from ..phases.coherent import evaluate_coherent, feature_widths, train_coherent
+from ..phases.coherent import evaluate_coherent, train_coherent
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
-from ..phases.gather import gather_logits
+from ..phases.gather import gather_features
 from ..phases.global_cnn import global_accuracies, train_global_cnn
 from ..phases.local import train_local_cnns
 from ..training.status import Status
@@ -145,7 +144,7 @@ class Run:
         with self.session.phase("restore"):
             if config.aggregation.placement == "distributed":
                 if team is not None:
-                    widths = feature_widths(self.problem, "logits")
+                    widths = self.problem.feature_widths(config.aggregation.features)
                     self.trained.dnn = fresh_dnn(config, team, widths, self.problem.info.num_classes)
                     history = finished(
                         self.trained.dnn, config.aggregation, session.checkpoints.of_parts("dnn", team, team.across)
@@ -206,26 +205,27 @@ class Run:
         session.begin("dnn", _WHOLE)
         labels = {split: problem.labels(split) for split in problem.samples}
         local_logits = {s: result.logits for s, result in self.trained.local.items()}
-        num_classes, dnn = problem.info.num_classes, None
+        features = {s: result.features for s, result in self.trained.local.items()}
+        num_classes, widths, dnn = problem.info.num_classes, problem.feature_widths(config.aggregation.features), None
         if config.aggregation.placement == "distributed":
             with session.phase("dnn"):
                 if team is not None:
                     hooks = session.hooks.make(independent=False, reports=self.comm.is_root)
                     manager = session.checkpoints.of_parts("dnn", team, team.across)
                     self.trained.dnn = train_distributed_dnn(
-                        config, team, local_logits, labels, num_classes, hooks, manager
+                        config, team, features, labels, widths, num_classes, hooks, manager
                     )
         else:
             with session.phase("gather"):
-                logits = gather_logits(
-                    self.comm, self.context.layout, list(local_logits.values()), problem.samples, num_classes
+                on_root = gather_features(
+                    self.comm, self.context.layout, list(features.values()), problem.samples, widths
                 )
             with session.phase("dnn", independent=True):
-                if logits is not None:
-                    dnn = train_dnn(
-                        config, logits, labels, session.hooks.make(independent=True), session.checkpoints.of_dnn()
-                    )
-            del logits
+                if on_root is not None:
+                    hooks = session.hooks.make(independent=True)
+                    manager = session.checkpoints.of_dnn()
+                    dnn = train_dnn(config, on_root, labels, widths, num_classes, hooks, manager)
+            del on_root
         accuracies: Accuracies = {}
         with session.phase("evaluation"):
             if team is not None:
@@ -237,13 +237,14 @@ class Run:
                 for split, values in labels.items():
                     of_split = {s: logits[split] for s, logits in local_logits.items()}
                     accuracies[split] = rule_accuracies(team, of_split, values)
-                    accuracies[split]["dnn"] = dnn_accuracy(self.trained.dnn, self._dnn_inputs(of_split), values)
+                    seen = [of_cnn[split] for of_cnn in features.values()]
+                    accuracies[split]["dnn"] = dnn_accuracy(self.trained.dnn, seen, values)
 
         def attribute(attribution: Attribution) -> Arrays:
             assert self.trained.dnn is not None
             of_split = {s: logits[ATTRIBUTION_SPLIT] for s, logits in local_logits.items()}
-            by_rules = attribution.rules(of_split)
-            return by_rules | attribution.dnn("dnn", self.trained.dnn, self._dnn_inputs(of_split))
+            seen = [of_cnn[ATTRIBUTION_SPLIT] for of_cnn in features.values()]
+            return attribution.rules(of_split) | attribution.dnn("dnn", self.trained.dnn, seen)
 
         self.evaluations.record("dnn", accuracies, attribute)
 
@@ -313,10 +314,6 @@ class Run:
                 )
                 accuracies = {split: {"global": accuracy} for split, accuracy in by_split.items()}
         self.evaluations.record("global", accuracies, lambda it: it.whole("global", logits))
-
-    def _dnn_inputs(self, local_logits: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-        """The DNN's inputs from this rank's subdomains."""
-        return [features_of(logits, self.config.aggregation.features) for logits in local_logits.values()]
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
         return self.problem.read(self.context.reader, subdomains, self.context.placement.device, self.context.storage)

@@ -23,7 +23,7 @@ from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
 from ..parallel.team import form_team
 from ..phases.coherent import coherent_parameters
-from ..phases.gather import gather_logits
+from ..phases.gather import gather_features
 from ..training.precision import SECTIONS, resolved_on
 
 
@@ -190,11 +190,12 @@ class ScalingPoint:
         return single_steps.local(self._team, self._problem, self._samples, self._stack)
 
     def _gather(self) -> single_steps.Step:
-        num_classes, rows = self._problem.info.num_classes, self._problem.samples["train"]
-        logits = [{"train": torch.randn(rows, num_classes)} for _ in self._placement.subdomains]
+        widths = self._problem.feature_widths(self.config.aggregation.features)
+        rows = self._problem.samples["train"]
+        features = [{"train": torch.randn(rows, widths[s])} for s in self._placement.subdomains]
 
         def step(_: torch.Tensor) -> None:
-            gather_logits(self._comm, self._layout, logits, {"train": rows}, num_classes)
+            gather_features(self._comm, self._layout, features, {"train": rows}, widths)
 
         return step
 

@@ -19,6 +19,7 @@ from ..core.errors import UserError
 from ..data.problem import Problem, bytes_on_root, check_memory
 from ..data.reading import Array, BoxReader, Padding, Rows
 from ..decomposition.boxes import Box, Decomposition
+from ..models.penultimate import feature_widths
 from ..models.width import match_widths
 
 
@@ -73,8 +74,9 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
     model = config.model.model_copy(update={"local_width": problem.widths.local_width})
     widths = match_widths(model, info.image_shape, shapes, info.num_classes)
     if config.aggregation.placement == "root":
-        samples = sum(problem.samples.values())
-        check_memory(bytes_on_root(samples, len(decomposition), info.num_classes), problem.root_available)
+        features = config.aggregation.features
+        inputs = sum(feature_widths(model, shapes, info.num_classes, widths.local_width, features))
+        check_memory(bytes_on_root(sum(problem.samples.values()), inputs), problem.root_available)
     return dataclasses.replace(problem, info=info, decomposition=decomposition, widths=widths)
 
 

@@ -33,8 +33,9 @@ from hpcdd.data.samples import Samples
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition.boxes import Box, Decomposition, Subdomain
 from hpcdd.inference.classifier import Classifier, SubimageStack
-from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
+from hpcdd.models.penultimate import Penultimate, feature_widths
 from hpcdd.models.registry import create
 from hpcdd.models.serialization import State
 from hpcdd.training.split_evaluation import logits_of
@@ -73,15 +74,18 @@ def written(path: Path, info: DatasetInfo, config: Config) -> Written:
             cnn.train()(samples.batch(slice(start, start + 8))[0])
         return cnn
 
+    shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
+
+    def dnn(settings: AggregationSettings, features: str, seed: int) -> DNN:
+        return create_dnn(settings, feature_widths(config.model, shapes, num_classes, 3, features), num_classes, seed)
+
     def cnns() -> list[nn.Module]:
-        shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
         made = [create(config.model, shape, num_classes, 3) for shape in shapes]
         return [seen(cnn, subdomain) for cnn, subdomain in zip(made, decomposition.subdomains, strict=True)]
 
     def coherent(features: str) -> CoherentModel:
         prepared = [prepare_cnn(cnn, features, 0.5) for cnn in cnns()]
-        widths = [c.classifier.in_features if isinstance(c, Penultimate) else num_classes for c in prepared]
-        return CoherentModel(prepared, create_dnn(config.coherent_dnn, widths, num_classes, config.seed + 1), features)
+        return CoherentModel(prepared, dnn(config.coherent_dnn, features, config.seed + 1), features)
 
     global_cnn = None
     if config.baseline.enabled:
@@ -91,7 +95,7 @@ def written(path: Path, info: DatasetInfo, config: Config) -> Written:
     networks = Written(
         decomposition,
         cnns(),
-        create_dnn(config.aggregation, [num_classes] * len(decomposition), num_classes, config.seed),
+        dnn(config.aggregation, config.aggregation.features, config.seed),
         {start: coherent(config.coherent_features) for start in config.coherent.starts},
         global_cnn,
     )

@@ -37,6 +37,9 @@ def mistakes(text: str, *argv: str) -> list[str]:
         ("probabilities", "probabilities", True),
         ("probabilities", "logits", False),
         ("probabilities", "penultimate", False),
+        ("penultimate", None, True),
+        ("penultimate", "penultimate", True),
+        ("penultimate", "logits", False),
     ],
 )
 def test_a_trained_dnn_goes_on_with_what_it_has_seen(aggregation: str, coherent: str | None, fits: bool) -> None:
@@ -70,7 +73,7 @@ def test_a_contradiction_between_sections_stands_at_its_line() -> None:
 
 def test_a_mistake_makes_no_contradiction_between_sections() -> None:
     (mistake,) = mistakes("aggregation: {features: probs}\ncoherent: {features: probabilities}")
-    assert mistake == "c.yaml:1: aggregation.features is 'probs': input should be 'logits' or 'probabilities'"
+    assert mistake.startswith("c.yaml:1: aggregation.features is 'probs': input should be 'logits', 'probabilities' or")
     (mistake,) = mistakes("aggregation: {features: probabilities}\ncoherent: {features: logitz}")
     assert mistake.startswith("c.yaml:2: coherent.features is 'logitz': input should be 'logits', 'probabilities' or")
     (mistake,) = mistakes("model: {name: resnet20}\ncoherent: {dropout_scale: 5}")

@@ -160,7 +160,7 @@ def test_model_names_that_are_refused(name: str, explanation: str) -> None:
         (Config, {"checkpoint": {"every": "1.5 epochs"}}),
         (Config, {"run": {"stall_timeout": 0}}),
         (DecompositionSettings, {"coarse": 2}),
-        (AggregationSettings, {"features": "penultimate"}),
+        (AggregationSettings, {"features": "votes"}),
         (AggregationSettings, {"placement": "ranks"}),
         (CoherentSettings, {"starts": "transfer"}),
         (CoherentSettings, {"starts": ("pretrained",)}),

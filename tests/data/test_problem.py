@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_a_missing_file_is_named(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_memory_on_root_is_refused_with_both_numbers(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = 4 * (2 + 2) * (300 + 90) * 4 * 3  # float32 logits of 4 subdomains and 3 classes: twice, and two buffers
+    needed = 4 * (1 + 2) * (300 + 90) * 4 * 3  # float32 logits of 4 subdomains and 3 classes: once, and two buffers
     monkeypatch.setattr(environment, "available_memory", lambda: needed)
     problem = build_problem(config(tiny))
     assert (problem.root_bytes, problem.root_available) == (needed, needed)
@@ -175,26 +176,26 @@ def test_where_nothing_is_gathered_root_needs_no_memory(tiny: Path, monkeypatch:
     assert build_problem(config(tiny, aggregation={"placement": "distributed"})).root_bytes == 0
 
 
-def test_small_data_sets_take_four_copies_of_the_logits() -> None:
-    assert bytes_on_root(100, 4, 10) == 4 * (4 * 100 * 4 * 10)
+def test_small_data_sets_take_three_copies_of_the_logits() -> None:
+    assert bytes_on_root(100, 4 * 10) == 3 * (4 * 100 * 4 * 10)
 
 
-def test_large_data_sets_take_two_copies_and_two_buffers() -> None:
+def test_large_data_sets_take_one_copy_and_two_buffers() -> None:
     logits = 4 * 1_281_167 * 64 * 1000  # ImageNet on 8 x 8 subdomains: 305 GiB of logits
-    assert bytes_on_root(1_281_167, 64, 1000) == 2 * logits + 2 * GATHER_BYTES
+    assert bytes_on_root(1_281_167, 64 * 1000) == logits + 2 * GATHER_BYTES
 
 
 def test_buffers_stop_growing_where_the_logits_fill_one() -> None:
     fitting = GATHER_BYTES // (4 * 4 * 10)
     samples = (1, fitting - 1, fitting + 1, 10 * fitting)
-    increases = [bytes_on_root(n + 1, 4, 10) - bytes_on_root(n, 4, 10) for n in samples]
-    assert increases == [4 * 160, 4 * 160, 2 * 160, 2 * 160]
+    increases = [bytes_on_root(n + 1, 4 * 10) - bytes_on_root(n, 4 * 10) for n in samples]
+    assert increases == [3 * 160, 3 * 160, 160, 160]
 
 
 def test_what_fits_passes_and_what_does_not_is_reported_with_both_numbers() -> None:
     check_memory(5 << 30, 5 << 30)
-    with pytest.raises(UserError, match=r"root needs 611\.0 GiB .* but only 7\.0 GiB are free"):
-        check_memory(bytes_on_root(1_281_167, 64, 1000), 7 << 30)
+    with pytest.raises(UserError, match=r"root needs 305\.6 GiB .* but only 7\.0 GiB are free"):
+        check_memory(bytes_on_root(1_281_167, 64 * 1000), 7 << 30)
     with pytest.raises(UserError):
         check_memory((5 << 30) + 1, 5 << 30)
 
@@ -364,13 +365,16 @@ def test_penultimate_features_of_an_own_cnn_without_them_are_refused(
     )
     monkeypatch.syspath_prepend(tmp_path)
 
-    def problem_of(name: str, coherent: dict[str, Any]) -> Problem:
-        return build_problem(
-            config(tiny, model={"name": f"own_penultimate:{name}", "local_width": 1}, coherent=coherent)
-        )
+    def problem_of(name: str, coherent: dict[str, Any], features: str = "logits") -> Problem:
+        model = {"name": f"own_penultimate:{name}", "local_width": 1}
+        return build_problem(config(tiny, model=model, aggregation={"features": features}, coherent=coherent))
 
     problem_of("both", {"features": "penultimate"})
     problem_of("neither", {"features": "logits"})
     problem_of("neither", {"features": "penultimate", "starts": []})
     with pytest.raises(UserError, match=r"coherent\.features is 'penultimate'.*'own_penultimate:neither'"):
         problem_of("neither", {"features": "penultimate"})
+    widths = problem_of("both", {}, "penultimate").feature_widths("penultimate")
+    assert widths == [math.prod(shape) for shape in problem_of("both", {}).subimage_shapes]
+    with pytest.raises(UserError, match=r"aggregation\.features is 'penultimate'.*'own_penultimate:neither'"):
+        problem_of("neither", {"starts": []}, "penultimate")

@@ -12,13 +12,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from hpcdd.artifacts import metrics, predictions
 from hpcdd.cli import evaluate as command
 from hpcdd.cli import main
 from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
+from hpcdd.data.reading import BoxReader
 from hpcdd.data.writing import Split, write_dataset
+from hpcdd.decomposition.boxes import Box
 from hpcdd.inference import evaluate
 from hpcdd.inference.load import load
 from hpcdd.mpi import communicator
@@ -85,6 +88,34 @@ def test_predictions_are_those_of_results_and_of_the_loaded_model(run: Run) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("placement", ["root", "distributed"])
+def test_a_dnn_on_penultimate_features(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: str
+) -> None:
+    """The run, its evaluation and the loaded model agree to the last sample, for the DNN and for the rules."""
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "data": {"file": str(tiny), "subset": 240},
+        "decomposition": {"grid": [2, 1], "coarse": True},
+        "augmentation": {"flip": [1], "test_flip": True},
+        "model": {"name": "fast2", "width": 4},
+        "local": {"batch_size": 8, "epochs": 2},
+        "aggregation": {"features": "penultimate", "placement": placement, "batch_size": 8},
+        "coherent": {"batch_size": 8, "epochs": 1},
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["train", "run.yaml", "--output", "run", "--run.report", "false", "--progress", "off"]
+    assert main.main(arguments) == 0
+    accuracy = json.loads(Path("run/results.json").read_text())["accuracy"]["test"]
+    assert accuracy["coherent_transfer"] > accuracy["dnn"] > 0.5
+    assert evaluated(Path("e"), "run")["accuracy"] == accuracy
+    info = inspect(tiny)
+    images = BoxReader(tiny).read("test", Box((0, 0), info.image_shape[1:]))
+    for strategy in ("log_pool", "dnn", "coherent_transfer"):
+        predicted = load(Path("run"), strategy).predict_proba(images).argmax(1)
+        assert float((predicted == info.labels["test"]).mean()) == accuracy[strategy], strategy
+
+
 def test_on_more_ranks_than_subdomains(mpi: Launcher, run: Run, tmp_path: Path) -> None:
     """Seven ranks for five subdomains: two have nothing to do."""
     check_on_ranks(mpi, 7, run, tmp_path)

@@ -123,7 +123,9 @@ def test_packages_that_are_not_installed_are_named(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["dnn", "coherent_transfer"])
-def test_a_fast_model_with_test_flips(tmp_path: Path, tiny: Path, strategy: str) -> None:
-    written(tmp_path / "model.h5", inspect(tiny), FLIPPED)
+@pytest.mark.parametrize("strategy", ["log_pool", "dnn", "coherent_transfer"])
+@pytest.mark.parametrize("features", ["logits", "penultimate"])
+def test_a_fast_model_with_test_flips(tmp_path: Path, tiny: Path, features: str, strategy: str) -> None:
+    aggregation = FLIPPED.aggregation.model_copy(update={"features": features})
+    written(tmp_path / "model.h5", inspect(tiny), FLIPPED.model_copy(update={"aggregation": aggregation}))
     assert export.to_onnx(hpcdd.load(tmp_path / "model.h5", strategy), tmp_path / "fast.onnx") <= 1e-5

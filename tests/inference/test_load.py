@@ -153,14 +153,19 @@ FLIPPED = Config.model_validate(
 
 
 @pytest.mark.parametrize("strategy", ["average", "dnn", "coherent_transfer"])
-def test_an_image_and_its_flip_get_the_same_prediction(tmp_path: Path, tiny: Path, strategy: str) -> None:
+@pytest.mark.parametrize("features", ["logits", "penultimate"])
+def test_an_image_and_its_flip_get_the_same_prediction(
+    tmp_path: Path, tiny: Path, strategy: str, features: str
+) -> None:
     """With test-time flips; without them they are not."""
     info = inspect(tiny)
     images = BoxReader(tiny).read("test", Box((0, 0), info.image_shape[1:]))
     differences = []
     for flip in (True, False):
         augmentation = FLIPPED.augmentation.model_copy(update={"test_flip": flip})
-        written(tmp_path / f"{flip}.h5", info, FLIPPED.model_copy(update={"augmentation": augmentation}))
+        aggregation = FLIPPED.aggregation.model_copy(update={"features": features})
+        config = FLIPPED.model_copy(update={"augmentation": augmentation, "aggregation": aggregation})
+        written(tmp_path / f"{flip}.h5", info, config)
         model = hpcdd.load(tmp_path / f"{flip}.h5", strategy)
         one, other = (model.predict_proba(np.ascontiguousarray(view)) for view in (images, images[..., ::-1]))
         differences.append(float(np.abs(one - other).max()))

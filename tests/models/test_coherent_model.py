@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from hpcdd.core.errors import UserError
-from hpcdd.models.coherent_model import CoherentModel, Penultimate, check_features, output_of, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, output_of, prepare_cnn
 from hpcdd.models.dnn import DNN
+from hpcdd.models.penultimate import Penultimate
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 
@@ -130,39 +128,3 @@ def test_without_its_last_layer_it_is_kept_and_not_trained(index: int) -> None:
     assert {name for name, p in network.named_parameters() if not torch.equal(before[name], p)} == {
         name for name, _ in network.named_parameters()
     } - frozen
-
-
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_the_last_layer_on_penultimate_features_gives_the_logits(index: int) -> None:
-    network = local_cnns()[index].eval()
-    part, images = Penultimate(copy.deepcopy(network)), subimages()[index]
-    assert part(images).shape == (5, WIDTHS["penultimate"][index])
-    assert torch.equal(part.classifier(part(images)), network(images))
-
-
-class Own(nn.Module):
-    """A user's own CNN that offers what it is asked for."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def penultimate(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1)
-
-
-def test_cnns_that_offer_penultimate_features_pass() -> None:
-    for network in (*local_cnns(), Own(nn.Linear(4, 3))):
-        check_features(network, "any")
-
-
-def test_cnns_that_do_not_offer_them_are_named() -> None:
-    without_classifier = Own(nn.Linear(4, 3))
-    del without_classifier.classifier
-    no_method = Own(nn.Linear(4, 3))
-    no_method.penultimate = torch.zeros(3)  # type: ignore[method-assign]
-    for network in (nn.Linear(4, 3), without_classifier, Own(nn.Sequential(nn.Linear(4, 3))), no_method):
-        with pytest.raises(
-            UserError, match=r"coherent\.features is 'penultimate'.*'my\.cnns:tiny'.*penultimate\(images"
-        ):
-            check_features(network, "my.cnns:tiny")

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from hpcdd.config.schema import Config
 from hpcdd.decomposition import rank_layout
-from hpcdd.models.coherent_model import CoherentModel, Penultimate, prepare_cnn
+from hpcdd.models.coherent_model import CoherentModel, prepare_cnn
 from hpcdd.models.dnn import DNN
 from hpcdd.models.fast import Fast
+from hpcdd.models.penultimate import Penultimate
 from hpcdd.models.resnet import ResNet
 from hpcdd.models.vgg import VGG
 from hpcdd.mpi import communicator

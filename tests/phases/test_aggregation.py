@@ -17,6 +17,11 @@ from ..training.toy import by_subdomain, one_knows, team_of_one
 QUICK = AggregationSettings(hidden=(16,), epochs=6, batch_size=64, learning_rate=0.01)
 
 
+def seen_by_dnn(logits: torch.Tensor, features: str) -> torch.Tensor:
+    """What the DNN on root sees for logits (n, S, K)."""
+    return features_of(logits, features).flatten(1)
+
+
 @pytest.mark.parametrize("placement", ["root", "distributed"])
 @pytest.mark.parametrize("features", ["logits", "probabilities"])
 def test_the_dnn_learns_whom_to_trust(features: str, placement: str) -> None:
@@ -24,12 +29,12 @@ def test_the_dnn_learns_whom_to_trust(features: str, placement: str) -> None:
     (logits, labels), (test_logits, test_labels) = one_knows(2000), one_knows(1000, seed=1)
     team = team_of_one(3, config)
     if placement == "root":
-        dnn = train_dnn(config, {"train": logits}, {"train": labels}, Hooks())
+        dnn = train_dnn(config, {"train": seen_by_dnn(logits, features)}, {"train": labels}, [4] * 3, 4, Hooks())
         part = take_part(dnn, range(3), team.reduction())
         assert not dnn.training
     else:
-        local_logits = {s: {"train": values} for s, values in by_subdomain(logits).items()}
-        part = train_distributed_dnn(config, team, local_logits, {"train": labels}, 4, Hooks())
+        seen = {s: {"train": features_of(values, features)} for s, values in by_subdomain(logits).items()}
+        part = train_distributed_dnn(config, team, seen, {"train": labels}, [4] * 3, 4, Hooks())
         assert not part.training
     rules = rule_accuracies(team, by_subdomain(test_logits), test_labels)
     assert rules["local"][1] > 0.9
@@ -47,10 +52,14 @@ def test_trained_distributed_it_is_the_same_dnn_as_on_root(features: str) -> Non
     (logits, labels), (other, other_labels) = one_knows(300), one_knows(100, seed=1)
     labels_of = {"train": labels, "validation": other_labels}
     ends: dict[str, list[Status]] = {"root": [], "distributed": []}
-    whole = train_dnn(config, {"train": logits, "validation": other}, labels_of, Hooks(epoch=ends["root"].append))
+    on_root = {"train": seen_by_dnn(logits, features), "validation": seen_by_dnn(other, features)}
+    whole = train_dnn(config, on_root, labels_of, [4] * 3, 4, Hooks(epoch=ends["root"].append))
     team = team_of_one(3, config)
-    local_logits = {s: {"train": logits[:, s], "validation": other[:, s]} for s in range(3)}
-    part = train_distributed_dnn(config, team, local_logits, labels_of, 4, Hooks(epoch=ends["distributed"].append))
+    seen = {
+        s: {"train": features_of(logits[:, s], features), "validation": features_of(other[:, s], features)}
+        for s in range(3)
+    }
+    part = train_distributed_dnn(config, team, seen, labels_of, [4] * 3, 4, Hooks(epoch=ends["distributed"].append))
     expected = take_part(whole, range(3), team.reduction())
     for parameter, wanted in zip(part.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(parameter, wanted, rtol=1e-4, atol=1e-5)
@@ -78,7 +87,7 @@ def test_the_dnn_depends_on_the_seed_only() -> None:
     def weights(seed: int, drawn_before: int) -> torch.Tensor:
         torch.manual_seed(drawn_before)
         config = Config(seed=seed, aggregation=QUICK.model_copy(update={"dropout": 0.3}))
-        dnn = train_dnn(config, {"train": logits}, {"train": labels}, Hooks())
+        dnn = train_dnn(config, {"train": logits.flatten(1)}, {"train": labels}, [4] * 3, 4, Hooks())
         return torch.cat([p.detach().flatten() for p in dnn.parameters()])
 
     assert torch.equal(weights(0, 1), weights(0, 2))
@@ -93,10 +102,11 @@ def test_the_validation_split_is_watched_and_test_is_not_touched(placement: str)
     splits = {"train": logits, "validation": other, "test": torch.full_like(other, float("nan"))}
     labels_of = {"train": labels, "validation": other_labels, "test": other_labels}
     if placement == "root":
-        train_dnn(config, splits, labels_of, hooks)
+        on_root = {split: values.flatten(1) for split, values in splits.items()}
+        train_dnn(config, on_root, labels_of, [4] * 3, 4, hooks)
     else:
         local_logits = {s: {split: values[:, s] for split, values in splits.items()} for s in range(3)}
-        train_distributed_dnn(config, team_of_one(3, config), local_logits, labels_of, 4, hooks)
+        train_distributed_dnn(config, team_of_one(3, config), local_logits, labels_of, [4] * 3, 4, hooks)
     assert len(statuses) == 6
     assert {(status.phase, status.subdomain) for status in statuses} == {("dnn", -1)}
     assert statuses[-1].validation_accuracy > statuses[0].validation_accuracy

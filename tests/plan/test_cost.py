@@ -48,7 +48,7 @@ def test_phases_take_what_the_formulas_say(tiny: Path, ranks: int, cnns: int) ->
     assert phases(planned, ranks)["local"].seconds == pytest.approx(1e-9 * local)
     assert phases(planned, ranks)["dnn"].seconds == pytest.approx(1e-9 * 4 * 6 * nanoseconds(work.dnn(45)))
     coherent = phases(planned, ranks)["coherent_scratch"]
-    step = 1e-9 * (cnns * nanoseconds(work.local_cnn(0, 15, "fp32")) + nanoseconds(work.head(cnns, 15)))
+    step = 1e-9 * (cnns * nanoseconds(work.local_cnn(0, 15, "fp32")) + nanoseconds(work.head(cnns, 15, coherent=True)))
     assert coherent.compute == pytest.approx(step)
     size = 8 * (15 * 16 + 1)
     message = 0 if ranks == 1 else 1e-5 * (ranks - 1) + 1e-9 * 2 * size * (ranks - 1) / ranks

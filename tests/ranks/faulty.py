@@ -41,7 +41,7 @@ OTHERS = {
     "start": ("hpcdd.runs.context", "form_team"),
     "read": ("hpcdd.runs.context", "build_problem"),
     "checkpoint": ("hpcdd.training.checkpoints.manager:CheckpointManager", "save"),
-    "gather": ("hpcdd.runs.pipeline", "gather_logits"),
+    "gather": ("hpcdd.runs.pipeline", "gather_features"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
     "examination": ("hpcdd.runs.recorded_evaluations", "Attribution"),
     "record": ("hpcdd.runs.finalize", "write_model"),

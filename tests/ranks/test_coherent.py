@@ -26,7 +26,7 @@ from hpcdd.parallel.sharded_coherent import ShardedCoherentModel, collect_dnn, s
 from hpcdd.parallel.shared_layers import shared_layers
 from hpcdd.parallel.subdomain_sum import SubdomainSum, SumOverSubdomains
 from hpcdd.parallel.team import Team, form_team
-from hpcdd.phases.coherent import assemble, feature_widths, initial_part
+from hpcdd.phases.coherent import assemble, initial_part
 from hpcdd.phases.evaluation import dnn_accuracy, rule_accuracies
 from hpcdd.phases.local import create_local_cnn
 
@@ -63,7 +63,7 @@ def _one_model(config: Config, problem: Problem) -> CoherentModel:
         create_local_cnn(config, s, problem.subimage_shape(s), num_classes, problem.widths.local_width)
         for s in range(len(problem.decomposition))
     ]
-    dnn = create_dnn(config.aggregation, feature_widths(problem, features), num_classes, config.seed)
+    dnn = create_dnn(config.aggregation, problem.feature_widths(features), num_classes, config.seed)
     return CoherentModel([prepare_cnn(cnn, features, 1.0) for cnn in cnns], dnn, features).double()
 
 
@@ -269,6 +269,25 @@ def test_transfer_begins_as_what_was_trained(comm: Comm, tiny: Path) -> None:
         part = initial_part(team, problem, "transfer", rank_cnns, dnn).eval()
         logits = part([images[s] for s in team.placement.subdomains])
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_dnn_on_penultimate_features_goes_on_as_it_is(comm: Comm, tiny: Path) -> None:
+    config, problem, team = _pose(comm, tiny, [2, 2], "penultimate")
+    if team is None:
+        return
+    num_classes, width = problem.info.num_classes, problem.widths.local_width
+    aggregation = config.aggregation.model_copy(update={"features": "penultimate"})
+    object.__setattr__(team, "config", config.model_copy(update={"aggregation": aggregation}))
+    shapes = problem.subimage_shapes
+    local = {s: create_local_cnn(config, s, shape, num_classes, width).eval() for s, shape in enumerate(shapes)}
+    whole = create_dnn(aggregation, problem.feature_widths("penultimate"), num_classes, seed=3)
+    inputs, _ = _batch(problem, range(len(local)))
+    images = [image.float() for image in inputs]
+    expected = whole(torch.cat([cnn.penultimate(images[s]) for s, cnn in local.items()], dim=1))
+    dnn = take_part(whole, team.placement.subdomains, team.reduction())
+    part = initial_part(team, problem, "transfer", {s: local[s] for s in team.placement.subdomains}, dnn).eval()
+    logits = part([images[s] for s in team.placement.subdomains])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_accuracies(comm: Comm, tiny: Path) -> None:

@@ -42,7 +42,7 @@ class Trained:
 
 
 @functools.cache
-def trained(data: Path) -> Trained:
+def trained(data: Path, features: str = "logits") -> Trained:
     """Collective: once for all tests of this file. Every rank has a file of its own with the same content."""
     comm = communicator.world()
     config = Config(
@@ -50,6 +50,7 @@ def trained(data: Path) -> Trained:
         decomposition={"grid": [2, 3], "overlap": 1},
         model={"name": "vgg2", "width": 8},
         local={"epochs": 1, "batch_size": 16},
+        aggregation={"features": features},
     )
     problem = build_problem(config)
     the_mesh = layout.build(comm, len(problem.decomposition), "cpu")
@@ -60,8 +61,8 @@ def trained(data: Path) -> Trained:
 
 
 @functools.cache
-def on_one_rank(data: Path) -> dict[int, LocalResult]:
-    local_phase = trained(data)
+def on_one_rank(data: Path, features: str = "logits") -> dict[int, LocalResult]:
+    local_phase = trained(data, features)
     return _train(local_phase.config, local_phase.problem, RankPlacement(0, "here", "cpu", "cpu", 1, tuple(range(6))))
 
 
@@ -70,25 +71,43 @@ def test_the_local_phase_needs_no_message(comm: Comm, tiny: Path) -> None:
     assert trained(tiny).calls == 0
 
 
-def test_logits_in_pieces_are_bit_identical_to_those_of_one_rank(
-    comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("features", ["logits", "probabilities", "penultimate"])
+def test_features_in_pieces_are_bit_identical_to_those_of_one_rank(
+    comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch, features: str
 ) -> None:
-    local_phase = trained(tiny)
-    monkeypatch.setattr(gather, "GATHER_BYTES", 1000)  # many pieces, the last one smaller
-    rank_logits = [result.logits for result in local_phase.results.values()]
+    local_phase = trained(tiny, features)
+    widths = local_phase.problem.feature_widths(features)
+    monkeypatch.setattr(gather, "GATHER_BYTES", 10 * 4 * sum(widths))  # many pieces, the last one smaller
+    rank_features = [result.features for result in local_phase.results.values()]
+    calls = comm.traffic["gather"].calls if "gather" in comm.traffic else 0
     with comm.phase("gather"):
-        logits = gather.gather_logits(
-            comm, local_phase.layout, rank_logits, local_phase.problem.samples, local_phase.problem.info.num_classes
-        )
+        gathered = gather.gather_features(comm, local_phase.layout, rank_features, local_phase.problem.samples, widths)
     if not comm.is_root:
-        assert logits is None
+        assert gathered is None
         return
-    assert logits is not None
-    assert comm.traffic["gather"].calls > 3
+    assert gathered is not None
+    assert comm.traffic["gather"].calls - calls > 3
     for split, n in local_phase.problem.samples.items():
-        assert logits[split].shape == (n, 6, 3)
-        for s, result in on_one_rank(tiny).items():
-            assert torch.equal(logits[split][:, s], result.logits[split]), f"logits of subdomain {s}, {split}"
+        assert gathered[split].shape == (n, sum(widths))
+        columns = torch.split(gathered[split], widths, dim=1)
+        for s, result in on_one_rank(tiny, features).items():
+            assert torch.equal(columns[s], result.features[split]), f"features of subdomain {s}, {split}"
+            assert result.logits[split].shape == (n, 3)
+
+
+def test_cnns_of_different_widths_are_gathered(comm: Comm, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a user's factory may be; column (s, f) of sample i is the number 100 i + 10 s + f."""
+    local_phase, widths, n = trained(tiny), [3, 1, 4, 1, 5, 2], 7
+    monkeypatch.setattr(gather, "GATHER_BYTES", 3 * 4 * sum(widths))
+
+    def of(subdomain: int) -> torch.Tensor:
+        return 100.0 * torch.arange(n).view(-1, 1) + 10 * subdomain + torch.arange(widths[subdomain])
+
+    features = [{"train": of(s)} for s in local_phase.placement.subdomains]
+    gathered = gather.gather_features(comm, local_phase.layout, features, {"train": n}, widths)
+    if comm.is_root:
+        assert gathered is not None
+        assert torch.equal(gathered["train"], torch.cat([of(s) for s in range(6)], dim=1))
 
 
 def test_parameters_are_bit_identical_to_those_of_one_rank(comm: Comm, tiny: Path) -> None:

@@ -27,7 +27,7 @@ RECIPE = {
     "augmentation": {"flip": [1], "translate": 1, "alternate": True, "cutout": 2, "test_flip": True},
     "model": {"name": "fast2", "width": 4},
     "local": {**_TRAINING, "epochs": 3, "learning_rate": 0.2, "dense_learning_rate": 0.5},
-    "aggregation": {"epochs": 3, "batch_size": 16, "label_smoothing": 0.1, "ema": 0.5},
+    "aggregation": {"features": "penultimate", "epochs": 3, "batch_size": 16, "label_smoothing": 0.1, "ema": 0.5},
     "coherent": {
         **_TRAINING,
         "epochs": 2,
