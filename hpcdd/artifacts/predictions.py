@@ -7,7 +7,7 @@ Attributes of the file::
     split                   string: name of the split: train, validation or test
     class_names             strings (K,): names of the classes 0 to K - 1
     samples                 int: number of samples of the whole split
-    features                string: input of the DNN from each local CNN, logits or probabilities
+    features                string: input of the DNN from each local CNN: logits, probabilities or penultimate
 
 Groups and datasets, for n samples of the split (all, or a random subset) and S subdomains::
 
