@@ -66,23 +66,30 @@ def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | Non
         )
 
 
-def check_parameters(config: Config, widths: Widths, inputs: int, num_classes: int, available: int) -> None:
+def check_parameters(
+    config: Config, widths: Widths, inputs: Mapping[str, int], num_classes: int, available: int
+) -> None:
     """Refuses networks that have more parameters than memory; each is made in the host's memory.
 
     Args:
         config: of the run.
         widths: of its CNNs.
-        inputs: of its DNN, the one with most.
+        inputs: of its DNNs, by what they see of the local CNNs.
         num_classes: K.
         available: bytes.
 
     Raises:
         UserError: naming the network, both numbers, and the setting.
     """
-    units = [inputs, *config.aggregation.hidden, num_classes]
+    dnns = [(inputs[config.aggregation.features], config.aggregation.hidden)]
+    if config.coherent.starts:
+        dnns.append((inputs[config.coherent_features], config.coherent_dnn.hidden))
+    parameters_of_dnns = [
+        sum((a + 1) * b for a, b in itertools.pairwise([first, *hidden, num_classes])) for first, hidden in dnns
+    ]
     networks = [
         ("a local CNN", max(widths.local_parameters), "model.local_width or model.width"),
-        ("the DNN", sum((a + 1) * b for a, b in itertools.pairwise(units)), "aggregation.hidden"),
+        ("the DNN", max(parameters_of_dnns), "aggregation.hidden"),
     ]
     if config.baseline.enabled:
         networks.append(("the global CNN", widths.global_parameters, "model.width"))
@@ -263,11 +270,11 @@ def build_problem(config: Config) -> Problem:
             if features == "penultimate":
                 check_features(cnn, config.model.name, setting)
         check_filters(config, cnn)
-    inputs = {
+    inputs: dict[str, int] = {
         features: sum(feature_widths(config.model, shapes, info.num_classes, widths.local_width, features))
         for features in set(settings_of_features.values())
     }
-    check_parameters(config, widths, max(inputs.values()), info.num_classes, available)
+    check_parameters(config, widths, inputs, info.num_classes, available)
     check_images(config, info.image_shape, shapes, available)
     draws = draws_of_user_factory(config.model, shapes, info.num_classes, widths.local_width)
     if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
