@@ -87,7 +87,6 @@ def test_predictions_are_those_of_results_and_of_the_loaded_model(run: Run) -> N
         np.testing.assert_allclose(load(run.path, name).predict_proba(images), written.strategies[name], atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["root", "distributed"])
 def test_a_dnn_on_penultimate_features(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: str
@@ -107,7 +106,7 @@ def test_a_dnn_on_penultimate_features(
     arguments = ["train", "run.yaml", "--output", "run", "--run.report", "false", "--progress", "off"]
     assert main.main(arguments) == 0
     accuracy = json.loads(Path("run/results.json").read_text())["accuracy"]["test"]
-    assert accuracy["coherent_transfer"] > accuracy["dnn"] > 0.5
+    assert min(accuracy["coherent_transfer"], accuracy["dnn"]) > 0.8
     assert evaluated(Path("e"), "run")["accuracy"] == accuracy
     info = inspect(tiny)
     images = BoxReader(tiny).read("test", Box((0, 0), info.image_shape[1:]))
@@ -116,6 +115,7 @@ def test_a_dnn_on_penultimate_features(
         assert float((predicted == info.labels["test"]).mean()) == accuracy[strategy], strategy
 
 
+@pytest.mark.slow
 def test_on_more_ranks_than_subdomains(mpi: Launcher, run: Run, tmp_path: Path) -> None:
     """Seven ranks for five subdomains: two have nothing to do."""
     check_on_ranks(mpi, 7, run, tmp_path)
