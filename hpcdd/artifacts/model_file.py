@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,12 +182,17 @@ class ModelFile:
         made = template(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
         return filled(made, self._file["global"]).eval()
 
-    def dnn(self, folder: str, widths: Sequence[int]) -> DNN:
-        """The DNN in a group, ``dnn`` or ``coherent_START/dnn``, whose inputs are ``widths`` features of each CNN."""
+    def dnn_template(self, folder: str) -> DNN:
+        """The DNN in a group, ``dnn`` or ``coherent_START/dnn``, without its parameters."""
         settings = self.config.aggregation if folder == "dnn" else self.config.coherent_dnn
+        shapes = [(self.image_shape[0], *subdomain.shape) for subdomain in self.subdomains]
+        widths = feature_widths(self.config.model, shapes, len(self.class_names), self.local_width, settings.features)
         with torch.device("meta"):
-            made = DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
-        return filled(made, self._file[folder]).eval()
+            return DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
+
+    def dnn(self, folder: str) -> DNN:
+        """The DNN in a group, see :meth:`dnn_template`."""
+        return filled(self.dnn_template(folder), self._file[folder]).eval()
 
     def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
         """Columns of a DNN's first layer, (hidden, stop - start); only these are read."""
@@ -228,16 +233,10 @@ def read_model(path: Path, user_factory: str | None = None) -> Model:
     """
     with open_model(path, user_factory) as file:
         config, every = file.config, range(len(file.subdomains))
-        shapes = [(file.image_shape[0], *subdomain.shape) for subdomain in file.subdomains]
-
-        def widths(features: str) -> list[int]:
-            return feature_widths(config.model, shapes, len(file.class_names), file.local_width, features)
-
         coherent: dict[str, CoherentModel] = {}
         for start in config.coherent.starts:
             cnns = [file.coherent_cnn(start, s) for s in every]
-            dnn = file.dnn(f"coherent_{start}/dnn", widths(config.coherent_features))
-            coherent[start] = CoherentModel(cnns, dnn, config.coherent_features).eval()
+            coherent[start] = CoherentModel(cnns, file.dnn(f"coherent_{start}/dnn"), config.coherent_features).eval()
         return Model(
             config,
             file.class_names,
@@ -248,7 +247,7 @@ def read_model(path: Path, user_factory: str | None = None) -> Model:
             file.mean,
             file.std,
             tuple(file.local_cnn(s) for s in every),
-            file.dnn("dnn", widths(config.aggregation.features)),
+            file.dnn("dnn"),
             coherent,
             file.global_cnn() if config.baseline.enabled else None,
         )

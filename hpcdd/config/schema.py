@@ -350,9 +350,11 @@ class Config(Settings):
 
     @property
     def coherent_dnn(self) -> AggregationSettings:
-        """The settings of the coherent model's DNN: those of the aggregation, or of a single layer for a pool."""
-        pool = self.coherent.dnn_start == "pool"
-        return self.aggregation.model_copy(update={"hidden": (), "dropout": 0.0}) if pool else self.aggregation
+        """The settings of the coherent model's DNN: those of the aggregation with the features that it sees, and a
+        single layer for a pool.
+        """
+        layers = {"hidden": (), "dropout": 0.0} if self.coherent.dnn_start == "pool" else {}
+        return self.aggregation.model_copy(update={"features": self.coherent_features, **layers})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

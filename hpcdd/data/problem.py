@@ -66,30 +66,22 @@ def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | Non
         )
 
 
-def check_parameters(
-    config: Config, widths: Widths, inputs: Mapping[str, int], num_classes: int, available: int
-) -> None:
+def check_parameters(config: Config, widths: Widths, dnns: Sequence[Sequence[int]], available: int) -> None:
     """Refuses networks that have more parameters than memory; each is made in the host's memory.
 
     Args:
         config: of the run.
         widths: of its CNNs.
-        inputs: of its DNNs, by what they see of the local CNNs.
-        num_classes: K.
+        dnns: of each of its DNNs the inputs and the units of all layers.
         available: bytes.
 
     Raises:
         UserError: naming the network, both numbers, and the setting.
     """
-    dnns = [(inputs[config.aggregation.features], config.aggregation.hidden)]
-    if config.coherent.starts:
-        dnns.append((inputs[config.coherent_features], config.coherent_dnn.hidden))
-    parameters_of_dnns = [
-        sum((a + 1) * b for a, b in itertools.pairwise([first, *hidden, num_classes])) for first, hidden in dnns
-    ]
+    of_dnns = [sum((a + 1) * b for a, b in itertools.pairwise(units)) for units in dnns]
     networks = [
         ("a local CNN", max(widths.local_parameters), "model.local_width or model.width"),
-        ("the DNN", max(parameters_of_dnns), "aggregation.hidden"),
+        ("the DNN", max(of_dnns), "aggregation.hidden"),
     ]
     if config.baseline.enabled:
         networks.append(("the global CNN", widths.global_parameters, "model.width"))
@@ -261,20 +253,21 @@ def build_problem(config: Config) -> Problem:
     widths = match_widths(config.model, info.image_shape, shapes, info.num_classes)
     available = environment.available_memory()
     check_user_factory(config.model, shapes, info.num_classes, widths.local_width)
-    settings_of_features = {"aggregation.features": config.aggregation.features}
+    dnns = {"aggregation": config.aggregation}
     if config.coherent.starts:
-        settings_of_features["coherent.features"] = config.coherent_features
+        dnns["coherent"] = config.coherent_dnn
     if config.model.has_user_factory:
         cnn = create(config.model, shapes[0], info.num_classes, widths.local_width)
-        for setting, features in settings_of_features.items():
-            if features == "penultimate":
-                check_features(cnn, config.model.name, setting)
+        for section, dnn in dnns.items():
+            if dnn.features == "penultimate":
+                check_features(cnn, config.model.name, f"{section}.features")
         check_filters(config, cnn)
-    inputs: dict[str, int] = {
-        features: sum(feature_widths(config.model, shapes, info.num_classes, widths.local_width, features))
-        for features in set(settings_of_features.values())
+    inputs = {
+        section: sum(feature_widths(config.model, shapes, info.num_classes, widths.local_width, dnn.features))
+        for section, dnn in dnns.items()
     }
-    check_parameters(config, widths, inputs, info.num_classes, available)
+    units = [[inputs[section], *dnn.hidden, info.num_classes] for section, dnn in dnns.items()]
+    check_parameters(config, widths, units, available)
     check_images(config, info.image_shape, shapes, available)
     draws = draws_of_user_factory(config.model, shapes, info.num_classes, widths.local_width)
     if draws and config.coherent.starts and config.coherent.dropout_scale != 1:
@@ -285,7 +278,7 @@ def build_problem(config: Config) -> Problem:
         )
     samples = sum(count_samples(info, rows).values())
     gathered = config.aggregation.placement == "root"
-    needed = bytes_on_root(samples, inputs[config.aggregation.features]) if gathered else 0
+    needed = bytes_on_root(samples, inputs["aggregation"]) if gathered else 0
     check_memory(needed, available)
     blocks = blocks_in_window(info.num_classes)
     return Problem(info, config.model, rows, decomposition, augmentation, widths, needed, available, blocks, draws)

@@ -10,14 +10,12 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from ..artifacts import metrics
@@ -37,7 +35,6 @@ from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..data.samples import channels_last
 from ..decomposition import rank_layout
-from ..models.dnn import DNN
 from ..models.serialization import on_host
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
@@ -185,26 +182,24 @@ def _read(task: _Task, team: Team) -> _Parts:
         coherent = {}
         for start in config.coherent.starts:
             cnns = {s: ready(model.coherent_cnn(start, s)) for s in subdomains}
-            dnn = _sharded_dnn(model, f"coherent_{start}/dnn", problem.feature_widths(config.coherent_features), team)
+            dnn = _sharded_dnn(model, f"coherent_{start}/dnn", team)
             coherent[f"coherent_{start}"] = ShardedCoherentModel(cnns, dnn, config.coherent_features).eval()
         return _Parts(
             {s: ready(model.local_cnn(s)) for s in subdomains},
-            _sharded_dnn(model, "dnn", problem.feature_widths(config.aggregation.features), team),
+            _sharded_dnn(model, "dnn", team),
             coherent,
             ready(model.global_cnn()) if config.baseline.enabled else None,
         )
 
 
-def _sharded_dnn(model: ModelFile, folder: str, widths: Sequence[int], team: Team) -> ShardedDNN:
+def _sharded_dnn(model: ModelFile, folder: str, team: Team) -> ShardedDNN:
     """This rank's part of a DNN; of the first layer only the columns of its subdomains are read."""
-    settings = model.config.aggregation if folder == "dnn" else model.config.coherent_dnn
-    starts = list(itertools.accumulate(widths, initial=0))
+    template = model.dnn_template(folder)
+    starts = list(itertools.accumulate(template.widths, initial=0))
     blocks = {s: model.columns(folder, starts[s], starts[s + 1]) for s in team.placement.subdomains}
     state = model.without_columns(folder)
     bias = state.pop("first.bias")
-    with torch.device("meta"):
-        rest = DNN(widths, settings.hidden, len(model.class_names), settings.dropout).rest
-    rest = on_host(rest)
+    rest = on_host(template.rest)
     rest.load_state_dict({name.removeprefix("rest."): values for name, values in state.items()})
     return ShardedDNN(blocks, bias, rest, team.reduction()).eval()
 

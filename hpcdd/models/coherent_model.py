@@ -65,4 +65,8 @@ def prepare_cnn(cnn: nn.Module, features: str, dropout_scale: float, frozen: int
     scale_dropout(cnn, dropout_scale)
     if isinstance(cnn, Fast):
         cnn.freeze(frozen)
-    return Penultimate(cnn) if features == "penultimate" else cnn
+    if features != "penultimate":
+        return cnn
+    part = Penultimate(cnn)
+    part.classifier.requires_grad_(False)  # the DNN replaces it; its parameters are kept as they are
+    return part

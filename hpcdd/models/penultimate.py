@@ -14,7 +14,7 @@ from .registry import template
 
 
 class Penultimate(nn.Module):
-    """A local CNN without its last layer, whose parameters are kept as they are.
+    """A local CNN that gives the input of its last layer.
 
     Args:
         cnn: a CNN that passes :func:`check_features`.
@@ -23,7 +23,6 @@ class Penultimate(nn.Module):
     def __init__(self, cnn: nn.Module) -> None:
         super().__init__()
         self.cnn = cnn
-        self.classifier.requires_grad_(False)
 
     @property
     def classifier(self) -> nn.Linear:
@@ -36,21 +35,13 @@ class Penultimate(nn.Module):
         return output
 
 
-class FeaturesAndLogits(nn.Module):
-    """A local CNN that also gives the input of its last layer.
-
-    Args:
-        cnn: a CNN that passes :func:`check_features`.
-    """
-
-    def __init__(self, cnn: nn.Module) -> None:
-        super().__init__()
-        self.cnn = cnn
+class FeaturesAndLogits(Penultimate):
+    """A local CNN that also gives the input of its last layer."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Float (n, C, *spatial) -> (n, F + K): the input of the last layer, then the logits."""
-        features = self.cnn.penultimate(images)  # type: ignore[operator]  # see check_features
-        return torch.cat([features, self.cnn.classifier(features)], dim=1)  # type: ignore[operator]
+        features = super().forward(images)
+        return torch.cat([features, self.classifier(features)], dim=1)
 
 
 def with_features(cnn: nn.Module, features: str) -> nn.Module:

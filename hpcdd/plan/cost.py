@@ -85,7 +85,8 @@ class PlannedCosts:
         if gathered := messages.gather(config, problem, ranks):
             phases.append(self._gather(gathered, ranks))
         most = max(len(block) for block in owned)
-        phases.append(self._dnn(self.subdomains, most, busy, messages.dnn_step(config, problem, ranks), ranks))
+        inputs = sum(problem.feature_widths(config.aggregation.features))
+        phases.append(self._dnn(inputs, most, busy, messages.dnn_step(config, problem, ranks), ranks))
         if config.coherent.starts:
             sent = messages.coherent_step(config, problem, ranks)
             if config.coherent.parallelism == "data":
@@ -114,15 +115,15 @@ class PlannedCosts:
         Needs :attr:`grows_with_ranks`.
         """
         config, problem = self._config, self._problem
-        total, busy, owned = ranks * per_rank, min(ranks, self.clock.ranks_per_host), [range(per_rank)]
+        busy, owned = min(ranks, self.clock.ranks_per_host), [range(per_rank)]
+        inputs = ranks * sum(problem.feature_widths(config.aggregation.features)[:per_rank])
         phases, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
         if not distributed:
-            inputs = sum(problem.feature_widths(config.aggregation.features)[:per_rank])
-            size = 4 * ranks * inputs * sum(problem.samples.values())
+            size = 4 * inputs * sum(problem.samples.values())
             phases.append(self._gather([Message("gather", size, ranks, size, "local outputs")], ranks))
         rows = self._rows(config.aggregation, 1)
         sent = [messages.sum_over_subdomains(config, config.aggregation, problem, rows, ranks)] if distributed else []
-        phases.append(self._dnn(total, per_rank, busy, sent, ranks))
+        phases.append(self._dnn(inputs, per_rank, busy, sent, ranks))
         if config.coherent.starts:
             rows = self._rows(config.coherent, 1)
             sent = [messages.sum_over_subdomains(config, config.coherent_dnn, problem, rows, ranks)]
@@ -145,11 +146,11 @@ class PlannedCosts:
     def _gather(self, sent: Sequence[Message], ranks: int) -> Phase:
         return Phase("gather", 0, 0.0, self.clock.messages(sent, ranks), 0.0)
 
-    def _dnn(self, subdomains: int, per_rank: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
+    def _dnn(self, inputs: int, per_rank: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
         settings = self._config.aggregation
         rows = self._rows(settings, 1)
         if settings.placement == "root":
-            compute = self.clock.work(self._workload.dnn(rows, subdomains), 1)
+            compute = self.clock.work(self._workload.dnn(rows, inputs), 1)
         else:
             compute = self.clock.work(self._workload.head(per_rank, rows, coherent=False), busy)
         sending = self.clock.messages(sent, ranks)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from ..config.schema import AggregationSettings, Config
+from ..config.schema import Config
 from ..data.problem import Problem
 from ..models.coherent_model import CoherentModel, prepare_cnn
 from ..models.dnn import DNN, rest_of
@@ -76,9 +76,9 @@ def dnn(config: Config, problem: Problem, *, coherent: bool = False, widths: Seq
         coherent: the DNN of the coherent model.
         widths: inputs from each subdomain; default: as the problem has them.
     """
-    settings, of_problem = dnn_settings(config, problem, coherent=coherent)
+    settings = config.coherent_dnn if coherent else config.aggregation
+    inputs = widths or problem.feature_widths(settings.features)
     with fake():
-        inputs = widths or of_problem
         return DNN(inputs, settings.hidden, problem.info.num_classes, settings.dropout)
 
 
@@ -86,7 +86,8 @@ def head(config: Config, problem: Problem, subdomains: Sequence[int], *, coheren
     """The part of :func:`dnn` of a rank that owns some subdomains: their columns of the first layer, and the layers
     after it.
     """
-    settings, widths = dnn_settings(config, problem, coherent=coherent)
+    settings = config.coherent_dnn if coherent else config.aggregation
+    widths = problem.feature_widths(settings.features)
     units = [*settings.hidden, problem.info.num_classes]
     with fake():
         blocks = {s: torch.empty(units[0], widths[s]) for s in subdomains}
@@ -106,13 +107,6 @@ def coherent(config: Config, problem: Problem) -> CoherentModel:
     """The whole coherent model, of which every rank trains a copy, data-parallel."""
     cnns = [_part(config, problem, s) for s in range(len(problem.decomposition))]
     return CoherentModel(cnns, dnn(config, problem, coherent=True), config.coherent_features)
-
-
-def dnn_settings(config: Config, problem: Problem, *, coherent: bool) -> tuple[AggregationSettings, list[int]]:
-    """The settings of a DNN, and its inputs from each subdomain."""
-    if coherent:
-        return config.coherent_dnn, problem.feature_widths(config.coherent_features)
-    return config.aggregation, problem.feature_widths(config.aggregation.features)
 
 
 def _part(config: Config, problem: Problem, subdomain: int) -> nn.Module:

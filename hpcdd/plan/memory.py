@@ -225,7 +225,8 @@ class Memories:
         features = self._config.aggregation.features
         kept = len(cnns) * problem.info.num_classes  # logits, and the features where those are not the same
         if features != "logits":
-            kept += sum(problem.feature_widths(features)[s] for s in cnns)
+            widths = problem.feature_widths(features)
+            kept += sum(widths[s] for s in cnns)
         outputs = 4 * sum(problem.samples.values()) * kept
         samples = self._samples(list(cnns), where)
         return Memory(name, self.runtime, samples, held, gradients, state, activations, outputs)

@@ -70,10 +70,9 @@ class Workload:
         """A batch through the global CNN in evaluation mode."""
         return self._cnn("evaluation", None, batch, "fp32")
 
-    def dnn(self, batch: int, subdomains: int | None = None) -> Work:
-        """A training step of the DNN as root trains it, on the outputs of all local CNNs, or of that many like them."""
-        widths = self.problem.feature_widths(self.config.aggregation.features)
-        inputs = sum(widths) if subdomains is None else sum(widths) * subdomains // len(widths)
+    def dnn(self, batch: int, inputs: int | None = None) -> Work:
+        """A training step of the DNN as root trains it, on the outputs of all local CNNs, or on that many inputs."""
+        inputs = inputs or sum(self.problem.feature_widths(self.config.aggregation.features))
 
         def simulated() -> Simulated:
             network = fake_networks.dnn(self.config, self.problem, widths=[inputs])
@@ -86,7 +85,8 @@ class Workload:
         subdomains, each as wide as the widest.
         """
         config = self.config
-        settings, widths = fake_networks.dnn_settings(config, self.problem, coherent=coherent)
+        settings = config.coherent_dnn if coherent else config.aggregation
+        widths = self.problem.feature_widths(settings.features)
 
         def of(number: int) -> Simulated:
             network = fake_networks.head(config, self.problem, range(number), coherent=coherent)

@@ -59,9 +59,9 @@ class Trained:
 def dnn_template(config: Config, problem: Problem, *, coherent: bool = False) -> DNN:
     """The DNN on the local outputs, or (``coherent``) that of the coherent model, without parameters in memory."""
     settings = config.coherent_dnn if coherent else config.aggregation
-    features = config.coherent_features if coherent else config.aggregation.features
+    widths = problem.feature_widths(settings.features)
     with torch.device("meta"):
-        return DNN(problem.feature_widths(features), settings.hidden, problem.info.num_classes, settings.dropout)
+        return DNN(widths, settings.hidden, problem.info.num_classes, settings.dropout)
 
 
 def record(session: RunSession, trained: Trained) -> None:

@@ -19,7 +19,6 @@ from ..core.errors import UserError
 from ..data.problem import Problem, bytes_on_root, check_memory
 from ..data.reading import Array, BoxReader, Padding, Rows
 from ..decomposition.boxes import Box, Decomposition
-from ..models.penultimate import feature_widths
 from ..models.width import match_widths
 
 
@@ -73,11 +72,11 @@ def grow(config: Config, problem: Problem, ranks: int) -> Problem:
     shapes = [(info.image_shape[0], *subdomain.shape) for subdomain in decomposition.subdomains]
     model = config.model.model_copy(update={"local_width": problem.widths.local_width})
     widths = match_widths(model, info.image_shape, shapes, info.num_classes)
+    grown = dataclasses.replace(problem, info=info, decomposition=decomposition, widths=widths)
     if config.aggregation.placement == "root":
-        features = config.aggregation.features
-        inputs = sum(feature_widths(model, shapes, info.num_classes, widths.local_width, features))
+        inputs = sum(grown.feature_widths(config.aggregation.features))
         check_memory(bytes_on_root(sum(problem.samples.values()), inputs), problem.root_available)
-    return dataclasses.replace(problem, info=info, decomposition=decomposition, widths=widths)
+    return grown
 
 
 @dataclass
