@@ -96,9 +96,10 @@ class Cluster:
         return {name: value for name, _, value in pairs}
 
     def exit_code(self, job: str, timeout: float = LIMIT) -> int:
-        """Waits for the end of a job; the exit code of its script."""
+        """Waits for the end of a job; the exit code of its script, or as in a shell 128 + the signal that ended it."""
         self.wait(lambda: self.about(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), timeout)
-        return int(self.about(job)["ExitCode"].partition(":")[0])
+        code, signal = map(int, self.about(job)["ExitCode"].split(":"))
+        return 128 + signal if signal else code
 
     def wait(self, until: Callable[[], bool], timeout: float = LIMIT) -> None:
         """Returns once the condition holds; fails after ``timeout`` seconds, with what Slurm and its daemons say."""

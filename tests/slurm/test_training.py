@@ -23,7 +23,11 @@ QUIET = ("--progress", "off", "--run.report", "false")
 
 @pytest.fixture(scope="module")
 def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A job of a minute, Slurm's minimum: started before the others, so that no test has to wait for it."""
+    """A job of two minutes, started before the others, so that no test has to wait for it.
+
+    Slurm looks for jobs to signal every 30 s, and signals those whose time comes before it looks again: this one 50 to
+    80 s before its end. A signal before the step has begun would be lost.
+    """
     folder = tmp_path_factory.mktemp("short")
     script = """
         [[ ! -e stopped ]] || exit 0
@@ -32,7 +36,7 @@ def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
         wait
     """
     # The highest partition, since another test preempts whatever runs in the lower one.
-    options = ("--partition=urgent", "--ntasks-per-node=1", "--time=1", "--signal=USR1@50")
+    options = ("--partition=urgent", "--ntasks-per-node=1", "--time=2", "--signal=USR1@50")
     script_file = JOBS / "train_preemptible.sbatch"
     return folder, cluster.submit(folder, *options, script_file, HPCDD_VENV=stand_in(folder, script))
 
@@ -184,10 +188,10 @@ def test_a_chain_of_jobs_measures_the_points_and_makes_the_report(cluster: Clust
 
 def test_a_job_whose_time_is_over_goes_back_into_the_queue(cluster: Cluster, short_of_time: tuple[Path, str]) -> None:
     folder, job = short_of_time
-    assert cluster.exit_code(job) == 0
+    assert cluster.exit_code(job) == 0, cluster.state()
     log = (folder / f"hpcdd-{job}.out").read_text()
     left = re.search(r"(\d+) s are left", log)
-    assert left is not None, log
-    assert 0 < int(left[1]) <= 60
+    assert left is not None, cluster.state()
+    assert 0 < int(left[1]) <= 90
     assert "hpcdd: out of time, or asked to stop; requeued (requeues left: 19)" in log
     assert cluster.about(job)["Restarts"] == "1"
