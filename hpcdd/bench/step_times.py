@@ -170,11 +170,14 @@ def make_timed_work(
         batch = config.baseline.evaluation_batch
         add(workload.global_evaluation(batch), _evaluation(create_global_cnn(team, problem).to(device), images))
     add(workload.dnn(config.aggregation.batch_of(rows)), single_steps.dnn_on_root(team, problem))
-    if config.coherent.starts:
+    distributed = config.aggregation.placement == "distributed"
+    for coherent in [*[False] * distributed, *[True] * bool(config.coherent.starts)]:
         most = min(len(problem.decomposition), _MOST_SUMMANDS)
-        both = sizes(config.coherent)
+        both = sizes(config.coherent if coherent else config.aggregation)
         for summands, size in sorted({(1, both[-1]), (most, both[-1]), (1, both[0])}):
-            add(workload.head(summands, size, coherent=True), _head(_owning(team, range(summands)), problem))
+            work = workload.head(summands, size, coherent=coherent)
+            if work not in [one.work for one in timed]:
+                add(work, _head(_owning(team, range(summands)), problem, coherent=coherent))
     return timed
 
 
@@ -205,16 +208,17 @@ def _global(team: Team, problem: Problem, images: Subimages, stack: contextlib.E
     return single_steps.plain_step(network, team.config.baseline, BatchSharing(), images, stack)
 
 
-def _head(team: Team, problem: Problem) -> single_steps.Step:
-    """On random features; the part of the DNN that belongs to the team's subdomains."""
-    widths, labels = problem.feature_widths(team.config.coherent_features), problem.labels("train")
-    network = fresh_dnn(team.config, team, widths, problem.info.num_classes).to(team.placement.device).train()
+def _head(team: Team, problem: Problem, *, coherent: bool) -> single_steps.Step:
+    """On random features; the part of the DNN, or of the coherent model's, that belongs to the team's subdomains."""
+    config = team.config
+    settings = config.coherent_dnn if coherent else config.aggregation
+    widths, labels = problem.feature_widths(settings.features), problem.labels("train")
+    network = fresh_dnn(team, settings, widths, problem.info.num_classes).to(team.placement.device).train()
     rows = min(len(labels), _ROWS)
     features = [torch.randn(rows, widths[s]).to(team.placement.device) for s in team.placement.subdomains]
     samples = SideBySide([Samples(one, labels[:rows].to(team.placement.device)) for one in features])
-    training = PlainSteps(
-        network, make_optimizer(network, team.config.coherent_from("scratch")), BatchSharing(), team.config.aggregation
-    )
+    optimizer = make_optimizer(network, config.coherent_from("scratch") if coherent else config.aggregation)
+    training = PlainSteps(network, optimizer, BatchSharing(), config.aggregation)
     return lambda batch: training.step(samples, batch % rows)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ..config.schema import Config
+from ..config.schema import AggregationSettings, Config
 from ..data.samples import Samples, SideBySide
 from ..models.dnn import DNN, create_dnn, initial_block, initial_rest
 from ..parallel.batch_shards import BatchSharing, broadcast_state
@@ -99,7 +99,7 @@ def train_distributed_dnn(
         DivergedError: the loss is NaN or infinite.
         StopRequest: on all ranks at the same step.
     """
-    dnn = fresh_dnn(config, team, widths, num_classes)
+    dnn = fresh_dnn(team, config.aggregation, widths, num_classes)
 
     def samples(split: str) -> SideBySide:
         return SideBySide([Samples(splits[split], labels[split]) for splits in features.values()])
@@ -127,18 +127,16 @@ def broadcast_dnn(team: Team, dnn: ShardedDNN) -> None:
         broadcast_state(team.replicas, dnn)
 
 
-def fresh_dnn(config: Config, team: Team, widths: Sequence[int], num_classes: int) -> ShardedDNN:
+def fresh_dnn(team: Team, settings: AggregationSettings, widths: Sequence[int], num_classes: int) -> ShardedDNN:
     """This rank's part of a DNN with initial parameters; no message.
 
     Args:
-        config: the run's configuration.
         team: of this rank.
+        settings: of the DNN, or of the coherent model's.
         widths: features of every subdomain.
         num_classes: K.
     """
-    inputs = sum(widths)
-    bias, rest = initial_rest(config.aggregation, inputs, num_classes, config.seed)
-    blocks = {
-        s: initial_block(len(bias), widths[s], inputs, config.seed, subdomain=s) for s in team.placement.subdomains
-    }
+    inputs, seed = sum(widths), team.config.seed
+    bias, rest = initial_rest(settings, inputs, num_classes, seed)
+    blocks = {s: initial_block(len(bias), widths[s], inputs, seed, subdomain=s) for s in team.placement.subdomains}
     return ShardedDNN(blocks, bias, rest, team.reduction())

@@ -151,7 +151,7 @@ def initial_part(
     elif start == "scratch" or settings.dnn_start == "fresh":
         dnn = None
     if dnn is None:
-        first = fresh_dnn(config, team, problem.feature_widths(features), num_classes)
+        first = fresh_dnn(team, config.coherent_dnn, problem.feature_widths(features), num_classes)
     elif features == "penultimate" and on_logits:
         first = onto_penultimate(dnn, {s: c for s, c in cnns.items() if isinstance(c, Penultimate)}, team.reduction())
     else:

@@ -145,7 +145,7 @@ class Run:
             if config.aggregation.placement == "distributed":
                 if team is not None:
                     widths = self.problem.feature_widths(config.aggregation.features)
-                    self.trained.dnn = fresh_dnn(config, team, widths, self.problem.info.num_classes)
+                    self.trained.dnn = fresh_dnn(team, config.aggregation, widths, self.problem.info.num_classes)
                     history = finished(
                         self.trained.dnn, config.aggregation, session.checkpoints.of_parts("dnn", team, team.across)
                     )

@@ -63,7 +63,7 @@ def test_trained_distributed_it_is_the_same_dnn_as_on_root(features: str) -> Non
     expected = take_part(whole, range(3), team.reduction())
     for parameter, wanted in zip(part.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(parameter, wanted, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(part.blocks["0"], fresh_dnn(config, team, [4] * 3, 4).blocks["0"], atol=1e-3)
+    assert not torch.allclose(part.blocks["0"], fresh_dnn(team, config.aggregation, [4] * 3, 4).blocks["0"], atol=1e-3)
     for one, both in zip(ends["root"], ends["distributed"], strict=True):
         assert (one.phase, one.subdomain, one.epoch) == (both.phase, both.subdomain, both.epoch)
         assert one.loss == pytest.approx(both.loss, rel=1e-4)
@@ -74,7 +74,7 @@ def test_a_fresh_part_is_that_of_the_whole_dnn_and_needs_no_message() -> None:
     config = Config(seed=3, aggregation=QUICK)
     team = team_of_one(3, config)
     calls = {phase: traffic.calls for phase, traffic in team.workers.traffic.items()}
-    part = fresh_dnn(config, team, [4, 2, 5], 4)
+    part = fresh_dnn(team, config.aggregation, [4, 2, 5], 4)
     assert {phase: traffic.calls for phase, traffic in team.workers.traffic.items()} == calls
     expected = take_part(create_dnn(config.aggregation, [4, 2, 5], 4, seed=3), range(3), team.reduction())
     assert part.state_dict().keys() == expected.state_dict().keys()
