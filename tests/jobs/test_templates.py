@@ -67,10 +67,11 @@ def test_the_lines_of_the_example_study_are_configurations_that_run() -> None:
 
 
 # The program takes the warning, as hpcdd does; mpirun has to pass it on. What it waits for is there before the warning
-# can come, and ends with it: a child that lives on would hold the pipe in which the job's output is read.
+# can come, and ends with it: a child that lives on would hold the pipe in which the job's output is read. The child
+# ignores the warning, which may reach it first: its end would end the program.
 WARNED = """
 printf "%s|" "$OMP_NUM_THREADS" "$@" | sed 's/$/\\n/'
-sleep 600 & waited=$!
+(trap '' USR1; exec sleep 600) & waited=$!
 trap 'kill $waited; exit 75' USR1
 touch began-$PMI_RANK
 wait

@@ -31,7 +31,7 @@ def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("short")
     script = """
         [[ ! -e stopped ]] || exit 0
-        sleep 600 & waited=$!
+        (trap '' USR1; exec sleep 600) & waited=$!  # Slurm signals it as well; its end would end the script
         trap 'echo "$((SLURM_JOB_END_TIME - $(date +%s))) s are left"; touch stopped; kill $waited; exit 75' USR1
         wait
     """
