@@ -64,8 +64,8 @@ class ScalingPoint:
         config: of the study, with the precisions of these ranks' devices in the place of ``auto``.
 
     Raises:
-        UserError: on all ranks, if batches have too few samples for the ranks, or a device is missing or does not
-            compute in a phase's precision.
+        UserError: on all ranks, if batches have too few samples for the ranks, a device is missing or does not compute
+            in a phase's precision, or the user's own CNN fails on one rank; on one rank, if the file is damaged there.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ScalingPoint:
                 f"{self._layout.replicas}; use at most {self._layout.num_subdomains} ranks, or leave it out"
             )
         self._placement = self._layout.placements[comm.rank]
-        check_rank(config, problem, self._placement)
+        comm.on_all(lambda: check_rank(config, problem, self._placement))
         use_processor(self._placement.threads, self._layout.neighbours(comm.rank))
         self._team = form_team(comm, self._layout, config, Flag())
         self._storage = sample_storage.decide(comm, config, problem, self._layout).of(comm.rank)
