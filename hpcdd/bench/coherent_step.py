@@ -20,22 +20,18 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config
-from ..core.devices import use_processor
 from ..core.interleaved_timing import quartiles, rotated
-from ..data.problem import Problem, build_problem, check_rank
+from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
-from ..decomposition import rank_layout
 from ..models.batch_norm import pytorchs
 from ..mpi.communicator import Array, Comm
-from ..parallel.batch_shards import Flag
 from ..parallel.host_staging import Staging, seconds_of_copies
-from ..parallel.team import Team, form_team
+from ..parallel.team import Team
 from ..phases.coherent import assemble, coherent_parameters
 from ..training.optimizers import make_optimizer
-from ..training.precision import resolved_on
 from .gloo import Network, torch_group
-from .rank_ladder import refuse_idle_ranks
+from .rank_ladder import working_team
 from .single_steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
 from .single_steps import batches as make_batches
 
@@ -68,14 +64,7 @@ def run(comm: Comm, config: Config, widths: Sequence[int], rounds: int, steps: i
         model = config.model.model_copy(update={"width": width, "local_width": "match"})
         settings = config.model_copy(update={"model": model, "output": None})
         problem = comm.on_root(functools.partial(build_problem, settings))
-        layout = rank_layout.build(comm, len(problem.decomposition), config.device)
-        placement = layout.placements[comm.rank]
-        settings = resolved_on(comm, layout, settings, ["coherent"])
-        comm.on_all(functools.partial(check_rank, settings, problem, placement))
-        use_processor(placement.threads, layout.neighbours(comm.rank))
-        team = form_team(comm, layout, settings, Flag())
-        refuse_idle_ranks(comm, layout)
-        assert team is not None
+        team = working_team(comm, settings, problem, ["coherent"])
         with torch_group(comm) as network:
             _compare(team, problem, network, rounds, steps)
 

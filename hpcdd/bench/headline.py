@@ -17,22 +17,18 @@ from ..artifacts.documents import write_document
 from ..artifacts.headline_file import Headline
 from ..config.schema import Config
 from ..core import environment
-from ..core.devices import use_processor
 from ..core.errors import UserError
 from ..core.files import writing
 from ..data import sample_storage
-from ..data.problem import Problem, build_problem, check_rank, check_shards
+from ..data.problem import Problem, build_problem, check_shards
 from ..data.reading import BoxReader
-from ..decomposition import rank_layout
 from ..mpi.communicator import Comm
 from ..mpi.library import mpi_library
-from ..parallel.batch_shards import Flag
-from ..parallel.team import Team, form_team
+from ..parallel.team import Team
 from ..phases.coherent import coherent_parameters
-from ..training.precision import resolved_on
 from .contenders import Distributed, decomposed, warm_up
 from .gloo import torch_group
-from .rank_ladder import refuse_idle_ranks
+from .rank_ladder import working_team
 
 _SECTIONS = ("local", "aggregation", "coherent", "baseline")
 
@@ -52,19 +48,12 @@ def run(comm: Comm, config: Config, output: Path) -> None:
     baseline = config.baseline.model_copy(update={"enabled": True})
     config = config.model_copy(update={"output": None, "baseline": baseline})
     problem = comm.on_root(lambda: _begin(config, output))
-    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
-    refuse_idle_ranks(comm, layout)
-    comm.on_root(lambda: check_shards(config, problem, layout))
-    placement = layout.placements[comm.rank]
-    config = resolved_on(comm, layout, config)
-    comm.on_all(lambda: check_rank(config, problem, placement))
-    comm.on_root(lambda: _check_batch(config, problem, comm.size))
-    streams = sample_storage.decide(comm, config, problem, layout).stream
+    team = working_team(comm, config, problem)
+    comm.on_root(lambda: check_shards(team.config, problem, team.layout))
+    comm.on_root(lambda: _check_batch(team.config, problem, comm.size))
+    streams = sample_storage.decide(comm, team.config, problem, team.layout).stream
     message = "bench headline does not stream samples; use data.storage memory, or a smaller data.subset"
     comm.refuse(UserError(message) if streams else None)
-    use_processor(placement.threads, layout.neighbours(comm.rank))
-    team = form_team(comm, layout, config, Flag())
-    assert team is not None
     comm.on_root(lambda: _make(output))
     headline = _measure(team, problem)
     if comm.is_root:

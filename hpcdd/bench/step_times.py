@@ -20,16 +20,14 @@ from torch import nn
 
 from ..artifacts.documents import write_document
 from ..config.schema import CNNTrainingSettings, Config, TrainingSettings
-from ..core.devices import use_processor
 from ..core.interleaved_timing import quartiles, rotated
-from ..data.problem import Problem, build_problem, check_rank
+from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..data.samples import Samples, SideBySide, Subimages
-from ..decomposition import rank_layout
 from ..mpi.communicator import Comm
 from ..mpi.library import sleep_until
-from ..parallel.batch_shards import BatchSharing, Flag
-from ..parallel.team import Team, form_team
+from ..parallel.batch_shards import BatchSharing
+from ..parallel.team import Team
 from ..phases.aggregation import fresh_dnn
 from ..phases.global_cnn import create_global_cnn
 from ..phases.local import create_local_cnn
@@ -38,10 +36,9 @@ from ..plan.machine_file import added, joined
 from ..plan.memory import ready_bytes
 from ..plan.workload import Precision, Work, Workload
 from ..training.optimizers import make_optimizer
-from ..training.precision import resolved_on
 from ..training.steps import PlainSteps
 from . import batched_step, plain_loop, single_steps
-from .rank_ladder import cores_of_host, ranks_by_host, refuse_idle_ranks, rungs, spread, this_machine
+from .rank_ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine, working_team
 
 _MOST_SUMMANDS = 8
 """Subdomains of one rank, in the measurement of a head; beyond, its time grows in proportion."""
@@ -80,22 +77,16 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
             another machine's.
     """
     problem = comm.on_root(lambda: build_problem(config))
-    layout = rank_layout.build(comm, len(problem.decomposition), config.device)
-    placement = layout.placements[comm.rank]
     sections = ["local", *["coherent"] * bool(config.coherent.starts), *["baseline"] * config.baseline.enabled]
-    config = resolved_on(comm, layout, config, sections)
-    use_processor(placement.threads, layout.neighbours(comm.rank))
+    team = working_team(comm, config, problem, sections)
+    placement = team.placement
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
-    team = form_team(comm, layout, config, Flag())
-    refuse_idle_ranks(comm, layout)
-    comm.on_all(lambda: check_rank(config, problem, placement))
-    assert team is not None
     runtime_bytes = comm.maximum(ready_bytes(placement.device))
     single = comm.split(comm.rank)
     assert single is not None
     team_of_one = dataclasses.replace(team, across=single, replicas=single, workers=single)
-    workload = Workload(config, problem)
+    workload = Workload(team.config, problem)
     results: list[MeasuredStep] = []
     with contextlib.ExitStack() as stack:
         timed = make_timed_work(team_of_one, problem, workload, number, stack)
@@ -104,7 +95,7 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
             if group is not None:
                 seconds = _measure(group, timed, rounds, placement.device)
                 if comm.is_root:
-                    on_host = max(ranks_by_host(layout, busy).values())
+                    on_host = max(ranks_by_host(team.layout, busy).values())
                     results += [
                         MeasuredStep(
                             **dataclasses.asdict(one.work),

@@ -11,20 +11,17 @@ from typing import Any
 import torch
 
 from ..bench import single_steps
+from ..bench.rank_ladder import set_up
 from ..config.schema import Config
-from ..core.devices import use_processor
 from ..core.errors import UserError
 from ..data import sample_storage
-from ..data.problem import Problem, check_rank, check_shards
+from ..data.problem import Problem, check_shards
 from ..data.reading import BoxReader
 from ..data.samples import SideBySide
-from ..decomposition import rank_layout
 from ..mpi.communicator import Comm
-from ..parallel.batch_shards import Flag
-from ..parallel.team import form_team
 from ..phases.coherent import coherent_parameters
 from ..phases.gather import gather_features
-from ..training.precision import SECTIONS, resolved_on
+from ..training.precision import SECTIONS
 
 
 @dataclass(frozen=True)
@@ -78,19 +75,15 @@ class ScalingPoint:
         stack: contextlib.ExitStack,
     ) -> None:
         self._comm, self._problem, self._stack = comm, problem, stack
-        self._layout = rank_layout.build(comm, len(problem.decomposition), config.device)
         trained = {_SECTIONS[phase] for phase in phases} & set(SECTIONS)
-        self.config = config = resolved_on(comm, self._layout, config, sorted(trained))
+        self._layout, self.config, self._team = set_up(comm, config, problem, sorted(trained))
+        config, self._placement = self.config, self._layout.placements[comm.rank]
         check_shards(config, problem, self._layout)
         if "alone" in phases and self._layout.replicas > 1:
             raise UserError(
                 f"phase alone runs one rank at a time, but on {comm.size} ranks each CNN is trained by "
                 f"{self._layout.replicas}; use at most {self._layout.num_subdomains} ranks, or leave it out"
             )
-        self._placement = self._layout.placements[comm.rank]
-        comm.on_all(lambda: check_rank(config, problem, self._placement))
-        use_processor(self._placement.threads, self._layout.neighbours(comm.rank))
-        self._team = form_team(comm, self._layout, config, Flag())
         self._storage = sample_storage.decide(comm, config, problem, self._layout).of(comm.rank)
         if self._storage == "stream":
             raise UserError(
