@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..config.schema import LocalSettings
+from ..config.schema import Config
 from ..core.errors import StopRequest
+from ..parallel.batch_shards import BatchSharing
+from ..phases.local import train_cnns
+from ..training.status import Hooks
+from ..training.trainer import Member
 
 
 @dataclass
@@ -31,11 +36,6 @@ class Turns:
     others: list[float] = field(default_factory=list)
     _done: int = -1
     _begun: float = 0.0
-
-    @property
-    def steps_in_all(self) -> int:
-        """Of each loop."""
-        return self.steps * self.rounds
 
     def boundary(self) -> None:
         """To be called before each step.
@@ -61,7 +61,17 @@ class Turns:
         return (time.perf_counter() - start) / self.steps
 
 
-def long_enough(settings: LocalSettings, samples: int, turns: Turns) -> LocalSettings:
-    """The settings with as many epochs as all turns need, and no early end."""
-    epochs = 1 + turns.steps_in_all // settings.steps_per_epoch(samples)
-    return settings.model_copy(update={"epochs": max(epochs, settings.epochs), "early_stopping": None})
+def train_in_turns(turns: Turns, config: Config, members: Sequence[Member], *, batched: bool) -> None:
+    """Trains local CNNs, as a rank without replicas does, until all turns are measured.
+
+    Args:
+        turns: are measured.
+        config: of the training, which gets as many epochs as the turns need, and no early end.
+        members, batched: see :func:`hpcdd.phases.local.train_cnns`.
+    """
+    settings = config.local
+    epochs = 1 + turns.steps * turns.rounds // settings.steps_per_epoch(len(members[0].training))
+    settings = settings.model_copy(update={"epochs": max(epochs, settings.epochs), "early_stopping": None})
+    lengthened = config.model_copy(update={"local": settings})
+    with contextlib.suppress(StopRequest):
+        train_cnns(lengthened, members, BatchSharing(), Hooks(step=turns.boundary), batched=batched)

@@ -29,14 +29,12 @@ from ..core.errors import StopRequest, UserError
 from ..core.files import writing
 from ..core.interleaved_timing import quartiles
 from ..data.samples import Samples
-from ..parallel.batch_shards import BatchSharing
 from ..parallel.host_staging import Staging, seconds_of_copies
-from ..phases.local import create_local_cnn, train_cnns
+from ..phases.local import create_local_cnn
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.precision import native_bf16
-from ..training.status import Hooks
 from ..training.trainer import Member
-from .alternating import Turns, long_enough
+from .alternating import Turns, train_in_turns
 from .plain_loop import PlainLoop, use_torch_layers
 from .single_steps import finish
 
@@ -178,9 +176,9 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
 
         number = max(1, steps // cnns)
         turns = Turns(number, rounds + 1, lambda: finish(device), reference)
+        if training is not None:
+            training(turns)
         with contextlib.suppress(StopRequest):
-            if training is not None:
-                training(turns)
             while step is not None:
                 turns.boundary()
                 step()
@@ -203,9 +201,8 @@ def _train(case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None
     """Local CNNs, until all turns are measured: on a GPU, and where they are many, in batched steps."""
     samples = _samples(case, device, kept)
     members = [Member(s, _network(case, device, s), samples, None, NullCheckpointManager()) for s in range(cnns)]
-    settings = long_enough(_settings(case, precision), len(samples), turns)
-    batched = cnns > 1 or device != "cpu"
-    train_cnns(_config(case, settings), members, BatchSharing(), Hooks(step=turns.boundary), batched=batched)
+    config = _config(case, _settings(case, precision))
+    train_in_turns(turns, config, members, batched=cnns > 1 or device != "cpu")
 
 
 def _plain(case: Case, device: str, subdomain: int, *, compiled: bool = False) -> PlainLoop:

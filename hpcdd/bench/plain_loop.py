@@ -19,20 +19,17 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config, LocalSettings
-from ..core.errors import StopRequest
 from ..core.interleaved_timing import quartiles
 from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..models.batch_norm import pytorchs
 from ..models.layers import Dropout
-from ..parallel.batch_shards import BatchSharing
-from ..phases.local import create_local_cnn, train_cnns, trains_batched
+from ..phases.local import create_local_cnn, trains_batched
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.optimizers import make_optimizer, make_schedule
-from ..training.status import Hooks
 from ..training.step_timing import PARTS, marked
 from ..training.trainer import Member
-from .alternating import Turns, long_enough
+from .alternating import Turns, train_in_turns
 from .rank_ladder import spread
 from .single_steps import finish
 
@@ -74,14 +71,19 @@ def compare(
         rounds: turns of each that count; one more warms up.
         steps: of a turn.
     """
-    settings = config.local
-    plain = PlainLoop(settings, _network(config, problem, subdomain, device, torchs=True), training)
+
+    def train(turns: Turns) -> None:
+        network = _network(config, problem, subdomain, device)
+        member = Member(subdomain, network, training, None, NullCheckpointManager())
+        train_in_turns(turns, config, [member], batched=trains_batched(config, training.labels.device.type, 1))
+
+    plain = PlainLoop(config.local, _network(config, problem, subdomain, device, torchs=True), training)
     ours = Turns(steps, rounds + 1, lambda: finish(device), plain.step)
-    _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, ours)
+    train(ours)
     clock = _Clock(device)
     measured = Turns(steps, rounds + 1, lambda: finish(device), lambda: None)
     with marked(clock.part):
-        _train(config, settings, _network(config, problem, subdomain, device), training, subdomain, measured)
+        train(measured)
     number = steps * (rounds + 1)
     parts = {name: clock.seconds[name] / number for name in PARTS}
     parts["bookkeeping"] = sum(measured.seconds) / len(measured.seconds) - sum(parts.values())
@@ -104,17 +106,6 @@ def use_torch_layers(network: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, Dropout):
                 setattr(module, name, nn.Dropout(child.p))
-
-
-def _train(
-    config: Config, settings: LocalSettings, network: nn.Module, samples: Subimages, subdomain: int, turns: Turns
-) -> None:
-    """Hpcdd's training as its device does it, until all turns are measured."""
-    lengthened = config.model_copy(update={"local": long_enough(settings, len(samples), turns)})
-    member = Member(subdomain, network, samples, None, NullCheckpointManager())
-    batched = trains_batched(config, samples.labels.device.type, 1)
-    with contextlib.suppress(StopRequest):
-        train_cnns(lengthened, [member], BatchSharing(), Hooks(step=turns.boundary), batched=batched)
 
 
 class PlainLoop:

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,9 +35,12 @@ from ..plan.machine import MeasuredStep
 from ..plan.machine_file import added, joined
 from ..plan.memory import ready_bytes
 from ..plan.workload import Precision, Work, Workload
+from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.optimizers import make_optimizer
 from ..training.steps import PlainSteps
-from . import batched_step, plain_loop, single_steps
+from ..training.trainer import Member
+from . import plain_loop, single_steps
+from .alternating import Turns, train_in_turns
 from .rank_ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine, working_team
 
 _MOST_SUMMANDS = 8
@@ -266,4 +269,25 @@ def _print_comparisons(team: Team, problem: Problem, workload: Workload, rounds:
         if len(same) > 1 and not team.config.model.has_user_factory:
             subimages = as_stored.read(BoxReader(problem.info.path), same, device)
             trained = {a: splits["train"] for a, splits in subimages.items()}
-            print(f"  {batched_step.compare(_owning(team, same), problem, trained, rounds, number)}", flush=True)
+            print(f"  {_batched(_owning(team, same), problem, trained, rounds, number)}", flush=True)
+
+
+def _batched(team: Team, problem: Problem, samples: Mapping[int, Subimages], rounds: int, number: int) -> str:
+    """A line for the user: a step of CNNs of one shape, batched and one after the other, and the ratio."""
+    config, device = team.config, team.placement.device
+    rows, classes, width = problem.samples["train"], problem.info.num_classes, problem.widths.local_width
+    with contextlib.ExitStack() as stack:
+        one_by_one = single_steps.local(team, problem, samples, stack)
+        (batch,) = single_steps.batches(rows, config.local.batch_of(rows), 1, device)
+        turns = Turns(number, rounds + 1, lambda: single_steps.finish(device), lambda: one_by_one(batch))
+        members = [
+            Member(s, create_local_cnn(config, s, x.shape, classes, width).to(device), x, None, NullCheckpointManager())
+            for s, x in samples.items()
+        ]
+        train_in_turns(turns, config, members, batched=True)
+    batched, unbatched = turns.seconds[1:], turns.others[1:]  # the first one warms up
+    low, middle, high = quartiles([b / a for a, b in zip(batched, unbatched, strict=True)])
+    return (
+        f"{len(samples)} of them batched {spread(quartiles(batched), 1e-3)} ms, one after the other "
+        f"{spread(quartiles(unbatched), 1e-3)} ms, ratio {middle:.2f} ({low:.2f} to {high:.2f})"
+    )
