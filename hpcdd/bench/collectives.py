@@ -8,10 +8,10 @@ slowest rank. Both ways are interleaved in every round.
 from __future__ import annotations
 
 import datetime
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,21 +39,6 @@ _MOST_CALLS, _CALLS_AT_ONCE = 200, 10
 Call = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class CollectiveCase:
-    """A collective to be measured.
-
-    Attributes:
-        collective: one of :data:`hpcdd.plan.collective_model.COLLECTIVES`.
-        size: bytes, as :mod:`hpcdd.plan.collective_model` counts them.
-        what: that the configuration uses it for; empty for a rung of the ladder.
-    """
-
-    collective: str
-    size: int
-    what: str = ""
-
-
 def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
     """Called by all ranks; root prints, and writes the machine file.
 
@@ -61,11 +46,16 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
         UserError: on all ranks, if there is only one, the configuration does not fit the data set, or ``output`` is no
             machine file, or another machine's.
     """
-    comm.on_root(lambda: _check_ranks(comm.size))
+    message = (
+        "bench collectives measures messages between ranks, and this job has one rank; start it with "
+        "`mpirun -n 2 hpcdd bench collectives`, or with more"
+    )
+    comm.refuse(UserError(message) if comm.size == 1 else None)
     problem = comm.on_root(lambda: build_problem(config))
     layout = rank_layout.build(comm, len(problem.decomposition), "cpu")
     cores = cores_of_host(comm)
     machine = comm.on_root(lambda: joined(this_machine(cores), output))
+    uses = config_uses(config, problem, comm.size)
     measured: list[MeasuredCollective] = []
     for size in list(rungs(comm.size))[1:]:
         group = comm.split(0 if comm.rank < size else None)
@@ -73,26 +63,20 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
             by_host = ranks_by_host(layout, size)
             group.oversubscribed = max(by_host.values()) * layout.placements[0].threads > cores
             ladder = _LADDER_OVERSUBSCRIBED if group.oversubscribed else LADDER
-            cases = [CollectiveCase(collective, n) for collective in COLLECTIVES for n in ladder]
-            cases += config_cases(config, problem, size) if size == comm.size else []
-            measured += [_measure(group, case, rounds, len(by_host)) for case in cases]
+            cases = [*itertools.product(COLLECTIVES, ladder), *(uses if size == comm.size else [])]
+            measured += [_measure(group, *case, rounds, len(by_host)) for case in cases]
         sleep_until(comm.mpi.Ibarrier().Test)  # the others leave the cores to those who measure
     if comm.is_root:
         machine = added(machine, collectives=measured)
-        _print(comm, layout, config_cases(config, problem, comm.size), measured, machine.fits)
+        _print(comm, layout, uses, measured, machine.fits)
     comm.on_root(lambda: None if output is None else write_document(output, machine))
 
 
-def _check_ranks(ranks: int) -> None:
-    if ranks == 1:
-        raise UserError(
-            "bench collectives measures messages between ranks, and this job has one rank; start it with "
-            "`mpirun -n 2 hpcdd bench collectives`, or with more"
-        )
+def config_uses(config: Config, problem: Problem, ranks: int) -> dict[tuple[str, int], str]:
+    """The collectives of a run with this configuration: by name and size in bytes what the first is used for.
 
-
-def config_cases(config: Config, problem: Problem, ranks: int) -> list[CollectiveCase]:
-    """The collectives of a run with this configuration, each size once."""
+    Names and sizes are those of :mod:`hpcdd.plan.collective_model`.
+    """
     every = [
         *messages.local_step(config, problem, ranks),
         *messages.gather(config, problem, ranks),
@@ -102,16 +86,14 @@ def config_cases(config: Config, problem: Problem, ranks: int) -> list[Collectiv
         *(messages.coherent_step(config, problem, ranks) if config.coherent.starts else []),
         *(messages.global_step(config, problem, ranks) if config.baseline.enabled else []),
     ]
-    cases: dict[tuple[str, int], CollectiveCase] = {}
+    uses: dict[tuple[str, int], str] = {}
     for message in every:
-        cases.setdefault(
-            (message.collective, message.size), CollectiveCase(message.collective, message.size, message.what)
-        )
-    return list(cases.values())
+        uses.setdefault((message.collective, message.size), message.what)
+    return uses
 
 
-def _measure(comm: Comm, case: CollectiveCase, rounds: int, hosts: int) -> MeasuredCollective:
-    ways = dict(zip(("ours", "bare"), _calls(comm, case), strict=True))
+def _measure(comm: Comm, collective: str, size: int, rounds: int, hosts: int) -> MeasuredCollective:
+    ways = dict(zip(("ours", "bare"), _calls(comm, collective, size), strict=True))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     calls = {}
     for name, call in ways.items():  # to warm up, and to see how many calls make a turn
@@ -125,11 +107,11 @@ def _measure(comm: Comm, case: CollectiveCase, rounds: int, hosts: int) -> Measu
         for name in sorted(calls, reverse=bool(number % 2)):  # nobody is always first
             seconds[name].append(statistics.median(_timed(comm, ways[name], calls[name])))
     return MeasuredCollective(
-        collective=case.collective,
+        collective=collective,
         ranks=comm.size,
         hosts=hosts,
         oversubscribed=comm.oversubscribed,
-        size=case.size,
+        size=size,
         seconds=quartiles(seconds["ours"]),
         bare=quartiles(seconds["bare"]),
         date=datetime.date.today().isoformat(),
@@ -166,16 +148,16 @@ def _barrier(comm: Comm) -> None:
         comm.mpi.Barrier()
 
 
-def _calls(comm: Comm, case: CollectiveCase) -> tuple[Call, Call]:
-    """The calls of hpcdd and of bare mpi4py for a case, on the same buffers.
+def _calls(comm: Comm, collective: str, size: int) -> tuple[Call, Call]:
+    """The calls of hpcdd and of bare mpi4py for a collective, on the same buffers.
 
     A buffer has ``size`` bytes, or is a rank's part of them: all parts are equal where the collective needs that.
     """
-    mpi, counts = comm.mpi, [len(part) for part in np.array_split(np.empty(case.size, np.uint8), comm.size)]
-    part, whole = np.zeros(counts[comm.rank], np.uint8), np.zeros(case.size, np.uint8)
+    mpi, counts = comm.mpi, [len(part) for part in np.array_split(np.empty(size, np.uint8), comm.size)]
+    part, whole = np.zeros(counts[comm.rank], np.uint8), np.zeros(size, np.uint8)
     in_parts = [whole, counts] if comm.is_root else None
-    numbers, result = np.ones(max(1, case.size // 8), np.int64), np.empty(max(1, case.size // 8), np.int64)
-    equal = np.zeros(max(1, case.size // comm.size), np.uint8)
+    numbers, result = np.ones(max(1, size // 8), np.int64), np.empty(max(1, size // 8), np.int64)
+    equal = np.zeros(max(1, size // comm.size), np.uint8)
     every = np.zeros((comm.size, len(equal)), np.uint8)
 
     def send() -> None:
@@ -195,17 +177,16 @@ def _calls(comm: Comm, case: CollectiveCase) -> tuple[Call, Call]:
         ),
         "send": (lambda: comm.to_root(whole, comm.size - 1), send),
     }
-    return calls[case.collective]
+    return calls[collective]
 
 
 def _print(
     comm: Comm,
     layout: RankLayout,
-    cases: Sequence[CollectiveCase],
+    uses: Mapping[tuple[str, int], str],
     measured: Sequence[MeasuredCollective],
     fits: Sequence[FittedCollective],
 ) -> None:
-    uses = {(case.collective, case.size): case.what for case in cases}
     print(
         f"{mpi_library()}; {comm.size} ranks on {layout.hosts} host{'s' if layout.hosts > 1 else ''}, "
         f"{layout.placements[0].threads} thread each{', more than there are cores' if comm.oversubscribed else ''}\n"
