@@ -34,6 +34,16 @@ def from_fixed(total: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return (total.double() * 2.0**-FRACTION_BITS).to(dtype)
 
 
+def sum_own(summands: Sequence[torch.Tensor], *, ordered: bool) -> torch.Tensor:
+    """The sum of one rank's summands, contiguous; ``ordered``: in fixed point."""
+    if not ordered:
+        return torch.stack(list(summands)).sum(0) if len(summands) > 1 else summands[0].contiguous()
+    fixed = torch.zeros(summands[0].shape, dtype=torch.int64, device=summands[0].device)
+    for summand in summands:
+        fixed += to_fixed(summand)
+    return fixed
+
+
 class SubdomainSum:
     """How the summands of all ranks become one sum on every rank; each call is one collective of n + 1 numbers.
 
@@ -64,7 +74,7 @@ class SubdomainSum:
             DivergedError: on all ranks, in that case; in a training behind the messages of the step, see :class:`Flag`.
         """
         first, staging = summands[0], self._staging
-        mine = self._sum_own(summands).view(-1)
+        mine = sum_own(summands, ordered=self._ordered).view(-1)
         message, total = staging.pair(mine.numel() + 1, mine.dtype, first.device)
         flag = torch.full((1,), self._flag.value, dtype=mine.dtype, device=first.device)
         if self._ordered:  # what can't be added is reported to all in the message, so that none waits
@@ -89,14 +99,6 @@ class SubdomainSum:
         cause = largest if on_this_rank else "another rank has a summand that is not finite"
         advice = "try a smaller learning rate, or the one_cycle schedule (it starts low)"
         self._flag.diverge(f"phase {self._comm.phase_name}: {cause}; {advice}", heard=not on_this_rank)
-
-    def _sum_own(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
-        if not self._ordered:
-            return torch.stack(list(summands)).sum(0) if len(summands) > 1 else summands[0].contiguous()
-        fixed = torch.zeros(summands[0].shape, dtype=torch.int64, device=summands[0].device)
-        for summand in summands:
-            fixed += to_fixed(summand)
-        return fixed
 
     def _largest(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
         """The largest magnitude in them, NaN if one is; on their device."""

@@ -15,7 +15,7 @@ from ..models.coherent_model import CoherentModel, prepare_cnn
 from ..models.dnn import DNN, rest_of
 from ..models.registry import create
 from ..parallel.sharded_coherent import ShardedCoherentModel, ShardedDNN
-from ..parallel.subdomain_sum import from_fixed, to_fixed
+from ..parallel.subdomain_sum import from_fixed, sum_own
 
 
 @functools.cache
@@ -38,12 +38,7 @@ class SingleRankSum:
     def __call__(self, summands: Sequence[torch.Tensor]) -> torch.Tensor:
         """The sum of this rank's summands."""
         first = summands[0]
-        if self._ordered:
-            mine = torch.zeros(first.shape, dtype=torch.int64, device=first.device)
-            for summand in summands:
-                mine += to_fixed(summand)
-        else:
-            mine = torch.stack(list(summands)).sum(0)
+        mine = sum_own(summands, ordered=self._ordered)
         message = torch.cat([mine.view(-1), mine.new_zeros(1)])
         total = torch.empty_like(message)
         result = total[:-1]
