@@ -146,7 +146,7 @@ def make_timed_work(
         return sorted({*whole, max(2, min(whole) // 4)})
 
     phases: list[CNNTrainingSettings] = [config.local, *([config.coherent] if config.coherent.starts else [])]
-    for s in kinds(problem):
+    for s, *_ in problem.by_shape():
         samples = problem.read(reader, [s], device)[s]["train"]
         for precision in sorted({phase.computed_in for phase in phases}):
             step = single_steps.local(_owning(team, [s], precision), problem, {s: samples}, stack)
@@ -173,11 +173,6 @@ def make_timed_work(
             if work not in [one.work for one in timed]:
                 add(work, _head(_owning(team, range(summands)), problem, coherent=coherent))
     return timed
-
-
-def kinds(problem: Problem) -> list[int]:
-    """The first subdomain of each shape of subimages."""
-    return sorted({problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}.values())
 
 
 def _owning(team: Team, subdomains: Sequence[int], precision: Precision | None = None) -> Team:
@@ -260,12 +255,11 @@ def _print_comparisons(team: Team, problem: Problem, workload: Workload, rounds:
         "augmentation: median (quartiles); and where hpcdd's time goes. Of CNNs of one shape also a step of up to\n"
         f"{_MOST_BATCHED} of them batched (`--batched true`) and one after the other\n"
     )
-    for s in kinds(problem):
+    for alike in problem.by_shape():
+        s, same = alike[0], alike[:_MOST_BATCHED]
         samples = as_stored.read(BoxReader(problem.info.path), [s], device)[s]["train"]
         comparison = plain_loop.compare(team.config, problem, s, samples, device, rounds, number)
         print(f"{workload.local_cnn(s, size, precision).network}, batch {size}\n  {comparison}", flush=True)
-        everyone = range(len(problem.decomposition))
-        same = [a for a in everyone if problem.subimage_shape(a) == problem.subimage_shape(s)][:_MOST_BATCHED]
         if len(same) > 1 and not team.config.model.has_user_factory:
             subimages = as_stored.read(BoxReader(problem.info.path), same, device)
             trained = {a: splits["train"] for a, splits in subimages.items()}

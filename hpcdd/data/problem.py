@@ -171,6 +171,13 @@ class Problem:
         """:meth:`subimage_shape` of all S subdomains."""
         return [self.subimage_shape(s) for s in range(len(self.decomposition))]
 
+    def by_shape(self, subdomains: Iterable[int] | None = None) -> list[list[int]]:
+        """Some subdomains, default all, in one list for each shape of their subimages."""
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for s in range(len(self.decomposition)) if subdomains is None else subdomains:
+            alike.setdefault(self.subimage_shape(s), []).append(s)
+        return list(alike.values())
+
     def feature_widths(self, features: str) -> list[int]:
         """Features that the DNN sees of every local CNN, S numbers.
 

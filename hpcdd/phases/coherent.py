@@ -39,7 +39,7 @@ from ..training.trainer import train
 from .aggregation import fresh_dnn
 from .evaluation import dnn_accuracy, rule_accuracies
 from .gather import gather_parameters
-from .local import create_local_cnn, groups, trains_batched, with_data
+from .local import create_local_cnn, trains_batched, with_data
 
 BySplit = Mapping[str, Subimages]
 
@@ -93,7 +93,7 @@ def train_coherent(
     else:
         inputs, network = dict(samples), part
         if trains_batched(team.config, device, team.layout.replicas):
-            part.stack(groups({s: problem.subimage_shape(s) for s in team.placement.subdomains}, batched=True))
+            part.stack(problem.by_shape(team.placement.subdomains))
         parts = {WHOLE: part.dnn, **part.unstacked()}
         sharing, replicated = team.sharing_of_replicas(), part.dnn.replicated()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}

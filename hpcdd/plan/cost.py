@@ -184,22 +184,17 @@ class PlannedCosts:
 
     def _cnns(self, subdomains: Sequence[int], rows: int, precision: Precision, busy: int) -> float:
         """Seconds of a training step of some CNNs."""
-        work, count = self._workload, self._kinds(subdomains)
-        return sum(n * self.clock.work(work.local_cnn(s, rows, precision), busy) for s, n in count)
+        work, alike = self._workload, self._problem.by_shape(subdomains)
+        return sum(len(same) * self.clock.work(work.local_cnn(same[0], rows, precision), busy) for same in alike)
 
     def _evaluation(self, subdomains: Sequence[int], settings: TrainingSettings, busy: int) -> float:
         """Seconds in which some CNNs evaluate one sample."""
-        work, count, batch = self._workload, self._kinds(subdomains), settings.evaluation_batch
+        work, batch = self._workload, settings.evaluation_batch
         augmentation = self._problem.augmentation
         flips = len(augmentation.flips) if augmentation is not None and augmentation.test_flip else 1
-        return flips * sum(n * self.clock.work(work.local_evaluation(s, batch), busy) for s, n in count) / batch
-
-    def _kinds(self, subdomains: Sequence[int]) -> list[tuple[int, int]]:
-        """One subdomain of each shape, and how many there are."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for s in subdomains:
-            by_shape.setdefault(self._problem.subimage_shape(s), []).append(s)
-        return [(members[0], len(members)) for members in by_shape.values()]
+        alike = self._problem.by_shape(subdomains)
+        seconds = sum(len(same) * self.clock.work(work.local_evaluation(same[0], batch), busy) for same in alike)
+        return flips * seconds / batch
 
     def _rows(self, settings: TrainingSettings, shards: int) -> int:
         """Samples of a batch on the rank that has most of it."""

@@ -76,7 +76,7 @@ def local_step(config: Config, problem: Problem, ranks: int) -> list[Message]:
     if layout.replicas == 1:
         return []
     return _of_largest(
-        [_of_shards(config, fake_networks.local_cnn(problem, s), layout.replicas) for s in _kinds(problem).values()]
+        [_of_shards(config, fake_networks.local_cnn(problem, s), layout.replicas) for s, *_ in problem.by_shape()]
     )
 
 
@@ -98,7 +98,7 @@ def coherent_step(config: Config, problem: Problem, ranks: int) -> list[Message]
     rows = split_evenly(batch, layout.replicas)[0][1]  # the first has most
     messages = [sum_over_subdomains(config, config.coherent_dnn, problem, rows, layout.across)]
     if layout.replicas > 1:
-        parts = [fake_networks.part_of_coherent(config, problem, [s]) for s in _kinds(problem).values()]
+        parts = [fake_networks.part_of_coherent(config, problem, [s]) for s, *_ in problem.by_shape()]
         messages += _of_largest([_of_shards(config, part, layout.replicas, part.dnn.replicated()) for part in parts])
     return messages
 
@@ -147,11 +147,6 @@ def collect(problem: Problem, ranks: int) -> list[Message]:
         size = sum(tensor.numel() * tensor.element_size() for tensor in state)
         messages.append(Message("send", size, ranks, size, "a CNN's parameters", away))
     return messages
-
-
-def _kinds(problem: Problem) -> dict[tuple[int, ...], int]:
-    """Of each shape of subimage one subdomain."""
-    return {problem.subimage_shape(s): s for s in reversed(range(len(problem.decomposition)))}
 
 
 def sum_over_subdomains(config: Config, dnn: AggregationSettings, problem: Problem, rows: int, ranks: int) -> Message:
