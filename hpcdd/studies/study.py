@@ -107,8 +107,7 @@ def _end(directory: StudyDirectory, order: StudyRequest, plan: Plan, busy: Seque
     lines = [f"{len(conditions)} run{'s' * (len(conditions) > 1)} in {directory.path}: {summary}"]
     for run, condition in conditions.items():
         if condition == "failed":
-            failure = directory.failure(run) or {}
-            first = (str(failure.get("error", "")).splitlines() or [""])[0]
+            first, *_ = (directory.failure(run) or "").split("\n")
             lines.append(f"  failed  {run}: {first}")
         elif condition.startswith("in use"):
             lines.append(f"  in use  {run}")

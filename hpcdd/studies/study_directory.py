@@ -11,10 +11,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..artifacts import study_index
 from ..artifacts.documents import write_document
@@ -45,14 +43,9 @@ class StudyDirectory:
         """The directory of one run."""
         return RunDirectory(self.path / study_results.RUNS / run_id)
 
-    def failure(self, run_id: str) -> dict[str, Any] | None:
-        """Why a run has failed: ``error`` and ``exit_code``; None where it has not."""
-        try:
-            return dict(json.loads(self._failed(run_id).read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (OSError, TypeError, ValueError) as error:
-            return {"error": f"{self._failed(run_id)} is damaged: {error}", "exit_code": 1}
+    def failure(self, run_id: str) -> str | None:
+        """See :func:`hpcdd.studies.study_results.failure`."""
+        return study_results.failure(self.path, run_id)
 
     def fail(self, run_id: str, error: str, exit_code: int) -> None:
         """Records that a run has failed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +10,6 @@ from typing import Literal
 from ..artifacts import study_index
 from ..artifacts.results import Results
 from ..artifacts.study_index import StudyEntry, StudyIndex
-from ..core.errors import UserError
 from ..core.texts import printable_lines
 from ..runs.run_directory import RunDirectory
 
@@ -61,7 +59,7 @@ def read(folder: Path) -> StudyOutcome:
     A run that has results.json is complete, so that a directory without checkpoints, as one takes it home, is enough.
 
     Raises:
-        UserError: the folder is not a study directory, or a file in it is damaged.
+        UserError: the folder is not a study directory, or its index or results are damaged.
     """
     index = study_index.read(folder)
     return StudyOutcome(index, tuple(_run(folder, entry) for entry in index.runs))
@@ -71,17 +69,18 @@ def _run(folder: Path, entry: StudyEntry) -> RunOutcome:
     directory = RunDirectory(folder / RUNS / entry.id)
     if directory.results.exists():
         return RunOutcome(entry, "complete", results=Results.read(directory.results))
-    failed = folder / FAILED / f"{entry.id}.json"
-    if failed.exists():
-        return RunOutcome(entry, "failed", error=_error(failed))
+    if (error := failure(folder, entry.id)) is not None:
+        return RunOutcome(entry, "failed", error=error)
     return RunOutcome(entry, "not begun" if directory.condition() == "empty" else "unfinished")
 
 
-def _error(path: Path) -> str:
+def failure(folder: Path, run_id: str) -> str | None:
+    """Why a run has failed, in printable lines, or that the record of it is damaged; None where it has not failed."""
+    path = folder / FAILED / f"{run_id}.json"
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}; remove it") from error
-    if not isinstance(content, Mapping) or not isinstance(content.get("error"), str):
-        raise UserError(f"{path} is not a record of a failed run; remove it")
-    return printable_lines(str(content["error"]))
+        text = str(json.loads(path.read_bytes())["error"])
+    except FileNotFoundError:
+        return None
+    except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
+        text = f"{path} is damaged ({error})"
+    return printable_lines(text)

@@ -174,16 +174,6 @@ variants:
         ordered(str(path), "--variant", "wrong")
 
 
-@pytest.mark.parametrize("content", ["null", "5", "[1]", "{"])
-def test_a_damaged_record_of_a_failure_is_reported(study: str, tmp_path: Path, content: str) -> None:
-    directory = StudyDirectory(tmp_path)
-    directory.fail("a", "a reason", 3)
-    (tmp_path / "failed/a.json").write_text(content)
-    failure = directory.failure("a")
-    assert failure is not None
-    assert "failed/a.json is damaged" in failure["error"]
-
-
 def test_runs_of_another_study_are_not_resumed(study: str, tmp_path: Path) -> None:
     first = ordered(study, "--output", str(tmp_path / "out"))
     directory = StudyDirectory(first.output)
@@ -192,7 +182,7 @@ def test_runs_of_another_study_are_not_resumed(study: str, tmp_path: Path) -> No
     assert {directory.condition(run) for run in first.runs} == {"not begun"}
     run = first.runs[0]
     directory.fail(run.id, "a reason", 3)
-    assert (directory.condition(run), directory.failure(run.id)) == ("failed", {"error": "a reason", "exit_code": 3})
+    assert (directory.condition(run), directory.failure(run.id)) == ("failed", "a reason")
     directory.clear(run.id)
     assert directory.condition(run) == "not begun"
     folder = directory.run(run.id)

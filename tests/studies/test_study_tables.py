@@ -9,6 +9,7 @@ import pytest
 
 from hpcdd.core.errors import UserError
 from hpcdd.studies import study_results
+from hpcdd.studies.study_directory import StudyDirectory
 from hpcdd.studies.study_tables import StudyTable, heading, tabulate
 
 from . import made
@@ -125,8 +126,6 @@ def test_headings() -> None:
          '"labels": {}}]}', "no label for m"),
         ("runs/grid=2x2,seed=0/results.json", '{"accuracy": {}}', "results.json is damaged"),
         ("runs/grid=2x2,seed=0/results.json", "[]", "results.json is damaged"),
-        ("failed/grid=2x2,seed=1.json", "[]", "not a record of a failed run"),
-        ("failed/grid=2x2,seed=1.json", "x", "can't be read"),
     ],
 )  # fmt: skip
 def test_damage_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
@@ -134,6 +133,18 @@ def test_damage_is_named(tmp_path: Path, file: str, content: str, message: str) 
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=message):
         tabulate(study_results.read(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[1]", "{", "[" * 10**5, '{"exit_code": 1}', "\x00"])
+def test_a_run_with_a_damaged_record_of_its_failure_has_failed(tmp_path: Path, content: str) -> None:
+    """For `hpcdd study` and for the report."""
+    made.study(tmp_path, lambda labels, seed: "failed" if seed == 1 else plain(labels, seed))
+    name = "grid=2x2,seed=1"
+    (tmp_path / f"failed/{name}.json").write_text(content)
+    (run,) = [run for run in tabulate(study_results.read(tmp_path)).outcome.missing if run.entry.id == name]
+    assert run.condition == "failed"
+    assert f"failed/{name}.json is damaged (" in (run.error or "")
+    assert StudyDirectory(tmp_path).failure(name) == run.error
 
 
 def test_another_folder_is_no_study(tmp_path: Path) -> None:
