@@ -15,7 +15,7 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -98,72 +98,68 @@ def work(
     return [run for of_group in world.gather_object(busy) or [] for run in of_group]
 
 
+@dataclass
 class _RankGroup:
     """One group, on one of its ranks.
 
     Attributes:
+        comm: its ranks.
+        stop, directory, job, stage, offering: see :func:`work`.
         busy: runs at which another job is at work; the same on all ranks of the group.
         error: what ends the whole study, such as a full disk; the same on all ranks of the group.
     """
 
-    def __init__(
-        self,
-        comm: Comm,
-        stop: Stop,
-        directory: StudyDirectory,
-        job: str,
-        stage: Stage,
-        offering: Sequence[PlannedRun],
-    ) -> None:
-        self.busy: list[str] = []
-        self.error: UserError | None = None
-        self._comm, self._stop, self._directory = comm, stop, directory
-        self._order = (job, stage.entries, offering)
-        self._numbers = {entry.run.id: number for number, entry in enumerate(offering, 1)}
+    comm: Comm
+    stop: Stop
+    directory: StudyDirectory
+    job: str
+    stage: Stage
+    offering: Sequence[PlannedRun]
+    busy: list[str] = field(default_factory=list)
+    error: UserError | None = None
 
     def work(self) -> None:
         """Takes runs until none is left, or all are asked to stop."""
         try:
-            job, entries, offering = self._order
-            queue = self._comm.on_root(lambda: Queue(self._directory, job, entries, offering))
+            queue = self.comm.on_root(lambda: Queue(self.directory, self.job, self.stage.entries, self.offering))
             while (claim := self._next(queue)) is not None:
                 self._train(claim)
-                if self._comm.is_root:
+                if self.comm.is_root:
                     queue.end(claim)
         except StopRequest:
             pass  # all ranks of the job agree on it
         except UserError as error:
-            if error.agreed != self._comm.size:
+            if error.agreed != self.comm.size:
                 raise
             self.error = error
 
     def _next(self, queue: Queue) -> Claim | None:
         """Collective: the next run; None where none is left."""
         claim, problem = None, None
-        if self._comm.is_root:
+        if self.comm.is_root:
             try:
-                while not self._stop.wanted() and (claim := queue.take()) is None and queue.left:
+                while not self.stop.wanted() and (claim := queue.take()) is None and queue.left:
                     time.sleep(_PAUSE)
-                    self._stop.poll()
+                    self.stop.poll()
             except UserError as error:
                 problem = error
-        if self._comm.maximum(int(self._stop.wanted()), self._stop.poll):  # the others wait meanwhile
+        if self.comm.maximum(int(self.stop.wanted()), self.stop.poll):  # the others wait meanwhile
             return None
-        self._comm.refuse(problem)
-        return self._comm.broadcast_object(claim)
+        self.comm.refuse(problem)
+        return self.comm.broadcast_object(claim)
 
     def _train(self, claim: Claim) -> None:
         """Collective: one run."""
-        comm, run = self._comm, claim.entry.run
+        comm, run = self.comm, claim.entry.run
         start = time.monotonic()
         try:
-            job = comm.on_root(lambda: self._directory.job(run, claim.sources))
+            job = comm.on_root(lambda: self.directory.job(run, claim.sources))
             if job.done:
                 return  # by another job, since this one began
             self._say(f"run {run.id} begins on {comm.size} rank{'s' * (comm.size > 1)}{_reused(claim)}")
             run_comm = comm.duplicate()
             try:
-                train(run_comm, job, self._stop)
+                train(run_comm, job, self.stop)
             except CollectiveError as error:
                 if error.agreed == comm.size and not isinstance(error, StopRequest):
                     run_comm.free()
@@ -180,7 +176,7 @@ class _RankGroup:
                 self._say(f"run {run.id} is skipped: {error}")
             else:
                 text, code = str(error), error.exit_code
-                comm.on_root(lambda: self._directory.fail(run.id, text, code))
+                comm.on_root(lambda: self.directory.fail(run.id, text, code))
                 self._say(f"run {run.id} has failed: {text.splitlines()[0]}")
         except BaseException:
             self._record_failure(claim)
@@ -194,17 +190,17 @@ class _RankGroup:
 
     def _record_failure(self, claim: Claim) -> None:
         """Records on one rank that the run has failed: the job ends."""
-        rank = f"rank {self._comm.rank} of {self._comm.size} on {socket.gethostname()}"
+        rank = f"rank {self.comm.rank} of {self.comm.size} on {socket.gethostname()}"
         with contextlib.suppress(UserError):  # what the job ends with is reported in any case
-            self._directory.fail(claim.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
+            self.directory.fail(claim.entry.run.id, f"{rank} failed\n{traceback.format_exc()}", 1)
 
     def _accuracies(self, run_id: str) -> str:
-        results = Results.read(self._directory.run(run_id).results)
+        results = Results.read(self.directory.run(run_id).results)
         rates = {name: results.accuracy["test"].of(name) for name in CLASSIFIERS}
         return ", ".join(f"{name} {rate:.4f}" for name, rate in rates.items() if rate is not None)
 
     def _say(self, text: str) -> None:
-        if self._comm.is_root:
+        if self.comm.is_root:
             print(printable_lines(text), flush=True)
 
 
