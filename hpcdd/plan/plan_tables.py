@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from rich.table import Table
@@ -57,7 +57,8 @@ def print_memory(
     on_gpu = any(placement.device != "cpu" for placement in layout.placements)
     if on_gpu:
         table.add_column("on the GPU", justify="right")
-    rows = list(_group_ranks(layout, memories))
+    alike = itertools.groupby(layout.placements, lambda p: (len(p.subdomains), *memories[p.rank]))
+    rows = [([placement.rank for placement in group], *of_each) for of_each, group in alike]
     for index in _some(len(rows)):
         if index is None:
             table.add_row("...")
@@ -175,18 +176,6 @@ def _print_efficiency(costs: PlannedCosts, ranks: int, out: TextIO) -> None:
             "by a rank's subdomains",
             file=out,
         )
-
-
-def _group_ranks(
-    layout: RankLayout, memories: Sequence[tuple[Memory, Where]]
-) -> Iterator[tuple[list[int], int, Memory, Where]]:
-    """Groups of neighbouring ranks with the same memory."""
-    rows = [(len(placement.subdomains), *memories[placement.rank]) for placement in layout.placements]
-    rank = 0
-    for (cnns, memory, where), group in itertools.groupby(rows):
-        number = len(list(group))
-        yield list(range(rank, rank + number)), cnns, memory, where
-        rank += number
 
 
 def _some(rows: int) -> Iterable[int | None]:
