@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
+_MOST_BYTES = 1 << 26
+"""Of a JSON file."""
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^}]*)\})", re.ASCII)
 
 
@@ -125,18 +127,23 @@ def read_json(path: Path, kind: type[M]) -> M:
     """A JSON file that another program may have written, as far as ``kind``, a pydantic model, names its content.
 
     Raises:
-        UserError: it can't be read, or is not what it should be.
+        UserError: it can't be read, has more than 64 MiB, or is not what it should be, with a line for each of the
+            first mistakes.
     """
     from pydantic import ValidationError
 
     try:
-        return kind.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UserError(f"{path} has more than {_MOST_BYTES:,} bytes")
+        return kind.model_validate_json(content)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is damaged or of another format: {where}: {first['msg']}") from error
+        mistakes = [(".".join(map(str, mistake["loc"])) or "content", mistake["msg"]) for mistake in error.errors()[:5]]
+        lines = [f"{path} is damaged or of another format: {where}: {text}" for where, text in mistakes]
+        raise UserError("\n".join(lines)) from error
 
 
 @contextlib.contextmanager

@@ -5,37 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ..core.errors import UserError
+from ..core.files import read_json
 from . import collective_model
 from .machine import Machine, MeasuredCollective, MeasuredStep
-
-_MOST_BYTES = 1 << 26
 
 
 def load(path: Path) -> Machine:
     """Reads a machine file.
 
     Raises:
-        UserError: it can't be read, or is not a machine file; with each mistake and its place.
+        UserError: it can't be read, or is not a machine file; with its mistakes and their places.
     """
-    how = "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`"
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UserError(f"machine file {path} has more than {_MOST_BYTES:,} bytes; {how}")
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"machine file {path} can't be read: {reason}; {how}") from error
-    try:
-        return Machine.model_validate_json(content)
-    except ValidationError as error:
-        lines = [
-            f"machine file {path}: {'.'.join(map(str, mistake['loc'])) or 'content'}: {mistake['msg']}"
-            for mistake in error.errors()[:5]
-        ]
-        raise UserError("\n".join([*lines, how])) from error
+        return read_json(path, Machine)
+    except UserError as error:
+        how = "a machine file is made by `hpcdd bench step --output FILE` and `hpcdd bench collectives --output FILE`"
+        raise UserError(f"{error}\n{how}") from error
 
 
 def joined(machine: Machine, path: Path | None) -> Machine:

@@ -8,9 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
-from hpcdd.core.errors import DamagedError
-from hpcdd.core.files import atomic_write, clean_up, read_checksummed, write_bytes, write_checksummed
+from hpcdd.core import files
+from hpcdd.core.errors import DamagedError, UserError
+from hpcdd.core.files import atomic_write, clean_up, read_checksummed, read_json, write_bytes, write_checksummed
 from hpcdd.core.hdf5 import new_hdf5
 
 CONTENT = {"a": [1, 2.5, None, "ü"], "b": {"c": True}}
@@ -94,3 +96,23 @@ def test_a_full_disk_is_hidden_from_hdf5(tmp_path: Path, monkeypatch: pytest.Mon
         fill()
     with h5py.File(tmp_path / "f.h5") as file:
         assert all((file[f"{number}/x"][:] == np.arange(5000)).all() for number in range(20))
+
+
+class Point(BaseModel):
+    x: float
+    y: float
+
+
+def test_a_json_file_is_read_with_a_line_for_each_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"x": 1, "y": 2, "more": 3}')
+    assert read_json(path, Point) == Point(x=1, y=2)
+    path.write_text('{"x": "a"}')
+    with pytest.raises(UserError, match=r"p.json is damaged .*: x: Input .*\n.*p.json .*: y: Field required$"):
+        read_json(path, Point)
+    path.write_text("{")
+    with pytest.raises(UserError, match="p.json is damaged or of another format: content: Invalid JSON"):
+        read_json(path, Point)
+    monkeypatch.setattr(files, "_MOST_BYTES", 30)
+    with pytest.raises(UserError, match="/dev/zero has more than 30 bytes"):
+        read_json(Path("/dev/zero"), Point)
