@@ -111,18 +111,6 @@ def quick_start(over: Tree) -> Source:
     return replace(source, tree={**source.tree, **sections})
 
 
-def validated(source: Source, options: Tree) -> Config:
-    """The configuration that stands in ``source``, part of which came from ``options`` of the command line.
-
-    Raises:
-        UserError: with a line for each mistake.
-    """
-    config, problems = _validate(source.tree)
-    if config is None:
-        raise UserError("\n".join(_describe(source, options, key_path, text) for key_path, text in problems))
-    return config
-
-
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that runs again as it stands: all but ``output``, where results already lie."""
     content = config.model_dump(mode="json", exclude={"output"})
@@ -333,7 +321,7 @@ def without(tree: Tree, places: Collection[KeyPath]) -> Tree:
     }
 
 
-def _describe(source: Source, options: Tree, key_path: KeyPath, text: str, origin: str = "command line") -> str:
+def _describe(source: Source, options: Tree, key_path: KeyPath, text: str, origin: str) -> str:
     # A contradiction is placed at a section; the part of it that stands on the command line is the newer one.
     section = options.get(str(key_path[0]), {})
     if key_path[0] in options and (len(key_path) == 1 or key_path[1] in section):

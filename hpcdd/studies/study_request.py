@@ -200,7 +200,7 @@ def _configured(
         content = Source(combination.tree(base), lines, source.path)
         left = loading.without(overrides, [tuple(current(name).split(".", 1)) for name in combination.fields])
         try:
-            runs.append(StudyRun(combination, loading.validated(content, left)))
+            runs.append(StudyRun(combination, loading.load(None, Overrides(left), content)))
         except UserError as error:
             for text in str(error).splitlines():
                 problems.setdefault(text, []).append(combination.id)
