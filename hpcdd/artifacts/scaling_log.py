@@ -21,11 +21,8 @@ from ..config.scaling_study import Phase, ScalingStudy
 from ..core.errors import UserError
 from ..core.files import writing
 
-FORMAT = 1
 FREE_SETTINGS = {"ranks", "phases", "repeats"}
 """Fields of a study that may change between jobs that append to one series."""
-Key = tuple[str, str, int, int, str]
-"""Series (see :func:`series`), phase, ranks, repeat, layout."""
 Text = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 
 
@@ -153,9 +150,9 @@ class ScalingLine(_Part):
     config: dict[str, Any]
 
     @property
-    def key(self) -> Key:
+    def key(self) -> tuple[str, Phase, int, int, MeasuredLayout]:
         """What distinguishes one measurement from all others."""
-        return key(self.series, self.phase, self.ranks, self.repeat, self.layout)
+        return self.series, self.phase, self.ranks, self.repeat, self.layout
 
 
 def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -167,11 +164,6 @@ def series(study: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     of_study = {name: value for name, value in study.items() if name not in {*FREE_SETTINGS, "config"}}
     of_config = {k: v for k, v in config.items() if k not in {"output", "progress", "checkpoint", "run"}}
     return hashlib.sha256(json.dumps([of_study, of_config], sort_keys=True).encode()).hexdigest()[:12]
-
-
-def key(series: str, phase: str, ranks: int, repeat: int, layout: MeasuredLayout) -> Key:
-    """See :attr:`ScalingLine.key`."""
-    return series, phase, ranks, repeat, layout.model_dump_json()
 
 
 def read(path: Path, *, may_be_missing: bool = False) -> list[ScalingLine]:
@@ -238,21 +230,16 @@ def append(path: Path, line: ScalingLine) -> None:
 def _parse(path: Path, content: bytes) -> Iterator[ScalingLine]:
     *complete, _ = content.split(b"\n")
     for number, text in enumerate(complete, start=1):
-        error_prefix = f"{path}:{number} is not a measurement of `hpcdd scale`"
         try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{error_prefix}: {error}; remove the line, or name another file") from error
-        if not isinstance(line, dict) or line.get("hpcdd_scaling") != FORMAT:
-            raise UserError(f"{error_prefix} of format {FORMAT}; name another file")
-        try:
-            yield _in_todays_settings(ScalingLine.model_validate_json(text))
+            line = ScalingLine.model_validate_json(text)
         except Invalid as error:
             first = error.errors()[0]
-            name, why = ".".join(map(str, first["loc"])), first["msg"]
+            where, why = ".".join(map(str, first["loc"])) or "content", first["msg"]
             raise UserError(
-                f"{error_prefix}: its field {name!r} is missing or of the wrong type ({why}); remove the line"
+                f"{path}:{number} is not a measurement of `hpcdd scale`: {where}: {why}; remove the line, or name "
+                "another file"
             ) from error
+        yield _in_todays_settings(line)
 
 
 def _in_todays_settings(line: ScalingLine) -> ScalingLine:

@@ -46,13 +46,13 @@ def run(comm: Comm, order: ScalingRequest) -> None:
     sizes = comm.on_root(lambda: _sizes(study, comm.size))
     layouts = dict(zip(sizes, _layouts(comm, order, sizes), strict=True))
     name = series(order)
-    measured = comm.on_root(lambda: {line.key for line in scaling_log.read(order.output, may_be_missing=True)})
+    measured = comm.on_root(lambda: [line.key for line in scaling_log.read(order.output, may_be_missing=True)])
     wanted = [
         (ranks, phase, repeat)
         for repeat in range(study.repeats)
         for ranks in rotated(sizes, repeat)
         for phase in study.phases
-        if scaling_log.key(name, phase, ranks, repeat, layouts[ranks]) not in measured
+        if (name, phase, ranks, repeat, layouts[ranks]) not in measured
     ]
     if not wanted:
         if comm.is_root:

@@ -71,8 +71,8 @@ COMMAND_LINES = [
     Row(
         "study appended to something else",
         ("scale", "c.yaml", "--data.file", "good.h5", "--output", "c.yaml"),
-        "c.yaml:1 is not a measurement of `hpcdd scale`: Expecting value: line 1 column COLUMN (char CHAR); remove the "
-        "line, or name another file",
+        "c.yaml:1 is not a measurement of `hpcdd scale`: content: Invalid JSON: expected value at line 1 column 1; "
+        "remove the line, or name another file",
         text("kind: weak\n"),
     ),
     Row(
@@ -128,8 +128,8 @@ COMMAND_LINES = [
     Row(
         "report of something else",
         ("report", "good.h5"),
-        "good.h5:1 is not a measurement of `hpcdd scale`: 'utf-8' codec can't decode byte 0x89 in position 0: invalid "
-        "start byte; remove the line, or name another file",
+        "good.h5:1 is not a measurement of `hpcdd scale`: content: Invalid JSON: expected value at line 1 column 1; "
+        "remove the line, or name another file",
     ),
     Row("options of info", ("info", "--all"), "command line: --all is unknown; see `hpcdd info --help`"),
     Row(
