@@ -32,7 +32,7 @@ from ..phases.coherent import assemble, coherent_parameters
 from ..training.optimizers import make_optimizer
 from .gloo import Network, torch_group
 from .rank_ladder import working_team
-from .single_steps import Step, as_trained, data_parallel, finish, model_parallel, scratch, traffic
+from .single_steps import Step, as_trained, data_parallel, model_parallel, scratch, timed, traffic
 from .single_steps import batches as make_batches
 
 REFERENCE = "DDP (gloo)"
@@ -95,7 +95,8 @@ def _compare(team: Team, problem: Problem, network: Network, rounds: int, steps:
             contender.calls, contender.bytes = contender.calls + calls, contender.bytes + size
         for number in range(rounds):
             for name in rotated(list(contenders), number):
-                contenders[name].seconds.append(_timed(team, contenders[name].step, batches))
+                contender = contenders[name]
+                contender.seconds.append(timed(comm, contender.step, batches, team.placement.device))
         with probe.attached():
             for batch in batches * rounds:
                 contenders["model-parallel, ordered"].step(batch)
@@ -134,17 +135,6 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
-
-
-def _timed(team: Team, step: Step, batches: Sequence[torch.Tensor]) -> float:
-    """Seconds per step of the slowest rank."""
-    comm = team.workers
-    comm.mpi.Barrier()
-    start = time.perf_counter()
-    for batch in batches:
-        step(batch)
-    finish(team.placement.device)
-    return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
 
 
 class _Probe:

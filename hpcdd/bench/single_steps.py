@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -102,6 +103,16 @@ def finish(device: str) -> None:
     """Waits for what a GPU still has to do."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+
+
+def timed(comm: Comm, step: Step, batches: Sequence[torch.Tensor], device: str) -> float:
+    """Collective: seconds per step of the slowest rank. All start together; early ones sleep until the last ends."""
+    comm.mpi.Barrier()
+    start = time.perf_counter()
+    for batch in batches:
+        step(batch)
+    finish(device)
+    return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(batches)
 
 
 def traffic(comm: Comm) -> tuple[int, int]:

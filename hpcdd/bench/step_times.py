@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -216,19 +215,10 @@ def _measure(comm: Comm, timed: Sequence[TimedWork], rounds: int, device: str) -
     seconds: list[list[float]] = [[] for _ in timed]
     for number in range(-1, rounds):  # the first one warms up
         for one, times in rotated(list(zip(timed, seconds, strict=True)), number):
-            elapsed = _timed(comm, one, device)
+            elapsed = single_steps.timed(comm, one.step, one.batches, device)
             if number >= 0:
                 times.append(elapsed)
     return seconds
-
-
-def _timed(comm: Comm, work: TimedWork, device: str) -> float:
-    comm.maximum(0)
-    start = time.perf_counter()
-    for batch in work.batches:
-        work.step(batch)
-    single_steps.finish(device)
-    return comm.maximum(round((time.perf_counter() - start) * 1e9)) / 1e9 / len(work.batches)
 
 
 def _print(results: Sequence[MeasuredStep], runtime_bytes: int) -> None:
