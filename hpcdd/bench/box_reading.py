@@ -12,7 +12,7 @@ import functools
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -28,6 +28,7 @@ from ..data.format import inspect, open_dataset, resolve
 from ..data.reading import Array, BoxReader
 from ..data.writing import LIBVER, ImageWriter
 from ..decomposition.boxes import Box, Decomposition
+from .rank_ladder import spread
 
 LAYOUTS = ("contiguous", "whole images", "boxes", "boxes, unchecked")
 NUMPY = "numpy slice"
@@ -134,9 +135,5 @@ def _print(case: ReadingCase, speeds: dict[str, list[float]], out: TextIO) -> No
     for name, of_rounds in speeds.items():
         ratios = [speed / contiguous for speed, contiguous in zip(of_rounds, reference, strict=True)]
         label = name if name == NUMPY else f"chunks: {name}" if name != "contiguous" else name
-        print(f"{label:<24}{_spread(of_rounds):>24}{_spread(ratios):>24}", file=out, flush=True)
-
-
-def _spread(values: Sequence[float]) -> str:
-    low, middle, high = quartiles(values)
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        columns = "".join(f"{spread(quartiles(values), digits=2):>24}" for values in (of_rounds, ratios))
+        print(f"{label:<24}{columns}", file=out, flush=True)

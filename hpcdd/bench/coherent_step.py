@@ -31,7 +31,7 @@ from ..parallel.team import Team
 from ..phases.coherent import assemble, coherent_parameters
 from ..training.optimizers import make_optimizer
 from .gloo import Network, torch_group
-from .rank_ladder import working_team
+from .rank_ladder import spread, working_team
 from .single_steps import Step, as_trained, data_parallel, model_parallel, scratch, timed, traffic
 from .single_steps import batches as make_batches
 
@@ -206,14 +206,12 @@ def _print(team: Team, problem: Problem, network: Network, contenders: dict[str,
         f"{'bytes/step':>13}{'DDP / bytes':>13}"
     )
     for name, contender in contenders.items():
-        ratios = [ddp / seconds for ddp, seconds in zip(reference.seconds, contender.seconds, strict=True)]
-        low, middle, high = quartiles(ratios)
-        spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        ratios = quartiles([ddp / ours for ddp, ours in zip(reference.seconds, contender.seconds, strict=True)])
         fewer = f"{reference.bytes / contender.bytes:,.1f}" if contender.bytes else "-"
         calls = "-" if contender is reference else f"{contender.calls:g}"
         print(
-            f"{name:<24}{settings.batch_size / statistics.median(contender.seconds):>10,.0f}{spread:>34}{calls:>12}"
-            f"{contender.bytes:>13,.0f}{fewer:>13}",
+            f"{name:<24}{settings.batch_size / statistics.median(contender.seconds):>10,.0f}"
+            f"{spread(ratios, digits=2):>34}{calls:>12}{contender.bytes:>13,.0f}{fewer:>13}",
             flush=True,
         )
 

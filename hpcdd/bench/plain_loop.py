@@ -48,11 +48,11 @@ class StepComparison:
     parts: dict[str, float]
 
     def __str__(self) -> str:
-        low, middle, high = quartiles([b / a for a, b in zip(self.ours, self.plain, strict=True)])
+        ratios = [b / a for a, b in zip(self.ours, self.plain, strict=True)]
         total = sum(self.parts.values())
         return (
             f"hpcdd {spread(quartiles(self.ours), 1e-3)} ms, plain {spread(quartiles(self.plain), 1e-3)} ms, "
-            f"plain / hpcdd {middle:.3f} ({low:.3f} to {high:.3f})\n  "
+            f"plain / hpcdd {spread(quartiles(ratios), digits=3)}\n  "
             + ", ".join(f"{part} {seconds / total:.1%}" for part, seconds in self.parts.items())
         )
 

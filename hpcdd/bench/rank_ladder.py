@@ -87,7 +87,7 @@ def this_machine(cores: int) -> Machine:
     return Machine(host=Host.here(cores), mpi_library=library.mpi_library(), torch=torch.__version__)
 
 
-def spread(values: Quartiles, unit: float, digits: int = 1) -> str:
-    """Median and quartiles in words; ``unit`` in seconds."""
+def spread(values: Quartiles, unit: float = 1.0, digits: int = 1) -> str:
+    """Median and quartiles in words, in multiples of ``unit``."""
     low, middle, high = (f"{value / unit:,.{digits}f}" for value in values)
     return f"{middle} ({low} to {high})"

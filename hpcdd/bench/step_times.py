@@ -270,8 +270,8 @@ def _batched(team: Team, problem: Problem, samples: Mapping[int, Subimages], rou
         ]
         train_in_turns(turns, config, members, batched=True)
     batched, unbatched = turns.seconds[1:], turns.others[1:]  # the first one warms up
-    low, middle, high = quartiles([b / a for a, b in zip(batched, unbatched, strict=True)])
+    ratios = [b / a for a, b in zip(batched, unbatched, strict=True)]
     return (
         f"{len(samples)} of them batched {spread(quartiles(batched), 1e-3)} ms, one after the other "
-        f"{spread(quartiles(unbatched), 1e-3)} ms, ratio {middle:.2f} ({low:.2f} to {high:.2f})"
+        f"{spread(quartiles(unbatched), 1e-3)} ms, ratio {spread(quartiles(ratios), digits=2)}"
     )

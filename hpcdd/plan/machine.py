@@ -161,11 +161,9 @@ class Machine(Document):
         self, collective: str, *, between_hosts: bool, oversubscribed: bool
     ) -> tuple[FittedCollective | None, bool]:
         """The fit that describes a collective best, and whether it was made under these very conditions."""
-        candidates = [fit for fit in self.fits if fit.collective == collective]
-        wanted = (between_hosts, oversubscribed)
-        order = sorted(
-            candidates, key=lambda fit: (fit.between_hosts != between_hosts, fit.oversubscribed != oversubscribed)
-        )
-        if not order:
-            return None, False
-        return order[0], (order[0].between_hosts, order[0].oversubscribed) == wanted
+
+        def distance(fit: FittedCollective) -> tuple[bool, bool]:
+            return fit.between_hosts != between_hosts, fit.oversubscribed != oversubscribed
+
+        best = min((fit for fit in self.fits if fit.collective == collective), key=distance, default=None)
+        return best, best is not None and not any(distance(best))

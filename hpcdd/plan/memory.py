@@ -138,7 +138,7 @@ class Memories:
         batched = trains_batched(self._config, device, self._layout.replicas)
         largest = max(groups(shapes, batched=batched), key=lambda group: sum(_bytes(cnns[s]) for s in group))
         rows = self._rows(settings, self._layout.replicas)
-        step = self._step_of_cnns(largest, rows, settings.computed_in)
+        step = self._peak(*[self.workload.local_cnn(s, rows, settings.computed_in) for s in largest])
         evaluating = self._peak_of_evaluation(cnns, settings, self._layout.replicas)
         trained = nn.ModuleList([cnns[s] for s in largest])
         return self._moment("local", cnns, where, settings, trained, step, evaluating=evaluating)
@@ -230,9 +230,6 @@ class Memories:
         outputs = 4 * sum(problem.samples.values()) * kept
         samples = self._samples(list(cnns), where)
         return Memory(name, self.runtime, samples, held, gradients, state, activations, outputs)
-
-    def _step_of_cnns(self, subdomains: Iterable[int], rows: int, precision: Precision) -> int:
-        return self._peak(*[self.workload.local_cnn(s, rows, precision) for s in subdomains])
 
     def _forward_and_backward(self, grouped: Sequence[Sequence[int]], rows: int, precision: Precision) -> int:
         """Forward through all CNNs, then backward group by group, through the CNNs of a group at once."""

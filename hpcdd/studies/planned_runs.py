@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..data.problem import Problem, build_problem, problem_of_shards
-from ..decomposition.rank_layout import assign
+from ..plan.messages import SimulatedLayout
 from ..runs.reuse import identity
 from .study_request import StudyRun
 
@@ -52,17 +52,16 @@ def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> 
     for run, problem in _problems(runs, mistakes):
         total = len(problem.decomposition)
         size = min(ranks or total, most or ranks or total)
-        replica_numbers = [replica for block, replica in assign(total, size) if block]
-        workers, replicas = len(replica_numbers), 1 + max(replica_numbers)
-        if mistake := problem_of_shards(run.config, problem, workers, replicas):
+        layout = SimulatedLayout.of(total, size)
+        if mistake := problem_of_shards(run.config, problem, layout.workers, layout.replicas):
             mistakes.setdefault(mistake, []).append(run.id)
             continue
         record = {
             "config": run.config.model_dump(mode="json"),
             "dataset": problem.info.fingerprint,
             "blocks": problem.blocks,
-            "replicas": replicas,
-            "workers": workers,
+            "replicas": layout.replicas,
+            "workers": layout.workers,
         }
         phases = ["local", *(["global"] if run.config.baseline.enabled else [])]
         planned.append((PlannedRun(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))

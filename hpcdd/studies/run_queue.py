@@ -90,11 +90,8 @@ class Queue:
         self._release(claim.trains)
 
     def _sources(self, entry: PlannedRun) -> dict[str, Path]:
-        sources = {}
-        for phase, result in entry.results.items():
-            if (source := self._source(phase, result, entry)) is not None:
-                sources[phase] = source
-        return sources
+        found = {phase: self._source(phase, result, entry) for phase, result in entry.results.items()}
+        return {phase: source for phase, source in found.items() if source is not None}
 
     def _source(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
         if result not in self._known:

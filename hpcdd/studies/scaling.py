@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,12 +56,14 @@ def run(comm: Comm, order: ScalingRequest) -> None:
     ]
     if not wanted:
         if comm.is_root:
-            print(f"{order.output} already has all {study.repeats} repeats on {_listed(sizes)} ranks", flush=True)
+            listed = ", ".join(map(str, sizes))
+            print(f"{order.output} already has all {study.repeats} repeats on {listed} ranks", flush=True)
         return
     comm.on_root(lambda: scaling_log.check_writable(order.output))
     job = comm.on_root(lambda: secrets.token_hex(8))
     with contextlib.ExitStack() as stack:
-        points = {ranks: _point(comm, order, problem, ranks, stack) for ranks in sizes if _any(ranks, wanted)}
+        measuring = sorted({ranks for ranks, _, _ in wanted})
+        points = {ranks: _point(comm, order, problem, ranks, stack) for ranks in measuring}
         if comm.is_root:
             texts = [text for point in points.values() if point is not None for text in point.warnings]
             print("".join(f"warning: {text}\n" for text in dict.fromkeys(texts)), end="", flush=True)
@@ -176,11 +178,3 @@ def _sizes(study: ScalingStudy, ranks: int) -> list[int]:
     if not possible:
         raise UserError(f"ranks is {wanted}, but this job has {ranks}; start it with `mpirun -n {wanted[0]}` or more")
     return possible
-
-
-def _any(ranks: int, wanted: Collection[tuple[int, str, int]]) -> bool:
-    return any(of == ranks for of, _, _ in wanted)
-
-
-def _listed(sizes: Sequence[int]) -> str:
-    return ", ".join(map(str, sizes))

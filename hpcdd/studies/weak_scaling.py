@@ -7,7 +7,6 @@ size. Only their number of pixels matters for what is measured, not what they sh
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,11 +109,5 @@ class RepeatedReader(BoxReader):
 
 
 def _primes(n: int) -> list[int]:
-    primes, rest = [], n
-    for divisor in itertools.count(2):
-        if divisor * divisor > rest:
-            break
-        while rest % divisor == 0:
-            primes.append(divisor)
-            rest //= divisor
-    return [*primes, rest] if rest > 1 else primes
+    smallest = next((divisor for divisor in range(2, n + 1) if n % divisor == 0), None)
+    return [] if smallest is None else [smallest, *_primes(n // smallest)]
