@@ -109,7 +109,7 @@ def _settings() -> str:
         "precedence over the file. `null` stands for *not set*.\n\n## General\n",
     ]
     for name, info in options.fields().items():
-        description = _prose(info.description or "")
+        description = _prose(options.described(info))
         if options.section_of(info):
             lines.append(f"\n## {name}\n\n{description}\n")
             continue

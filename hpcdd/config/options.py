@@ -55,7 +55,7 @@ def add_to(parser: argparse.ArgumentParser) -> list[argparse._ArgumentGroup]:
     group = parser.add_argument_group("fields of the configuration")
     groups, known = [group], parser._option_string_actions
     for name, info in fields().items():
-        description = " ".join((info.description or "").split()).replace("%", "%%")
+        description = described(info).replace("%", "%%")
         if section_of(info):
             group = parser.add_argument_group(name, description)
             groups.append(group)
@@ -107,6 +107,13 @@ def section_of(info: FieldInfo) -> type[BaseModel] | None:
     """The model of a section; None for a field that is none."""
     annotation = info.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def described(info: FieldInfo) -> str:
+    """What a field or a section is for, in one line: its docstring, of a section's class the first paragraph."""
+    section = section_of(info)
+    text = info.description if section is None else (section.__doc__ or "").partition("\n\n")[0]
+    return " ".join((text or "").split())
 
 
 def fields() -> dict[str, FieldInfo]:

@@ -1,7 +1,7 @@
 """The configuration: every setting with its meaning, unit, default and admitted range.
 
-The docstring below each field is its documentation: ``python -m hpcdd train --help`` prints it. How YAML files
-and command lines become a :class:`Config` is described in :mod:`hpcdd.config.loading`.
+The docstring below each field, or that of a section's class, is its documentation: ``python -m hpcdd train --help``
+prints it. How YAML files and command lines become a :class:`Config` is described in :mod:`hpcdd.config.loading`.
 """
 
 from __future__ import annotations
@@ -273,37 +273,16 @@ class Config(Settings):
     small CNN leaves mostly idle. On a CPU, many small CNNs can gain as well: `hpcdd bench step` measures it."""
 
     data: DataSettings = DataSettings()
-    """The data set and its splits."""
-
     decomposition: DecompositionSettings = DecompositionSettings()
-    """How images are cut into subimages."""
-
     augmentation: AugmentationSettings = AugmentationSettings()
-    """Augmentation of the training images of all CNNs: a new version of every image in every epoch."""
-
     model: ModelSettings = ModelSettings()
-    """The CNN family."""
-
     local: LocalSettings = LocalSettings()
-    """Local phase: each subdomain's CNN is trained on its subimages, without messages."""
-
     aggregation: AggregationSettings = AggregationSettings()
-    """Aggregation: the DNN that is trained on the outputs of the local CNNs."""
-
     coherent: CoherentSettings = CoherentSettings()
-    """Coherent phase: all local CNNs and the DNN are trained as one model."""
-
     baseline: BaselineSettings = BaselineSettings()
-    """Baseline: the global CNN on whole images, data-parallel over the same ranks."""
-
     checkpoint: CheckpointSettings = CheckpointSettings()
-    """Checkpoints, from which a run that was stopped or killed is resumed (`--resume`)."""
-
     comm: CommSettings = CommSettings()
-    """How messages are sent."""
-
     run: RunSettings = RunSettings()
-    """How a job reports, monitors and recovers."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, overrides: Mapping[str, object] | None = None) -> Config:

@@ -135,8 +135,10 @@ class DecompositionSettings(Settings):
 
 
 class AugmentationSettings(Settings):
-    """Augmentation of the training images, for the training of CNNs: drawn anew in every epoch, and for the whole
-    image, so that all subdomains see the same. The DNN is trained on outputs for the unchanged images.
+    """Augmentation of the training images of all CNNs: a new version of every image in every epoch.
+
+    It is drawn for the whole image, so that all subdomains see the same. The DNN is trained on outputs for the
+    unchanged images.
     """
 
     flip: tuple[NonNegativeInt, ...] = ()
