@@ -79,9 +79,11 @@ def to_onnx(model: Classifier, path: Path) -> float:
     """
     import onnxruntime
 
-    with _quiet():
+    with _by("torch.export"):
+        program = _exported(model)
+    with _by("torch.onnx.export"):
         made = torch.onnx.export(
-            _exported(model),
+            program,
             dynamo=True,
             verbose=False,
             input_names=[_INPUT],
@@ -92,14 +94,15 @@ def to_onnx(model: Classifier, path: Path) -> float:
     made.model.metadata_props.update(_description(model))
     with writing(path), atomic_write(path) as temporary:
         made.save(str(temporary))
-        context = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        return _checked(model, lambda images: np.asarray(context.run([_OUTPUT], {_INPUT: images})[0]))
+        with _by("onnxruntime"):
+            context = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+            return _checked(model, lambda images: np.asarray(context.run([_OUTPUT], {_INPUT: images})[0]))
 
 
 def to_pt2(model: Classifier, path: Path) -> float:
     """Writes an exported program for ``torch.export.load``; arguments and errors as for :func:`to_onnx`."""
     buffer = io.BytesIO()
-    with _quiet():
+    with _by("torch.export"):
         torch.export.save(_exported(model), buffer, extra_files=_description(model))
         buffer.seek(0)
         program = torch.export.load(buffer).module()
@@ -119,11 +122,7 @@ def _exported(model: Classifier) -> torch.export.ExportedProgram:
         model.local = nn.ModuleList()  # torch exports also what nothing uses
     example = torch.from_numpy(_examples(model, 2))
     batch = torch.export.Dim("n", min=1)
-    try:
-        return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
-    except Exception as error:  # torch raises exceptions of any kind
-        reason = str(error).strip().splitlines()
-        raise UserError(f"this model can't be exported by torch.export: {reason[0] if reason else error!r}") from error
+    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
 
 
 def _checked(model: Classifier, graph: Callable[[Array], Array]) -> float:
@@ -161,13 +160,29 @@ def _description(model: Classifier) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporters, whose warnings and log lines do not concern the user."""
+def _by(exporter: str) -> Iterator[None]:
+    """Silences an exporter, whose warnings and lines do not concern the user, and reports its errors.
+
+    Raises:
+        UserError: the exporter raised an exception, which may be of any kind.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # around it are only hints for the exporter's developers
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines() or [repr(cause)]
+        raise UserError(f"this model can't be exported by {exporter}: {reason[0]}") from error
     finally:
         logging.disable(before)

@@ -14,9 +14,10 @@ import torch
 
 import hpcdd
 from hpcdd.cli import main
-from hpcdd.config.schema import CoherentSettings
+from hpcdd.config.schema import CoherentSettings, DecompositionSettings, ModelSettings
 from hpcdd.core.errors import UserError
 from hpcdd.data.format import inspect
+from hpcdd.data.writing import Split, write_dataset
 from hpcdd.inference import export
 
 from ..artifacts.test_model_file import CASES, volumes, written
@@ -107,6 +108,45 @@ def test_a_graph_that_differs_from_the_model_is_not_written(
     assert list(tmp_path.iterdir()) == []
     with torch.inference_mode():  # what nothing uses is not in it
         assert not model.local
+
+
+OWN = """
+import torch
+
+class Net(torch.nn.Linear):
+    def __init__(self, input_shape, num_classes, **_):
+        super().__init__(input_shape[1] * input_shape[2], num_classes)
+
+    def forward(self, images):
+        return super().forward(torch.special.bessel_j0(images).flatten(1))
+"""
+
+
+def test_an_operator_without_an_onnx_form_is_named(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "with_bessel.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = CASES["vgg"].model_copy(update={"model": ModelSettings(name="with_bessel:Net")})
+    written(tmp_path / "model.h5", inspect(tiny), config)
+    model = hpcdd.load(tmp_path / "model.h5", own="with_bessel:Net")
+    with pytest.raises(UserError, match=r"can't be exported by torch\.onnx\.export: No ONNX function .*bessel_j0"):
+        export.to_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.glob("*.onnx*"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_an_operator_that_onnxruntime_does_not_know_is_named(tmp_path: Path) -> None:
+    """Averages of 17 x 17 pixels of 16 bits need float64."""
+    images = np.random.default_rng(0).integers(0, 1 << 16, (6, 1, 68, 68)).astype(np.uint16)
+    split = Split.from_array(images, np.arange(6) % 2)
+    info = write_dataset(tmp_path / "d.h5", {"train": split, "test": split}, name="d", class_names="ab")
+    boxes = DecompositionSettings(boxes=(((0, 0), (4, 4)), ((2, 2), (6, 6))), coarse=True)
+    written(tmp_path / "model.h5", info, CASES["coarse"].model_copy(update={"decomposition": boxes}))
+    with pytest.raises(UserError, match=r"can't be exported by onnxruntime: .*AveragePool"):
+        export.to_onnx(hpcdd.load(tmp_path / "model.h5"), tmp_path / "model.onnx")
+    assert not list(tmp_path.glob("*.onnx*"))
 
 
 def test_packages_that_are_not_installed_are_named(
