@@ -76,7 +76,7 @@ class Classifier(nn.Module):
         image_shape: (C, *spatial) of an image.
         dtype: dtype of the images' pixels, such as ``uint8``; None if the model's file does not record it.
         preparation: how an image file becomes such an image; None if the data set was not made from one file per image.
-        features: input of the DNN from each local CNN, ``logits`` or ``probabilities``.
+        features: input of the DNN from each local CNN, ``logits``, ``probabilities`` or ``penultimate``.
         local: the S local CNNs.
         network: the network of the strategy: the DNN, the coherent model or the global CNN; None for ``average``,
             ``majority`` and ``log_pool``.
