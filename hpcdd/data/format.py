@@ -50,7 +50,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import UserError
-from ..core.hdf5 import number_of, open_hdf5
+from ..core.hdf5 import damage_reported, number_of, open_hdf5
 from ..core.texts import printable
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
@@ -143,13 +143,16 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
     Raises:
         UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
     """
-    with open_hdf5(
-        path,
-        f"data.file: {path}",
-        "a dataset file",
-        "make a dataset file with `hpcdd prepare` (`hpcdd prepare --help` lists the formats that it reads)",
-        "make it again with `hpcdd prepare`",
-    ) as file:
+    with (
+        open_hdf5(
+            path,
+            f"data.file: {path}",
+            "a dataset file",
+            "make a dataset file with `hpcdd prepare` (`hpcdd prepare --help` lists the formats that it reads)",
+            "make it again with `hpcdd prepare`",
+        ) as file,
+        damage_reported(lambda reason: f"data.file: {path} is damaged ({reason}); copy or make it again"),
+    ):
         yield file
 
 
@@ -168,20 +171,14 @@ def inspect(path: Path) -> DatasetInfo:
         UserError: the file is not a dataset file or contradicts itself; the message lists the faults found.
     """
     with open_dataset(path) as file:
-        try:
-            info = described(path, file)
-            stored = attribute_of(file, "fingerprint")
-            if stored is not None and text_of(stored) != info.fingerprint:
-                raise UserError(
-                    f"data.file: {path} is damaged: its header, labels or checksums have changed (the fingerprint does "
-                    "not match); copy or make it again"
-                )
-            return info
-        except UserError:
-            raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            # What h5py raises where the file's structure is damaged.
-            raise UserError(f"data.file: {path} is damaged ({error}); copy or make it again") from error
+        info = described(path, file)
+        stored = attribute_of(file, "fingerprint")
+        if stored is not None and text_of(stored) != info.fingerprint:
+            raise UserError(
+                f"data.file: {path} is damaged: its header, labels or checksums have changed (the fingerprint does not "
+                "match); copy or make it again"
+            )
+        return info
 
 
 def described(path: Path, file: h5py.File) -> DatasetInfo:

@@ -76,14 +76,6 @@ class BoxReader:
         Raises:
             UserError: the file is damaged there, or a pixel is NaN or infinite.
         """
-        try:
-            return self._read_rows(split, box, parts, block, padding)
-        except (KeyError, RuntimeError) as error:  # what h5py raises where the file's structure is damaged
-            raise UserError(f"data.file: {self.path} is damaged ({error}); copy or make it again") from error
-
-    def _read_rows(
-        self, split: str, box: Box, parts: Sequence[Rows | None], block: Sequence[int] | None, padding: Padding | None
-    ) -> list[Array]:
         with open_dataset(self.path) as file:
             group, name = file[split], "images"
             coarse = block is not None and max(block) > 1

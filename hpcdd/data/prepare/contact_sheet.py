@@ -40,7 +40,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
         synthetic: whether the images were computed, which the sheet then says.
 
     Raises:
-        UserError: it can't be written.
+        UserError: it can't be written, or the dataset file is damaged.
     """
     axes = len(info.image_shape) - 1
     shown = min(info.num_classes, _MOST_CLASSES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,3 +91,14 @@ def test_a_sheet_that_can_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"d\.h5 was written, but its contact sheet .*folder\.png can't be"):
         contact_sheet.write(tmp_path / "folder.png", info, None, synthetic=False)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_is_damaged_by_then_is_the_users_error(tmp_path: Path) -> None:
+    info = dataset(tmp_path, (1, 8, 8))
+    decomposition = Decomposition.grid((8, 8), (2, 2))
+    with h5py.File(info.path, "r+") as file:
+        del file["train/images"]
+    with pytest.raises(UserError, match=r"data\.file: .*d\.h5 is damaged \(.*\); copy or make it again"):
+        contact_sheet.write(tmp_path / "d.png", info, None, synthetic=False)
+    with pytest.raises(UserError, match=r"d\.h5 is damaged"):
+        contact_sheet.of_one(info, decomposition, [0] * 4, "title")
