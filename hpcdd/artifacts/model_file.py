@@ -34,7 +34,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -50,7 +49,7 @@ from ..core.files import atomic_write
 from ..core.hdf5 import damage_reported, first_fault, new_hdf5, open_hdf5, other_format, whole
 from ..core.texts import printable
 from ..data.format import DatasetInfo
-from ..data.prepare.image_transform import Preparation, from_json
+from ..data.prepare.image_transform import from_json
 from ..decomposition.boxes import Box, Decomposition, Subdomain
 from ..models.aggregators import RULES
 from ..models.coherent_model import CoherentModel, prepare_cnn
@@ -101,51 +100,17 @@ def write_model(
             write_state(file.create_group(folder), state)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained model on one process.
+class ModelFile:
+    """An open model file: its description, and its networks one at a time.
 
     Attributes:
-        config: the configuration that it was trained with.
+        config: the configuration that the model was trained with.
         class_names: K names.
         image_shape: shape of an image, (C, *spatial).
         dtype: dtype of its pixels; None in a file that was written before it was recorded.
         preparation: how an image file becomes such an image; None without one in the data set.
         subdomains: what each local CNN sees.
         mean, std: (C,), in units of the stored values.
-        local_cnns: CNN_0 ... CNN_{S-1}, in evaluation mode.
-        dnn: in evaluation mode.
-        coherent: by start (``transfer``, ``scratch``) the coherent model, in evaluation mode.
-        global_cnn: in evaluation mode; None if it was not trained.
-    """
-
-    config: Config
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, ...]
-    dtype: str | None
-    preparation: Preparation | None
-    subdomains: tuple[Subdomain, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    local_cnns: tuple[nn.Module, ...]
-    dnn: DNN
-    coherent: dict[str, CoherentModel]
-    global_cnn: nn.Module | None
-
-    @property
-    def strategies(self) -> tuple[str, ...]:
-        """Names of all strategies of this model, as in results.json."""
-        trained = {"dnn", *(f"coherent_{start}" for start in self.coherent)}
-        if self.global_cnn is not None:
-            trained.add("global")
-        return tuple(name for name in CLASSIFIERS if name in RULES or name in trained)
-
-
-class ModelFile:
-    """An open model file: its description, and its networks one at a time.
-
-    Attributes:
-        config, class_names, image_shape, dtype, preparation, subdomains, mean, std: as in :class:`Model`.
         local_width: channels of the local CNNs' first block.
     """
 
@@ -167,6 +132,14 @@ class ModelFile:
         self.subdomains = tuple(Subdomain(box, block) for box, block in zip(boxes, blocks, strict=True))
         self.mean, self.std = (tuple(float(v) for v in file.attrs[key]) for key in ("mean", "std"))
         self.local_width = int(file.attrs["local_width"])
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names of all strategies of the model, as in results.json."""
+        trained = {"dnn", *(f"coherent_{start}" for start in self.config.coherent.starts)}
+        if self.config.baseline.enabled:
+            trained.add("global")
+        return tuple(name for name in CLASSIFIERS if name in RULES or name in trained)
 
     def local_cnn(self, subdomain: int) -> nn.Module:
         """CNN_s after the local phase, in evaluation mode, as are all networks below."""
@@ -194,6 +167,17 @@ class ModelFile:
         """The DNN in a group, see :meth:`dnn_template`."""
         return filled(self.dnn_template(folder), self._file[folder]).eval()
 
+    def network(self, strategy: str) -> nn.Module | None:
+        """The network of one of the strategies: the DNN, the global CNN or a coherent model; None for a rule."""
+        if strategy in RULES:
+            return None
+        if strategy == "dnn":
+            return self.dnn("dnn")
+        if strategy == "global":
+            return self.global_cnn()
+        cnns = [self.coherent_cnn(strategy.removeprefix("coherent_"), s) for s in range(len(self.subdomains))]
+        return CoherentModel(cnns, self.dnn(f"{strategy}/dnn"), self.config.coherent_features).eval()
+
     def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
         """Columns of a DNN's first layer, (hidden, stop - start); only these are read."""
         return torch.from_numpy(self._file[f"{folder}/first.weight"][:, start:stop])
@@ -211,17 +195,7 @@ class ModelFile:
 
 @contextlib.contextmanager
 def open_model(path: Path, user_factory: str | None = None) -> Iterator[ModelFile]:
-    """Opens a model file; arguments and errors as for :func:`read_model`."""
-    what, wrong_file, remedy = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
-    with (
-        open_hdf5(path, str(path), what, wrong_file, remedy) as file,
-        damage_reported(lambda reason: f"model file {path} is damaged ({reason}); {remedy}"),
-    ):
-        yield _checked(path, file, user_factory)
-
-
-def read_model(path: Path, user_factory: str | None = None) -> Model:
-    """Builds the networks and loads their parameters.
+    """Opens a model file for reading.
 
     Args:
         path: the file.
@@ -229,28 +203,15 @@ def read_model(path: Path, user_factory: str | None = None) -> Model:
             own; a file that names another one is refused, so that no file determines which code runs.
 
     Raises:
-        UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files.
+        UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files; also
+            for damage that is met inside the ``with`` block.
     """
-    with open_model(path, user_factory) as file:
-        config, every = file.config, range(len(file.subdomains))
-        coherent: dict[str, CoherentModel] = {}
-        for start in config.coherent.starts:
-            cnns = [file.coherent_cnn(start, s) for s in every]
-            coherent[start] = CoherentModel(cnns, file.dnn(f"coherent_{start}/dnn"), config.coherent_features).eval()
-        return Model(
-            config,
-            file.class_names,
-            file.image_shape,
-            file.dtype,
-            file.preparation,
-            file.subdomains,
-            file.mean,
-            file.std,
-            tuple(file.local_cnn(s) for s in every),
-            file.dnn("dnn"),
-            coherent,
-            file.global_cnn() if config.baseline.enabled else None,
-        )
+    what, wrong_file, remedy = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
+    with (
+        open_hdf5(path, str(path), what, wrong_file, remedy) as file,
+        damage_reported(lambda reason: f"model file {path} is damaged ({reason}); {remedy}"),
+    ):
+        yield _checked(path, file, user_factory)
 
 
 def _checked(path: Path, file: h5py.File, user_factory: str | None) -> ModelFile:

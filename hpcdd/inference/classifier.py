@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..artifacts.model_file import Model
+from ..artifacts.model_file import ModelFile
 from ..artifacts.names import final
 from ..core.errors import UserError
 from ..data.augmentation import Augmentation
@@ -82,7 +82,7 @@ class Classifier(nn.Module):
             ``majority`` and ``log_pool``.
 
     Args:
-        model: content of model.h5.
+        file: model.h5, open; it may be closed afterwards.
         strategy: name of the strategy that makes the predictions; default: the coherent model (by transfer, else from
             scratch), or the DNN without such a model.
 
@@ -90,24 +90,23 @@ class Classifier(nn.Module):
         UserError: the model was not trained for this strategy.
     """
 
-    def __init__(self, model: Model, strategy: str | None = None) -> None:
+    def __init__(self, file: ModelFile, strategy: str | None = None) -> None:
         super().__init__()
-        self.classes, self.strategies = model.class_names, model.strategies
+        self.classes, self.strategies = file.class_names, file.strategies
         self.strategy = final(self.strategies) if strategy is None else strategy
         if self.strategy not in self.strategies:
             raise UserError(
                 f"this model was not trained for strategy {self.strategy!r}; it has {', '.join(self.strategies)}"
             )
-        self.image_shape, self.dtype, self.preparation = model.image_shape, model.dtype, model.preparation
-        config = model.config
+        self.image_shape, self.dtype, self.preparation = file.image_shape, file.dtype, file.preparation
+        config = file.config
         self.features = config.aggregation.features
-        trained = {"global": config.baseline, **{f"coherent_{start}": config.coherent for start in model.coherent}}
-        self._batch = trained.get(self.strategy, config.local).evaluation_batch
-        self.subimages = SubimageStack(model.subdomains, model.mean, model.std)
-        self.local = nn.ModuleList(model.local_cnns)
-        networks = {"dnn": model.dnn, "global": model.global_cnn}
-        networks |= {f"coherent_{start}": coherent for start, coherent in model.coherent.items()}
-        self.network = networks.get(self.strategy)
+        is_coherent = self.strategy.startswith("coherent_")
+        trained = config.baseline if self.strategy == "global" else config.coherent if is_coherent else config.local
+        self._batch = trained.evaluation_batch
+        self.subimages = SubimageStack(file.subdomains, file.mean, file.std)
+        self.local = nn.ModuleList(map(file.local_cnn, range(len(file.subdomains))))
+        self.network = file.network(self.strategy)
         augmentation = Augmentation.from_settings(config.augmentation, self.image_shape[1:])
         self._flips = augmentation.flips if augmentation is not None and augmentation.test_flip else ((),)
         self.eval()

@@ -16,7 +16,7 @@ class EvaluateRequest:
         data: dataset file, or ``embedded``; None for the run's own.
         split: of the data set.
         output: folder for evaluation.json and decisions.h5; None: they are not written.
-        user_factory: see :func:`hpcdd.artifacts.model_file.read_model`.
+        user_factory: see :func:`hpcdd.artifacts.model_file.open_model`.
         device: where CNNs are evaluated.
     """
 

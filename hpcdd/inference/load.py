@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..artifacts.model_file import read_model
+from ..artifacts.model_file import open_model
 from ..core.errors import UserError
 from ..runs.run_directory import RunDirectory
 from .classifier import Classifier
@@ -27,7 +27,8 @@ def load(path: str | Path, strategy: str | None = None, own: str | None = None) 
     Raises:
         UserError: the model does not exist, is incomplete or damaged, or was not trained for the strategy.
     """
-    return Classifier(read_model(model_of(Path(path)), own), strategy)
+    with open_model(model_of(Path(path)), own) as file:
+        return Classifier(file, strategy)
 
 
 def model_of(path: Path) -> Path:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import nn
 
-from hpcdd.artifacts.model_file import Model, read_model, write_model
+from hpcdd.artifacts.model_file import ModelFile, write_model
 from hpcdd.config.schema import (
     AggregationSettings,
     BaselineSettings,
@@ -32,13 +32,16 @@ from hpcdd.data.reading import BoxReader
 from hpcdd.data.samples import Samples
 from hpcdd.data.writing import Split, write_dataset
 from hpcdd.decomposition.boxes import Box, Decomposition, Subdomain
-from hpcdd.inference.classifier import Classifier, SubimageStack
+from hpcdd.inference.classifier import SubimageStack
+from hpcdd.inference.load import load
 from hpcdd.models.coherent_model import CoherentModel, prepare_cnn
 from hpcdd.models.dnn import DNN, create_dnn, features_of
 from hpcdd.models.penultimate import Penultimate, feature_widths
 from hpcdd.models.registry import create
 from hpcdd.models.serialization import State
 from hpcdd.training.split_evaluation import logits_of
+
+from .networks import Networks, read_networks
 
 
 def volumes(path: Path) -> DatasetInfo:
@@ -135,14 +138,14 @@ def stored_images(info: DatasetInfo) -> torch.Tensor:
         return torch.from_numpy(file["test/images"][:])
 
 
-def subimages_of(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
-    return SubimageStack(model.subdomains, model.mean, model.std)(images)
+def subimages_of(file: ModelFile, images: torch.Tensor) -> list[torch.Tensor]:
+    return SubimageStack(file.subdomains, file.mean, file.std)(images)
 
 
-def local_logits(model: Model, images: torch.Tensor) -> torch.Tensor:
+def local_logits(model: Networks, images: torch.Tensor) -> torch.Tensor:
     """Float32 (n, S, K)."""
     with torch.no_grad():
-        pairs = zip(model.local_cnns, subimages_of(model, images), strict=True)
+        pairs = zip(model.local, subimages_of(model.file, images), strict=True)
         return torch.stack([cnn(subimages) for cnn, subimages in pairs], dim=1)
 
 
@@ -181,29 +184,30 @@ def test_the_same_logits_before_and_after(tmp_path: Path, tiny: Path, case: str)
     expected = torch.stack([logits_of(cnn, seen, 64) for cnn, seen in zip(networks.local, samples, strict=True)], 1)
     before = images.clone()
 
-    model = read_model(path)
+    model = read_networks(path)
     logits = local_logits(model, images)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     assert logits.std(0).min() > 0  # they do depend on the image
     assert torch.equal(images, before)
     with torch.no_grad():
         features = features_of(expected, config.aggregation.features).flatten(1)
-        torch.testing.assert_close(model.dnn(features), networks.dnn.eval()(features))
+        torch.testing.assert_close(model.of_strategies["dnn"](features), networks.dnn.eval()(features))
 
-    assert model.config == config
-    assert model.subdomains == networks.decomposition.subdomains
-    assert model.class_names == info.class_names
-    assert (model.image_shape, model.mean, model.std) == (info.image_shape, info.mean, info.std)
-    assert not any(network.training for network in (*model.local_cnns, model.dnn))
-    assert model.coherent == {}
-    assert model.global_cnn is None
+    file = model.file
+    assert file.config == config
+    assert file.subdomains == networks.decomposition.subdomains
+    assert file.class_names == info.class_names
+    assert (file.image_shape, file.mean, file.std) == (info.image_shape, info.mean, info.std)
+    assert not any(network.training for network in (*model.local, model.of_strategies["dnn"]))
+    assert file.strategies == ("average", "majority", "log_pool", "dnn")
+    assert list(model.of_strategies) == ["dnn"]
 
 
 @pytest.mark.parametrize("case", ["coarse", "3D coarse"])
 def test_subimages_are_those_that_a_run_reads(tmp_path: Path, tiny: Path, case: str) -> None:
     info = data_of(case, tmp_path, tiny)
     networks = written(tmp_path / "model.h5", info, CASES[case])
-    of_model = subimages_of(read_model(tmp_path / "model.h5"), stored_images(info))
+    of_model = subimages_of(read_networks(tmp_path / "model.h5").file, stored_images(info))
     assert networks.decomposition.coarse is not None
     for images, samples in zip(of_model, subimages(info, networks.decomposition), strict=True):
         assert torch.equal(images, samples.batch(slice(None))[0])
@@ -216,16 +220,16 @@ def test_the_coherent_model_is_the_same_before_and_after(tmp_path: Path, tiny: P
     config = CASES[case].model_copy(update={"coherent": CoherentSettings.model_validate(settings)})
     info = data_of(case, tmp_path, tiny)
     networks = written(tmp_path / "model.h5", info, config)
-    model = read_model(tmp_path / "model.h5")
-    assert list(model.coherent) == ["transfer", "scratch"]
+    model = read_networks(tmp_path / "model.h5")
+    assert list(model.of_strategies) == ["dnn", "coherent_transfer", "coherent_scratch"]
     inputs = [samples.batch(slice(None))[0] for samples in subimages(info, networks.decomposition)]
     answers = []
     for start, expected in networks.coherent.items():
-        loaded = model.coherent[start]
+        loaded = model.of_strategies[f"coherent_{start}"]
         assert loaded.features == features
         assert not any(module.training for module in loaded.modules())
         with torch.no_grad():
-            answers.append(loaded(subimages_of(model, stored_images(info))))
+            answers.append(loaded(subimages_of(model.file, stored_images(info))))
             torch.testing.assert_close(answers[-1], expected.eval()(inputs), rtol=1e-5, atol=1e-6)
         check_states(loaded, expected)
     assert not torch.allclose(*answers)
@@ -236,15 +240,13 @@ def test_the_global_cnn_is_the_same_before_and_after(tmp_path: Path, tiny: Path,
     config = CASES[case].model_copy(update={"baseline": BaselineSettings(enabled=True)})
     info = data_of(case, tmp_path, tiny)
     networks, images = written(tmp_path / "model.h5", info, config), stored_images(info)
-    model = read_model(tmp_path / "model.h5")
     assert networks.global_cnn is not None
-    assert model.global_cnn is not None
-    check_states(model.global_cnn, networks.global_cnn)
+    check_states(read_networks(tmp_path / "model.h5").of_strategies["global"], networks.global_cnn)
     labels = torch.from_numpy(info.labels["test"])
     inputs, _ = Samples.of_images(images, labels, info.mean, info.std, "cpu").batch(slice(None))
     with torch.no_grad():
         expected = networks.global_cnn.eval()(inputs).double().softmax(1)
-    torch.testing.assert_close(Classifier(model, "global").predict_proba(images), expected)
+    torch.testing.assert_close(load(tmp_path / "model.h5", "global").predict_proba(images), expected)
 
 
 def check_states(loaded: nn.Module, expected: nn.Module) -> None:
@@ -256,8 +258,8 @@ def check_states(loaded: nn.Module, expected: nn.Module) -> None:
 
 def test_all_parameters_and_buffers_come_back_bit_by_bit(tmp_path: Path, tiny: Path) -> None:
     networks = written(tmp_path / "model.h5", inspect(tiny), CASES["vgg"])
-    model = read_model(tmp_path / "model.h5")
-    for old, new in zip((*networks.local, networks.dnn), (*model.local_cnns, model.dnn), strict=True):
+    model = read_networks(tmp_path / "model.h5")
+    for old, new in zip((*networks.local, networks.dnn), (*model.local, model.of_strategies["dnn"]), strict=True):
         check_states(new, old)
     assert any(name.endswith("running_var") for name in networks.local[0].state_dict())
 
@@ -285,7 +287,7 @@ def test_no_temporary_file_stays_and_an_old_one_is_replaced(tmp_path: Path, tiny
     path.write_text("old")
     written(path, inspect(tiny), CASES["vgg"])
     assert [p.name for p in tmp_path.iterdir()] == ["model.h5"]
-    read_model(path)
+    read_networks(path)
 
 
 def test_the_data_set_is_not_needed_any_more(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_the_data_set_is_not_needed_any_more(tmp_path: Path) -> None:
     written(tmp_path / "model.h5", replace(info, name="renamed"), CASES["3D"])
     info.path.unlink()
     images = torch.zeros(2, 2, 6, 5, 4, dtype=torch.int16)
-    assert Classifier(read_model(tmp_path / "model.h5")).local_probabilities(images).shape == (2, 4, 3)
+    assert load(tmp_path / "model.h5").local_probabilities(images).shape == (2, 4, 3)
 
 
 def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: Path) -> None:
@@ -302,7 +304,7 @@ def test_the_random_state_before_reading_does_not_matter(tmp_path: Path, tiny: P
     results = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        results.append(Classifier(read_model(tmp_path / "model.h5")).local_probabilities(images))
+        results.append(load(tmp_path / "model.h5").local_probabilities(images))
     assert torch.equal(*results)
 
 
@@ -310,7 +312,7 @@ def test_a_model_file_without_its_networks_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file.attrs["hpcdd_model_format"] = 1
     with pytest.raises(UserError, match="model file .* is damaged"):
-        read_model(tmp_path / "model.h5")
+        read_networks(tmp_path / "model.h5")
 
 
 @pytest.mark.parametrize(
@@ -319,11 +321,11 @@ def test_a_model_file_without_its_networks_is_refused(tmp_path: Path) -> None:
 def test_a_network_that_is_missing_is_noticed(tmp_path: Path, tiny: Path, part: str) -> None:
     more = {"coherent": CoherentSettings(), "baseline": BaselineSettings(enabled=True)}
     written(tmp_path / "model.h5", inspect(tiny), CASES["vgg"].model_copy(update=more))
-    read_model(tmp_path / "model.h5")
+    read_networks(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         del file[part]
     with pytest.raises(UserError, match="model file .* is damaged"):
-        read_model(tmp_path / "model.h5")
+        read_networks(tmp_path / "model.h5")
 
 
 def edited(setting: str, value: object) -> Callable[[h5py.File], None]:
@@ -390,7 +392,7 @@ def test_a_small_file_does_not_ask_for_huge_memory(
     assert path.stat().st_size < 1 << 20
     before = resident_memory()[0]
     with pytest.raises(UserError, match=message):
-        read_model(path)
+        read_networks(path)
     assert resident_memory()[0] - before < 1 << 28
 
 
@@ -399,4 +401,4 @@ def test_parameters_that_memory_has_no_room_for(tmp_path: Path, tiny: Path, monk
     monkeypatch.setattr(environment, "available_memory", lambda: 1000)
     monkeypatch.setattr(environment, "_ALWAYS_THERE", 0)
     with pytest.raises(UserError, match=r"bytes of parameters: 0\.0 GiB of memory are needed, but 0\.0 GiB are free"):
-        read_model(tmp_path / "m.h5")
+        read_networks(tmp_path / "m.h5")

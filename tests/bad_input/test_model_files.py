@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from hpcdd.artifacts.model_file import read_model
+from hpcdd.artifacts.model_file import open_model
 from hpcdd.config.loading import to_yaml
 from hpcdd.config.schema import Config
 from hpcdd.core.errors import UserError
@@ -107,14 +107,14 @@ def test_a_wrong_model_file(make: Make, message: str, tmp_path: Path, monkeypatc
     write_good(Path("good.h5"))
     make()
     before = snapshot(tmp_path)
-    with pytest.raises(UserError) as error:
-        read_model(Path("m.h5"))
+    with pytest.raises(UserError) as error, open_model(Path("m.h5")):
+        pass
     check_text(str(error.value), message)
     assert SENTINEL not in before
     assert snapshot(tmp_path) == before
 
 
 def test_too_long_a_name() -> None:
-    with pytest.raises(UserError) as error:
-        read_model(Path(LONG))
+    with pytest.raises(UserError) as error, open_model(Path(LONG)):
+        pass
     check_text(str(error.value), f"{LONG} can't be a file: File name too long", [LONG])

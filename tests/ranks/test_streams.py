@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from hpcdd.artifacts.model_file import read_model
 from hpcdd.data.writing import write_dataset
 
+from ..artifacts.networks import read_networks
 from ..conftest import make_split
 from ..launchers import Launcher, find
 
@@ -63,11 +63,11 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Pa
 
 
 def test_the_same_parameters_bit_by_bit_streamed_on_1_rank_and_in_memory_on_3(runs: dict[int, Path]) -> None:
-    one, three = (read_model(run / "model.h5") for run in runs.values())
-    assert one.class_names == three.class_names == ("two", "four")
+    one, three = (read_networks(run / "model.h5") for run in runs.values())
+    assert one.file.class_names == three.file.class_names == ("two", "four")
     for a, b in [
-        *zip(one.local_cnns, three.local_cnns, strict=True),
-        (one.coherent["transfer"], three.coherent["transfer"]),
+        *zip(one.local, three.local, strict=True),
+        (one.of_strategies["coherent_transfer"], three.of_strategies["coherent_transfer"]),
     ]:
         assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
     results = [json.loads((run / "results.json").read_text()) for run in runs.values()]

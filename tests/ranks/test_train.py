@@ -13,13 +13,13 @@ import yaml
 
 import hpcdd
 from hpcdd.artifacts import metrics, predictions
-from hpcdd.artifacts.model_file import read_model
 from hpcdd.config import loading
 from hpcdd.data.format import inspect
 from hpcdd.data.reading import BoxReader
 from hpcdd.data.writing import write_dataset
 from hpcdd.decomposition.boxes import Box
 
+from ..artifacts.networks import read_networks
 from ..conftest import make_split
 from ..launchers import Launcher, find
 from .test_resume import Job, run_chain
@@ -78,16 +78,16 @@ def test_the_same_accuracies_on_any_number_of_ranks(runs: dict[int, Path]) -> No
 
 
 def test_the_same_parameters_bit_by_bit_on_any_number_of_ranks(runs: dict[int, Path]) -> None:
-    first = read_model(runs[1] / "model.h5")
+    first = read_networks(runs[1] / "model.h5")
     for ranks, run in runs.items():
-        model = read_model(run / "model.h5")
-        for s, (one, other) in enumerate(zip(first.local_cnns, model.local_cnns, strict=True)):
+        model = read_networks(run / "model.h5")
+        for s, (one, other) in enumerate(zip(first.local, model.local, strict=True)):
             for name, tensor in one.state_dict().items():
                 assert torch.equal(tensor, other.state_dict()[name]), f"{name} of subdomain {s} on {ranks} ranks"
-        for start, coherent in first.coherent.items():
-            for name, tensor in coherent.state_dict().items():
-                counterpart = model.coherent[start].state_dict()[name]
-                assert torch.equal(tensor, counterpart), f"{name} of the coherent model ({start}) on {ranks} ranks"
+        for strategy in ("coherent_transfer", "coherent_scratch"):
+            for name, tensor in first.of_strategies[strategy].state_dict().items():
+                counterpart = model.of_strategies[strategy].state_dict()[name]
+                assert torch.equal(tensor, counterpart), f"{name} of {strategy} on {ranks} ranks"
 
 
 def test_the_same_losses_bit_by_bit_on_any_number_of_ranks(runs: dict[int, Path]) -> None:
