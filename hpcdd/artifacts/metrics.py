@@ -40,35 +40,14 @@ def confusion(predicted: Array, labels: Array, num_classes: int) -> npt.NDArray[
     return pairs.astype(np.int64).reshape(num_classes, num_classes)
 
 
-@dataclass(frozen=True)
-class ByClass:
-    """Metrics of each class, float64 (K,).
-
-    Attributes:
-        recall: fraction of its samples that are classified correctly (the class's accuracy).
-        precision: fraction of the predictions of it that are correct.
-        f1: harmonic mean of both.
-    """
-
-    recall: Floats
-    precision: Floats
-    f1: Floats
+def recalls(matrix: Array) -> Floats:
+    """(K,): fraction of each class's samples that are classified correctly; ``matrix`` is that of :func:`confusion`."""
+    return _ratio(np.diag(matrix), matrix.sum(1))
 
 
-def by_class(matrix: Array) -> ByClass:
-    """Recall, precision and F1 from the (K, K) of :func:`confusion`."""
-    correct, samples, predictions = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    return ByClass(_ratio(correct, samples), _ratio(correct, predictions), _ratio(2 * correct, samples + predictions))
-
-
-def balanced_accuracy(matrix: Array) -> float:
-    """Mean recall of the classes that have samples."""
-    return float(np.nanmean(by_class(matrix).recall))
-
-
-def macro_f1(matrix: Array) -> float:
-    """Mean F1 of the classes that have samples or predictions."""
-    return float(np.nanmean(by_class(matrix).f1))
+def f1_scores(matrix: Array) -> Floats:
+    """(K,): harmonic mean of each class's recall and precision; ``matrix`` is that of :func:`confusion`."""
+    return _ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
 
 
 def log_loss(probabilities: Array, labels: Array) -> float:
@@ -132,8 +111,8 @@ def summary(probabilities: Array, labels: Array) -> dict[str, float]:
     matrix = confusion(predicted(probabilities), labels, probabilities.shape[1])
     return {
         "accuracy": accuracy(predicted(probabilities), labels),
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "macro_f1": macro_f1(matrix),
+        "balanced_accuracy": float(np.nanmean(recalls(matrix))),
+        "macro_f1": float(np.nanmean(f1_scores(matrix))),
         "log_loss": log_loss(probabilities, labels),
         "brier_score": brier_score(probabilities, labels),
         "calibration_error": calibration(probabilities, labels).expected_error,

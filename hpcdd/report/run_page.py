@@ -125,7 +125,7 @@ def _quality(run: RunData, figures: Figures, matrix: Any) -> Figures:
         with figures.draw("confusion", "confusion matrix of the final strategy", (SIZE[0], SIZE[0])) as axes:
             draw.confusion(axes, matrix, names)
     with figures.draw("classes", "accuracy of each class", (SIZE[0], draw.classes_height(len(names)))) as axes:
-        draw.recalls(axes, metrics.by_class(matrix).recall, names, predictions.final)
+        draw.recalls(axes, metrics.recalls(matrix), names, predictions.final)
     with figures.draw("calibration", "accuracy against confidence", (SIZE[0], 4.0)) as axes:
         calibrations = [
             (name, STRATEGIES[name].heading, metrics.calibration(predictions.strategies[name], predictions.labels))

@@ -21,12 +21,11 @@ def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
 
 
 def test_each_class_has_what_was_counted_and_a_missing_one_nothing() -> None:
-    by_class = metrics.by_class(MATRIX)
-    np.testing.assert_allclose(by_class.recall, [1 / 2, 2 / 3, 0, math.nan])
-    np.testing.assert_allclose(by_class.precision, [1 / 2, 2 / 4, math.nan, math.nan])
-    np.testing.assert_allclose(by_class.f1, [1 / 2, 4 / 7, 0, math.nan])
-    assert metrics.balanced_accuracy(MATRIX) == pytest.approx((1 / 2 + 2 / 3) / 3)
-    assert metrics.macro_f1(MATRIX) == pytest.approx((1 / 2 + 4 / 7) / 3)
+    np.testing.assert_allclose(metrics.recalls(MATRIX), [1 / 2, 2 / 3, 0, math.nan])
+    np.testing.assert_allclose(metrics.f1_scores(MATRIX), [1 / 2, 4 / 7, 0, math.nan])
+    summary = metrics.summary(np.eye(4)[PREDICTED], LABELS)
+    assert summary["balanced_accuracy"] == pytest.approx((1 / 2 + 2 / 3) / 3)
+    assert summary["macro_f1"] == pytest.approx((1 / 2 + 4 / 7) / 3)
 
 
 def test_log_loss_and_brier_score_of_a_known_forecast() -> None:
