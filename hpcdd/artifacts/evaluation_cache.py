@@ -3,23 +3,22 @@
 ::
 
     checkpoints/evaluated.json      checksummed: identity of the run; by phase accuracies, costs and the SHA-256 of
-    checkpoints/examined/PHASE.h5   the phase's arrays of decisions.h5
+    checkpoints/examined/PHASE.npz  the phase's arrays of decisions.h5
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
+import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import DamagedError
 from ..core.files import digest, read_checksummed, write_bytes, write_checksummed, writing
-from ..core.hdf5 import whole
 
 Arrays = dict[str, npt.NDArray[Any]]
 """Arrays by their names in decisions.h5."""
@@ -66,7 +65,9 @@ class EvaluationCache:
             WriteError: it can't be written; it is stored in memory all the same.
         """
         self.phases[phase], self.arrays[phase] = evaluation, arrays
-        image, path = _encode(arrays), self._path(phase)
+        buffer, path = io.BytesIO(), self._path(phase)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
+        image = buffer.getvalue()
         evaluation["pieces"] = digest(image)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
@@ -81,29 +82,7 @@ class EvaluationCache:
         image = self._path(phase).read_bytes()
         if digest(image) != checksum:
             raise DamagedError(f"{self._path(phase)} is damaged (its SHA-256 does not match)")
-        try:
-            return _decode(image)
-        except (RuntimeError, ValueError) as error:
-            raise DamagedError(f"{self._path(phase)} is damaged ({error})") from error
+        return dict(np.load(io.BytesIO(image), allow_pickle=False))
 
     def _path(self, phase: str) -> Path:
-        return self._examined / f"{phase}.h5"
-
-
-def _encode(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Builds the HDF5 file in memory, so that it can be checksummed and written atomically."""
-    with h5py.File("arrays", "w", driver="core", backing_store=False) as file:
-        for name, values in arrays.items():
-            file[name] = values
-        file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
-
-
-def _decode(image: bytes) -> Arrays:
-    arrays: Arrays = {}
-    with h5py.File(io.BytesIO(image), "r") as file:
-        file.visititems(
-            lambda name, item: arrays.update({name: whole(item)}) if isinstance(item, h5py.Dataset) else None
-        )
-    return arrays
+        return self._examined / f"{phase}.npz"

@@ -36,7 +36,7 @@ def test_another_run_has_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("what", ["flipped", "short", "gone"])
 def test_a_phase_with_damaged_arrays_is_evaluated_again(folder: Path, what: str) -> None:
-    path = folder / "examined/dnn.h5"
+    path = folder / "examined/dnn.npz"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content if what == "flipped" else content[:100])
@@ -44,6 +44,11 @@ def test_a_phase_with_damaged_arrays_is_evaluated_again(folder: Path, what: str)
         path.unlink()
     cache = EvaluationCache(folder, "run")
     assert list(cache.phases) == list(cache.arrays) == ["coherent_transfer"]
+
+
+def test_a_phase_whose_arrays_an_older_revision_wrote_is_evaluated_again(folder: Path) -> None:
+    (folder / "examined/dnn.npz").rename(folder / "examined/dnn.h5")
+    assert list(EvaluationCache(folder, "run").phases) == ["coherent_transfer"]
 
 
 def test_dropped_phases_are_not_read_by_the_next_job(folder: Path) -> None:
