@@ -42,8 +42,6 @@ def with_classes(info: DatasetInfo, classes: Sequence[int | str] | None) -> Data
     for split, values in labels.items():
         if (left := int((values >= 0).sum())) < 2:
             raise UserError(f"data.classes leaves {left} samples in split {split!r} of {info.path}; 2 are needed")
-    if len(np.unique(labels["train"][labels["train"] >= 0])) < 2:
-        raise UserError(f"data.classes leaves training samples of only one class in {info.path}; name further classes")
     return dataclasses.replace(info, class_names=tuple(info.class_names[n] for n in sorted(chosen)), labels=labels)
 
 

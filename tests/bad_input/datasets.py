@@ -245,7 +245,8 @@ DATASETS = [
     Row(
         "one class only",
         TRAIN,
-        "data.file: d.h5: train/labels holds only one class (2); a classifier needs at least two",
+        "2 of 3 classes have no training samples in FOLDER/d.h5: ant, bee; no model can learn them, so make the file "
+        "again with samples of them, or name all other classes in data.classes",
         put("train/labels", np.full(24, 2)),
     ),
     Row(
