@@ -10,12 +10,13 @@ def main() -> int:
 
     try:
         from .cli import main as cli
+
+        return cli.main()
     except (ImportError, AttributeError):
         if hidden := shadowed_modules.hidden():
             print(f"hpcdd: {hidden}", file=sys.stderr)
             return 2
         raise
-    return cli.main()
 
 
 if __name__ == "__main__":

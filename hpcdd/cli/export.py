@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .parser import Parser, add_model, file_path, parse
-from .stoppable import stoppable
 
 
 def declare(parser: Parser) -> None:
@@ -26,5 +25,4 @@ def run_without_mpi(arguments: Sequence[str]) -> None:
     given = parse("export", declare, arguments).given
     from ..inference import export
 
-    with stoppable("export"):
-        export.run(given.run, given.out, given.strategy, given.user_factory)
+    export.run(given.run, given.out, given.strategy, given.user_factory)

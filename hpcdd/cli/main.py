@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -62,7 +65,7 @@ def parser() -> Parser:
     )
     made.epilog = f"{made.epilog}\n\n{_EXIT_CODES}"
     made.add_argument("--version", action="version", version=f"hpcdd {__version__}")
-    made.add_commands("command", {name: (summary, _declare(name)) for name, summary in COMMANDS.items()})
+    made.add_commands("command", {name: (summary, partial(_declare, name)) for name, summary in COMMANDS.items()})
     return made
 
 
@@ -98,17 +101,14 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         code = 0
         if command in COMMANDS and not {"-h", "--help"} & set(arguments):
-            code = module.run_without_mpi(arguments) or 0
+            with _stoppable(command):
+                code = module.run_without_mpi(arguments) or 0
         else:  # help and version end the process, and anything else is no command
             parser().read(command_line)
         sys.stdout.flush()
         return code
     except UserError as error:
         return _report(error)
-    except (ImportError, AttributeError) as error:
-        if hidden := shadowed_modules.hidden():
-            return _report(UserError(hidden))
-        raise error
     except StopRequest as error:
         _report(error)
         return 128 + error.signum  # nothing is saved that could be resumed
@@ -121,11 +121,27 @@ def _module(command: str) -> Any:
     return importlib.import_module(f".{command}", __package__)
 
 
-def _declare(command: str) -> Callable[[Parser], None]:
-    def declare(parser: Parser) -> None:
-        _module(command).declare(parser)
+def _declare(command: str, parser: Parser) -> None:
+    _module(command).declare(parser)
 
-    return declare
+
+@contextlib.contextmanager
+def _stoppable(command: str) -> Iterator[None]:
+    """Ctrl-C and its like end the block by a StopRequest, so that it can take its temporary files away."""
+    received: list[int] = []
+
+    def handler(signum: int, _: FrameType | None) -> None:
+        received.append(signum)
+        raise KeyboardInterrupt  # unlike StopRequest it passes through `except Exception`
+
+    before = launcher.handle(launcher.ENDING, handler)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise StopRequest(received[0] if received else signal.SIGINT, command) from interrupt
+    finally:
+        for signum, previous in before.items():
+            signal.signal(signum, previous)
 
 
 def _run_on_all_ranks(work: Callable[[Comm, Sequence[str]], None], arguments: Sequence[str]) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ..data.format import SPLITS
 from .parser import Parser, add_model, file_path, parse
-from .stoppable import stoppable
 
 
 def declare(parser: Parser) -> None:
@@ -39,5 +38,4 @@ def run_without_mpi(arguments: Sequence[str]) -> None:
     given = vars(parse("predict", declare, arguments).given)
     from ..inference import predict
 
-    with stoppable("predict"):
-        predict.run(given.pop("run"), given.pop("paths"), **given)
+    predict.run(given.pop("run"), given.pop("paths"), **given)

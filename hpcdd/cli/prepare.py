@@ -10,7 +10,6 @@ from functools import partial
 from ..data.prepare.importers import FILE_PER_IMAGE, IMPORTERS, WITHOUT_SOURCE
 from ..data.prepare.request import PrepareRequest
 from .parser import Parser, file_path, parse
-from .stoppable import stoppable
 
 
 def declare(parser: Parser) -> None:
@@ -44,8 +43,7 @@ def run_without_mpi(arguments: Sequence[str]) -> None:
     wanted = request(arguments)
     from ..data.prepare import conversion
 
-    with stoppable("prepare"):
-        conversion.run(wanted)
+    conversion.run(wanted)
 
 
 def _declare_kind(kind: str, parser: Parser) -> None:

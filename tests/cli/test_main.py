@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ from hpcdd.cli.main import COMMANDS
 from hpcdd.config.loading import from_yaml
 from hpcdd.data.writing import write_dataset
 
+from ..bad_input.outcome import check_text
 from ..conftest import make_split
-from ..waiting import LIMIT
+from ..waiting import LIMIT, wait_until
 
 HELP = [["--help"], ["-h"], *[[word, "--help"] for word in COMMANDS], ["prepare", "nifti", "-h"], ["bench", "io", "-h"]]
 
@@ -242,6 +244,57 @@ def test_mistakes_of_bench_io(arguments: list[str], message: str) -> None:
     done = hpcdd(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"hpcdd: {message}"), done.stderr
+
+
+STUDY = Path(__file__).parents[2] / "configs/studies/quick.yaml"
+STOPPED = """
+import pkgutil, sys, time
+from pathlib import Path
+from unittest import mock
+
+from hpcdd.core.files import atomic_write
+from hpcdd.cli.main import main
+
+def work(*_, **__):
+    with atomic_write(Path("file")) as temporary:
+        temporary.touch()
+        time.sleep(float(sys.argv[2]))
+
+where, _, name = sys.argv[1].partition(":")
+with mock.patch.object(pkgutil.resolve_name(where), name, work):
+    sys.exit(main(sys.argv[3:]))
+"""
+"""A command whose work, a function of hpcdd's, is to write a file, for many seconds."""
+
+
+@pytest.mark.parametrize(
+    ("work", "command", "signum"),
+    [
+        ("plan.overview:run", "plan -n 2", signal.SIGINT),
+        ("plan.overview:run", "plan -n 2", signal.SIGTERM),
+        ("report.reports:write", "report run", signal.SIGINT),
+        ("core.environment:facts", "info", signal.SIGTERM),
+        ("bench.box_reading:run", "bench io", signal.SIGTERM),
+        ("bench.device:run", "bench device --output device", signal.SIGINT),
+        ("studies.dry_run:run", f"study {STUDY} --dry-run", signal.SIGTERM),
+        ("data.prepare.conversion:run", "prepare phantom d.h5", signal.SIGINT),
+        ("inference.predict:run", "predict run image.png", signal.SIGTERM),
+        ("inference.export:run", "export run model.onnx", signal.SIGINT),
+        ("cli.completion:script", "completion bash", signal.SIGTERM),
+    ],
+)
+def test_a_signal_ends_a_command_of_one_process_in_good_order(
+    tmp_path: Path, work: str, command: str, signum: signal.Signals
+) -> None:
+    words = [sys.executable, "-c", STOPPED, f"hpcdd.{work}", str(LIMIT), *command.split()]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: process.poll() is not None or list(tmp_path.glob(".file.*.tmp")))
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, out) == (128 + signum, ""), err
+    phase = command.split(maxsplit=1)[0]
+    check_text(err, f"hpcdd: asked to stop by {signum.name} in phase {phase}; the run is not complete\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "-n", "2"]], ids=["help", "tables"])
