@@ -18,8 +18,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,12 +32,10 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        made: the outermost folder that :func:`make` has made for it; None if it was there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.made: Path | None = None
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
@@ -114,21 +110,6 @@ class RunDirectory:
             for path in self._records:
                 write_checksummed(path, content)
 
-    def remove(self) -> None:
-        """Takes everything away that :func:`make` and later the job have made; for a new run, under its lock.
-
-        Folders above that others use by now stay.
-        """
-        for path in self.path.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self.made is None:
-            return
-        for folder in (self.path, *self.path.parents):
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
-            if folder == self.made:
-                break
-
     def tidy(self) -> None:
         """Takes away what a killed job has left half written; for the one job that holds the lock."""
         for folder in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
@@ -148,13 +129,8 @@ def make(output: str | None, name: str) -> RunDirectory:
         UserError: it can't be made.
     """
     try:
-        missing = Path("runs") if output is None else Path(output)
-        made = None
-        while not missing.exists():
-            made, missing = missing, missing.parent
         path = _first_free(Path("runs"), name) if output is None else Path(output)
         directory = RunDirectory(path)
-        directory.made = path if output is None and made is None else made
         for folder in (path, directory.logs, directory.heartbeats):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +102,14 @@ class RunSession:
                 self.close()
             comm.maximum(0)  # all have closed their files there
             if comm.is_root and self.context.job.record is None:
-                self.directory.remove()
+                folder = self.directory.path
+                for path in folder.iterdir():
+                    with contextlib.suppress(OSError):  # on NFS, what root has open there stays until it is closed
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                with contextlib.suppress(OSError):  # the folder is a link, or there are other runs
+                    folder.rmdir()
+                    if self.context.job.config.output is None:
+                        folder.parent.rmdir()
             raise
 
     @contextlib.contextmanager

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from hpcdd.cli import train
+from hpcdd.cli.main import main
 from hpcdd.config.schema import Config, DataSettings
 from hpcdd.core.errors import UserError
 from hpcdd.runs import resume
@@ -50,20 +56,49 @@ def test_output_is_made_with_its_parents_and_may_exist_if_it_is_empty(tmp_path: 
     assert not Path("runs").exists()
 
 
-def test_a_run_that_is_taken_back_takes_nothing_of_others_with_it() -> None:
-    first, second = make("sweep/a", "a"), make("sweep/b", "b")
-    assert first.made == Path("sweep")
-    first.remove()
-    assert not Path("sweep/a").exists()
-    assert second.logs.exists()
-    second.remove()
-    assert Path("sweep").exists()  # it was there when the second one came
-    Path("mine").mkdir()
-    third = make("mine", "c")
-    third.remove()
-    assert list(Path("mine").iterdir()) == []
-    make(None, "d").remove()
-    assert not Path("runs").exists()
+def with_a_nan() -> list[str]:
+    """A command line whose data set has a mistake that is found when its pixels are read."""
+    images = np.zeros((24, 1, 8, 6), np.float32)
+    images[3, 0, 2, 2] = np.nan
+    with h5py.File("d.h5", "w") as file:
+        for split in ("train", "test"):
+            file[f"{split}/images"], file[f"{split}/labels"] = images, np.arange(24) % 3
+        file.attrs.update({"hpcdd_format": 1, "class_names": ["a", "b", "c"], "mean": [0.0], "std": [1.0]})
+    return ["train", "--data.file", "d.h5", "--model.name", "vgg1", "--decomposition.overlap", "0"]
+
+
+@pytest.mark.parametrize("output", [None, "runs/a-002"])
+def test_a_run_that_is_taken_back_takes_nothing_of_others_with_it(output: str | None) -> None:
+    other = make(None, "a")
+    assert main([*with_a_nan(), *([] if output is None else ["--output", output])]) == 2
+    assert list(Path("runs").iterdir()) == [other.path]
+    assert other.logs.exists()
+
+
+def test_a_run_that_is_taken_back_leaves_a_linked_folder_empty() -> None:
+    Path("target").mkdir()
+    Path("run").symlink_to("target")
+    assert main([*with_a_nan(), "--output", "run"]) == 2
+    assert list(Path("run").iterdir()) == []
+
+
+def test_a_mistake_is_told_and_mended_where_open_files_keep_their_folders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on NFS: root's own log, lock and metrics are open when the run is taken back."""
+
+    def not_empty(path: str, **_: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+
+    command = [*with_a_nan(), "--output", "run", "--local.epochs", "1", "--coherent.epochs", "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", not_empty)
+        assert main(command) == 2
+    assert re.fullmatch("hpcdd: data.file: .*NaN or infinite pixel.*\n", capsys.readouterr().err)
+    assert condition("run") == "begun"
+    with h5py.File("d.h5", "r+") as file:
+        file["train/images"][3] = file["test/images"][3] = 0
+    assert main(command) == 0
 
 
 def condition(folder: str) -> str:
