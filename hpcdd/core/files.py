@@ -113,7 +113,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             rest = memoryview(content)
             while rest:  # a write may be short
                 rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
