@@ -1,1 +1,1 @@
-"""Networks, layers and sums that span ranks; the only users of MPI between `comm` and the phases."""
+"""Networks, layers and sums that span ranks; the only users of MPI between :mod:`hpcdd.mpi` and the phases."""

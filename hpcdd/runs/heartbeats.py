@@ -175,7 +175,7 @@ def watched(
             more = f"the job ends; {remedy}"
             sys.stderr.write("".join(f"hpcdd: {line}\n" for line in [*text.splitlines(), more]))
             sys.stderr.flush()
-            time.sleep(0.5)  # as in hpcdd.cli.main: mpirun may end before it has passed on what was printed last
+            time.sleep(0.5)  # as in hpcdd.mpi.failure: mpirun may end before it has passed on what was printed last
         comm.abort(RESUME)
 
     watchdog = Watchdog(

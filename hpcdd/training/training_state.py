@@ -106,7 +106,7 @@ class State:
 def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckpointManager) -> list[Status] | None:
     """Gives a network the parameters of a training that an earlier job has brought to its end.
 
-    Collective over the keeper's ranks.
+    Collective over the manager's ranks.
 
     Args:
         network: of the same shape; unchanged where nothing is found.

@@ -43,7 +43,7 @@ class TrainingCosts:
 
 @dataclass
 class CheckpointStats:
-    """What the keepers of a rank have to say, what they have cost, and what earlier jobs have.
+    """What the managers of a rank have to say, what they have cost, and what earlier jobs have.
 
     Attributes:
         warn: takes what the user should know.
