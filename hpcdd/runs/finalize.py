@@ -89,7 +89,7 @@ def record(session: RunSession, trained: Trained) -> None:
     content = comm.on_root(lambda: None if everyone is None else _write_results(session, trained, everyone))
     session.storage.log.info("complete")
     if content is not None and comm.is_root and not context.job.study:
-        session.recorder.display.close()
+        session.display.close()
         summary.print_results(content, directory.path, sys.stdout)
 
 

@@ -15,6 +15,7 @@ from ..core.errors import StopRequest, UserError
 from ..core.files import writing
 from ..mpi import launcher
 from ..mpi.stop import signal_reason
+from ..training.status import Status
 from .context import RunContext
 from .failure_policy import FailurePolicy
 from .heartbeats import watched
@@ -22,8 +23,7 @@ from .phase_timer import PhaseTimer
 from .profiling import Tracer
 from .progress.board import Board
 from .progress.display import Display, make_display
-from .progress.recorder import StatusRecorder
-from .progress.telemetry import Telemetry
+from .progress.telemetry import Moment, Telemetry
 from .run_checkpoints import RunCheckpoints
 from .run_directory import RunDirectory
 from .run_storage import RunStorage, open_storage
@@ -40,7 +40,7 @@ class RunSession:
         checkpoints: of its trainings.
         timer: of its phases.
         failures: what happens to exceptions in them.
-        recorder: of statuses; on root, those of all ranks.
+        display: of statuses; on root, those of all ranks.
         telemetry: which brings them there.
         hooks: of trainings.
         tracer: of some steps, with ``--profile``.
@@ -52,7 +52,7 @@ class RunSession:
     checkpoints: RunCheckpoints
     timer: PhaseTimer
     failures: FailurePolicy
-    recorder: StatusRecorder
+    display: Display
     telemetry: Telemetry
     hooks: TrainingHooks
     tracer: Tracer | None
@@ -65,7 +65,7 @@ class RunSession:
 
     def begin(self, phase: str, subdomains: range) -> None:
         """Announces on root's display whose statuses will come."""
-        self.recorder.display.begin(phase, subdomains)
+        self.display.begin(phase, subdomains)
 
     @contextlib.contextmanager
     def phase(self, name: str, *, independent: bool = False) -> Iterator[None]:
@@ -152,15 +152,25 @@ def open_session(context: RunContext) -> Iterator[RunSession]:
         if comm.is_root and job.study:  # where nothing is printed of it
             for warning in context.layout.warnings():
                 storage.log.warning("%s", warning)
-        recorder = StatusRecorder(display)
+        recorders: list[Callable[[Status], None]] = []
 
         def record() -> None:
-            nonlocal recorder
-            recorder = _recorder(display, context, directory)
-            opened.callback(recorder.close)
+            with writing(directory.metrics):
+                metrics = MetricsLog(directory.metrics)
+            opened.callback(metrics.close)
+            recorders.append(lambda status: metrics.add(status.record()))
+            if context.config.run.tensorboard:
+                with writing(directory.tensorboard):
+                    recorders.append(Board(directory.tensorboard).add)
+
+        def receive(status: Status, moment: Moment) -> None:
+            display.show(status, moment == "end of epoch")
+            if moment != "within epoch":
+                for add in recorders:
+                    add(status)
 
         comm.on_root(record)
-        telemetry = Telemetry(comm, context.channel, recorder, interval)
+        telemetry = Telemetry(comm, context.channel, receive, interval)
         tracer = _make_tracer(context, storage) if job.profile else None
         hooks = TrainingHooks(comm, stop, telemetry, storage.log, tracer)
 
@@ -180,22 +190,12 @@ def open_session(context: RunContext) -> Iterator[RunSession]:
             ),
             timer=timer,
             failures=FailurePolicy(comm, study=job.study),
-            recorder=recorder,
+            display=display,
             telemetry=telemetry,
             hooks=hooks,
             tracer=tracer,
             close=opened.close,
         )
-
-
-def _recorder(display: Display, context: RunContext, directory: RunDirectory) -> StatusRecorder:
-    board = None
-    with writing(directory.metrics):
-        metrics = MetricsLog(directory.metrics)
-    if context.config.run.tensorboard:
-        with writing(directory.tensorboard):
-            board = Board(directory.tensorboard)
-    return StatusRecorder(display, metrics, board)
 
 
 def _make_tracer(context: RunContext, storage: RunStorage) -> Tracer:
