@@ -34,6 +34,9 @@ from ..training.checkpoints.manager import TrainingCosts
 from .context import RunContext
 from .session import RunSession
 
+Accuracies = dict[str, dict[str, Any]]
+"""By split what results.json says of its accuracies."""
+
 
 @dataclass
 class Trained:
@@ -44,11 +47,11 @@ class Trained:
         dnn: this rank's part of the trained DNN, on the CPU.
         models: by start, this rank's part of the coherently trained model.
         global_cnn: on every worker, if it is trained.
-        accuracy: by split, for results.json.
+        accuracy: for results.json, as far as it is known.
         steps: training steps by phase, of the phases whose messages are counted by step.
     """
 
-    accuracy: dict[str, dict[str, Any]]
+    accuracy: Accuracies
     local: dict[int, LocalResult] = field(default_factory=dict)
     dnn: ShardedDNN | None = None
     models: dict[str, ShardedCoherentModel] = field(default_factory=dict)

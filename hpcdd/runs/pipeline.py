@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,8 +29,7 @@ from ..training.status import Status
 from ..training.training_state import finished
 from . import resume
 from .context import prepare
-from .finalize import Trained, dnn_template, record
-from .recorded_evaluations import Accuracies, Evaluations
+from .finalize import Accuracies, Trained, dnn_template, record
 from .resume import Job
 from .session import RunSession, open_session
 
@@ -113,7 +113,6 @@ class Run:
 
     Attributes:
         samples: by subdomain of this rank and split, the subimages on this rank's device.
-        evaluations: of what is trained.
         trained: what is trained and found so far.
         dnn_restored: whether an earlier job has trained and evaluated the DNN; local outputs are not needed then.
     """
@@ -124,8 +123,7 @@ class Run:
         self.comm, self.config = context.comm, context.config
         self.problem, self.team = context.problem, context.team
         self.samples: dict[int, dict[str, Subimages]] = {}
-        self.evaluations = Evaluations(session)
-        self.trained = Trained(self.evaluations.accuracy)
+        self.trained = Trained({split: {} for split in context.problem.samples})
         self.dnn_restored = False
         self._history: list[Status] = []
 
@@ -198,7 +196,7 @@ class Run:
     def aggregation(self) -> None:
         """The rules and the DNN combine the local outputs."""
         session, team, config, problem = self.session, self.team, self.config, self.problem
-        if self.dnn_restored and self.evaluations.recall("dnn", 0):
+        if self.dnn_restored and self._recall("dnn", 0):
             if self.comm.is_root:
                 session.telemetry.epochs(self._history, earlier=True)
             return
@@ -246,7 +244,7 @@ class Run:
             seen = [of_cnn[ATTRIBUTION_SPLIT] for of_cnn in features.values()]
             return attribution.rules(of_split) | attribution.dnn("dnn", self.trained.dnn, seen)
 
-        self.evaluations.record("dnn", accuracies, attribute)
+        self._record("dnn", accuracies, attribute)
 
     def coherent(self, start: str) -> None:
         """All local CNNs and the DNN are trained further as one model."""
@@ -270,7 +268,7 @@ class Run:
                     if by_data
                     else session.checkpoints.of_parts(phase, team, team.workers),
                 )
-        if self.evaluations.recall(phase, self.trained.steps.get(phase, 0)):
+        if self._recall(phase, self.trained.steps.get(phase, 0)):
             return
         accuracies: Accuracies = {}
         seen: list[torch.Tensor] = []
@@ -282,7 +280,7 @@ class Run:
                 )
                 for split, (accuracy, parts) in evaluated.items():
                     accuracies[split] = {phase: accuracy} | ({} if parts is None else {f"{phase}_parts": parts})
-        self.evaluations.record(phase, accuracies, lambda it: it.dnn(phase, self.trained.models[start].dnn, seen))
+        self._record(phase, accuracies, lambda it: it.dnn(phase, self.trained.models[start].dnn, seen))
 
     def baseline(self) -> None:
         """The global CNN on whole images, to compare with."""
@@ -303,7 +301,7 @@ class Run:
                 self.trained.global_cnn, self.trained.steps["global"] = train_global_cnn(
                     team, self.problem, images, hooks, manager
                 )
-        if self.evaluations.recall("global", self.trained.steps.get("global", 0)):
+        if self._recall("global", self.trained.steps.get("global", 0)):
             return
         accuracies: Accuracies = {}
         logits = torch.empty(0)
@@ -313,7 +311,47 @@ class Run:
                     team, self.problem, self.trained.global_cnn, images, hooks.step, ATTRIBUTION_SPLIT
                 )
                 accuracies = {split: {"global": accuracy} for split, accuracy in by_split.items()}
-        self.evaluations.record("global", accuracies, lambda it: it.whole("global", logits))
+        self._record("global", accuracies, lambda it: it.whole("global", logits))
 
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
         return self.problem.read(self.context.reader, subdomains, self.context.placement.device, self.context.storage)
+
+    def _record(self, phase: str, accuracies: Accuracies, attribute: Callable[[Attribution], Arrays]) -> None:
+        """Records the accuracies of an evaluation, and attributes the predictions behind them.
+
+        Root stores both for a job that resumes the run, with what the gather cost.
+
+        Args:
+            phase: that was evaluated.
+            accuracies: of the evaluation; empty on an idle rank.
+            attribute: gives root its arrays of decisions.h5; collective over the workers.
+        """
+        session, arrays = self.session, Arrays()
+        with session.phase("examination"):
+            if self.team is not None:
+                arrays = attribute(Attribution(self.team, self.context.attribution_rows))
+        for split, of_split in accuracies.items():
+            self.trained.accuracy[split] |= of_split
+        if self.comm.is_root:
+            costs = {}
+            if phase == "dnn" and "gather" in session.timer.seconds:
+                seconds = session.timer.seconds["gather"]
+                costs["gather"] = {"seconds": seconds, **asdict(self.comm.traffic["gather"])}
+            session.storage.add_evaluation(phase, {"accuracy": accuracies, "costs": costs}, arrays)
+
+    def _recall(self, phase: str, steps: int) -> bool:
+        """Reads the accuracies that an earlier job has recorded, unless this one has trained the network further.
+
+        Args:
+            phase: that may have been evaluated.
+            steps: that the network was trained in this job; root's count.
+
+        Returns:
+            Whether there was anything.
+        """
+        evaluated = self.session.storage.evaluated
+        if not self.comm.broadcast_object(phase in evaluated and not steps):
+            return False
+        for split, accuracies in evaluated[phase]["accuracy"].items():
+            self.trained.accuracy[split] |= accuracies
+        return True

@@ -43,7 +43,7 @@ OTHERS = {
     "checkpoint": ("hpcdd.training.checkpoints.manager:CheckpointManager", "save"),
     "gather": ("hpcdd.runs.pipeline", "gather_features"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
-    "examination": ("hpcdd.runs.recorded_evaluations", "Attribution"),
+    "examination": ("hpcdd.runs.pipeline", "Attribution"),
     "record": ("hpcdd.runs.finalize", "write_model"),
     "collect": ("hpcdd.runs.finalize", "collect_dnn"),
     "report": ("hpcdd.report.at_end", "write"),
