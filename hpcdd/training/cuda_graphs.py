@@ -6,22 +6,11 @@ A small CNN's kernels take less time than the host needs to start them one by on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 
 WARM_UP = 3
 """Steps that are done as they are, before one is recorded: libraries choose their algorithms in them."""
-
-
-class Recorder(Protocol):
-    """What records work on a device."""
-
-    def warm_up(self, work: Callable[[], None]) -> None:
-        """Does the work as it will be recorded."""
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Records the work without doing it; what is returned does it, on the same tensors and as often as wanted."""
 
 
 class CUDARecorder:
@@ -36,7 +25,7 @@ class CUDARecorder:
         self._device, self._generators = device, generators
 
     def warm_up(self, work: Callable[[], None]) -> None:
-        """See :class:`Recorder`; on a stream of its own: nothing can be recorded on the default one."""
+        """Does the work on a stream of its own, as it will be recorded: on the default one nothing can be."""
         present = torch.cuda.current_stream(self._device)
         stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(present)
@@ -45,7 +34,7 @@ class CUDARecorder:
         present.wait_stream(stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See :class:`Recorder`."""
+        """Records the work without doing it; what is returned does it, on the same tensors and as often as wanted."""
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
@@ -55,7 +44,7 @@ class CUDARecorder:
         return replay
 
 
-def recorder_of(device: torch.device, generators: Sequence[torch.Generator]) -> Recorder | None:
+def recorder_of(device: torch.device, generators: Sequence[torch.Generator]) -> CUDARecorder | None:
     """What records on a device; None on a CPU, where there is nothing to gain."""
     return CUDARecorder(device, generators) if device.type == "cuda" else None
 
@@ -68,7 +57,7 @@ class Replayed:
         recorder: of the device.
     """
 
-    def __init__(self, work: Callable[[torch.Tensor], None], recorder: Recorder) -> None:
+    def __init__(self, work: Callable[[torch.Tensor], None], recorder: CUDARecorder) -> None:
         self._work, self._recorder = work, recorder
         self._done = 0
         self._argument: torch.Tensor | None = None

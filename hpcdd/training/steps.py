@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -29,32 +29,8 @@ Step = Callable[[torch.Tensor], None]
 """Takes the next batches, int64 (S, b): for each of the networks which of its training samples."""
 
 
-class Steps(Protocol):
-    """Steps of S >= 1 networks; a context manager."""
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Of the parameters of all of them."""
-
-    def of_epoch(self, seen: Sequence[Batches], running: Sequence[RunningMetrics]) -> Step:
-        """The step of an epoch.
-
-        Args:
-            seen: S training splits, as the epoch shows them.
-            running: S records, which count what the steps find.
-
-        Returns:
-            What does one step. It raises DivergedError on all ranks that share the batch, if one of them has set the
-            flag of ``sharing``; no parameter has changed then.
-        """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 class PlainSteps:
-    """Steps of one network, with their messages; see :class:`Steps`.
+    """Steps of one network (S = 1), with their messages; a context manager.
 
     Args:
         network: maps a batch of inputs to logits (b, K).
@@ -85,7 +61,16 @@ class PlainSteps:
         self._stack.close()
 
     def of_epoch(self, seen: Sequence[Batches], running: Sequence[RunningMetrics]) -> Step:
-        """See :class:`Steps`."""
+        """The step of an epoch.
+
+        Args:
+            seen: S training splits, as the epoch shows them.
+            running: S records, which count what the steps find.
+
+        Returns:
+            What does one step. It raises DivergedError on all ranks that share the batch, if one of them has set the
+            flag of ``sharing``; no parameter has changed then.
+        """
         (samples,), (metrics,) = seen, running
         self._network.train()
 
@@ -127,7 +112,7 @@ class PlainSteps:
 
 
 class BatchedSteps:
-    """Steps of S CNNs of one shape at once, without messages; see :class:`Steps`.
+    """Steps of S CNNs of one shape at once, without messages; a context manager.
 
     On a GPU a step is recorded once and replayed, where the samples lie there.
 
@@ -160,7 +145,7 @@ class BatchedSteps:
         pass
 
     def of_epoch(self, seen: Sequence[Batches], running: Sequence[RunningMetrics]) -> Step:
-        """See :class:`Steps`."""
+        """As :meth:`PlainSteps.of_epoch`."""
         self._see(seen)
         self._sums.copy_(torch.stack([metrics.sums for metrics in running]))
         for metrics, row in zip(running, self._sums, strict=True):

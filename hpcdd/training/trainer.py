@@ -26,7 +26,7 @@ from .optimizers import advance, make_optimizer, make_schedule
 from .random_streams import RandomStreams
 from .split_evaluation import evaluate
 from .status import Ending, Hooks, RunningMetrics
-from .steps import BatchedSteps, PlainSteps, Steps
+from .steps import BatchedSteps, PlainSteps
 from .training_state import EarlyStopping, OptimizerMemory, State
 from .weight_average import WeightAverage
 
@@ -195,7 +195,7 @@ class _Group:
         self,
         members: Sequence[Member],
         states: Sequence[State],
-        steps: Steps,
+        steps: PlainSteps | BatchedSteps,
         settings: TrainingSettings,
         seed: int,
         phase: str,
