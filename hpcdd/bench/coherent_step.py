@@ -117,7 +117,7 @@ def _distributed_data_parallel(team: Team, problem: Problem, samples: Batches) -
     inner = pytorchs(assemble(team, problem, scratch(team, problem))).to(team.placement.device).train()
     network = nn.parallel.DistributedDataParallel(inner)
     optimizer = make_optimizer(network, team.config.coherent_from("scratch"))
-    sharing, settings = team.sharing_of_workers(), team.config.coherent
+    sharing, settings = team.sharing(team.workers), team.config.coherent
 
     def step(batch: torch.Tensor) -> None:
         inputs, labels = samples.batch(batch[sharing.part_of(len(batch))])

@@ -61,7 +61,7 @@ class Distributed:
         self._optimizer = make_optimizer(self._model, self._settings)
         every = self._settings.epochs * self._settings.steps_per_epoch(self._samples)
         self._schedule = make_schedule(self._optimizer, self._settings, every)
-        self._sharing, self._average, self._steps = team.sharing_of_workers(), WeightAverage(self._settings.ema), 0
+        self._sharing, self._average, self._steps = team.sharing(team.workers), WeightAverage(self._settings.ema), 0
 
     def step(self, samples: Batches, batch: torch.Tensor) -> None:
         """One step on a batch of row numbers, int64 (b,), of which this rank takes its shard."""
@@ -112,7 +112,7 @@ def decomposed(
         The curves of the DNN and of the coherent model, which continues from it, on every rank.
     """
     config, placement, comm, num_classes = team.config, team.placement, team.workers, problem.info.num_classes
-    sharing, labels = team.sharing_of_replicas(), {split: problem.labels(split) for split in problem.samples}
+    sharing, labels = team.sharing(team.replicas), {split: problem.labels(split) for split in problem.samples}
     unwatched = {s: {"train": splits["train"]} for s, splits in samples.items()}
     watch = Stopwatch(comm, placement.device)
     width, widths = problem.widths.local_width, problem.feature_widths(config.aggregation.features)

@@ -39,7 +39,7 @@ def local(team: Team, problem: Problem, samples: Mapping[int, Subimages], stack:
         samples: by subdomain of this rank, its training split.
         stack: see above.
     """
-    sharing, steps = team.sharing_of_replicas(), []
+    sharing, steps = team.sharing(team.replicas), []
     for s, subimages in samples.items():
         shape, width = problem.subimage_shape(s), problem.widths.local_width
         network = create_local_cnn(team.config, s, shape, problem.info.num_classes, width).to(team.placement.device)
@@ -61,13 +61,13 @@ def dnn_on_root(team: Team, problem: Problem) -> Step:
 def model_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the model-parallel coherent model; ``samples`` are those of this rank's subdomains."""
     part, settings = scratch(team, problem), team.config.coherent_from("scratch")
-    return plain_step(part, settings, team.sharing_of_replicas(), samples, stack, part.dnn.replicated())
+    return plain_step(part, settings, team.sharing(team.replicas), samples, stack, part.dnn.replicated())
 
 
 def data_parallel(team: Team, problem: Problem, samples: SideBySide, stack: contextlib.ExitStack) -> Step:
     """One step of the data-parallel coherent model; ``samples`` are those of all subdomains."""
     network = assemble(team, problem, scratch(team, problem)).to(team.placement.device)
-    return plain_step(network, team.config.coherent_from("scratch"), team.sharing_of_workers(), samples, stack)
+    return plain_step(network, team.config.coherent_from("scratch"), team.sharing(team.workers), samples, stack)
 
 
 def plain_step(

@@ -131,7 +131,7 @@ def run_request(comm: Comm, request: EvaluateRequest) -> Evaluation:
     accuracy: dict[str, Any] = {}
     arrays: Arrays = {}
     if team is not None and parts is not None:
-        labels, attribution, sharing = problem.labels(split), Attribution(team, task.rows), team.sharing_of_replicas()
+        labels, attribution, sharing = problem.labels(split), Attribution(team, task.rows), team.sharing(team.replicas)
         outputs = {
             s: local_outputs(config, cnn, split, samples[s][split], lambda: None, sharing)
             for s, cnn in parts.local.items()

@@ -277,15 +277,6 @@ class Comm:
                 with self.counted("Send", chunk.nbytes):
                     self.mpi.Send(chunk, dest=ROOT)
 
-    def receive_bytes(self, channel: MPI.Comm, tag: int) -> npt.NDArray[np.uint8]:
-        """The next message with ``tag`` from any rank on a side channel, however long; it is known to be there."""
-        about = library().Status()
-        channel.Probe(tag=tag, status=about)
-        buffer = np.empty(about.Get_count(library().BYTE), np.uint8)
-        with self.counted("Recv", buffer.nbytes):
-            channel.Recv(buffer, source=about.Get_source(), tag=tag)
-        return buffer
-
     # -- the job -----------------------------------------------------------------------------------------------------
 
     def node_ranks(self) -> list[int]:
@@ -339,7 +330,8 @@ def world() -> Comm:
     launcher.check_library(launched, version)
     if not MPI.Is_initialized():
         launcher.choose_network(launched, version)
-        launcher.check_shared_memory(launched, version)
+        if fault := launcher.shared_memory_fault(version, launched.local_size):
+            raise UserError(fault)
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
         atexit.register(launcher.ignore, launcher.SIGNALS)  # after what is registered later
         atexit.register(finalize)

@@ -156,16 +156,6 @@ def shared_memory_fault(library_version: str, ranks: int) -> str | None:
     )
 
 
-def check_shared_memory(launch: Launch, library_version: str) -> None:
-    """See :func:`shared_memory_fault`; to be called before MPI is initialised.
-
-    Raises:
-        UserError: on all ranks of a host whose shared memory is too small for them.
-    """
-    if fault := shared_memory_fault(library_version, launch.local_size):
-        raise UserError(fault)
-
-
 def check_size(launch: Launch, library_version: str, size: int) -> None:
     """Refuses N jobs of one rank where one job of N ranks was meant; to be called once MPI is initialised.
 

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -56,27 +56,18 @@ def set_finalize_timeout(seconds: float, what: str, exit_code: int) -> None:
         what: printed then.
         exit_code: of this process then; its launcher ends the others.
     """
-    _END.append((seconds, what, exit_code))
+    FINALIZE_TIMEOUTS.append((seconds, what, exit_code))
 
 
-_END: list[tuple[float, str, int]] = []
-
-
-@contextlib.contextmanager
-def preserved_finalize_timeout() -> Iterator[None]:
-    """What is set in the block by :func:`set_finalize_timeout` does not apply after it."""
-    before = _END.copy()
-    try:
-        yield
-    finally:
-        _END[:] = before
+FINALIZE_TIMEOUTS: list[tuple[float, str, int]] = []
+"""All that were set; the last one applies."""
 
 
 def finalize() -> None:
     """Ends MPI, see :func:`set_finalize_timeout`."""
     MPI = library()
-    if _END:
-        seconds, what, exit_code = _END[-1]
+    if FINALIZE_TIMEOUTS:
+        seconds, what, exit_code = FINALIZE_TIMEOUTS[-1]
 
         def give_up() -> None:
             sys.stderr.write(f"hpcdd: {what}\n")

@@ -39,15 +39,8 @@ class Team:
         """The sum over all subdomains."""
         return SubdomainSum(self.across, self.config.reduction, self.flag, Staging(direct=self.config.comm.gpu_aware))
 
-    def sharing_of_replicas(self) -> BatchSharing:
-        """Batches that the replicas of a subdomain share."""
-        return self._sharing(self.replicas)
-
-    def sharing_of_workers(self) -> BatchSharing:
-        """Batches that all workers share."""
-        return self._sharing(self.workers)
-
-    def _sharing(self, comm: Comm) -> BatchSharing:
+    def sharing(self, comm: Comm) -> BatchSharing:
+        """Batches that these ranks share: all workers, or the replicas of a subdomain."""
         return BatchSharing(comm, self.flag, self.config.shared_batches == "exact", direct=self.config.comm.gpu_aware)
 
 

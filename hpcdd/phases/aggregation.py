@@ -16,7 +16,7 @@ import torch
 from ..config.schema import AggregationSettings, Config
 from ..data.samples import Samples, SideBySide
 from ..models.dnn import DNN, create_dnn, initial_block, initial_rest
-from ..parallel.batch_shards import BatchSharing, broadcast_state
+from ..parallel.batch_shards import BatchSharing
 from ..parallel.sharded_coherent import ShardedDNN
 from ..parallel.team import Team
 from ..training.checkpoints.manager import NullCheckpointManager
@@ -116,15 +116,6 @@ def train_distributed_dnn(
         manager=manager,
     )
     return dnn.eval()
-
-
-def broadcast_dnn(team: Team, dnn: ShardedDNN) -> None:
-    """Collective over the workers: every replica copies the first one's part of a DNN.
-
-    They have trained it by themselves, to the same bits only on processors that compute identically.
-    """
-    if team.replicas.size > 1:
-        broadcast_state(team.replicas, dnn)
 
 
 def fresh_dnn(team: Team, settings: AggregationSettings, widths: Sequence[int], num_classes: int) -> ShardedDNN:

@@ -88,14 +88,14 @@ def train_coherent(
         inputs = {**samples, **read(others)}
         network: nn.Module = whole
         parts: dict[int, nn.Module] = {WHOLE: whole.dnn, **dict(enumerate(whole.cnns))}
-        sharing, replicated = team.sharing_of_workers(), []
+        sharing, replicated = team.sharing(team.workers), []
         copies = {"the coherent model": list(whole.parameters())}
     else:
         inputs, network = dict(samples), part
         if trains_batched(team.config, device, team.layout.replicas):
             part.stack(problem.by_shape(team.placement.subdomains))
         parts = {WHOLE: part.dnn, **part.unstacked()}
-        sharing, replicated = team.sharing_of_replicas(), part.dnn.replicated()
+        sharing, replicated = team.sharing(team.replicas), part.dnn.replicated()
         copies = {f"CNN {s} and its columns": [*cnn.parameters(), part.dnn.blocks[s]] for s, cnn in part.cnns.items()}
         copies["the DNN's common layers"] = replicated
     hooks = checked(hooks, team.workers, copies, team.placement.arithmetic)
@@ -226,7 +226,7 @@ def evaluate_coherent(
         ``attribution_split``, float32 (n, F).
     """
     classes = part.features != "penultimate"
-    sharing, batch = team.sharing_of_replicas(), team.config.coherent.evaluation_batch
+    sharing, batch = team.sharing(team.replicas), team.config.coherent.evaluation_batch
     dnn = part.dnn.cpu()
     accuracies: dict[str, tuple[float, dict[str, Any] | None]] = {}
     kept: list[torch.Tensor] = []

@@ -45,7 +45,7 @@ def train_global_cnn(
         DriftError: copies of the same parameters differ between ranks.
         StopRequest: on all ranks at the same step.
     """
-    settings, sharing = team.config.baseline, team.sharing_of_workers()
+    settings, sharing = team.config.baseline, team.sharing(team.workers)
     network = create_global_cnn(team, problem)
     with team.workers.phase("setup"):
         broadcast_state(team.workers, network)  # the same already, unless the user's own factory draws from elsewhere
@@ -86,7 +86,7 @@ def global_accuracies(
     Returns:
         The global CNN's accuracy by split; and its logits on ``attribution_split``, float32 (n, K) on the CPU.
     """
-    sharing = team.sharing_of_workers()
+    sharing = team.sharing(team.workers)
     logits = {
         split: logits_of(network, images, team.config.baseline.evaluation_batch, step, sharing)
         for split, images in samples.items()

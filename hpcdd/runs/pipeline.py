@@ -17,8 +17,9 @@ from ..mpi import fault_tolerance
 from ..mpi.communicator import Comm
 from ..mpi.library import is_loss
 from ..mpi.stop import Stop
+from ..parallel.batch_shards import broadcast_state
 from ..parallel.sharded_coherent import spread_dnn
-from ..phases.aggregation import broadcast_dnn, fresh_dnn, train_distributed_dnn, train_dnn
+from ..phases.aggregation import fresh_dnn, train_distributed_dnn, train_dnn
 from ..phases.attribution import ATTRIBUTION_SPLIT, Attribution
 from ..phases.coherent import evaluate_coherent, train_coherent
 from ..phases.evaluation import dnn_accuracy, rule_accuracies
@@ -171,7 +172,7 @@ class Run:
         with session.phase("local", independent=independent):
             with session.failures.kept(independent=independent):  # root waits for everyone's last status
                 if team is not None:
-                    sharing = team.sharing_of_replicas()
+                    sharing = team.sharing(team.replicas)
                     self.trained.local = train_local_cnns(
                         self.config,
                         context.placement,
@@ -230,8 +231,9 @@ class Run:
                 if self.trained.dnn is None:
                     template = dnn_template(config, self.problem)
                     self.trained.dnn = spread_dnn(team, dnn, template, team.reduction())
-                else:
-                    broadcast_dnn(team, self.trained.dnn)
+                elif team.replicas.size > 1:
+                    # They have trained it by themselves, to the same bits only on processors that compute identically.
+                    broadcast_state(team.replicas, self.trained.dnn)
                 for split, values in labels.items():
                     of_split = {s: logits[split] for s, logits in local_logits.items()}
                     accuracies[split] = rule_accuracies(team, of_split, values)

@@ -20,7 +20,7 @@ from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
 from ..mpi.communicator import Comm
 from ..mpi.failure import fail
-from ..mpi.library import preserved_finalize_timeout
+from ..mpi.library import FINALIZE_TIMEOUTS
 from . import pipeline, resume
 from .run_directory import RunDirectory
 
@@ -85,11 +85,10 @@ def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
         raise UserError("hpcdd was called in a thread; call it in the main thread, which receives the signals")
     ranks = communicator.world() if comm is None else communicator.duplicate_of(comm)
     ranks.startup = Startup(from_now=True)
-    threads = torch.get_num_threads()
+    threads, timeouts = torch.get_num_threads(), FINALIZE_TIMEOUTS.copy()
     handlers = {signum: signal.getsignal(signum) for signum in launcher.SIGNALS}
     try:
-        with preserved_finalize_timeout():
-            yield ranks
+        yield ranks
     except BaseException as error:
         if ranks.size > 1 and not (isinstance(error, CollectiveError) and error.agreed == ranks.size):
             fail(ranks, error)
@@ -97,6 +96,7 @@ def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
     finally:
         ranks.free()
         torch.set_num_threads(threads)
+        FINALIZE_TIMEOUTS[:] = timeouts
         heap.release()
         for signum, handler in handlers.items():
             signal.signal(signum, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,7 +15,6 @@ from hpcdd.mpi import launcher
 from hpcdd.mpi.launcher import (
     Launch,
     check_library,
-    check_shared_memory,
     check_size,
     choose_network,
     from_environment,
@@ -94,16 +94,16 @@ def container(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(launcher.shutil, "disk_usage", lambda _: SimpleNamespace(total=size))
 
 
-def test_shared_memory_that_is_too_small_for_the_ranks_of_a_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_memory_that_is_too_small_for_the_ranks_of_a_host_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     container(monkeypatch, 64 << 20)
-    with pytest.raises(UserError, match=r"/dev/shm on .* has 64 MiB, but 16 ranks .* need 96 MiB.*--shm-size.* 10"):
-        check_shared_memory(Launch("mpich", 0, 16, local_size=16), MPICH)
+    fault = launcher.shared_memory_fault(MPICH, 16)
+    assert re.match(r"/dev/shm on .* has 64 MiB, but 16 ranks .* need 96 MiB.*--shm-size.* 10", fault or "")
 
 
 @pytest.mark.parametrize(("ranks", "library"), [(10, MPICH), (16, OPENMPI)])
 def test_shared_memory_that_is_enough(monkeypatch: pytest.MonkeyPatch, ranks: int, library: str) -> None:
     container(monkeypatch, 64 << 20)
-    check_shared_memory(Launch("mpich", 0, ranks, local_size=ranks), library)
+    assert launcher.shared_memory_fault(library, ranks) is None
 
 
 @pytest.mark.slow

@@ -180,8 +180,8 @@ def test_the_team_of_one_rank() -> None:
     team = team_of_one_rank(3)
     assert team.placement.subdomains == (0, 1, 2)
     assert [comm.size for comm in (team.workers, team.across, team.replicas)] == [1, 1, 1]
-    assert team.sharing_of_replicas().comm is team.sharing_of_workers().comm is None
-    assert team.sharing_of_workers().flag is team.flag
+    assert team.sharing(team.replicas).comm is team.sharing(team.workers).comm is None
+    assert team.sharing(team.workers).flag is team.flag
 
 
 def test_a_checksum_tells_bits_order_and_nothing_else() -> None:

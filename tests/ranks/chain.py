@@ -44,7 +44,7 @@ def main() -> None:
                 code = cli.main(without_report(job["arguments"]))
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append("".join(everyone.allgather_object(error.getvalue())))
-    library._END.clear()  # the jobs had other ranks than this one has
+    library.FINALIZE_TIMEOUTS.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
         for name, values in (("codes", codes), ("errors", errors)):
             Path(f"{name}.json").write_text(json.dumps(values))

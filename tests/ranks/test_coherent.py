@@ -97,7 +97,7 @@ def _check_gradients(comm: Comm, tiny: Path, grid: list[int], features: str, red
     loss = functional.cross_entropy(logits, labels)
     loss.backward()
 
-    part_inputs, sharing = [inputs[s] for s in team.placement.subdomains], team.sharing_of_replicas()
+    part_inputs, sharing = [inputs[s] for s in team.placement.subdomains], team.sharing(team.replicas)
     with (
         shared_layers(part, sharing) as context,
         GradientAverage(part, sharing, part.dnn.replicated()) as gradients,

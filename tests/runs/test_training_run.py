@@ -31,11 +31,11 @@ def test_calls_of_one_process_leave_no_communicator_behind() -> None:
 
 
 def test_a_finalize_timeout_does_not_outlast_the_run() -> None:
-    before = list(library._END)
+    before = list(library.FINALIZE_TIMEOUTS)
     with ranks_of(None):
         library.set_finalize_timeout(1.0, "another rank hangs", 75)
-        assert before != library._END
-    assert before == library._END
+        assert before != library.FINALIZE_TIMEOUTS
+    assert before == library.FINALIZE_TIMEOUTS
 
 
 def test_ranks_without_work_wait_for_root_after_a_run(mpi: Launcher, tmp_path: Path) -> None:

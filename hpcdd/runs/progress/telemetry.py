@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...mpi.communicator import ROOT, Comm
-from ...mpi.library import sleep_until
+from ...mpi.library import library, sleep_until
 from ...mpi.traffic import Traffic
 from ...training.status import Status
 
@@ -134,8 +134,11 @@ class Telemetry:
         self._queue.clear()
 
     def _receive(self) -> None:
-        with self._comm.phase("telemetry"):
-            buffer = self._comm.receive_bytes(self._channel, _TAG)
+        about = library().Status()
+        self._channel.Probe(tag=_TAG, status=about)  # it is there, of any length
+        buffer = np.empty(about.Get_count(library().BYTE), np.uint8)
+        with self._comm.phase("telemetry"), self._comm.counted("Recv", buffer.nbytes):
+            self._channel.Recv(buffer, source=about.Get_source(), tag=_TAG)
         message: _Message = pickle.loads(buffer.tobytes())
         for status, moment in message.statuses:
             self._sink(status, moment)
