@@ -249,37 +249,16 @@ def summed(ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {**phases, "total": sum(phases.values())}
 
 
-def assemble(
-    config: Config,
-    problem: Problem,
-    layout: RankLayout,
-    *,
-    parameters: Mapping[str, Any],
-    accuracy: Mapping[str, Any],
-    seconds: Mapping[str, Any],
-    core_seconds: Mapping[str, float],
-    communication: Mapping[str, Any],
-    bytes_read: Sequence[int],
-    memory: Sequence[tuple[int, int | None]],
-    startup: Sequence[Mapping[str, float]],
-    reused: Mapping[str, str] | None = None,
-) -> Results:
-    """The content of the file.
+def longest(ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The maximum over the ranks by cause, in the order of events."""
+    causes = dict.fromkeys(cause for of_rank in ranks for cause in of_rank)
+    return {cause: max(of_rank.get(cause, 0.0) for of_rank in ranks) for cause in causes}
 
-    Args:
-        config, problem, layout: of the run.
-        parameters: numbers of trainable parameters, by network; ``local`` by subdomain.
-        accuracy: by split and strategy.
-        seconds: by phase; ``local`` by subdomain.
-        core_seconds: CPU seconds by phase, summed over all ranks.
-        communication: from :func:`traffic_of`.
-        bytes_read: bytes of pixels by rank.
-        memory: peak bytes of host memory and of GPU memory (None without a GPU), by rank.
-        startup: by rank, seconds from the launch to the end of the first training step by cause.
-        reused: by phase, the run from which the result was imported.
-    """
+
+def facts_of(config: Config, problem: Problem, layout: RankLayout) -> dict[str, Any]:
+    """The part of the content that is known before the run."""
     info, decomposition, widths = problem.info, problem.decomposition, problem.widths
-    content: dict[str, Any] = {
+    return {
         "format": 1,
         "name": config.name,
         "seed": config.seed,
@@ -297,22 +276,9 @@ def assemble(
             "coarse": None if decomposition.coarse is None else list(decomposition.coarse),
         },
         "width": {"global": widths.global_width, "local": widths.local_width},
-        "parameters": parameters,
-        "accuracy": accuracy,
-        "seconds": seconds,
-        "core_seconds": core_seconds,
-        "communication": communication,
-        "bytes_read": list(bytes_read),
-        "startup": {
-            cause: max(of_rank.get(cause, 0.0) for of_rank in startup)
-            for cause in dict.fromkeys(cause for of_rank in startup for cause in of_rank)
-        },
-        "memory": [host for host, _ in memory],
-        "gpu_memory": [gpu for _, gpu in memory],
         "ranks": len(layout.placements),
         "replicas": layout.replicas,
         "hosts": layout.hosts,
         "devices": [placement.device for placement in layout.placements],
         "threads_per_rank": layout.placements[0].threads,
     }
-    return Results.model_validate(content | ({"reused": reused} if reused else {}))

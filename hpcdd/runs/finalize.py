@@ -180,20 +180,20 @@ def _write_results(session: RunSession, trained: Trained, everyone: Sequence[_Co
         for phase, cost in evaluation["costs"].items():
             seconds.setdefault(phase, cost["seconds"])
             communication.setdefault(phase, {"calls": cost["calls"], "bytes": cost["bytes"]})
-    content = results.assemble(
-        context.config,
-        context.problem,
-        context.layout,
-        parameters=_parameters(context, trained),
-        accuracy=trained.accuracy,
-        seconds=seconds,
-        core_seconds=results.summed(of_rank.worked for of_rank in everyone),
-        communication=communication,
-        bytes_read=[of_rank.bytes_read for of_rank in everyone],
-        memory=[of_rank.memory for of_rank in everyone],
-        startup=[of_rank.startup for of_rank in everyone],
-        reused={phase: Path(source).name for phase, source in storage.record["reused"].items()},
-    )
+    reused = {phase: Path(source).name for phase, source in storage.record["reused"].items()}
+    facts: dict[str, Any] = {
+        **results.facts_of(context.config, context.problem, context.layout),
+        "parameters": _parameters(context, trained),
+        "accuracy": trained.accuracy,
+        "seconds": seconds,
+        "core_seconds": results.summed(of_rank.worked for of_rank in everyone),
+        "communication": communication,
+        "bytes_read": [of_rank.bytes_read for of_rank in everyone],
+        "startup": results.longest([of_rank.startup for of_rank in everyone]),
+        "memory": [of_rank.memory[0] for of_rank in everyone],
+        "gpu_memory": [of_rank.memory[1] for of_rank in everyone],
+    }
+    content = Results.model_validate(facts | ({"reused": reused} if reused else {}))
     content.write(session.directory.results)
     storage.complete()
     return content

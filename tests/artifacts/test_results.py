@@ -98,10 +98,8 @@ def assembled(tiny: Path, layout: RankLayout, decomposition: dict[str, Any], **c
         "core_seconds": CORE_SECONDS,
         "communication": dict.fromkeys(("local", "gather", "dnn"), COUNTED),
         "bytes_read": [10, 20],
-        "memory": [(300, None), (400, 7)],
-        "startup": [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}],  # the second rank is idle
     }
-    return results.assemble(config, problem, layout, **{**content, **changes}).content()
+    return Results.model_validate({**results.facts_of(config, problem, layout), **content, **changes}).content()
 
 
 def layout_of(*owned: tuple[int, ...]) -> RankLayout:
@@ -159,8 +157,6 @@ def test_results_are_plain_data(content: dict[str, Any]) -> None:
     assert (content["ranks"], content["replicas"], content["hosts"]) == (2, 1, 2)
     assert content["devices"] == ["cpu", "cpu"]
     assert (content["threads_per_rank"], content["bytes_read"]) == (3, [10, 20])
-    assert (content["memory"], content["gpu_memory"]) == ([300, 400], [None, 7])
-    assert content["startup"] == {"imports": 2.0, "first_step": 3.0}
 
 
 def test_results_contain_replicas_and_the_coarse_subdomain(tiny: Path, everything: dict[str, Any]) -> None:
@@ -174,6 +170,11 @@ def test_results_contain_replicas_and_the_coarse_subdomain(tiny: Path, everythin
 def test_cpu_seconds_are_summed_over_all_ranks() -> None:
     ranks = [{"start": 1.0, "local": 2.0}, {"start": 0.5, "local": 3.0, "dnn": 0.25}]
     assert results.summed(ranks) == {"start": 1.5, "local": 5.0, "dnn": 0.25, "total": 6.75}
+
+
+def test_startup_is_the_longest_of_all_ranks() -> None:
+    ranks = [{"imports": 1.0, "first_step": 3.0}, {"imports": 2.0}]  # the second one is idle
+    assert results.longest(ranks) == {"imports": 2.0, "first_step": 3.0}
 
 
 def rows(text: str) -> list[list[str]]:
