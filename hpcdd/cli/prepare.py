@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -34,7 +34,8 @@ def request(arguments: Sequence[str]) -> PrepareRequest:
     parsed = parse("prepare", declare, arguments)
     kind = parsed.command.removeprefix("prepare ")
     given = vars(parsed.given)
-    options = {name: given.pop(name) for name in vars(_options_of(kind).parse_args([]))}
+    common = {field.name for field in dataclasses.fields(PrepareRequest)}
+    options = {name: given.pop(name) for name in list(given) if name not in common}
     return PrepareRequest(kind=kind, options=options, command=shlex.join(["hpcdd", "prepare", *arguments]), **given)
 
 
@@ -58,13 +59,6 @@ def _declare_kind(kind: str, parser: Parser) -> None:
     _add_common(parser)
     if kind in FILE_PER_IMAGE:
         _add_work(parser)
-
-
-def _options_of(kind: str) -> argparse.ArgumentParser:
-    """A parser of the kind's own options only."""
-    parser = argparse.ArgumentParser(add_help=False)
-    IMPORTERS[kind].add_arguments(parser)
-    return parser
 
 
 def _add_common(parser: Parser) -> None:
