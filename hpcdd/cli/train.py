@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..core.errors import UserError
 from .parser import Parser, parse
 
 if TYPE_CHECKING:
@@ -80,9 +82,22 @@ def run(comm: Comm, arguments: Sequence[str]) -> None:
 def report_at_end(comm: Comm, folder: Path, wanted: bool) -> None:
     """Root writes the report of what is complete, for which the others wait."""
     if wanted:
-        from ..report import at_end
+        comm.on_root(lambda: write_report(folder))
 
-        comm.on_root(lambda: at_end.write(folder))
+
+def write_report(folder: Path) -> None:
+    """On root: writes the report into the directory of a complete run or study; a failure is only printed."""
+    try:
+        from ..report import reports  # fails without matplotlib; only root needs it
+
+        reports.write([folder], folder)
+    except Exception as error:
+        why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        print(
+            f"hpcdd: warning: the report was not written ({why}); run `hpcdd report {folder}` to write it",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _resolved(arguments: Sequence[str]) -> Job:

@@ -46,7 +46,7 @@ OTHERS = {
     "examination": ("hpcdd.runs.pipeline", "Attribution"),
     "record": ("hpcdd.runs.finalize", "write_model"),
     "collect": ("hpcdd.runs.finalize", "collect_dnn"),
-    "report": ("hpcdd.report.at_end", "write"),
+    "report": ("hpcdd.cli.train", "write_report"),
     "evaluate": ("hpcdd.inference.evaluate", "rule_accuracies"),
     "scale": ("hpcdd.studies.scaling_point:ScalingPoint", "measure"),
     "bench": ("hpcdd.bench.collectives", "_measure"),

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcdd.cli import train
 from hpcdd.core.errors import UserError
-from hpcdd.report import at_end, page, reports
+from hpcdd.report import page, reports
 
 from ..bad_input.outcome import check_text
-from . import made_run
+from ..report import made_run
 
 
 @pytest.mark.parametrize("error", [UserError("there is no room"), RuntimeError("a defect")], ids=["room", "defect"])
@@ -25,7 +26,7 @@ def test_a_run_without_its_report_is_complete(
         raise error
 
     monkeypatch.setattr(reports, "write", fail)
-    at_end.write(Path("runs/x"))
+    train.write_report(Path("runs/x"))
     reason = "there is no room" if isinstance(error, UserError) else "RuntimeError: a defect"
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -40,7 +41,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
     folder = made_run.run(tmp_path / "run")
     monkeypatch.setattr(page, "write_bytes", fail)
-    at_end.write(folder)
+    train.write_report(folder)
     why = f"{folder} can't be written: No space left on device"
     check_text(
         capsys.readouterr().err,
@@ -53,7 +54,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_without_matplotlib() -> None:
     program = (
         "import sys; from pathlib import Path; sys.modules['matplotlib'] = None\n"
-        "from hpcdd.report import at_end; at_end.write(Path('runs/x'))"
+        "from hpcdd.cli import train; train.write_report(Path('runs/x'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
