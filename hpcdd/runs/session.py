@@ -91,7 +91,9 @@ class RunSession:
 
     @contextlib.contextmanager
     def discarding(self) -> Iterator[None]:
-        """Removes a new run's directory where the block finds a mistake of the user."""
+        """Removes what is in a new run's directory where the block finds a mistake of the user; also the folder, unless
+        the user named it.
+        """
         comm = self.context.comm
         try:
             yield
@@ -106,9 +108,9 @@ class RunSession:
                 for path in folder.iterdir():
                     with contextlib.suppress(OSError):  # on NFS, what root has open there stays until it is closed
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
-                with contextlib.suppress(OSError):  # the folder is a link, or there are other runs
-                    folder.rmdir()
-                    if self.context.job.config.output is None:
+                if self.context.job.config.output is None:
+                    with contextlib.suppress(OSError):  # there are other runs
+                        folder.rmdir()
                         folder.parent.rmdir()
             raise
 

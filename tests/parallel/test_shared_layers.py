@@ -183,6 +183,7 @@ def test_batch_norm_in_mixed_precision_takes_its_sums_in_float32() -> None:
 KINDS = [Dropout, nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout]
 
 
+@pytest.mark.filterwarnings("ignore:dropout[23]d. Received:UserWarning")  # torch takes inputs of any rank as yet
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ranks", [2, 3, 7], ids=lambda n: f"{n} ranks")
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
