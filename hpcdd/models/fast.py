@@ -6,7 +6,8 @@ linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
@@ -114,19 +115,24 @@ class Fast(nn.Module):
             stage.eval()
         return self
 
+    @staticmethod
+    def images_at_once(shape: Sequence[int]) -> int:
+        """Images (C, *spatial) of a part that :meth:`init_whitening` takes at a time; their patches fit in memory."""
+        numbers = math.prod(shape) << (len(shape) - 1)  # a patch has two pixels along each axis
+        return max(1, _ENTRIES // numbers)
+
     @torch.no_grad()
-    def init_whitening(self, images: torch.Tensor) -> None:
+    def init_whitening(self, parts: Iterable[torch.Tensor]) -> None:
         """Sets the whitening filters: +-eigenvectors of the covariance of patches, over their standard deviations.
 
         Args:
-            images: float (n, C, *spatial), normalised as in training.
+            parts: of the images, float (n, C, *spatial), normalised as in training.
         """
         weight = self.whitening.get_parameter("weight")
         size = weight.shape[1:]
-        each = max(1, _ENTRIES // max(1, images[0].numel() * size.numel() // size[0]))
         covariance, count = torch.zeros(size.numel(), size.numel(), dtype=torch.float64), 0
-        for part in torch.split(images, each):
-            windows = part
+        for images in parts:
+            windows = images
             for axis in range(2, images.ndim):
                 windows = windows.unfold(axis, 2, 1)
             patches = windows.movedim(1, images.ndim - 1).flatten(0, images.ndim - 2).flatten(1)

@@ -18,7 +18,7 @@ from torch import nn
 from ..config.schema import Config, is_batched
 from ..core.errors import DivergedError
 from ..core.seeding import WHOLE, seed_of
-from ..data.samples import AnySamples, AugmentationSeed, Subimages, channels_last
+from ..data.samples import AugmentationSeed, Subimages, channels_last
 from ..decomposition.rank_layout import RankPlacement
 from ..models.fast import Fast
 from ..models.penultimate import logits_and_features, with_features
@@ -200,10 +200,11 @@ def _outputs_by_split(
     return logits, features
 
 
-def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: int = WHOLE) -> nn.Module:
+def with_data(network: nn.Module, training: Subimages, seed: int, subdomain: int = WHOLE) -> nn.Module:
     """Sets what a family of CNNs (:class:`hpcdd.models.fast.Fast`) takes from the training split; no message.
 
-    It sees the first :data:`IMAGES_SEEN` samples of a random order, so of all classes in any file.
+    It sees the first :data:`IMAGES_SEEN` samples of a random order, so of all classes in any file; large images in
+    parts, so that few of them are in memory.
 
     Args:
         network: in place; on the samples' device.
@@ -215,7 +216,10 @@ def with_data(network: nn.Module, training: AnySamples, seed: int, subdomain: in
         order_seed = seed_of(seed, "initial data", subdomain=subdomain)
         # From its end on, so that of a stream no window is read that nobody asks for.
         with training.epoch(order_seed, AugmentationSeed(order_seed), start=len(training)) as (order, _):
-            network.init_whitening(training.batch(order[:IMAGES_SEEN])[0])
+            rows, each = order[:IMAGES_SEEN], network.images_at_once(training.shape)
+            if each < len(rows):
+                rows = rows.sort().values  # of a stream, each part is read from few chunks
+            network.init_whitening(training.batch(part)[0] for part in torch.split(rows, each))
     return network
 
 

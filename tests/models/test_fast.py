@@ -24,7 +24,7 @@ def test_logits_and_gradients(channels: tuple[int, ...], shape: tuple[int, ...])
     torch.manual_seed(0)
     network = Fast(shape, 5, 3, channels)
     images = torch.randn(6, *shape)
-    network.init_whitening(images)
+    network.init_whitening([images])
     logits = network(images)
     assert logits.shape == (6, 5)
     logits.square().sum().backward()
@@ -70,7 +70,7 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(shape: tuple[int, .
     torch.manual_seed(0)
     images = torch.randn(400, *shape).cumsum(-1) / 3  # neighbours are correlated
     network = Fast(shape, 2, 2, (1,))
-    network.init_whitening(images)
+    network.init_whitening([images])
     with torch.no_grad():
         network.whitening.bias.zero_()
         whitened = network.whitening(images).movedim(1, -1).flatten(0, -2)
@@ -80,12 +80,11 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(shape: tuple[int, .
     torch.testing.assert_close(covariance, torch.eye(half).double(), rtol=0, atol=0.02)  # the constant shrinks a little
 
 
-def test_the_whitening_does_not_depend_on_how_many_images_are_added_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whitening_does_not_depend_on_how_many_images_are_added_at_once() -> None:
     images, network = torch.randn(50, 2, 6, 6), Fast((2, 6, 6), 2, 2, (1,))
-    network.init_whitening(images)
+    network.init_whitening([images])
     whole = network.whitening.weight.clone()
-    monkeypatch.setattr("hpcdd.models.fast._ENTRIES", 7 * 2 * 36 * 4)
-    network.init_whitening(images)
+    network.init_whitening(torch.split(images, 7))
     torch.testing.assert_close(network.whitening.weight, whole, rtol=1e-3, atol=1e-4)
 
 
@@ -120,7 +119,7 @@ def test_batched_networks_compute_what_each_would() -> None:
     cnns = {s: create(settings, (2, 9, 8), 3, 4).train() for s in range(3)}
     images = torch.randn(3, 7, 2, 9, 8)
     for cnn, batch in zip(cnns.values(), images, strict=True):
-        cnn.init_whitening(batch)  # type: ignore[operator]
+        cnn.init_whitening([batch])  # type: ignore[operator]
     unstacked = torch.stack([cnn(batch) for cnn, batch in zip(cnns.values(), images, strict=True)])
     batched = BatchedNetworks(cnns).train()(images)
     torch.testing.assert_close(batched, unstacked, rtol=1e-4, atol=1e-5)
