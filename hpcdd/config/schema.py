@@ -127,9 +127,9 @@ class CNNTrainingSettings(TrainingSettings):
     """What any training of CNNs needs."""
 
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16. auto: bf16 if the devices of all
-    ranks have instructions for it (GPUs from Ampere on; CPUs with avx512_bf16 or amx_bf16), else fp32; a resumed run
-    keeps the choice."""
+    """fp32, or bf16: mixed precision by autocast, on devices that compute in bfloat16, and CPUs that only store it
+    (which may be slower than fp32). auto: bf16 if the devices of all ranks have instructions for it (GPUs from Ampere
+    on; CPUs with avx512_bf16 or amx_bf16), else fp32; a resumed run keeps the choice."""
 
     @property
     def bf16(self) -> bool:
@@ -363,6 +363,12 @@ class Config(Settings):
             problems.append(f"coherent.frozen has no effect on {self.model.name!r}; it belongs to the fast family")
         elif self.coherent.frozen > stages:
             problems.append(f"coherent.frozen is {self.coherent.frozen}, but {self.model.name!r} has {stages} stages")
+        dense, dnn = self.coherent.dense_learning_rate, self.coherent.dnn_learning_rate
+        if stages and wanted == "penultimate" and None not in (dense, dnn):
+            problems.append(
+                f"coherent.dense_learning_rate has no effect on {self.model.name!r} with penultimate features, which "
+                "leave the DNN as the only dense layers, and coherent.dnn_learning_rate; leave one of them out"
+            )
         if self.comm.gpu_aware and self.device == "cpu":
             problems.append("comm.gpu_aware has no effect on device 'cpu'")
         return consistent(problems, self)

@@ -124,10 +124,10 @@ class Augmentation:
             for axis in settings.flip
             if axis >= axes
         ]
-        if settings.cutout > min(image):
+        if settings.cutout >= min(image):
             problems.append(
-                f"augmentation.cutout is {settings.cutout} pixels, but the images have {min(image)}; use a smaller "
-                "number"
+                f"augmentation.cutout is {settings.cutout} pixels, but the images have {min(image)}; use 0 to "
+                f"{min(image) - 1}"
             )
         if problems:
             raise ValueError("; ".join(problems))

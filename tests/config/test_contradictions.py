@@ -117,6 +117,10 @@ def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
             "coherent.frozen has no effect on a start from scratch",
         ),
         ("coherent: {dnn_start: pool, features: probabilities}", "coherent.features is 'probabilities', but"),
+        (
+            "model: {name: fast2}\ncoherent: {features: penultimate, dense_learning_rate: 0.1, dnn_learning_rate: 0.2}",
+            "coherent.dense_learning_rate has no effect on 'fast2'",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused(text: str, told: str) -> None:

@@ -34,7 +34,7 @@ CASES = {
 
 
 @pytest.fixture(params=CASES, ids=str)
-def posed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Problem, np.ndarray[Any, Any]]:
+def problem_and_images(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Problem, np.ndarray[Any, Any]]:
     """A problem with augmentation and a coarse subdomain, and the training images of its file."""
     shape, augmentation, decomposition = CASES[request.param]
     images = np.random.default_rng(0).integers(0, 255, (N, *shape)).astype(np.uint8)
@@ -79,9 +79,11 @@ def reference(images: np.ndarray[Any, Any], augmentation: Augmentation, seed: in
 
 
 @pytest.mark.usefixtures("way")
-def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+def test_all_subdomains_together_see_the_augmented_image(
+    problem_and_images: tuple[Problem, np.ndarray[Any, Any]],
+) -> None:
     """Boxes, the coarse subdomain, and the whole image of the baseline."""
-    problem, images = posed
+    problem, images = problem_and_images
     decomposition, reader = problem.decomposition, BoxReader(problem.info.path)
     assert problem.augmentation is not None
     assert decomposition.coarse is not None
@@ -100,9 +102,9 @@ def test_all_subdomains_together_see_the_augmented_image(posed: tuple[Problem, n
 
 
 def test_samples_take_over_the_transforms_of_another_epoch_in_their_own_memory(
-    posed: tuple[Problem, np.ndarray[Any, Any]],
+    problem_and_images: tuple[Problem, np.ndarray[Any, Any]],
 ) -> None:
-    problem, _ = posed
+    problem, _ = problem_and_images
     samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"]
     first, second = samples.in_epoch(AugmentationSeed(1)), samples.in_epoch(AugmentationSeed(2))
     assert first.transforms is not None
@@ -113,9 +115,9 @@ def test_samples_take_over_the_transforms_of_another_epoch_in_their_own_memory(
     assert first.transforms.flip is kept
 
 
-def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+def test_what_is_not_trained_on_is_seen_as_it_is(problem_and_images: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     """Other splits; and the training images where decisions about them are made."""
-    problem, images = posed
+    problem, images = problem_and_images
     decomposition, (_, rows) = problem.decomposition, problem.rows["validation"]
     read = problem.read(BoxReader(problem.info.path), range(len(decomposition)), "cpu")
     for subdomain, splits in zip(decomposition.subdomains, read.values(), strict=True):
@@ -128,8 +130,8 @@ def test_what_is_not_trained_on_is_seen_as_it_is(posed: tuple[Problem, np.ndarra
 
 
 @pytest.mark.usefixtures("way")
-def test_a_batch_is_rows_of_the_epoch(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
-    problem, _ = posed
+def test_a_batch_is_rows_of_the_epoch(problem_and_images: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+    problem, _ = problem_and_images
     samples = problem.read(BoxReader(problem.info.path), [0], "cpu")[0]["train"].in_epoch(AugmentationSeed(9))
     everything, rows = pixels(samples), torch.tensor([7, 0, 30, 7])
     assert np.array_equal(pixels(samples, rows), everything[rows.numpy()])
@@ -186,9 +188,9 @@ def test_flips_alternate(axes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_all_subdomains_see_parts_of_one_hole(posed: tuple[Problem, np.ndarray[Any, Any]]) -> None:
+def test_all_subdomains_see_parts_of_one_hole(problem_and_images: tuple[Problem, np.ndarray[Any, Any]]) -> None:
     """Cut out of the whole image, the coarse subdomain's average included: what is cut out is the mean, 0."""
-    problem, _ = posed
+    problem, _ = problem_and_images
     assert problem.augmentation is not None
     augmentation = dataclasses.replace(problem.augmentation, cutout=3)
     holed = dataclasses.replace(problem, augmentation=augmentation)
@@ -225,8 +227,10 @@ def problem_batch(problem: Problem, subdomain: Subdomain, reader: BoxReader) -> 
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("where", ["memory", "stream"])
-def test_samples_are_evaluated_in_all_their_flips(posed: tuple[Problem, np.ndarray[Any, Any]], where: Where) -> None:
-    problem, images = posed
+def test_samples_are_evaluated_in_all_their_flips(
+    problem_and_images: tuple[Problem, np.ndarray[Any, Any]], where: Where
+) -> None:
+    problem, images = problem_and_images
     assert problem.augmentation is not None
     flipped = dataclasses.replace(problem, augmentation=dataclasses.replace(problem.augmentation, test_flip=True))
     reader, decomposition = BoxReader(problem.info.path), problem.decomposition
@@ -269,6 +273,7 @@ def test_nothing_to_be_done_is_none() -> None:
             {"translate": (1, 2, 3)},
             r"translate is \[1, 2, 3\], but the images have 2 spatial axes; give one number, or 2",
         ),
+        ({"cutout": 5}, r"cutout is 5 pixels, but the images have 5; use 0 to 4"),
         ({"flip": (2,)}, r"flip names axis 2, but the images have 2 spatial axes; use 0 to 1"),
     ],
 )
