@@ -413,6 +413,9 @@ def _exit_codes() -> str:
         f"| {errors.RESUME} | `StopRequest` | a signal asked the job to stop, or a rank hangs: the run can be resumed |"
     )
     lines.append("| 130 | `StopRequest` | Ctrl-C: the run can be resumed |")
+    lines.append(
+        "| 128 + n | | a command of one process, such as `prepare` or `plan`, was stopped by signal n: 143, SIGTERM |"
+    )
     return "\n".join(lines) + "\n"
 
 

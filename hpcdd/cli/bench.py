@@ -30,8 +30,8 @@ Latency and bandwidth of every collective that hpcdd uses, at the sizes of the c
 and ranks, compared with the bare mpi4py call, and the latency-bandwidth model that fits them best."""
 _STEP = """\
 Seconds of each kind of training step of a configuration, without messages: of the CNN of each shape of subimage, of the
-DNN, of a rank's part of the DNN in the coherent model; on 1, 2, 4, ... and all ranks at the same time, with their
-floating-point operations. Also compares each local CNN with a well-written plain PyTorch loop, on one rank."""
+DNN, of a rank's part of a distributed DNN or the coherent model's; on 1, 2, 4, ... and all ranks at the same time, with
+their floating-point operations. Also compares each local CNN with a well-written plain PyTorch loop, on one rank."""
 _TRAIN = """\
 Compares a whole run of hpcdd, with checkpoints and records, with a plain script that does the same work by hand in
 torch, h5py and mpi4py (hpcdd/bench/plain_script.py), in one job, interleaved: seconds in total and by phase, where

@@ -48,7 +48,8 @@ exit codes:
   3    a loss became NaN or infinite
   74   something can't be written
   75   stopped cleanly, or a rank hangs: resume with `train --resume`
-  130  Ctrl-C"""
+  130  Ctrl-C
+  143  SIGTERM has stopped a command that is not for all ranks"""
 
 
 def parser() -> Parser:
@@ -110,7 +111,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except UserError as error:
         return _report(error)
     except StopRequest as error:
-        _report(error)
+        print(f"hpcdd: {command} was stopped by {signal.Signals(error.signum).name}", file=sys.stderr)
         return 128 + error.signum  # nothing is saved that could be resumed
     except BrokenPipeError:  # whoever reads has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush does not complain

@@ -105,8 +105,8 @@ class MeasuredStep(Measurement):
 
     Attributes:
         kind: ``cnn``, a training step of a CNN; ``evaluation``, a forward pass of a CNN in evaluation mode; ``dnn``, a
-            training step of the DNN on root; ``head``, a training step of a rank's part of the DNN in the coherent
-            model.
+            training step of the DNN on root; ``head``, a training step of a rank's part of the DNN that is trained
+            distributed, or of the coherent model's.
         network: network and shape of its input; ``hpcdd plan`` looks a time up by this text.
         batch: samples per step.
         summands: number of subdomains of the rank for ``head``; 1 for other kinds.

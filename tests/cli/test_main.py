@@ -292,8 +292,8 @@ def test_a_signal_ends_a_command_of_one_process_in_good_order(
         process.send_signal(signum)
         out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, out) == (128 + signum, ""), err
-    phase = command.split(maxsplit=1)[0]
-    check_text(err, f"hpcdd: asked to stop by {signum.name} in phase {phase}; the run is not complete\n")
+    name = command.split(maxsplit=1)[0]
+    check_text(err, f"hpcdd: {name} was stopped by {signum.name}\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -220,7 +220,7 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(tmp_path: Path, signum: in
         os.kill(process.pid, signum)
         out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, out) == (128 + signum, "")
-    check_text(err, f"hpcdd: asked to stop by {name} in phase prepare; the run is not complete\n")
+    check_text(err, f"hpcdd: prepare was stopped by {name}\n")
     assert not (tmp_path / "out").exists()
 
 
