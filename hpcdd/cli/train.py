@@ -92,7 +92,7 @@ def write_report(folder: Path) -> None:
 
         reports.write([folder], folder)
     except Exception as error:
-        why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        why = str(error).replace("\n", "; ") if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         print(
             f"hpcdd: warning: the report was not written ({why}); run `hpcdd report {folder}` to write it",
             file=sys.stderr,

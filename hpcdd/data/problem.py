@@ -51,7 +51,7 @@ def check_memory(needed: int, available: int) -> None:
 
 
 def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | None]]) -> None:
-    """Refuses classes that no network could learn; earlier revisions wrote dataset files that have such.
+    """Refuses classes that no network could learn.
 
     Raises:
         UserError: naming these classes, and the setting that leaves them out.
@@ -62,7 +62,7 @@ def check_classes(info: DatasetInfo, rows: Mapping[str, tuple[str, Indices | Non
         raise UserError(
             f"{len(missing)} of {info.num_classes} classes have no training samples in {info.path}: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; no model can learn them, so make the file "
-            "again with samples of them, or name all other classes in data.classes"
+            "again with samples of them" + (", or name all other classes in data.classes" if len(present) > 1 else "")
         )
 
 
@@ -173,10 +173,10 @@ class Problem:
 
     def by_shape(self, subdomains: Iterable[int] | None = None) -> list[list[int]]:
         """Some subdomains, default all, in one list for each shape of their subimages."""
-        alike: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for s in range(len(self.decomposition)) if subdomains is None else subdomains:
-            alike.setdefault(self.subimage_shape(s), []).append(s)
-        return list(alike.values())
+            groups.setdefault(self.subimage_shape(s), []).append(s)
+        return list(groups.values())
 
     def feature_widths(self, features: str) -> list[int]:
         """Features that the DNN sees of every local CNN, S numbers.

@@ -79,8 +79,7 @@ def to_onnx(model: Classifier, path: Path) -> float:
     """
     import onnxruntime
 
-    with _by("torch.export"):
-        program = _exported(model)
+    program = _exported(model)
     with _by("torch.onnx.export"):
         made = torch.onnx.export(
             program,
@@ -96,18 +95,23 @@ def to_onnx(model: Classifier, path: Path) -> float:
         made.save(str(temporary))
         with _by("onnxruntime"):
             context = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-            return _checked(model, lambda images: np.asarray(context.run([_OUTPUT], {_INPUT: images})[0]))
+
+        def graph(images: Array) -> Array:
+            with _by("onnxruntime"):
+                return np.asarray(context.run([_OUTPUT], {_INPUT: images})[0])
+
+        return _checked(model, graph)
 
 
 def to_pt2(model: Classifier, path: Path) -> float:
     """Writes an exported program for ``torch.export.load``; arguments and errors as for :func:`to_onnx`."""
-    buffer = io.BytesIO()
+    buffer, program = io.BytesIO(), _exported(model)
     with _by("torch.export"):
-        torch.export.save(_exported(model), buffer, extra_files=_description(model))
+        torch.export.save(program, buffer, extra_files=_description(model))
         buffer.seek(0)
-        program = torch.export.load(buffer).module()
+        loaded = torch.export.load(buffer).module()
     with torch.inference_mode():
-        difference = _checked(model, lambda images: np.asarray(program(torch.from_numpy(images)).numpy()))
+        difference = _checked(model, lambda images: np.asarray(loaded(torch.from_numpy(images)).numpy()))
     with writing(path):
         write_bytes(path, buffer.getvalue())
     return difference
@@ -122,7 +126,8 @@ def _exported(model: Classifier) -> torch.export.ExportedProgram:
         model.local = nn.ModuleList()  # torch exports also what nothing uses
     example = torch.from_numpy(_examples(model, 2))
     batch = torch.export.Dim("n", min=1)
-    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
+    with _by("torch.export"):
+        return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
 
 
 def _checked(model: Classifier, graph: Callable[[Array], Array]) -> float:
@@ -176,13 +181,11 @@ def _by(exporter: str) -> Iterator[None]:
         ):
             warnings.simplefilter("ignore")
             yield
-    except UserError:
-        raise
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:  # around it are only hints for the exporter's developers
             cause = cause.__cause__
-        reason = str(cause).strip().splitlines() or [repr(cause)]
-        raise UserError(f"this model can't be exported by {exporter}: {reason[0]}") from error
+        reason = repr(cause) if isinstance(cause, LookupError) else f"{cause}".strip() or repr(cause)
+        raise UserError(f"this model can't be exported by {exporter}: {reason.splitlines()[0]}") from error
     finally:
         logging.disable(before)

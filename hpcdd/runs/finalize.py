@@ -13,6 +13,7 @@ from torch import nn
 
 from ..artifacts import results, summary
 from ..artifacts.model_file import write_model
+from ..artifacts.names import coherent_phase
 from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core import environment
@@ -67,7 +68,7 @@ def dnn_template(config: Config, problem: Problem, *, coherent: bool = False) ->
         return DNN(widths, settings.hidden, problem.info.num_classes, settings.dropout)
 
 
-def record(session: RunSession, trained: Trained) -> None:
+def finalize(session: RunSession, trained: Trained) -> None:
     """Collective: the parameters come to root, which writes the run's files and prints the table.
 
     Raises:
@@ -207,9 +208,9 @@ def _states(context: RunContext, trained: Trained) -> Iterator[tuple[str, State]
     yield from _cnn_states(team, problem, "local", {s: result.network for s, result in trained.local.items()})
     yield "dnn", _state(collect_dnn(team, trained.dnn, dnn_template(config, problem)))
     for start, model in trained.models.items():
-        yield from _cnn_states(team, problem, f"coherent_{start}/local", model.local_cnns())
+        yield from _cnn_states(team, problem, f"{coherent_phase(start)}/local", model.local_cnns())
         yield (
-            f"coherent_{start}/dnn",
+            f"{coherent_phase(start)}/dnn",
             _state(collect_dnn(team, model.dnn, dnn_template(config, problem, coherent=True))),
         )
     if trained.global_cnn is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..artifacts.evaluation_cache import Arrays
+from ..artifacts.names import coherent_phase
 from ..core.seeding import WHOLE
 from ..data.samples import Subimages
 from ..models.serialization import on_host
@@ -30,7 +31,7 @@ from ..training.status import Status
 from ..training.training_state import finished
 from . import resume
 from .context import prepare
-from .finalize import Accuracies, Trained, dnn_template, record
+from .finalize import Accuracies, Trained, dnn_template, finalize
 from .resume import Job
 from .session import RunSession, open_session
 
@@ -102,7 +103,7 @@ def _train(comm: Comm, job: Job, where: list[Path] | None = None, above: Stop | 
                 run.coherent(start)
             if job.config.baseline.enabled:
                 run.baseline()
-            record(session, run.trained)
+            finalize(session, run.trained)
         return session.directory.path
 
 
@@ -250,7 +251,7 @@ class Run:
 
     def coherent(self, start: str) -> None:
         """All local CNNs and the DNN are trained further as one model."""
-        session, team, phase = self.session, self.team, f"coherent_{start}"
+        session, team, phase = self.session, self.team, coherent_phase(start)
         session.begin(phase, _WHOLE)
         hooks = session.hooks.make(independent=False, reports=self.comm.is_root)
         with session.phase(phase):

@@ -102,16 +102,17 @@ class RunSession:
                 raise
             if not comm.is_root:
                 self.close()
-            comm.maximum(0)  # all have closed their files there
+            comm.maximum(0)  # the others have closed their files there
             if comm.is_root and self.context.job.record is None:
                 folder = self.directory.path
                 for path in folder.iterdir():
-                    with contextlib.suppress(OSError):  # on NFS, what root has open there stays until it is closed
+                    with contextlib.suppress(OSError):  # on NFS, folders in which root has files open stay
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
-                if self.context.job.config.output is None:
-                    with contextlib.suppress(OSError):  # there are other runs
-                        folder.rmdir()
-                        folder.parent.rmdir()
+                self.close()
+                unnamed = [folder, folder.parent] if self.context.job.config.output is None else []
+                for path in (*folder.iterdir(), *unnamed):
+                    with contextlib.suppress(OSError):  # it is in use
+                        path.rmdir()
             raise
 
     @contextlib.contextmanager

@@ -94,9 +94,9 @@ def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
             fail(ranks, error)
         raise
     finally:
+        FINALIZE_TIMEOUTS[:] = timeouts
         ranks.free()
         torch.set_num_threads(threads)
-        FINALIZE_TIMEOUTS[:] = timeouts
         heap.release()
         for signum, handler in handlers.items():
             signal.signal(signum, handler)

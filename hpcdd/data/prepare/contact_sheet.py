@@ -46,8 +46,8 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
     shown = min(info.num_classes, _MOST_CLASSES)
     rows = [np.flatnonzero(info.labels["train"] == label)[: _SAMPLES[axes]] for label in range(shown)]
     with open_dataset(info.path) as file:
-        images = file["train/images"]
-        pictures = [[picture for row in chosen for picture in _pictures(images[row], decomposition)] for chosen in rows]
+        images = [[file["train/images"][row] for row in chosen] for chosen in rows]
+    pictures = [[picture for image in of_class for picture in _pictures(image, decomposition)] for of_class in images]
     title = f"{info.name}: {by(info.image_shape[1:])} pixels, {info.num_classes} classes"
     if shown < info.num_classes:
         title += f", the first {shown} of them"
