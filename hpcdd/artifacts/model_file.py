@@ -57,7 +57,7 @@ from ..models.dnn import DNN
 from ..models.penultimate import feature_widths
 from ..models.registry import check_consent, template
 from ..models.serialization import State, filled, write_state
-from .names import CLASSIFIERS
+from .names import CLASSIFIERS, coherent_phase
 
 FORMAT = 1
 
@@ -136,7 +136,7 @@ class ModelFile:
     @property
     def strategies(self) -> tuple[str, ...]:
         """Names of all strategies of the model, as in results.json."""
-        trained = {"dnn", *(f"coherent_{start}" for start in self.config.coherent.starts)}
+        trained = {"dnn", *(coherent_phase(start) for start in self.config.coherent.starts)}
         if self.config.baseline.enabled:
             trained.add("global")
         return tuple(name for name in CLASSIFIERS if name in RULES or name in trained)
@@ -147,7 +147,7 @@ class ModelFile:
 
     def coherent_cnn(self, start: str, subdomain: int) -> nn.Module:
         """CNN_s of a coherent model."""
-        made = self._cnn(f"coherent_{start}/local/{subdomain:04d}", subdomain)
+        made = self._cnn(f"{coherent_phase(start)}/local/{subdomain:04d}", subdomain)
         return prepare_cnn(made, self.config.coherent_features, dropout_scale=1.0).eval()
 
     def global_cnn(self) -> nn.Module:

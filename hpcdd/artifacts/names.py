@@ -67,6 +67,11 @@ CLASSIFIERS: tuple[str, ...] = STRATEGY_NAMES[1:]
 """Strategies that predict one class for each sample."""
 
 
+def coherent_phase(start: str) -> str:
+    """The phase, and strategy, of the coherent model by a start: ``transfer`` or ``scratch``."""
+    return f"coherent_{start}"
+
+
 def final(names: Collection[str]) -> str:
     """The final strategy of a model: the last one to which its training leads."""
     return next(name for name in ("coherent_transfer", "coherent_scratch", "dnn") if name in names)

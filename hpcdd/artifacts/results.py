@@ -17,7 +17,7 @@ from ..core.texts import printable
 from ..data.problem import Problem
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.traffic import Traffic
-from .names import STRATEGIES
+from .names import STRATEGIES, coherent_phase
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int | float, Field(ge=0)]
@@ -122,7 +122,7 @@ class Accuracy(Voting):
 
     def parts_of(self, start: str) -> Voting | None:
         """Accuracy of the local CNNs of a coherent model, by its start; None if it was not trained."""
-        value: Voting | None = getattr(self, f"coherent_{start}_parts")
+        value: Voting | None = getattr(self, f"{coherent_phase(start)}_parts")
         return value
 
 

@@ -86,6 +86,18 @@ class StudyIndex(Document):
         return self
 
 
+class FailedRun(Document):
+    """The content of failed/ID.json.
+
+    Attributes:
+        error: why the run has failed.
+        exit_code: as of `hpcdd train`.
+    """
+
+    error: str
+    exit_code: int
+
+
 def read(folder: Path) -> StudyIndex:
     """The index in a study directory.
 

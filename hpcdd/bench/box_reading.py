@@ -21,14 +21,13 @@ import numpy as np
 
 from ..config.schema import Config
 from ..core.errors import UserError
-from ..core.interleaved_timing import quartiles
+from ..core.interleaved_timing import quartiles, spread
 from ..data.checksums import SUFFIX
 from ..data.chunks import chunk_shape
 from ..data.format import inspect, open_dataset, resolve
 from ..data.reading import Array, BoxReader
 from ..data.writing import LIBVER, ImageWriter
 from ..decomposition.boxes import Box, Decomposition
-from .rank_ladder import spread
 
 LAYOUTS = ("contiguous", "whole images", "boxes", "boxes, unchecked")
 NUMPY = "numpy slice"

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config
-from ..core.interleaved_timing import quartiles, rotated
+from ..core.interleaved_timing import quartiles, rotated, spread
 from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..data.samples import Batches, SideBySide
@@ -31,7 +31,7 @@ from ..parallel.team import Team
 from ..phases.coherent import assemble, coherent_parameters
 from ..training.optimizers import make_optimizer
 from .gloo import Network, torch_group
-from .rank_ladder import spread, working_team
+from .rank_ladder import working_team
 from .single_steps import Step, as_trained, data_parallel, model_parallel, scratch, timed, traffic
 from .single_steps import batches as make_batches
 

@@ -19,7 +19,7 @@ import numpy as np
 from ..artifacts.documents import write_document
 from ..config.schema import Config
 from ..core.errors import UserError
-from ..core.interleaved_timing import quartiles
+from ..core.interleaved_timing import quartiles, spread
 from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
 from ..decomposition.rank_layout import RankLayout
@@ -29,7 +29,7 @@ from ..plan import collective_model, messages
 from ..plan.collective_model import COLLECTIVES
 from ..plan.machine import FittedCollective, MeasuredCollective
 from ..plan.machine_file import added, joined
-from .rank_ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine
+from .rank_ladder import cores_of_host, ranks_by_host, rungs, this_machine
 
 LADDER = tuple(8 << (3 * k) for k in range(8))
 """Bytes: 8, 64, 512, ... 16 MiB."""

@@ -165,7 +165,7 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
     else:
         left_out.append("torch.compile, and samples in host memory: measured on GPUs only")
     ways += [
-        (f"hpcdd, {precision}, together", MANY, trained(MANY, precision=precision), None) for precision in precisions
+        (f"hpcdd, {precision}, batched", MANY, trained(MANY, precision=precision), None) for precision in precisions
     ]
     measurements = []
     for way, cnns, training, step in ways:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config, LocalSettings
-from ..core.interleaved_timing import quartiles
+from ..core.interleaved_timing import quartiles, spread
 from ..data.problem import Problem
 from ..data.samples import Subimages
 from ..models.batch_norm import pytorchs
@@ -30,7 +30,6 @@ from ..training.optimizers import make_optimizer, make_schedule
 from ..training.step_timing import PARTS, marked
 from ..training.trainer import Member
 from .alternating import Turns, train_in_turns
-from .rank_ladder import spread
 from .single_steps import finish
 
 

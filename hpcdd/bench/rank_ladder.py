@@ -19,7 +19,7 @@ from ..mpi import library
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
-from ..plan.machine import Host, Machine, Quartiles
+from ..plan.machine import Host, Machine
 from ..training.precision import SECTIONS, resolved_on
 
 
@@ -85,9 +85,3 @@ def ranks_by_host(layout: RankLayout, size: int) -> dict[str, int]:
 def this_machine(cores: int) -> Machine:
     """The machine of this job, without results."""
     return Machine(host=Host.here(cores), mpi_library=library.mpi_library(), torch=torch.__version__)
-
-
-def spread(values: Quartiles, unit: float = 1.0, digits: int = 1) -> str:
-    """Median and quartiles in words, in multiples of ``unit``."""
-    low, middle, high = (f"{value / unit:,.{digits}f}" for value in values)
-    return f"{middle} ({low} to {high})"

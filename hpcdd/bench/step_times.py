@@ -19,7 +19,7 @@ from torch import nn
 
 from ..artifacts.documents import write_document
 from ..config.schema import CNNTrainingSettings, Config, TrainingSettings
-from ..core.interleaved_timing import quartiles, rotated
+from ..core.interleaved_timing import quartiles, rotated, spread
 from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..data.samples import Samples, SideBySide, Subimages
@@ -40,7 +40,7 @@ from ..training.steps import PlainSteps
 from ..training.trainer import Member
 from . import plain_loop, single_steps
 from .alternating import Turns, train_in_turns
-from .rank_ladder import cores_of_host, ranks_by_host, rungs, spread, this_machine, working_team
+from .rank_ladder import cores_of_host, ranks_by_host, rungs, this_machine, working_team
 
 _MOST_SUMMANDS = 8
 """Subdomains of one rank, in the measurement of a head; beyond, its time grows in proportion."""

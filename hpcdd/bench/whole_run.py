@@ -24,7 +24,7 @@ from ..config.schema import Config
 from ..core.devices import use_processor
 from ..core.errors import RunError, UserError
 from ..core.files import writing
-from ..core.interleaved_timing import quartiles, rotated
+from ..core.interleaved_timing import quartiles, rotated, spread
 from ..data import sample_storage
 from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
@@ -34,7 +34,6 @@ from ..runs.pipeline import train
 from ..runs.resume import Job
 from ..training.step_timing import marked
 from . import plain_script
-from .rank_ladder import spread
 from .time_account import CATEGORIES, Account
 
 ROWS = {

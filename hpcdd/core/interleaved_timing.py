@@ -29,3 +29,13 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
+
+
+def spread(values: tuple[float, float, float], unit: float = 1.0, digits: int = 1) -> str:
+    """Median and quartiles in words, in multiples of ``unit``.
+
+    >>> spread((1.5, 2.0, 2.5))
+    '2.0 (1.5 to 2.5)'
+    """
+    low, middle, high = (f"{value / unit:,.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"

@@ -22,7 +22,7 @@ from ..artifacts import metrics
 from ..artifacts.evaluation_cache import Arrays
 from ..artifacts.evaluation_file import Evaluation
 from ..artifacts.model_file import ModelFile, open_model
-from ..artifacts.names import CLASSIFIERS, STRATEGIES
+from ..artifacts.names import CLASSIFIERS, STRATEGIES, coherent_phase
 from ..artifacts.predictions import SplitPredictions
 from ..artifacts.results import Accuracy
 from ..config.schema import Config
@@ -182,8 +182,8 @@ def _read(task: _Task, team: Team) -> _Parts:
         coherent = {}
         for start in config.coherent.starts:
             cnns = {s: ready(model.coherent_cnn(start, s)) for s in subdomains}
-            dnn = _sharded_dnn(model, f"coherent_{start}/dnn", team)
-            coherent[f"coherent_{start}"] = ShardedCoherentModel(cnns, dnn, config.coherent_features).eval()
+            dnn = _sharded_dnn(model, f"{coherent_phase(start)}/dnn", team)
+            coherent[coherent_phase(start)] = ShardedCoherentModel(cnns, dnn, config.coherent_features).eval()
         return _Parts(
             {s: ready(model.local_cnn(s)) for s in subdomains},
             _sharded_dnn(model, "dnn", team),

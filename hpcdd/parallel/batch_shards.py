@@ -212,7 +212,7 @@ class BatchSharing:
         return everyone.to(device, non_blocking=True).view(ranks, -1)
 
     def all_gather(self, part: torch.Tensor, n: int) -> torch.Tensor:
-        """Rows that each rank has for its part of n, put together to all n on every rank; float32 on the CPU."""
+        """Rows that each rank has for its part of n, gathered to all n on every rank; float32 on the CPU."""
         if self.comm is None:
             return part
         longest = split_evenly(n, self.comm.size)[0][1]

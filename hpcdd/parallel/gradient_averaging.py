@@ -76,7 +76,7 @@ class GradientAverage:
     def __init__(self, network: nn.Module, sharing: BatchSharing, replicated: Collection[nn.Parameter] = ()) -> None:
         self._sharing = sharing
         self._buckets: list[_Bucket] = []
-        self._alike: _Bucket | None = None
+        self._replicated: _Bucket | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
         if sharing.comm is None:
@@ -85,8 +85,8 @@ class GradientAverage:
         trainable = [p for p in network.parameters() if p.requires_grad]
         others = groups([p for p in reversed(trainable) if p not in special])
         self._buckets = [_Bucket(group, Staging(direct=sharing.direct)) for group in others]
-        self._alike = _Bucket(group, Staging()) if (group := [p for p in trainable if p in special]) else None
-        for bucket in [*self._buckets, *([self._alike] if self._alike else [])]:
+        self._replicated = _Bucket(group, Staging()) if (group := [p for p in trainable if p in special]) else None
+        for bucket in [*self._buckets, *([self._replicated] if self._replicated else [])]:
             self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
 
     def __enter__(self) -> Self:
@@ -116,20 +116,20 @@ class GradientAverage:
             if bucket is self._buckets[-1]:
                 flag.value = float(bucket.total[-1])
             bucket.take()
-        if self._alike is not None:
-            mine, _ = self._alike.for_mpi()
-            everyone = torch.empty(comm.size, len(mine), dtype=self._alike.mine.dtype)
+        if self._replicated is not None:
+            mine, _ = self._replicated.for_mpi()
+            everyone = torch.empty(comm.size, len(mine), dtype=self._replicated.mine.dtype)
             comm.allgather(mine, everyone.numpy())
-            self._alike.total.copy_(everyone[0])
+            self._replicated.total.copy_(everyone[0])
             for one in everyone[1:]:
-                self._alike.total.add_(one)
-            self._alike.take()
+                self._replicated.total.add_(one)
+            self._replicated.take()
 
     def _ready(self, p: nn.Parameter) -> None:
         bucket = self._bucket_of[p]
         bucket.put(p)
         comm = self._sharing.comm
-        if not bucket.missing and bucket is not self._alike and comm is not None:
+        if not bucket.missing and bucket is not self._replicated and comm is not None:
             self._start(bucket, comm, self._sharing.flag)
 
     def _start(self, bucket: _Bucket, comm: Comm, flag: Flag) -> None:

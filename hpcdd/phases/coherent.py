@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..artifacts.names import coherent_phase
 from ..config.schema import Config
 from ..core.seeding import WHOLE
 from ..data.problem import Problem
@@ -76,7 +77,7 @@ def train_coherent(
         DriftError: copies of the same parameters differ between ranks.
         StopRequest: on all ranks at the same step.
     """
-    settings, device, phase = team.config.coherent_from(start), team.placement.device, f"coherent_{start}"
+    settings, device, phase = team.config.coherent_from(start), team.placement.device, coherent_phase(start)
     with team.workers.phase("setup"):
         part = initial_part(team, problem, start, local, dnn).to(device)
         if start == "scratch":

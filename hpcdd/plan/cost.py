@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..artifacts.names import coherent_phase
 from ..config.schema import TrainingSettings
 from ..data.problem import problem_of_shards
 from ..decomposition.boxes import split_evenly
@@ -168,7 +169,7 @@ class PlannedCosts:
             for block in owned
         )
         sending = self.clock.messages(sent, ranks)
-        return [Phase(f"coherent_{start}", steps, compute, sending, evaluating) for start in settings.starts]
+        return [Phase(coherent_phase(start), steps, compute, sending, evaluating) for start in settings.starts]
 
     def _global(self, layout: SimulatedLayout, busy: int, ranks: int) -> Phase:
         settings, clock, workload = self._config.baseline, self.clock, self._workload
@@ -182,16 +183,16 @@ class PlannedCosts:
 
     def _cnns(self, subdomains: Sequence[int], rows: int, precision: Precision, busy: int) -> float:
         """Seconds of a training step of some CNNs."""
-        work, alike = self._workload, self._problem.by_shape(subdomains)
-        return sum(len(same) * self.clock.work(work.local_cnn(same[0], rows, precision), busy) for same in alike)
+        work, groups = self._workload, self._problem.by_shape(subdomains)
+        return sum(len(same) * self.clock.work(work.local_cnn(same[0], rows, precision), busy) for same in groups)
 
     def _evaluation(self, subdomains: Sequence[int], settings: TrainingSettings, busy: int) -> float:
         """Seconds in which some CNNs evaluate one sample."""
         work, batch = self._workload, settings.evaluation_batch
         augmentation = self._problem.augmentation
         flips = len(augmentation.flips) if augmentation is not None and augmentation.test_flip else 1
-        alike = self._problem.by_shape(subdomains)
-        seconds = sum(len(same) * self.clock.work(work.local_evaluation(same[0], batch), busy) for same in alike)
+        groups = self._problem.by_shape(subdomains)
+        seconds = sum(len(same) * self.clock.work(work.local_evaluation(same[0], batch), busy) for same in groups)
         return flips * seconds / batch
 
     def _rows(self, settings: TrainingSettings, shards: int) -> int:

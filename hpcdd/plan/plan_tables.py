@@ -57,8 +57,8 @@ def print_memory(
     on_gpu = any(placement.device != "cpu" for placement in layout.placements)
     if on_gpu:
         table.add_column("on the GPU", justify="right")
-    alike = itertools.groupby(layout.placements, lambda p: (len(p.subdomains), *memories[p.rank]))
-    rows = [([placement.rank for placement in group], *of_each) for of_each, group in alike]
+    groups = itertools.groupby(layout.placements, lambda p: (len(p.subdomains), *memories[p.rank]))
+    rows = [([placement.rank for placement in group], *of_each) for of_each, group in groups]
     for index in _some(len(rows)):
         if index is None:
             table.add_row("...")

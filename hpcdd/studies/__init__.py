@@ -1,1 +1,1 @@
-"""Studies: the same problem on more and more ranks."""
+"""Studies: matrices of runs in groups of ranks, and scaling studies on more and more ranks."""

@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
+from ..artifacts.names import coherent_phase
 from ..config.schema import Config, TrainingSettings
 from ..core.text_table import print_plain
 from ..data.problem import Problem
@@ -53,11 +54,11 @@ class Cost:
         return Cost(self.parameters, steps, self.bytes, self.memory, left)
 
 
-def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, user_factory: str | None = None) -> None:
+def run(request: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, user_factory: str | None = None) -> None:
     """Prints a table of the chosen runs.
 
     Args:
-        order: the study and the chosen runs.
+        request: the study and the chosen runs.
         machine: file of a machine, for seconds; None without.
         out: where to print.
         user_factory: the user's factory that may be called, see :func:`hpcdd.models.registry.check_consent`.
@@ -66,9 +67,9 @@ def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, use
         UserError: the problem of a run can't be built, or the machine file lacks something.
     """
     measured = None if machine is None else machine_file.load(machine)
-    for one in order.chosen:
+    for one in request.chosen:
         check_consent(one.config.model, user_factory)
-    entries = plan_runs(order.chosen, order.ranks, None)
+    entries = plan_runs(request.chosen, request.ranks, None)
     torch.set_num_threads(1)
     ready = runtime_bytes(measured)
     known: dict[tuple[str, int], Cost] = {}
@@ -81,7 +82,7 @@ def run(order: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, use
         reused = [phase for phase, result in entry.results.items() if result in trained]
         trained |= set(entry.results.values())
         rows.append((entry, known[key].without(reused), reused))
-    _print(order, rows, out, seconds=measured is not None)
+    _print(request, rows, out, seconds=measured is not None)
 
 
 def cost_of(config: Config, problem: Problem, ranks: int, machine: Machine | None, ready: int) -> Cost:
@@ -121,14 +122,14 @@ def _steps(config: Config, problem: Problem) -> dict[str, int]:
         return settings.epochs * settings.steps_per_epoch(problem.samples["train"])
 
     steps = {"local": len(problem.decomposition) * of(config.local), "dnn": of(config.aggregation)}
-    steps |= {f"coherent_{start}": of(config.coherent) for start in config.coherent.starts}
+    steps |= {coherent_phase(start): of(config.coherent) for start in config.coherent.starts}
     return steps | ({"global": of(config.baseline)} if config.baseline.enabled else {})
 
 
 def _print(
-    order: StudyRequest, rows: Sequence[tuple[PlannedRun, Cost, list[str]]], out: TextIO, *, seconds: bool
+    request: StudyRequest, rows: Sequence[tuple[PlannedRun, Cost, list[str]]], out: TextIO, *, seconds: bool
 ) -> None:
-    title = f"{order.description.title or order.name}: {len(rows)} run{'s' * (len(rows) > 1)}, {order.output}"
+    title = f"{request.description.title or request.name}: {len(rows)} run{'s' * (len(rows) > 1)}, {request.output}"
     table = Table("run", title=Text(title), title_justify="left")
     for column in ("ranks", "CNNs", "parameters", "steps", "bytes/step", "MiB", *(["seconds"] if seconds else [])):
         table.add_column(column, justify="right")

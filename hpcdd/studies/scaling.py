@@ -33,20 +33,20 @@ from .scaling_point import ScalingPoint, Timing
 from .weak_scaling import RepeatedReader, grow
 
 
-def run(comm: Comm, order: ScalingRequest) -> None:
+def run(comm: Comm, request: ScalingRequest) -> None:
     """Called by all ranks; root appends and prints.
 
     Raises:
         UserError: on all ranks.
         WriteError: on all ranks, if the file can't be written.
     """
-    study = order.study
+    study = request.study
     os.environ["OMP_NUM_THREADS"] = str(study.threads)
-    problem = comm.on_root(lambda: _problem(order))
+    problem = comm.on_root(lambda: _problem(request))
     sizes = comm.on_root(lambda: _sizes(study, comm.size))
-    layouts = dict(zip(sizes, _layouts(comm, order, sizes), strict=True))
-    name = series(order)
-    measured = comm.on_root(lambda: [line.key for line in scaling_log.read(order.output, may_be_missing=True)])
+    layouts = dict(zip(sizes, _layouts(comm, request, sizes), strict=True))
+    name = series(request)
+    measured = comm.on_root(lambda: [line.key for line in scaling_log.read(request.output, may_be_missing=True)])
     wanted = [
         (ranks, phase, repeat)
         for repeat in range(study.repeats)
@@ -57,13 +57,13 @@ def run(comm: Comm, order: ScalingRequest) -> None:
     if not wanted:
         if comm.is_root:
             listed = ", ".join(map(str, sizes))
-            print(f"{order.output} already has all {study.repeats} repeats on {listed} ranks", flush=True)
+            print(f"{request.output} already has all {study.repeats} repeats on {listed} ranks", flush=True)
         return
-    comm.on_root(lambda: scaling_log.check_writable(order.output))
+    comm.on_root(lambda: scaling_log.check_writable(request.output))
     job = comm.on_root(lambda: secrets.token_hex(8))
     with contextlib.ExitStack() as stack:
         measuring = sorted({ranks for ranks, _, _ in wanted})
-        points = {ranks: _point(comm, order, problem, ranks, stack) for ranks in measuring}
+        points = {ranks: _point(comm, request, problem, ranks, stack) for ranks in measuring}
         if comm.is_root:
             texts = [text for point in points.values() if point is not None for text in point.warnings]
             print("".join(f"warning: {text}\n" for text in dict.fromkeys(texts)), end="", flush=True)
@@ -74,10 +74,10 @@ def run(comm: Comm, order: ScalingRequest) -> None:
             comm.maximum(0)  # the others wait meanwhile
             line = None
             if point is not None and timing is not None:
-                line = _line(order, phase, ranks, repeat, timing) | {
+                line = _line(request, phase, ranks, repeat, timing) | {
                     **point.facts(), "layout": layouts[ranks], "job": job, "machine": facts, "job_ranks": comm.size
                 }  # fmt: skip
-            comm.on_root(lambda: scaling_log.append(order.output, scaling_log.ScalingLine.model_validate(line)))  # noqa: B023 - at once
+            comm.on_root(lambda: scaling_log.append(request.output, scaling_log.ScalingLine.model_validate(line)))  # noqa: B023 - at once
             if comm.is_root and timing is not None:
                 print(
                     f"{phase} on {ranks} rank{'s' * (ranks > 1)}, repeat {repeat}: "
@@ -86,17 +86,17 @@ def run(comm: Comm, order: ScalingRequest) -> None:
                 )
 
 
-def series(order: ScalingRequest) -> str:
+def series(request: ScalingRequest) -> str:
     """See :func:`hpcdd.artifacts.scaling_log.series`."""
-    return scaling_log.series(order.study.model_dump(mode="json"), order.config.model_dump(mode="json"))
+    return scaling_log.series(request.study.model_dump(mode="json"), request.config.model_dump(mode="json"))
 
 
-def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
+def _line(request: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
     """What :class:`hpcdd.artifacts.scaling_log.ScalingLine` says of the study and of the turn."""
-    study = order.study
+    study = request.study
     return {
-        "series": series(order),
-        "name": order.config.name,
+        "series": series(request),
+        "name": request.config.name,
         "kind": study.kind,
         "phase": phase,
         "ranks": ranks,
@@ -112,13 +112,13 @@ def _line(order: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Ti
         "threads": study.threads,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "study": study.model_dump(mode="json", exclude={"config"}),
-        "config": order.config.model_dump(mode="json"),
+        "config": request.config.model_dump(mode="json"),
     }
 
 
-def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.MeasuredLayout]:
+def _layouts(comm: Comm, request: ScalingRequest, sizes: Sequence[int]) -> list[scaling_log.MeasuredLayout]:
     """Collective: for each size n, the layout of the first n ranks."""
-    on_gpu = order.config.device != "cpu" and torch.cuda.is_available()
+    on_gpu = request.config.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else "cpu"
     everyone = comm.allgather_object((socket.gethostname(), environment.processor(), device))
     return [
@@ -133,25 +133,25 @@ def _layouts(comm: Comm, order: ScalingRequest, sizes: Sequence[int]) -> list[sc
     ]
 
 
-def _problem(order: ScalingRequest) -> Problem:
-    config = order.config
-    if config.aggregation.placement != "root" and {"gather", "dnn"} & set(order.study.phases):
+def _problem(request: ScalingRequest) -> Problem:
+    config = request.config
+    if config.aggregation.placement != "root" and {"gather", "dnn"} & set(request.study.phases):
         raise UserError(
             "phases gather and dnn are measured where root trains the DNN, but aggregation.placement is "
             f"{config.aggregation.placement!r}; remove them from phases, or use root"
         )
-    if "coherent" in order.study.phases and not config.coherent.starts:
+    if "coherent" in request.study.phases and not config.coherent.starts:
         raise UserError(
             "phase coherent is measured, but coherent.starts is []; add a start, or remove coherent from phases"
         )
     problem = build_problem(config)
-    if order.study.kind == "weak":
+    if request.study.kind == "weak":
         grow(config, problem, 1)  # refuses a problem that can't grow
     return dataclasses.replace(problem, rows={"train": problem.rows["train"]})
 
 
 def _point(
-    comm: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
+    comm: Comm, request: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
 ) -> ScalingPoint | None:
     """Collective over all ranks: a point on the first ``ranks`` of them; None on the others.
 
@@ -159,17 +159,17 @@ def _point(
         UserError: on all ranks.
     """
     part = comm.split(0 if comm.rank < ranks else None)
-    return comm.on_all(lambda: None if part is None else _point_of(part, order, problem, ranks, stack))
+    return comm.on_all(lambda: None if part is None else _point_of(part, request, problem, ranks, stack))
 
 
 def _point_of(
-    part: Comm, order: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
+    part: Comm, request: ScalingRequest, problem: Problem, ranks: int, stack: contextlib.ExitStack
 ) -> ScalingPoint:
     reader = BoxReader(problem.info.path)
-    if order.study.kind == "weak":
+    if request.study.kind == "weak":
         reader = RepeatedReader(problem.info.path, stored=problem.info.image_shape[1:])
-        problem = grow(order.config, problem, ranks)
-    return ScalingPoint(part, order.config, order.study.phases, problem, reader, stack)
+        problem = grow(request.config, problem, ranks)
+    return ScalingPoint(part, request.config, request.study.phases, problem, reader, stack)
 
 
 def _sizes(study: ScalingStudy, ranks: int) -> list[int]:

@@ -35,7 +35,7 @@ class Plan:
     stages: tuple[Stage, ...]
 
 
-def run(comm: Comm, order: StudyRequest) -> int:
+def run(comm: Comm, request: StudyRequest) -> int:
     """Called by all ranks; trains what is left to do, and root prints.
 
     Returns:
@@ -46,13 +46,13 @@ def run(comm: Comm, order: StudyRequest) -> int:
             the whole study.
         StopRequest: on all ranks.
     """
-    directory = StudyDirectory(order.output)
+    directory = StudyDirectory(request.output)
     stop = Stop(comm, comm.side_channel())
     stop.listen()
-    plan = comm.on_root(lambda: _begin(directory, order, comm.size))
-    if limits := [limit for run in order.runs if (limit := run.config.run.stall_timeout) is not None]:
+    plan = comm.on_root(lambda: _begin(directory, request, comm.size))
+    if limits := [limit for run in request.runs if (limit := run.config.run.stall_timeout) is not None]:
         set_finalize_timeout(
-            max(limits), f"another rank hangs while it ends; {order.output} is closed", RESUME
+            max(limits), f"another rank hangs while it ends; {request.output} is closed", RESUME
         )  # idle ranks too
     busy: list[str] = []
     try:
@@ -60,23 +60,23 @@ def run(comm: Comm, order: StudyRequest) -> int:
             if comm.is_root:
                 print(_stage_line(stage, comm.size), flush=True)
             busy += rank_groups.work(comm, stop, directory, plan.job, stage, plan.entries)
-    except StopRequest as request:
-        more = comm.on_root(lambda: _end(directory, order, plan, busy)[0])
-        why = signal_reason(request.signum, os.environ, time.time())
-        raise request.saying(f" ({why}); {more}; resume it with the same command") from None
-    text, failed = comm.on_root(lambda: _end(directory, order, plan, busy))
+    except StopRequest as stopped:
+        more = comm.on_root(lambda: _end(directory, request, plan, busy)[0])
+        why = signal_reason(stopped.signum, os.environ, time.time())
+        raise stopped.saying(f" ({why}); {more}; resume it with the same command") from None
+    text, failed = comm.on_root(lambda: _end(directory, request, plan, busy))
     if comm.is_root:
         print(text, flush=True)
     return failed
 
 
-def _begin(directory: StudyDirectory, order: StudyRequest, ranks: int) -> Plan:
+def _begin(directory: StudyDirectory, request: StudyRequest, ranks: int) -> Plan:
     """On root: checks every run, makes the study directory, and plans what is left to do."""
-    entries = [entry for entry, _ in plan_runs(order.runs, order.ranks, ranks)]
-    directory.begin(order)
-    chosen = {run.id for run in order.chosen}
-    if order.retry:
-        for run in order.chosen:
+    entries = [entry for entry, _ in plan_runs(request.runs, request.ranks, ranks)]
+    directory.begin(request)
+    chosen = {run.id for run in request.chosen}
+    if request.retry:
+        for run in request.chosen:
             directory.clear(run.id)
     left = [
         entry
@@ -93,13 +93,13 @@ def _stage_line(stage: Stage, ranks: int) -> str:
     return text + (f"; {idle} of {ranks} ranks {'is' if idle == 1 else 'are'} idle" if idle else "")
 
 
-def _end(directory: StudyDirectory, order: StudyRequest, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:
+def _end(directory: StudyDirectory, request: StudyRequest, plan: Plan, busy: Sequence[str]) -> tuple[str, int]:
     """On root: removes the job's claims.
 
     Returns:
         The conditions of the chosen runs, with a line for each that has failed or is in use; and how many have failed.
     """
-    conditions: dict[str, str] = {run.id: directory.condition(run) for run in order.chosen}
+    conditions: dict[str, str] = {run.id: directory.condition(run) for run in request.chosen}
     run_queue.close(directory, plan.job)
     conditions |= {run: "in use by another job" for run in busy if conditions[run] == "unfinished"}
     counts = Counter(conditions.values())

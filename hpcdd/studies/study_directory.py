@@ -18,7 +18,7 @@ from ..artifacts import study_index
 from ..artifacts.documents import write_document
 from ..artifacts.study_index import StudyEntry, StudyIndex, TableOf
 from ..core.errors import UserError
-from ..core.files import write_json, writing
+from ..core.files import writing
 from ..runs import resume
 from ..runs.resume import Job
 from ..runs.run_directory import RunDirectory
@@ -56,7 +56,7 @@ class StudyDirectory:
         path = self._failed(run_id)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            write_json(path, {"error": error, "exit_code": exit_code})
+            write_document(path, study_index.FailedRun(error=error, exit_code=exit_code))
 
     def clear(self, run_id: str) -> None:
         """Forgets that a run has failed."""
@@ -96,7 +96,7 @@ class StudyDirectory:
             config = resume.resumed(record, config, directory)
         return Job(config, print_only=False, record=record, study=True, sources=sources or {})
 
-    def begin(self, order: StudyRequest) -> None:
+    def begin(self, request: StudyRequest) -> None:
         """Makes the folder, or resumes an unfinished study; writes study.json.
 
         Raises:
@@ -106,11 +106,11 @@ class StudyDirectory:
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"output is {self.path}, which is a file; name a folder with --output")
             self.path.mkdir(parents=True, exist_ok=True)
-            self._check(order)
+            self._check(request)
         except OSError as error:
             raise UserError(f"the study directory can't be created: {error}; name another one with --output") from error
         problems: dict[str, None] = {}
-        for run in order.runs:
+        for run in request.runs:
             try:
                 if self.condition(run) != "not begun":
                     self.job(run)
@@ -118,13 +118,13 @@ class StudyDirectory:
                 problems |= dict.fromkeys(str(error).splitlines())
         if problems:
             raise UserError("\n".join(problems))
-        write_document(self.path / study_index.NAME, index_of(order))
+        write_document(self.path / study_index.NAME, index_of(request))
 
-    def _check(self, order: StudyRequest) -> None:
+    def _check(self, request: StudyRequest) -> None:
         """Refuses a folder that holds something else; another job may just be making this very study there."""
         if (self.path / study_index.NAME).exists():
             present = study_index.read(self.path)
-            if (present.name, present.variant) != (order.name, order.variant):
+            if (present.name, present.variant) != (request.name, request.variant):
                 of = "" if present.variant is None else f", variant {present.variant}"
                 raise UserError(
                     f"output is {self.path}, which holds the study {present.name}{of}; name another --output"
@@ -143,18 +143,18 @@ class StudyDirectory:
         return self.failures / f"{run_id}.json"
 
 
-def index_of(order: StudyRequest) -> StudyIndex:
+def index_of(request: StudyRequest) -> StudyIndex:
     """The content of study.json."""
-    description = order.description
+    description = request.description
     return StudyIndex(
-        name=order.name,
-        title=description.title or order.name,
-        variant=order.variant,
-        config=order.base,
+        name=request.name,
+        title=description.title or request.name,
+        variant=request.variant,
+        config=request.base,
         matrix=description.matrix,
         expect=description.expect,
         table=TableOf(columns=description.table.columns),
         runs=tuple(
-            StudyEntry(id=run.id, fields=run.combination.fields, labels=run.combination.labels) for run in order.runs
+            StudyEntry(id=run.id, fields=run.combination.fields, labels=run.combination.labels) for run in request.runs
         ),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,8 @@ from typing import Literal
 from ..artifacts import study_index
 from ..artifacts.results import Results
 from ..artifacts.study_index import StudyEntry, StudyIndex
+from ..core.errors import UserError
+from ..core.files import read_json
 from ..core.texts import printable_lines
 from ..runs.run_directory import RunDirectory
 
@@ -78,9 +79,9 @@ def failure(folder: Path, run_id: str) -> str | None:
     """Why a run has failed, in printable lines, or that the record of it is damaged; None where it has not failed."""
     path = folder / FAILED / f"{run_id}.json"
     try:
-        text = str(json.loads(path.read_bytes())["error"])
-    except FileNotFoundError:
-        return None
-    except (OSError, LookupError, RecursionError, TypeError, ValueError) as error:
-        text = f"{path} is damaged ({error})"
+        text = read_json(path, study_index.FailedRun).error
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        text = str(error)
     return printable_lines(text)

@@ -18,7 +18,7 @@ class CUDARecorder:
 
     Args:
         device: the GPU.
-        generators: from which the work draws, besides torch's global one: they go on from replay to replay.
+        generators: from which the work draws, besides torch's global one: they continue from replay to replay.
     """
 
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:

@@ -76,7 +76,7 @@ class Ending:
 
     @property
     def finite(self) -> bool:
-        """Whether the training can go on."""
+        """Whether the training can continue."""
         return self.diverged is None and all(map(math.isfinite, self.sums))
 
 

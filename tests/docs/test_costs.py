@@ -62,6 +62,7 @@ def documented(config: Config, problem: Problem, ranks: int) -> dict[str, Traffi
         "S": subdomains,
         "N": ranks,
         "K": problem.info.num_classes,
+        "F": problem.feature_widths(config.aggregation.features)[0],
         "s": len(assign(subdomains, ranks)[0][0]),
         "w": 8 if config.reduction == "ordered" else 4,
         "v": splits.get("validation", 0),

@@ -1,4 +1,4 @@
-"""Shares of a batch: who has which rows, and how the parts are put together again."""
+"""Shards of a batch: who has which rows, and how the parts are gathered again."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_a_wish_of_one_rank_reaches_all_with_the_gradients(
 
 
 def test_a_wish_that_the_forward_pass_has_brought_is_passed_on(network: Network) -> None:
-    """The flag rides in the reduction's message first; what it says then must not be lost."""
+    """The flag is first sent in the reduction's message; what it says then must not be lost."""
 
     def work(comm: ThreadComm) -> float:
         replica, flag = copy.deepcopy(network), Flag()

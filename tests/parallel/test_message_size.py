@@ -52,7 +52,7 @@ def test_with_a_rank_for_each_subdomain(subdomains: int, reduction: str, width: 
 
     for rank, (part, calls, size) in enumerate(on_ranks(subdomains, work)):
         assert calls == STEPS
-        assert size == STEPS * 2 * width * (ROWS * HIDDEN + 1)  # the wish to stop rides along
+        assert size == STEPS * 2 * width * (ROWS * HIDDEN + 1)  # with the request to stop
         for trained, expected in zip(part.cnns[str(rank)].parameters(), whole.cnns[rank].parameters(), strict=True):
             torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-6)
         start = next(before.cnns[rank].parameters())

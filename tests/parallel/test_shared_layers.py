@@ -329,7 +329,7 @@ def test_after_a_step_layers_know_nothing_of_its_batch() -> None:
 
 
 def trained(network: nn.Module, sharing: BatchSharing, images: list[torch.Tensor]) -> tuple[nn.Module, list[float]]:
-    """Six steps on the ranks' shares of some batches; the network and its losses."""
+    """Six steps on the ranks' shards of some batches; the network and its losses."""
     optimizer, losses = torch.optim.SGD(network.parameters(), lr=1.0), []
     with shared_layers(network, sharing) as context:
         for batch in images:

@@ -39,7 +39,8 @@ from hpcdd.phases import aggregation, coherent, global_cnn, local
 TRAININGS = {"local": local, "dnn": aggregation, "coherent": coherent, "baseline": global_cnn}
 OTHERS = {
     "start": ("hpcdd.runs.context", "form_team"),
-    "read": ("hpcdd.runs.context", "build_problem"),
+    "problem": ("hpcdd.runs.context", "build_problem"),
+    "read": ("hpcdd.runs.pipeline:Run", "_read"),
     "checkpoint": ("hpcdd.training.checkpoints.manager:CheckpointManager", "save"),
     "gather": ("hpcdd.runs.pipeline", "gather_features"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),

@@ -41,7 +41,8 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
-                (2, "read", 0),
+                (2, "problem", 0),
+                (3, "read", 2),
                 (3, "local", 0),
                 (2, "gather", 0),
                 (2, "dnn", 0),
@@ -70,12 +71,12 @@ def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: s
     assert since_fault(folder) < PROMPTLY
     assert done.returncode == 1, done.stderr
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
-    where = {"read": "start"}.get(phase, phase)  # its fault is in what comes before: the problem is posed
+    where = {"problem": "start"}.get(phase, phase)
     assert f"failed in phase {where}" in done.stderr
     assert done.stderr.count("Traceback (most recent call last)") == 1
     assert f"RuntimeError: planted in phase {phase}" in done.stderr
     assert not list(folder.glob("runs/*/results.json"))
-    if phase != "read":
+    if phase != "problem":
         assert f"planted in phase {phase}" in next(folder.glob(f"runs/*/logs/rank-{rank:04d}.log")).read_text()
 
 

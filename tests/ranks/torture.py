@@ -92,7 +92,7 @@ class Torture:
         self.seconds = time.monotonic() - start
 
     def run_until(self, kills: int) -> None:
-        """Begins run after run until so many jobs have been killed."""
+        """Begins run after run until that number of jobs has been killed."""
         number = 0
         while self.counts["kills"] < kills:
             number += 1

@@ -143,7 +143,7 @@ def test_a_run_with_a_damaged_record_of_its_failure_has_failed(tmp_path: Path, c
     (tmp_path / f"failed/{name}.json").write_text(content)
     (run,) = [run for run in tabulate(study_results.read(tmp_path)).outcome.missing if run.entry.id == name]
     assert run.condition == "failed"
-    assert f"failed/{name}.json is damaged (" in (run.error or "")
+    assert f"failed/{name}.json is damaged or of another format: " in (run.error or "")
     assert StudyDirectory(tmp_path).failure(name) == run.error
 
 

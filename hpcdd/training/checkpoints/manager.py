@@ -1,4 +1,4 @@
-"""One training's checkpoints as the training sees them: when one is due, who writes what, which one to go on from."""
+"""One training's checkpoints as the training sees them: when one is due, who writes what, which one to resume from."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class NullCheckpointManager:
         return False
 
     def load(self) -> Snapshot | None:
-        """Nothing to go on from."""
+        """Nothing to resume from."""
         return None
 
     def overdue(self) -> bool:
@@ -98,7 +98,7 @@ class CheckpointManager(NullCheckpointManager):
             training without messages. :meth:`load` and :meth:`save` are collective over them.
         subdomain_of: the subdomain to which a tensor belongs, by its name.
         writes: subdomains whose parts this rank writes, ``WHOLE`` for what belongs to all.
-        reads: those that it needs to go on; the first one's facts count.
+        reads: those that it needs to resume; the first one's facts count.
     """
 
     def __init__(
