@@ -169,14 +169,13 @@ class ModelFile:
 
     def network(self, strategy: str) -> nn.Module | None:
         """The network of one of the strategies: the DNN, the global CNN or a coherent model; None for a rule."""
-        if strategy in RULES:
-            return None
-        if strategy == "dnn":
-            return self.dnn("dnn")
+        for start in self.config.coherent.starts:
+            if strategy == coherent_phase(start):
+                cnns = [self.coherent_cnn(start, s) for s in range(len(self.subdomains))]
+                return CoherentModel(cnns, self.dnn(f"{strategy}/dnn"), self.config.coherent_features).eval()
         if strategy == "global":
             return self.global_cnn()
-        cnns = [self.coherent_cnn(strategy.removeprefix("coherent_"), s) for s in range(len(self.subdomains))]
-        return CoherentModel(cnns, self.dnn(f"{strategy}/dnn"), self.config.coherent_features).eval()
+        return self.dnn("dnn") if strategy == "dnn" else None
 
     def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
         """Columns of a DNN's first layer, (hidden, stop - start); only these are read."""

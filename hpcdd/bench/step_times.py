@@ -245,8 +245,8 @@ def _print_comparisons(team: Team, problem: Problem, workload: Workload, rounds:
         "augmentation: median (quartiles); and where hpcdd's time goes. Of CNNs of one shape also a step of up to\n"
         f"{_MOST_BATCHED} of them batched (`--batched true`) and one after the other\n"
     )
-    for alike in problem.by_shape():
-        s, same = alike[0], alike[:_MOST_BATCHED]
+    for group in problem.by_shape():
+        s, same = group[0], group[:_MOST_BATCHED]
         samples = as_stored.read(BoxReader(problem.info.path), [s], device)[s]["train"]
         comparison = plain_loop.compare(team.config, problem, s, samples, device, rounds, number)
         print(f"{workload.local_cnn(s, size, precision).network}, batch {size}\n  {comparison}", flush=True)

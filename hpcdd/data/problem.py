@@ -124,6 +124,14 @@ def check_filters(config: Config, cnn: torch.nn.Module) -> None:
         )
 
 
+def grouped(shapes: Mapping[int, tuple[int, ...]]) -> list[list[int]]:
+    """Subdomains in one list for each shape of their subimages, (C, *spatial); in the order of ``shapes``."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for s, shape in shapes.items():
+        groups.setdefault(shape, []).append(s)
+    return list(groups.values())
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is to be solved, the same on every rank.
@@ -173,10 +181,8 @@ class Problem:
 
     def by_shape(self, subdomains: Iterable[int] | None = None) -> list[list[int]]:
         """Some subdomains, default all, in one list for each shape of their subimages."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for s in range(len(self.decomposition)) if subdomains is None else subdomains:
-            groups.setdefault(self.subimage_shape(s), []).append(s)
-        return list(groups.values())
+        chosen = range(len(self.decomposition)) if subdomains is None else subdomains
+        return grouped({s: self.subimage_shape(s) for s in chosen})
 
     def feature_widths(self, features: str) -> list[int]:
         """Features that the DNN sees of every local CNN, S numbers.

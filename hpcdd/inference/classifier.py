@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..artifacts.model_file import ModelFile
-from ..artifacts.names import final
+from ..artifacts.names import coherent_phase, final
 from ..core.errors import UserError
 from ..data.augmentation import Augmentation
 from ..data.coarse import average_of_tensor
@@ -101,9 +101,8 @@ class Classifier(nn.Module):
         self.image_shape, self.dtype, self.preparation = file.image_shape, file.dtype, file.preparation
         config = file.config
         self.features = config.aggregation.features
-        is_coherent = self.strategy.startswith("coherent_")
-        trained = config.baseline if self.strategy == "global" else config.coherent if is_coherent else config.local
-        self._batch = trained.evaluation_batch
+        trained = {"global": config.baseline, **{coherent_phase(s): config.coherent for s in config.coherent.starts}}
+        self._batch = trained.get(self.strategy, config.local).evaluation_batch
         self.subimages = SubimageStack(file.subdomains, file.mean, file.std)
         self.local = nn.ModuleList(map(file.local_cnn, range(len(file.subdomains))))
         self.network = file.network(self.strategy)

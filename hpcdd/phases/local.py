@@ -18,6 +18,7 @@ from torch import nn
 from ..config.schema import Config, is_batched
 from ..core.errors import DivergedError
 from ..core.seeding import WHOLE, seed_of
+from ..data.problem import grouped
 from ..data.samples import AugmentationSeed, Subimages, channels_last
 from ..decomposition.rank_layout import RankPlacement
 from ..models.fast import Fast
@@ -122,10 +123,7 @@ def groups(shapes: Mapping[int, tuple[int, ...]], *, batched: bool) -> list[list
         shapes: by subdomain, (C, *spatial) of its subimages.
         batched: whether CNNs of one shape are.
     """
-    by_shape: dict[object, list[int]] = {}
-    for s, shape in shapes.items():
-        by_shape.setdefault(shape if batched else s, []).append(s)
-    return list(by_shape.values())
+    return grouped(shapes) if batched else [[s] for s in shapes]
 
 
 def trains_batched(config: Config, device: str, replicas: int) -> bool:

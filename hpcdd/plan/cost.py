@@ -84,7 +84,7 @@ class PlannedCosts:
         owned = [block for block, replica in assign(self.subdomains, ranks) if block and not replica]
         phases = [self._local(owned, layout.replicas, busy, messages.local_step(config, problem, ranks), ranks)]
         if gathered := messages.gather(config, problem, ranks):
-            phases.append(Phase("gather", 0, 0.0, self.clock.messages(gathered, ranks), 0.0))
+            phases.append(self._gather(gathered, ranks))
         most = max(len(block) for block in owned)
         inputs = sum(problem.feature_widths(config.aggregation.features))
         phases.append(self._dnn(inputs, most, busy, messages.dnn_step(config, problem, ranks), ranks))
@@ -121,8 +121,7 @@ class PlannedCosts:
         phases, distributed = [self._local(owned, 1, busy, [], ranks)], config.aggregation.placement == "distributed"
         if not distributed:
             size = 4 * inputs * sum(problem.samples.values())
-            gathered = [Message("gather", size, ranks, size, "local outputs")]
-            phases.append(Phase("gather", 0, 0.0, self.clock.messages(gathered, ranks), 0.0))
+            phases.append(self._gather([Message("gather", size, ranks, size, "local outputs")], ranks))
         rows = self._rows(config.aggregation, 1)
         sent = [messages.sum_over_subdomains(config, config.aggregation, problem, rows, ranks)] if distributed else []
         phases.append(self._dnn(inputs, per_rank, busy, sent, ranks))
@@ -144,6 +143,9 @@ class PlannedCosts:
         )
         sending = self.clock.messages(sent, ranks)
         return Phase("local", steps, compute, sending, evaluating)
+
+    def _gather(self, sent: Sequence[Message], ranks: int) -> Phase:
+        return Phase("gather", 0, 0.0, self.clock.messages(sent, ranks), 0.0)
 
     def _dnn(self, inputs: int, per_rank: int, busy: int, sent: Sequence[Message], ranks: int) -> Phase:
         settings = self._config.aggregation

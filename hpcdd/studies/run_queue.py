@@ -90,8 +90,8 @@ class Queue:
         self._release(claim.trains)
 
     def _sources(self, entry: PlannedRun) -> dict[str, Path]:
-        found = {phase: self._source(phase, result, entry) for phase, result in entry.results.items()}
-        return {phase: source for phase, source in found.items() if source is not None}
+        sources = {phase: self._source(phase, result, entry) for phase, result in entry.results.items()}
+        return {phase: source for phase, source in sources.items() if source is not None}
 
     def _source(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
         if result not in self._known:
