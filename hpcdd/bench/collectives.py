@@ -24,7 +24,7 @@ from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import ROOT, Comm
-from ..mpi.library import library, mpi_library, sleep_until
+from ..mpi.runtime import library, mpi_library, sleep_until
 from ..plan import collective_model, messages
 from ..plan.collective_model import COLLECTIVES
 from ..plan.machine import FittedCollective, MeasuredCollective

@@ -23,7 +23,7 @@ from ..data import sample_storage
 from ..data.problem import Problem, build_problem, check_shards
 from ..data.reading import BoxReader
 from ..mpi.communicator import Comm
-from ..mpi.library import mpi_library
+from ..mpi.runtime import mpi_library
 from ..parallel.team import Team
 from ..phases.coherent import coherent_parameters
 from .contenders import Distributed, decomposed, warm_up

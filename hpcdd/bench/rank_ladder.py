@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..data.problem import Problem, check_rank
 from ..decomposition import rank_layout
 from ..decomposition.rank_layout import RankLayout
-from ..mpi import library
+from ..mpi import runtime
 from ..mpi.communicator import Comm
 from ..parallel.batch_shards import Flag
 from ..parallel.team import Team, form_team
@@ -84,4 +84,4 @@ def ranks_by_host(layout: RankLayout, size: int) -> dict[str, int]:
 
 def this_machine(cores: int) -> Machine:
     """The machine of this job, without results."""
-    return Machine(host=Host.here(cores), mpi_library=library.mpi_library(), torch=torch.__version__)
+    return Machine(host=Host.here(cores), mpi_library=runtime.mpi_library(), torch=torch.__version__)

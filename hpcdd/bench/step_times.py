@@ -24,7 +24,7 @@ from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..data.samples import Samples, SideBySide, Subimages
 from ..mpi.communicator import Comm
-from ..mpi.library import sleep_until
+from ..mpi.runtime import sleep_until
 from ..parallel.batch_shards import BatchSharing
 from ..parallel.team import Team
 from ..phases.aggregation import fresh_dnn

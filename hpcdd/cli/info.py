@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..core import environment
 from ..core.errors import UserError
-from ..mpi import launcher, library
+from ..mpi import launcher, runtime
 from .parser import Parser, parse
 
 
@@ -37,7 +37,7 @@ def run_without_mpi(arguments: Sequence[str]) -> int:
         ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB, {environment.available_memory() / 2**30:.1f} GiB free")
     )
     try:
-        version_of_mpi = library.mpi_library()
+        version_of_mpi = runtime.mpi_library()
         rows.append(("MPI library", version_of_mpi))
     except UserError as error:
         version_of_mpi = None

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..core.environment import ColocatedRanks, Startup
 from ..core.errors import UserError, agreed
 from . import launcher
-from .library import abort, finalize, library, mpi_library, sleep_until
+from .runtime import abort, finalize, library, mpi_library, sleep_until
 from .traffic import Ledger, Traffic
 
 if TYPE_CHECKING:

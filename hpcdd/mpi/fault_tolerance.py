@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from .communicator import Comm
-from .library import is_fault_tolerant, is_loss, sleep_until
+from .runtime import is_fault_tolerant, is_loss, sleep_until
 
 
 def check() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from ..core.errors import StopRequest
 from . import launcher
 from .communicator import ROOT, Comm
-from .library import library
+from .runtime import library
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -20,7 +20,7 @@ def check_gpu_aware(device: str, takes_gpu_memory: Callable[[], bool | None]) ->
 
     Args:
         device: of the rank.
-        takes_gpu_memory: what the MPI library says of itself, see :func:`hpcdd.mpi.library.takes_gpu_memory`.
+        takes_gpu_memory: what the MPI library says of itself, see :func:`hpcdd.mpi.runtime.takes_gpu_memory`.
 
     Raises:
         UserError: there is no GPU, or the MPI library would read a GPU's address as one of the host and crash.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..config.schema import Config
 from ..decomposition.rank_layout import RankLayout, RankPlacement
 from ..mpi.communicator import Comm
-from ..mpi.library import takes_gpu_memory
+from ..mpi.runtime import takes_gpu_memory
 from .batch_shards import BatchSharing, Flag
 from .host_staging import Staging, check_gpu_aware
 from .subdomain_sum import SubdomainSum

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..core.errors import RESUME
 from ..core.files import writing
 from ..mpi.communicator import Comm
-from ..mpi.library import set_finalize_timeout
+from ..mpi.runtime import set_finalize_timeout
 from .run_directory import RunDirectory
 
 _LINE = 256

@@ -16,7 +16,7 @@ from ..data.samples import Subimages
 from ..models.serialization import on_host
 from ..mpi import fault_tolerance
 from ..mpi.communicator import Comm
-from ..mpi.library import is_loss
+from ..mpi.runtime import is_loss
 from ..mpi.stop import Stop
 from ..parallel.batch_shards import broadcast_state
 from ..parallel.sharded_coherent import spread_dnn

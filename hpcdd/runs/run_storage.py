@@ -21,7 +21,7 @@ from ..core.files import write_bytes, write_json, writing
 from ..data.format import EMBEDDED_NAME
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import Comm
-from ..mpi.library import is_loss, mpi_library
+from ..mpi.runtime import is_loss, mpi_library
 from . import resume, run_directory
 from .lock import Lock
 from .reuse import import_result

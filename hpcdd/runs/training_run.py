@@ -20,7 +20,7 @@ from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
 from ..mpi.communicator import Comm
 from ..mpi.failure import fail
-from ..mpi.library import FINALIZE_TIMEOUTS
+from ..mpi.runtime import FINALIZE_TIMEOUTS
 from . import pipeline, resume
 from .run_directory import RunDirectory
 

@@ -27,7 +27,7 @@ from ..core.interleaved_timing import rotated
 from ..data.problem import Problem, build_problem
 from ..data.reading import BoxReader
 from ..mpi.communicator import Comm
-from ..mpi.library import mpi_library
+from ..mpi.runtime import mpi_library
 from .scaling_file import ScalingRequest
 from .scaling_point import ScalingPoint, Timing
 from .weak_scaling import RepeatedReader, grow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..core.errors import RESUME, StopRequest
 from ..mpi.communicator import Comm
-from ..mpi.library import set_finalize_timeout
+from ..mpi.runtime import set_finalize_timeout
 from ..mpi.stop import Stop, signal_reason
 from . import rank_groups, run_queue
 from .planned_runs import PlannedRun, plan_runs

@@ -18,7 +18,7 @@ from ..core.errors import DivergedError, StopRequest
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, AugmentationSeed
 from ..models.batched_networks import BatchedNetworks
-from ..mpi.library import is_loss
+from ..mpi.runtime import is_loss
 from ..parallel.batch_shards import BatchSharing
 from .checkpoints.manager import NullCheckpointManager
 from .checkpoints.snapshot import Position, Snapshot

@@ -15,7 +15,7 @@ from hpcdd.config.schema import Config
 from hpcdd.config.sections import CommSettings
 from hpcdd.core.errors import DivergedError, UserError
 from hpcdd.decomposition import rank_layout
-from hpcdd.mpi import library
+from hpcdd.mpi import runtime
 from hpcdd.mpi.communicator import Comm, world
 from hpcdd.parallel import host_staging as staging
 from hpcdd.parallel.batch_shards import BatchSharing, Flag
@@ -234,7 +234,7 @@ def test_gpu_awareness_is_refused_where_it_cannot_work() -> None:
 
 def test_these_mpi_libraries_say_that_they_were_built_without_cuda() -> None:
     world()
-    assert library.takes_gpu_memory() is False
+    assert runtime.takes_gpu_memory() is False
 
 
 @pytest.mark.usefixtures("gpu")

@@ -18,7 +18,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hpcdd.cli import main as cli
-from hpcdd.mpi import communicator, library
+from hpcdd.mpi import communicator, runtime
 from tests.launchers import without_report
 from tests.ranks.faulty import planted
 
@@ -44,7 +44,7 @@ def main() -> None:
                 code = cli.main(without_report(job["arguments"]))
         codes.append(everyone.maximum(code))  # the others sleep
         errors.append("".join(everyone.allgather_object(error.getvalue())))
-    library.FINALIZE_TIMEOUTS.clear()  # the jobs had other ranks than this one has
+    runtime.FINALIZE_TIMEOUTS.clear()  # the jobs had other ranks than this one has
     if everyone.is_root:
         for name, values in (("codes", codes), ("errors", errors)):
             Path(f"{name}.json").write_text(json.dumps(values))

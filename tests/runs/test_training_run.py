@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcdd.mpi import library
+from hpcdd.mpi import runtime
 from hpcdd.runs.training_run import ranks_of
 
 from ..launchers import Launcher
 
 ROOT_WORKS_ON = """
 import time
-from hpcdd.mpi.library import set_finalize_timeout
+from hpcdd.mpi.runtime import set_finalize_timeout
 from hpcdd.runs.training_run import ranks_of
 
 with ranks_of(None) as ranks:
@@ -31,11 +31,11 @@ def test_calls_of_one_process_leave_no_communicator_behind() -> None:
 
 
 def test_a_finalize_timeout_does_not_outlast_the_run() -> None:
-    before = list(library.FINALIZE_TIMEOUTS)
+    before = list(runtime.FINALIZE_TIMEOUTS)
     with ranks_of(None):
-        library.set_finalize_timeout(1.0, "another rank hangs", 75)
-        assert before != library.FINALIZE_TIMEOUTS
-    assert before == library.FINALIZE_TIMEOUTS
+        runtime.set_finalize_timeout(1.0, "another rank hangs", 75)
+        assert before != runtime.FINALIZE_TIMEOUTS
+    assert before == runtime.FINALIZE_TIMEOUTS
 
 
 def test_ranks_without_work_wait_for_root_after_a_run(mpi: Launcher, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...mpi.communicator import ROOT, Comm
-from ...mpi.library import library, sleep_until
+from ...mpi.runtime import library, sleep_until
 from ...mpi.traffic import Traffic
 from ...training.status import Status
 
