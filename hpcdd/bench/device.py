@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import subprocess
@@ -147,62 +148,88 @@ def run_tests(device: str, root: Path = ROOT) -> DeviceTests:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """A way to train CNNs.
+
+    Attributes:
+        name: for the user.
+        cnns: number of CNNs.
+        at_once: how many of them one step of the loop trains.
+        training: trains until all turns are measured, or
+        step: is one step.
+    """
+
+    name: str
+    cnns: int = 1
+    at_once: int = 1
+    training: Callable[[Turns], object] | None = None
+    step: Callable[[], None] | None = None
+
+
 def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[str]) -> list[MeasuredWay]:
     """All ways of one case."""
-    ways: list[tuple[str, int, Callable[[Turns], object] | None, Callable[[], None] | None]] = []
-    plain = [_plain(case, device, s) for s in range(MANY)]
 
-    def trained(cnns: int, *, kept: str | None = None, precision: str = "fp32") -> Callable[[Turns], object]:
-        return lambda turns: _train(case, device, cnns, turns, kept=kept, precision=precision)
+    def trained(cnns: int, *, kept: str | None = None, precision: str, batched: bool) -> Callable[[Turns], object]:
+        return lambda turns: _train(case, device, cnns, turns, kept=kept, precision=precision, batched=batched)
 
     precisions = ["fp32", *["bf16"] * native_bf16(device)]
     if len(precisions) == 1:
         left_out.append(f"bf16: {device} does not support it")
-    ways += [(f"hpcdd, {precision}", 1, trained(1, precision=precision), None) for precision in precisions]
-    if device != "cpu":
-        ways.append(("hpcdd, fp32, samples in the host's memory", 1, trained(1, kept="cpu"), None))
-        ways.append(("torch.compile, fp32", 1, None, _plain(case, device, 0, compiled=True).step))
+    gpu = device != "cpu"
+    ways = [_Way(f"hpcdd, {p}", training=trained(1, precision=p, batched=gpu)) for p in precisions]
+    if gpu:
+        in_host_memory = trained(1, kept="cpu", precision="fp32", batched=True)
+        ways.append(_Way("hpcdd, fp32, samples in the host's memory", training=in_host_memory))
+        ways.append(_Way("torch.compile, fp32", step=_plain(case, device, 0, compiled=True).step))
     else:
         left_out.append("torch.compile, and samples in host memory: measured on GPUs only")
-    ways += [
-        (f"hpcdd, {precision}, batched", MANY, trained(MANY, precision=precision), None) for precision in precisions
-    ]
-    measurements = []
-    for way, cnns, training, step in ways:
-
-        def reference(cnns: int = cnns) -> None:
-            for one in plain[:cnns]:
-                one.step()
-
-        number = max(1, steps // cnns)
-        turns = Turns(number, rounds + 1, lambda: finish(device), reference)
-        if training is not None:
-            training(turns)
-        with contextlib.suppress(StopRequest):
-            while step is not None:
-                turns.boundary()
-                step()
-        ours, theirs = turns.seconds[1:], turns.others[1:]
-        measurements.append(
-            MeasuredWay(
-                case=case.label,
-                way=way,
-                cnns=cnns,
-                batch=case.batch,
-                seconds=quartiles(ours),
-                reference=quartiles(theirs),
-                factor=quartiles([b / a for a, b in zip(ours, theirs, strict=True)]),
-            )
-        )
-    return measurements
+    for p in precisions:
+        one_after_the_other = trained(1, precision=p, batched=False)
+        ways.append(_Way(f"hpcdd, {p}, one after the other", MANY, training=one_after_the_other))
+        ways.append(_Way(f"hpcdd, {p}, batched", MANY, MANY, trained(MANY, precision=p, batched=True)))
+    plain = [_plain(case, device, s) for s in range(MANY)]
+    return [_measured_way(case, device, way, plain[: way.cnns], rounds, steps) for way in ways]
 
 
-def _train(case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None, precision: str) -> None:
-    """Local CNNs, until all turns are measured: on a GPU, and where they are many, in batched steps."""
+def _measured_way(
+    case: Case, device: str, way: _Way, plain: Sequence[PlainLoop], rounds: int, steps: int
+) -> MeasuredWay:
+    """One way, interleaved with plain loops of as many CNNs."""
+    turn = itertools.cycle(plain)
+
+    def reference() -> None:
+        for loop in itertools.islice(turn, way.at_once):
+            loop.step()
+
+    number = max(way.cnns, steps) // way.at_once
+    turns = Turns(number, rounds + 1, lambda: finish(device), reference)
+    if way.training is not None:
+        way.training(turns)
+    with contextlib.suppress(StopRequest):
+        while way.step is not None:
+            turns.boundary()
+            way.step()
+    ours, theirs = ([way.cnns / way.at_once * t for t in times[1:]] for times in (turns.seconds, turns.others))
+    return MeasuredWay(
+        case=case.label,
+        way=way.name,
+        cnns=way.cnns,
+        batch=case.batch,
+        seconds=quartiles(ours),
+        reference=quartiles(theirs),
+        factor=quartiles([b / a for a, b in zip(ours, theirs, strict=True)]),
+    )
+
+
+def _train(
+    case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None, precision: str, batched: bool
+) -> None:
+    """Local CNNs, until all turns are measured: in steps of all of them, or only the first."""
     samples = _samples(case, device, kept)
     members = [Member(s, _network(case, device, s), samples, None, NullCheckpointManager()) for s in range(cnns)]
     config = _config(case, _settings(case, precision))
-    train_in_turns(turns, config, members, batched=cnns > 1 or device != "cpu")
+    train_in_turns(turns, config, members, batched=batched)
 
 
 def _plain(case: Case, device: str, subdomain: int, *, compiled: bool = False) -> PlainLoop:

@@ -47,7 +47,8 @@ FOLDER receives headline.json and report.html with its figure, which `hpcdd repo
 _DEVICE = """\
 Tests and measures one device in one process, in less than eight minutes: the tests marked for devices (in a checkout),
 and steps of local CNNs, VGG and fast, in two and three dimensions: hpcdd in fp32 and bf16, torch.compile, 16 CNNs
-batched, samples on the device and in host memory; each interleaved with plain eager loops in fp32, one per CNN.
+batched and one after the other, samples on the device and in host memory; each interleaved with plain eager loops in
+fp32, one per CNN.
 FOLDER receives device.json and report.html, which `hpcdd report FOLDER` recreates."""
 _OUTPUT = "machine file to which the results are added, for `hpcdd plan --machine`"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcdd.artifacts import device_file
-from hpcdd.bench import device
+from hpcdd.bench import alternating, device
 from hpcdd.core.errors import UserError
 from hpcdd.core.files import read_json
 from hpcdd.report import reports
@@ -28,11 +28,35 @@ def test_one_command_gives_one_file_and_one_page(
     ways = {(way.case, way.way, way.cnns) for way in report.measurements}
     assert {case for case, _, _ in ways} == {case.label for case in device.CASES}
     assert len(ways) == len(report.measurements)
+    many = {way.way: way for way in report.measurements if way.cnns == device.MANY}
+    assert {"hpcdd, fp32, batched", "hpcdd, fp32, one after the other"} <= many.keys()
     assert all(0 < way.factor[0] <= way.factor[2] for way in report.measurements)
     assert any("torch.compile" in line for line in report.left_out)
     page = (tmp_path / "device/report.html").read_text()
     assert all(case.label in page for case in device.CASES)
     assert "results: " in capsys.readouterr().out
+
+
+def test_ways_are_compared_by_a_step_of_all_their_cnns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a step of the loop trains all four CNNs in three seconds, or one of them in one."""
+    clock = 0.0
+
+    def takes(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    class Plain:
+        def step(self) -> None:
+            takes(2.0)
+
+    monkeypatch.setattr(alternating.time, "perf_counter", lambda: clock)
+    plain = [Plain() for _ in range(4)]
+    batched = device._Way("batched", cnns=4, at_once=4, step=lambda: takes(3.0))
+    in_order = device._Way("one after the other", cnns=4, step=lambda: takes(1.0))
+    for way, seconds, factor in ((batched, 3.0, 8 / 3), (in_order, 4.0, 2.0)):
+        measured = device._measured_way(device.CASES[0], "cpu", way, plain, rounds=2, steps=8)  # type: ignore[arg-type]
+        assert (measured.seconds[1], measured.reference[1]) == (seconds, 8.0)
+        assert measured.factor == pytest.approx((factor,) * 3)
 
 
 def test_nothing_is_overwritten_and_no_gpu_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
