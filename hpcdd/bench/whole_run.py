@@ -25,6 +25,7 @@ from ..core.devices import use_processor
 from ..core.errors import RunError, UserError
 from ..core.files import writing
 from ..core.interleaved_timing import quartiles, rotated, spread
+from ..core.names import PhaseName
 from ..data import sample_storage
 from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
@@ -36,7 +37,7 @@ from ..training.step_timing import marked
 from . import plain_script
 from .time_account import CATEGORIES, Account
 
-ROWS = {
+ROWS: dict[str, tuple[PhaseName, ...]] = {
     "reading": ("read",),
     "local": ("local",),
     "aggregation": ("gather", "dnn"),

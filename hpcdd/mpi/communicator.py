@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ..core.environment import ColocatedRanks, Startup
 from ..core.errors import UserError, agreed
+from ..core.names import CountedName
 from . import launcher
 from .runtime import abort, finalize, library, mpi_library, sleep_until
 from .traffic import Ledger, Traffic
@@ -83,16 +84,16 @@ class Comm:
         return self.rank == ROOT
 
     @property
-    def traffic(self) -> dict[str, Traffic]:
+    def traffic(self) -> dict[CountedName, Traffic]:
         """What this rank has communicated, by phase."""
         return self.ledger.traffic
 
     @property
-    def phase_name(self) -> str:
+    def phase_name(self) -> CountedName:
         """The phase that this rank is in."""
         return self.ledger.phase_name
 
-    def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
+    def phase(self, name: CountedName) -> contextlib.AbstractContextManager[None]:
         """Counts all traffic inside the ``with`` block under ``name``."""
         return self.ledger.phase(name)
 

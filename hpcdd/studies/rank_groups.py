@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..artifacts.names import CLASSIFIERS, TRAININGS
 from ..artifacts.results import Results
 from ..core.environment import ColocatedRanks
 from ..core.errors import CollectiveError, InUseError, StopRequest, UserError
+from ..core.names import CLASSIFIERS, PHASES
 from ..core.texts import printable_lines
 from ..mpi.communicator import Comm
 from ..mpi.stop import Stop
@@ -205,8 +205,7 @@ class _RankGroup:
 
 
 def _reused(claim: Claim) -> str:
-    networks = {"local": "the local CNNs", "global": TRAININGS["global"].network}
-    texts = [f"{networks[phase]} of {source.name}" for phase, source in claim.sources.items()]
+    texts = [f"{PHASES[phase]} of {source.name}" for phase, source in claim.sources.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 
 

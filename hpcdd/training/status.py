@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ..artifacts.metrics_log import EpochRecord
-from ..artifacts.names import TRAININGS
 from ..config.schema import TrainingSettings
 from ..core.errors import DivergedError
+from ..core.names import TRAININGS, TrainingName
 from ..core.seeding import WHOLE
 
 
@@ -23,7 +23,7 @@ class Status:
     """How far a training is; plain numbers that can be sent.
 
     Attributes:
-        phase: ``local``, ``dnn``, ``coherent_transfer``, ``coherent_scratch`` or ``global``.
+        phase: whose training it is.
         subdomain: s; :data:`hpcdd.core.seeding.WHOLE` (-1) for a network that belongs to all.
         epoch: number of epochs that are complete.
         epochs: number of epochs planned.
@@ -37,7 +37,7 @@ class Status:
         finished: whether no more steps follow.
     """
 
-    phase: str
+    phase: TrainingName
     subdomain: int
     epoch: int
     epochs: int
@@ -68,7 +68,7 @@ class Ending:
         diverged: why a rank's numbers can't be trained on with; None where they can.
     """
 
-    phase: str
+    phase: TrainingName
     epoch: int
     sums: tuple[float, ...]
     validation: tuple[float, float] | tuple[None, None]
@@ -108,7 +108,7 @@ class RunningMetrics:
     """Loss, accuracy and speed of a training, summed on the device: reading them at every step would make it wait."""
 
     def __init__(
-        self, phase: str, subdomain: int, settings: TrainingSettings, samples: int, device: torch.device
+        self, phase: TrainingName, subdomain: int, settings: TrainingSettings, samples: int, device: torch.device
     ) -> None:
         self.phase, self.subdomain, self.epochs = phase, subdomain, settings.epochs
         self.batch_size = settings.batch_of(samples)
@@ -232,7 +232,7 @@ class RunningMetrics:
         )
 
 
-def _diverged(phase: str, subdomain: int, epoch: int, loss: float) -> str:
+def _diverged(phase: TrainingName, subdomain: int, epoch: int, loss: float) -> str:
     section = TRAININGS[phase].section
     who = TRAININGS[phase].network if subdomain == WHOLE else f"subdomain {subdomain}"
     return (

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config.schema import LocalSettings, TrainingSettings
 from ..core.errors import DivergedError, StopRequest
+from ..core.names import TrainingName
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, AugmentationSeed
 from ..models.batched_networks import BatchedNetworks
@@ -57,7 +58,7 @@ def train(
     settings: TrainingSettings,
     *,
     seed: int,
-    phase: str,
+    phase: TrainingName,
     subdomain: int = WHOLE,
     parts: Mapping[int, nn.Module] | None = None,
     stacks: Sequence[BatchedNetworks] = (),
@@ -198,7 +199,7 @@ class _Group:
         steps: PlainSteps | BatchedSteps,
         settings: TrainingSettings,
         seed: int,
-        phase: str,
+        phase: TrainingName,
         hooks: Hooks,
         *,
         continues: bool = False,
@@ -349,7 +350,7 @@ class _Group:
         return over or state.running.epoch == self._settings.epochs
 
 
-def augmentation_seed_of(seed: int, phase: str, epoch: int) -> AugmentationSeed:
+def augmentation_seed_of(seed: int, phase: TrainingName, epoch: int) -> AugmentationSeed:
     """From what all subdomains draw the augmentation of one epoch.
 
     Args:
