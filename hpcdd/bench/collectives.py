@@ -61,7 +61,7 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
         group = comm.split(0 if comm.rank < size else None)
         if group is not None:
             by_host = ranks_by_host(layout, size)
-            group.oversubscribed = max(by_host.values()) * layout.placements[0].threads > cores
+            group.agree_oversubscribed(max(by_host.values()) * layout.placements[0].threads > cores)
             ladder = _LADDER_OVERSUBSCRIBED if group.oversubscribed else LADDER
             cases = [*itertools.product(COLLECTIVES, ladder), *(uses if size == comm.size else [])]
             measured += [_measure(group, *case, rounds, len(by_host)) for case in cases]

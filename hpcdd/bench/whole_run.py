@@ -165,8 +165,8 @@ def _hpcdd(comm: Comm, config: Config) -> Turn:
     with _folder(comm) as folder:
         output = folder / "run"
         settings = config.model_copy(update={"output": str(output)})
-        run_comm = comm.duplicate()
-        run_comm.ledger = account = Account(run_comm.rank)
+        account = Account(comm.rank)
+        run_comm = comm.duplicate(account)
         comm.maximum(0)
         account.begin()
         failed = None

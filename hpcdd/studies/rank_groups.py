@@ -84,12 +84,10 @@ def work(
         StopRequest: on all ranks.
     """
     group = stage.group(world.rank)
-    part = world.split(group)
-    colocated = _colocated(world, stage)
+    part = world.split(group, _colocated(world, stage))
     busy: list[str] = []
     error: UserError | None = None
     if part is not None:
-        part.colocated = colocated
         rank_group = _RankGroup(part, stop, directory, job, stage, offering)
         rank_group.work()
         busy, error = rank_group.busy if part.is_root else [], rank_group.error
