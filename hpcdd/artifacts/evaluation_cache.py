@@ -38,7 +38,7 @@ class EvaluationCache:
     """
 
     def __init__(self, folder: Path, run: str) -> None:
-        self._index, self._examined, self._run = folder / "evaluated.json", folder / "examined", run
+        self._index, self._arrays_folder, self._run = folder / "evaluated.json", folder / "examined", run
         self.phases: dict[TrainingName, Any] = {}
         self.arrays: dict[TrainingName, Arrays] = {}
         with contextlib.suppress(FileNotFoundError, DamagedError):
@@ -86,4 +86,4 @@ class EvaluationCache:
         return dict(np.load(io.BytesIO(image), allow_pickle=False))
 
     def _path(self, phase: TrainingName) -> Path:
-        return self._examined / f"{phase}.npz"
+        return self._arrays_folder / f"{phase}.npz"

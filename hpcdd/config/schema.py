@@ -346,8 +346,8 @@ class Config(Settings):
                 "coherent.features logits or penultimate"
             )
         # Logits are linear in the penultimate features, so that a DNN on logits is one on them as well.
-        goes_on = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
-        if goes_on and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
+        continues = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
+        if continues and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
             problems.append(
                 f"coherent.features is {wanted!r}, but a start by transfer (coherent.starts) with coherent.dnn_start "
                 f"'trained' resumes a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "

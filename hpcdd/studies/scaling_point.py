@@ -27,7 +27,7 @@ from ..training.precision import SECTIONS
 
 @dataclass(frozen=True)
 class Timing:
-    """One turn of one phase, on root.
+    """One measurement of one phase, on root.
 
     Attributes:
         slowest, fastest: seconds of each step on the slowest and on the fastest of the ranks that work in it, those of
@@ -128,7 +128,7 @@ class ScalingPoint:
         }
 
     def measure(self, phase: Phase, warm_up: int, counting: int) -> Timing | None:
-        """One turn: that many steps of a phase, warm-up first, after a barrier.
+        """One measurement: that many steps of a phase, warm-up first, after a barrier.
 
         Returns:
             On root; None elsewhere.
@@ -138,9 +138,9 @@ class ScalingPoint:
         size = getattr(self.config, _SECTIONS[phase]).batch_of(rows)
         batches = single_steps.batches(rows, size, warm_up + counting, self._placement.device)
         measured: _OfRank | None = None
-        for turn in range(comm.size if phase == "alone" else 1):
+        for working in range(comm.size if phase == "alone" else 1):
             comm.maximum(0)
-            if phase != "alone" or turn == comm.rank:
+            if phase != "alone" or working == comm.rank:
                 measured = None if step is _idle else self._timed(step, batches, warm_up)
         comm.maximum(0)  # a rank that has finished waits here; in the gather it would slow the others down
         everyone = comm.gather_object(measured)
