@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..core.errors import DamagedError
 from ..core.files import digest, read_checksummed, write_bytes, write_checksummed, writing
+from ..core.names import TrainingName
 
 Arrays = dict[str, npt.NDArray[Any]]
 """Arrays by their names in decisions.h5."""
@@ -37,9 +38,9 @@ class EvaluationCache:
     """
 
     def __init__(self, folder: Path, run: str) -> None:
-        self._index, self._examined, self._run = folder / "evaluated.json", folder / "examined", run
-        self.phases: dict[str, Any] = {}
-        self.arrays: dict[str, Arrays] = {}
+        self._index, self._arrays_folder, self._run = folder / "evaluated.json", folder / "examined", run
+        self.phases: dict[TrainingName, Any] = {}
+        self.arrays: dict[TrainingName, Arrays] = {}
         with contextlib.suppress(FileNotFoundError, DamagedError):
             content = read_checksummed(self._index)
             if content["run"] == run:
@@ -48,17 +49,17 @@ class EvaluationCache:
                         self.arrays[phase] = self._read(phase, evaluation.get("pieces"))
                         self.phases[phase] = evaluation
 
-    def drop(self, prefixes: Sequence[str]) -> None:
-        """Removes the phases whose names begin with one of the prefixes.
+    def drop(self, phases: Collection[TrainingName]) -> None:
+        """Removes the evaluations of some phases.
 
         Raises:
             WriteError: that can't be written.
         """
-        self.phases = {p: evaluation for p, evaluation in self.phases.items() if not p.startswith(tuple(prefixes))}
+        self.phases = {p: evaluation for p, evaluation in self.phases.items() if p not in phases}
         self.arrays = {phase: self.arrays[phase] for phase in self.phases}
         self._write()
 
-    def add(self, phase: str, evaluation: dict[str, Any], arrays: Arrays) -> None:
+    def add(self, phase: TrainingName, evaluation: dict[str, Any], arrays: Arrays) -> None:
         """Stores the evaluation of a phase in memory and on disk.
 
         Raises:
@@ -78,11 +79,11 @@ class EvaluationCache:
         with writing(self._index):
             write_checksummed(self._index, {"run": self._run, "phases": self.phases})
 
-    def _read(self, phase: str, checksum: object) -> Arrays:
+    def _read(self, phase: TrainingName, checksum: object) -> Arrays:
         image = self._path(phase).read_bytes()
         if digest(image) != checksum:
             raise DamagedError(f"{self._path(phase)} is damaged (its SHA-256 does not match)")
         return dict(np.load(io.BytesIO(image), allow_pickle=False))
 
-    def _path(self, phase: str) -> Path:
-        return self._examined / f"{phase}.npz"
+    def _path(self, phase: TrainingName) -> Path:
+        return self._arrays_folder / f"{phase}.npz"

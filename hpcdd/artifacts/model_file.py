@@ -47,6 +47,7 @@ from ..core.environment import no_room
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.hdf5 import damage_reported, first_fault, new_hdf5, open_hdf5, other_format, whole
+from ..core.names import CLASSIFIERS, Start, coherent_phase
 from ..core.texts import printable
 from ..data.format import DatasetInfo
 from ..data.prepare.image_transform import from_json
@@ -57,7 +58,6 @@ from ..models.dnn import DNN
 from ..models.penultimate import feature_widths
 from ..models.registry import check_consent, template
 from ..models.serialization import State, filled, write_state
-from .names import CLASSIFIERS, coherent_phase
 
 FORMAT = 1
 
@@ -145,7 +145,7 @@ class ModelFile:
         """CNN_s after the local phase, in evaluation mode, as are all networks below."""
         return self._cnn(f"local/{subdomain:04d}", subdomain)
 
-    def coherent_cnn(self, start: str, subdomain: int) -> nn.Module:
+    def coherent_cnn(self, start: Start, subdomain: int) -> nn.Module:
         """CNN_s of a coherent model."""
         made = self._cnn(f"{coherent_phase(start)}/local/{subdomain:04d}", subdomain)
         return prepare_cnn(made, self.config.coherent_features, dropout_scale=1.0).eval()

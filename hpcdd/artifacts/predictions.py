@@ -44,8 +44,8 @@ import numpy.typing as npt
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.hdf5 import damage_reported, first_fault, new_hdf5, open_hdf5, other_format, whole
+from ..core.names import CLASSIFIERS, final
 from ..core.texts import printable
-from .names import CLASSIFIERS, final
 
 FORMAT = 1
 REASONS = ("example", "rescued", "lost")
@@ -91,7 +91,7 @@ class SplitPredictions:
 
     @property
     def final(self) -> str:
-        """See :func:`hpcdd.artifacts.names.final`."""
+        """See :func:`hpcdd.core.names.final`."""
         return final(self.strategies)
 
     @property

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from ..config.schema import Config
 from ..core.files import read_json, write_json, writing
+from ..core.names import STRATEGIES, CountedName, PhaseName, Start, TrainingName, coherent_phase
 from ..core.texts import printable
 from ..data.problem import Problem
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.traffic import Traffic
-from .names import STRATEGIES, coherent_phase
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int | float, Field(ge=0)]
@@ -120,7 +120,7 @@ class Accuracy(Voting):
         value: float | None = getattr(self, "of_global" if strategy == "global" else strategy)
         return value
 
-    def parts_of(self, start: str) -> Voting | None:
+    def parts_of(self, start: Start) -> Voting | None:
         """Accuracy of the local CNNs of a coherent model, by its start; None if it was not trained."""
         value: Voting | None = getattr(self, f"{coherent_phase(start)}_parts")
         return value
@@ -216,13 +216,15 @@ class Results(Part):
         """CPU seconds of all ranks for the phases that lead to a trained strategy."""
         return sum(self.core_seconds.get(phase, 0.0) for phase in STRATEGIES[name].phases)
 
-    def seconds_of(self, phase: str) -> float | None:
+    def seconds_of(self, phase: PhaseName | Literal["total"]) -> float | None:
         """Wall time of a phase as in ``seconds`` (for ``local``, that of the slowest CNN); None if it was not run."""
         seconds = self.seconds.get(phase)
         return max(seconds, default=0.0) if isinstance(seconds, list) else seconds
 
 
-def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
+def traffic_of(
+    ranks: Iterable[Mapping[CountedName, Traffic]], steps: Mapping[TrainingName, int]
+) -> dict[str, dict[str, float]]:
     """Calls and bytes by phase, the maximum over the ranks, so that zero means that no rank has any.
 
     Args:
@@ -240,7 +242,7 @@ def traffic_of(ranks: Iterable[Mapping[str, Traffic]], steps: Mapping[str, int])
     return phases
 
 
-def summed(ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def summed(ranks: Iterable[Mapping[PhaseName, float]]) -> dict[str, float]:
     """The sum over the ranks by phase, and ``total``, the sum over all phases."""
     phases: dict[str, float] = {}
     for of_rank in ranks:

@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..core.errors import UserError
 from ..core.files import read_json
+from ..core.names import StrategyName
 from ..core.texts import printable
 from .documents import Document
-from .names import StrategyName
 
 NAME = "study.json"
 Identity = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=200)]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ..core.names import CLASSIFIERS, PHASES, STARTS, STRATEGIES, TRAININGS
 from ..core.text_table import print_plain
 from ..data.format import SPLITS
 from ..data.problem import Problem
@@ -13,7 +14,6 @@ from ..data.sample_storage import Storages
 from ..decomposition.boxes import by
 from ..decomposition.rank_layout import RankLayout
 from ..models.aggregators import RULES
-from .names import CLASSIFIERS, STRATEGIES
 from .results import Results
 
 
@@ -83,7 +83,7 @@ def print_results(results: Results, directory: Path, out: TextIO) -> None:
     for name in CLASSIFIERS:
         if results.strategy(name) is not None:
             add(STRATEGIES[name].title, [of_split.of(name) for of_split in accuracy.values()])
-    for start in ("transfer", "scratch"):
+    for start in STARTS:
         parts = [of_split.parts_of(start) for of_split in accuracy.values()]
         if parts[-1] is not None:
             table.add_section()
@@ -94,28 +94,19 @@ def print_results(results: Results, directory: Path, out: TextIO) -> None:
 
     parameters, seconds, core_seconds = results.parameters, results.seconds, results.core_seconds
     coherent = "" if parameters.coherent is None else f"; coherent model {parameters.coherent:,}"
-    later = [phase for phase in seconds if phase.startswith("coherent") or phase == "global"]
+    phases = [phase for phase in PHASES if phase in seconds and (phase == "gather" or phase in TRAININGS)]
     local_seconds = seconds["local"]
     print(
         f"parameters: global CNN {parameters.of_global:,}; local CNNs {_span(parameters.local)} each, "
         f"{sum(parameters.local):,} in all; DNN {parameters.dnn:,}{coherent}",
-        f"seconds: start {seconds['start']:.1f}, read {seconds['read']:.1f}, "
+        f"seconds: start {results.seconds_of('start'):.1f}, read {results.seconds_of('read'):.1f}, "
         f"local {_span(local_seconds if isinstance(local_seconds, list) else [local_seconds], '.1f')} per subdomain, "
-        + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in ("gather", "dnn", *later) if phase in seconds)
+        + "".join(f"{phase} {seconds[phase]:.1f}, " for phase in phases if phase != "local")
         + f"total {seconds['total']:.1f}",
         "start-up: " + ", ".join(f"{cause.replace('_', ' ')} {value:.1f}" for cause, value in results.startup.items()),
         "CPU seconds, all ranks: "
-        + ", ".join(
-            f"{phase} {core_seconds[phase]:.1f}"
-            for phase in ("local", "gather", "dnn", *later, "total")
-            if phase in core_seconds
-        ),
-        "messages of a rank: "
-        + "; ".join(
-            _messages(phase, results.communication[phase])
-            for phase in ("local", "gather", "dnn", *later)
-            if phase in seconds
-        ),
+        + ", ".join(f"{phase} {core_seconds[phase]:.1f}" for phase in (*phases, "total") if phase in core_seconds),
+        "messages of a rank: " + "; ".join(_messages(phase, results.communication[phase]) for phase in phases),
         f"results: {directory / 'results.json'}",
         sep="\n",
         file=out,

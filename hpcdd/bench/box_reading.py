@@ -53,7 +53,7 @@ def run(config: Config | None, rounds: int, mib: int, out: TextIO = sys.stdout) 
 
     Args:
         config: data set and decomposition; None for the built-in cases.
-        rounds: in which all take a turn.
+        rounds: in each of which all are measured.
         mib: MiB of images in each file.
         out: where to print.
 

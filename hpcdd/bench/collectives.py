@@ -34,7 +34,7 @@ from .rank_ladder import cores_of_host, ranks_by_host, rungs, this_machine
 LADDER = tuple(8 << (3 * k) for k in range(8))
 """Bytes: 8, 64, 512, ... 16 MiB."""
 _LADDER_OVERSUBSCRIBED = LADDER[:-1]
-_TURN_SECONDS, _LONG_SECONDS = 0.02, 0.5
+_ROUND_SECONDS, _LONG_SECONDS = 0.02, 0.5
 _MOST_CALLS, _CALLS_AT_ONCE = 200, 10
 Call = Callable[[], object]
 
@@ -61,7 +61,7 @@ def run(comm: Comm, config: Config, rounds: int, output: Path | None) -> None:
         group = comm.split(0 if comm.rank < size else None)
         if group is not None:
             by_host = ranks_by_host(layout, size)
-            group.oversubscribed = max(by_host.values()) * layout.placements[0].threads > cores
+            group.agree_oversubscribed(max(by_host.values()) * layout.placements[0].threads > cores)
             ladder = _LADDER_OVERSUBSCRIBED if group.oversubscribed else LADDER
             cases = [*itertools.product(COLLECTIVES, ladder), *(uses if size == comm.size else [])]
             measured += [_measure(group, *case, rounds, len(by_host)) for case in cases]
@@ -96,13 +96,13 @@ def _measure(comm: Comm, collective: str, size: int, rounds: int, hosts: int) ->
     ways = dict(zip(("ours", "bare"), _calls(comm, collective, size), strict=True))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     calls = {}
-    for name, call in ways.items():  # to warm up, and to see how many calls make a turn
+    for name, call in ways.items():  # to warm up, and to see how many calls make a round
         (first,) = _timed(comm, call, 1)
         if first > _LONG_SECONDS:  # bare calls spin where ranks share cores: once is enough of that
             seconds[name] = [first]
             continue
         (second,) = _timed(comm, call, 1)
-        calls[name] = int(min(_MOST_CALLS, max(1.0, _TURN_SECONDS / max(1e-9, second))))
+        calls[name] = int(min(_MOST_CALLS, max(1.0, _ROUND_SECONDS / max(1e-9, second))))
     for number in range(rounds):
         for name in sorted(calls, reverse=bool(number % 2)):  # nobody is always first
             seconds[name].append(statistics.median(_timed(comm, ways[name], calls[name])))
@@ -121,7 +121,7 @@ def _measure(comm: Comm, collective: str, size: int, rounds: int, hosts: int) ->
 def _timed(comm: Comm, call: Call, number: int) -> list[float]:
     """Seconds of each of some calls, of the slowest rank; the same on every rank.
 
-    There are ``number`` of them, but fewer where others have the cores as well and a turn would take for ever.
+    There are ``number`` of them, but fewer where others have the cores as well and a round would take for ever.
     """
     seconds: list[float] = []
     begun, over = time.perf_counter(), False
@@ -132,7 +132,7 @@ def _timed(comm: Comm, call: Call, number: int) -> list[float]:
             start = time.perf_counter()
             call()
             rank_seconds[index] = time.perf_counter() - start
-        rank_seconds[-1] = time.perf_counter() - begun > 2 * _TURN_SECONDS
+        rank_seconds[-1] = time.perf_counter() - begun > 2 * _ROUND_SECONDS
         slowest = np.empty_like(rank_seconds)
         comm.mpi.Allreduce(rank_seconds, slowest, op=library().MAX)
         seconds += [float(value) for value in slowest[:-1]]

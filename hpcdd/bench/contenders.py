@@ -73,7 +73,7 @@ class Distributed:
         self._optimizer.step()
         self._schedule.step()
         self._steps += 1
-        self._average.take(self._network, self._steps)
+        self._average.update(self._network, self._steps)
 
     def train(self) -> list[CurvePoint]:
         """Collective: all epochs."""

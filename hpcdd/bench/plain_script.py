@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..config.schema import Config, TrainingSettings
+from ..core.names import PhaseName
 from ..data.problem import Problem
 from ..data.samples import channels_last
 from ..models.dnn import DNN, create_dnn, features_of
@@ -62,7 +63,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
     num_classes, size = problem.info.num_classes, len(problem.decomposition)
 
     @contextlib.contextmanager
-    def phase(name: str) -> Iterator[None]:
+    def phase(name: PhaseName) -> Iterator[None]:
         start = time.perf_counter()
         yield
         mpi.Barrier()
@@ -100,7 +101,7 @@ def train(mpi: MPI.Comm, config: Config, problem: Problem, owned: Sequence[Seque
         inputs = {split: [images[s][split] for s in subdomains] for split in labels}
         _fit(model, inputs, labels, config.coherent_from("transfer"), config.seed)
 
-    with phase("test"):
+    with phase("evaluation"):
         accuracy["coherent_transfer"] = _accuracy(_logits(model, inputs["test"], config.coherent), labels["test"])
     return PlainOutcome(seconds, accuracy)
 

@@ -57,7 +57,7 @@ class TimedWork:
     Attributes:
         work: which.
         step: does it once.
-        batches: row numbers, int64 (b,), one for each step of a turn.
+        batches: row numbers, int64 (b,), one for each step of a round.
     """
 
     work: Work
@@ -70,8 +70,8 @@ def run(comm: Comm, config: Config, rounds: int, number: int, output: Path | Non
 
     Args:
         comm, config: of the job.
-        rounds: in which all take a turn.
-        number: of steps of a turn.
+        rounds: in each of which all are measured.
+        number: of steps of each in a round.
         output: the machine file; None: none is written.
 
     Raises:
@@ -129,7 +129,7 @@ def make_timed_work(
         team: of one rank.
         problem: what is to be solved.
         workload: of the same configuration.
-        number: of steps of a turn.
+        number: of steps of each in a round.
         stack: holds what is set up.
     """
     config, device, rows = team.config, team.placement.device, problem.samples["train"]

@@ -6,13 +6,16 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from ..core.names import CountedName
 from ..mpi.traffic import Ledger
 from ..training.step_timing import EVALUATION, PARTS
 
 CATEGORIES = (*PARTS, EVALUATION, "waiting", "checkpoints", "reading", "records", "bookkeeping")
 """What time is spent on; ``bookkeeping`` is the rest."""
+_BY_PHASE: dict[CountedName | Literal[""], str] = {"read": "reading", "examination": "records", "record": "records"}
+"""What a phase counts as, but for the steps, evaluations and checkpoints within."""
 
 
 class AccountEntry(NamedTuple):
@@ -25,8 +28,8 @@ class AccountEntry(NamedTuple):
         waits: whether it may be waiting for other ranks.
     """
 
-    phase: str = ""
-    within: str = ""
+    phase: CountedName | Literal[""] = ""
+    within: CountedName | Literal[""] = ""
     part: str = ""
     waits: bool = False
 
@@ -41,7 +44,7 @@ class AccountEntry(NamedTuple):
             return EVALUATION
         if self.within == "checkpoint":
             return "checkpoints"
-        return {"read": "reading", "examination": "records", "record": "records"}.get(self.phase, "bookkeeping")
+        return _BY_PHASE.get(self.phase, "bookkeeping")
 
 
 class Account(Ledger):
@@ -55,7 +58,7 @@ class Account(Ledger):
     def __init__(self, rank: int) -> None:
         super().__init__(rank)
         self.seconds: dict[AccountEntry, float] = defaultdict(float)
-        self.ends: dict[str, float] = {}
+        self.ends: dict[CountedName, float] = {}
         self._entry = AccountEntry()
         self._begun = self._since = time.perf_counter()
 
@@ -70,7 +73,7 @@ class Account(Ledger):
         return self._since - self._begun
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: CountedName) -> Iterator[None]:
         """See :meth:`hpcdd.mpi.traffic.Ledger.phase`."""
         before = self._entry
         self._turn(before._replace(within=name) if before.phase else before._replace(phase=name))

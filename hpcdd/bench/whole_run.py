@@ -25,6 +25,7 @@ from ..core.devices import use_processor
 from ..core.errors import RunError, UserError
 from ..core.files import writing
 from ..core.interleaved_timing import quartiles, rotated, spread
+from ..core.names import PhaseName
 from ..data import sample_storage
 from ..data.problem import Problem, build_problem
 from ..decomposition import rank_layout
@@ -36,7 +37,7 @@ from ..training.step_timing import marked
 from . import plain_script
 from .time_account import CATEGORIES, Account
 
-ROWS = {
+ROWS: dict[str, tuple[PhaseName, ...]] = {
     "reading": ("read",),
     "local": ("local",),
     "aggregation": ("gather", "dnn"),
@@ -48,7 +49,7 @@ _SECTIONS = ("local", "aggregation", "coherent")
 
 
 @dataclass(frozen=True)
-class Turn:
+class TimedRun:
     """One run of one side; the same on every rank.
 
     Attributes:
@@ -85,16 +86,16 @@ def run(comm: Comm, config: Config, rounds: int) -> None:
     message = "bench train keeps all samples in memory, but these samples would be streamed; use a smaller data.subset"
     comm.refuse(UserError(message) if streams else None)
     use_processor(layout.placements[comm.rank].threads, layout.neighbours(comm.rank))
-    turns: dict[str, list[Turn]] = {side: [] for side in _SIDES}
+    runs: dict[str, list[TimedRun]] = {side: [] for side in _SIDES}
     for number in range(-1, rounds):  # the first one warms up
         settings = _shortened(config) if number < 0 else config
         for side in rotated(_SIDES, number):
-            turn = _hpcdd(comm, settings) if side == "hpcdd" else _plain(comm, settings, problem, layout)
+            timed = _hpcdd(comm, settings) if side == "hpcdd" else _plain(comm, settings, problem, layout)
             gc.collect()
             if number >= 0:
-                turns[side].append(turn)
+                runs[side].append(timed)
     if comm.is_root:
-        _print(problem, layout, turns, oversubscribed=comm.oversubscribed)
+        _print(problem, layout, runs, oversubscribed=comm.oversubscribed)
 
 
 # -- what can be compared ----------------------------------------------------------------------------------------------
@@ -159,13 +160,13 @@ def _shortened(config: Config) -> Config:
 # -- the two sides -----------------------------------------------------------------------------------------------------
 
 
-def _hpcdd(comm: Comm, config: Config) -> Turn:
+def _hpcdd(comm: Comm, config: Config) -> TimedRun:
     """Collective: one run, with an account of its time."""
     with _folder(comm) as folder:
         output = folder / "run"
         settings = config.model_copy(update={"output": str(output)})
-        run_comm = comm.duplicate()
-        run_comm.ledger = account = Account(run_comm.rank)
+        account = Account(comm.rank)
+        run_comm = comm.duplicate(account)
         comm.maximum(0)
         account.begin()
         failed = None
@@ -181,7 +182,7 @@ def _hpcdd(comm: Comm, config: Config) -> Turn:
     steps = _slowest(comm, account.steps_by_phase())
     # All ranks end a phase together, so that what the slowest has to do in each is what the run has to do.
     started = account.ends["read"]
-    return Turn(
+    return TimedRun(
         whole=_slowest(comm, {"whole": whole})["whole"],
         phases=_slowest(comm, account.by_phase()),
         accuracy={name: results.strategy(name) or 0.0 for name in ("dnn", "coherent_transfer")},
@@ -204,13 +205,13 @@ def _folder(comm: Comm) -> Iterator[Path]:
         comm.maximum(0)  # all have closed their files there
 
 
-def _plain(comm: Comm, config: Config, problem: Problem, layout: RankLayout) -> Turn:
+def _plain(comm: Comm, config: Config, problem: Problem, layout: RankLayout) -> TimedRun:
     """Collective: the plain script."""
     comm.maximum(0)
     start = time.perf_counter()
     outcome = plain_script.train(comm.mpi, config, problem, layout.owned)
     whole = time.perf_counter() - start
-    return Turn(
+    return TimedRun(
         _slowest(comm, {"whole": whole})["whole"],
         _slowest(comm, outcome.seconds),
         comm.broadcast_object(outcome.accuracy),
@@ -230,8 +231,10 @@ def _added(everyone: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # -- printing ----------------------------------------------------------------------------------------------------------
 
 
-def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Turn]], *, oversubscribed: bool) -> None:
-    ours, plain = (turns[side] for side in _SIDES)
+def _print(
+    problem: Problem, layout: RankLayout, runs: Mapping[str, Sequence[TimedRun]], *, oversubscribed: bool
+) -> None:
+    ours, plain = (runs[side] for side in _SIDES)
     ranks, threads = len(layout.placements), layout.placements[0].threads
     print(
         f"{problem.model.name} on {problem.info.name}, {problem.samples['train']:,} training samples, "
@@ -244,17 +247,17 @@ def _print(problem: Problem, layout: RankLayout, turns: Mapping[str, Sequence[Tu
         f"{'':<22}{'hpcdd':>26}{'plain':>26}{'plain / hpcdd':>28}"
     )
     for name in ("whole", *ROWS, "all else"):
-        both = [[turn.row(name) for turn in side] for side in (ours, plain)]
+        both = [[timed.row(name) for timed in side] for side in (ours, plain)]
         ratios = [b / a for a, b in zip(*both, strict=True)]
         cells = [spread(quartiles(seconds), 1.0, 2) for seconds in both]
         print(f"{name:<22}{cells[0]:>26}{cells[1]:>26}{spread(quartiles(ratios), 1.0, 3):>28}")
-    total = sum(sum(turn.categories.values()) for turn in ours)
-    fractions = {name: sum(turn.categories[name] for turn in ours) / total for name in CATEGORIES}
+    total = sum(sum(timed.categories.values()) for timed in ours)
+    fractions = {name: sum(timed.categories[name] for timed in ours) / total for name in CATEGORIES}
     print("\nhpcdd's time on all ranks: " + ", ".join(f"{name} {fraction:.1%}" for name, fraction in fractions.items()))
     print(
-        f"run / sum of its steps {spread(quartiles([turn.over_steps for turn in ours]), 1.0, 3)}: the time after "
+        f"run / sum of its steps {spread(quartiles([timed.over_steps for timed in ours]), 1.0, 3)}: the time after "
         "reading, divided by that of training steps and evaluation batches"
     )
     for name, label in (("dnn", "DNN"), ("coherent_transfer", "coherent model")):
-        accuracies = [statistics.median(turn.accuracy[name] for turn in side) for side in (ours, plain)]
+        accuracies = [statistics.median(timed.accuracy[name] for timed in side) for side in (ours, plain)]
         print(f"test accuracy of the {label}: hpcdd {accuracies[0]:.4f}, plain {accuracies[1]:.4f}", flush=True)

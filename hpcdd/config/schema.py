@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from ..core.names import Start
 from .sections import (
     AugmentationSettings,
     CheckpointSettings,
@@ -185,7 +186,7 @@ class CoherentSettings(CNNTrainingSettings):
     phase from scratch, and a quarter of it for a start by transfer, which preserves what the parts have learned. (That
     of the local phase's default rate, 3e-3, if the optimizers differ.)"""
 
-    starts: tuple[Literal["transfer", "scratch"], ...] = ("transfer",)
+    starts: tuple[Start, ...] = ("transfer",)
     """Initial parameters of the local CNNs: `transfer`, from the local phase; `scratch`, untrained. With both, two
     models are trained, one after the other; [] skips the phase."""
 
@@ -306,7 +307,7 @@ class Config(Settings):
         """Input of the DNN in the coherent phase, with the default resolved."""
         return self.coherent.features or self.aggregation.features
 
-    def coherent_from(self, start: str) -> CoherentSettings:
+    def coherent_from(self, start: Start) -> CoherentSettings:
         """The settings of the coherent phase with the default learning rates resolved, and ``frozen`` 0 from scratch.
 
         Args:
@@ -345,8 +346,8 @@ class Config(Settings):
                 "coherent.features logits or penultimate"
             )
         # Logits are linear in the penultimate features, so that a DNN on logits is one on them as well.
-        goes_on = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
-        if goes_on and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
+        continues = "transfer" in self.coherent.starts and self.coherent.dnn_start == "trained"
+        if continues and wanted not in (seen, {"logits": "penultimate"}.get(seen)):
             problems.append(
                 f"coherent.features is {wanted!r}, but a start by transfer (coherent.starts) with coherent.dnn_start "
                 f"'trained' resumes a DNN that sees {seen} (aggregation.features); use coherent.dnn_start fresh, "

@@ -184,7 +184,7 @@ def build(comm: Comm, num_subdomains: int, device: DeviceSetting) -> RankLayout:
     cores = frozenset().union(*[masks[rank] for rank in working], *comm.colocated.masks)
     others = len(comm.colocated.masks) * placements[comm.rank].threads
     threads = sum(placements[rank].threads for rank in working) + others
-    comm.oversubscribed = comm.maximum(threads > min(len(cores), quota)) > 0
+    comm.agree_oversubscribed(threads > min(len(cores), quota))
     return layout
 
 

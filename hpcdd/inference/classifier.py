@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from ..artifacts.model_file import ModelFile
-from ..artifacts.names import coherent_phase, final
+from ..config.schema import TrainingSettings
 from ..core.errors import UserError
+from ..core.names import coherent_phase, final
 from ..data.augmentation import Augmentation
 from ..data.coarse import average_of_tensor
 from ..data.samples import bits_of, normalised
@@ -101,7 +102,10 @@ class Classifier(nn.Module):
         self.image_shape, self.dtype, self.preparation = file.image_shape, file.dtype, file.preparation
         config = file.config
         self.features = config.aggregation.features
-        trained = {"global": config.baseline, **{coherent_phase(s): config.coherent for s in config.coherent.starts}}
+        trained: dict[str, TrainingSettings] = {
+            "global": config.baseline,
+            **{coherent_phase(s): config.coherent for s in config.coherent.starts},
+        }
         self._batch = trained.get(self.strategy, config.local).evaluation_batch
         self.subimages = SubimageStack(file.subdomains, file.mean, file.std)
         self.local = nn.ModuleList(map(file.local_cnn, range(len(file.subdomains))))

@@ -22,13 +22,13 @@ from ..artifacts import metrics
 from ..artifacts.evaluation_cache import Arrays
 from ..artifacts.evaluation_file import Evaluation
 from ..artifacts.model_file import ModelFile, open_model
-from ..artifacts.names import CLASSIFIERS, STRATEGIES, coherent_phase
 from ..artifacts.predictions import SplitPredictions
 from ..artifacts.results import Accuracy
 from ..config.schema import Config
 from ..core import environment
 from ..core.devices import use_processor
 from ..core.files import write_json, writing
+from ..core.names import CLASSIFIERS, STRATEGIES, coherent_phase
 from ..core.text_table import print_plain
 from ..data import sample_storage
 from ..data.problem import Problem
@@ -179,7 +179,7 @@ def _read(task: _Task, team: Team) -> _Parts:
         return cnn
 
     with open_model(model_of(task.request.run), task.request.user_factory) as model:
-        coherent = {}
+        coherent: dict[str, ShardedCoherentModel] = {}
         for start in config.coherent.starts:
             cnns = {s: ready(model.coherent_cnn(start, s)) for s in subdomains}
             dnn = _sharded_dnn(model, f"{coherent_phase(start)}/dnn", team)

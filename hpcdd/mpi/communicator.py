@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ..core.environment import ColocatedRanks, Startup
 from ..core.errors import UserError, agreed
+from ..core.names import CountedName
 from . import launcher
 from .runtime import abort, finalize, library, mpi_library, sleep_until
 from .traffic import Ledger, Traffic
@@ -53,16 +54,20 @@ class Comm:
     def __init__(
         self,
         mpi: MPI.Comm,
+        *,
         ledger: Ledger | None = None,
         oversubscribed: bool = True,
         family: list[MPI.Comm] | None = None,
+        startup: Startup | None = None,
+        colocated: ColocatedRanks | None = None,
     ) -> None:
         self.mpi, self.rank, self.size = mpi, mpi.Get_rank(), mpi.Get_size()
         self.ledger = ledger or Ledger(self.rank)
         self.oversubscribed = oversubscribed
         self.family = [] if family is None else family
         self.family.append(mpi)
-        self.diminished, self.startup, self.colocated = False, Startup(), ColocatedRanks()
+        self.diminished = False
+        self.startup, self.colocated = startup or Startup(), colocated or ColocatedRanks()
 
     def revoke(self) -> None:
         """Revokes every communicator of the job, in fault-tolerant mode: a rank that waits in one gets an error."""
@@ -83,16 +88,16 @@ class Comm:
         return self.rank == ROOT
 
     @property
-    def traffic(self) -> dict[str, Traffic]:
+    def traffic(self) -> dict[CountedName, Traffic]:
         """What this rank has communicated, by phase."""
         return self.ledger.traffic
 
     @property
-    def phase_name(self) -> str:
+    def phase_name(self) -> CountedName:
         """The phase that this rank is in."""
         return self.ledger.phase_name
 
-    def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
+    def phase(self, name: CountedName) -> contextlib.AbstractContextManager[None]:
         """Counts all traffic inside the ``with`` block under ``name``."""
         return self.ledger.phase(name)
 
@@ -100,17 +105,38 @@ class Comm:
         """Counts one MPI call, made inside the ``with`` block, with its payload in bytes under the present phase."""
         return self.ledger.counted(call, size)
 
-    def split(self, color: int | None) -> Self | None:
-        """Collective: a communicator of the ranks that name the same ``color``, in rank order; None for color None."""
+    def split(self, color: int | None, colocated: ColocatedRanks | None = None) -> Self | None:
+        """Collective: a communicator of the ranks that name the same ``color``, in rank order; None for color None.
+
+        Args:
+            color: of this rank.
+            colocated: what else will work on this rank's host; default: nothing.
+        """
         with self.counted("Split", 0):
             mpi = self.mpi.Split(library().UNDEFINED if color is None else color, self.rank)
-        return None if color is None else type(self)(mpi, self.ledger, self.oversubscribed, self.family)
+        if color is None:
+            return None
+        return type(self)(
+            mpi, ledger=self.ledger, oversubscribed=self.oversubscribed, family=self.family, colocated=colocated
+        )
 
-    def duplicate(self) -> Self:
-        """Collective: the same ranks, with clocks and counters that begin now; for one of several runs."""
-        made = type(self)(self.mpi.Dup())
-        made.startup, made.colocated = Startup(from_now=True), self.colocated
+    def duplicate(self, ledger: Ledger | None = None) -> Self:
+        """Collective: the same ranks, with clocks and counters that begin now; for one of several runs.
+
+        Args:
+            ledger: counts its traffic; default: a new one.
+        """
+        made = type(self)(self.mpi.Dup(), ledger=ledger, colocated=self.colocated)
+        made.restart_clock()
         return made
+
+    def restart_clock(self) -> None:
+        """From now on the time before this rank's first step counts anew."""
+        self.startup = Startup(from_now=True)
+
+    def agree_oversubscribed(self, oversubscribed: bool) -> None:
+        """Collective: no rank spins within a step from now on if any host is ``oversubscribed``, else all do."""
+        self.oversubscribed = self.maximum(oversubscribed) > 0
 
     def free(self) -> None:
         """Collective: gives back this communicator and all that were split off; an MPI library has a limited number."""
@@ -336,14 +362,17 @@ def world() -> Comm:
         atexit.register(launcher.ignore, launcher.SIGNALS)  # after what is registered later
         atexit.register(finalize)
     launcher.check_size(launched, version, MPI.COMM_WORLD.Get_size())
-    comm = duplicate_of(MPI.COMM_WORLD)
+    comm = duplicate_of(MPI.COMM_WORLD, startup)
     startup.mark("mpi")
-    comm.startup = startup
     return comm
 
 
-def duplicate_of(mpi: MPI.Comm) -> Comm:
+def duplicate_of(mpi: MPI.Comm, startup: Startup | None = None) -> Comm:
     """A duplicate of a communicator, so that its messages can't meet the caller's; collective.
+
+    Args:
+        mpi: the caller's.
+        startup: where this rank's time so far went.
 
     Raises:
         UserError: the MPI library allows only one thread to communicate.
@@ -354,4 +383,4 @@ def duplicate_of(mpi: MPI.Comm) -> Comm:
             f"{mpi_library()} allows only one thread to communicate (thread level {level}); hpcdd needs "
             f"MPI_THREAD_SERIALIZED ({needed}); use an MPI library built with thread support"
         )
-    return Comm(mpi.Dup())
+    return Comm(mpi.Dup(), startup=startup)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..core.names import CountedName
+
 
 @dataclass
 class Traffic:
@@ -30,14 +32,14 @@ class Ledger:
     """
 
     def __init__(self, rank: int) -> None:
-        self.traffic: dict[str, Traffic] = {}
-        self.phase_name = "start"
+        self.traffic: dict[CountedName, Traffic] = {}
+        self.phase_name: CountedName = "start"
         self.inside = False
         self._rank = rank
         self._debug = os.environ.get("HPCDD_DEBUG_COMM") == "1"
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: CountedName) -> Iterator[None]:
         """Counts all traffic inside the ``with`` block under ``name``."""
         before, self.phase_name = self.phase_name, name
         self.traffic.setdefault(name, Traffic())

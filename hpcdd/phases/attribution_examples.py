@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..artifacts.evaluation_cache import Arrays
-from ..artifacts.names import CLASSIFIERS, final
 from ..artifacts.predictions import SplitPredictions
+from ..core.names import CLASSIFIERS, final
 from ..data.problem import Problem
 from ..data.reading import BoxReader
 from ..decomposition.boxes import Box

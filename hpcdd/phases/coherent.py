@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..artifacts.names import coherent_phase
 from ..config.schema import Config
+from ..core.names import Start, coherent_phase
 from ..core.seeding import WHOLE
 from ..data.problem import Problem
 from ..data.samples import SideBySide, Subimages
@@ -48,7 +48,7 @@ BySplit = Mapping[str, Subimages]
 def train_coherent(
     team: Team,
     problem: Problem,
-    start: str,
+    start: Start,
     local: Mapping[int, nn.Module],
     dnn: ShardedDNN,
     samples: Mapping[int, BySplit],
@@ -61,7 +61,7 @@ def train_coherent(
     Args:
         team: of this rank.
         problem: what is to be solved.
-        start: ``transfer`` or ``scratch``.
+        start: of the model.
         local: the trained CNNs of this rank's subdomains.
         dnn: this rank's part of the trained DNN, on the CPU.
         samples: by subdomain of this rank and split, the subimages on this rank's device.
@@ -128,7 +128,7 @@ def train_coherent(
 
 
 def initial_part(
-    team: Team, problem: Problem, start: str, local: Mapping[int, nn.Module], dnn: ShardedDNN | None
+    team: Team, problem: Problem, start: Start, local: Mapping[int, nn.Module], dnn: ShardedDNN | None
 ) -> ShardedCoherentModel:
     """This rank's part of the coherent model before its training, on the CPU; see :func:`train_coherent`.
 

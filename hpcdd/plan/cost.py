@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..artifacts.names import coherent_phase
 from ..config.schema import TrainingSettings
+from ..core.names import PhaseName, coherent_phase
 from ..data.problem import problem_of_shards
 from ..decomposition.boxes import split_evenly
 from ..decomposition.rank_layout import assign
@@ -43,7 +43,7 @@ class Phase:
         evaluating: seconds of all evaluations within the phase.
     """
 
-    name: str
+    name: PhaseName
     steps: int
     compute: float
     sending: float

@@ -26,6 +26,7 @@ import dataclasses
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -44,13 +45,13 @@ from .machine import Machine
 from .messages import SimulatedLayout
 from .workload import Precision, Work, Workload
 
-MOMENTS = {
+Moment = Literal["local", "dnn", "coherent", "global"]
+MOMENTS: dict[Moment, str] = {
     "local": "training its local CNNs",
     "dnn": "training the DNN",
     "coherent": "the coherent training",
     "global": "training the global CNN",
 }
-
 
 MPI_BYTES = 20 << 20
 """What an MPI library takes of a rank, where it was not measured with it (MPICH 4.3: 17 MiB)."""
@@ -71,7 +72,7 @@ class Memory:
         outputs: logits of its CNNs on all samples; on root those of all CNNs as well, while the DNN is trained.
     """
 
-    moment: str
+    moment: Moment
     runtime: int
     samples: int = 0
     weights: int = 0
@@ -193,7 +194,7 @@ class Memories:
 
     def _moment(
         self,
-        name: str,
+        name: Moment,
         cnns: dict[int, nn.Module],
         where: Where,
         settings: TrainingSettings | None,

@@ -8,17 +8,14 @@ from pathlib import Path
 
 from ..artifacts import metrics_log, predictions
 from ..artifacts.metrics_log import EpochRecord
-from ..artifacts.names import TRAININGS
 from ..artifacts.predictions import SplitPredictions
 from ..artifacts.results import Results
 from ..config.loading import from_yaml
 from ..config.schema import Config
 from ..core.errors import UserError
+from ..core.names import TRAININGS, TrainingName
 from ..decomposition.boxes import Decomposition
 from ..runs.run_directory import RunDirectory
-
-PHASES = tuple(TRAININGS)
-"""The phases that train, in their order."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,12 @@ class RunData:
     decomposition: Decomposition
 
     @property
-    def phases(self) -> list[str]:
+    def phases(self) -> list[TrainingName]:
         """The phases that trained something, in their order."""
         present = {line.phase for line in self.lines}
-        return [phase for phase in PHASES if phase in present]
+        return [phase for phase in TRAININGS if phase in present]
 
-    def curves(self, phase: str) -> Iterator[tuple[int | None, list[EpochRecord]]]:
+    def curves(self, phase: TrainingName) -> Iterator[tuple[int | None, list[EpochRecord]]]:
         """The lines of a phase by subdomain (None for a network of all subdomains), ascending by epoch."""
         of_phase = [line for line in self.lines if line.phase == phase]
         for subdomain in sorted({line.subdomain for line in of_phase}, key=lambda s: -1 if s is None else s):
@@ -77,5 +74,5 @@ def read(folder: Path) -> RunData:
     image_shape = tuple(results.dataset.image_shape)
     if split_predictions.local.shape[1] != len(decomposition) or split_predictions.images.shape[1:] != image_shape:
         raise UserError(f"{directory.decisions} is of another run than {directory.config}; copy the whole folder again")
-    lines = tuple(line for line in metrics_log.read(directory.metrics) if line.phase in PHASES)
+    lines = tuple(line for line in metrics_log.read(directory.metrics) if line.phase in TRAININGS)
     return RunData(folder, config, results, lines, split_predictions, decomposition)

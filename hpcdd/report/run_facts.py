@@ -11,13 +11,15 @@ import numpy as np
 
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
-from ..artifacts.names import CLASSIFIERS, STRATEGIES, TRAININGS
 from ..artifacts.predictions import SplitPredictions
+from ..core.names import CLASSIFIERS, PHASES, STRATEGIES, TRAININGS, PhaseName
 from ..decomposition.boxes import by
 from ..studies.hypotheses import LEVEL, holm
 from .run_data import RunData
 
 _MOST_PAIRS = 10
+_NOT_SHOWN: tuple[PhaseName, ...] = ("start", "restore", "record")
+"""Phases without a row in the table of costs."""
 
 
 @dataclass(frozen=True)
@@ -232,24 +234,22 @@ def most_confused(matrix: Any, names: Sequence[str]) -> list[list[str]]:
 def costs(run: RunData) -> list[list[str]]:
     """Rows by phase: trainable parameters, seconds, CPU seconds of all ranks, messages of the rank with the most."""
     results, rows = run.results, []
-    counts = {
+    counts: dict[PhaseName, int | None] = {
         "local": sum(results.parameters.local),
         "dnn": results.parameters.dnn,
         "coherent_transfer": results.parameters.coherent,
         "coherent_scratch": results.parameters.coherent,
         "global": results.parameters.of_global,
     }
-    trained = {name: training.network for name, training in TRAININGS.items()}
-    names = {"read": "reading", "gather": "gather", **trained, "evaluation": "evaluation", "examination": "attribution"}
-    for phase, label in names.items():
+    for phase, label in PHASES.items():
         seconds = results.seconds_of(phase)
-        if seconds is None:
+        if seconds is None or phase in _NOT_SHOWN:
             continue
         sent, count = results.communication.get(phase, {}), counts.get(phase)
         per_step = sent.get("bytes_per_step")
         rows.append(
             [
-                {"local": "the local CNNs"}.get(phase, label),
+                label,
                 "" if count is None else f"{count:,}",
                 f"{seconds:,.1f}",
                 f"{results.core_seconds.get(phase, 0.0):,.1f}",

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ..artifacts.metrics import Array as Floats
 from ..artifacts.metrics import Calibration
 from ..artifacts.metrics_log import EpochRecord
+from ..core.names import STRATEGIES
 from .run_data import RunData
 from .run_facts import AccuracyInterval
 from .style import INK, LOOKS, OVER, PAPER, legend
@@ -46,8 +47,7 @@ def curves(axes: Axes, run: RunData, value: Value, *, seconds: bool) -> None:
             for _, lines in run.curves(phase)
         ]
         colour = LOOKS[phase][0]
-        label = {"local": "local CNNs", "global": "global CNN", "dnn": "DNN"}.get(phase, phase.replace("_", ", "))
-        _bundle(axes, [points for points in series if points], colour, label)
+        _bundle(axes, [points for points in series if points], colour, STRATEGIES[phase].heading)
         ends = [line.seconds if seconds else line.epoch for _, lines in run.curves(phase) for line in lines]
         offset += max(ends)
         if phase != run.phases[-1]:

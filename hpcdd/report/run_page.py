@@ -10,10 +10,10 @@ import numpy as np
 
 from ..artifacts import metrics
 from ..artifacts.metrics import SUMMARY
-from ..artifacts.names import STRATEGIES
 from ..artifacts.predictions import SplitPredictions
 from ..config.loading import to_yaml
 from ..core import yaml_text
+from ..core.names import STRATEGIES
 from . import mosaic
 from . import run_facts as facts
 from . import run_figures as draw

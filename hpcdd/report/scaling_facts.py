@@ -12,15 +12,17 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from ..artifacts.scaling_log import ScalingLine
+from ..config.scaling_study import Phase
 from ..core.interleaved_timing import quartiles
 
 Repeat = tuple[int, str, int]
 """Number of the file, job, number of the repeat."""
 RUN = "run"
 """All training steps and the gather of a run of the configuration, without evaluations and the baseline."""
-ORDER = ("local", "alone", "gather", "dnn", "coherent", RUN)
+ORDER = (*get_args(Phase), RUN)
 
 
 @dataclass(frozen=True)

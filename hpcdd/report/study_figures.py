@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..artifacts.names import STRATEGIES, StrategyName
+from ..core.names import STRATEGIES, StrategyName
 from ..studies.study_tables import Row, StudyTable
 from .drawing import plain
 from .study_texts import hypothesis_text

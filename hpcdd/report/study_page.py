@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from ..artifacts.names import STRATEGIES
 from ..core import yaml_text
 from ..core.files import write_bytes
+from ..core.names import STRATEGIES
 from ..core.text_table import print_table
 from ..studies import study_results
 from ..studies.hypotheses import TestResult

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..artifacts.names import STRATEGIES, STRATEGY_NAMES
+from ..core.names import STRATEGIES, STRATEGY_NAMES
 from ..core.texts import csv_text, printable
 from ..studies.hypotheses import LEVEL, Comparison, Hypothesis, TestResult
 from ..studies.study_tables import Cell, StudyTable, heading

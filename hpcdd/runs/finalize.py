@@ -6,19 +6,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ..artifacts import results, summary
 from ..artifacts.model_file import write_model
-from ..artifacts.names import coherent_phase
 from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core import environment
 from ..core.errors import WriteError
 from ..core.files import writing
+from ..core.names import CountedName, PhaseName, Start, TrainingName, coherent_phase
 from ..core.seeding import WHOLE
 from ..data.problem import Problem
 from ..models.dnn import DNN
@@ -55,9 +55,9 @@ class Trained:
     accuracy: Accuracies
     local: dict[int, LocalResult] = field(default_factory=dict)
     dnn: ShardedDNN | None = None
-    models: dict[str, ShardedCoherentModel] = field(default_factory=dict)
+    models: dict[Start, ShardedCoherentModel] = field(default_factory=dict)
     global_cnn: nn.Module | None = None
-    steps: dict[str, int] = field(default_factory=dict)
+    steps: dict[TrainingName, int] = field(default_factory=dict)
 
 
 def dnn_template(config: Config, problem: Problem, *, coherent: bool = False) -> DNN:
@@ -122,8 +122,8 @@ class _Costs:
     """
 
     local: list[float]
-    worked: dict[str, float]
-    traffic: dict[str, Traffic]
+    worked: dict[PhaseName, float]
+    traffic: dict[CountedName, Traffic]
     bytes_read: int
     checkpoints: float
     memory: tuple[int, int | None]
@@ -166,7 +166,7 @@ def _write_results(session: RunSession, trained: Trained, everyone: Sequence[_Co
         everyone: the :func:`_costs` of every rank.
     """
     context, storage = session.context, session.storage
-    seconds: dict[str, Any] = dict(session.timer.seconds)
+    seconds: dict[PhaseName | Literal["checkpoints", "total"], Any] = dict(session.timer.seconds.items())
     steps = dict(trained.steps)
     for (phase, subdomain), earlier in session.checkpoints.stats.earlier.items():
         if subdomain == WHOLE:

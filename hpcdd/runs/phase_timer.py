@@ -6,6 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from ..core.names import PhaseName
+
 
 class PhaseTimer:
     """Adds up what each phase takes; a phase that an exception ends is left out.
@@ -19,11 +21,11 @@ class PhaseTimer:
     """
 
     def __init__(self, seconds: float, core_seconds: float) -> None:
-        self.seconds = {"start": seconds}
-        self.core_seconds = {"start": core_seconds}
+        self.seconds: dict[PhaseName, float] = {"start": seconds}
+        self.core_seconds: dict[PhaseName, float] = {"start": core_seconds}
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: PhaseName) -> Iterator[None]:
         """The ``with`` block belongs to the phase ``name``."""
         start, worked = time.perf_counter(), time.process_time()
         yield

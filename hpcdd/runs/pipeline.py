@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..artifacts.evaluation_cache import Arrays
-from ..artifacts.names import coherent_phase
+from ..core.names import Start, TrainingName, coherent_phase
 from ..core.seeding import WHOLE
 from ..data.samples import Subimages
 from ..models.serialization import on_host
@@ -249,7 +249,7 @@ class Run:
 
         self._record("dnn", accuracies, attribute)
 
-    def coherent(self, start: str) -> None:
+    def coherent(self, start: Start) -> None:
         """All local CNNs and the DNN are trained further as one model."""
         session, team, phase = self.session, self.team, coherent_phase(start)
         session.begin(phase, _WHOLE)
@@ -319,7 +319,7 @@ class Run:
     def _read(self, subdomains: Iterable[int]) -> dict[int, dict[str, Subimages]]:
         return self.problem.read(self.context.reader, subdomains, self.context.placement.device, self.context.storage)
 
-    def _record(self, phase: str, accuracies: Accuracies, attribute: Callable[[Attribution], Arrays]) -> None:
+    def _record(self, phase: TrainingName, accuracies: Accuracies, attribute: Callable[[Attribution], Arrays]) -> None:
         """Records the accuracies of an evaluation, and attributes the predictions behind them.
 
         Root stores both for a job that resumes the run, with what the gather cost.
@@ -342,7 +342,7 @@ class Run:
                 costs["gather"] = {"seconds": seconds, **asdict(self.comm.traffic["gather"])}
             session.storage.add_evaluation(phase, {"accuracy": accuracies, "costs": costs}, arrays)
 
-    def _recall(self, phase: str, steps: int) -> bool:
+    def _recall(self, phase: TrainingName, steps: int) -> bool:
         """Reads the accuracies that an earlier job has recorded, unless this one has trained the network further.
 
         Args:

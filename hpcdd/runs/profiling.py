@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from ..artifacts.names import TRAININGS
+from ..core.names import TRAININGS
 from ..training.step_timing import mark
 
 BEFORE = 3

@@ -14,20 +14,20 @@ from ..config.options import Overrides, is_section
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..core.files import expanded
+from ..core.names import TRAININGS, TrainingName
 from .run_directory import RunDirectory, newest
 
 FORMAT = 1
 FREE = re.compile(r"output|progress|device|data\.file|data\.memory|data\.storage|checkpoint\..*|comm\..*|run\..*")
 """Fields that may change when a run is resumed: they don't change the result. (A dataset file elsewhere must be
 the same by its fingerprint. In which order MPI adds gradients is another library's choice anyway.)"""
-EPOCHS = {
-    "local.epochs": ("local", "dnn"),
-    "aggregation.epochs": ("dnn", "coherent_transfer"),
-    "coherent.epochs": ("coherent", ""),
-    "baseline.epochs": ("global", ""),
+EPOCHS: dict[str, TrainingName | None] = {
+    "local.epochs": "dnn",
+    "aggregation.epochs": "coherent_transfer",
+    "coherent.epochs": None,
+    "baseline.epochs": None,
 }
-"""Fields that may increase: with what the names of their phases begin, and the phase that builds on their result, which
-must not have begun."""
+"""Fields that may increase, with the phase that builds on the result of theirs and must not have begun."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Job:
     print_only: bool
     record: dict[str, Any] | None = None
     study: bool = False
-    sources: Mapping[str, Path] = field(default_factory=dict)
+    sources: Mapping[TrainingName, Path] = field(default_factory=dict)
     profile: bool = False
 
     def remedy(self, folder: Path) -> str:
@@ -242,6 +242,12 @@ def increased(record: Mapping[str, Any], config: Config) -> dict[str, int]:
     return {name: now[name] for name in EPOCHS if now[name] > before[name]}
 
 
+def trained_further(record: Mapping[str, Any], config: Config) -> list[TrainingName]:
+    """The phases whose number of epochs has increased."""
+    fields = increased(record, config)
+    return [phase for phase, training in TRAININGS.items() if f"{training.section}.epochs" in fields]
+
+
 def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[str]:
     """What keeps a run from being resumed.
 
@@ -261,7 +267,7 @@ def differences(before: Config, config: Config, run: RunDirectory) -> Iterator[s
             yield f"{changed}; resume a run with the settings it was started with, or name another --output"
         elif now < was:
             yield f"{changed}; it can only be increased"
-        elif (builds := EPOCHS[name][1]) and run.training(builds).exists():
+        elif (builds := EPOCHS[name]) and run.training(builds).exists():
             yield f"{changed}; it can only be increased until phase {builds} has started, which builds on its result"
 
 

@@ -17,13 +17,14 @@ from ..artifacts.evaluation_cache import EvaluationCache
 from ..config.schema import is_batched
 from ..core.errors import DamagedError, UserError
 from ..core.files import digest, writing
+from ..core.names import TRAININGS, TrainingName
 from ..training.checkpoints.store import CheckpointStore
 from .resume import in_todays_settings
 from .run_directory import RunDirectory
 
-SHARED = {"local": "dnn", "global": "global"}
+SHARED: dict[TrainingName, TrainingName] = {"local": "dnn", "global": "global"}
 """By phase whose result runs can share, the phase whose evaluation says that it is complete."""
-_SECTIONS = {
+_SECTIONS: dict[TrainingName, tuple[str, ...]] = {
     "local": ("seed", "data", "augmentation", "model", "decomposition", "local"),
     "global": ("seed", "data", "augmentation", "model", "baseline"),
 }
@@ -31,7 +32,7 @@ _EXCLUDED = {"data": {"file", "memory", "storage"}, "model": {"local_width"}}
 """Fields that don't affect the result; the data set itself is identified by its fingerprint and sample order."""
 
 
-def identity(phase: str, record: Mapping[str, Any]) -> str:
+def identity(phase: TrainingName, record: Mapping[str, Any]) -> str:
     """A digest of all that determines the result of a phase; where it is the same, so is the result.
 
     Args:
@@ -49,13 +50,13 @@ def identity(phase: str, record: Mapping[str, Any]) -> str:
     content["sharing"] = [sharing, config["shared_batches"]] if sharing > 1 else []
     if phase == "local" and is_batched(config["batched"], record.get("device") or "cpu"):
         content["batched"] = record["workers"]  # which CNNs form a batch affects rounding
-    if config[{"global": "baseline"}.get(phase, phase)]["precision"] == "auto":
+    if config[TRAININGS[phase].section]["precision"] == "auto":
         content["bf16"] = record.get("bf16")
     facts = [record["dataset"], record["blocks"], record.get("device")]
     return digest(json.dumps([phase, content, facts], sort_keys=True).encode())[:16]
 
 
-def has(phase: str, source: RunDirectory, result: str) -> bool:
+def has(phase: TrainingName, source: RunDirectory, result: str) -> bool:
     """Whether a run has a result, by its identity without device and bf16, which are not known before the work."""
     offered = offers(phase, source)
     return offered is not None and result == identity(
@@ -63,7 +64,7 @@ def has(phase: str, source: RunDirectory, result: str) -> bool:
     )
 
 
-def offers(phase: str, source: RunDirectory) -> dict[str, Any] | None:
+def offers(phase: TrainingName, source: RunDirectory) -> dict[str, Any] | None:
     """The record of a run that has completed a phase; None where it has not, or it can't be read."""
     try:
         record = source.record()
@@ -75,7 +76,9 @@ def offers(phase: str, source: RunDirectory) -> dict[str, Any] | None:
     return record if SHARED[phase] in EvaluationCache(source.checkpoints, record["run"]).phases else None
 
 
-def import_result(phase: str, source: RunDirectory, directory: RunDirectory, record: Mapping[str, Any]) -> bool:
+def import_result(
+    phase: TrainingName, source: RunDirectory, directory: RunDirectory, record: Mapping[str, Any]
+) -> bool:
     """Imports the final checkpoints of a phase, with what they have cost, unless the run has some of its own.
 
     Args:

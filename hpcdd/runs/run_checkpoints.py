@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..config.sections import CheckpointSettings
+from ..core.names import TrainingName
 from ..core.seeding import WHOLE
 from ..mpi.communicator import Comm
 from ..mpi.traffic import Ledger
@@ -55,7 +56,7 @@ class RunCheckpoints:
         """Those of the DNN that root trains."""
         return self._manager(self._directory.training("dnn"), phase="dnn", comm=None)
 
-    def of_parts(self, phase: str, team: Team, comm: Comm) -> CheckpointManager:
+    def of_parts(self, phase: TrainingName, team: Team, comm: Comm) -> CheckpointManager:
         """Those of a network whose parts lie on the ranks of ``comm``; of several replicas the first writes."""
         subdomains = team.placement.subdomains
         return self._manager(
@@ -67,7 +68,7 @@ class RunCheckpoints:
             reads=(WHOLE, *subdomains),
         )
 
-    def of_copies(self, phase: str, team: Team) -> CheckpointManager:
+    def of_copies(self, phase: TrainingName, team: Team) -> CheckpointManager:
         """Those of a network of which all workers have copies."""
         writes = (WHOLE,) if team.workers.is_root else ()
         return self._manager(self._directory.training(phase), phase=phase, comm=team.workers, writes=writes)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from ..core.errors import DamagedError, UserError
 from ..core.files import clean_up, read_checksummed, write_checksummed, writing
+from ..core.names import TrainingName
 
 Condition = Literal["empty", "begun", "unfinished", "complete", "foreign"]
 
@@ -54,7 +55,7 @@ class RunDirectory:
         """The log of one rank."""
         return self.logs / f"rank-{rank:04d}.log"
 
-    def training(self, phase: str, subdomain: int | None = None) -> Path:
+    def training(self, phase: TrainingName, subdomain: int | None = None) -> Path:
         """The folder of a training's checkpoints."""
         return self.checkpoints / phase if subdomain is None else self.checkpoints / phase / f"{subdomain:04d}"
 

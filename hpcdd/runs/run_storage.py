@@ -18,6 +18,7 @@ from ..config.schema import Config
 from ..core import environment
 from ..core.errors import RESUME, CollectiveError, DivergedError, InUseError, StopRequest, WriteError
 from ..core.files import write_bytes, write_json, writing
+from ..core.names import TrainingName
 from ..data.format import EMBEDDED_NAME
 from ..decomposition.rank_layout import RankLayout
 from ..mpi.communicator import Comm
@@ -45,7 +46,7 @@ class RunStorage:
     directory: RunDirectory
     log: logging.Logger
     record: Mapping[str, Any]
-    evaluated: dict[str, Any]
+    evaluated: dict[TrainingName, Any]
     cache: EvaluationCache | None
 
     def warn(self, text: str) -> None:
@@ -53,11 +54,11 @@ class RunStorage:
         warn(self.log, text)
 
     @property
-    def arrays(self) -> dict[str, Arrays]:
+    def arrays(self) -> dict[TrainingName, Arrays]:
         """On root, by phase the arrays of those in ``evaluated`` for decisions.h5."""
         return {} if self.cache is None else self.cache.arrays
 
-    def add_evaluation(self, phase: str, evaluation: dict[str, Any], arrays: Arrays) -> None:
+    def add_evaluation(self, phase: TrainingName, evaluation: dict[str, Any], arrays: Arrays) -> None:
         """On root: stores what a phase's evaluation found; if that can't be written, a resumed run repeats it."""
         assert self.cache is not None
         self.evaluated[phase] = evaluation
@@ -96,7 +97,7 @@ def open_storage(comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: 
     with contextlib.ExitStack() as opened:
         cache: EvaluationCache | None = None
 
-        def take() -> tuple[RunDirectory, dict[str, Any], dict[str, Any], str | None]:
+        def take() -> tuple[RunDirectory, dict[str, Any], dict[TrainingName, Any], str | None]:
             nonlocal cache
             directory = run_directory.make(job.config.output, job.config.name)
             left = opened.enter_context(_locked(directory, comm))
@@ -160,7 +161,7 @@ def _begun(
         if import_result(phase, RunDirectory(source), directory, record):
             record["reused"][phase] = str(source)
     cache = EvaluationCache(directory.checkpoints, run)
-    if job.record and (outdated := [resume.EPOCHS[name][0] for name in resume.increased(job.record, job.config)]):
+    if job.record and (outdated := resume.trained_further(job.record, job.config)):
         cache.drop(outdated)  # before the record says that there are more epochs
     directory.write_record(record)
     return record, cache

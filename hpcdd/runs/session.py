@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..artifacts.metrics_log import MetricsLog
 from ..core.errors import StopRequest, UserError
 from ..core.files import writing
+from ..core.names import PhaseName, TrainingName
 from ..mpi import launcher
 from ..mpi.stop import signal_reason
 from ..training.status import Status
@@ -63,12 +64,12 @@ class RunSession:
         """Of the run."""
         return self.storage.directory
 
-    def begin(self, phase: str, subdomains: range) -> None:
+    def begin(self, phase: TrainingName, subdomains: range) -> None:
         """Announces on root's display whose statuses will come."""
         self.display.begin(phase, subdomains)
 
     @contextlib.contextmanager
-    def phase(self, name: str, *, independent: bool = False) -> Iterator[None]:
+    def phase(self, name: PhaseName, *, independent: bool = False) -> Iterator[None]:
         """A phase, at whose end all ranks agree: traffic, wall and CPU seconds are recorded under ``name``.
 
         Args:

@@ -15,7 +15,6 @@ import torch
 from ..artifacts.results import Results
 from ..config.schema import Config
 from ..core import heap
-from ..core.environment import Startup
 from ..core.errors import CollectiveError, UserError
 from ..mpi import communicator, launcher
 from ..mpi.communicator import Comm
@@ -84,7 +83,7 @@ def ranks_of(comm: MPI.Comm | None) -> Iterator[Comm]:
     if threading.current_thread() is not threading.main_thread():
         raise UserError("hpcdd was called in a thread; call it in the main thread, which receives the signals")
     ranks = communicator.world() if comm is None else communicator.duplicate_of(comm)
-    ranks.startup = Startup(from_now=True)
+    ranks.restart_clock()
     threads, timeouts = torch.get_num_threads(), FINALIZE_TIMEOUTS.copy()
     handlers = {signum: signal.getsignal(signum) for signum in launcher.SIGNALS}
     try:

@@ -12,8 +12,8 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from ..artifacts.names import coherent_phase
 from ..config.schema import Config, TrainingSettings
+from ..core.names import TrainingName, coherent_phase
 from ..core.text_table import print_plain
 from ..data.problem import Problem
 from ..models.registry import check_consent
@@ -42,12 +42,12 @@ class Cost:
     """
 
     parameters: int
-    steps: dict[str, int]
+    steps: dict[TrainingName, int]
     bytes: int | None
     memory: int
     phases: tuple[Phase, ...]
 
-    def without(self, phases: Sequence[str]) -> Cost:
+    def without(self, phases: Sequence[TrainingName]) -> Cost:
         """What is left where the results of some phases are imported."""
         steps = {phase: number for phase, number in self.steps.items() if phase not in phases}
         left = tuple(phase for phase in self.phases if phase.name not in phases)
@@ -74,7 +74,7 @@ def run(request: StudyRequest, machine: Path | None, out: TextIO = sys.stdout, u
     ready = runtime_bytes(measured)
     known: dict[tuple[str, int], Cost] = {}
     trained: set[str] = set()
-    rows: list[tuple[PlannedRun, Cost, list[str]]] = []
+    rows: list[tuple[PlannedRun, Cost, list[TrainingName]]] = []
     for entry, problem in entries:
         key = cost_key(entry.run.config), entry.ranks
         if key not in known:
@@ -117,17 +117,18 @@ def _parameters(config: Config, problem: Problem) -> int:
     return trained + (problem.widths.global_parameters if config.baseline.enabled else 0)
 
 
-def _steps(config: Config, problem: Problem) -> dict[str, int]:
+def _steps(config: Config, problem: Problem) -> dict[TrainingName, int]:
     def of(settings: TrainingSettings) -> int:
         return settings.epochs * settings.steps_per_epoch(problem.samples["train"])
 
-    steps = {"local": len(problem.decomposition) * of(config.local), "dnn": of(config.aggregation)}
+    steps: dict[TrainingName, int] = {"local": len(problem.decomposition) * of(config.local)}
+    steps["dnn"] = of(config.aggregation)
     steps |= {coherent_phase(start): of(config.coherent) for start in config.coherent.starts}
     return steps | ({"global": of(config.baseline)} if config.baseline.enabled else {})
 
 
 def _print(
-    request: StudyRequest, rows: Sequence[tuple[PlannedRun, Cost, list[str]]], out: TextIO, *, seconds: bool
+    request: StudyRequest, rows: Sequence[tuple[PlannedRun, Cost, list[TrainingName]]], out: TextIO, *, seconds: bool
 ) -> None:
     title = f"{request.description.title or request.name}: {len(rows)} run{'s' * (len(rows) > 1)}, {request.output}"
     table = Table("run", title=Text(title), title_justify="left")

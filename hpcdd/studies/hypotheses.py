@@ -38,8 +38,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..core.errors import UserError
+from ..core.names import STRATEGY_NAMES, StrategyName
 
 LEVEL = 0.05
 Verdict = Literal["as expected", "not significant", "not confirmed", "contradicted", "not measured"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..config.schema import Config
 from ..core.errors import UserError
+from ..core.names import TrainingName
 from ..data.problem import Problem, build_problem, problem_of_shards
 from ..plan.messages import SimulatedLayout
 from ..runs.reuse import identity
@@ -31,7 +32,7 @@ class PlannedRun:
     run: StudyRun
     ranks: int
     subdomains: int
-    results: Mapping[str, str] = field(default_factory=dict)
+    results: Mapping[TrainingName, str] = field(default_factory=dict)
 
 
 def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> list[tuple[PlannedRun, Problem]]:
@@ -63,7 +64,7 @@ def plan_runs(runs: Sequence[StudyRun], ranks: int | None, most: int | None) -> 
             "replicas": layout.replicas,
             "workers": layout.workers,
         }
-        phases = ["local", *(["global"] if run.config.baseline.enabled else [])]
+        phases: list[TrainingName] = ["local", "global"] if run.config.baseline.enabled else ["local"]
         planned.append((PlannedRun(run, size, total, {phase: identity(phase, record) for phase in phases}), problem))
     if mistakes:
         lines = [

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..artifacts.names import CLASSIFIERS, TRAININGS
 from ..artifacts.results import Results
 from ..core.environment import ColocatedRanks
 from ..core.errors import CollectiveError, InUseError, StopRequest, UserError
+from ..core.names import CLASSIFIERS, PHASES
 from ..core.texts import printable_lines
 from ..mpi.communicator import Comm
 from ..mpi.stop import Stop
@@ -84,12 +84,10 @@ def work(
         StopRequest: on all ranks.
     """
     group = stage.group(world.rank)
-    part = world.split(group)
-    colocated = _colocated(world, stage)
+    part = world.split(group, _colocated(world, stage))
     busy: list[str] = []
     error: UserError | None = None
     if part is not None:
-        part.colocated = colocated
         rank_group = _RankGroup(part, stop, directory, job, stage, offering)
         rank_group.work()
         busy, error = rank_group.busy if part.is_root else [], rank_group.error
@@ -205,8 +203,7 @@ class _RankGroup:
 
 
 def _reused(claim: Claim) -> str:
-    networks = {"local": "the local CNNs", "global": TRAININGS["global"].network}
-    texts = [f"{networks[phase]} of {source.name}" for phase, source in claim.sources.items()]
+    texts = [f"{PHASES[phase]} of {source.name}" for phase, source in claim.sources.items()]
     return f", with {' and '.join(texts)}" if texts else ""
 
 

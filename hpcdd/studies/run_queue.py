@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import writing
+from ..core.names import TrainingName
 from ..runs import reuse
 from .planned_runs import PlannedRun
 from .study_directory import StudyDirectory
@@ -32,7 +33,7 @@ class Claim:
     """
 
     entry: PlannedRun
-    sources: dict[str, Path]
+    sources: dict[TrainingName, Path]
     trains: tuple[str, ...]
 
 
@@ -89,11 +90,11 @@ class Queue:
         """Releases the results of a run that has ended, complete or not: others may train what it has not."""
         self._release(claim.trains)
 
-    def _sources(self, entry: PlannedRun) -> dict[str, Path]:
+    def _sources(self, entry: PlannedRun) -> dict[TrainingName, Path]:
         sources = {phase: self._source(phase, result, entry) for phase, result in entry.results.items()}
         return {phase: source for phase, source in sources.items() if source is not None}
 
-    def _source(self, phase: str, result: str, entry: PlannedRun) -> Path | None:
+    def _source(self, phase: TrainingName, result: str, entry: PlannedRun) -> Path | None:
         if result not in self._known:
             for other in self._offering:
                 directory = self._directory.run(other.run.id)

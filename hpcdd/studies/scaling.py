@@ -92,7 +92,7 @@ def series(request: ScalingRequest) -> str:
 
 
 def _line(request: ScalingRequest, phase: str, ranks: int, repeat: int, timing: Timing) -> dict[str, Any]:
-    """What :class:`hpcdd.artifacts.scaling_log.ScalingLine` says of the study and of the turn."""
+    """What :class:`hpcdd.artifacts.scaling_log.ScalingLine` says of the study and of the measurement."""
     study = request.study
     return {
         "series": series(request),

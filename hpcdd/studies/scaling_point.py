@@ -12,6 +12,7 @@ import torch
 
 from ..bench import single_steps
 from ..bench.rank_ladder import set_up
+from ..config.scaling_study import Phase
 from ..config.schema import Config
 from ..core.errors import UserError
 from ..data import sample_storage
@@ -26,7 +27,7 @@ from ..training.precision import SECTIONS
 
 @dataclass(frozen=True)
 class Timing:
-    """One turn of one phase, on root.
+    """One measurement of one phase, on root.
 
     Attributes:
         slowest, fastest: seconds of each step on the slowest and on the fastest of the ranks that work in it, those of
@@ -69,7 +70,7 @@ class ScalingPoint:
         self,
         comm: Comm,
         config: Config,
-        phases: Sequence[str],
+        phases: Sequence[Phase],
         problem: Problem,
         reader: BoxReader,
         stack: contextlib.ExitStack,
@@ -95,7 +96,7 @@ class ScalingPoint:
         self._samples = {s: splits["train"] for s, splits in data.items()}
         self._reading = time.perf_counter() - start
         self._reader = reader
-        self._steps: dict[str, single_steps.Step] = {}
+        self._steps: dict[Phase, single_steps.Step] = {}
 
     @property
     def warnings(self) -> list[str]:
@@ -126,8 +127,8 @@ class ScalingPoint:
             "reading_seconds": self._reading,
         }
 
-    def measure(self, phase: str, warm_up: int, counting: int) -> Timing | None:
-        """One turn: that many steps of a phase, warm-up first, after a barrier.
+    def measure(self, phase: Phase, warm_up: int, counting: int) -> Timing | None:
+        """One measurement: that many steps of a phase, warm-up first, after a barrier.
 
         Returns:
             On root; None elsewhere.
@@ -137,9 +138,9 @@ class ScalingPoint:
         size = getattr(self.config, _SECTIONS[phase]).batch_of(rows)
         batches = single_steps.batches(rows, size, warm_up + counting, self._placement.device)
         measured: _OfRank | None = None
-        for turn in range(comm.size if phase == "alone" else 1):
+        for working in range(comm.size if phase == "alone" else 1):
             comm.maximum(0)
-            if phase != "alone" or turn == comm.rank:
+            if phase != "alone" or working == comm.rank:
                 measured = None if step is _idle else self._timed(step, batches, warm_up)
         comm.maximum(0)  # a rank that has finished waits here; in the gather it would slow the others down
         everyone = comm.gather_object(measured)
@@ -170,8 +171,8 @@ class ScalingPoint:
         )
         return seconds, total, calls, size
 
-    def _step(self, phase: str) -> single_steps.Step:
-        what = "local" if phase == "alone" else phase
+    def _step(self, phase: Phase) -> single_steps.Step:
+        what: Phase = "local" if phase == "alone" else phase
         if what not in self._steps:
             makers = {"local": self._local, "gather": self._gather, "dnn": self._dnn, "coherent": self._coherent}
             self._steps[what] = makers[what]()

@@ -19,6 +19,7 @@ from ..artifacts.documents import write_document
 from ..artifacts.study_index import StudyEntry, StudyIndex, TableOf
 from ..core.errors import UserError
 from ..core.files import writing
+from ..core.names import TrainingName
 from ..runs import resume
 from ..runs.resume import Job
 from ..runs.run_directory import RunDirectory
@@ -78,7 +79,7 @@ class StudyDirectory:
             return "complete" if self.job(run).done else "unfinished"
         return "not begun" if condition == "empty" else "unfinished"
 
-    def job(self, run: StudyRun, sources: Mapping[str, Path] | None = None) -> Job:
+    def job(self, run: StudyRun, sources: Mapping[TrainingName, Path] | None = None) -> Job:
         """What is to be done for one run.
 
         Args:

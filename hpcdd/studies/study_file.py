@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator
 from pydantic_core import PydanticCustomError
 
-from ..artifacts.names import StrategyName
 from ..config.sections import Settings
 from ..core.errors import UserError
+from ..core.names import StrategyName
 from ..core.texts import printable
 from .hypotheses import Hypothesis
 

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..artifacts.names import STRATEGY_NAMES, StrategyName
 from ..artifacts.results import Results
+from ..core.names import STRATEGY_NAMES, StrategyName
 from ..core.texts import printable
 from .hypotheses import Hypothesis, Measured, TestResult, evaluate_hypotheses
 from .study_results import RunOutcome, StudyOutcome

@@ -44,11 +44,11 @@ def logits_of(
         for start in range(rows.start, max(rows.stop, rows.start + 1), each):
             step()
             with part(EVALUATION):
-                logits.append(_decided(network, samples, slice(start, min(start + each, rows.stop))))
+                logits.append(_mean_output(network, samples, slice(start, min(start + each, rows.stop))))
     return sharing.all_gather(torch.cat(logits).cpu(), len(samples))
 
 
-def _decided(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tensor:
+def _mean_output(network: nn.Module, samples: AnySamples, rows: slice) -> torch.Tensor:
     """What the network gives for some rows, float32 (b, F): the mean over the images in which they are evaluated.
 
     In the coherent model the mean is that of each CNN's output, as where the outputs of trained CNNs are combined.

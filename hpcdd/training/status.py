@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ..artifacts.metrics_log import EpochRecord
-from ..artifacts.names import TRAININGS
 from ..config.schema import TrainingSettings
 from ..core.errors import DivergedError
+from ..core.names import TRAININGS, TrainingName
 from ..core.seeding import WHOLE
 
 
@@ -23,7 +23,7 @@ class Status:
     """How far a training is; plain numbers that can be sent.
 
     Attributes:
-        phase: ``local``, ``dnn``, ``coherent_transfer``, ``coherent_scratch`` or ``global``.
+        phase: whose training it is.
         subdomain: s; :data:`hpcdd.core.seeding.WHOLE` (-1) for a network that belongs to all.
         epoch: number of epochs that are complete.
         epochs: number of epochs planned.
@@ -37,7 +37,7 @@ class Status:
         finished: whether no more steps follow.
     """
 
-    phase: str
+    phase: TrainingName
     subdomain: int
     epoch: int
     epochs: int
@@ -68,7 +68,7 @@ class Ending:
         diverged: why a rank's numbers can't be trained on with; None where they can.
     """
 
-    phase: str
+    phase: TrainingName
     epoch: int
     sums: tuple[float, ...]
     validation: tuple[float, float] | tuple[None, None]
@@ -105,10 +105,19 @@ class Hooks:
 
 
 class RunningMetrics:
-    """Loss, accuracy and speed of a training, summed on the device: reading them at every step would make it wait."""
+    """Loss, accuracy and speed of a training, summed on the device: reading them at every step would make it wait.
+
+    Attributes:
+        phase, subdomain, epochs, batch_size, steps_per_epoch: of the training.
+        epoch, steps: complete ones, of all epochs and of the running one.
+        sums: over this rank's samples of the running epoch of the loss, of the hits, and the samples' number.
+        validation: loss and accuracy at the end of the last complete epoch.
+        learning_rate: of the step that comes.
+        history: statuses at the ends of all epochs.
+    """
 
     def __init__(
-        self, phase: str, subdomain: int, settings: TrainingSettings, samples: int, device: torch.device
+        self, phase: TrainingName, subdomain: int, settings: TrainingSettings, samples: int, device: torch.device
     ) -> None:
         self.phase, self.subdomain, self.epochs = phase, subdomain, settings.epochs
         self.batch_size = settings.batch_of(samples)
@@ -129,14 +138,28 @@ class RunningMetrics:
         """Forgets the epoch before."""
         self.epoch, self.steps = epoch, 0
         self.epoch_start = time.perf_counter()
-        # Sums over the samples of the loss, of the hits, and the samples' number.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
 
-    def ending(self, diverged: str | None) -> Ending:
-        """What the end of the present epoch depends on, as this rank sees it."""
-        return Ending(self.phase, self.epoch + 1, tuple(self.sums.tolist()), self.validation, diverged)
+    def ending(
+        self, sums: torch.Tensor, validation: tuple[float, float] | tuple[None, None], diverged: str | None
+    ) -> Ending:
+        """What the end of the running epoch depends on, as this rank sees it; arguments as for :class:`Ending`."""
+        return Ending(self.phase, self.epoch + 1, tuple(sums.tolist()), validation, diverged)
 
-    def take(self, agreed: Ending) -> None:
+    def sum_in(self, sums: torch.Tensor) -> None:
+        """Moves the sums into a tensor (3,), to which those of the next steps are added from outside."""
+        sums.copy_(self.sums)
+        self.sums = sums
+
+    def begin_step(self, learning_rate: float) -> None:
+        """A step follows, with this learning rate."""
+        self.learning_rate = learning_rate
+
+    def end_step(self) -> None:
+        """Counts a step whose sums are added by :meth:`add`, or where :meth:`sum_in` has moved them."""
+        self.steps += 1
+
+    def adopt(self, agreed: Ending) -> None:
         """Adopts what all ranks have agreed on.
 
         Raises:
@@ -148,7 +171,7 @@ class RunningMetrics:
         self.validation = agreed.validation
 
     def end_epoch(self, *, last: bool) -> Status:
-        """Goes on to the next epoch.
+        """Begins the next epoch.
 
         Args:
             last: whether this one is the last; besides the last of those that were planned.
@@ -180,7 +203,7 @@ class RunningMetrics:
         }
 
     def restore(self, epoch: int, steps: int, facts: Mapping[str, Any], *, counts: bool) -> None:
-        """Goes on where :meth:`facts` was called.
+        """Continues where :meth:`facts` was called.
 
         Args:
             epoch, steps: complete ones.
@@ -199,8 +222,8 @@ class RunningMetrics:
         self.history = [Status(**status) for status in facts["history"]]
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes a step's mean loss, logits (b, K) and labels (b,) in."""
-        self.steps += 1
+        """Counts a step, and adds its mean loss, logits (b, K) and labels (b,)."""
+        self.end_step()
         self.sums[0] += loss.detach() * len(labels)
         self.sums[1] += (logits.detach().argmax(1) == labels).sum()
         self.sums[2] += len(labels)
@@ -232,7 +255,7 @@ class RunningMetrics:
         )
 
 
-def _diverged(phase: str, subdomain: int, epoch: int, loss: float) -> str:
+def _diverged(phase: TrainingName, subdomain: int, epoch: int, loss: float) -> str:
     section = TRAININGS[phase].section
     who = TRAININGS[phase].network if subdomain == WHOLE else f"subdomain {subdomain}"
     return (

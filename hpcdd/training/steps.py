@@ -147,9 +147,8 @@ class BatchedSteps:
     def of_epoch(self, seen: Sequence[Batches], running: Sequence[RunningMetrics]) -> Step:
         """As :meth:`PlainSteps.of_epoch`."""
         self._see(seen)
-        self._sums.copy_(torch.stack([metrics.sums for metrics in running]))
         for metrics, row in zip(running, self._sums, strict=True):
-            metrics.sums = row
+            metrics.sum_in(row)
 
         def step(batches: torch.Tensor) -> None:
             self._flag.piggybacked()
@@ -158,7 +157,7 @@ class BatchedSteps:
             with part("optimizer"):
                 self.optimizer.step()
             for metrics in running:
-                metrics.steps += 1
+                metrics.end_step()
 
         return step
 

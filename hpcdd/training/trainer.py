@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config.schema import LocalSettings, TrainingSettings
 from ..core.errors import DivergedError, StopRequest
+from ..core.names import TrainingName
 from ..core.seeding import WHOLE, seed_of
 from ..data.samples import AnySamples, AugmentationSeed
 from ..models.batched_networks import BatchedNetworks
@@ -57,7 +58,7 @@ def train(
     settings: TrainingSettings,
     *,
     seed: int,
-    phase: str,
+    phase: TrainingName,
     subdomain: int = WHOLE,
     parts: Mapping[int, nn.Module] | None = None,
     stacks: Sequence[BatchedNetworks] = (),
@@ -198,7 +199,7 @@ class _Group:
         steps: PlainSteps | BatchedSteps,
         settings: TrainingSettings,
         seed: int,
-        phase: str,
+        phase: TrainingName,
         hooks: Hooks,
         *,
         continues: bool = False,
@@ -221,7 +222,7 @@ class _Group:
         return self._running[0].epoch >= self._settings.epochs
 
     def restore(self, saved: Mapping[int, Snapshot], *, tell: bool) -> None:
-        """Goes on from snapshots, by subdomain; ``tell``: of what earlier jobs did."""
+        """Resumes from snapshots, by subdomain; ``tell``: report what earlier jobs did."""
         for member, state in self._pairs:
             if (snapshot := saved.get(member.subdomain)) is not None:
                 state.restore(snapshot)
@@ -276,7 +277,7 @@ class _Group:
             member.manager.count(0)
             if self._complete or state.patience.exhausted:
                 state.average.into(member.network)
-                state.patience.restore(member.network)
+                state.patience.load_best(member.network)
                 ended.add(member.subdomain)
         return ended
 
@@ -302,7 +303,7 @@ class _Group:
             for batches in torch.split(orders, size, dim=1)[first : self._running[0].steps_per_epoch]:
                 hooks.step()
                 for running in self._running:
-                    running.learning_rate = optimizer.param_groups[0]["lr"]
+                    running.begin_step(optimizer.param_groups[0]["lr"])
                 if hooks.due():
                     try:
                         for running in self._running:
@@ -312,7 +313,7 @@ class _Group:
                 step(batches)
                 self._schedule.step()
                 for member, state in self._pairs:
-                    state.average.take(member.network, state.running.steps_in_all)
+                    state.average.update(member.network, state.running.steps_in_all)
                 if flag.save:
                     for member, state in self._pairs:
                         save(member, state)
@@ -321,16 +322,17 @@ class _Group:
     def _evaluate(self, member: Member, state: State) -> None:
         """What all ranks agree on at the end of an epoch: its sums, and loss and accuracy of the validation split."""
         hooks, sharing, running = self._hooks, self._sharing, state.running
+        validation: tuple[float, float] | tuple[None, None] = (None, None)
         with hooks.evaluation():
             sharing.average_buffers(member.network)
-            running.sums = sharing.sum(running.sums)
+            sums = sharing.sum(running.sums)
             with state.average.shown(member.network):
                 if state.average.state:
                     sharing.average_buffers(member.network)
                 if member.validation is not None:
                     batch = self._settings.evaluation_batch
-                    running.validation = evaluate(member.network, member.validation, batch, hooks.step, sharing)
-            running.take(hooks.agree(running.ending(sharing.flag.reason)))
+                    validation = evaluate(member.network, member.validation, batch, hooks.step, sharing)
+            running.adopt(hooks.agree(running.ending(sums, validation, sharing.flag.reason)))
 
     def _take_start(self, member: Member, state: State) -> None:
         """Early stopping's first candidate: the network before its first step."""
@@ -339,17 +341,17 @@ class _Group:
             batch = self._settings.evaluation_batch
             _, accuracy = evaluate(member.network, member.validation, batch, self._hooks.step, state.sharing)
         agreed = self._hooks.agree(Ending(self._phase, 0, (0.0,), (0.0, accuracy), None))
-        state.patience.take(agreed.validation[1], member.network)
+        state.patience.observe(agreed.validation[1], member.network)
 
     def _end_epoch(self, member: Member, state: State) -> bool:
-        """Goes on to the next epoch; whether this was the last."""
-        state.patience.take(state.running.validation[1], member.network)
+        """Begins the next epoch; whether this was the last."""
+        state.patience.observe(state.running.validation[1], member.network)
         over = state.patience.exhausted
         self._hooks.epoch(state.running.end_epoch(last=over))
         return over or state.running.epoch == self._settings.epochs
 
 
-def augmentation_seed_of(seed: int, phase: str, epoch: int) -> AugmentationSeed:
+def augmentation_seed_of(seed: int, phase: TrainingName, epoch: int) -> AugmentationSeed:
     """From what all subdomains draw the augmentation of one epoch.
 
     Args:

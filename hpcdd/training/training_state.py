@@ -40,8 +40,8 @@ class EarlyStopping:
         """Whether the training is over."""
         return self._epochs is not None and self.waited >= self._epochs
 
-    def take(self, accuracy: float | None, network: nn.Module) -> None:
-        """Takes the validation accuracy of one more epoch in."""
+    def observe(self, accuracy: float | None, network: nn.Module) -> None:
+        """Compares the validation accuracy of one more epoch with the best, and copies the network if it is better."""
         if self._epochs is None or accuracy is None:
             return
         if accuracy > self.best:
@@ -53,10 +53,19 @@ class EarlyStopping:
         else:
             self.waited += 1
 
-    def restore(self, network: nn.Module) -> None:
+    def load_best(self, network: nn.Module) -> None:
         """Gives the network the best epoch's parameters back."""
         if self.state:
             network.load_state_dict(self.state)
+
+    @property
+    def facts(self) -> list[float]:
+        """What a checkpoint keeps besides ``state``: plain data."""
+        return [self.best, self.waited]
+
+    def restore(self, facts: tuple[float, int], state: Tensors) -> None:
+        """Continues where :attr:`facts` and ``state`` were as given."""
+        (self.best, self.waited), self.state = facts, state
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class State:
             **network_tensors("stream", self.streams.states),
         }
         facts = running.facts(self.sharing.sum(running.sums))
-        facts["patience"] = [patience.best, patience.waited]
+        facts["patience"] = patience.facts
         return Snapshot(Position(running.epoch, running.steps), tensors, facts)
 
     def restore(self, saved: Snapshot) -> None:
@@ -98,9 +107,8 @@ class State:
         self.streams.restore(named("stream", saved.tensors))
         counts = self.sharing.comm is None or self.sharing.comm.is_root
         self.running.restore(*saved.position, saved.facts, counts=counts)
-        self.patience.best, self.patience.waited = saved.facts["patience"]
-        self.patience.state = named("best", saved.tensors)
-        self.average.state = named("average", saved.tensors)
+        self.patience.restore(saved.facts["patience"], named("best", saved.tensors))
+        self.average.restore(named("average", saved.tensors))
 
 
 def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckpointManager) -> list[Status] | None:
@@ -120,11 +128,11 @@ def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckp
     if saved is None:
         return None
     patience = EarlyStopping(settings.early_stopping)
-    patience.best, patience.waited = saved.facts["patience"]
+    patience.restore(saved.facts["patience"], named("best", saved.tensors))
     if saved.position.epoch < settings.epochs and not patience.exhausted:
         return None
     network.load_state_dict(named("network", saved.tensors) | named("average", saved.tensors))
-    network.load_state_dict(named("best", saved.tensors), strict=False)
+    patience.load_best(network)
     return [Status(**status) for status in saved.facts["history"]]
 
 

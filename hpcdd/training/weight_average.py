@@ -25,8 +25,8 @@ class WeightAverage:
         self.state: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
-    def take(self, network: nn.Module, steps: int) -> None:
-        """Takes the parameters in as they are behind that many steps."""
+    def update(self, network: nn.Module, steps: int) -> None:
+        """Averages the parameters as they are behind that many steps."""
         if not self._decay:
             return
         now = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
@@ -34,6 +34,10 @@ class WeightAverage:
             self.state = {name: value.clone() for name, value in now.items()}
         decay = min(self._decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_([self.state[name] for name in now], list(now.values()), 1 - decay)
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Continues with the ``state`` of an earlier job."""
+        self.state = state
 
     @contextlib.contextmanager
     def shown(self, network: nn.Module) -> Iterator[None]:

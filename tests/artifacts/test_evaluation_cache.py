@@ -52,5 +52,5 @@ def test_a_phase_whose_arrays_an_older_revision_wrote_is_evaluated_again(folder:
 
 
 def test_dropped_phases_are_not_read_by_the_next_job(folder: Path) -> None:
-    EvaluationCache(folder, "run").drop(["coherent"])
+    EvaluationCache(folder, "run").drop(["coherent_transfer", "coherent_scratch"])
     assert list(EvaluationCache(folder, "run").phases) == ["dnn"]

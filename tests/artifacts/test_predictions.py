@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.artifacts.names import CLASSIFIERS, final
 from hpcdd.artifacts.predictions import SplitPredictions, read
 from hpcdd.core.errors import UserError
+from hpcdd.core.names import CLASSIFIERS, final
 
 from ..artificial import make_predictions
 

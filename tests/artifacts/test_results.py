@@ -11,10 +11,10 @@ from typing import Any, get_args
 import pytest
 
 from hpcdd.artifacts import results, summary
-from hpcdd.artifacts.names import CLASSIFIERS, TRAININGS
 from hpcdd.artifacts.results import Results
 from hpcdd.config.schema import CoherentSettings, Config
 from hpcdd.core.files import write_json
+from hpcdd.core.names import CLASSIFIERS, TRAININGS
 from hpcdd.data.problem import build_problem
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement
 from hpcdd.models.aggregators import RULES

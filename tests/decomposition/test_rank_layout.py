@@ -247,11 +247,12 @@ def test_ranks_of_other_groups_on_a_host_use_some_of_its_cores_and_gpus(monkeypa
     (single,) = build(world, 3, "auto").placements
     assert (single.threads, single.device) == (4, "cuda:0")
     assert not world.oversubscribed
-    world.colocated = ColocatedRanks((cores, cores, frozenset({7})), before=2)
-    (one_of_three,) = build(world, 3, "auto").placements
+    group = world.split(0, ColocatedRanks((cores, cores, frozenset({7})), before=2))
+    assert group is not None
+    (one_of_three,) = build(group, 3, "auto").placements
     assert (one_of_three.threads, one_of_three.device) == (1, "cuda:2")
-    assert not world.oversubscribed
+    assert not group.oversubscribed
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    build(world, 3, "auto")
-    assert world.oversubscribed  # eight threads on five cores
+    build(group, 3, "auto")
+    assert group.oversubscribed  # eight threads on five cores
     assert used == ["cuda:0", "cuda:2", "cuda:2"]  # the process's own from then on

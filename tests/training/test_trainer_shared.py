@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from hpcdd.data.samples import AugmentationSeed, Samples
 from hpcdd.parallel.batch_shards import BatchSharing, Flag
 from hpcdd.parallel.sharded_coherent import ShardedDNN
 from hpcdd.parallel.subdomain_sum import SubdomainSum
+from hpcdd.training.checkpoints.manager import NullCheckpointManager
+from hpcdd.training.checkpoints.snapshot import Snapshot
 from hpcdd.training.random_streams import RandomStreams
 from hpcdd.training.replica_checks import DriftError, checked
 from hpcdd.training.split_evaluation import logits_of
@@ -26,6 +29,7 @@ from hpcdd.training.trainer import train
 
 from ..thread_ranks import ThreadComm, on_ranks
 from ..waiting import LIMIT
+from .test_trainer import stop_at
 from .toy import parameters, ring, small
 
 
@@ -172,6 +176,33 @@ def two_by_two() -> list[tuple[ThreadComm, ThreadComm]]:
         for s in range(2)
         for replica in range(2)
     ]
+
+
+class SumsOnly(NullCheckpointManager):
+    """Keeps the sums of the running epoch of the last snapshot."""
+
+    def save(self, snapshot: Callable[[], Snapshot], steps: int) -> None:
+        self.sums = snapshot().facts["sums"]
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_stop_saves_what_all_samples_so_far_add_up_to(step: int) -> None:
+    """Before the second of two steps of an epoch, and in the evaluation behind them."""
+
+    def work(comm: ThreadComm) -> list[float]:
+        settings, manager = TrainingSettings(epochs=1, batch_size=20, schedule="constant"), SumsOnly()
+        hooks, sharing, network = Hooks(step=stop_at(step)), BatchSharing(comm), copy.deepcopy(initial)
+        with pytest.raises(StopRequest):
+            train(
+                network, ring(40), ring(40, seed=1), settings,
+                seed=0, phase="local", sharing=sharing, hooks=hooks, manager=manager,
+            )  # fmt: skip
+        return manager.sums
+
+    initial = small()
+    first, second = on_ranks(2, work)
+    assert first == second
+    assert first[2] == 20 * (step - 1)
 
 
 class Part(nn.Module):

@@ -25,7 +25,7 @@ def test_the_average_by_hand() -> None:
     expected = None
     for step, value in enumerate([1.0, 2.0, -3.0, 5.0], 1):
         nn.init.constant_(network.weight, value)
-        average.take(network, step)
+        average.update(network, step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = value if expected is None else decay * expected + (1 - decay) * value
     assert average.state["weight"].item() == pytest.approx(expected)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
-from ...artifacts.names import TRAININGS
 from ...core.errors import UserError
+from ...core.names import TRAININGS, TrainingName
 from ...core.seeding import WHOLE
 from ...mpi.launcher import Launch
 from ...training.status import Status
@@ -25,7 +25,7 @@ class Display:
 
     interval = math.inf
 
-    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+    def begin(self, phase: TrainingName, subdomains: Sequence[int]) -> None:
         """Announces whose statuses of a phase will come."""
 
     def show(self, status: Status, end_of_epoch: bool) -> None:
@@ -77,7 +77,7 @@ def make_display(setting: ProgressSetting, launch: Launch, out: TextIO) -> Displ
     return LineDisplay(out)
 
 
-def row_name(phase: str, subdomain: int) -> str:
+def row_name(phase: TrainingName, subdomain: int) -> str:
     """Whose status it is."""
     return TRAININGS[phase].network.removeprefix("the ") if subdomain == WHOLE else f"{phase} subdomain {subdomain}"
 

@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from ...core.names import TrainingName
 from ...training.status import Status
 from .display import Display, row_name, time_left
 
@@ -33,7 +34,7 @@ class LiveDisplay(Display):
 
     def __init__(self, terminal: TextIO, keep_open: bool) -> None:
         self._terminal, self._keep_open = terminal, keep_open
-        self._rows: dict[tuple[str, int], TaskID] = {}
+        self._rows: dict[tuple[TrainingName, int], TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -43,7 +44,7 @@ class LiveDisplay(Display):
             expand=True,
         )
 
-    def begin(self, phase: str, subdomains: Sequence[int]) -> None:
+    def begin(self, phase: TrainingName, subdomains: Sequence[int]) -> None:
         """Draws the rows."""
         self._progress.start()
         if len(self._rows) + len(subdomains) >= self._progress.console.height:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...config.sections import CheckpointSettings
 from ...core.errors import DamagedError
+from ...core.names import TrainingName
 from ...core.seeding import WHOLE
 from ...mpi.communicator import Comm
 from ...mpi.traffic import Ledger, Traffic
@@ -54,7 +55,7 @@ class CheckpointStats:
 
     warn: Callable[[str], None]
     seconds: float = 0.0
-    earlier: dict[tuple[str, int], TrainingCosts] = field(default_factory=dict)
+    earlier: dict[tuple[TrainingName, int], TrainingCosts] = field(default_factory=dict)
 
 
 class NullCheckpointManager:
@@ -108,7 +109,7 @@ class CheckpointManager(NullCheckpointManager):
         settings: CheckpointSettings,
         stats: CheckpointStats,
         *,
-        phase: str,
+        phase: TrainingName,
         ledger: Ledger,
         comm: Comm | None,
         subdomain_of: Callable[[str], int] = lambda _: WHOLE,
