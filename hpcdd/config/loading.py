@@ -22,11 +22,11 @@ from ..core.files import expanded
 from ..core.yaml_text import KeyPath
 from .options import Overrides, Tree, is_section, nearest
 from .renamed import current, in_current_names
-from .schema import CNNTrainingSettings, Config
+from .schema import CNNTrainingSettings, CoherentSettings, Config
 from .sections import is_fast
 
 QUICKSTART = Path(__file__).parent / "quickstart.yaml"
-BEFORE: Tree = {"batched": False, "coherent": {"learning_rate": 3e-3}}
+BEFORE: Tree = {"batched": False, "coherent": {"learning_rate": 3e-3, "rate_scale": 0.25}}
 """How hpcdd behaved before a setting existed, where that is not the setting's default: nested as in a file. A setting
 that is added with a default of another behaviour gets an entry here."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -139,7 +139,11 @@ def recorded(tree: Any, source: str, revision: str = "another revision") -> Conf
         UserError: it has a setting or a value that this revision does not know.
     """
     if isinstance(tree, dict):
-        config, problems = _validate(merged(BEFORE, in_current_names(tree)[0]))
+        tree = merged(BEFORE, in_current_names(tree)[0])
+        coherent = tree["coherent"]
+        if isinstance(coherent, dict) and coherent["learning_rate"] is not None:  # rate_scale would have no effect
+            tree["coherent"] = {**coherent, "rate_scale": CoherentSettings().rate_scale}
+        config, problems = _validate(tree)
     else:
         config, problems = None, [((), "no mapping")]
     if config is None:

@@ -174,17 +174,16 @@ class AggregationSettings(TrainingSettings):
         return self
 
 
-TRANSFERRED = 0.25
-"""Learning rate of a start by transfer, as a part of the local phase's."""
-
-
 class CoherentSettings(CNNTrainingSettings):
     """Coherent phase: all local CNNs and the DNN are trained as one model."""
 
     learning_rate: Rate | None = None  # type: ignore[assignment]  # resolved by Config.coherent_from
     """Learning rate; for all schedules but constant, its peak. Default, here and of the rates below: that of the local
-    phase from scratch, and a quarter of it for a start by transfer, which preserves what the parts have learned. (That
-    of the local phase's default rate, 3e-3, if the optimizers differ.)"""
+    phase from scratch, and rate_scale times it for a start by transfer. (Or the local phase's default rate, 3e-3, if
+    the optimizers differ.)"""
+
+    rate_scale: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Factor on the default learning rates of a start by transfer: small rates preserve what the parts have learned."""
 
     starts: tuple[Start, ...] = ("transfer",)
     """Initial parameters of the local CNNs: `transfer`, from the local phase; `scratch`, untrained. With both, two
@@ -225,6 +224,8 @@ class CoherentSettings(CNNTrainingSettings):
             problems.append("frozen has no effect on a start from scratch, where nothing is trained yet")
         if self.dnn_start == "fresh" and self.starts == ("scratch",):
             problems.append("dnn_start has no effect on a start from scratch, whose DNN is always fresh")
+        if self.learning_rate is not None and self.rate_scale != type(self).model_fields["rate_scale"].default:
+            problems.append("rate_scale has no effect if learning_rate is set")
         return consistent(problems, self)
 
 
@@ -316,7 +317,7 @@ class Config(Settings):
         local, coherent = self.local, self.coherent
         if start == "scratch":
             coherent = coherent.model_copy(update={"frozen": 0})
-        factor = TRANSFERRED if start == "transfer" else 1.0
+        factor = coherent.rate_scale if start == "transfer" else 1.0
         rates = ("learning_rate", "bias_learning_rate", "dense_learning_rate")
         if coherent.learning_rate is not None:
             return coherent

@@ -116,6 +116,7 @@ def test_what_the_dnn_sees_matters_only_where_it_goes_on() -> None:
             "model: {name: fast2}\ncoherent: {frozen: 1, starts: [scratch]}",
             "coherent.frozen has no effect on a start from scratch",
         ),
+        ("coherent: {rate_scale: 0.2, learning_rate: 0.1}", "rate_scale has no effect if learning_rate is set"),
         ("coherent: {dnn_start: pool, features: probabilities}", "coherent.features is 'probabilities', but"),
         (
             "model: {name: fast2}\ncoherent: {features: penultimate, dense_learning_rate: 0.1, dnn_learning_rate: 0.2}",

@@ -268,6 +268,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "coherent.features": ("penultimate", "penultimate"),
     "coherent.dnn_start": ("fresh", "fresh"),
     "coherent.dnn_learning_rate": ("0.3", 0.3),
+    "coherent.rate_scale": ("0.5", 0.5),
     "coherent.frozen": ("2", 2),
     "coherent.parallelism": ("data", "data"),
     "coherent.dropout_scale": ("0", 0.0),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from hpcdd.artifacts.evaluation_cache import EvaluationCache
@@ -69,6 +70,31 @@ def test_a_setting_that_was_added_means_what_was_done_before_it(tmp_path: Path) 
     # The next job finds it recorded.
     RunDirectory(tmp_path / "run").write_record(resume.record_of(resolve(arguments).config, "1234", **FACTS))
     assert resolve(arguments).config.batched is False
+
+
+@pytest.mark.parametrize(
+    ("recorded", "rate", "scale"),
+    [
+        ({"learning_rate": None}, None, 0.25),
+        ({"learning_rate": 0.02}, 0.02, 0.1),  # the factor has no effect
+        ({"learning_rate": 0.02, "starts": ["scratch"]}, 0.02, 0.1),
+        ({"learning_rate": None, "starts": []}, None, 0.25),
+        ({}, 3e-3, 0.1),  # before both
+        ({"learning_rate": None, "rate_scale": 0.5}, None, 0.5),
+        ({"learning_rate": 0.02, "rate_scale": 0.1}, 0.02, 0.1),
+    ],
+)
+def test_the_coherent_phase_keeps_the_learning_rate_with_which_a_run_was_begun(
+    recorded: dict[str, Any], rate: float | None, scale: float, tmp_path: Path
+) -> None:
+    coherent = Config().model_dump(mode="json")["coherent"]
+    del coherent["learning_rate"], coherent["rate_scale"]
+    begun(tmp_path / "run", coherent=coherent | recorded)
+    settings = {name: value for name, value in recorded.items() if value is not None}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"seed": 5, "coherent": settings}))
+    for command in ((), (str(tmp_path / "c.yaml"),)):
+        resumed = resolve([*command, "--resume", "--output", str(tmp_path / "run")]).config.coherent
+        assert (resumed.learning_rate, resumed.rate_scale) == (rate, scale)
 
 
 @pytest.mark.parametrize(("by_blocks", "blocks"), [(False, 0), (True, 16)])
