@@ -115,7 +115,6 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "aggregation": {"epochs": 1, "batch_size": 16},
         "coherent": {"epochs": 1, "batch_size": 16},
         "run": {"stall_timeout": None},  # nobody watches for ranks that hang
-        "progress": "off",
     }
     path.write_text(yaml.safe_dump(content))
     return path
@@ -140,7 +139,7 @@ def test_any_exception_on_one_rank_ends_the_job_in_its_words(
     if where == "restore":
         shutil.copytree(request.getfixturevalue("unfinished"), tmp_path / "run")
     what = kind if place.step is None else f"{kind}@{place.step}"
-    arguments = [FAULTY, place.fault, str(place.rank), what, "train", config, *place.options]
+    arguments = [FAULTY, place.fault, str(place.rank), what, "train", config, "--progress", "off", *place.options]
     done = mpi.run(place.ranks, arguments, tmp_path)
     assert since_fault(tmp_path) < PROMPTLY
     check_words(done, place, kind)
