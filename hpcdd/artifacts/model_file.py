@@ -33,7 +33,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import h5py
@@ -112,10 +113,12 @@ class ModelFile:
         subdomains: what each local CNN sees.
         mean, std: (C,), in units of the stored values.
         local_width: channels of the local CNNs' first block.
+        reading: a context for what reads of the file, or uses what it has read: that fails only if the file is damaged,
+            and is reported so, as a UserError.
     """
 
-    def __init__(self, file: h5py.File, config: Config) -> None:
-        self._file, self.config = file, config
+    def __init__(self, file: h5py.File, config: Config, reading: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file, self.config, self.reading = file, config, reading
         self.class_names = tuple(printable(str(name)) for name in file.attrs["class_names"])
         self.image_shape = tuple(int(n) for n in file.attrs["image_shape"])
         dtype, preparation = (file.attrs.get(key) for key in ("dtype", "preparation"))
@@ -152,20 +155,24 @@ class ModelFile:
 
     def global_cnn(self) -> nn.Module:
         """The global CNN."""
-        made = template(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
-        return filled(made, self._file["global"]).eval()
+        with self.reading():
+            made = template(self.config.model, self.image_shape, len(self.class_names), self.config.model.width)
+            return filled(made, self._file["global"]).eval()
 
     def dnn_template(self, folder: str) -> DNN:
         """The DNN in a group, ``dnn`` or ``coherent_START/dnn``, without its parameters."""
         settings = self.config.aggregation if folder == "dnn" else self.config.coherent_dnn
         shapes = [(self.image_shape[0], *subdomain.shape) for subdomain in self.subdomains]
-        widths = feature_widths(self.config.model, shapes, len(self.class_names), self.local_width, settings.features)
-        with torch.device("meta"):
-            return DNN(widths, settings.hidden, len(self.class_names), settings.dropout)
+        num_classes = len(self.class_names)
+        with self.reading(), torch.device("meta"):
+            widths = feature_widths(self.config.model, shapes, num_classes, self.local_width, settings.features)
+            return DNN(widths, settings.hidden, num_classes, settings.dropout)
 
     def dnn(self, folder: str) -> DNN:
         """The DNN in a group, see :meth:`dnn_template`."""
-        return filled(self.dnn_template(folder), self._file[folder]).eval()
+        made = self.dnn_template(folder)
+        with self.reading():
+            return filled(made, self._file[folder]).eval()
 
     def network(self, strategy: str) -> nn.Module | None:
         """The network of one of the strategies: the DNN, the global CNN or a coherent model; None for a rule."""
@@ -179,17 +186,20 @@ class ModelFile:
 
     def columns(self, folder: str, start: int, stop: int) -> torch.Tensor:
         """Columns of a DNN's first layer, (hidden, stop - start); only these are read."""
-        return torch.from_numpy(self._file[f"{folder}/first.weight"][:, start:stop])
+        with self.reading():
+            return torch.from_numpy(self._file[f"{folder}/first.weight"][:, start:stop])
 
     def without_columns(self, folder: str) -> dict[str, torch.Tensor]:
         """The parameters of a DNN except its first layer's weight, by their torch names."""
-        names = [name for name in self._file[folder] if name != "first.weight"]
-        return {name: torch.from_numpy(np.array(self._file[f"{folder}/{name}"])) for name in names}
+        with self.reading():
+            names = [name for name in self._file[folder] if name != "first.weight"]
+            return {name: torch.from_numpy(np.array(self._file[f"{folder}/{name}"])) for name in names}
 
     def _cnn(self, folder: str, subdomain: int) -> nn.Module:
         shape = (self.image_shape[0], *self.subdomains[subdomain].shape)
-        made = template(self.config.model, shape, len(self.class_names), self.local_width)
-        return filled(made, self._file[folder]).eval()
+        with self.reading():
+            made = template(self.config.model, shape, len(self.class_names), self.local_width)
+            return filled(made, self._file[folder]).eval()
 
 
 @contextlib.contextmanager
@@ -203,17 +213,22 @@ def open_model(path: Path, user_factory: str | None = None) -> Iterator[ModelFil
 
     Raises:
         UserError: not a model file of this format, or a damaged one, or one that asks for code or for other files; also
-            for damage that is met inside the ``with`` block.
+            where the ``with`` block can't read on.
     """
     what, wrong_file, remedy = "a model file (model.h5 of a run)", "name model.h5 of a run", "copy it again"
-    with (
-        open_hdf5(path, str(path), what, wrong_file, remedy) as file,
-        damage_reported(lambda reason: f"model file {path} is damaged ({reason}); {remedy}"),
-    ):
-        yield _checked(path, file, user_factory)
+
+    def reading() -> AbstractContextManager[None]:
+        return damage_reported(lambda reason: f"model file {path} is damaged ({reason}); {remedy}")
+
+    with open_hdf5(path, str(path), what, wrong_file, remedy) as file:
+        with reading():
+            model = _checked(path, file, user_factory, reading)
+        yield model
 
 
-def _checked(path: Path, file: h5py.File, user_factory: str | None) -> ModelFile:
+def _checked(
+    path: Path, file: h5py.File, user_factory: str | None, reading: Callable[[], AbstractContextManager[None]]
+) -> ModelFile:
     if fault := other_format(file, "hpcdd_model_format", FORMAT):
         raise UserError(f"{path} is not a model file of format {FORMAT} ({fault}); name model.h5 of a run")
     if fault := first_fault(file):
@@ -223,7 +238,7 @@ def _checked(path: Path, file: h5py.File, user_factory: str | None) -> ModelFile
         check_consent(config.model, user_factory)
     except UserError as error:
         raise UserError(f"{path} needs code that is not allowed to run: {error}") from error
-    model = ModelFile(file, config)
+    model = ModelFile(file, config, reading)
     stored: list[int] = []
     file.visititems(lambda _, item: stored.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
     if fault := no_room(2 * sum(stored)):  # as it is read, and in the networks

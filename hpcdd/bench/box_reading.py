@@ -24,7 +24,7 @@ from ..core.errors import UserError
 from ..core.interleaved_timing import quartiles, spread
 from ..data.checksums import SUFFIX
 from ..data.chunks import chunk_shape
-from ..data.format import inspect, open_dataset, resolve
+from ..data.format import inspect, open_dataset, reading_dataset, resolve
 from ..data.reading import Array, BoxReader
 from ..data.writing import LIBVER, ImageWriter
 from ..decomposition.boxes import Box, Decomposition
@@ -122,10 +122,11 @@ def _of_user(config: Config, size: int) -> ReadingCase:
         decomposition = Decomposition.from_settings(config.decomposition, info.image_shape[1:])
     except ValueError as error:
         raise UserError(str(error)) from error
-    with open_dataset(info.path) as file:
-        images = file["train/images"]
-        n = max(1, min(len(images), size // (int(np.prod(info.image_shape)) * images.dtype.itemsize)))
-        return ReadingCase(f"{info.name}, {n} images of {list(info.image_shape)}", images[:n], decomposition)
+    with open_dataset(info.path) as file, reading_dataset(info.path):
+        stored = file["train/images"]
+        n = max(1, min(len(stored), size // (int(np.prod(info.image_shape)) * stored.dtype.itemsize)))
+        images = stored[:n]
+    return ReadingCase(f"{info.name}, {n} images of {list(info.image_shape)}", images, decomposition)
 
 
 def _print(case: ReadingCase, speeds: dict[str, list[float]], out: TextIO) -> None:

@@ -105,7 +105,10 @@ class StopRequest(CollectiveError):  # noqa: N818 - not an error: the wish of th
         signum: number of the signal, such as ``signal.SIGTERM``.
         phase: name of the phase in which the job was asked to stop.
         exit_code: 130 for Ctrl-C, otherwise 75.
+        shared: whether all ranks that train together raise it behind the same step, whichever of them got the signal.
     """
+
+    shared = False
 
     def __init__(self, signum: int, phase: str, more: str = "") -> None:
         super().__init__(

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,19 +141,21 @@ def open_dataset(path: Path) -> Iterator[h5py.File]:
     """Opens a dataset file for reading, without locks, so that any number of ranks can share it.
 
     Raises:
-        UserError: missing, unreadable, not HDF5 or truncated; also for damage that is met inside the ``with`` block.
+        UserError: missing, unreadable, not HDF5 or truncated; also where the ``with`` block can't read on.
     """
-    with (
-        open_hdf5(
-            path,
-            f"data.file: {path}",
-            "a dataset file",
-            "make a dataset file with `hpcdd prepare` (`hpcdd prepare --help` lists the formats that it reads)",
-            "make it again with `hpcdd prepare`",
-        ) as file,
-        damage_reported(lambda reason: f"data.file: {path} is damaged ({reason}); copy or make it again"),
-    ):
+    with open_hdf5(
+        path,
+        f"data.file: {path}",
+        "a dataset file",
+        "make a dataset file with `hpcdd prepare` (`hpcdd prepare --help` lists the formats that it reads)",
+        "make it again with `hpcdd prepare`",
+    ) as file:
         yield file
+
+
+def reading_dataset(path: Path) -> AbstractContextManager[None]:
+    """For a ``with`` block that reads of an open dataset file and does nothing else: its damage is a UserError."""
+    return damage_reported(lambda reason: f"data.file: {path} is damaged ({reason}); copy or make it again")
 
 
 def rows_at_once(images: h5py.Dataset) -> int:
@@ -170,7 +172,7 @@ def inspect(path: Path) -> DatasetInfo:
     Raises:
         UserError: the file is not a dataset file or contradicts itself; the message lists the faults found.
     """
-    with open_dataset(path) as file:
+    with open_dataset(path) as file, reading_dataset(path):
         info = described(path, file)
         stored = attribute_of(file, "fingerprint")
         if stored is not None and text_of(stored) != info.fingerprint:

@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..decomposition.boxes import Box
 from .checksums import CheckedImages, read_checksums
 from .coarse import Index, average, coarse_shape, tiles
-from .format import open_dataset
+from .format import open_dataset, reading_dataset
 
 Array = npt.NDArray[Any]
 _READ_BYTES = 1 << 22
@@ -77,13 +77,15 @@ class BoxReader:
             UserError: the file is damaged there, or a pixel is NaN or infinite.
         """
         with open_dataset(self.path) as file:
-            group, name = file[split], "images"
             coarse = block is not None and max(block) > 1
-            stored = coarse and box.shape == group["images"].shape[2:] and _stored_block(group) == tuple(block or ())
-            if stored:
-                name = "coarse"
-            region = Box((0,) * len(box.start), group[name].shape[2:]) if stored else box
-            images = _opened(group, name, region)
+            with reading_dataset(self.path):
+                group, name = file[split], "images"
+                whole = box.shape == group["images"].shape[2:]
+                stored = coarse and whole and _stored_block(group) == tuple(block or ())
+                if stored:
+                    name = "coarse"
+                region = Box((0,) * len(box.start), group[name].shape[2:]) if stored else box
+                images = _opened(group, name, region)
             to_average = block if coarse and not stored else None
             shape = coarse_shape(region.shape, to_average) if to_average else region.shape
             around = padding or [(0, 0)] * len(shape)
@@ -157,9 +159,11 @@ class BoxReader:
             self.bytes_read += size
         if block is None and len(targets) == 1 and targets[0][0].stop - targets[0][0].start == after - first:
             here, _, part = targets[0]
-            images.read_direct(part, fine, (here, *window))
+            with reading_dataset(self.path):
+                images.read_direct(part, fine, (here, *window))
             return part[(here, *window)]
-        pixels: Array = images[fine]
+        with reading_dataset(self.path):
+            pixels: Array = images[fine]
         if block is not None:
             pixels = average(pixels, block)
         for here, rows, part in targets:

@@ -107,10 +107,11 @@ class Classifier(nn.Module):
             **{coherent_phase(s): config.coherent for s in config.coherent.starts},
         }
         self._batch = trained.get(self.strategy, config.local).evaluation_batch
-        self.subimages = SubimageStack(file.subdomains, file.mean, file.std)
+        with file.reading():
+            self.subimages = SubimageStack(file.subdomains, file.mean, file.std)
+            augmentation = Augmentation.from_settings(config.augmentation, self.image_shape[1:])
         self.local = nn.ModuleList(map(file.local_cnn, range(len(file.subdomains))))
         self.network = file.network(self.strategy)
-        augmentation = Augmentation.from_settings(config.augmentation, self.image_shape[1:])
         self._flips = augmentation.flips if augmentation is not None and augmentation.test_flip else ((),)
         self.eval()
 

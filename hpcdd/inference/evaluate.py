@@ -198,9 +198,10 @@ def _sharded_dnn(model: ModelFile, folder: str, team: Team) -> ShardedDNN:
     starts = list(itertools.accumulate(template.widths, initial=0))
     blocks = {s: model.columns(folder, starts[s], starts[s + 1]) for s in team.placement.subdomains}
     state = model.without_columns(folder)
-    bias = state.pop("first.bias")
     rest = on_host(template.rest)
-    rest.load_state_dict({name.removeprefix("rest."): values for name, values in state.items()})
+    with model.reading():
+        bias = state.pop("first.bias")
+        rest.load_state_dict({name.removeprefix("rest."): values for name, values in state.items()})
     return ShardedDNN(blocks, bias, rest, team.reduction()).eval()
 
 

@@ -53,12 +53,13 @@ def build_evaluation_problem(request: EvaluateRequest, model: ModelFile) -> tupl
         raise UserError(f"{request.run} is damaged: {error}") from error
     if decomposition.subdomains != model.subdomains:
         raise UserError(f"{request.run} is damaged: its boxes do not match its configuration; copy it again")
-    widths = match_widths(
-        config.model.model_copy(update={"local_width": model.local_width}),
-        model.image_shape,
-        [(model.image_shape[0], *subdomain.shape) for subdomain in model.subdomains],
-        len(model.class_names),
-    )
+    with model.reading():
+        widths = match_widths(
+            config.model.model_copy(update={"local_width": model.local_width}),
+            model.image_shape,
+            [(model.image_shape[0], *subdomain.shape) for subdomain in model.subdomains],
+            len(model.class_names),
+        )
     info = dataclasses.replace(info, mean=model.mean, std=model.std)  # images are normalised as in the training
     one = {request.split: rows[request.split]}
     problem = Problem(info, config.model, one, decomposition, augmentation, widths, 0, 0, 0)

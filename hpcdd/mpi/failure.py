@@ -18,16 +18,17 @@ _DEFERENCE = 2.0
 
 def fail(comm: Comm, error: BaseException) -> None:
     """Prints the error with the number and host of the rank, and aborts the job; does not return."""
-    where, code, turn = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}", 1, 0
-    if isinstance(error, UserError | DivergedError):
-        text, code = f"{where}: {error}\n", error.exit_code
-        if isinstance(error, DivergedError):  # all ranks of one training notice it at the same step
-            turn = (not comm.is_root) + error.heard
-    elif isinstance(error, KeyboardInterrupt):  # before hpcdd.mpi.stop handles it; Ctrl-C is for all ranks
-        text, code, turn = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
-    else:
-        text = f"{where} failed in phase {comm.phase_name}\n{''.join(traceback.format_exception(error))}"
+    code, turn = 1, 0
     try:
+        where = f"hpcdd: rank {comm.rank} of {comm.size} on {socket.gethostname()}"
+        if isinstance(error, UserError | DivergedError):
+            text, code = f"{where}: {error}\n", error.exit_code
+            if isinstance(error, DivergedError):  # all ranks of one training notice it at the same step
+                turn = (not comm.is_root) + error.heard
+        elif isinstance(error, KeyboardInterrupt):  # before hpcdd.mpi.stop handles it; Ctrl-C is for all ranks
+            text, code, turn = f"{where}: interrupted\n", 128 + signal.SIGINT, not comm.is_root
+        else:
+            text = f"{where} failed in phase {comm.phase_name}\n{''.join(traceback.format_exception(error))}"
         time.sleep(turn * _DEFERENCE)
         sys.stderr.write(printable_lines(text))  # at once, so that lines of several ranks don't mix
         sys.stderr.flush()

@@ -110,7 +110,9 @@ class Flag:
         """
         stops, self.value = self.value % _SAVE, 0.0
         if stops:
-            raise StopRequest(signal.SIGTERM, phase)
+            request = StopRequest(signal.SIGTERM, phase)
+            request.shared = True
+            raise request
 
 
 def broadcast_state(comm: Comm, network: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> None:

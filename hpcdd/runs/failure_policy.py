@@ -16,25 +16,28 @@ class FailurePolicy:
 
     Args:
         comm: all ranks of the run.
+        wanted: whether this rank knows of a signal that asks to stop.
         study: whether the run is one of a study, in which a failure ends its run only.
     """
 
-    def __init__(self, comm: Comm, *, study: bool) -> None:
-        self._comm, self._study = comm, study
+    def __init__(self, comm: Comm, wanted: Callable[[], bool], *, study: bool) -> None:
+        self._comm, self._wanted, self._study = comm, wanted, study
         self._failure: tuple[str, int] | None = None
 
     @contextlib.contextmanager
     def kept(self, *, independent: bool) -> Iterator[None]:
         """What ends the block is kept for :meth:`agree`.
 
-        That is a request to stop. In a study it is also a divergence, which all ranks of one training notice, and,
+        That is a request to stop, on which all ranks will agree: this rank knows of the signal, or trains with one that
+        does. In a study it is also a divergence, which all ranks of one training notice, and,
         where this rank works ``independent`` of the others, any exception. Anything else ends the whole job: others
         wait for a message from this rank.
         """
         try:
             yield
-        except StopRequest:
-            pass
+        except StopRequest as request:
+            if not (request.shared or self._wanted()):  # nobody else will stop
+                raise
         except Exception as error:
             if not self._study or not (independent or isinstance(error, DivergedError)):
                 raise

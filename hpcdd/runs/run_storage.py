@@ -16,7 +16,7 @@ from ..artifacts.evaluation_cache import Arrays, EvaluationCache
 from ..config.loading import to_yaml
 from ..config.schema import Config
 from ..core import environment
-from ..core.errors import RESUME, CollectiveError, DivergedError, InUseError, StopRequest, WriteError
+from ..core.errors import RESUME, CollectiveError, DivergedError, InUseError, StopRequest, UserError, WriteError
 from ..core.files import write_bytes, write_json, writing
 from ..core.names import TrainingName
 from ..data.format import EMBEDDED_NAME
@@ -115,8 +115,9 @@ def open_storage(comm: Comm, job: resume.Job, facts: Mapping[str, Any], layout: 
         try:
             yield RunStorage(directory, log, record, evaluated, cache)
         except BaseException as error:
-            if not isinstance(error, StopRequest):
-                expected = isinstance(error, CollectiveError | DivergedError)
+            agreed = isinstance(error, CollectiveError) and error.agreed > 0
+            if not (agreed and isinstance(error, StopRequest)):
+                expected = agreed or isinstance(error, UserError | DivergedError)
                 log.error("%s", error if expected else "".join(traceback.format_exception(error)))
             raise
 

@@ -122,6 +122,8 @@ class RunSession:
         try:
             yield
         except StopRequest as request:
+            if request.agreed != self.context.comm.size:
+                raise
             why = signal_reason(request.signum, os.environ, time.time())
             self.storage.log.warning("%s; %s", request, why)
             raise request.saying(f" ({why}); {self.context.job.remedy(self.directory.path)}") from None
@@ -193,7 +195,7 @@ def open_session(context: RunContext) -> Iterator[RunSession]:
                 directory, storage.record["run"], context.config.checkpoint, comm.ledger, storage.warn
             ),
             timer=timer,
-            failures=FailurePolicy(comm, study=job.study),
+            failures=FailurePolicy(comm, stop.wanted, study=job.study),
             display=display,
             telemetry=telemetry,
             hooks=hooks,

@@ -268,8 +268,9 @@ class _Group:
                             save(member, state)
                 self._hooks.step()
         except Exception as error:
+            shared = isinstance(error, StopRequest) and error.shared  # otherwise other ranks do not save now
             for member, state in self._pairs:
-                if isinstance(error, StopRequest) or (member.manager.alone and is_loss(error)):
+                if shared or (member.manager.alone and (isinstance(error, StopRequest) or is_loss(error))):
                     save(member, state)
             raise
         ended = set[int]()

@@ -113,7 +113,20 @@ def test_a_mistake_on_one_rank_ends_the_job_with_its_message(
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("odd"), MemoryError("none left"), SystemExit(0), StopRequest(15, "local")], ids=repr
+    "error",
+    [
+        ValueError("odd"),
+        RuntimeError("odd"),
+        KeyError("missing"),
+        OSError("unplugged"),
+        MemoryError("none left"),
+        SystemExit(0),
+        StopIteration("over"),
+        GeneratorExit("closed"),
+        RunError("nan", 3),
+        StopRequest(15, "local"),
+    ],
+    ids=repr,
 )
 def test_anything_else_ends_it_with_a_traceback(
     job: Callable[[int, BaseException], int], error: BaseException, capfd: pytest.CaptureFixture[str]
@@ -123,6 +136,14 @@ def test_anything_else_ends_it_with_a_traceback(
     assert said.startswith("hpcdd: rank 1 of 2 on ")
     assert said.count("Traceback") == 1
     assert type(error).__name__ in said
+
+
+def test_the_job_ends_even_if_the_message_can_not_be_made(job: Callable[[int, BaseException], int]) -> None:
+    class BrokenError(UserError):
+        def __str__(self) -> str:
+            raise MemoryError
+
+    assert job(1, BrokenError()) == -1
 
 
 def test_what_a_group_of_ranks_has_agreed_on_is_one_ranks_matter_to_the_job(

@@ -1,6 +1,6 @@
 """``python faulty.py PHASE RANK WHAT [hpcdd's arguments]``: hpcdd with a fault in one phase of one rank.
 
-WHAT is ``raise`` (a RuntimeError) or the name of an exception of Python's or hpcdd's, such as ``UserError``, ``drift``
+WHAT is ``raise`` (a RuntimeError) or the name of an exception of Python's or hpcdd's, see :func:`exception`, ``drift``
 (a parameter changes by itself, in the coherent phase), ``hang`` (the step never ends), ``pause`` (the step waits for a
 signal), ``unlike`` (from there on the common layers of the coherent model are rounded otherwise in every step, as on a
 processor of another kind, which the rank says that it has), or the name of a signal that the rank sends itself, such as
@@ -41,6 +41,9 @@ OTHERS = {
     "start": ("hpcdd.runs.context", "form_team"),
     "problem": ("hpcdd.runs.context", "build_problem"),
     "read": ("hpcdd.runs.pipeline:Run", "_read"),
+    "pixels": ("hpcdd.data.reading:BoxReader", "_fill"),
+    "restore": ("hpcdd.runs.pipeline", "spread_dnn"),
+    "agreement": ("hpcdd.runs.failure_policy:FailurePolicy", "agree"),
     "checkpoint": ("hpcdd.training.checkpoints.manager:CheckpointManager", "save"),
     "gather": ("hpcdd.runs.pipeline", "gather_features"),
     "evaluation": ("hpcdd.runs.pipeline", "rule_accuracies"),
@@ -93,8 +96,8 @@ def planted(phase: str, specification: str, here: int, *, chosen: bool) -> Itera
                     time.sleep(0.05)
             return
         Path("fault").write_text(str(time.time()))
-        if (kind := _exception(what)) is not None:
-            raise kind(f"planted in phase {phase}")
+        if (planted := exception(what, f"planted in phase {phase}")) is not None:
+            raise planted
         if what == "hang":
             while True:
                 time.sleep(1)
@@ -151,11 +154,19 @@ def planted(phase: str, specification: str, here: int, *, chosen: bool) -> Itera
         yield
 
 
-def _exception(what: str) -> type[BaseException] | None:
-    if what == "raise":
-        return RuntimeError
-    candidate = getattr(errors, what, getattr(builtins, what, None))
-    return candidate if isinstance(candidate, type) and issubclass(candidate, BaseException) else None
+def exception(name: str, text: str) -> BaseException | None:
+    """The exception of a name, Python's or hpcdd's, that this rank has not agreed on with any other; None of no name.
+
+    Args:
+        name: such as ``UserError``; ``raise`` is a RuntimeError.
+        text: what it says.
+    """
+    if name == "StopRequest":
+        return StopRequest(signal.SIGTERM, text)
+    if name == "RunError":
+        return errors.RunError(text, 1)
+    kind = RuntimeError if name == "raise" else getattr(errors, name, getattr(builtins, name, None))
+    return kind(text) if isinstance(kind, type) and issubclass(kind, BaseException) else None
 
 
 def main() -> int:

@@ -33,25 +33,7 @@ def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- a fault on one rank -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("ranks", "phase", "rank"),
-    [
-        (2, "local", 1),
-        (3, "gather", 2),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [
-                (2, "problem", 0),
-                (3, "read", 2),
-                (3, "local", 0),
-                (2, "gather", 0),
-                (2, "dnn", 0),
-                (3, "dnn", 0),
-                (3, "record", 0),
-            ]
-        ),
-    ],
-)
+@pytest.mark.parametrize(("ranks", "phase", "rank"), [(2, "local", 1), (3, "gather", 2)])
 def test_an_exception_on_one_rank_ends_the_job(
     mpi: Launcher, config: Path, tmp_path: Path, ranks: int, phase: str, rank: int
 ) -> None:
@@ -71,84 +53,11 @@ def _check_fault(mpi: Launcher, config: Path, folder: Path, ranks: int, phase: s
     assert since_fault(folder) < PROMPTLY
     assert done.returncode == 1, done.stderr
     assert f"hpcdd: rank {rank} of {ranks} on " in done.stderr
-    where = {"problem": "start"}.get(phase, phase)
-    assert f"failed in phase {where}" in done.stderr
+    assert f"failed in phase {phase}" in done.stderr
     assert done.stderr.count("Traceback (most recent call last)") == 1
     assert f"RuntimeError: planted in phase {phase}" in done.stderr
     assert not list(folder.glob("runs/*/results.json"))
-    if phase != "problem":
-        assert f"planted in phase {phase}" in next(folder.glob(f"runs/*/logs/rank-{rank:04d}.log")).read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("phase", "rank", "kind"),
-    [
-        ("start", 1, "UserError"),
-        ("local", 1, "UserError"),
-        ("local", 1, "KeyboardInterrupt"),
-        ("local", 0, "WriteError"),
-        ("local", 1, "SystemExit"),
-        ("local", 1, "MemoryError"),
-        ("local", 1, "StopIteration"),
-        ("checkpoint", 1, "UserError"),
-        ("gather", 1, "UserError"),
-        ("dnn", 0, "UserError"),
-        ("evaluation", 1, "UserError"),
-        ("examination", 1, "UserError"),
-        ("coherent", 1, "UserError"),
-        ("coherent", 1, "KeyError"),
-        ("baseline", 1, "UserError@2"),
-        ("collect", 1, "UserError"),
-        ("report", 0, "SystemExit"),
-    ],
-)
-def test_whatever_one_rank_meets_alone_ends_the_job_in_its_words(
-    mpi: Launcher, config: Path, tmp_path: Path, phase: str, rank: int, kind: str
-) -> None:
-    """Nobody watches for ranks that hang."""
-    options = [*(EPOCHS_WITHOUT_END if phase == "local" else []), "--run.stall_timeout", "null", "--progress", "off"]
-    options += ["--baseline.enabled", "true", "--baseline.epochs", "1"] if phase == "baseline" else []
-    options += ["--run.report", "true"] if phase == "report" else []
-    done = mpi.run(2, [FAULTY, phase, str(rank), kind, "train", config, *options], tmp_path)
-    check_words(done, phase, rank, kind.partition("@")[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["evaluate", "study", "scale", "bench"])
-def test_so_it_does_in_the_other_commands(mpi: Launcher, config: Path, tmp_path: Path, command: str) -> None:
-    if command == "evaluate":
-        assert mpi.hpcdd(2, ["train", config, "--output", "run"], tmp_path).returncode == 0
-    of_config = {"config": {**yaml.safe_load(config.read_text()), "run": {"stall_timeout": None}}}
-    study, point = tmp_path / "study.yaml", tmp_path / "point.yaml"
-    study.write_text(yaml.safe_dump({**of_config, "matrix": {"seed": [0]}}))
-    point.write_text(yaml.safe_dump({**of_config, "kind": "strong", "steps": 2, "repeats": 1, "phases": ["local"]}))
-    arguments: dict[str, list[str | Path]] = {
-        "evaluate": ["evaluate", "run"],
-        "study": ["study", study, "--output", "study"],
-        "scale": ["scale", point, "--output", "scale.jsonl"],
-        "bench": ["bench", "collectives", config],
-    }
-    phase = "coherent" if command == "study" else command
-    done = mpi.run(2, [FAULTY, phase, "1", "UserError", *arguments[command]], tmp_path)
-    check_words(done, phase, 1, "UserError")
-
-
-def check_words(done: subprocess.CompletedProcess[str], phase: str, rank: int, kind: str) -> None:
-    """What was planted on one of two ranks is reported once, as that rank's."""
-    code = {"UserError": 2, "WriteError": 74, "KeyboardInterrupt": 130}.get(kind, 1)
-    assert done.returncode == code, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("hpcdd: ")]
-    assert line.startswith(f"hpcdd: rank {rank} of 2 on ")
-    if kind == "KeyboardInterrupt":
-        assert line.endswith(": interrupted")
-    elif code == 1:
-        assert " failed in phase " in line
-        assert f"{kind}: " in done.stderr
-        assert f"planted in phase {phase}" in done.stderr
-    else:
-        assert line.endswith(f": planted in phase {phase}")
-    assert done.stderr.count("Traceback") == (code == 1)
+    assert f"planted in phase {phase}" in next(folder.glob(f"runs/*/logs/rank-{rank:04d}.log")).read_text()
 
 
 @pytest.mark.slow

@@ -21,13 +21,29 @@ def never() -> None:
     """While nobody waits."""
 
 
+def unasked() -> bool:
+    """No signal has come."""
+    return False
+
+
 @pytest.mark.parametrize("study", [False, True])
 @pytest.mark.parametrize("independent", [False, True])
-def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, independent: bool) -> None:
-    policy = FailurePolicy(world(), study=study)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, independent: bool, shared: bool) -> None:
+    """Of a signal that this rank has got, or that it has heard of behind a step."""
+    policy = FailurePolicy(world(), lambda: not shared, study=study)
+    request = StopRequest(signal.SIGTERM, "local")
+    request.shared = shared
     with policy.kept(independent=independent):
-        raise STOP
+        raise request
     policy.agree(never)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_request_to_stop_that_nobody_has_made_ends_the_job_at_once(independent: bool) -> None:
+    policy = FailurePolicy(world(), unasked, study=False)
+    with pytest.raises(StopRequest), policy.kept(independent=independent):
+        raise STOP
 
 
 @pytest.mark.parametrize(
@@ -42,7 +58,7 @@ def test_a_request_to_stop_waits_for_the_end_of_the_phase(study: bool, independe
     ids=repr,
 )
 def test_what_others_may_wait_for_ends_the_job_at_once(error: BaseException, study: bool, independent: bool) -> None:
-    policy = FailurePolicy(world(), study=study)
+    policy = FailurePolicy(world(), unasked, study=study)
     with pytest.raises(type(error)), policy.kept(independent=independent):
         raise error
     policy.agree(never)
@@ -63,7 +79,7 @@ def test_what_others_may_wait_for_ends_the_job_at_once(error: BaseException, stu
     ids=repr,
 )
 def test_in_a_study_a_failure_ends_its_run_only(error: Exception, independent: bool, text: str, code: int) -> None:
-    policy = FailurePolicy(world(), study=True)
+    policy = FailurePolicy(world(), unasked, study=True)
     with policy.kept(independent=independent):
         raise error
     with pytest.raises(RunError, match=text) as raised:
@@ -74,7 +90,7 @@ def test_in_a_study_a_failure_ends_its_run_only(error: Exception, independent: b
 
 def test_all_ranks_raise_the_exception_of_one() -> None:
     def rank(comm: ThreadComm) -> str:
-        policy = FailurePolicy(comm, study=True)  # type: ignore[arg-type]
+        policy = FailurePolicy(comm, unasked, study=True)  # type: ignore[arg-type]
         with policy.kept(independent=True):
             if comm.rank == 1:
                 raise DIVERGED

@@ -16,6 +16,8 @@ from hpcdd.config.schema import CNNTrainingSettings, TrainingSettings
 from hpcdd.core.errors import DivergedError, StopRequest
 from hpcdd.data.samples import Samples
 from hpcdd.models.vgg import VGG
+from hpcdd.training.checkpoints.manager import NullCheckpointManager
+from hpcdd.training.checkpoints.snapshot import Snapshot
 from hpcdd.training.split_evaluation import evaluate, logits_of
 from hpcdd.training.status import Hooks, Status
 from hpcdd.training.trainer import train
@@ -228,6 +230,32 @@ def test_a_stop_request_passes_through_at_once(step: int) -> None:
         train(network, ring(100), None, settings, seed=0, phase="local", hooks=Hooks(step=stop_at(step)))
     assert caught.value.exit_code == 75
     assert network.batches == step - 1
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_stop_request_of_one_rank_saves_only_what_needs_no_other_rank(alone: bool, shared: bool) -> None:
+    """Those with which it shares a checkpoint would have to save it now, too."""
+
+    class Manager(NullCheckpointManager):
+        saved = 0
+
+        @property
+        def alone(self) -> bool:
+            return alone
+
+        def save(self, snapshot: Callable[[], Snapshot], steps: int) -> None:
+            self.saved += 1
+
+    def step() -> None:
+        request = StopRequest(signal.SIGTERM, "local")
+        request.shared = shared
+        raise request
+
+    manager, settings = Manager(), TrainingSettings(epochs=4, batch_size=30)
+    with pytest.raises(StopRequest):
+        train(small(), ring(100), None, settings, seed=0, phase="local", hooks=Hooks(step=step), manager=manager)
+    assert manager.saved == (alone or shared)
 
 
 def test_logits_come_in_evaluation_mode_over_many_batches() -> None:

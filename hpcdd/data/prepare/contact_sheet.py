@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...core.errors import UserError
 from ...core.files import atomic_write
 from ...decomposition.boxes import Decomposition, by
-from ..format import DatasetInfo, open_dataset
+from ..format import DatasetInfo, open_dataset, reading_dataset
 from ..slices import colours, slices
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write(path: Path, info: DatasetInfo, decomposition: Decomposition | None, *,
     axes = len(info.image_shape) - 1
     shown = min(info.num_classes, _MOST_CLASSES)
     rows = [np.flatnonzero(info.labels["train"] == label)[: _SAMPLES[axes]] for label in range(shown)]
-    with open_dataset(info.path) as file:
+    with open_dataset(info.path) as file, reading_dataset(info.path):
         images = [[file["train/images"][row] for row in chosen] for chosen in rows]
     pictures = [[picture for image in of_class for picture in _pictures(image, decomposition)] for of_class in images]
     title = f"{info.name}: {by(info.image_shape[1:])} pixels, {info.num_classes} classes"
@@ -68,7 +68,7 @@ def of_one(info: DatasetInfo, decomposition: Decomposition, owners: Sequence[int
         owners: of each box a number; those with the same one have the same colour.
         title: of the sheet.
     """
-    with open_dataset(info.path) as file:
+    with open_dataset(info.path) as file, reading_dataset(info.path):
         image = file["train/images"][0]
     pictures = list(_pictures(image, decomposition, owners, 4 * _EDGE))
     name = info.class_names[int(info.labels["train"][0])]
