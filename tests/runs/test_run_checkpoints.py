@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,13 @@ def test_a_local_cnn_is_written_by_its_first_replica_and_read_by_all(tmp_path: P
         "local/0001/e00001-s0000000.0001.h5",
         "local/0001/e00001-s0000000.json",
     ]
+
+
+def test_a_rank_without_replicas_saves_its_local_cnn_by_itself(tmp_path: Path) -> None:
+    """Between replicas a checkpoint is a message, for which each waits at the same step."""
+    shared = teams()[0]
+    single = replace(shared, replicas=ThreadComm(0, 1, None, []))  # type: ignore[arg-type]
+    assert [checkpoints_in(tmp_path).of_local(team, 0).alone for team in (shared, single)] == [False, True]
 
 
 def test_of_a_sharded_network_each_rank_of_the_first_replica_writes_its_part(tmp_path: Path) -> None:
