@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 
+from hpcdd.core.environment import ColocatedRanks, Startup
+from hpcdd.mpi.communicator import ROOT, Comm
 from hpcdd.mpi.traffic import Ledger
 
 from .waiting import LIMIT
@@ -17,21 +20,17 @@ T = TypeVar("T")
 Array = np.ndarray[Any, Any]
 
 
-class ThreadComm:
-    """The part of ``Comm`` that training and attribution use; sums are in the order of the ranks."""
+class ThreadComm(Comm):
+    """A ``Comm`` without MPI; sums are in the order of the ranks. What is built on messages (agreements) is Comm's own.
+
+    Every rank takes part in each of its messages, also in :meth:`to_root`.
+    """
 
     def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list[Any]) -> None:
         self.rank, self.size = rank, size
-        self.ledger = Ledger(rank)
+        self.ledger, self.oversubscribed, self.family = Ledger(rank), False, []
+        self.diminished, self.startup, self.colocated = False, Startup(from_now=True), ColocatedRanks()
         self._barrier, self._slots = barrier, slots
-
-    @property
-    def is_root(self) -> bool:
-        return self.rank == 0
-
-    @property
-    def phase_name(self) -> str:
-        return self.ledger.phase_name
 
     @property
     def calls(self) -> int:
@@ -41,11 +40,18 @@ class ThreadComm:
     def allgather_object(self, value: T) -> list[T]:
         return self._exchange("allgather", value, 0)
 
+    def gather_object(self, value: T) -> list[T] | None:
+        values = self._exchange("gather", value, 0)
+        return values if self.is_root else None
+
+    def broadcast_object(self, value: T, root: int = ROOT) -> T:
+        return self._exchange("bcast", value, 0)[root]
+
     def allgather(self, part: Any, whole: Any) -> None:
         parts = self._exchange("Allgather", np.asarray(part).copy(), whole.nbytes)
         np.asarray(whole)[...] = np.stack(parts).reshape(whole.shape)
 
-    def gather(self, part: Array, counts: list[int]) -> Array | None:
+    def gather(self, part: Array, counts: Sequence[int]) -> Array | None:
         parts = self._exchange("Gatherv", part.reshape(-1).copy(), sum(counts) * part.itemsize)
         assert [part.size for part in parts] == list(counts)
         return np.concatenate(parts) if self.is_root else None
@@ -68,6 +74,11 @@ class ThreadComm:
     def broadcast(self, array: Array, root: int = 0) -> None:
         array[...] = self._exchange("Ibcast", array.copy(), array.nbytes)[root]
 
+    def to_root(self, array: Array, source: int) -> None:
+        parts = self._exchange("Send", array.copy(), array.nbytes)
+        if self.is_root and source != ROOT:
+            array[...] = parts[source]
+
     def maximum(self, value: int, poll: Callable[[], None] = lambda: None) -> int:
         return max(self._exchange("Iallreduce", value, 16))
 
@@ -78,6 +89,31 @@ class ThreadComm:
             values = list(self._slots)
             self._barrier.wait()
         return values
+
+
+class ThreadChannel:
+    """The part of an mpi4py communicator that ``Stop`` uses.
+
+    Args:
+        rank: of the thread.
+        letters: by rank what has been sent to it and not been received: source and content.
+    """
+
+    def __init__(self, rank: int, letters: Sequence[deque[tuple[int, Array]]]) -> None:
+        self._rank, self._letters = rank, letters
+
+    def Iprobe(self, tag: int, status: Any) -> bool:  # noqa: N802 - mpi4py's names
+        if self._letters[self._rank]:
+            status.Set_source(self._letters[self._rank][0][0])
+        return bool(self._letters[self._rank])
+
+    def Recv(self, buffer: Array, source: int, tag: int) -> None:  # noqa: N802
+        sender, content = self._letters[self._rank].popleft()
+        assert sender == source
+        buffer[...] = content
+
+    def Isend(self, buffer: Array, dest: int, tag: int) -> None:  # noqa: N802
+        self._letters[dest].append((self._rank, buffer.copy()))
 
 
 def on_ranks(size: int, work: Callable[[ThreadComm], T]) -> list[T]:

@@ -1,7 +1,8 @@
-"""Datasets that the file does not hold, however small it is and however much it announces."""
+"""Datasets that the file does not hold, however small it is and however much it announces; files that can not grow."""
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hpcdd.core.hdf5 import missing, other_format, whole
+from hpcdd.core.hdf5 import missing, new_hdf5, other_format, whole
 
 TERA = 1 << 40
 
@@ -117,3 +118,15 @@ def test_the_number_of_a_format_may_be_text(tmp_path: Path, version: Any) -> Non
         file.attrs["format"] = version
         assert other_format(file, "format", 1) is None
         assert other_format(file, "format", 2) == "its format is 1"
+
+
+@pytest.mark.parametrize("limit", [0, 100, 4096, 100_000])
+def test_a_file_that_must_not_grow_is_an_error_of_the_system(tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files (`ulimit -f`) or of a file system fails where files are extended, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), new_hdf5(tmp_path / "x.h5") as file:
+            file["x"] = np.ones(50_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

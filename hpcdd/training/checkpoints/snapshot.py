@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -78,7 +79,8 @@ def by_number(name: str) -> int:
 
 def _encode(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
     """An HDF5 file in memory, so that nothing but whole bytes goes to the disk, and errors there are ours to see."""
-    with h5py.File("piece", "w", driver="core", backing_store=False) as file:
+    name = f"part of thread {threading.get_ident()}"  # HDF5 refuses to open two files of one name at a time
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
         write_state(file, tensors)
         file[_FACTS] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         file.flush()
