@@ -1,4 +1,4 @@
-"""Turns of two loops in one process: one of them is a training, whose step boundaries begin those of the other."""
+"""Two loops that alternate in one process: one of them is a training, at whose step boundaries the other one works."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..training.trainer import Member
 
 
 @dataclass
-class Turns:
-    """Measures turns of steps from their boundaries, and lets another loop do as many steps after each turn.
+class Alternation:
+    """Measures steps of one loop from their boundaries; after some of them, another loop does as many.
 
     Attributes:
-        steps: of a turn.
-        rounds: turns of each.
+        steps: of each loop in a round.
+        rounds: after which the first loop is stopped.
         wait: until the device has done its work.
         other: one step of the other loop.
-        seconds, others: of a step, by turn.
+        seconds, others: of a step, by round.
     """
 
     steps: int
@@ -41,7 +41,7 @@ class Turns:
         """To be called before each step.
 
         Raises:
-            StopRequest: all turns are measured.
+            StopRequest: all rounds are measured.
         """
         self._done += 1
         if self._done and self._done % self.steps == 0:
@@ -61,17 +61,17 @@ class Turns:
         return (time.perf_counter() - start) / self.steps
 
 
-def train_in_turns(turns: Turns, config: Config, members: Sequence[Member], *, batched: bool) -> None:
-    """Trains local CNNs, as a rank without replicas does, until all turns are measured.
+def train_alternating(alternation: Alternation, config: Config, members: Sequence[Member], *, batched: bool) -> None:
+    """Trains local CNNs, as a rank without replicas does, until all rounds are measured.
 
     Args:
-        turns: are measured.
-        config: of the training, which gets as many epochs as the turns need, and no early end.
+        alternation: measures them.
+        config: of the training, which gets as many epochs as the rounds need, and no early end.
         members, batched: see :func:`hpcdd.phases.local.train_cnns`.
     """
     settings = config.local
-    epochs = 1 + turns.steps * turns.rounds // settings.steps_per_epoch(len(members[0].training))
+    epochs = 1 + alternation.steps * alternation.rounds // settings.steps_per_epoch(len(members[0].training))
     settings = settings.model_copy(update={"epochs": max(epochs, settings.epochs), "early_stopping": None})
     lengthened = config.model_copy(update={"local": settings})
     with contextlib.suppress(StopRequest):
-        train_cnns(lengthened, members, BatchSharing(), Hooks(step=turns.boundary), batched=batched)
+        train_cnns(lengthened, members, BatchSharing(), Hooks(step=alternation.boundary), batched=batched)

@@ -35,7 +35,7 @@ from ..phases.local import create_local_cnn
 from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.precision import native_bf16
 from ..training.trainer import Member
-from .alternating import Turns, train_in_turns
+from .alternating import Alternation, train_alternating
 from .plain_loop import PlainLoop, use_torch_layers
 from .single_steps import finish
 
@@ -78,8 +78,8 @@ def run(device: str, output: Path, rounds: int, steps: int) -> None:
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         output: folder for the file.
-        rounds: turns of each way; one more warms up.
-        steps: of a turn.
+        rounds: in each of which both are measured; one more warms up.
+        steps: of each in a round.
 
     Raises:
         UserError: there is no such device, or ``output`` holds a result already.
@@ -156,22 +156,26 @@ class _Way:
         name: for the user.
         cnns: number of CNNs.
         at_once: how many of them one step of the loop trains.
-        training: trains until all turns are measured, or
+        training: trains until all rounds are measured, or
         step: is one step.
     """
 
     name: str
     cnns: int = 1
     at_once: int = 1
-    training: Callable[[Turns], object] | None = None
+    training: Callable[[Alternation], object] | None = None
     step: Callable[[], None] | None = None
 
 
 def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[str]) -> list[MeasuredWay]:
     """All ways of one case."""
 
-    def trained(cnns: int, *, kept: str | None = None, precision: str, batched: bool) -> Callable[[Turns], object]:
-        return lambda turns: _train(case, device, cnns, turns, kept=kept, precision=precision, batched=batched)
+    def trained(
+        cnns: int, *, kept: str | None = None, precision: str, batched: bool
+    ) -> Callable[[Alternation], object]:
+        return lambda alternation: _train(
+            case, device, cnns, alternation, kept=kept, precision=precision, batched=batched
+        )
 
     precisions = ["fp32", *["bf16"] * native_bf16(device)]
     if len(precisions) == 1:
@@ -203,14 +207,16 @@ def _measured_way(
             loop.step()
 
     number = max(way.cnns, steps) // way.at_once
-    turns = Turns(number, rounds + 1, lambda: finish(device), reference)
+    alternation = Alternation(number, rounds + 1, lambda: finish(device), reference)
     if way.training is not None:
-        way.training(turns)
+        way.training(alternation)
     with contextlib.suppress(StopRequest):
         while way.step is not None:
-            turns.boundary()
+            alternation.boundary()
             way.step()
-    ours, theirs = ([way.cnns / way.at_once * t for t in times[1:]] for times in (turns.seconds, turns.others))
+    ours, theirs = (
+        [way.cnns / way.at_once * t for t in times[1:]] for times in (alternation.seconds, alternation.others)
+    )
     return MeasuredWay(
         case=case.label,
         way=way.name,
@@ -223,13 +229,13 @@ def _measured_way(
 
 
 def _train(
-    case: Case, device: str, cnns: int, turns: Turns, *, kept: str | None, precision: str, batched: bool
+    case: Case, device: str, cnns: int, alternation: Alternation, *, kept: str | None, precision: str, batched: bool
 ) -> None:
-    """Local CNNs, until all turns are measured: in steps of all of them, or only the first."""
+    """Local CNNs, until all rounds are measured: in steps of all of them, or only the first."""
     samples = _samples(case, device, kept)
     members = [Member(s, _network(case, device, s), samples, None, NullCheckpointManager()) for s in range(cnns)]
     config = _config(case, _settings(case, precision))
-    train_in_turns(turns, config, members, batched=batched)
+    train_alternating(alternation, config, members, batched=batched)
 
 
 def _plain(case: Case, device: str, subdomain: int, *, compiled: bool = False) -> PlainLoop:

@@ -3,8 +3,8 @@
 The plain loop is what a good engineer writes for one subimage's CNN: all images normalised once and kept as float32,
 channels last, no DataLoader, a fused optimizer, the same schedule, the loss summed without reading it. Network, initial
 parameters, batch size and threads are the same; its dropout and batch norm are torch's. hpcdd's side is
-:func:`hpcdd.phases.local.train_cnns` as in a run, with all that it does between steps: its step boundaries begin the
-turns of the plain loop.
+:func:`hpcdd.phases.local.train_cnns` as in a run, with all that it does between steps; at its step boundaries the
+plain loop works.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..training.checkpoints.manager import NullCheckpointManager
 from ..training.optimizers import make_optimizer, make_schedule
 from ..training.step_timing import PARTS, marked
 from ..training.trainer import Member
-from .alternating import Turns, train_in_turns
+from .alternating import Alternation, train_alternating
 from .single_steps import finish
 
 
@@ -59,7 +59,7 @@ class StepComparison:
 def compare(
     config: Config, problem: Problem, subdomain: int, training: Subimages, device: str, rounds: int, steps: int
 ) -> StepComparison:
-    """Trains one local CNN twice, in alternating turns of a number of steps.
+    """Trains one local CNN twice; the two trainings alternate after a number of steps.
 
     Args:
         config: of the run.
@@ -67,20 +67,20 @@ def compare(
         subdomain: s.
         training: its training split, without augmentation.
         device: of both.
-        rounds: turns of each that count; one more warms up.
-        steps: of a turn.
+        rounds: in each of which both are measured; one more warms up.
+        steps: of each in a round.
     """
 
-    def train(turns: Turns) -> None:
+    def train(alternation: Alternation) -> None:
         network = _network(config, problem, subdomain, device)
         member = Member(subdomain, network, training, None, NullCheckpointManager())
-        train_in_turns(turns, config, [member], batched=trains_batched(config, training.labels.device.type, 1))
+        train_alternating(alternation, config, [member], batched=trains_batched(config, training.labels.device.type, 1))
 
     plain = PlainLoop(config.local, _network(config, problem, subdomain, device, torchs=True), training)
-    ours = Turns(steps, rounds + 1, lambda: finish(device), plain.step)
+    ours = Alternation(steps, rounds + 1, lambda: finish(device), plain.step)
     train(ours)
     clock = _Clock(device)
-    measured = Turns(steps, rounds + 1, lambda: finish(device), lambda: None)
+    measured = Alternation(steps, rounds + 1, lambda: finish(device), lambda: None)
     with marked(clock.part):
         train(measured)
     number = steps * (rounds + 1)

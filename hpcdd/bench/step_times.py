@@ -39,7 +39,7 @@ from ..training.optimizers import make_optimizer
 from ..training.steps import PlainSteps
 from ..training.trainer import Member
 from . import plain_loop, single_steps
-from .alternating import Turns, train_in_turns
+from .alternating import Alternation, train_alternating
 from .rank_ladder import cores_of_host, ranks_by_host, rungs, this_machine, working_team
 
 _MOST_SUMMANDS = 8
@@ -263,13 +263,13 @@ def _batched(team: Team, problem: Problem, samples: Mapping[int, Subimages], rou
     with contextlib.ExitStack() as stack:
         one_by_one = single_steps.local(team, problem, samples, stack)
         (batch,) = single_steps.batches(rows, config.local.batch_of(rows), 1, device)
-        turns = Turns(number, rounds + 1, lambda: single_steps.finish(device), lambda: one_by_one(batch))
+        alternation = Alternation(number, rounds + 1, lambda: single_steps.finish(device), lambda: one_by_one(batch))
         members = [
             Member(s, create_local_cnn(config, s, x.shape, classes, width).to(device), x, None, NullCheckpointManager())
             for s, x in samples.items()
         ]
-        train_in_turns(turns, config, members, batched=True)
-    batched, unbatched = turns.seconds[1:], turns.others[1:]  # the first one warms up
+        train_alternating(alternation, config, members, batched=True)
+    batched, unbatched = alternation.seconds[1:], alternation.others[1:]  # the first one warms up
     ratios = [b / a for a, b in zip(batched, unbatched, strict=True)]
     return (
         f"{len(samples)} of them batched {spread(quartiles(batched), 1e-3)} ms, one after the other "
