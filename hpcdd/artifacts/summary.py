@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ..core.names import CLASSIFIERS, PHASES, STARTS, STRATEGIES, TRAININGS
+from ..core.names import CLASSIFIERS, PHASES, SPLITS, STARTS, STRATEGIES, TRAININGS
 from ..core.text_table import print_plain
-from ..data.format import SPLITS
 from ..data.problem import Problem
 from ..data.sample_storage import Storages
 from ..decomposition.boxes import by

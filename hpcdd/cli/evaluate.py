@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data.format import SPLITS
+from ..core.names import SPLITS
 from ..inference.evaluate_request import EvaluateRequest
 from .parser import OWN, Parser, file_name, file_path, parse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..data.format import SPLITS
+from ..core.names import SPLITS
 from .parser import Parser, add_model, file_path, parse
 
 

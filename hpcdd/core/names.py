@@ -1,4 +1,4 @@
-"""The phases and the classification strategies of a run: their names in files and in print."""
+"""The phases, splits and classification strategies of a run: their names in files and in print."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ TRAININGS: dict[TrainingName, Training] = {
     "global": Training("baseline", PHASES["global"]),
 }
 """In the order of a run."""
+
+SPLITS = ("train", "validation", "test")
 
 StrategyName = Literal[
     "local", "average", "majority", "log_pool", "dnn", "coherent_transfer", "coherent_scratch", "global"

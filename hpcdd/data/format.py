@@ -51,6 +51,7 @@ import numpy.typing as npt
 
 from ..core.errors import UserError
 from ..core.hdf5 import damage_reported, number_of, open_hdf5
+from ..core.names import SPLITS
 from ..core.texts import printable
 from .checksums import fingerprint, read_checksums
 from .coarse import coarse_shape
@@ -67,7 +68,6 @@ from .structure import (
 )
 
 FORMAT = 1
-SPLITS = ("train", "validation", "test")
 EMBEDDED_NAME = "embedded"
 """The name that stands for the data set inside the package."""
 

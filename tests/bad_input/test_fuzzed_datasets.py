@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from hpcdd.core.errors import UserError
-from hpcdd.data.format import SPLITS, inspect
+from hpcdd.core.names import SPLITS
+from hpcdd.data.format import inspect
 
 from .row import CLASSES, write_good
 from .test_fuzzed_configurations import FUZZED

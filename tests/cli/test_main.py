@@ -27,8 +27,6 @@ LARGE = {
     "tensorboard", "hpcdd.runs", "hpcdd.training", "hpcdd.models",
 }  # fmt: skip
 """All dependencies but those that check a configuration (pydantic, PyYAML) and count processors (psutil)."""
-DESCRIBES_FILES = ("prepare", "evaluate", "predict")
-"""Commands whose options name parts of dataset files."""
 
 
 def hpcdd(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +66,7 @@ def test_help_is_quick(arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", [*HELP, ["--version"], ["trian"]], ids=" ".join)
 def test_what_only_prints_imports_no_large_library(arguments: list[str]) -> None:
     """What makes help quick on any machine: on a cluster's file system the size of what is imported counts most."""
-    large = LARGE - ({"numpy", "h5py"} if arguments[0] in DESCRIBES_FILES else set())
+    large = LARGE - ({"numpy", "h5py"} if arguments[0] == "prepare" else set())  # whose importers are described
     program = (
         "import sys\n"
         "from hpcdd.cli.main import main\n"
