@@ -101,8 +101,8 @@ def session_of(comm: ThreadComm, config: Config, folder: Path) -> RunSession:
     timer.seconds |= {"read": 0.5, "local": 9.0, "dnn": 2.0}
     timer.core_seconds |= {"local": 4.0 + comm.rank}
     return RunSession(
-        context, storage, checkpoints, timer, FailurePolicy(comm, study=False), Display(),
-        cast(Any, None), cast(Any, None), None, lambda: None,
+        context, storage, checkpoints, timer, FailurePolicy(comm, lambda: False, study=False),
+        Display(), cast(Any, None), cast(Any, None), None, lambda: None,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def session_of(comm: Comm, stop: Stop | None = None, *, folder: Path = Path(), *
         storage=cast(Any, SimpleNamespace(directory=RunDirectory(folder))),
         checkpoints=cast(Any, None),
         timer=PhaseTimer(0.0, 0.0),
-        failures=FailurePolicy(comm, study=job_.study),
+        failures=FailurePolicy(comm, stop.wanted if stop else lambda: False, study=job_.study),
         display=Display(),
         telemetry=cast(Any, None),
         hooks=cast(Any, None),

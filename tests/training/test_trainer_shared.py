@@ -191,7 +191,16 @@ def test_a_stop_saves_what_all_samples_so_far_add_up_to(step: int) -> None:
 
     def work(comm: ThreadComm) -> list[float]:
         settings, manager = TrainingSettings(epochs=1, batch_size=20, schedule="constant"), SumsOnly()
-        hooks, sharing, network = Hooks(step=stop_at(step)), BatchSharing(comm), copy.deepcopy(initial)
+        stop, sharing, network = stop_at(step), BatchSharing(comm), copy.deepcopy(initial)
+
+        def together() -> None:
+            try:
+                stop()
+            except StopRequest as request:
+                request.shared = True
+                raise
+
+        hooks = Hooks(step=together)
         with pytest.raises(StopRequest):
             train(
                 network, ring(40), ring(40, seed=1), settings,
