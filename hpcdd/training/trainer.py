@@ -257,7 +257,7 @@ class _Group:
                 if self._continues and self._settings.early_stopping and not self._running[0].steps_in_all:
                     for member, state in self._pairs:
                         self._take_start(member, state)
-                while not self._complete and not any(state.patience.exhausted for state in self._states):
+                while not self._complete and not any(state.early_stopping.exhausted for state in self._states):
                     self._epoch(save)
                     for member, state in self._pairs:  # a stop in here leaves all of them at one place
                         self._evaluate(member, state)
@@ -276,9 +276,9 @@ class _Group:
         ended = set[int]()
         for member, state in self._pairs:
             member.manager.count(0)
-            if self._complete or state.patience.exhausted:
+            if self._complete or state.early_stopping.exhausted:
                 state.average.into(member.network)
-                state.patience.load_best(member.network)
+                state.early_stopping.load_best(member.network)
                 ended.add(member.subdomain)
         return ended
 
@@ -342,12 +342,12 @@ class _Group:
             batch = self._settings.evaluation_batch
             _, accuracy = evaluate(member.network, member.validation, batch, self._hooks.step, state.sharing)
         agreed = self._hooks.agree(Ending(self._phase, 0, (0.0,), (0.0, accuracy), None))
-        state.patience.observe(agreed.validation[1], member.network)
+        state.early_stopping.observe(agreed.validation[1], member.network)
 
     def _end_epoch(self, member: Member, state: State) -> bool:
         """Begins the next epoch; whether this was the last."""
-        state.patience.observe(state.running.validation[1], member.network)
-        over = state.patience.exhausted
+        state.early_stopping.observe(state.running.validation[1], member.network)
+        over = state.early_stopping.exhausted
         self._hooks.epoch(state.running.end_epoch(last=over))
         return over or state.running.epoch == self._settings.epochs
 

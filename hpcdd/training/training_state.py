@@ -45,11 +45,8 @@ class EarlyStopping:
         if self._epochs is None or accuracy is None:
             return
         if accuracy > self.best:
-            self.best, self.waited, self.state = (
-                accuracy,
-                0,
-                {name: value.clone() for name, value in network.state_dict().items()},
-            )
+            self.best, self.waited = accuracy, 0
+            self.state = {name: value.clone() for name, value in network.state_dict().items()}
         else:
             self.waited += 1
 
@@ -74,7 +71,7 @@ class State:
 
     Attributes:
         memory: of its optimizer.
-        network, streams, running, patience, sharing: those of :func:`hpcdd.training.trainer.train`.
+        network, streams, running, early_stopping, sharing: those of :func:`hpcdd.training.trainer.train`.
         average: of its parameters.
     """
 
@@ -82,22 +79,22 @@ class State:
     memory: OptimizerMemory
     streams: RandomStreams
     running: RunningMetrics
-    patience: EarlyStopping
+    early_stopping: EarlyStopping
     sharing: BatchSharing
     average: WeightAverage
 
     def snapshot(self) -> Snapshot:
         """A copy of it; collective over the ranks that share batches."""
-        running, patience = self.running, self.patience
+        running, early_stopping = self.running, self.early_stopping
         tensors = {
             **network_tensors("network", self.network.state_dict()),
-            **network_tensors("best", patience.state),
+            **network_tensors("best", early_stopping.state),
             **network_tensors("average", self.average.state),
             **self.memory.tensors(),
             **network_tensors("stream", self.streams.states),
         }
         facts = running.facts(self.sharing.sum(running.sums))
-        facts["patience"] = patience.facts
+        facts["patience"] = early_stopping.facts
         return Snapshot(Position(running.epoch, running.steps), tensors, facts)
 
     def restore(self, saved: Snapshot) -> None:
@@ -107,7 +104,7 @@ class State:
         self.streams.restore(named("stream", saved.tensors))
         counts = self.sharing.comm is None or self.sharing.comm.is_root
         self.running.restore(*saved.position, saved.facts, counts=counts)
-        self.patience.restore(saved.facts["patience"], named("best", saved.tensors))
+        self.early_stopping.restore(saved.facts["patience"], named("best", saved.tensors))
         self.average.restore(named("average", saved.tensors))
 
 
@@ -127,12 +124,12 @@ def finished(network: nn.Module, settings: TrainingSettings, manager: NullCheckp
     saved = manager.load()
     if saved is None:
         return None
-    patience = EarlyStopping(settings.early_stopping)
-    patience.restore(saved.facts["patience"], named("best", saved.tensors))
-    if saved.position.epoch < settings.epochs and not patience.exhausted:
+    early_stopping = EarlyStopping(settings.early_stopping)
+    early_stopping.restore(saved.facts["patience"], named("best", saved.tensors))
+    if saved.position.epoch < settings.epochs and not early_stopping.exhausted:
         return None
     network.load_state_dict(named("network", saved.tensors) | named("average", saved.tensors))
-    patience.load_best(network)
+    early_stopping.load_best(network)
     return [Status(**status) for status in saved.facts["history"]]
 
 
