@@ -1,1 +1,1 @@
-"""What every other package may use: errors, files that are whole or not there, HDF5, seeds, facts about the machine."""
+"""What every other package may use: errors, names, whole files or none, HDF5, seeds, facts about the machine."""
