@@ -45,7 +45,7 @@ by transfer, which starts from these. The clock measures training and everything
 networks and DDP, on the slowest rank, and stops while the test split is evaluated and samples are read.
 FOLDER receives headline.json and report.html with its figure, which `hpcdd report FOLDER` recreates."""
 _DEVICE = """\
-Tests and measures one device in one process, in less than eight minutes: the tests marked for devices (in a checkout),
+Tests and measures one device in one process: the tests marked for devices (in a checkout),
 and steps of local CNNs, VGG and fast, in two and three dimensions: hpcdd in fp32 and bf16, torch.compile, 16 CNNs
 batched and one after the other, samples on the device and in host memory; each interleaved with plain eager loops in
 fp32, one per CNN.
