@@ -156,15 +156,25 @@ class _Way:
         name: for the user.
         cnns: number of CNNs.
         at_once: how many of them one step of the loop trains.
-        training: trains until all rounds are measured, or
-        step: is one step.
+        train: trains until all rounds are measured.
     """
 
     name: str
+    train: Callable[[Alternation], object]
     cnns: int = 1
     at_once: int = 1
-    training: Callable[[Alternation], object] | None = None
-    step: Callable[[], None] | None = None
+
+
+def _stepping(step: Callable[[], None]) -> Callable[[Alternation], None]:
+    """Takes one step after the other until all rounds are measured."""
+
+    def train(alternation: Alternation) -> None:
+        with contextlib.suppress(StopRequest):
+            while True:
+                alternation.boundary()
+                step()
+
+    return train
 
 
 def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[str]) -> list[MeasuredWay]:
@@ -181,17 +191,16 @@ def _measured(case: Case, device: str, rounds: int, steps: int, left_out: list[s
     if len(precisions) == 1:
         left_out.append(f"bf16: {device} does not support it")
     gpu = device != "cpu"
-    ways = [_Way(f"hpcdd, {p}", training=trained(1, precision=p, batched=gpu)) for p in precisions]
+    ways = [_Way(f"hpcdd, {p}", trained(1, precision=p, batched=gpu)) for p in precisions]
     if gpu:
         in_host_memory = trained(1, kept="cpu", precision="fp32", batched=True)
-        ways.append(_Way("hpcdd, fp32, samples in the host's memory", training=in_host_memory))
-        ways.append(_Way("torch.compile, fp32", step=_plain(case, device, 0, compiled=True).step))
+        ways.append(_Way("hpcdd, fp32, samples in the host's memory", in_host_memory))
+        ways.append(_Way("torch.compile, fp32", _stepping(_plain(case, device, 0, compiled=True).step)))
     else:
         left_out.append("torch.compile, and samples in host memory: measured on GPUs only")
     for p in precisions:
-        one_after_the_other = trained(1, precision=p, batched=False)
-        ways.append(_Way(f"hpcdd, {p}, one after the other", MANY, training=one_after_the_other))
-        ways.append(_Way(f"hpcdd, {p}, batched", MANY, MANY, trained(MANY, precision=p, batched=True)))
+        ways.append(_Way(f"hpcdd, {p}, one after the other", trained(1, precision=p, batched=False), MANY))
+        ways.append(_Way(f"hpcdd, {p}, batched", trained(MANY, precision=p, batched=True), MANY, MANY))
     plain = [_plain(case, device, s) for s in range(MANY)]
     return [_measured_way(case, device, way, plain[: way.cnns], rounds, steps) for way in ways]
 
@@ -200,20 +209,15 @@ def _measured_way(
     case: Case, device: str, way: _Way, plain: Sequence[PlainLoop], rounds: int, steps: int
 ) -> MeasuredWay:
     """One way, interleaved with plain loops of as many CNNs."""
-    turn = itertools.cycle(plain)
+    loops = itertools.cycle(plain)
 
     def reference() -> None:
-        for loop in itertools.islice(turn, way.at_once):
+        for loop in itertools.islice(loops, way.at_once):
             loop.step()
 
     number = max(way.cnns, steps) // way.at_once
     alternation = Alternation(number, rounds + 1, lambda: finish(device), reference)
-    if way.training is not None:
-        way.training(alternation)
-    with contextlib.suppress(StopRequest):
-        while way.step is not None:
-            alternation.boundary()
-            way.step()
+    way.train(alternation)
     ours, theirs = (
         [way.cnns / way.at_once * t for t in times[1:]] for times in (alternation.seconds, alternation.others)
     )

@@ -51,8 +51,8 @@ def test_ways_are_compared_by_a_step_of_all_their_cnns(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(alternating.time, "perf_counter", lambda: clock)
     plain = [Plain() for _ in range(4)]
-    batched = device._Way("batched", cnns=4, at_once=4, step=lambda: takes(3.0))
-    in_order = device._Way("one after the other", cnns=4, step=lambda: takes(1.0))
+    batched = device._Way("batched", device._stepping(lambda: takes(3.0)), cnns=4, at_once=4)
+    in_order = device._Way("one after the other", device._stepping(lambda: takes(1.0)), cnns=4)
     for way, seconds, factor in ((batched, 3.0, 8 / 3), (in_order, 4.0, 2.0)):
         measured = device._measured_way(device.CASES[0], "cpu", way, plain, rounds=2, steps=8)  # type: ignore[arg-type]
         assert (measured.seconds[1], measured.reference[1]) == (seconds, 8.0)

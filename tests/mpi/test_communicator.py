@@ -12,6 +12,7 @@ import pytest
 from hpcdd.core.errors import UserError
 from hpcdd.mpi import communicator
 from hpcdd.mpi.communicator import Comm
+from hpcdd.mpi.runtime import library
 
 pytestmark = pytest.mark.ranks(3, 1, 4)
 
@@ -160,6 +161,6 @@ def test_debug_prints_every_call(
 
 
 def test_an_mpi_library_without_threads_is_refused(comm: Comm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(communicator.library(), "Query_thread", lambda: communicator.library().THREAD_FUNNELED)
+    monkeypatch.setattr(library(), "Query_thread", lambda: library().THREAD_FUNNELED)
     with pytest.raises(UserError, match=r"thread level 1.*MPI_THREAD_SERIALIZED \(2\)"):
         communicator.world()

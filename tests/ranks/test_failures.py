@@ -6,6 +6,7 @@ import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,16 +18,20 @@ FAULTY = Path(__file__).parent / "faulty.py"
 EPOCHS_WITHOUT_END = ["--local.epochs", "100000"]
 
 
-@pytest.fixture(scope="module")
-def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    content = {
+def short(tiny: Path) -> dict[str, Any]:
+    """The configuration of a short run."""
+    return {
         "data": {"file": str(tiny)},
         "model": {"name": "vgg1", "width": 8},
         "local": {"epochs": 1, "batch_size": 16},
         "aggregation": {"epochs": 1, "batch_size": 16},
     }
-    path.write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(short(tiny)))
     return path
 
 

@@ -33,8 +33,8 @@ import yaml
 
 from ..launchers import Launcher, find
 from ..waiting import PROMPTLY, since_fault
+from .test_failures import FAULTY, short
 
-FAULTY = Path(__file__).parent / "faulty.py"
 EXIT_CODES = {
     "RuntimeError": 1,
     "UserError": 2,
@@ -108,11 +108,7 @@ def _cases() -> list[object]:
 @pytest.fixture(scope="module")
 def config(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    content = {
-        "data": {"file": str(tiny)},
-        "model": {"name": "vgg1", "width": 8},
-        "local": {"epochs": 1, "batch_size": 16},
-        "aggregation": {"epochs": 1, "batch_size": 16},
+    content = short(tiny) | {
         "coherent": {"epochs": 1, "batch_size": 16},
         "run": {"stall_timeout": None},  # nobody watches for ranks that hang
     }

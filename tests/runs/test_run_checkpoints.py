@@ -12,6 +12,7 @@ import torch
 
 from hpcdd.config.schema import Config
 from hpcdd.config.sections import CheckpointSettings
+from hpcdd.core.names import TrainingName
 from hpcdd.decomposition.rank_layout import RankLayout, RankPlacement, assign
 from hpcdd.mpi.traffic import Ledger
 from hpcdd.parallel.batch_shards import Flag
@@ -105,36 +106,31 @@ def test_a_rank_without_replicas_saves_its_local_cnn_by_itself(tmp_path: Path) -
     assert [checkpoints_in(tmp_path).of_local(team, 0).alone for team in (shared, single)] == [False, True]
 
 
-def test_of_a_sharded_network_each_rank_of_the_first_replica_writes_its_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phase", "ranks", "names"),
+    [
+        ("coherent_transfer", "workers", ("cnns.{}.weight", "dnn.rest.bias")),
+        # Its other replicas train the same on ranks of their own, and don't touch the files.
+        ("dnn", "across", ("blocks.{}", "rest.0.weight")),
+    ],
+)
+def test_of_a_sharded_network_each_rank_of_the_first_replica_writes_its_part(
+    tmp_path: Path, phase: TrainingName, ranks: str, names: tuple[str, str]
+) -> None:
+    """The coherent model; and the distributed DNN, which only the ranks across have."""
+    part, whole = names
     read = saved_and_loaded(
         tmp_path,
-        lambda checkpoints, team: checkpoints.of_parts("coherent_transfer", team, team.workers),
-        lambda team: [f"cnns.{team.placement.subdomains[0]}.weight", "dnn.rest.bias"],
+        lambda checkpoints, team: checkpoints.of_parts(phase, team, getattr(team, ranks)),
+        lambda team: [part.format(team.placement.subdomains[0]), whole],
     )
-    first, second = {"cnns.0.weight": 0, "dnn.rest.bias": 0}, {"cnns.1.weight": 2, "dnn.rest.bias": 0}
+    first, second = ({part.format(s): 2 * s, whole: 0} for s in range(2))
     assert read == [first, first, second, second]
     assert files(tmp_path) == [
-        "coherent_transfer/e00001-s0000000.0000.h5",
-        "coherent_transfer/e00001-s0000000.0001.h5",
-        "coherent_transfer/e00001-s0000000.json",
-        "coherent_transfer/e00001-s0000000.whole.h5",
-    ]
-
-
-def test_of_a_network_that_the_ranks_across_have_only_the_first_replica_writes(tmp_path: Path) -> None:
-    """The distributed DNN: its other replicas train the same on ranks of their own, and don't touch the files."""
-    read = saved_and_loaded(
-        tmp_path,
-        lambda checkpoints, team: checkpoints.of_parts("dnn", team, team.across),
-        lambda team: [f"blocks.{team.placement.subdomains[0]}", "rest.0.weight"],
-    )
-    first, second = {"blocks.0": 0, "rest.0.weight": 0}, {"blocks.1": 2, "rest.0.weight": 0}
-    assert read == [first, first, second, second]
-    assert files(tmp_path) == [
-        "dnn/e00001-s0000000.0000.h5",
-        "dnn/e00001-s0000000.0001.h5",
-        "dnn/e00001-s0000000.json",
-        "dnn/e00001-s0000000.whole.h5",
+        f"{phase}/e00001-s0000000.0000.h5",
+        f"{phase}/e00001-s0000000.0001.h5",
+        f"{phase}/e00001-s0000000.json",
+        f"{phase}/e00001-s0000000.whole.h5",
     ]
 
 
